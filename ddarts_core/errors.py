@@ -1,0 +1,17 @@
+"""The one exception for a user's mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend: one sentence that says what, where, and which values are allowed.
+
+    The command line prints it without a traceback and exits with status 2.
+    """
+
+
+def unknown_name(kind: str, name: object, choices: Iterable[str]) -> UserError:
+    """The error for a name that is in no table; lists the names that are."""
+    return UserError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(choices))}")
