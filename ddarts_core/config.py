@@ -1,0 +1,400 @@
+"""Typed configuration: every setting of a search, its defaults and bounds, YAML files and dotted overrides. Torch-free.
+
+Precedence, lowest first: field defaults, the method preset (`methods.METHODS`), the file, `--set` overrides. The
+merged dictionary is validated as a whole, so nothing enters a run unchecked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from .errors import UserError, unknown_name
+from .spaces import SPACES, default_reductions
+
+AblationLoss = Literal["none", "monitor", "centered", "relative", "paper", "rescale", "credit"]
+Removal = Literal["identity", "zero", "uniform", "random"]
+Rule = Literal["sparse", "edge", "darts", "complete"]
+
+
+class Strict(BaseModel):
+    """Base of all configuration models: frozen, unknown keys refused, no silent conversion of strings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_silent_conversion(cls, value: Any, info: Any) -> Any:
+        """Text for a number is a mistake, except what YAML 1.1 wrongly reads as text (1e-3); so is a bool."""
+        annotation = cls.model_fields[info.field_name].annotation
+        if annotation in (int, float):
+            if isinstance(value, bool):
+                raise ValueError(f"should be a number, not {value}")
+            if isinstance(value, str):
+                try:
+                    return _yaml_float(value)
+                except ValueError:
+                    raise ValueError(f"should be a number, not the text {value!r}") from None
+        return value
+
+
+def _yaml_float(text: str) -> float:
+    """Accept only the exponent notation that YAML 1.1 reads as a string, such as 1e-3."""
+    mantissa, mark, exponent = text.lower().partition("e")
+    if not mark or not exponent.lstrip("+-").isdigit():
+        raise ValueError(text)
+    float(mantissa)
+    return float(text)
+
+
+class SplitConfig(Strict):
+    """Shares of the training images: for the weights, for the alphas, and held out for the score.
+
+    The test split is separate and never part of a search.
+    """
+
+    weights: float = Field(0.4, gt=0, lt=1)
+    alphas: float = Field(0.4, gt=0, lt=1)
+    held_out: float = Field(0.2, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _at_most_one(self) -> SplitConfig:
+        total = self.weights + self.alphas + self.held_out
+        if total > 1 + 1e-9:
+            raise ValueError(f"weights + alphas + held_out must be at most 1, not {total:g}")
+        return self
+
+
+class DataConfig(Strict):
+    """The data set, how much of it, and how it is split and augmented."""
+
+    name: str = "digits"
+    root: str = Field("data", description="folder of the data set's files, as torchvision lays them out")
+    num_train: int | None = Field(None, gt=0, description="use only this many training images (stratified)")
+    image_size: int | None = Field(None, ge=8, le=512, description="resize to this many pixels; None keeps the size")
+    split: SplitConfig = SplitConfig()
+    crop_padding: int = Field(0, ge=0, le=64, description="random crop after this padding, in pixels; 0 is off")
+    flip: bool = Field(False, description="random horizontal flip")
+    cutout: int = Field(0, ge=0, le=256, description="side of the cut-out square, in pixels; 0 is off")
+
+
+class SearchConfig(Strict):
+    """The supernet and the loop that trains its weights."""
+
+    space: str = "S"
+    num_cells: int = Field(8, ge=1, le=64)
+    channels: int = Field(16, ge=2, le=512, description="width C of the first cells; doubles at reductions")
+    steps: int = Field(4, ge=1, le=8, description="intermediate nodes per cell")
+    reductions: tuple[int, ...] | None = Field(None, description="positions; None is n//3 and 2n//3")
+    sharing: Literal["own", "normal_reduce"] = Field("own", description="alphas per cell, or two groups as in DARTS")
+    relaxation: Literal["sigmoid", "softmax"] = "sigmoid"
+    order: Literal["first", "second", "single_level"] = "first"
+    epochs: int = Field(50, ge=1, le=10_000)
+    warmup_epochs: int = Field(0, ge=0, description="epochs that train only the weights, before `epochs`")
+    batch_size: int = Field(128, ge=1, le=65_536)
+    lr: float = Field(0.005, gt=0, le=10, description="SGD on the weights, cosine to lr_min")
+    lr_min: float = Field(0.001, ge=0, le=10)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(3e-4, ge=0, le=1)
+    grad_clip: float = Field(5.0, gt=0, description="largest gradient norm of the weights")
+    w_zero_one: float = Field(1.0, ge=0, le=1000, description="weight of the zero-one loss (eq. 3, 4)")
+    record_alphas: bool = True
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+
+    @field_validator("space")
+    @classmethod
+    def _known_space(cls, value: str) -> str:
+        if value not in SPACES:
+            raise unknown_name("search space", value, SPACES)
+        return value
+
+    @model_validator(mode="after")
+    def _possible(self) -> SearchConfig:
+        if self.lr_min > self.lr:
+            raise ValueError(f"lr_min {self.lr_min:g} must not exceed lr {self.lr:g}")
+        positions = self.reduction_positions
+        if list(positions) != sorted(set(positions)) or any(not 0 <= p < self.num_cells for p in positions):
+            raise ValueError(f"reductions {list(positions)} must ascend within 0..{self.num_cells - 1}, each once")
+        if self.reductions is None and self.num_cells < 3:
+            raise ValueError(
+                f"num_cells {self.num_cells} is too few for two reduction cells at n//3 and 2n//3: "
+                "use 3 or more, or name the positions in search.reductions"
+            )
+        return self
+
+    @property
+    def reduction_positions(self) -> tuple[int, ...]:
+        """Positions of the reduction cells."""
+        return default_reductions(self.num_cells) if self.reductions is None else self.reductions
+
+
+class AlphaConfig(Strict):
+    """The architecture parameters: one Adam and one schedule per group of alphas."""
+
+    lr: float = Field(3e-3, gt=0, le=10)
+    lr_min: float = Field(1e-3, ge=0, le=10)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(1.1e-4, ge=0, le=1)
+    init: Literal["zeros", "normal"] = Field("zeros", description="zeros, or 1e-3 * N(0, 1)")
+    grad_mode: Literal["clean", "published"] = Field("clean", description="published: the accumulation of the code")
+
+    @model_validator(mode="after")
+    def _possible(self) -> AlphaConfig:
+        if self.lr_min > self.lr:
+            raise ValueError(f"lr_min {self.lr_min:g} must not exceed lr {self.lr:g}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {list(self.betas)} must lie in [0, 1)")
+        return self
+
+
+class AblationConfig(Strict):
+    """The ablation loss (eq. 6, 7) and what removing a cell means; see docs/ablation.md."""
+
+    loss: AblationLoss = "centered"
+    removal: Removal = "identity"
+    weight: float = Field(0.5, ge=0, le=1000, description="w_AB (eq. 8)")
+    eps: float = Field(0.05, gt=0, le=10, description="smallest denominator |mean M|")
+    every: int = Field(1, ge=1, description="compute contributions at every so many alpha steps")
+    sample_cells: int | None = Field(None, ge=2, description="ablate a random subset of so many cells; None is all")
+    num_draws: int = Field(1, ge=1, le=100, description="draws that removal `random` averages over")
+
+
+class DiscretiseConfig(Strict):
+    """From alphas to a genotype (section 5.1)."""
+
+    rule: Rule = "sparse"
+    threshold: float = Field(0.85, ge=0, lt=1, description="smallest sigma(alpha) of a kept operation")
+    edges_per_node: int | None = Field(None, ge=1, description="keep only so many edges per node; published sparse: 2")
+    on_empty_node: Literal["best", "drop", "error"] = "best"
+    on_dead_cell: Literal["connect", "warn", "error"] = "warn"
+
+
+class RetrainConfig(Strict):
+    """Training of a derived network from scratch (METHODS of DARTS' evaluation, section 5.1)."""
+
+    recipe: str = "quick"
+    num_cells: int | None = Field(None, ge=1, le=200, description="derive so many cells by Algorithm 1; None keeps")
+    channels: int = Field(16, ge=2, le=1024)
+    epochs: int = Field(20, ge=1, le=10_000)
+    batch_size: int = Field(64, ge=1, le=65_536)
+    lr: float = Field(0.05, gt=0, le=10)
+    lr_min: float = Field(0.0, ge=0, le=10)
+    schedule: Literal["cosine", "step", "linear"] = "cosine"
+    step_decay: float = Field(0.97, gt=0, le=1, description="factor per epoch of schedule `step`")
+    warmup_epochs: int = Field(0, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(3e-4, ge=0, le=1)
+    grad_clip: float = Field(5.0, gt=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    auxiliary_weight: float = Field(0.0, ge=0, le=10, description="0 leaves the auxiliary head out")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="final probability; grows linearly over the epochs")
+    drop_path_unit: Literal["operation", "node"] = "node"
+    form: Literal["cifar", "imagenet"] = "cifar"
+    amp: Literal["none", "bf16", "fp16"] = "none"
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0 is off")
+    crop_padding: int = Field(0, ge=0, le=64)
+    flip: bool = False
+    cutout: int = Field(0, ge=0, le=256)
+    autoaugment: bool = False
+    validation_fraction: float = Field(0.0, ge=0, lt=1, description="share of the training images that chooses epochs")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+
+    @model_validator(mode="after")
+    def _possible(self) -> RetrainConfig:
+        if self.lr_min > self.lr:
+            raise ValueError(f"lr_min {self.lr_min:g} must not exceed lr {self.lr:g}")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs} must be fewer than epochs {self.epochs}")
+        return self
+
+
+class ExperimentConfig(Strict):
+    """One search: the contents of an experiment file."""
+
+    name: str = Field("search", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    storage: str = "runs"
+    seed: int = Field(0, ge=0, lt=2**31)
+    method: str = "ddarts"
+    data: DataConfig = DataConfig()
+    search: SearchConfig = SearchConfig()
+    alpha: AlphaConfig = AlphaConfig()
+    ablation: AblationConfig = AblationConfig()
+    discretise: DiscretiseConfig = DiscretiseConfig()
+    retrain: RetrainConfig = RetrainConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ExperimentConfig:
+        groups = self.search.num_cells if self.search.sharing == "own" else 2
+        if self.ablation.sample_cells is not None and self.ablation.sample_cells > groups:
+            raise ValueError(f"ablation.sample_cells {self.ablation.sample_cells} exceeds the {groups} groups of alphas")
+        if self.search.relaxation == "softmax" and self.discretise.rule != "darts":
+            raise ValueError(f"discretise.rule {self.discretise.rule!r} needs sigmoid gates: use darts with softmax")
+        return self
+
+
+Config = TypeVar("Config", bound=ExperimentConfig)
+
+
+# --- files and overrides --------------------------------------------------------------------------------------------
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or holds something else than a mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise UserError(f"{path} must hold a mapping of settings (key: value)")
+    return data
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split `dotted.path=value`; the value is read as YAML.
+
+    Raises:
+        UserError: there is no '=' or no path.
+    """
+    path, mark, value = text.partition("=")
+    if not mark or not path.strip():
+        raise UserError(f"--set {text!r}: expected dotted.path=value, for example --set search.epochs=5")
+    try:
+        return path.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {text!r}: the value is not valid YAML") from error
+
+
+def set_path(data: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of nested dictionaries with the value at a dotted path replaced."""
+    head, _, rest = path.partition(".")
+    if not rest:
+        return {**data, head: value}
+    inner = data.get(head) or {}
+    if not isinstance(inner, Mapping):
+        raise UserError(f"{path}: {head!r} is a value, not a group of settings")
+    return {**data, head: set_path(inner, rest, value)}
+
+
+def get_path(data: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path of nested dictionaries; KeyError if there is none."""
+    value: Any = data
+    for part in path.split("."):
+        value = value[part]
+    return value
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries merged; `over` wins."""
+    out = dict(base)
+    for key, value in over.items():
+        inner = out.get(key)
+        out[key] = merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return out
+
+
+def validate(model: type[Strict], data: Mapping[str, Any], where: str) -> Any:
+    """`model.model_validate` with the first mistake as one sentence.
+
+    Raises:
+        UserError: what is wrong, at which dotted path, and what is allowed.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise UserError(_sentence(error, model, where)) from error
+
+
+def resolve(
+    data: Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    model: type[Config] = ExperimentConfig,  # type: ignore[assignment]  # mypy: default of a type variable
+    where: str = "configuration",
+) -> Config:
+    """Defaults, method preset, file and overrides merged and validated as one.
+
+    Raises:
+        UserError: an unknown key, method or recipe, or a value out of bounds.
+    """
+    from .methods import METHODS
+    from .recipes import RECIPES
+
+    merged: dict[str, Any] = dict(data)
+    for text in overrides:
+        path, value = parse_override(text)
+        merged = set_path(merged, path, value)
+    method = merged.get("method", "ddarts")
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    retrain = merged.get("retrain")
+    recipe = retrain.get("recipe", "quick") if isinstance(retrain, Mapping) else "quick"
+    if recipe not in RECIPES:
+        raise unknown_name("recipe", recipe, RECIPES)
+    presets = merge(METHODS[method].settings, {"retrain": RECIPES[recipe]})
+    config: Config = validate(model, merge(presets, merged), where)
+    return config
+
+
+def load_experiment(
+    path: str | Path,
+    overrides: Iterable[str] = (),
+    model: type[Config] = ExperimentConfig,  # type: ignore[assignment]  # mypy: default of a type variable
+) -> Config:
+    """Read, merge and validate an experiment file.
+
+    Raises:
+        UserError: the file cannot be read, or a setting is wrong.
+    """
+    return resolve(read_yaml(path), overrides, model, where=str(path))
+
+
+def config_hash(config: BaseModel, exclude: Iterable[str] = ("name", "storage")) -> str:
+    """12 hex digits of the SHA-256 of everything that determines the results (not where they are stored)."""
+    data = config.model_dump(mode="json", exclude=set(exclude))
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def field_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every dotted path of a configuration model, leaves only."""
+    paths: list[str] = []
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            paths += field_paths(annotation, f"{prefix}{name}.")
+        else:
+            paths.append(f"{prefix}{name}")
+    return paths
+
+
+def _sentence(error: ValidationError, model: type[BaseModel], where: str) -> str:
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        import difflib
+
+        near = difflib.get_close_matches(path, field_paths(model), n=1)
+        group = path.rpartition(".")[0]
+        siblings = sorted({p[len(group) :].lstrip(".").split(".")[0] for p in field_paths(model) if p.startswith(group)})
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(siblings)}"
+        return f"{where}: unknown setting {path!r}; {hint}"
+    message = first["msg"].removeprefix("Value error, ")
+    value = first.get("input")
+    shown = "" if isinstance(value, Mapping) or repr(value) in message else f" (got {value!r})"
+    return f"{where}: {path + ': ' if path else ''}{message[:1].lower() + message[1:]}{shown}"

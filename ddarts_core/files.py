@@ -1,0 +1,31 @@
+"""Files that are either whole or absent: written to a temporary name in the same folder and renamed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_with(path: str | Path, write: Callable[[str], object]) -> None:
+    """Let `write(temporary_path)` make the file, sync it to disk, then rename it to `path`."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
+    os.close(handle)
+    try:
+        write(name)
+        with open(name, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_atomic(path: str | Path, content: str | bytes) -> None:
+    """Write text (UTF-8) or bytes as a whole."""
+    data = content.encode() if isinstance(content, str) else content
+    write_with(path, lambda name: Path(name).write_bytes(data))

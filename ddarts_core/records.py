@@ -1,0 +1,83 @@
+"""What a loop reports: one `EpochRecord` per epoch, as plain torch-free data.
+
+Metric names carry their split: `train/` (images that trained the weights), `alpha/` (images that trained the alphas),
+`held_out/` (images that trained nothing), `test/` (read once, after training).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .files import write_atomic
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch.
+
+    Attributes:
+        epoch: number from 0, warm-up epochs included.
+        phase: `warmup`, `search` or `retrain`.
+        metrics: scalar by name, for example `held_out/accuracy` (a fraction of 1) or `alpha/zero_one`.
+        contributions: marginal contribution M of each group of alphas (eq. 6, nats), averaged over the epoch's steps;
+            empty when not computed.
+        ablation: ablation loss L_AB of each group (eq. 7).
+        alphas: [groups][edges][operations], after the epoch; empty unless recorded.
+        seconds: wall time by part of the step (`weights`, `alphas`, `evaluation`); not reproducible.
+        peak_memory: largest memory in bytes; not reproducible.
+    """
+
+    epoch: int
+    phase: str
+    metrics: Mapping[str, float]
+    contributions: tuple[float, ...] = ()
+    ablation: tuple[float, ...] = ()
+    alphas: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
+    peak_memory: int = field(default=0, compare=False)
+
+    def to_dict(self, timing: bool = False) -> dict[str, Any]:
+        """Plain data; without `timing` only what the same seed reproduces byte for byte."""
+        data: dict[str, Any] = {
+            "epoch": self.epoch,
+            "phase": self.phase,
+            "metrics": dict(sorted(self.metrics.items())),
+            "contributions": list(self.contributions),
+            "ablation": list(self.ablation),
+            "alphas": [[list(edge) for edge in cell] for cell in self.alphas],
+        }
+        if timing:
+            data |= {"seconds": dict(self.seconds), "peak_memory": self.peak_memory}
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EpochRecord:
+        """The inverse of `to_dict`."""
+        return cls(
+            epoch=data["epoch"],
+            phase=data["phase"],
+            metrics=dict(data["metrics"]),
+            contributions=tuple(data["contributions"]),
+            ablation=tuple(data["ablation"]),
+            alphas=tuple(tuple(tuple(edge) for edge in cell) for cell in data["alphas"]),
+            seconds=dict(data.get("seconds", {})),
+            peak_memory=data.get("peak_memory", 0),
+        )
+
+
+def write_jsonl(path: str | Path, records: Iterable[EpochRecord], timing: bool = False) -> None:
+    """Write records, one JSON object per line, to a temporary name and rename it."""
+    lines = "".join(json.dumps(record.to_dict(timing)) + "\n" for record in records)
+    write_atomic(path, lines)
+
+
+def read_jsonl(path: str | Path) -> list[EpochRecord]:
+    """Records of a file that `write_jsonl` wrote; an empty list if there is none."""
+    file = Path(path)
+    if not file.exists():
+        return []
+    return [EpochRecord.from_dict(json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines() if line]
