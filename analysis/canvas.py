@@ -1,0 +1,57 @@
+"""Matplotlib figures without pyplot, and files of them that the same data reproduces byte for byte."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ddarts_core.errors import UserError
+from ddarts_core.files import write_atomic
+
+#: Metadata that would differ between two runs or versions, by suffix.
+_METADATA: dict[str, dict[str, Any]] = {
+    ".svg": {"Date": None, "Creator": None},
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+_STYLE = {"svg.hashsalt": "ddarts", "font.family": "DejaVu Sans", "pdf.fonttype": 42}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, on Agg and outside pyplot's registry."""
+    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def render(figure: Figure, suffix: str, *, outlines: bool = True) -> bytes:
+    """The figure as the bytes of a file with this suffix (.svg, .png or .pdf).
+
+    With `outlines` an SVG looks the same everywhere; without, its text stays text and the file is half as large.
+
+    Raises:
+        UserError: another suffix.
+    """
+    if suffix not in _METADATA:
+        raise UserError(f"cannot write a figure as {suffix!r}: choose a file name ending in .svg, .png or .pdf")
+    buffer = io.BytesIO()
+    with mpl.rc_context({**_STYLE, "svg.fonttype": "path" if outlines else "none"}):
+        figure.savefig(buffer, format=suffix[1:], metadata=_METADATA[suffix])
+    return buffer.getvalue()
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write the figure to a .svg, .png or .pdf file, whole or not at all.
+
+    Raises:
+        UserError: another suffix.
+    """
+    target = Path(path)
+    write_atomic(target, render(figure, target.suffix.lower()))
+    return target
