@@ -15,3 +15,7 @@ class UserError(ValueError):
 def unknown_name(kind: str, name: object, choices: Iterable[str]) -> UserError:
     """The error for a name that is in no table; lists the names that are."""
     return UserError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(choices))}")
+
+
+class Diverged(RuntimeError):
+    """A loss or gradient stopped being finite: says where, and what to try."""

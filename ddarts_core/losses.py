@@ -1,0 +1,116 @@
+"""The losses of the paper as pure functions, and their gradients in closed form.
+
+Notation: G groups of alphas (cells, unless cells share alphas); M_i marginal contribution of group i (negative when the
+group helps); m = mean M; g_i = d L_CE(C) / d alpha_i; H_i = sum over j != i of d L_CE(C without C_j) / d alpha_i.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .config import AblationLoss
+
+
+def gates(alphas: Tensor, relaxation: str) -> Tensor:
+    """Weights of the operations on an edge, shape of `alphas` [..., operations]: softmax (eq. 1) or sigmoid (eq. 2)."""
+    return alphas.sigmoid() if relaxation == "sigmoid" else alphas.softmax(-1)
+
+
+def zero_one(alphas: Tensor) -> Tensor:
+    """Zero-one loss of each group (eq. 3): -mean (sigma(alpha) - 1/2)^2 over all but the first axis; [groups]."""
+    return -(alphas.sigmoid() - 0.5).square().flatten(1).mean(1)
+
+
+def zero_one_gradient(alphas: Tensor) -> Tensor:
+    """d zero_one_i / d alpha_i (eq. 3): -2/|alpha| (sigma - 1/2) sigma (1 - sigma); 0 at alpha = 0. Shape of `alphas`."""
+    sigma = alphas.sigmoid()
+    return -2 / alphas[0].numel() * (sigma - 0.5) * sigma * (1 - sigma)
+
+
+def contributions(full: Tensor, ablated: Tensor) -> Tensor:
+    """Marginal contributions (eq. 6): L_CE(C) - L_CE(C without C_i); `full` scalar, `ablated` [groups]."""
+    return full - ablated
+
+
+def denominator(mean: Tensor, eps: float) -> Tensor:
+    """|mean M| clamped from below: eq. 7 divides by the mean, which may be 0 or of either sign."""
+    return mean.abs().clamp_min(eps)
+
+
+def ablation(marginal: Tensor, kind: AblationLoss, eps: float) -> Tensor:
+    """Ablation loss of each group (eq. 7), [groups].
+
+    `monitor` and `paper`: (M_i - m) / m as printed, 0 if m = 0. `relative`: (M_i - m) / sqrt(m^2 + eps^2). The others:
+    (M_i - m) / max(|m|, eps), whose sign does not flip with that of m.
+    """
+    mean = marginal.mean()
+    if kind == "none":
+        return torch.zeros_like(marginal)
+    if kind in ("monitor", "paper"):
+        safe = torch.where(mean == 0, torch.ones_like(mean), mean)
+        return torch.where(mean == 0, torch.zeros_like(marginal), (marginal - mean) / safe)
+    if kind == "relative":
+        return (marginal - mean) / (mean.square() + eps**2).sqrt()
+    return (marginal - mean) / denominator(mean, eps)
+
+
+def total(cross_entropy: Tensor, zero_one_loss: Tensor, ablation_loss: Tensor, w_zero_one: float, w_ab: float) -> Tensor:
+    """Total loss of each group (eq. 4, 8): L_CE + w_01 L_01 + w_AB L_AB; [groups]."""
+    return cross_entropy + w_zero_one * zero_one_loss + w_ab * ablation_loss
+
+
+def needs_ablated_gradient(kind: AblationLoss) -> bool:
+    """Whether the gradient of the loss contains H, so that the ablated networks must be differentiated."""
+    return kind in ("centered", "relative", "paper")
+
+
+def ablation_gradient(
+    kind: AblationLoss,
+    marginal: Tensor,
+    g: Tensor,
+    h: Tensor | None,
+    eps: float,
+    scale: Tensor | None = None,
+) -> Tensor:
+    """d L_AB^i / d alpha_i for every group, shape of `g` [groups, edges, operations].
+
+    With r_i = M_i / m and n groups:
+    - none, monitor: 0 (the loss is only logged; this is what the published code computes).
+    - centered: H_i / (n D), D = max(|m|, eps) held constant; g_i cancels.
+    - relative: derivative of (M_i - m) / sqrt(m^2 + eps^2), the denominator included.
+    - paper: ((1 - r_i) g_i + r_i / n H_i) / m, the derivative of eq. 7 as printed; 0 where m = 0.
+    - rescale (experimental): tanh(L_AB^i) g_i, so that the total is (1 + w_AB tanh L_AB^i) g_i.
+    - credit (experimental): (|M_i| / max(mean |M|, eps) - 1) g_i: cells that matter more move more.
+
+    Args:
+        kind: name of the loss.
+        marginal: M, [groups].
+        g: gradients of the full network's cross entropy.
+        h: sums of gradients of the ablated networks' cross entropy; only where `needs_ablated_gradient`.
+        eps: smallest denominator.
+        scale: mean of M to divide by instead of that of `marginal` (a running mean when cells are sampled).
+    """
+    n = len(g)
+    mean = marginal.mean() if scale is None else scale
+    if kind in ("none", "monitor"):
+        return torch.zeros_like(g)
+    if kind == "rescale":
+        return _per_group(ablation(marginal, kind, eps).tanh()) * g
+    if kind == "credit":
+        return _per_group(marginal.abs() / marginal.abs().mean().clamp_min(eps) - 1) * g
+    assert h is not None
+    if kind == "centered":
+        return h / (n * denominator(mean, eps))
+    if kind == "relative":
+        root = (mean.square() + eps**2).sqrt()
+        own = _per_group((marginal - mean) * mean / root.square())
+        return (h / n - own * (g - h / n)) / root
+    if mean == 0:
+        return torch.zeros_like(g)
+    ratio = _per_group(marginal / mean)
+    return ((1 - ratio) * g + ratio / n * h) / mean
+
+
+def _per_group(values: Tensor) -> Tensor:
+    return values[:, None, None]

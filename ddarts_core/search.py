@@ -1,0 +1,353 @@
+"""The bilevel search: alphas on one split, weights on another, a score on a third (D-DARTS sections 3, 4; DARTS).
+
+`Search` owns no file, no tracker and no process: it yields an `EpochRecord` per epoch, and its whole state goes in and
+out through `state_dict`. Everything random comes from stateless streams of the seed, so a search that is resumed
+at an epoch's end goes on bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import losses
+from .alpha_step import AlphaStep
+from .config import ExperimentConfig, config_hash
+from .data import DataInfo, ImageSet, Splits, augment_of, check_batch, load_train, split
+from .discretise import Derivation, discretise, saturation
+from .errors import Diverged, UserError
+from .records import EpochRecord
+from .seeding import generator, seeded_init
+from .spaces import num_edges, operations_of
+from .supernet import Supernet
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the GPU if there is one.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"search.device {name!r}: no GPU is visible to torch; use cpu or auto")
+    return torch.device(name)
+
+
+def cosine(start: float, end: float, epoch: int, epochs: int) -> float:
+    """Cosine annealing from `start` in epoch 0 towards `end`, which it would reach in epoch `epochs`."""
+    return end + (start - end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+class Search:
+    """One search.
+
+    Args:
+        config: the whole experiment; `seed` owns everything random.
+        info: of the data set.
+        splits: three disjoint sets of training images.
+        device: overrides `search.device`.
+
+    Raises:
+        UserError: a batch is larger than its split, or the images do not fit the reductions.
+
+    Example:
+        >>> from ddarts_core.config import resolve
+        >>> search = build_search(resolve({"search": {"num_cells": 3, "channels": 2, "steps": 2, "epochs": 1}}))
+        >>> record = next(search.records())
+        >>> sorted(record.metrics)[:2]
+        ['ablation/clamped', 'ablation/mean_contribution']
+    """
+
+    def __init__(
+        self, config: ExperimentConfig, info: DataInfo, splits: Splits, device: torch.device | None = None
+    ) -> None:
+        self.config = config
+        self.info = info
+        self.splits = splits
+        self.device = device or pick_device(config.search.device)
+        self.epoch = 0
+        self.num_epochs = config.search.warmup_epochs + config.search.epochs
+        check_batch("weights", len(splits.weights), config.search.batch_size)
+        check_batch("alphas", len(splits.alphas), config.search.batch_size)
+        with seeded_init(config.seed, "supernet"):
+            net = Supernet(config.search, info)
+        self.net: Supernet = net.to(self.device, memory_format=torch.channels_last)
+        shape = (num_edges(config.search.steps), len(operations_of(config.search.space)))
+        start = torch.zeros(net.num_groups, *shape)
+        if config.alpha.init == "normal":
+            start.normal_(std=1e-3, generator=generator(config.seed, "alphas"))
+        self._alphas = [nn.Parameter(alpha.clone().to(self.device)) for alpha in start]
+        self._sgd = torch.optim.SGD(
+            self.net.parameters(),
+            lr=config.search.lr,
+            momentum=config.search.momentum,
+            weight_decay=config.search.weight_decay,
+        )
+        self._adams = [
+            torch.optim.Adam(
+                [alpha], lr=config.alpha.lr, betas=config.alpha.betas, weight_decay=config.alpha.weight_decay
+            )
+            for alpha in self._alphas
+        ]
+        self._step = AlphaStep(self.net, config)
+
+    @property
+    def alphas(self) -> Tensor:
+        """Architecture parameters, detached, [groups, edges, operations]."""
+        return torch.stack([alpha.detach() for alpha in self._alphas])
+
+    @property
+    def gates(self) -> Tensor:
+        """Weights of the operations, [groups, edges, operations]."""
+        return losses.gates(self.alphas, self.config.search.relaxation)
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def records(self) -> Iterator[EpochRecord]:
+        """Run from the current epoch to the last; one record per epoch.
+
+        Raises:
+            Diverged: a loss is not finite.
+        """
+        while self.epoch < self.num_epochs:
+            yield self._run_epoch()
+
+    def _run_epoch(self) -> EpochRecord:
+        config, epoch = self.config.search, self.epoch
+        warmup = epoch < config.warmup_epochs
+        self._set_learning_rates(epoch)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=self.device))
+        counts: dict[str, int] = defaultdict(int)
+        seconds: dict[str, float] = defaultdict(float)
+        marginals: list[Tensor] = []
+        alpha_batches = self._alpha_batches(epoch)
+        for step, (images, labels) in enumerate(self._batches(self.splits.weights, "weights", epoch, 0)):
+            began = time.perf_counter()
+            if not warmup:
+                batch = (images, labels) if config.order == "single_level" else next(alpha_batches)
+                report = self._alpha_step(batch, (images, labels), epoch, step)
+                for name, value in report.scalars.items():
+                    sums[f"alpha/{name}"] += value
+                    counts[f"alpha/{name}"] += 1
+                if report.contributions is not None:
+                    marginals.append(report.contributions)
+                    counts["clamped"] += int(report.clamped)
+                seconds["alphas"] += time.perf_counter() - began
+                began = time.perf_counter()
+            loss, correct = self._weight_step(images, labels)
+            sums["train/loss"] += loss
+            sums["train/accuracy"] += correct
+            counts["train/loss"] += 1
+            counts["train/accuracy"] += len(labels)
+            seconds["weights"] += time.perf_counter() - began
+        metrics = {name: float(value / counts[name]) for name, value in sums.items()}
+        self._require_finite(metrics, epoch)
+        began = time.perf_counter()
+        metrics |= {f"held_out/{name}": value for name, value in self.evaluate(self.splits.held_out).items()}
+        metrics |= self._architecture_metrics()
+        seconds["evaluation"] = time.perf_counter() - began
+        self._require_finite(metrics, epoch)
+        contributions: tuple[float, ...] = ()
+        ablation: tuple[float, ...] = ()
+        if marginals:
+            # Cells that were not drawn in a step are NaN there: average what was measured.
+            mean = torch.stack(marginals).nanmean(0)
+            contributions = tuple(mean.tolist())
+            ablation = tuple(losses.ablation(mean, self.config.ablation.loss, self.config.ablation.eps).tolist())
+            metrics["ablation/mean_contribution"] = float(mean.nanmean())
+            metrics["ablation/clamped"] = counts["clamped"] / len(marginals)
+        self.epoch += 1
+        return EpochRecord(
+            epoch=epoch,
+            phase="warmup" if warmup else "search",
+            metrics=metrics,
+            contributions=contributions,
+            ablation=ablation,
+            alphas=_nested(self.alphas) if config.record_alphas else (),
+            seconds=dict(seconds),
+            peak_memory=self._peak_memory(),
+        )
+
+    def _alpha_step(
+        self, batch: tuple[Tensor, Tensor], weight_batch: tuple[Tensor, Tensor], epoch: int, step: int
+    ) -> Any:
+        stream = generator(self.config.seed, "ablation", epoch, step, device=self.device)
+        report = self._step.gradients(self.alphas, batch, weight_batch, self._sgd, stream)
+        for alpha, adam, gradient in zip(self._alphas, self._adams, report.gradients, strict=True):
+            alpha.grad = gradient
+            adam.step()
+        return report
+
+    def _weight_step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One SGD step of the weights: the alphas are constants, the running statistics move once."""
+        alphas = self.alphas
+        published = self.config.alpha.grad_mode == "published" and self._step.leak is not None
+        if published:
+            alphas.requires_grad_()
+        self.net.train()
+        logits = self.net(images, losses.gates(alphas, self.config.search.relaxation))
+        loss = F.cross_entropy(logits, labels)
+        self._sgd.zero_grad()
+        loss.backward()
+        if published:
+            self._step.leak_into_weights()
+            self._step.leak_from_weight_step(alphas)
+        nn.utils.clip_grad_norm_(self.net.parameters(), self.config.search.grad_clip)
+        self._sgd.step()
+        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+    @torch.no_grad()
+    def evaluate(self, images: ImageSet) -> dict[str, float]:
+        """Loss (mean cross entropy, nats) and accuracy of the supernet on whole `images`, running statistics."""
+        self.net.eval()
+        gates = self.gates
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        for x, labels in images.batches(
+            self.config.search.batch_size, generator=None, device=self.device, info=self.info, drop_last=False
+        ):
+            logits = self.net(x.contiguous(memory_format=torch.channels_last), gates)
+            loss += F.cross_entropy(logits, labels, reduction="sum")
+            correct += (logits.argmax(1) == labels).sum()
+        return {"loss": float(loss) / len(images), "accuracy": int(correct) / len(images)}
+
+    def discretise(self) -> Derivation:
+        """The genotype that the current gates stand for (section 5.1)."""
+        search = self.config.search
+        return discretise(
+            self.gates.cpu(),
+            self.config.discretise,
+            space=search.space,
+            steps=search.steps,
+            reductions=search.reduction_positions,
+            layout="individual" if search.sharing == "own" else "normal_reduce",
+        )
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on; safe to load with `torch.load(weights_only=True)`."""
+        return {
+            "config_hash": config_hash(self.config),
+            "epoch": self.epoch,
+            "weights": self.net.state_dict(),
+            "alphas": self.alphas,
+            "sgd": self._sgd.state_dict(),
+            "adams": [adam.state_dict() for adam in self._adams],
+            "alpha_step": self._step.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            UserError: the state belongs to another configuration.
+        """
+        if state["config_hash"] != config_hash(self.config):
+            raise UserError(
+                f"the checkpoint belongs to another configuration (hash {state['config_hash']}, "
+                f"this one is {config_hash(self.config)}): resume with the settings it was started with"
+            )
+        self.epoch = state["epoch"]
+        self.net.load_state_dict(state["weights"])
+        for alpha, stored in zip(self._alphas, state["alphas"], strict=True):
+            alpha.data.copy_(stored)
+        self._sgd.load_state_dict(state["sgd"])
+        for adam, stored in zip(self._adams, state["adams"], strict=True):
+            adam.load_state_dict(stored)
+        self._step.load_state_dict(state["alpha_step"])
+
+    # --- parts ------------------------------------------------------------------------------------------------------
+
+    def _batches(self, images: ImageSet, name: str, epoch: int, cycle: int) -> Iterator[tuple[Tensor, Tensor]]:
+        stream = generator(self.config.seed, name, epoch, cycle, device=self.device)
+        for x, labels in images.batches(
+            self.config.search.batch_size,
+            generator=stream,
+            device=self.device,
+            info=self.info,
+            augment=augment_of(self.config.data),
+            drop_last=True,
+        ):
+            yield x.contiguous(memory_format=torch.channels_last), labels
+
+    def _alpha_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of the alpha split without end: shuffled anew at every pass."""
+        cycle = 0
+        while True:
+            yield from self._batches(self.splits.alphas, "alphas", epoch, cycle)
+            cycle += 1
+
+    def _set_learning_rates(self, epoch: int) -> None:
+        search, alpha = self.config.search, self.config.alpha
+        for group in self._sgd.param_groups:
+            group["lr"] = cosine(search.lr, search.lr_min, epoch, self.num_epochs)
+        done = max(epoch - search.warmup_epochs, 0)
+        lr = alpha.lr if alpha.schedule == "constant" else cosine(alpha.lr, alpha.lr_min, done, search.epochs)
+        for adam in self._adams:
+            for group in adam.param_groups:
+                group["lr"] = lr
+
+    def _architecture_metrics(self) -> dict[str, float]:
+        gates = self.gates
+        over, under = saturation(gates.cpu())
+        derivation = self._derivation_or_none()
+        metrics: dict[str, float] = {
+            "operations/over_0.9": over,
+            "operations/under_0.1": under,
+            "saturation/over_0.9": over / gates.numel(),
+            "saturation/under_0.1": under / gates.numel(),
+        }
+        if derivation is not None:
+            edges = [edge for cell in derivation.genotype.cells for edge in cell.edges]
+            metrics |= {
+                "discretised/skip_connections": sum(edge.op == "skip_connect" for edge in edges),
+                "discretised/empty_nodes": len(derivation.fallback) + len(derivation.dropped),
+                "discretised/dead_cells": len(derivation.dead_cells),
+            }
+        return metrics
+
+    def _derivation_or_none(self) -> Derivation | None:
+        try:
+            return self.discretise()
+        except UserError:  # the gates of an unfinished search need not make a network yet; the end reports it
+            return None
+
+    def _require_finite(self, metrics: dict[str, float], epoch: int) -> None:
+        bad = sorted(name for name, value in metrics.items() if not math.isfinite(value))
+        if bad:
+            raise Diverged(
+                f"the search diverged in epoch {epoch}: {bad[0]} is {metrics[bad[0]]}; lower search.lr or alpha.lr"
+                + (", or use ablation.loss: centered" if self.config.ablation.loss == "paper" else "")
+            )
+
+    def _peak_memory(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def build_search(config: ExperimentConfig, device: torch.device | None = None) -> Search:
+    """Load the training images, split them and set up the search.
+
+    Raises:
+        UserError: the data set is missing, or a setting does not fit it.
+    """
+    info, train = load_train(config.data)
+    return Search(config, info, split(train, config.data, config.seed), device)
+
+
+def _nested(alphas: Tensor) -> tuple[tuple[tuple[float, ...], ...], ...]:
+    return tuple(tuple(tuple(edge) for edge in group) for group in alphas.tolist())

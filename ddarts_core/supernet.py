@@ -1,0 +1,228 @@
+"""The supernet: mixed operations on edges, cells as acyclic graphs, a chain of cells (D-DARTS sections 3, 4.1).
+
+Alphas are no parameters of these modules: every forward pass takes the gates, so that no optimiser of the weights can
+reach an alpha. Cells of all methods are the same; which alphas a cell follows is one index map, `Supernet.group_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import Removal, SearchConfig
+from .data import DataInfo
+from .errors import UserError
+from .operations import BatchNorm, FactorizedReduce, ReLUConvBN, build
+from .spaces import edge_list, operations_of
+
+
+class MixedOp(nn.Module):
+    """One edge: the sum of all operations of the space, each times its gate (eq. 1, 2)."""
+
+    def __init__(self, names: Sequence[str], channels: int, stride: int) -> None:
+        super().__init__()
+        self.ops = nn.ModuleList(_search_operation(name, channels, stride) for name in names)
+
+    def forward(self, x: Tensor, gates: Tensor) -> Tensor:
+        """[batch, channels, height, width] and [operations] -> [batch, channels, height / stride, width / stride]."""
+        mixed = gates[0] * self.ops[0](x)
+        for gate, op in zip(gates[1:], self.ops[1:], strict=True):
+            mixed = torch.addcmul(mixed, gate, op(x))
+        return mixed
+
+
+def _search_operation(name: str, channels: int, stride: int) -> nn.Module:
+    op = build(name, channels, stride, affine=False)
+    if "pool" in name:
+        return nn.Sequential(op, BatchNorm(channels, affine=False))
+    return op
+
+
+class Cell(nn.Module):
+    """A cell: two inputs, `steps` nodes that sum their incoming edges, the nodes' concatenation as output."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        steps: int,
+        in_channels: tuple[int, int],
+        channels: int,
+        *,
+        reduction: bool,
+        after_reduction: bool,
+    ) -> None:
+        super().__init__()
+        self.steps = steps
+        self.reduction = reduction
+        before = FactorizedReduce if after_reduction else ReLUConvBN
+        self.preprocess0 = before(in_channels[0], channels, affine=False)
+        self.preprocess1 = ReLUConvBN(in_channels[1], channels, affine=False)
+        self.edge_list = edge_list(steps)
+        self.edges = nn.ModuleList(
+            MixedOp(names, channels, stride=2 if reduction and source < 2 else 1) for source, _ in self.edge_list
+        )
+
+    def forward(self, s0: Tensor, s1: Tensor, gates: Tensor) -> Tensor:
+        """Outputs of the two cells before and [edges, operations] -> [batch, steps * channels, height, width]."""
+        nodes = [self.preprocess0(s0), self.preprocess1(s1)]
+        edge = 0
+        for _ in range(self.steps):
+            total = self.edges[edge](nodes[0], gates[edge])
+            for source in range(1, len(nodes)):
+                total = total + self.edges[edge + source](nodes[source], gates[edge + source])
+            edge += len(nodes)
+            nodes.append(total)
+        return torch.cat(nodes[2:], dim=1)
+
+    def removed(self, s0: Tensor, s1: Tensor, removal: Removal) -> Tensor:
+        """What stands in for the removed cell's output: zeros, or the mean of its preprocessed inputs.
+
+        The mean is average-pooled in a reduction cell and repeated for every node, so that shapes are kept.
+        """
+        mean = (self.preprocess0(s0) + self.preprocess1(s1)) / 2
+        if self.reduction:
+            mean = F.avg_pool2d(mean, 2)
+        if removal == "zero":
+            mean = torch.zeros_like(mean)
+        return mean.repeat(1, self.steps, 1, 1)
+
+
+class Supernet(nn.Module):
+    """A chain of cells between a stem and a linear classifier.
+
+    Args:
+        config: space, cells, width, steps, reductions and sharing.
+        info: channels, size and classes of the images.
+
+    Raises:
+        UserError: a reduction would have to halve an odd size, or the images are too small for the reductions.
+
+    Example:
+        >>> info = DataInfo("digits", num_classes=10, channels=1, image_size=8, mean=(0.5,), std=(0.5,))
+        >>> net = Supernet(SearchConfig(num_cells=3, channels=4, steps=2), info)
+        >>> net(torch.zeros(2, 1, 8, 8), torch.full((3, 5, 7), 0.5)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(self, config: SearchConfig, info: DataInfo) -> None:
+        super().__init__()
+        names = operations_of(config.space)
+        reductions = config.reduction_positions
+        _check_size(info.image_size, len(reductions))
+        self.group_of = group_map(config)
+        self.num_groups = max(self.group_of) + 1
+        width = config.channels
+        stem = 3 * width
+        self.stem = nn.Sequential(nn.Conv2d(info.channels, stem, 3, padding=1, bias=False), BatchNorm(stem))
+        self.cells = nn.ModuleList()
+        before, last = stem, stem
+        for position in range(config.num_cells):
+            reduction = position in reductions
+            width *= 2 if reduction else 1
+            self.cells.append(
+                Cell(
+                    names,
+                    config.steps,
+                    (before, last),
+                    width,
+                    reduction=reduction,
+                    after_reduction=position - 1 in reductions,
+                )
+            )
+            before, last = last, config.steps * width
+        self.classifier = nn.Linear(last, info.num_classes)
+
+    def forward(self, x: Tensor, gates: Tensor) -> Tensor:
+        """Images [batch, channels, height, width] and gates [groups, edges, operations] -> logits [batch, classes]."""
+        return self.logits(self.outputs(x, gates)[-1])
+
+    def outputs(self, x: Tensor, gates: Tensor) -> list[Tensor]:
+        """Output of the stem and of every cell: cell k reads items max(k - 1, 0) and k and writes item k + 1."""
+        outputs = [self.stem(x)]
+        for k, cell in enumerate(self.cells):
+            outputs.append(cell(outputs[max(k - 1, 0)], outputs[k], gates[self.group_of[k]]))
+        return outputs
+
+    def logits(self, last: Tensor) -> Tensor:
+        """Global average pooling and the classifier on the last cell's output."""
+        return self.classifier(last.mean((2, 3)))  # type: ignore[no-any-return]  # nn.Module.__call__ returns Any
+
+    def without(
+        self,
+        group: int,
+        s0: Tensor,
+        s1: Tensor,
+        gates: Tensor,
+        removal: Removal,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Logits of the network without the cells of a group (the set C without C_i of eq. 6).
+
+        Cells before the first removed one are unchanged, so the pass starts there.
+
+        Args:
+            group: the group of alphas that is removed.
+            s0: first input of the first removed cell, from `outputs`.
+            s1: second input of the first removed cell.
+            gates: [groups, edges, operations] of the cells that stay.
+            removal: `identity` or `zero` replace the cell's output, `uniform` and `random` its gates.
+            noise: gates [cells, edges, operations] that replace the removed cells' for removal `random`.
+        """
+        for k in range(self.group_of.index(group), len(self.cells)):
+            cell: Cell = self.cells[k]  # type: ignore[assignment]  # ModuleList items are typed Module
+            if self.group_of[k] != group:
+                out = cell(s0, s1, gates[self.group_of[k]])
+            elif removal in ("identity", "zero"):
+                out = cell.removed(s0, s1, removal)
+            elif removal == "uniform":
+                out = cell(s0, s1, torch.full_like(gates[group], 0.5))
+            else:
+                assert noise is not None
+                out = cell(s0, s1, noise[k])
+            s0, s1 = s1, out
+        return self.logits(s1)
+
+
+def group_map(config: SearchConfig) -> tuple[int, ...]:
+    """Group of alphas that each cell follows: its own (D-DARTS), or 0 for normal and 1 for reduction cells (DARTS)."""
+    if config.sharing == "own":
+        return tuple(range(config.num_cells))
+    return tuple(int(k in config.reduction_positions) for k in range(config.num_cells))
+
+
+def _check_size(image_size: int, num_reductions: int) -> None:
+    if image_size % 2**num_reductions or image_size < 2**num_reductions:
+        raise UserError(
+            f"images of {image_size} pixels cannot be halved {num_reductions} times: set data.image_size to a multiple "
+            f"of {2**num_reductions}, or use fewer search.reductions"
+        )
+
+
+@contextmanager
+def batch_statistics(net: nn.Module) -> Iterator[None]:
+    """Normalise by the batch and leave the running statistics alone: alpha and ablation passes must not move them."""
+    norms = [module for module in net.modules() if isinstance(module, BatchNorm)]
+    for norm in norms:
+        norm.update_statistics = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.update_statistics = True
+
+
+@contextmanager
+def frozen(net: nn.Module) -> Iterator[None]:
+    """No gradients of the weights: the alpha step neither computes nor stores what they would need."""
+    weights = [weight for weight in net.parameters() if weight.requires_grad]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)

@@ -1,0 +1,64 @@
+"""The second-order alpha gradient of DARTS (Liu et al. 2019, eq. 7, 8), with momentum in the virtual step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import losses
+from .supernet import Supernet
+
+Batch = tuple[Tensor, Tensor]
+
+
+def unrolled_gradient(
+    net: Supernet, alphas: Tensor, batch: Batch, weight_batch: Batch, sgd: torch.optim.SGD, relaxation: str
+) -> Tensor:
+    """d L_val(w', alpha) / d alpha with w' = w - eta (mu v + grad L_train(w, alpha) + decay w).
+
+    The product with the second derivative is a central difference:
+    eta [grad_alpha L_train(w+, alpha) - grad_alpha L_train(w-, alpha)] / 2R, w+- = w +- R grad_w' L_val,
+    R = 0.01 / |grad_w' L_val|. The weights are put back exactly.
+
+    Args:
+        net: the supernet in train mode; running statistics must be off.
+        alphas: [groups, edges, operations], detached.
+        batch: images and labels of the alpha split.
+        weight_batch: images and labels of the weight split.
+        sgd: optimiser of the weights: its learning rate, momentum buffers and weight decay.
+        relaxation: of the gates.
+    """
+    weights = [weight for group in sgd.param_groups for weight in group["params"]]
+    settings = sgd.param_groups[0]
+    eta, momentum, decay = settings["lr"], settings["momentum"], settings["weight_decay"]
+    start = [weight.detach().clone() for weight in weights]
+    alphas = alphas.clone().requires_grad_()
+
+    def gradients(images: Tensor, labels: Tensor, of_weights: bool) -> tuple[Tensor, list[Tensor]]:
+        loss = F.cross_entropy(net(images, losses.gates(alphas, relaxation)), labels)
+        found = torch.autograd.grad(loss, [alphas, *weights] if of_weights else [alphas])
+        return found[0], list(found[1:])
+
+    def place(direction: list[Tensor], factor: Tensor | float) -> None:
+        with torch.no_grad():
+            for weight, origin, step in zip(weights, start, direction, strict=True):
+                weight.copy_(origin + factor * step)
+
+    _, on_train = gradients(*weight_batch, of_weights=True)
+    velocity = [sgd.state[weight].get("momentum_buffer") for weight in weights]
+    virtual = [
+        gradient + decay * origin + (0 if speed is None else momentum * speed)
+        for gradient, origin, speed in zip(on_train, start, velocity, strict=True)
+    ]
+    try:
+        place(virtual, -eta)
+        direct, on_validation = gradients(*batch, of_weights=True)
+        radius = 0.01 / torch.sqrt(sum((g.square().sum() for g in on_validation), torch.zeros((), device=alphas.device)))
+        place(on_validation, radius)
+        plus, _ = gradients(*weight_batch, of_weights=False)
+        place(on_validation, -radius)
+        minus, _ = gradients(*weight_batch, of_weights=False)
+    finally:
+        place(virtual, 0.0)
+    return direct - eta * (plus - minus) / (2 * radius)
