@@ -1,0 +1,148 @@
+"""The configuration of a sweep: an experiment with a search space, how to run its trials, and where to track them.
+
+No Ray, Optuna, MLflow or torch here, so that a mistake is told at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from ddarts_core.config import ExperimentConfig, Strict, read_yaml, resolve
+from ddarts_core.errors import UserError, unknown_name
+
+from .space import Distribution, Scalar, Space, base_settings, build_space, check_points
+
+SEARCHERS: Mapping[str, str] = MappingProxyType(
+    {
+        "optuna-tpe": "Optuna's tree-structured Parzen estimator, multivariate; any space, one or two objectives",
+        "optuna-nsga2": "Optuna's NSGA-II; for two objectives and many trials",
+        "optuna-gp": "Optuna's Gaussian process; spaces without conditions",
+        "random": "independent draws, seeded",
+    }
+)
+"""Searcher names and what they are; `sweep.SAMPLERS` builds them."""
+
+SCHEDULERS: Mapping[str, str] = MappingProxyType(
+    {
+        "asha": "stops a trial whose held-out accuracy is not in the best 1/reduction_factor at a rung",
+        "fifo": "every trial runs to its end",
+        "median": "stops a trial that is worse than the median of the others at the same epoch",
+    }
+)
+"""Scheduler names and what they are; `sweep.SCHEDULER_FACTORIES` builds them."""
+
+ACCURACY = "held_out/accuracy"
+DERIVED = f"derived/{ACCURACY}"
+
+
+class ResourcesConfig(Strict):
+    """What one trial takes; fractions share a core or a GPU."""
+
+    cpu: float = Field(1.0, gt=0, le=1024)
+    gpu: float = Field(0.0, ge=0, le=64, description="a fraction also caps the trial's share of the GPU's memory")
+
+    @field_validator("gpu")
+    @classmethod
+    def _whole_or_fraction(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError(f"gpu {value:g} must be a fraction up to 1 or a whole number")
+        return value
+
+
+class TuneConfig(Strict):
+    """How many trials, on what, proposed and stopped by what, and what is sought."""
+
+    num_samples: int = Field(8, ge=1, le=1_000_000)
+    max_concurrent: int | None = Field(None, ge=1, description="trials at a time; null: as many as the machine holds")
+    resources: ResourcesConfig = ResourcesConfig()
+    searcher: str = "optuna-tpe"
+    num_startup_trials: int = Field(10, ge=1, description="random trials before the searcher learns from results")
+    scheduler: str = "asha"
+    grace_period: int = Field(1, ge=1, description="search epochs, warm-up included, before a trial may be stopped")
+    reduction_factor: float = Field(3.0, gt=1, le=100, description="ASHA keeps one in so many at each rung")
+    objective: Literal["derived", "supernet"] = Field(
+        "derived", description="held-out accuracy of the derived network after `retrain`, or of the supernet"
+    )
+    second_objective: Literal["parameters", "macs"] | None = Field(None, description="minimised beside the accuracy")
+    points_to_evaluate: list[dict[str, Scalar]] = Field(default_factory=list, description="the first trials")
+    time_budget_s: float | None = Field(None, gt=0)
+    max_failures: int = Field(2, ge=0, description="restarts of a trial whose process died, from its last checkpoint")
+
+    @field_validator("searcher")
+    @classmethod
+    def _known_searcher(cls, value: str) -> str:
+        if value not in SEARCHERS:
+            raise unknown_name("searcher", value, SEARCHERS)
+        return value
+
+    @field_validator("scheduler")
+    @classmethod
+    def _known_scheduler(cls, value: str) -> str:
+        if value not in SCHEDULERS:
+            raise unknown_name("scheduler", value, SCHEDULERS)
+        return value
+
+    @property
+    def objectives(self) -> tuple[tuple[str, str], ...]:
+        """Metric and mode (`max` or `min`) of each objective, the accuracy first."""
+        first = (DERIVED if self.objective == "derived" else ACCURACY, "max")
+        return (first,) if self.second_objective is None else (first, (self.second_objective, "min"))
+
+
+class TrackingConfig(Strict):
+    """Where MLflow keeps the runs."""
+
+    uri: str | None = Field(None, description="MLflow tracking URI; null: a sqlite database in the study's folder")
+    experiment: str | None = Field(None, min_length=1, description="MLflow experiment; null: the study's name")
+    log_artifacts: bool = Field(True, description="the genotype as JSON and as a picture")
+
+
+class SweepConfig(ExperimentConfig):
+    """The contents of a sweep file: an experiment and `space`, `tune`, `tracking`."""
+
+    name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    space: dict[str, Distribution] = Field(default_factory=dict)
+    tune: TuneConfig = TuneConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    def build_space(self) -> Space:
+        """The checked search space.
+
+        Raises:
+            UserError: the space is empty or does not fit the configuration, or a point lies outside it.
+        """
+        if not self.space:
+            raise UserError("a sweep needs a `space`: name at least one setting and its distribution")
+        space = build_space(self.space, base_settings(self))
+        check_points(space, self.tune.points_to_evaluate)
+        return space
+
+    @property
+    def study_dir(self) -> Path:
+        """Folder of the study, absolute."""
+        return (Path(self.storage).expanduser() / self.name).absolute()
+
+
+def load_sweep(path: str | Path, overrides: Iterable[str] = ()) -> SweepConfig:
+    """Read, merge and validate a sweep file, its space included.
+
+    Raises:
+        UserError: the file cannot be read, or a setting is wrong.
+    """
+    return resolve_sweep(read_yaml(path), overrides, where=str(path))
+
+
+def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where: str = "configuration") -> SweepConfig:
+    """The same for settings that are already read.
+
+    Raises:
+        UserError: a setting is wrong.
+    """
+    config = resolve(data, overrides, SweepConfig, where=where)
+    config.build_space()
+    return config

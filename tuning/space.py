@@ -1,0 +1,357 @@
+"""The search space of a sweep: one distribution per dotted path of the experiment configuration.
+
+A parameter may depend on others (`when`): it is drawn only if each named parameter or setting has one of the values
+listed. Everything is checked against the configuration model before a sweep starts. No Ray, Optuna or torch here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import Discriminator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, Tag, model_validator
+
+from ddarts_core.config import ExperimentConfig, Strict, field_paths, get_path, merge, resolve, set_path
+from ddarts_core.errors import UserError
+from ddarts_core.methods import METHODS
+from ddarts_core.recipes import RECIPES
+
+Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
+
+FIXED_PATHS = ("name", "storage")
+"""Where a study is stored: the same for all its trials."""
+
+
+class Suggester(Protocol):
+    """The part of an Optuna trial that a space asks."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
+        """A float from `[low, high]`."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        """An integer from `[low, high]`."""
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """One of the choices."""
+
+
+class _Conditional(Strict):
+    when: dict[str, list[Scalar]] = Field(default_factory=dict, description="draw only if each path has one of these")
+
+    def corners(self) -> list[Any]:
+        """Values that the configuration model must accept."""
+        raise NotImplementedError
+
+    def contains(self, value: Any) -> bool:
+        """Whether the distribution can yield the value."""
+        raise NotImplementedError
+
+    def suggest(self, trial: Suggester, path: str) -> Any:
+        """Let the trial draw a value."""
+        raise NotImplementedError
+
+
+class FloatDistribution(_Conditional):
+    """A number from `[low, high]`, on a log scale or in steps if wished.
+
+    Raises:
+        ValueError: low exceeds high, log needs a positive low, or log and step are both given.
+    """
+
+    type: Literal["float"]
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _possible(self) -> FloatDistribution:
+        _check_bounds(self.low, self.high, self.log, self.step is not None)
+        return self
+
+    def corners(self) -> list[Any]:
+        """Both bounds."""
+        return [self.low, self.high]
+
+    def contains(self, value: Any) -> bool:
+        """Whether a number lies within the bounds and on a step."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
+            return False
+        steps = 0.0 if self.step is None else (value - self.low) / self.step
+        return math.isclose(steps, round(steps), abs_tol=1e-9)
+
+    def suggest(self, trial: Suggester, path: str) -> float:
+        """Draw a float."""
+        return trial.suggest_float(path, self.low, self.high, step=self.step, log=self.log)
+
+
+class IntDistribution(_Conditional):
+    """An integer from `[low, high]`, on a log scale or in steps if wished.
+
+    Raises:
+        ValueError: low exceeds high, log needs a positive low, or log and a step other than 1 are both given.
+    """
+
+    type: Literal["int"]
+    low: int
+    high: int
+    log: bool = False
+    step: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _possible(self) -> IntDistribution:
+        _check_bounds(self.low, self.high, self.log, self.step != 1)
+        return self
+
+    def corners(self) -> list[Any]:
+        """Every value if there are few, else both bounds."""
+        values = list(range(self.low, self.high + 1, self.step))
+        return values if len(values) <= 16 else [values[0], values[-1]]
+
+    def contains(self, value: Any) -> bool:
+        """Whether an integer lies within the bounds and on a step."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            return False
+        return self.low <= value <= self.high and (value - self.low) % self.step == 0
+
+    def suggest(self, trial: Suggester, path: str) -> int:
+        """Draw an integer."""
+        return trial.suggest_int(path, self.low, self.high, step=self.step, log=self.log)
+
+
+class CategoricalDistribution(_Conditional):
+    """One of a list of numbers, texts or truth values.
+
+    Raises:
+        ValueError: a choice is named twice.
+    """
+
+    type: Literal["categorical"]
+    choices: list[Scalar] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _possible(self) -> CategoricalDistribution:
+        if len({(type(choice), choice) for choice in self.choices}) != len(self.choices):
+            raise ValueError(f"choices {self.choices} must differ from each other")
+        return self
+
+    def corners(self) -> list[Any]:
+        """Every choice."""
+        return list(self.choices)
+
+    def contains(self, value: Any) -> bool:
+        """Whether the value is a choice."""
+        return value in self.choices
+
+    def suggest(self, trial: Suggester, path: str) -> Any:
+        """Draw a choice."""
+        return trial.suggest_categorical(path, self.choices)
+
+
+AnyDistribution = FloatDistribution | IntDistribution | CategoricalDistribution
+
+
+def _type(value: Any) -> Any:
+    return value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
+
+
+Distribution = Annotated[
+    Annotated[FloatDistribution, Tag("float")]
+    | Annotated[IntDistribution, Tag("int")]
+    | Annotated[CategoricalDistribution, Tag("categorical")],
+    Discriminator(
+        _type,
+        custom_error_type="distribution",
+        custom_error_message="needs a type: choose one of categorical, float, int",
+    ),
+]
+"""A distribution as YAML writes it: `type` says which."""
+
+
+def _check_bounds(low: float, high: float, log: bool, stepped: bool) -> None:
+    if low > high:
+        raise ValueError(f"low {low:g} must not exceed high {high:g}")
+    if log and low <= 0:
+        raise ValueError(f"log: true needs a positive low, not {low:g}")
+    if log and stepped:
+        raise ValueError("log: true and step exclude each other")
+
+
+# --- from a base configuration and drawn parameters to a trial's configuration -----------------------------------------
+
+
+def base_settings(config: ExperimentConfig) -> dict[str, Any]:
+    """What the user set, without the sweep's own groups and without what the method and the recipe preset anyway.
+
+    Resolving this with another `method` or `retrain.recipe` therefore brings that one's presets.
+    """
+    fields = set(ExperimentConfig.model_fields)
+    data = config.model_dump(mode="json", exclude_unset=True, include=fields)
+    presets = merge(METHODS[config.method].settings, {"retrain": RECIPES[config.retrain.recipe]})
+    return _without(data, presets)
+
+
+def _without(data: Mapping[str, Any], presets: Mapping[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in data.items():
+        if key not in presets:
+            out[key] = value
+        elif isinstance(value, Mapping) and isinstance(presets[key], Mapping):
+            out[key] = _without(value, presets[key])
+        elif value != presets[key]:
+            out[key] = value
+    return out
+
+
+def trial_config(base: Mapping[str, Any], params: Mapping[str, Any], where: str = "trial") -> ExperimentConfig:
+    """The configuration of a trial: the base settings with the drawn parameters.
+
+    Raises:
+        UserError: the configuration model refuses the combination.
+    """
+    data = dict(base)
+    for path, value in params.items():
+        data = set_path(data, path, value)
+    return resolve(data, where=where)
+
+
+# --- the space ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Space:
+    """Distributions by dotted path, each after those it depends on; callable on an Optuna trial (define-by-run).
+
+    Attributes:
+        distributions: path and distribution, in the order of drawing.
+        base: the settings that the parameters are laid over, for conditions on settings that are not drawn.
+
+    Example:
+        >>> lr = FloatDistribution(type="float", low=0.001, high=0.1, log=True)
+        >>> build_space({"alpha.lr": lr}, {"alpha": {"lr_min": 0.0}}).paths
+        ('alpha.lr',)
+    """
+
+    distributions: tuple[tuple[str, AnyDistribution], ...]
+    base: Mapping[str, Any]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All parameters, those that may be inactive too."""
+        return tuple(path for path, _ in self.distributions)
+
+    def __call__(self, trial: Suggester) -> dict[str, Any]:
+        """Draw the active parameters, by dotted path."""
+        settings = resolve(self.base).model_dump(mode="json")
+        params: dict[str, Any] = {}
+        for path, distribution in self.distributions:
+            if _active(distribution, params, self.paths, settings):
+                params[path] = distribution.suggest(trial, path)
+        return params
+
+
+def _active(
+    distribution: AnyDistribution, params: Mapping[str, Any], paths: Iterable[str], settings: Mapping[str, Any]
+) -> bool:
+    """Whether every condition holds; a condition on a parameter that was not drawn itself does not."""
+    for path, values in distribution.when.items():
+        if path in params:
+            value = params[path]
+        elif path in paths:
+            return False
+        else:
+            value = get_path(settings, path)
+        if value not in values:
+            return False
+    return True
+
+
+def build_space(distributions: Mapping[str, AnyDistribution], base: Mapping[str, Any]) -> Space:
+    """Check a space against the configuration model and put it into the order of drawing.
+
+    Raises:
+        UserError: an unknown or fixed path, a circle of conditions, a condition that can never hold, or a bound or
+            choice that the configuration refuses.
+    """
+    known = [path for path in field_paths(ExperimentConfig) if path not in FIXED_PATHS]
+    for path, distribution in distributions.items():
+        _check_path(path, f"space.{path}", known)
+        for parent, values in distribution.when.items():
+            _check_path(parent, f"space.{path}.when", known)
+            other = distributions.get(parent)
+            impossible = [value for value in values if other is not None and not other.contains(value)]
+            if not values or impossible:
+                got = repr(impossible[0]) if impossible else "no value"
+                raise UserError(f"space.{path}.when: {parent} never takes {got}; see space.{parent}")
+    space = Space(tuple(_ordered(distributions)), dict(base))
+    for path, distribution in space.distributions:
+        for value in distribution.corners():
+            try:
+                trial_config(space.base, _example(space, path, value), where=f"space.{path}: {value!r} is refused")
+            except UserError as error:
+                raise UserError(str(error).replace("is refused: ", "is refused by the configuration: ", 1)) from error
+    return space
+
+
+def _check_path(path: str, where: str, known: list[str]) -> None:
+    if path in known:
+        return
+    if path in FIXED_PATHS:
+        raise UserError(f"{where}: {path!r} is the same for all trials of a study")
+    near = difflib.get_close_matches(path, known, n=1)
+    siblings = [other for other in known if other.split(".")[0] == path.split(".")[0]]
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(siblings or known)}"
+    raise UserError(f"{where}: unknown setting {path!r}; {hint}")
+
+
+def _ordered(distributions: Mapping[str, AnyDistribution]) -> list[tuple[str, AnyDistribution]]:
+    ordered: dict[str, AnyDistribution] = {}
+    waiting = dict(distributions)
+    while waiting:
+        ready = [path for path, d in waiting.items() if not any(parent in waiting for parent in d.when)]
+        if not ready:
+            raise UserError(f"space: the conditions of {', '.join(waiting)} depend on each other in a circle")
+        for path in ready:
+            ordered[path] = waiting.pop(path)
+    return list(ordered.items())
+
+
+def _example(space: Space, path: str, value: Any) -> dict[str, Any]:
+    """Parameters of a trial in which `path` is active and has the value; the others stay near the base settings."""
+    forced: dict[str, Any] = {path: value}
+    by_path = dict(space.distributions)
+    open_paths = [path]
+    while open_paths:
+        for parent, values in by_path[open_paths.pop()].when.items():
+            if parent not in forced:
+                forced[parent] = values[0]
+                if parent in by_path:
+                    open_paths.append(parent)
+    settings = resolve(space.base).model_dump(mode="json")
+    params = {parent: chosen for parent, chosen in forced.items() if parent not in by_path}
+    for other, distribution in space.distributions:
+        if other in forced:
+            params[other] = forced[other]
+        elif _active(distribution, params, space.paths, settings):
+            default = get_path(settings, other)
+            params[other] = default if distribution.contains(default) else distribution.corners()[0]
+    return params
+
+
+def check_points(space: Space, points: Iterable[Mapping[str, Any]]) -> None:
+    """Check trials that the user wants to see first.
+
+    Raises:
+        UserError: a point names a path that is not in the space, or a value outside its distribution.
+    """
+    by_path = dict(space.distributions)
+    for number, point in enumerate(points):
+        for path, value in point.items():
+            where = f"tune.points_to_evaluate[{number}]"
+            if path not in by_path:
+                raise UserError(f"{where}: {path!r} is not in the space; choose from {', '.join(space.paths)}")
+            if not by_path[path].contains(value):
+                raise UserError(f"{where}: {path} {value!r} lies outside space.{path}")

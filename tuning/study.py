@@ -1,0 +1,237 @@
+"""The folder of a study: what a sweep writes and everybody reads. No Ray, MLflow or torch, so that reading is quick.
+
+    study.json                 what was asked, with which versions, and the study's state
+    trials/TRIAL_ID/trial.json one trial: its parameters, state and results; beside it records.jsonl and genotype.json
+    optuna.log, ray/, mlflow.db, mlartifacts/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from platform import python_version
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from ddarts_core.errors import UserError
+from ddarts_core.files import write_atomic
+
+SCHEMA_VERSION = 1
+PACKAGES = ("torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
+TRIAL_STATES = ("RUNNING", "COMPLETED", "PRUNED", "FAILED")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study on disk.
+
+    Attributes:
+        path: its folder, absolute.
+        data: the contents of study.json.
+    """
+
+    path: Path
+    data: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Its name, which is also the folder's."""
+        return str(self.data["name"])
+
+    @property
+    def objectives(self) -> list[tuple[str, str]]:
+        """Metric and mode of each objective."""
+        return [(entry["metric"], entry["mode"]) for entry in self.data["objectives"]]
+
+    def update(self, **fields: Any) -> Study:
+        """Write study.json with some fields replaced."""
+        data = {**self.data, **fields}
+        write_json(self.path / "study.json", data)
+        return Study(self.path, data)
+
+    def trials(self) -> list[dict[str, Any]]:
+        """All trials, by number."""
+        files = self.path.glob("trials/*/trial.json")
+        return sorted((read_json(file) for file in files), key=lambda trial: int(trial["number"]))
+
+    def ranked(self) -> list[dict[str, Any]]:
+        """Completed trials, best first objective first; then the others, by number."""
+        metric, mode = self.objectives[0]
+        sign = -1 if mode == "max" else 1
+        trials = self.trials()
+        done = [trial for trial in trials if trial["state"] == "COMPLETED"]
+        done.sort(key=lambda trial: (sign * trial["objectives"][metric], trial["number"]))
+        return done + [trial for trial in trials if trial["state"] != "COMPLETED"]
+
+    def summary(self) -> dict[str, Any]:
+        """Trials by state, the best so far and the epochs of those that run, as plain data."""
+        ranked = self.ranked()
+        states = {state: sum(trial["state"] == state for trial in ranked) for state in TRIAL_STATES}
+        running = [trial for trial in ranked if trial["state"] == "RUNNING"]
+        best = ranked[0] if states["COMPLETED"] else None
+        return {
+            "name": self.name,
+            "path": str(self.path),
+            "created": self.data["created"],
+            "state": self.state,
+            "objectives": self.data["objectives"],
+            "num_samples": self.data["config"]["tune"]["num_samples"],
+            "trials": states,
+            "best": best and {key: best[key] for key in ("trial_id", "number", "objectives", "params", "cost")},
+            "running": [
+                {"trial_id": trial["trial_id"], "epochs": count_records(trial_dir(self.path, trial["number"]))}
+                for trial in running
+            ],
+        }
+
+    @property
+    def state(self) -> str:
+        """RUNNING, FINISHED, or INTERRUPTED: also for a study that says RUNNING but whose sweep is gone."""
+        state = str(self.data["state"])
+        return "INTERRUPTED" if state == "RUNNING" and not is_locked(self.path) else state
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON file whole."""
+    write_atomic(path, json.dumps(data, indent=1) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UserError: the file is missing or holds something else.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path} must hold a JSON object")
+    return data
+
+
+def trial_name(number: int) -> str:
+    """The identifier of a trial: its number in the study, stable over restarts."""
+    return f"{number:05d}"
+
+
+def trial_dir(study: Path, number: int) -> Path:
+    """The folder of a trial."""
+    return study / "trials" / trial_name(number)
+
+
+def count_records(folder: Path) -> int:
+    """Epochs that a trial has recorded."""
+    file = folder / "records.jsonl"
+    if not file.exists():
+        return 0
+    with file.open("rb") as lines:
+        return sum(1 for line in lines if line.strip())
+
+
+def find_study(argument: str | Path, storage: str | Path = "runs") -> Study:
+    """A study by its folder, or by its name under `storage`.
+
+    Raises:
+        UserError: there is none; lists those that there are.
+    """
+    for path in (Path(argument).expanduser(), Path(storage).expanduser() / argument):
+        if (path / "study.json").is_file():
+            return _load(path.absolute())
+    names = ", ".join(study.name for study in list_studies(storage)) or "none"
+    raise UserError(f"no study {str(argument)!r}: not a study's folder, and not in {str(storage)!r} (studies: {names})")
+
+
+def _load(path: Path) -> Study:
+    data = read_json(path / "study.json")
+    if data.get("schema") != SCHEMA_VERSION:
+        raise UserError(f"{path / 'study.json'}: schema {data.get('schema')!r}: this version reads {SCHEMA_VERSION}")
+    return Study(path, data)
+
+
+def list_studies(storage: str | Path = "runs") -> list[Study]:
+    """All studies in a storage folder, oldest first."""
+    files = Path(storage).expanduser().absolute().glob("*/study.json")
+    return sorted((_load(file.parent) for file in files), key=lambda study: (study.data["created"], study.name))
+
+
+def create_study(path: Path, data: Mapping[str, Any]) -> Study:
+    """Make the folder of a new study.
+
+    Raises:
+        UserError: there is a study already, or something else that is in the way.
+    """
+    if (path / "study.json").exists():
+        raise UserError(
+            f"study {path.name!r} exists already in {path.parent}: go on with `ddarts resume {path}`, "
+            "or choose another name with --set name=..."
+        )
+    try:
+        (path / "trials").mkdir(parents=True, exist_ok=True)
+        study = Study(path, {"schema": SCHEMA_VERSION, "name": path.name, "created": utc_now(), **data})
+        write_json(path / "study.json", study.data)
+    except OSError as error:
+        raise UserError(f"cannot write the study's folder {path}: {error.strerror or error}") from error
+    return study
+
+
+def utc_now() -> str:
+    """The time as ISO 8601 with microseconds, UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
+
+
+# --- one sweep at a time -----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a study; the lock goes with the process, however it ends.
+
+    Raises:
+        UserError: another process runs the study.
+    """
+    with (path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"study {path.name!r} is running in another process: wait for it or stop it") from None
+        yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process runs the study."""
+    try:
+        with (path / ".lock").open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+# --- secrets -----------------------------------------------------------------------------------------------------------
+
+
+def without_secrets(uri: str) -> str:
+    """A URI without user, password and, unless it names a local file, query.
+
+    Example:
+        >>> without_secrets("https://me:secret@host:5000/path?token=1")
+        'https://host:5000/path'
+    """
+    parts = urlsplit(uri)
+    if not parts.netloc and "?" not in uri:
+        return uri
+    netloc = parts.netloc.rpartition("@")[2]
+    rebuilt = urlunsplit((parts.scheme, netloc, parts.path, "", ""))
+    return rebuilt if netloc or not re.match(r"^\w[\w+]*:///", uri) else f"{parts.scheme}://{parts.path}"
