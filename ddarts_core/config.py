@@ -236,6 +236,12 @@ class ExperimentConfig(Strict):
             raise ValueError(f"ablation.sample_cells {self.ablation.sample_cells} exceeds the {groups} groups of alphas")
         if self.search.relaxation == "softmax" and self.discretise.rule != "darts":
             raise ValueError(f"discretise.rule {self.discretise.rule!r} needs sigmoid gates: use darts with softmax")
+        if self.search.relaxation == "softmax" and self.search.w_zero_one:
+            raise ValueError("search.w_zero_one must be 0 with softmax: the zero-one loss is defined on sigmoid gates")
+        if self.alpha.grad_mode == "published" and (self.search.order != "first" or self.ablation.loss != "monitor"):
+            raise ValueError("alpha.grad_mode published is first order with ablation.loss monitor: no other gradient ran")
+        if self.search.order == "second" and self.ablation.loss not in ("none", "monitor"):
+            raise ValueError(f"search.order second has no gradient of ablation.loss {self.ablation.loss}: use none or monitor")
         return self
 
 

@@ -60,5 +60,7 @@ def unrolled_gradient(
         place(on_validation, -radius)
         minus, _ = gradients(*weight_batch, of_weights=False)
     finally:
-        place(virtual, 0.0)
+        with torch.no_grad():
+            for weight, origin in zip(weights, start, strict=True):
+                weight.copy_(origin)
     return direct - eta * (plus - minus) / (2 * radius)

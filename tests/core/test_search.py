@@ -1,0 +1,293 @@
+"""The search loop: no leak between splits, the published loop reproduced, bit-exact repetition and resumption."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+import torch
+from ddarts_core import losses
+from ddarts_core.config import resolve
+from ddarts_core.errors import Diverged, UserError
+from ddarts_core.operations import BatchNorm
+from ddarts_core.seeding import generator
+from torch.nn import functional as F
+
+from tests.core import textbook
+
+LOSSES = ["none", "monitor", "centered", "relative", "paper", "rescale", "credit"]
+
+
+def _records(search):
+    return [json.dumps(record.to_dict(), sort_keys=True) for record in search.records()]
+
+
+def _state_bytes(search) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(search.state_dict(), buffer)
+    return buffer.getvalue()
+
+
+def _batches(search, epoch=0):
+    weights = list(search._batches(search.splits.weights, "weights", epoch, 0))
+    alphas = search._alpha_batches(epoch)
+    return [(next(alphas), batch) for batch in weights]
+
+
+def test_records_carry_their_splits(digits, tiny_config):
+    search = digits(tiny_config("search.warmup_epochs=1"))
+    warmup, first, last = list(search.records())
+    assert (warmup.phase, first.phase, last.phase) == ("warmup", "search", "search")
+    assert not any(name.startswith("alpha/") for name in warmup.metrics) and not warmup.contributions
+    names = set(last.metrics)
+    for split in ("train", "alpha", "held_out"):
+        assert {f"{split}/loss", f"{split}/accuracy"} <= names
+    assert {"alpha/zero_one", "alpha/total", "saturation/over_0.9", "discretised/skip_connections"} <= names
+    assert len(last.contributions) == len(last.ablation) == 3
+    assert abs(sum(last.ablation)) < 1e-4
+    assert len(last.alphas) == 3 and len(last.alphas[0]) == 5 and len(last.alphas[0][0]) == 7
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("removal", ["identity", "random"])
+def test_same_seed_same_records_and_genotype(digits, tiny_config, loss, removal):
+    config = tiny_config(f"ablation.loss={loss}", f"ablation.removal={removal}", "search.epochs=1")
+    one, two = digits(config), digits(config)
+    assert _records(one) == _records(two)
+    assert _state_bytes(one) == _state_bytes(two)
+    assert one.discretise() == two.discretise()
+
+
+def test_another_seed_is_another_search(digits, tiny_config):
+    assert _records(digits(tiny_config("search.epochs=1"))) != _records(digits(tiny_config("search.epochs=1", "seed=1")))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("method=ddarts-published",),
+        ("method=fairdarts",),
+        ("method=darts-second-order", "search.batch_size=24"),
+        ("ablation.sample_cells=2", "ablation.removal=random", "ablation.num_draws=2"),
+        ("ablation.every=3", "alpha.init=normal", "data.flip=true", "data.crop_padding=1", "data.cutout=2"),
+        ("search.order=single_level", "search.warmup_epochs=1"),
+    ],
+)
+def test_resumed_at_any_epoch_is_bit_exact(digits, tiny_config, overrides):
+    config = tiny_config("search.epochs=3", *overrides)
+    whole = digits(config)
+    expected = _records(whole)
+    for stop in range(1, whole.num_epochs):
+        broken = digits(config)
+        records = broken.records()
+        head = [json.dumps(next(records).to_dict(), sort_keys=True) for _ in range(stop)]
+        saved = io.BytesIO(_state_bytes(broken))
+        resumed = digits(config)
+        resumed.load_state_dict(torch.load(saved, weights_only=True))
+        assert head + _records(resumed) == expected
+        assert _state_bytes(resumed) == _state_bytes(whole)
+
+
+def test_a_state_of_another_configuration_is_refused(digits, tiny_config):
+    state = digits(tiny_config()).state_dict()
+    with pytest.raises(UserError, match="another configuration"):
+        digits(tiny_config("search.lr=0.01")).load_state_dict(state)
+
+
+def test_where_it_is_stored_does_not_change_a_search(digits, tiny_config):
+    state = digits(tiny_config()).state_dict()
+    digits(tiny_config("name=other", "storage=elsewhere")).load_state_dict(state)
+
+
+def _mixture(search, step_batches):
+    """Coefficients of the two splits' gradients in one actual weight step (least squares), and the residual."""
+    (x_alpha, y_alpha), (x_weight, y_weight) = step_batches
+    weights = list(search.net.parameters())
+    for group in search._sgd.param_groups:
+        group.update(momentum=0.0, weight_decay=0.0)
+    before = [weight.detach().clone() for weight in weights]
+    search._alpha_step((x_alpha, y_alpha), (x_weight, y_weight), 0, 0)
+    unchanged = all(torch.equal(weight, old) for weight, old in zip(weights, before, strict=True))
+    gates = search.gates
+
+    def gradient(x, y, gates):
+        loss = F.cross_entropy(search.net(x, gates), y)
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)]).double()
+
+    gates_before = losses.gates(torch.zeros_like(gates), "sigmoid")
+    on_alpha = gradient(x_alpha, y_alpha, gates_before)
+    on_weight = gradient(x_weight, y_weight, gates)
+    search._weight_step(x_weight, y_weight)
+    lr = search._sgd.param_groups[0]["lr"]
+    step = torch.cat([((old - weight) / lr).flatten() for old, weight in zip(before, weights, strict=True)]).double()
+    found = torch.linalg.lstsq(torch.stack([on_weight, on_alpha], 1), step.detach()[:, None])
+    fitted = torch.stack([on_weight, on_alpha], 1) @ found.solution
+    return found.solution.flatten().tolist(), float((fitted[:, 0] - step).norm() / step.norm()), unchanged
+
+
+@pytest.mark.parametrize("loss", ["centered", "monitor", "relative"])
+def test_weights_never_see_the_alpha_split(digits, tiny_config, loss):
+    search = digits(tiny_config(f"ablation.loss={loss}", "search.grad_clip=1e9", "search.lr=1.0"))
+    search.net.double()
+    search._alphas = [torch.nn.Parameter(a.detach().double()) for a in search._alphas]
+    search._adams = [torch.optim.Adam([a], lr=0.05) for a in search._alphas]
+    batches = [tuple((x.double(), y) for x, y in pair) for pair in _batches(search)]
+    (on_weight, on_alpha), residual, unchanged = _mixture(search, batches[0])
+    assert unchanged
+    assert on_weight == pytest.approx(1, abs=1e-6)
+    assert on_alpha == pytest.approx(0, abs=1e-6)
+    assert residual < 1e-6
+
+
+def test_the_probe_catches_the_published_leak(digits, tiny_config):
+    search = digits(tiny_config("method=ddarts-published", "search.grad_clip=1e9", "search.lr=1.0"))
+    search.net.double()
+    search._alphas = [torch.nn.Parameter(a.detach().double()) for a in search._alphas]
+    search._adams = [torch.optim.Adam([a], lr=0.05) for a in search._alphas]
+    batches = [tuple((x.double(), y) for x, y in pair) for pair in _batches(search)]
+    (on_weight, on_alpha), residual, _ = _mixture(search, batches[0])
+    assert on_weight == pytest.approx(1, abs=1e-6)
+    assert on_alpha == pytest.approx(3, abs=1e-6)  # once per cell
+    assert residual < 1e-6
+
+
+@pytest.mark.parametrize("loss", ["none", "centered", "monitor"])
+def test_running_statistics_move_once_per_weight_step(digits, tiny_config, loss):
+    search = digits(tiny_config(f"ablation.loss={loss}", "search.epochs=1"))
+    steps = len(_batches(search))
+    before = {name: value.clone() for name, value in search.net.state_dict().items()}
+    pair = _batches(search)[0]
+    search._alpha_step(*pair, 0, 0)
+    assert all(torch.equal(value, before[name]) for name, value in search.net.state_dict().items())
+    list(search.records())
+    counts = {norm.num_batches_tracked.item() for norm in search.net.modules() if isinstance(norm, BatchNorm)}
+    assert counts == {steps}
+
+
+def test_the_weight_step_leaves_the_alphas_alone(digits, tiny_config):
+    search = digits(tiny_config())
+    before = search.alphas
+    search._weight_step(*_batches(search)[0][1])
+    assert torch.equal(search.alphas, before)
+    assert all(alpha.grad is None for alpha in search._alphas)
+
+
+def test_published_mode_is_the_published_loop(digits, tiny_config):
+    steps = 20
+    config = tiny_config(
+        "method=ddarts-published", "data.num_train=1400", "search.batch_size=24", "alpha.lr=0.003", "alpha.lr_min=0.003"
+    )
+    search = digits(config)
+    batches = _batches(search)[:steps]
+    assert len(batches) == steps
+    literal = digits(config)
+    shape = (len(literal.net.cells), *literal.alphas.shape[1:])
+    draws = []
+    for step in range(steps):
+        stream = generator(config.seed, "ablation", 0, step)
+        draws.append([torch.rand(shape, generator=stream)[cell] for cell in range(shape[0])])
+    expected, contributions = textbook.published_steps(
+        literal.net,
+        literal.alphas,
+        batches,
+        draws,
+        w_zero_one=8.0,
+        w_ablation=0.5,
+        alpha_lr=0.003,
+        alpha_decay=1e-3,
+        lr=config.search.lr,
+        momentum=0.9,
+        decay=3e-4,
+        clip=5.0,
+    )
+    search._set_learning_rates(0)
+    measured = []
+    for step, (alpha_batch, weight_batch) in enumerate(batches):
+        measured.append(search._alpha_step(alpha_batch, weight_batch, 0, step).contributions.tolist())
+        search._weight_step(*weight_batch)
+    assert (search.alphas - expected).abs().max() < 1e-6
+    assert expected.abs().max() > 0.01
+    assert torch.allclose(torch.tensor(measured), torch.tensor(contributions), atol=1e-4)
+
+
+def test_clean_gradient_is_the_literal_total_loss(float64_net):
+    """Equations 3, 4, 7 (centred) and 8 written out in the textbook form and differentiated by autograd."""
+    from ddarts_core.alpha_step import AlphaStep
+
+    net, alphas, x, y = float64_net(num_cells=3)
+    config = resolve({"search": {"num_cells": 3, "channels": 3, "steps": 2, "w_zero_one": 2.0}})
+    step = AlphaStep(net, config)
+    found = step.gradients(alphas, (x, y), (x, y), None, torch.Generator()).gradients
+    a = alphas.clone().requires_grad_()
+    gates = list(torch.sigmoid(a))
+    full = F.cross_entropy(textbook.forward(net, x, gates), y)
+    ablated = [F.cross_entropy(textbook.forward(net, x, gates, {i: textbook.identity}), y) for i in range(3)]
+    marginal = torch.stack([full - loss for loss in ablated])
+    mean = marginal.mean()
+    for i in range(3):
+        l_01 = -((torch.sigmoid(a[i]) - 0.5) ** 2).mean()
+        l_ab = (marginal[i] - mean) / mean.detach().abs().clamp_min(0.05)
+        total = full + 2.0 * l_01 + 0.5 * l_ab
+        (expected,) = torch.autograd.grad(total, a, retain_graph=True)
+        assert torch.allclose(found[i], expected[i], atol=1e-12)
+
+
+def test_unrolled_gradient_by_finite_differences(float64_net):
+    """DARTS eq. 7: the derivative of the validation loss after one virtual SGD step with momentum and decay."""
+    from ddarts_core.supernet import batch_statistics
+    from ddarts_core.unrolled import unrolled_gradient
+
+    net, alphas, x, y = float64_net(num_cells=3, batch=8)
+    x2, y2 = torch.randn_like(x), y.flip(0)
+    weights = list(net.parameters())
+    sgd = torch.optim.SGD(weights, lr=0.05, momentum=0.9, weight_decay=3e-3)
+    for weight in weights:
+        sgd.state[weight]["momentum_buffer"] = 0.01 * torch.randn_like(weight)
+    start = [weight.detach().clone() for weight in weights]
+
+    def value(a):
+        loss = F.cross_entropy(net(x2, torch.sigmoid(a)), y2)
+        gradients = torch.autograd.grad(loss, weights)
+        with torch.no_grad():
+            for weight, g in zip(weights, gradients, strict=True):
+                weight -= 0.05 * (0.9 * sgd.state[weight]["momentum_buffer"] + g + 3e-3 * weight)
+            found = float(F.cross_entropy(net(x, torch.sigmoid(a)), y))
+            for weight, old in zip(weights, start, strict=True):
+                weight.copy_(old)
+        return found
+
+    with batch_statistics(net):
+        found = unrolled_gradient(net, alphas, (x, y), (x2, y2), sgd, "sigmoid")
+        assert all(torch.equal(weight, old) for weight, old in zip(weights, start, strict=True))
+        for index in [(0, 0, 3), (1, 2, 0), (2, 4, 6)]:
+            step = torch.zeros_like(alphas)
+            step[index] = 1e-4
+            slope = (value(alphas + step) - value(alphas - step)) / 2e-4
+            assert found[index].item() == pytest.approx(slope, rel=0.02, abs=2e-6)
+
+
+def test_divergence_is_an_error_that_says_where(digits, tiny_config):
+    search = digits(tiny_config("search.lr=10", "search.grad_clip=1e30", "search.momentum=0.99"))
+    with torch.no_grad():
+        search.net.classifier.weight.fill_(float("nan"))
+    with pytest.raises(Diverged, match="epoch 0"):
+        next(search.records())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("search.batch_size=500",), "weights"),
+        (("data.image_size=10",), "halved"),
+        (("search.device=cuda",), "no GPU"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data(tiny_config, overrides, words):
+    from ddarts_core.search import build_search
+
+    if "cuda" in overrides[0] and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match=words):
+        build_search(tiny_config(*overrides))
