@@ -65,13 +65,14 @@ class FactorizedReduce(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, affine: bool = True) -> None:
         super().__init__()
         half = out_channels // 2
+        self.relu = nn.ReLU()
         self.first = nn.Conv2d(in_channels, half, 1, stride=2, bias=False) if half else None
         self.second = nn.Conv2d(in_channels, out_channels - half, 1, stride=2, bias=False)
         self.norm = BatchNorm(out_channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, in_channels, h, w] to [batch, out_channels, (h + 1) // 2, (w + 1) // 2]."""
-        x = F.relu(x)
+        x = self.relu(x)
         height, width = x.shape[2:]
         if height % 2 or width % 2:
             x = F.pad(x, (0, width % 2, 0, height % 2))
