@@ -1,0 +1,1 @@
+"""One module per subcommand; at import each needs click alone, and imports its floor when it runs."""

@@ -1,0 +1,24 @@
+"""`ddarts completion`."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def command(shell: str) -> None:
+    """Print a completion script for bash, zsh or fish.
+
+    \b
+    Examples:
+      eval "$(ddarts completion bash)"
+      ddarts completion fish > ~/.config/fish/completions/ddarts.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    from ddarts_cli.main import cli
+
+    completer = get_completion_class(shell)
+    assert completer is not None  # click ships all three
+    click.echo(completer(cli, {}, "ddarts", "_DDARTS_COMPLETE").source())

@@ -1,0 +1,88 @@
+"""`ddarts retrain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ddarts_cli.options import out_option, set_option
+
+
+@click.command()
+@click.argument("genotype")
+@click.option(
+    "--recipe", help="Recipe: quick, cifar, imagenet-darts or imagenet-pcdarts (default: the file's, or quick)."
+)
+@click.option(
+    "--config", "file", type=click.Path(path_type=Path), help="Experiment file to take data and settings from."
+)
+@click.option("--data", "data_name", help="Data set: digits, fashion_mnist, cifar10 or cifar100 (default: digits).")
+@click.option("--data-root", help="Folder of the data set's files.")
+@click.option("--cells", type=click.IntRange(min=1), help="Derive so many cells by Algorithm 1.")
+@click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="Repeat with so many seeds.")
+@click.option("--random-baseline", is_flag=True, help="Train a random genotype of the same size beside it.")
+@set_option
+@out_option("runs/retrain-HASH")
+@click.option("--resume", is_flag=True, help="Go on from the last epochs that the folder holds.")
+@click.option("--force", is_flag=True, help="Replace a retrain that the folder holds.")
+def command(
+    genotype: str,
+    recipe: str | None,
+    file: Path | None,
+    data_name: str | None,
+    data_root: str | None,
+    cells: int | None,
+    seeds: int,
+    random_baseline: bool,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    resume: bool,
+    force: bool,
+) -> None:
+    """Train the network of GENOTYPE from scratch and read the test split once.
+
+    GENOTYPE is a JSON file, a published text form, or zoo:NAME. Several seeds give a mean and its interval.
+
+    \b
+    Examples:
+      ddarts retrain runs/quickstart/genotype.json --config runs/quickstart/config.yaml
+      ddarts retrain zoo:DARTS_V2 --recipe cifar --data cifar10 --data-root data
+      ddarts retrain genotype.json --seeds 4 --random-baseline --set retrain.epochs=30
+    """
+    from ddarts_cli.console import finish, say
+    from ddarts_core.config import ExperimentConfig, read_yaml, resolve
+    from ddarts_core.zoo import resolve_genotype
+
+    read = resolve_genotype(genotype)
+    data: dict[str, Any] = read_yaml(file) if file else {}
+    settings = {"retrain.num_cells": cells, "data.name": data_name, "data.root": data_root}
+    config: ExperimentConfig = resolve(
+        _base(data, recipe),
+        [*(f"{path}={value}" for path, value in settings.items() if value is not None), *overrides],
+        where=str(file) if file else "retrain",
+    )
+    folder = out or Path(config.storage) / f"retrain-{read.hash}"
+    say(
+        f"retrain {genotype} ({read.num_cells} cells, {read.num_edges} edges): recipe {config.retrain.recipe} on "
+        f"{config.data.name}, {config.retrain.epochs} epochs, {seeds} seed{'s' if seeds > 1 else ''} "
+        f"from {config.seed}"
+    )
+    from ddarts_cli.training import run_seeds
+
+    run_seeds(read, config, folder, num_seeds=seeds, random_baseline=random_baseline, resume=resume, force=force)
+    finish(
+        [folder / "result.json", *sorted(folder.glob("*/weights.pt"))],
+        [f"ddarts cost {folder / 'genotype.json'}", f"ddarts retrain {genotype} --seeds 4 --random-baseline"],
+    )
+
+
+def _base(data: dict[str, Any], recipe: str | None) -> dict[str, Any]:
+    """The file's settings without those of a sweep; a recipe on the command line replaces the file's training."""
+    from ddarts_cli.files import SWEEP_KEYS
+
+    base = {key: value for key, value in data.items() if key not in SWEEP_KEYS}
+    if recipe is not None:
+        base["retrain"] = {"recipe": recipe}
+    return base

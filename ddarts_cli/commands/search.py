@@ -1,0 +1,117 @@
+"""`ddarts search`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ddarts_cli.options import out_option, set_option
+
+if TYPE_CHECKING:
+    from ddarts_cli.files import SearchFolder
+    from ddarts_core.config import ExperimentConfig
+    from ddarts_core.discretise import Derivation
+    from ddarts_core.records import EpochRecord
+    from ddarts_core.search import Search
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@set_option
+@out_option("storage/name of the file")
+@click.option("--resume", is_flag=True, help="Go on from the last epoch that the folder holds.")
+@click.option("--force", is_flag=True, help="Replace a search that the folder holds.")
+@click.option("--retrain/--no-retrain", default=False, help="Then train the derived network and read the test split.")
+def command(file: Path, overrides: tuple[str, ...], out: Path | None, resume: bool, force: bool, retrain: bool) -> None:
+    """Run one search: FILE to a genotype and its records.
+
+    The folder gets genotype.json, records.parquet, timings.csv, config.yaml, search.json, and after every epoch
+    checkpoint.pt. The same file and seed give the same genotype and records, byte for byte.
+
+    \b
+    Examples:
+      ddarts search experiments/quickstart.yaml
+      ddarts search experiments/quickstart.yaml --set seed=11 --set search.epochs=5 --out runs/short
+      ddarts search experiments/fashion_mnist.yaml --retrain
+    """
+    from ddarts_cli.console import finish, say
+    from ddarts_cli.files import SearchFolder, load_search, plain
+
+    config = load_search(file, overrides)
+    folder = SearchFolder(out or Path(config.storage) / config.name)
+    folder.check(resume=resume, force=force)
+
+    from ddarts_core.search import build_search
+
+    search = build_search(config)
+    folder.prepare(force=force)
+    say(
+        f"search {config.name}: method {config.method} on {config.data.name}, {config.search.num_cells} cells of "
+        f"{config.search.channels} channels, {search.num_epochs} epochs on {search.device}, seed {config.seed}"
+    )
+    from ddarts_cli.output import write_yaml
+
+    write_yaml(folder.config, plain(config))
+    records = _run(search, folder, resume)
+    derivation = search.discretise()
+    _write(folder, config, records, derivation)
+    from ddarts_core.discretise import convergence_sentence
+
+    say(convergence_sentence(search.gates.cpu(), derivation, config.discretise))
+    wrote = [folder.genotype, folder.records, folder.timings, folder.config, folder.summary, folder.checkpoint]
+    if retrain:
+        from ddarts_cli.training import run_seeds
+
+        run_seeds(derivation.genotype, config, folder.path / "retrain", num_seeds=1, random_baseline=False)
+        wrote.append(folder.path / "retrain")
+    finish(wrote, [f"ddarts retrain {folder.genotype} --config {folder.config}", f"ddarts cost {folder.genotype}"])
+
+
+def _run(search: Search, folder: SearchFolder, resume: bool) -> list[EpochRecord]:
+    from ddarts_cli.console import follow, say
+    from ddarts_core import checkpoint
+    from ddarts_core.records import EpochRecord
+
+    records: list[EpochRecord] = []
+    if resume:
+        state = checkpoint.load(folder.checkpoint)
+        search.load_state_dict(state["search"])
+        records = [EpochRecord.from_dict(record) for record in state["records"]]
+        say(f"resuming after epoch {search.epoch} of {search.num_epochs}")
+    try:
+        for record in follow(search.records(), search.num_epochs, "search", done=search.epoch):
+            records.append(record)
+            stored = [one.to_dict(timing=True) for one in records]
+            checkpoint.save(folder.checkpoint, {"search": search.state_dict(), "records": stored})
+    except KeyboardInterrupt:
+        say(f"stopped after {len(records)} of {search.num_epochs} epochs: the same command with --resume goes on")
+        raise
+    return records
+
+
+def _write(folder: SearchFolder, config: ExperimentConfig, records: list[EpochRecord], derivation: Derivation) -> None:
+    from ddarts_cli.output import write_json, write_records, write_timings
+    from ddarts_core.config import config_hash
+    from ddarts_core.files import write_atomic
+    from ddarts_core.provenance import git_commit, versions
+
+    write_atomic(folder.genotype, derivation.genotype.to_json())
+    write_records(folder.records, records)
+    write_timings(folder.timings, records)
+    summary: dict[str, Any] = {
+        "schema": 1,
+        "name": config.name,
+        "seed": config.seed,
+        "config_hash": config_hash(config),
+        "git_commit": git_commit(),
+        "versions": versions(),
+        "genotype_hash": derivation.genotype.hash,
+        "derivation": {
+            "fallback": [list(node) for node in derivation.fallback],
+            "dropped": [list(node) for node in derivation.dropped],
+            "dead_cells": list(derivation.dead_cells),
+        },
+    }
+    write_json(folder.summary, summary)

@@ -1,0 +1,72 @@
+"""What a command says: what it is about to do, how far it is, what it wrote, what to try next."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import click
+
+from ddarts_core.records import EpochRecord
+
+#: Metrics that the progress shows, with their short names.
+SHOWN = {
+    "train/loss": "loss",
+    "train/accuracy": "train",
+    "alpha/accuracy": "alpha",
+    "held_out/accuracy": "held out",
+    "validation/accuracy": "validation",
+    "saturation/over_0.9": "over 0.9",
+    "saturation/under_0.1": "under 0.1",
+}
+
+
+def say(text: str = "") -> None:
+    """A line on standard output, at once."""
+    click.echo(text)
+    sys.stdout.flush()
+
+
+def describe(metrics: Mapping[str, float]) -> str:
+    """The metrics worth a line: shares as percentages, losses as numbers."""
+    parts = [
+        f"{short} {metrics[name]:.3f}" if name.endswith("loss") else f"{short} {100 * metrics[name]:.1f} %"
+        for name, short in SHOWN.items()
+        if name in metrics
+    ]
+    return ", ".join(parts)
+
+
+def follow(records: Iterable[EpochRecord], total: int, label: str, done: int = 0) -> Iterator[EpochRecord]:
+    """Pass records on while showing them: a bar on a terminal, a line for each epoch elsewhere."""
+    if not sys.stdout.isatty():
+        for record in records:
+            say(f"{label}: epoch {record.epoch + 1}/{total} ({record.phase}) {describe(record.metrics)}")
+            yield record
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[metrics]}"),
+    )
+    with Progress(*columns) as bar:
+        task = bar.add_task(label, total=total, completed=done, metrics="")
+        for record in records:
+            bar.update(task, completed=record.epoch + 1, metrics=describe(record.metrics))
+            yield record
+
+
+def finish(wrote: Iterable[Path], commands: Iterable[str]) -> None:
+    """The end of every command: the paths written and the next commands to try."""
+    for path in wrote:
+        say(f"wrote {path}")
+    commands = list(commands)
+    if commands:
+        say("next:")
+        for command in commands:
+            say(f"  {command}")

@@ -1,0 +1,117 @@
+"""The command group and its manner with mistakes: one sentence on standard error, exit status 2, no traceback."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from ddarts_core import __version__
+from ddarts_core.errors import Diverged, UserError
+
+#: Subcommand -> one line of help. Its module in `ddarts_cli.commands` is imported when the subcommand is used.
+COMMANDS = {
+    "search": "Run one search: a genotype and its records.",
+    "sweep": "Run many searches: Ray Tune runs, Optuna proposes, MLflow records.",
+    "resume": "Go on with a study after a crash or a stop.",
+    "retrain": "Train a derived network from scratch.",
+    "export": "Write a study's best genotypes.",
+    "report": "Write figures and tables of a study as one HTML page.",
+    "collect": "Write a study's records as a Parquet dataset.",
+    "ui": "Serve the MLflow UI on a study's store.",
+    "config": "Print the resolved configuration; run nothing.",
+    "cost": "Count parameters and multiply-adds of a genotype.",
+    "space": "Print the size of a search space.",
+    "zoo": "List the known genotypes, or print one.",
+    "methods": "List the method presets.",
+    "studies": "List studies, oldest first.",
+    "status": "Show the trials of a study.",
+    "completion": "Print a completion script for bash, zsh or fish.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its subcommands' names and imports one only when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of a user's day."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the subcommand's module and return its `command`."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"ddarts_cli.commands.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, but an unknown name lists the choices."""
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            raise click.UsageError(f"unknown command {args[0]!r}: choose one of {', '.join(COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table of subcommands, written without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="ddarts")
+def cli() -> None:
+    """Differentiable architecture search with individual cells (D-DARTS).
+
+    \b
+    First steps:
+      ddarts search experiments/quickstart.yaml
+      ddarts sweep experiments/quickstart_sweep.yaml
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0, 1 for a run that diverged, 2 for a user's mistake, 130 when interrupted."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status; errors of the program itself keep their traceback."""
+    try:
+        result = cli.main(
+            args=None if arguments is None else list(arguments), prog_name="ddarts", standalone_mode=False
+        )
+    except UserError as error:
+        return _mistake(str(error))
+    except Diverged as error:
+        _mistake(str(error))
+        return 1
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.UsageError as error:
+        hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        return _mistake(error.format_message() + hint)
+    except click.ClickException as error:
+        return _mistake(error.format_message())
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted: the files written so far are whole.", err=True)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: no message at exit either
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _mistake(message: str) -> int:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

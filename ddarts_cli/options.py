@@ -1,0 +1,79 @@
+"""Options that several subcommands share, and what they mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ddarts_core.errors import UserError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def set_option(command: Command) -> Command:
+    """`--set dotted.path=value`, repeatable; the function receives `overrides`."""
+    return click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="PATH=VALUE",
+        help="Override a setting by its dotted path, for example --set search.epochs=5; repeatable.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """`--json`; the function receives `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")(command)
+
+
+def out_option(default: str) -> Callable[[Command], Command]:
+    """`--out DIR`; the function receives `out`, a path or None for the default that the help text names."""
+    return click.option("--out", type=click.Path(path_type=Path), help=f"Folder to write to (default: {default}).")
+
+
+def storage_option(command: Command) -> Command:
+    """`--storage DIR` and `--set storage=DIR`, for commands that take a study; the function receives both."""
+    command = click.option("--storage", default="runs", show_default=True, help="Folder that holds studies by name.")(
+        command
+    )
+    return set_option(command)
+
+
+def storage_folder(storage: str, overrides: Iterable[str]) -> Path:
+    """The folder of studies that `--storage`, or `--set storage=...`, names.
+
+    Raises:
+        UserError: `--set` names another setting: those of a study that exists are fixed.
+    """
+    from ddarts_core.config import parse_override
+
+    for text in overrides:
+        path, value = parse_override(text)
+        if path != "storage":
+            raise UserError(f"--set {text!r}: a study that exists keeps its settings; only storage can be set here")
+        storage = str(value)
+    return Path(storage)
+
+
+def find_study(study: str, storage: Path) -> Path:
+    """The folder of a study given as its name under `storage` or as a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    for folder in (storage / study, Path(study)):
+        if (folder / "study.json").is_file():
+            return folder
+    names = ", ".join(sorted(path.parent.name for path in storage.glob("*/study.json"))) or "none yet"
+    raise UserError(
+        f"no study {study!r}: it is neither a folder with a study.json nor a name under {storage} ({names})"
+    )
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(document, indent=2))

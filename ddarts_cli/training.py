@@ -1,0 +1,168 @@
+"""Training of a derived network over seeds, beside a random genotype of similar size when asked."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddarts_cli.console import follow, say
+from ddarts_cli.files import check_folder, make_folder, plain
+from ddarts_cli.output import write_json, write_records, write_timings, write_yaml
+from ddarts_core import checkpoint
+from ddarts_core.config import ExperimentConfig, config_hash
+from ddarts_core.data import ImageSet, hold_out, load_test, load_train
+from ddarts_core.files import write_atomic
+from ddarts_core.genotype import Genotype
+from ddarts_core.images import DataInfo
+from ddarts_core.provenance import git_commit, versions
+from ddarts_core.random_genotype import random_genotype
+from ddarts_core.records import EpochRecord
+from ddarts_core.retrain import Retrain
+
+
+@dataclass(frozen=True)
+class Score:
+    """Test accuracy (a fraction of 1) of one genotype over seeds."""
+
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds."""
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def interval(self) -> float | None:
+        """Half of the 95 % interval of the mean (Student's t); None for a single seed."""
+        if len(self.accuracies) < 2:
+            return None
+        from scipy.stats import t
+
+        n = len(self.accuracies)
+        return float(t.ppf(0.975, n - 1)) * statistics.stdev(self.accuracies) / math.sqrt(n)
+
+    def __str__(self) -> str:
+        if self.interval is None:
+            return f"{100 * self.mean:.2f} %"
+        return f"{100 * self.mean:.2f} ± {100 * self.interval:.2f} % (95 % interval, {len(self.accuracies)} seeds)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"accuracies": list(self.accuracies), "mean": self.mean, "interval_95": self.interval}
+
+
+def run_seeds(
+    genotype: Genotype,
+    config: ExperimentConfig,
+    out: Path,
+    *,
+    num_seeds: int = 1,
+    random_baseline: bool = False,
+    resume: bool = False,
+    force: bool = False,
+) -> dict[str, Score]:
+    """Train with seeds `config.seed`, `config.seed + 1`, ...; read the test split once each, after the last epoch.
+
+    Returns:
+        The scores by the contender's name: `genotype`, and `random` when asked.
+
+    Raises:
+        UserError: the folder may not be written, the data are missing, or the genotype does not fit.
+    """
+    result_file = out / "result.json"
+    check_folder(out, out / "config.yaml", result_file, "retrain", resume=resume, force=force)
+    contenders = {"genotype": genotype}
+    if random_baseline:
+        contenders["random"] = random_genotype(genotype, config.seed, config.search.space)
+    info, images = load_train(config.data)
+    make_folder(out)
+    result_file.unlink(missing_ok=True)
+    write_yaml(out / "config.yaml", plain(config))
+    seeds = range(config.seed, config.seed + num_seeds)
+    scores: dict[str, Score] = {}
+    for name, contender in contenders.items():
+        write_atomic(out / f"{name}.json", contender.to_json())
+        accuracies = [
+            _train(contender, config, info, images, seed, out / f"{name}-seed-{seed}", name, resume) for seed in seeds
+        ]
+        scores[name] = Score(tuple(accuracies))
+    for name, score in scores.items():
+        say(f"test accuracy of {'the genotype' if name == 'genotype' else 'a random genotype of its size'}: {score}")
+    if random_baseline:
+        say(_verdict(scores["genotype"], scores["random"]))
+    write_json(result_file, _result(config, contenders, seeds, scores))
+    return scores
+
+
+def _train(
+    genotype: Genotype,
+    config: ExperimentConfig,
+    info: DataInfo,
+    images: ImageSet,
+    seed: int,
+    folder: Path,
+    name: str,
+    resume: bool,
+) -> float:
+    """Train one network, write its files, and return its test accuracy."""
+    train, validation = images, None
+    if config.retrain.validation_fraction:
+        train, validation = hold_out(images, config.retrain.validation_fraction, seed)
+    run = Retrain(config.retrain, genotype, info, train, validation, seed)
+    records: list[EpochRecord] = []
+    state_file = folder / "checkpoint.pt"
+    done = 0
+    if resume and state_file.exists():
+        state = checkpoint.load(state_file)
+        run.load_state_dict(state["retrain"])
+        records = [EpochRecord.from_dict(record) for record in state["records"]]
+        done = len(records)
+        say(f"{folder.name}: resuming after epoch {done} of {config.retrain.epochs}")
+    try:
+        for record in follow(run.records(), config.retrain.epochs, folder.name, done):
+            records.append(record)
+            stored = [one.to_dict(timing=True) for one in records]
+            checkpoint.save(state_file, {"retrain": run.state_dict(), "records": stored})
+    except KeyboardInterrupt:
+        say(f"stopped after {len(records)} epochs of {folder.name}: the same command with --resume goes on")
+        raise
+    test = run.evaluate(load_test(config.data))
+    say(f"{folder.name}: test accuracy {100 * test['accuracy']:.2f} %, loss {test['loss']:.4f}")
+    checkpoint.save(folder / "weights.pt", {"weights": run.network.state_dict(), "genotype": genotype.to_json()})
+    write_records(folder / "records.parquet", records)
+    write_timings(folder / "timings.csv", records)
+    return test["accuracy"]
+
+
+def _verdict(searched: Score, random: Score) -> str:
+    difference = 100 * (searched.mean - random.mean)
+    if difference == 0:
+        return "The genotype and the random one tie."
+    winner = "genotype" if difference > 0 else "random genotype"
+    sentence = f"The {winner} is ahead by {abs(difference):.2f} points"
+    if searched.interval is None or random.interval is None:
+        return f"{sentence}; one seed does not tell chance from merit: --seeds 4 gives intervals."
+    apart = abs(searched.mean - random.mean) > searched.interval + random.interval
+    return f"{sentence}; the intervals {'do not overlap' if apart else 'overlap'}."
+
+
+def _result(
+    config: ExperimentConfig, contenders: dict[str, Genotype], seeds: Sequence[int], scores: dict[str, Score]
+) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "config_hash": config_hash(config),
+        "git_commit": git_commit(),
+        "versions": versions(),
+        "data": config.data.name,
+        "recipe": config.retrain.recipe,
+        "seeds": list(seeds),
+        "test": {
+            name: {"genotype_hash": contenders[name].hash, "edges": contenders[name].num_edges, **score.to_dict()}
+            for name, score in scores.items()
+        },
+    }
