@@ -20,7 +20,7 @@ _METADATA: dict[str, dict[str, Any]] = {
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 
-_STYLE = {"svg.hashsalt": "ddarts", "font.family": "DejaVu Sans", "pdf.fonttype": 42}
+_STYLE: dict[Any, Any] = {"svg.hashsalt": "ddarts", "font.family": "DejaVu Sans", "pdf.fonttype": 42}
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -5,8 +5,6 @@ column above a node collects what the node sums. Where row `source` meets column
 that edge, so labels can never overlap, with 2 operations per node or with 28 in a cell.
 """
 
-# ruff: noqa: RUF001, RUF002  (the multiplication sign and the en dash are meant: they are what a paper prints)
-
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,0 +1,227 @@
+"""From a study's folder to a Parquet dataset and to pandas frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from ddarts_core.errors import UserError, unknown_name
+from ddarts_core.files import write_with
+from ddarts_core.spaces import SPACES, edge_list, num_edges, operations_of
+
+from .schema import SCHEMAS, VERSION, VERSION_KEY
+from .study import Study, Trial, read_study, trial_row
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What `collect` wrote: the dataset's folder and the rows of each table."""
+
+    folder: Path
+    rows: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A study's tables in memory, with column `study`; `collect.load` fills it from a folder.
+
+    Example:
+        >>> empty = Frames.of({})
+        >>> list(empty.trials.columns)[:3]
+        ['study', 'trial_id', 'number']
+    """
+
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    contributions: pd.DataFrame
+    alphas: pd.DataFrame
+    genotypes: pd.DataFrame
+
+    @classmethod
+    def of(cls, tables: Mapping[str, Iterable[tuple[str, pa.Table]]]) -> Frames:
+        """Frames of (study name, Arrow table) pairs by table name; absent tables are empty."""
+        return cls(**{name: _frame(name, tables.get(name, ())) for name in SCHEMAS})
+
+
+def collect(study_dir: str | Path, out: str | Path | None = None) -> Collected:
+    """Write the Parquet dataset of a study, by default to its folder `dataset`.
+
+    Every table is replaced as a whole (write, then rename), so collecting again while the sweep runs is safe, and
+    several studies may share `out`.
+
+    Raises:
+        UserError: the folder is no study, or one of its files is damaged.
+    """
+    study = read_study(study_dir)
+    folder = Path(out) if out is not None else study.folder / "dataset"
+    return write_dataset(folder, study.name, arrow_tables(study))
+
+
+def write_dataset(folder: Path, name: str, tables: Mapping[str, pa.Table]) -> Collected:
+    """Write a study's tables as hive partition `study=NAME` of a dataset."""
+    for table_name, table in tables.items():
+        path = folder / table_name / f"study={name}" / "part-0.parquet"
+        write_with(path, _parquet_writer(table))
+    return Collected(folder, {table_name: table.num_rows for table_name, table in tables.items()})
+
+
+def _parquet_writer(table: pa.Table) -> Callable[[str], None]:
+    return lambda name: pq.write_table(table, name, compression="zstd")
+
+
+def load(*study_dirs: str | Path) -> Frames:
+    """Frames of one or more studies, read from their folders (no dataset is needed).
+
+    Raises:
+        UserError: no folder is given, a folder is no study, two have one name, or a file is damaged.
+    """
+    if not study_dirs:
+        raise UserError("name at least one study")
+    studies = [read_study(folder) for folder in study_dirs]
+    names = [study.name for study in studies]
+    if len(set(names)) != len(names):
+        raise UserError(f"two of the studies have the same name: {', '.join(sorted(names))}")
+    return frames_of(studies)
+
+
+def frames_of(studies: Iterable[Study]) -> Frames:
+    """Frames of studies that are already read."""
+    tables: dict[str, list[tuple[str, pa.Table]]] = {name: [] for name in SCHEMAS}
+    for study in studies:
+        for name, table in arrow_tables(study).items():
+            tables[name].append((study.name, table))
+    return Frames.of(tables)
+
+
+def read_table(dataset: str | Path, table: str) -> pd.DataFrame:
+    """One table of a dataset that `collect` wrote, all studies, with column `study`.
+
+    Raises:
+        UserError: the table is unknown, missing, damaged or of another schema version.
+    """
+    if table not in SCHEMAS:
+        raise unknown_name("table", table, SCHEMAS)
+    root = Path(dataset) / table
+    paths = sorted(root.glob("study=*/*.parquet"))
+    if not paths:
+        raise UserError(f"no table {table!r} in {str(dataset)!r}: run `ddarts collect STUDY` first")
+    for path in paths:
+        try:
+            version = (pq.read_schema(path).metadata or {}).get(VERSION_KEY, b"?").decode()
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}; collect the study again") from error
+        if version.split(".")[0] != VERSION.split(".")[0]:
+            raise UserError(f"{path} has schema {version}: this version reads {VERSION}; collect the study again")
+    partitioning = ds.partitioning(pa.schema([("study", pa.string())]), flavor="hive")
+    try:
+        data = ds.dataset([str(path) for path in paths], partitioning=partitioning, partition_base_dir=str(root))
+        frame: pd.DataFrame = data.to_table().to_pandas()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{root} is damaged: {str(error).splitlines()[0]}; collect the study again") from error
+    ordered: pd.DataFrame = frame.reindex(columns=["study", *SCHEMAS[table].names])
+    return ordered
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def arrow_tables(study: Study) -> dict[str, pa.Table]:
+    """Every table of `schema.SCHEMAS` of one study, rows ordered by trial number, epoch and position."""
+    return {
+        name: _table(SCHEMAS[name], [row for trial in study.trials for row in rows(trial)])
+        for name, rows in _ROWS.items()
+    }
+
+
+def _table(schema: pa.Schema, rows: list[tuple[Any, ...]]) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+    arrays = [pa.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _frame(name: str, tables: Iterable[tuple[str, pa.Table]]) -> pd.DataFrame:
+    parts = [table.to_pandas().assign(study=study) for study, table in tables]
+    if not parts:
+        parts = [SCHEMAS[name].empty_table().to_pandas().assign(study=pd.Series(dtype="object"))]
+    columns = ["study", *SCHEMAS[name].names]
+    for part in parts:
+        for column in part.columns:
+            if isinstance(part[column].dtype, pd.CategoricalDtype):  # categories differ between studies
+                part[column] = part[column].astype("object")
+    joined: pd.DataFrame = pd.concat(parts, ignore_index=True).reindex(columns=columns)
+    return joined
+
+
+def _trial_rows(trial: Trial) -> Iterator[tuple[Any, ...]]:
+    row = trial_row(trial)
+    yield tuple(row[name] for name in SCHEMAS["trials"].names)
+
+
+def _epoch_rows(trial: Trial) -> Iterator[tuple[Any, ...]]:
+    for record in trial.records:
+        for name, value in sorted(record.metrics.items()):
+            split, slash, metric = name.partition("/")
+            key = (split, metric) if slash else (None, name)
+            yield (trial.trial_id, record.epoch, record.phase, *key, value)
+        for part, seconds in sorted(record.seconds.items()):
+            yield (trial.trial_id, record.epoch, record.phase, "seconds", part, seconds)
+
+
+def _contribution_rows(trial: Trial) -> Iterator[tuple[Any, ...]]:
+    for record in trial.records:
+        for cell, contribution in enumerate(record.contributions):
+            ablation = record.ablation[cell] if cell < len(record.ablation) else None
+            yield (trial.trial_id, record.epoch, cell, contribution, ablation)
+
+
+def _alpha_rows(trial: Trial) -> Iterator[tuple[Any, ...]]:
+    space = trial.info["config"].get("search", {}).get("space", "S")
+    if space not in SPACES:
+        raise UserError(f"trial {trial.trial_id}: unknown search space {space!r} in its configuration")
+    ops = operations_of(space)
+    for record in trial.records:
+        for cell, edges in enumerate(record.alphas):
+            ends = _edges(len(edges), trial.trial_id)
+            for edge, (values, (source, target)) in enumerate(zip(edges, ends, strict=True)):
+                if len(values) != len(ops):
+                    raise UserError(
+                        f"trial {trial.trial_id}: {len(values)} alphas on an edge, but space {space} has {len(ops)}"
+                    )
+                for op, value in zip(ops, values, strict=True):
+                    yield (trial.trial_id, record.epoch, cell, edge, source, target, op, value)
+
+
+def _edges(count: int, trial_id: str) -> tuple[tuple[int, int], ...]:
+    """Ends of the edges of a cell that has this many."""
+    steps = next((n for n in range(1, 33) if num_edges(n) >= count), 0)
+    if num_edges(steps) != count:
+        raise UserError(f"trial {trial_id}: a cell of {count} edges does not exist in its records")
+    return edge_list(steps)
+
+
+def _genotype_rows(trial: Trial) -> Iterator[tuple[Any, ...]]:
+    if trial.genotype is None:
+        return
+    genotype_hash, text = trial.genotype.hash, trial.genotype.to_json()
+    for position, cell in enumerate(trial.genotype.cells):
+        for edge in cell.edges:
+            yield (trial.trial_id, genotype_hash, text, position, edge.target, edge.source, edge.op)
+
+
+_ROWS: Mapping[str, Callable[[Trial], Iterator[tuple[Any, ...]]]] = MappingProxyType(
+    {
+        "trials": _trial_rows,
+        "epochs": _epoch_rows,
+        "contributions": _contribution_rows,
+        "alphas": _alpha_rows,
+        "genotypes": _genotype_rows,
+    }
+)

@@ -1,0 +1,133 @@
+"""Which trial is best: one ranking for the sweep's table, the export and the report. Pure functions on plain rows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ddarts_core.errors import UserError
+
+Row = Mapping[str, Any]
+
+#: Short names that a user may type.
+ALIASES: Mapping[str, str] = {"params": "parameters", "flops": "macs", "trial": "number"}
+
+#: The keyword that ranks by the front of accuracy and parameters.
+PARETO = "pareto"
+
+_NUMERIC = ("objective", "accuracy", "derived_accuracy", "held_out_accuracy", "parameters", "macs", "seconds", "number")
+
+
+def rank(trials: Sequence[Row], by: str = "-objective") -> list[Row]:
+    """Completed trials, best first.
+
+    Args:
+        trials: rows of table `trials` (`study.trial_row`, or a frame's `to_dict("records")`).
+        by: comma-separated metrics, a minus before one for largest first: `-accuracy,params`; later ones break ties,
+            then the trial number does. `accuracy` is the derived network's where it is known, else the supernet's.
+            `pareto` keeps only the trials that no other beats in both accuracy and parameters.
+
+    Raises:
+        UserError: a metric that no trial has.
+
+    Example:
+        >>> rows = [{"state": "COMPLETED", "number": n, "objective": v} for n, v in enumerate((0.5, 0.7))]
+        >>> [row["number"] for row in rank(rows, "-objective")]
+        [1, 0]
+    """
+    completed = [row for row in trials if row["state"] == "COMPLETED"]
+    if by.strip() == PARETO:
+        keys = [("accuracy", True), ("parameters", False)]
+        points = [tuple(value(row, name) for name, _ in keys) for row in completed]
+        known = [i for i, point in enumerate(points) if not any(math.isnan(v) for v in point)]
+        front = pareto_front([points[i] for i in known], [largest for _, largest in keys])
+        completed = [completed[known[i]] for i in front]
+    else:
+        keys = _parse(by)
+        for name, _ in keys:
+            if trials and not any(_has(row, name) for row in trials):
+                raise UserError(f"no trial has a metric {name!r} to rank by: choose from {', '.join(metrics(trials))}")
+
+    def order(row: Row) -> tuple[float, ...]:
+        values = [value(row, name) for name, _ in keys]
+        signed = [-v if largest else v for v, (_, largest) in zip(values, keys, strict=True)]
+        return (*(math.inf if math.isnan(v) else v for v in signed), float(row.get("number") or 0))
+
+    return sorted(completed, key=order)
+
+
+def default_order(objectives: Sequence[Mapping[str, Any]]) -> str:
+    """The `by` that a study's objectives [{metric, mode}] ask for; `-objective` when there are none."""
+    if not objectives:
+        return "-objective"
+    first, *others = objectives
+    keys = [("" if first.get("mode") == "min" else "-") + "objective"]
+    keys += [("" if o.get("mode") == "min" else "-") + str(o["metric"]) for o in others]
+    return ",".join(keys)
+
+
+def metrics(trials: Sequence[Row]) -> list[str]:
+    """Names that `rank` accepts for these trials."""
+    names = {name for name in _NUMERIC for row in trials if _has(row, name)}
+    for row in trials:
+        names |= set(_objectives(row))
+    return sorted(names)
+
+
+def value(row: Row, name: str) -> float:
+    """A trial's number by metric name; NaN where it has none."""
+    found = _lookup(row, name)
+    return math.nan if found is None else float(found)
+
+
+def pareto_front(points: Sequence[Sequence[float]], largest: Sequence[bool]) -> list[int]:
+    """Indices, ascending, of the points that no other point dominates.
+
+    A point dominates another when it is at least as good everywhere and better somewhere; `largest` says for each
+    coordinate whether more is better. Equal points are all kept.
+
+    Example:
+        >>> pareto_front([(0.9, 5), (0.8, 3), (0.7, 4)], [True, False])
+        [0, 1]
+    """
+    signed = [[-v if more else v for v, more in zip(point, largest, strict=True)] for point in points]
+
+    def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+        return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
+
+    return [i for i, point in enumerate(signed) if not any(dominates(other, point) for other in signed)]
+
+
+def _parse(by: str) -> list[tuple[str, bool]]:
+    keys = []
+    for part in by.split(","):
+        text = part.strip()
+        name = text.lstrip("+-")
+        if not name:
+            raise UserError(f"cannot rank by {by!r}: expected metrics such as -accuracy,params")
+        keys.append((ALIASES.get(name, name), text.startswith("-")))
+    return keys
+
+
+def _objectives(row: Row) -> dict[str, Any]:
+    return dict(json.loads(row.get("objectives_json") or "{}"))
+
+
+def _lookup(row: Row, name: str) -> Any:
+    if name == "accuracy":
+        derived = row.get("derived_accuracy")
+        return row.get("held_out_accuracy") if _empty(derived) else derived
+    if name in _NUMERIC:
+        found = row.get(name)
+        return None if _empty(found) else found
+    return _objectives(row).get(name)
+
+
+def _empty(found: Any) -> bool:
+    return found is None or (isinstance(found, float) and math.isnan(found))
+
+
+def _has(row: Row, name: str) -> bool:
+    return not _empty(_lookup(row, name))

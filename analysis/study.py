@@ -1,0 +1,192 @@
+"""A study's folder as plain data: what the sweep wrote, read with tolerance for a sweep that still runs.
+
+Files are written whole, so a damaged `study.json`, `trial.json` or `genotype.json` is an error. Only the last line of
+`records.jsonl` may be cut off, because a running trial appends to it; an epoch that was written twice (a resumed trial)
+counts once, with its last values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddarts_core.errors import UserError
+from ddarts_core.genotype import Genotype
+from ddarts_core.records import EpochRecord
+
+#: Version of study.json and trial.json that this version reads.
+FILE_SCHEMA = 1
+
+STATES = ("RUNNING", "COMPLETED", "PRUNED", "FAILED")
+
+#: Convention of counting multiply-adds when a trial states several: those of convolutions and linear layers only.
+MACS_CONVENTION = "A"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial: the content of its `trial.json`, its epochs and its genotype (None until it has one)."""
+
+    info: Mapping[str, Any]
+    records: tuple[EpochRecord, ...]
+    genotype: Genotype | None
+
+    @property
+    def trial_id(self) -> str:
+        """Name of the trial and of its folder."""
+        return str(self.info["trial_id"])
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study: its folder, the content of its `study.json`, and its trials in the order of their numbers."""
+
+    folder: Path
+    info: Mapping[str, Any]
+    trials: tuple[Trial, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return str(self.info["name"])
+
+    @property
+    def completed(self) -> tuple[Trial, ...]:
+        """Trials that ran to their end and left a genotype."""
+        return tuple(t for t in self.trials if t.info["state"] == "COMPLETED" and t.genotype is not None)
+
+
+def read_study(folder: str | Path) -> Study:
+    """Read a study's folder.
+
+    Raises:
+        UserError: the folder is missing or no study, or one of its files is damaged or of another schema version.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"no study at {str(root)!r}: the folder does not exist")
+    if not (root / "study.json").is_file():
+        raise UserError(f"{str(root)!r} is not a study: it has no study.json")
+    info = _read_json(root / "study.json", ("name",))
+    folders = sorted(path.parent for path in root.glob("trials/*/trial.json"))
+    trials = sorted((read_trial(path) for path in folders), key=lambda t: (int(t.info["number"]), t.trial_id))
+    return Study(root, info, tuple(trials))
+
+
+def read_trial(folder: Path) -> Trial:
+    """Read one trial's folder.
+
+    Raises:
+        UserError: one of its files is damaged or of another schema version.
+    """
+    info = _read_json(folder / "trial.json", ("trial_id", "number", "state", "config"))
+    if info["state"] not in STATES:
+        raise UserError(f"{folder / 'trial.json'}: state {info['state']!r} is none of {', '.join(STATES)}")
+    path = folder / "genotype.json"
+    return Trial(info, read_records(folder / "records.jsonl"), Genotype.load(path) if path.is_file() else None)
+
+
+def read_records(path: Path) -> tuple[EpochRecord, ...]:
+    """Epochs in order, each once; a cut-off last line is left out, a missing file has none.
+
+    Raises:
+        UserError: a line that is not the last one, or a complete line, is not an epoch record.
+    """
+    if not path.is_file():
+        return ()
+    lines = path.read_bytes().split(b"\n")
+    epochs: dict[tuple[str, int], EpochRecord] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = EpochRecord.from_dict(json.loads(line))
+            epochs[record.phase, int(record.epoch)] = record
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if number == len(lines):  # no newline behind it: the trial is writing it, or was cut off while it did
+                break
+            raise UserError(
+                f"{path}: line {number} is not an epoch record ({type(error).__name__}: {error})"
+            ) from error
+    phases = {"warmup": 0, "search": 1, "retrain": 2}
+    return tuple(sorted(epochs.values(), key=lambda r: (phases.get(r.phase, 3), r.epoch)))
+
+
+def _read_json(path: Path, required: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged or unreadable: {error}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object")
+    if data.get("schema") != FILE_SCHEMA:
+        raise UserError(f"{path} has schema {data.get('schema')!r}: this version reads {FILE_SCHEMA}")
+    missing = [name for name in required if name not in data]
+    if missing:
+        raise UserError(f"{path} is damaged: it lacks {missing[0]!r}")
+    return data
+
+
+# --- one flat row per trial -----------------------------------------------------------------------------------------
+
+
+def trial_row(trial: Trial) -> dict[str, Any]:
+    """The trial as one flat row: the columns of table `trials` except `study`; unknown values are None."""
+    info, config = trial.info, trial.info["config"]
+    cost, derived = info.get("cost") or {}, info.get("derived") or {}
+    objectives = info.get("objectives") or {}
+    macs = cost.get("macs")
+    search = [record for record in trial.records if record.phase != "retrain"]
+    held_out = [r.metrics["held_out/accuracy"] for r in search if "held_out/accuracy" in r.metrics]
+    return {
+        "trial_id": trial.trial_id,
+        "number": int(info["number"]),
+        "state": info["state"],
+        "reason": info.get("reason"),
+        "seed": _optional(int, info.get("seed")),
+        "method": config.get("method"),
+        "data_set": _group(config, "data").get("name"),
+        "num_cells": _optional(int, _group(config, "search").get("num_cells")),
+        "channels": _optional(int, _group(config, "search").get("channels")),
+        "search_epochs": _optional(int, _group(config, "search").get("epochs")),
+        "w_zero_one": _optional(float, _group(config, "search").get("w_zero_one")),
+        "w_ablation": _w_ablation(_group(config, "ablation")),
+        "threshold": _optional(float, _group(config, "discretise").get("threshold")),
+        "config_hash": info.get("config_hash"),
+        "config_json": _json(config),
+        "params_json": _json(info.get("params") or {}),
+        "objectives_json": _json(objectives),
+        "objective": _optional(float, next(iter(objectives.values()), None)),
+        "held_out_accuracy": _optional(float, held_out[-1] if held_out else None),
+        "derived_accuracy": _optional(float, derived.get("held_out/accuracy")),
+        "genotype_hash": trial.genotype.hash if trial.genotype else info.get("genotype_hash"),
+        "parameters": _optional(int, cost.get("parameters")),
+        "macs": _optional(int, macs.get(MACS_CONVENTION) if isinstance(macs, Mapping) else macs),
+        "num_epochs": len(search),
+        "run_id": info.get("run_id"),
+        "seconds": _optional(float, info.get("seconds")),
+    }
+
+
+def _group(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    group = config.get(name)
+    return group if isinstance(group, Mapping) else {}
+
+
+def _w_ablation(ablation: Mapping[str, Any]) -> float | None:
+    """w_AB as it acts: 0 where the loss is off or only monitored."""
+    if ablation.get("loss") in ("none", "monitor"):
+        return 0.0
+    weight = ablation.get("weight")
+    return None if weight is None else float(weight)
+
+
+def _optional(kind: Any, value: Any) -> Any:
+    return None if value is None else kind(value)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

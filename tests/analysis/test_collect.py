@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from analysis.collect import collect, load, read_table
+from analysis.schema import SCHEMAS, VERSION_KEY
+from ddarts_core.errors import UserError
+from ddarts_core.genotype import Genotype
+from tests.analysis.conftest import CELLS, EPOCHS, MakeStudy, genotype_of, record_of, write_trial
+
+
+def test_all_tables_have_the_rows_of_the_folder(study: Path):
+    done = collect(study)
+    assert done.folder == study / "dataset"
+    records = 6 * EPOCHS + 3 * 2  # finished trials, and two epochs of each that did not finish
+    assert done.rows["trials"] == 9
+    assert done.rows["epochs"] == records * (len(record_of(0, 0).metrics) + 1)
+    assert done.rows["contributions"] == records * CELLS
+    assert done.rows["alphas"] == records * CELLS * 14 * 7
+    assert done.rows["genotypes"] == sum(genotype_of(n).num_edges for n in range(6))
+    assert not list(study.glob("dataset/**/.*"))
+
+
+def test_values_survive(study: Path):
+    collect(study)
+    trials = read_table(study / "dataset", "trials").set_index("number")
+    assert trials.loc[3, "study"] == "toy" and trials.loc[3, "method"] == "fairdarts"
+    assert trials.loc[3, "derived_accuracy"] == pytest.approx(0.59)
+    assert trials.loc[3, "held_out_accuracy"] == record_of(3, EPOCHS - 1).metrics["held_out/accuracy"]
+    assert (trials.loc[3, "parameters"], trials.loc[3, "macs"]) == (1030, 5000)
+    assert json.loads(trials.loc[3, "params_json"])["ablation.weight"] == 0.25
+    assert trials.loc[3, "w_ablation"] == 0.0  # fairdarts has no ablation loss, whatever its weight says
+    assert trials.loc[2, "w_ablation"] == 0.75
+    assert trials["state"].value_counts().to_dict() == {"COMPLETED": 6, "PRUNED": 1, "FAILED": 1, "RUNNING": 1}
+    genotypes = read_table(study / "dataset", "genotypes")
+    text = genotypes[genotypes.trial_id == "00002"]["genotype_json"].iloc[0]
+    assert Genotype.from_text(text) == genotype_of(2)
+    alphas = read_table(study / "dataset", "alphas")
+    row = alphas[(alphas.trial_id == "00000") & (alphas.epoch == 1) & (alphas.cell == 0) & (alphas.edge == 6)]
+    assert row[["source", "target"]].iloc[0].tolist() == [1, 4] and row.op.tolist()[3] == "sep_conv_3x3"
+
+
+def test_a_rewritten_epoch_counts_once_with_its_last_values(study: Path):
+    epochs = load(study).epochs
+    keys = epochs[["trial_id", "epoch", "phase", "split", "metric"]]
+    assert not keys.duplicated().any()
+    last = epochs[(epochs.trial_id == "00005") & (epochs.epoch == EPOCHS - 1) & (epochs.split == "alpha")]
+    assert math.isnan(last["value"].iloc[0])
+
+
+def test_a_cut_off_last_line_is_left_out_but_a_damaged_line_is_an_error(study: Path):
+    assert load(study).epochs.query("trial_id == '00008'").epoch.max() == 1
+    path = study / "trials/00008/records.jsonl"
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(UserError, match=r"records.jsonl: line 3 is not an epoch record"):
+        load(study)
+
+
+def test_opens_in_pandas_polars_and_duckdb(study: Path):
+    collect(study)
+    folder = study / "dataset" / "epochs"
+    with_pandas = pd.read_parquet(folder)
+    with_polars = pl.scan_parquet(folder / "**/*.parquet", hive_partitioning=True).collect()
+    with_duckdb = duckdb.sql(f"select * from read_parquet('{folder}/**/*.parquet', hive_partitioning = true)").df()
+    ours = read_table(study / "dataset", "epochs")
+    for other in (with_pandas, with_polars.to_pandas(), with_duckdb):
+        assert len(other) == len(ours) and set(other.columns) == set(ours.columns)
+        assert other["value"].sum() == pytest.approx(ours["value"].sum())
+        assert set(other["study"]) == {"toy"}
+
+
+def test_files_are_zstd_with_documented_schema(study: Path):
+    collect(study)
+    for table, schema in SCHEMAS.items():
+        file = pq.ParquetFile(study / "dataset" / table / "study=toy" / "part-0.parquet")
+        assert file.metadata.row_group(0).column(0).compression == "ZSTD"
+        assert file.schema_arrow.equals(schema, check_metadata=False)
+        assert file.schema_arrow.metadata[VERSION_KEY] == b"1.0"
+        for field in file.schema_arrow:
+            assert field.metadata[b"description"]
+
+
+def test_collecting_again_replaces_and_studies_share_a_dataset(make_study: MakeStudy, tmp_path: Path):
+    one, two = make_study("COMPLETED", name="one"), make_study("COMPLETED", "FAILED", name="two")
+    out = tmp_path / "both"
+    collect(one, out)
+    write_trial(one, 5)
+    for study in (one, two, two):
+        collect(study, out)
+    trials = read_table(out, "trials")
+    assert trials.groupby("study").size().to_dict() == {"one": 2, "two": 2}
+    assert len(load(one, two).trials) == 4
+
+
+@pytest.mark.parametrize("states", [(), ("FAILED", "FAILED"), ("RUNNING",)], ids=str)
+def test_studies_without_a_result_have_tables_with_all_columns(make_study: MakeStudy, states):
+    study = make_study(*states)
+    collect(study)
+    for table, schema in SCHEMAS.items():
+        assert read_table(study / "dataset", table).columns.tolist() == ["study", *schema.names]
+        assert getattr(load(study), table).columns.tolist() == ["study", *schema.names]
+    assert len(load(study).trials) == len(states)
+
+
+def _corrupt(study: Path, name: str, content: str) -> None:
+    (study / name).write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda s: (s / "study.json").unlink(), "is not a study"),
+        (lambda s: _corrupt(s, "study.json", "{"), "study.json is damaged"),
+        (lambda s: _corrupt(s, "study.json", '{"schema": 99, "name": "x"}'), "schema 99: this version reads 1"),
+        (lambda s: _corrupt(s, "trials/00000/trial.json", "[]"), "trial.json is damaged"),
+        (lambda s: _corrupt(s, "trials/00000/trial.json", '{"schema": 1}'), "lacks 'trial_id'"),
+        (lambda s: _corrupt(s, "trials/00000/genotype.json", "rubbish"), "genotype.json: not a genotype"),
+        (lambda s: _corrupt(s, "trials/00000/records.jsonl", "rubbish\n"), "line 1 is not an epoch record"),
+    ],
+)
+def test_damage_is_one_sentence(study: Path, damage, message):
+    damage(study)
+    with pytest.raises(UserError, match=message) as caught:
+        collect(study)
+    assert "\n" not in str(caught.value)
+    assert not (study / "dataset").exists()
+
+
+def test_mistakes_when_reading_are_one_sentence(study: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="does not exist"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="at least one study"):
+        load()
+    with pytest.raises(UserError, match="same name"):
+        load(study, study)
+    with pytest.raises(UserError, match="unknown table 'runs'"):
+        read_table(study / "dataset", "runs")
+    with pytest.raises(UserError, match="ddarts collect"):
+        read_table(study / "dataset", "trials")
+    collect(study)
+    path = study / "dataset/trials/study=toy/part-0.parquet"
+    old = pq.read_table(path)
+    pq.write_table(old.replace_schema_metadata({VERSION_KEY: b"0.3"}), path)
+    with pytest.raises(UserError, match=r"schema 0.3: this version reads 1.0"):
+        read_table(study / "dataset", "trials")
+    path.write_bytes(b"PAR1 rubbish")
+    with pytest.raises(UserError, match="is damaged") as caught:
+        read_table(study / "dataset", "trials")
+    assert "\n" not in str(caught.value)
