@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]
         )
     try:
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (pickle.UnpicklingError, struct.error, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(f"checkpoint {str(path)!r} does not hold plain data ({type(error).__name__})") from error
     if not isinstance(state, dict):
         raise UserError(f"checkpoint {str(path)!r} holds a {type(state).__name__}, not the state of a loop")
