@@ -1,0 +1,312 @@
+"""Frames -> matplotlib figures; `save` writes them as PNG, SVG or PDF. Every function leaves its frames unchanged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ddarts_core.errors import UserError
+
+from .canvas import new_figure, save
+from .ranking import pareto_front
+from .statistics import Estimate, mean_interval
+
+__all__ = [
+    "FIGURES",
+    "accuracy_curves",
+    "contributions_map",
+    "decided_against_w_zero_one",
+    "loss_against_w_ablation",
+    "pareto",
+    "saturation",
+    "save",
+]
+
+#: Okabe and Ito's colours, distinguishable with colour vision deficiency; they repeat after eight.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b7280", "#b8a800")
+
+_WIDTH, _HEIGHT = 5.2, 3.4
+
+#: Trials that are named in a legend; with more the curves are drawn thin, without names.
+_NAMED = 8
+
+
+def accuracy_curves(
+    epochs: pd.DataFrame,
+    trials: pd.DataFrame,
+    *,
+    by: Literal["trial", "method"] = "trial",
+    split: str = "held_out",
+    metric: str = "accuracy",
+) -> Figure:
+    """A metric over the epochs of the search: one curve per trial, or the mean of each method (D-DARTS Fig. 4).
+
+    The band is the 95 % interval of the mean over the method's seeds; a method with one seed has none.
+
+    Raises:
+        UserError: no trial recorded the metric.
+    """
+    frame = metric_frame(epochs, split, metric).merge(trials[["study", "trial_id", "method", "state"]])
+    figure, ax = _axes("epoch", _axis_label(split, metric))
+    if by == "method":
+        for index, (method, group) in enumerate(frame.groupby("method", sort=True)):
+            estimates = {int(e): mean_interval(v["value"].tolist()) for e, v in group.groupby("epoch")}
+            seeds = group[["study", "trial_id"]].drop_duplicates().shape[0]
+            _band(ax, estimates, COLOURS[index % len(COLOURS)], f"{method} (n = {seeds})")
+    else:
+        many = frame.groupby(["study", "trial_id"]).ngroups > _NAMED
+        several = frame["study"].nunique() > 1
+        for index, ((study, trial), group) in enumerate(frame.groupby(["study", "trial_id"], sort=True)):
+            ax.plot(
+                group["epoch"],
+                group["value"],
+                color=COLOURS[index % len(COLOURS)],
+                linewidth=0.8 if many else 1.4,
+                alpha=0.6 if many else 1.0,
+                marker="o" if len(group) == 1 else "",
+                label=None if many else (f"{study} {trial}" if several else str(trial)),
+            )
+    _legend(ax)
+    return figure
+
+
+def contributions_map(contributions: pd.DataFrame, trial_id: str, study: str | None = None) -> Figure:
+    """Marginal contribution of each cell over the epochs of one trial (D-DARTS eq. 6): red helps, blue harms.
+
+    Raises:
+        UserError: the trial has no contributions.
+    """
+    rows = contributions[contributions["trial_id"] == trial_id]
+    if study is not None:
+        rows = rows[rows["study"] == study]
+    if rows.empty:
+        raise UserError(f"trial {trial_id!r} recorded no contributions (ablation.loss: none records none)")
+    table = rows.pivot_table(index="cell", columns="epoch", values="contribution", aggfunc="last")
+    limit = float(table.abs().max().max())
+    figure, ax = _axes("epoch", "cell")
+    image = ax.imshow(
+        table.to_numpy(),
+        aspect="auto",
+        origin="lower",
+        cmap="RdBu_r",
+        vmin=-limit if limit > 0 else -1,
+        vmax=limit if limit > 0 else 1,
+        extent=(table.columns[0] - 0.5, table.columns[-1] + 0.5, table.index[0] - 0.5, table.index[-1] + 0.5),
+    )
+    ax.grid(False)
+    ax.set_yticks(list(table.index))
+    figure.colorbar(image, ax=ax, label="marginal contribution (nats)")
+    ax.set_title(f"trial {trial_id}", fontsize=9)
+    return figure
+
+
+def saturation(epochs: pd.DataFrame, trials: pd.DataFrame) -> Figure:
+    """Share of all operations with sigma(alpha) over 0.9 and under 0.1 by epoch, mean and 95 % interval by method.
+
+    Raises:
+        UserError: no trial recorded them.
+    """
+    figure, ax = _axes("epoch", "share of operations")
+    for metric, style in (("over_0.9", "-"), ("under_0.1", "--")):
+        frame = metric_frame(epochs, "saturation", metric).merge(trials[["study", "trial_id", "method"]])
+        for index, (method, group) in enumerate(frame.groupby("method", sort=True)):
+            estimates = {int(e): mean_interval(v["value"].tolist()) for e, v in group.groupby("epoch")}
+            _band(ax, estimates, COLOURS[index % len(COLOURS)], f"{method}, {metric.replace('_', ' ')}", style)
+    ax.set_ylim(-0.02, 1.02)
+    _legend(ax)
+    return figure
+
+
+def loss_against_w_ablation(epochs: pd.DataFrame, trials: pd.DataFrame, *, split: str = "alpha") -> Figure:
+    """Loss of the last epoch against w_ablation, mean and 95 % interval over the trials (D-DARTS Fig. 2).
+
+    Raises:
+        UserError: no trial recorded the loss.
+    """
+    figure, ax = _axes("w_ablation", _axis_label(split, "loss"))
+    _against(ax, final_values(epochs, split, "loss"), trials, "w_ablation", COLOURS[0], None)
+    return figure
+
+
+def decided_against_w_zero_one(epochs: pd.DataFrame, trials: pd.DataFrame) -> Figure:
+    """Share of operations over 0.9 and under 0.1 in the last epoch against w_zero_one (D-DARTS Fig. 3).
+
+    Raises:
+        UserError: no trial recorded them.
+    """
+    figure, ax = _axes("w_zero_one", "share of operations")
+    for index, metric in enumerate(("over_0.9", "under_0.1")):
+        values = final_values(epochs, "saturation", metric)
+        _against(ax, values, trials, "w_zero_one", COLOURS[index], f"σ(α) {metric.replace('_', ' ')}")
+    ax.set_ylim(-0.02, 1.02)
+    _legend(ax)
+    return figure
+
+
+def pareto(trials: pd.DataFrame, *, x: str = "parameters", y: str = "derived_accuracy") -> Figure:
+    """Accuracy against cost of the completed trials; the front (more accuracy, less cost) is joined.
+
+    Raises:
+        UserError: a column that is not there, or no completed trial has both values.
+    """
+    for column in (x, y):
+        if column not in trials.columns or not pd.api.types.is_numeric_dtype(trials[column]):
+            numeric = sorted(trials.select_dtypes("number").columns)
+            raise UserError(f"unknown metric {column!r} of trials: choose one of {', '.join(numeric)}")
+    rows = trials[trials["state"] == "COMPLETED"].dropna(subset=[x, y])
+    if rows.empty:
+        raise UserError(f"no completed trial has both {x} and {y}")
+    figure, ax = _axes(_LABELS.get(x, x), _LABELS.get(y, y))
+    points = list(zip(rows[x].astype(float), rows[y].astype(float), strict=True))
+    front = sorted(points[i] for i in pareto_front(points, [False, True]))
+    ax.step(*zip(*front, strict=True), where="post", color=COLOURS[1], linewidth=1.2, label="front")
+    for index, (study, group) in enumerate(rows.groupby("study", sort=True)):
+        colour = (COLOURS[0], *COLOURS[2:])[index % (len(COLOURS) - 1)]
+        ax.scatter(group[x], group[y], s=22, color=colour, edgecolor="white", linewidth=0.5, zorder=3, label=str(study))
+    _legend(ax)
+    return figure
+
+
+#: Figures that need only the frames of a study, by name: what `ddarts figures` and the tracker write.
+FIGURES: Mapping[str, str] = MappingProxyType(
+    {
+        "accuracy": "held-out accuracy by epoch and trial",
+        "methods": "held-out accuracy by epoch, mean and 95 % interval by method",
+        "saturation": "share of decided operations by epoch",
+        "w_ablation": "loss against w_ablation",
+        "w_zero_one": "share of decided operations against w_zero_one",
+        "pareto": "accuracy against parameters",
+    }
+)
+
+
+def figure_of(name: str, trials: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
+    """One of `FIGURES`.
+
+    Raises:
+        UserError: the name is unknown, or the study lacks what the figure shows.
+    """
+    if name == "accuracy":
+        return accuracy_curves(epochs, trials)
+    if name == "methods":
+        return accuracy_curves(epochs, trials, by="method")
+    if name == "saturation":
+        return saturation(epochs, trials)
+    if name == "w_ablation":
+        return loss_against_w_ablation(epochs, trials)
+    if name == "w_zero_one":
+        return decided_against_w_zero_one(epochs, trials)
+    if name == "pareto":
+        return pareto(trials, y="derived_accuracy" if trials["derived_accuracy"].notna().any() else "held_out_accuracy")
+    raise UserError(f"unknown figure {name!r}: choose one of {', '.join(FIGURES)}")
+
+
+# --- frames ---------------------------------------------------------------------------------------------------------
+
+
+def metric_frame(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
+    """Columns study, trial_id, epoch, value of one metric during the search (retraining left out), in order.
+
+    Raises:
+        UserError: no trial recorded it; lists what was recorded.
+    """
+    search = epochs[epochs["phase"] != "retrain"]
+    rows = search[(search["split"] == split) & (search["metric"] == metric)]
+    if rows.empty:
+        known = sorted({f"{s}/{m}" for s, m in zip(search["split"], search["metric"], strict=True)})
+        raise UserError(
+            f"no trial recorded {split}/{metric}: choose from {', '.join(known) or 'nothing, there is no epoch'}"
+        )
+    kept: pd.DataFrame = rows[["study", "trial_id", "epoch", "value"]].sort_values(["study", "trial_id", "epoch"])
+    return kept
+
+
+def final_values(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
+    """The metric's value in the last recorded epoch of each trial.
+
+    Raises:
+        UserError: no trial recorded it.
+    """
+    frame = metric_frame(epochs, split, metric)
+    return frame.groupby(["study", "trial_id"], sort=True, as_index=False).last()
+
+
+_LABELS = {
+    "parameters": "parameters",
+    "macs": "multiply-adds",
+    "derived_accuracy": "accuracy of the derived network (held out)",
+    "held_out_accuracy": "accuracy of the supernet (held out)",
+    "seconds": "wall time (s)",
+}
+
+
+def _axis_label(split: str, metric: str) -> str:
+    names = {"held_out": "held-out", "train": "training", "alpha": "alpha-split", "validation": "validation"}
+    return f"{names.get(split, split)} {metric.replace('_', ' ')}{' (nats)' if metric == 'loss' else ''}"
+
+
+# --- axes -----------------------------------------------------------------------------------------------------------
+
+
+def _axes(x: str, y: str) -> tuple[Figure, Axes]:
+    figure = new_figure(_WIDTH, _HEIGHT)
+    figure.set_layout_engine("constrained")
+    ax = figure.add_subplot()
+    ax.set_xlabel(x, fontsize=9)
+    ax.set_ylabel(y, fontsize=9)
+    ax.tick_params(labelsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(True, color="#e5e7eb", linewidth=0.6)
+    ax.set_axisbelow(True)
+    if x == "epoch":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure, ax
+
+
+def _legend(ax: Axes) -> None:
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(fontsize=7.5, frameon=False)
+
+
+def _band(
+    ax: Axes, estimates: Mapping[int, Estimate] | Mapping[float, Estimate], colour: str, label: str, style: str = "-"
+) -> None:
+    """Means joined by a line, and their interval where there is one."""
+    xs = sorted(estimates)
+    chosen: Sequence[Estimate] = [estimates[x] for x in xs]  # type: ignore[index]  # xs are its keys
+    ax.plot(xs, [e.mean for e in chosen], style, color=colour, linewidth=1.5, label=label)
+    if any(not math.isnan(e.low) for e in chosen):
+        ax.fill_between(xs, [e.low for e in chosen], [e.high for e in chosen], color=colour, alpha=0.18, linewidth=0)
+
+
+def _against(ax: Axes, values: pd.DataFrame, trials: pd.DataFrame, weight: str, colour: str, label: str | None) -> None:
+    """One value per trial against a setting: every trial as a dot, means of equal settings with error bars."""
+    frame = values.merge(trials[["study", "trial_id", weight]]).dropna(subset=[weight])
+    ax.scatter(frame[weight], frame["value"], s=12, color=colour, alpha=0.45, linewidth=0, zorder=2)
+    estimates = {float(w): mean_interval(group["value"].tolist()) for w, group in frame.groupby(weight)}
+    repeated = {w: e for w, e in estimates.items() if e.count > 1}
+    shown = repeated or estimates
+    xs: Iterable[float] = sorted(shown)
+    ax.errorbar(
+        list(xs),
+        [shown[x].mean for x in xs],
+        yerr=[_half(shown[x]) for x in xs],
+        color=colour,
+        marker="o",
+        markersize=4,
+        linewidth=1.2,
+        capsize=3,
+        label=label,
+        zorder=3,
+    )
+
+
+def _half(estimate: Estimate) -> float:
+    return 0.0 if math.isnan(estimate.high) else estimate.high - estimate.mean

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from analysis.export import best, export
+from analysis.study import read_study
+from ddarts_core.config import resolve
+from ddarts_core.errors import UserError
+from ddarts_core.genotype import Cell, Edge, Genotype
+from tests.analysis.conftest import MakeStudy, genotype_of, write_trial
+
+
+def test_best_genotypes_come_out_complete_and_in_order(study: Path):
+    exported = export(study, top=2)
+    assert [e.folder for e in exported] == [
+        study / "export" / f"01_{genotype_of(5).hash}",
+        study / "export" / f"02_{genotype_of(4).hash}",
+    ]
+    folder = exported[0].folder
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "README.md",
+        "config.yaml",
+        "genotype.json",
+        "genotype.png",
+        "genotype.svg",
+        "genotype.txt",
+    ]
+    assert Genotype.load(folder / "genotype.json") == Genotype.load(folder / "genotype.txt") == genotype_of(5)
+    assert (folder / "genotype.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_configuration_is_the_trials_and_valid(study: Path):
+    config = resolve(yaml.safe_load((export(study, top=1)[0].folder / "config.yaml").read_text()))
+    assert config.model_dump(mode="json") == dict(read_study(study).trials[5].info["config"])
+
+
+def test_readme_has_the_numbers_and_exact_commands(study: Path):
+    folder = export(study, top=1)[0].folder
+    text = (folder / "README.md").read_text()
+    for expected in ("00005 of study toy", "0.65", "65.00 %", "1,050", "5,000", genotype_of(5).hash):
+        assert expected in text
+    assert f"ddarts retrain {folder}/genotype.json --config {folder}/config.yaml" in text
+    assert "None" not in text and not re.search(r"\{[a-z]", text)
+
+
+def test_order_can_be_chosen_and_pareto_too(study: Path):
+    assert [e.row["number"] for e in export(study, top=2, by="params")] == [0, 1]
+    assert [e.row["number"] for e in export(study, top=9, by="pareto")] == [5, 4, 3, 2, 1, 0]
+
+
+def test_equal_genotypes_are_exported_once(make_study: MakeStudy):
+    study = make_study("COMPLETED")
+    twin = write_trial(study, 7)
+    shutil.copy(study / "trials/00000/genotype.json", twin)
+    (item,) = export(study, top=5)
+    assert item.row["number"] == 7 and item.also == ("00000",)
+    assert "Trials 00000 found the same" in (item.folder / "README.md").read_text()
+
+
+def test_a_second_export_removes_only_what_the_first_wrote(study: Path):
+    first = export(study, top=3)
+    (first[2].folder / "retrain").mkdir()
+    (study / "export" / "notes").mkdir()
+    export(study, top=1)
+    assert sorted(p.name for p in (study / "export").iterdir()) == sorted(
+        [first[0].folder.name, first[2].folder.name, "notes"]
+    )
+    assert [p.name for p in first[2].folder.iterdir()] == ["retrain"]
+
+
+def test_without_a_published_form_there_is_no_text_file(make_study: MakeStudy):
+    study = make_study("COMPLETED")
+    plain = Cell((Edge(2, 0, "skip_connect"), Edge(3, 1, "skip_connect")), (2, 3))
+    other = Cell(plain.edges, (3,))
+    (study / "trials/00000/genotype.json").write_text(Genotype((plain, other)).to_json())
+    (item,) = export(study)
+    assert not (item.folder / "genotype.txt").exists() and "genotype.txt" not in (item.folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("states", "message"),
+    [
+        ((), "no trials yet"),
+        (("FAILED", "FAILED", "PRUNED"), "of its 3 trials, 2 failed, 1 pruned"),
+        (("RUNNING",), "of its 1 trial, 1 running"),
+    ],
+)
+def test_nothing_to_export_is_one_sentence(make_study: MakeStudy, states, message):
+    study = make_study(*states)
+    with pytest.raises(UserError, match=message):
+        export(study)
+    assert not (study / "export").exists()
+
+
+def test_mistakes_are_one_sentence(study: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"no trial has a metric 'speed'.*derived_accuracy"):
+        export(study, by="-speed")
+    with pytest.raises(UserError, match="at least 1"):
+        export(study, top=0)
+    with pytest.raises(UserError, match="does not exist"):
+        export(tmp_path / "nowhere")
+
+
+def test_only_completed_trials_count(study: Path):
+    assert [row["state"] for row, _, _ in best(read_study(study))] == ["COMPLETED"] * 6
