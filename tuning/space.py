@@ -180,7 +180,7 @@ def _check_bounds(low: float, high: float, log: bool, stepped: bool) -> None:
         raise ValueError("log: true and step exclude each other")
 
 
-# --- from a base configuration and drawn parameters to a trial's configuration -----------------------------------------
+# --- from a base configuration and drawn parameters to a trial's configuration --------------------------------------
 
 
 def base_settings(config: ExperimentConfig) -> dict[str, Any]:
@@ -215,10 +215,10 @@ def trial_config(base: Mapping[str, Any], params: Mapping[str, Any], where: str 
     data = dict(base)
     for path, value in params.items():
         data = set_path(data, path, value)
-    return resolve(data, where=where)
+    return resolve(data, model=ExperimentConfig, where=where)
 
 
-# --- the space ---------------------------------------------------------------------------------------------------------
+# --- the space ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class Space:
 
     def __call__(self, trial: Suggester) -> dict[str, Any]:
         """Draw the active parameters, by dotted path."""
-        settings = resolve(self.base).model_dump(mode="json")
+        settings: dict[str, Any] = resolve(self.base, model=ExperimentConfig).model_dump(mode="json")
         params: dict[str, Any] = {}
         for path, distribution in self.distributions:
             if _active(distribution, params, self.paths, settings):
@@ -330,7 +330,7 @@ def _example(space: Space, path: str, value: Any) -> dict[str, Any]:
                 forced[parent] = values[0]
                 if parent in by_path:
                     open_paths.append(parent)
-    settings = resolve(space.base).model_dump(mode="json")
+    settings: dict[str, Any] = resolve(space.base, model=ExperimentConfig).model_dump(mode="json")
     params = {parent: chosen for parent, chosen in forced.items() if parent not in by_path}
     for other, distribution in space.distributions:
         if other in forced:

@@ -1,8 +1,8 @@
 """The folder of a study: what a sweep writes and everybody reads. No Ray, MLflow or torch, so that reading is quick.
 
-    study.json                 what was asked, with which versions, and the study's state
-    trials/TRIAL_ID/trial.json one trial: its parameters, state and results; beside it records.jsonl and genotype.json
-    optuna.log, ray/, mlflow.db, mlartifacts/
+study.json                 what was asked, with which versions, and the study's state
+trials/TRIAL_ID/trial.json one trial: its parameters, state and results; beside it records.jsonl and genotype.json
+optuna.log, ray/, mlflow.db, mlartifacts/
 """
 
 from __future__ import annotations
@@ -12,12 +12,9 @@ import datetime
 import fcntl
 import json
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from platform import python_version
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -189,7 +186,7 @@ def utc_now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
 
 
-# --- one sweep at a time -----------------------------------------------------------------------------------------------
+# --- one sweep at a time --------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -219,7 +216,7 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-# --- secrets -----------------------------------------------------------------------------------------------------------
+# --- secrets --------------------------------------------------------------------------------------------------------
 
 
 def without_secrets(uri: str) -> str:

@@ -1,0 +1,116 @@
+"""The driver's side of every trial: notes its end in the study's folder and in MLflow, and tells the watcher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from .config import ACCURACY
+from .events import Kind, Listener, SweepEvent
+from .study import Study, find_study, read_json, trial_dir, trial_name, write_json
+from .tracking import Draw, TrialRun
+
+
+@dataclass(frozen=True)
+class Session:
+    """What belongs to this run of a sweep and not to the study."""
+
+    draw: Draw | None = None
+    listener: Listener | None = None
+
+
+SESSIONS: dict[str, Session] = {}
+"""By study folder. Ray brings callbacks back from a pickle when a sweep is resumed; these need not be picklable."""
+
+
+class StudyCallback(tune.Callback):
+    """One per study.
+
+    Args:
+        study: the study's folder.
+        num_epochs: epochs of a whole trial, for progress.
+    """
+
+    def __init__(self, study: str, num_epochs: int) -> None:
+        self._path = study
+        self._num_epochs = num_epochs
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial got a process."""
+        self._tell("started", trial)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """An epoch is done."""
+        self._tell("epoch", trial, epochs=result["epochs"], accuracy=result[ACCURACY])
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A process died and the trial will go on in another."""
+        self._tell("restarted", trial, reason=error_of(trial))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial ended by itself or was stopped by the scheduler."""
+        result = trial.last_result or {}
+        if "state" in result:
+            self._end(trial, str(result["state"]), str(result["reason"]))
+        else:
+            epochs = result.get("epochs", 0)
+            self._end(trial, "PRUNED", f"stopped by the scheduler after {epochs} epochs")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial's process died too often."""
+        self._end(trial, "FAILED", error_of(trial))
+
+    def _end(self, trial: Any, state: str, reason: str) -> None:
+        study = find_study(self._path)
+        folder = trial_dir(study.path, trial.config["number"])
+        record: dict[str, Any] = {}
+        if (folder / "trial.json").exists():
+            record = {**read_json(folder / "trial.json"), "state": state, "reason": reason or None}
+            write_json(folder / "trial.json", record)
+            track_end(study, folder, SESSIONS.get(self._path, Session()).draw)
+        result = trial.last_result or {}
+        self._tell(
+            "finished",
+            trial,
+            state=state,
+            reason=reason,
+            epochs=result.get("epochs", 0),
+            accuracy=result.get(ACCURACY),
+            objectives=record.get("objectives") or {},
+        )
+
+    def _tell(self, kind: Kind, trial: Any, **fields: Any) -> None:
+        listener = SESSIONS.get(self._path, Session()).listener
+        if listener is not None:
+            number, params = trial.config["number"], trial.config["params"]
+            listener(SweepEvent(kind, trial_name(number), number, params, num_epochs=self._num_epochs, **fields))
+
+
+def error_of(trial: Any) -> str:
+    """The last line of what a trial's process raised."""
+    file = trial.error_file
+    text = Path(file).read_text(encoding="utf-8", errors="replace").strip() if file and Path(file).exists() else ""
+    return text.splitlines()[-1][:1000] if text else "the trial's process died"
+
+
+def track_end(study: Study, folder: Path, draw: Draw | None) -> bool:
+    """Bring the MLflow run of a trial that ended to its end and note that it is; whether it is."""
+    run = TrialRun(study, folder)
+    tracked = run.finish(draw, artifacts=study.data["config"]["tracking"]["log_artifacts"])
+    write_json(folder / "trial.json", {**read_json(folder / "trial.json"), "run_id": run.run_id, "tracked": tracked})
+    return tracked
+
+
+def track_rest(study: Study, draw: Draw | None) -> int:
+    """Give MLflow the trials that it could not take when they ended; how many it still could not."""
+    waiting = [t for t in study.trials() if t["state"] != "RUNNING" and not t.get("tracked")]
+    missing = 0
+    for trial in waiting:
+        # After one refusal the others would be refused too, each after a wait.
+        missing += 1 if missing or not track_end(study, trial_dir(study.path, trial["number"]), draw) else 0
+    return missing

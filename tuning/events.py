@@ -1,0 +1,41 @@
+"""What a running sweep tells whoever watches it, for instance a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["started", "epoch", "restarted", "finished"]
+
+
+@dataclass(frozen=True)
+class SweepEvent:
+    """Something that happened to a trial.
+
+    Attributes:
+        kind: `started`, `epoch` (one more epoch is done), `restarted` (its process died), `finished`.
+        trial_id: the trial's folder below `trials/`.
+        number: from 0, in the order of proposal.
+        params: by dotted path.
+        state: RUNNING, COMPLETED, PRUNED or FAILED.
+        epochs: epochs done, retraining included.
+        num_epochs: epochs of a whole trial of this study's settings.
+        accuracy: the supernet's accuracy on held-out images; None before the first epoch.
+        objectives: by metric; empty unless COMPLETED.
+        reason: why it failed or was stopped; empty otherwise.
+    """
+
+    kind: Kind
+    trial_id: str
+    number: int
+    params: Mapping[str, Any]
+    state: str = "RUNNING"
+    epochs: int = 0
+    num_epochs: int = 0
+    accuracy: float | None = None
+    objectives: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+
+Listener = Callable[[SweepEvent], object]

@@ -1,0 +1,166 @@
+"""Optuna under Ray Tune: who proposes the trials, and the persistent journal of those that ended.
+
+`StudySearch` is Ray's `OptunaSearch` with what a study needs beside it: the objectives are those that a trial reports
+at its end, a trial that was stopped early is PRUNED instead of complete, one that failed is FAIL, and each trial that
+ended is copied into `optuna.log`, once, however often the sweep is killed and resumed. The copy, not the study that
+proposes, is what optuna-dashboard opens: the proposing study travels in Ray's snapshots.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search.optuna import OptunaSearch
+
+from .config import ACCURACY, SEARCHERS, TuneConfig
+from .space import Space
+from .study import trial_name
+
+MULTIPLIER = 1_000_003
+"""Keeps the sampler's seed apart from the trials' own streams."""
+
+SAMPLERS: Mapping[str, Callable[[int, TuneConfig], optuna.samplers.BaseSampler]] = MappingProxyType(
+    {
+        "optuna-tpe": lambda seed, tune: optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=tune.num_startup_trials, multivariate=True, group=True, constant_liar=True
+        ),
+        "optuna-nsga2": lambda seed, tune: optuna.samplers.NSGAIISampler(seed=seed),
+        "optuna-gp": lambda seed, tune: optuna.samplers.GPSampler(seed=seed, n_startup_trials=tune.num_startup_trials),
+        "random": lambda seed, tune: optuna.samplers.RandomSampler(seed=seed),
+    }
+)
+assert SAMPLERS.keys() == SEARCHERS.keys()
+
+
+class StudySearch(OptunaSearch):
+    """Proposes `number` and `params`; learns from `objective/METRIC`.
+
+    Args:
+        space: the checked search space.
+        tune: sampler, objectives and first points.
+        seed: of the sampler.
+        journal: file of the persistent study.
+        study_name: its name there.
+    """
+
+    _ot_study: Any  # ray assigns them None first, and has no types
+    _space: Any
+
+    def __init__(self, space: Space, tune: TuneConfig, seed: int, journal: Path, study_name: str) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._objectives = tune.objectives
+        self._journal_path = journal
+        self._journal: optuna.Study | None = None
+        self._mirrored: set[int] = set()
+        super().__init__(
+            space=space,
+            metric=ACCURACY,
+            mode="max",
+            points_to_evaluate=[dict(point) for point in tune.points_to_evaluate],
+            sampler=SAMPLERS[tune.searcher](seed * MULTIPLIER % 2**32, tune),
+            study_name=study_name,
+        )
+
+    def _setup_study(self, mode: str | list[str]) -> None:
+        """The study that proposes, in memory, with the directions of the objectives."""
+        self._ot_study = optuna.create_study(
+            study_name=self._study_name, sampler=self._sampler, pruner=optuna.pruners.NopPruner(), **self._directions
+        )
+        for point in self._points_to_evaluate:
+            self._ot_study.enqueue_trial(point)
+
+    @property
+    def _directions(self) -> dict[str, Any]:
+        names = {"max": "maximize", "min": "minimize"}
+        return {"directions": [names[mode] for _, mode in self._objectives]}
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """The next trial."""
+        if trial_id not in self._ot_trials:
+            self._ot_trials[trial_id] = self._ot_study.ask()
+        trial = self._ot_trials[trial_id]
+        return {"number": trial.number, "params": self._space(trial)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """An epoch: the supernet's accuracy. Optuna takes none when there are two objectives."""
+        if len(self._objectives) == 1 and trial_id not in self._completed_trials:
+            self._ot_trials[trial_id].report(result[ACCURACY], int(result["epochs"]))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The end of a trial, by itself, by the scheduler or by an error."""
+        trial = self._ot_trials[trial_id]
+        if trial_id not in self._completed_trials:
+            values = objective_values(result, self._objectives)
+            if error or not result or result.get("state") == "FAILED":
+                self._ot_study.tell(trial, state=TrialState.FAIL)
+            elif values is None:
+                if len(self._objectives) == 1 and result["epochs"] not in self._frozen(trial).intermediate_values:
+                    trial.report(result[ACCURACY], int(result["epochs"]))
+                self._ot_study.tell(trial, state=TrialState.PRUNED)
+            else:
+                self._ot_study.tell(trial, values)
+            self._completed_trials.add(trial_id)
+        self._mirror(self._frozen(trial), trial_id)
+
+    def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
+        found: FrozenTrial = self._ot_study.get_trials(deepcopy=False)[trial.number]
+        return found
+
+    # --- the persistent copy ----------------------------------------------------------------------------------------
+
+    def _mirror(self, trial: FrozenTrial, ray_trial_id: str) -> None:
+        journal = self._open_journal()
+        if trial.number in self._mirrored:
+            return
+        journal.add_trial(
+            optuna.trial.create_trial(
+                state=trial.state,
+                values=trial.values if trial.state == TrialState.COMPLETE else None,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs={
+                    "number": trial.number,
+                    "trial_id": trial_name(trial.number),
+                    "ray_trial_id": ray_trial_id,
+                },
+                intermediate_values=trial.intermediate_values,
+            )
+        )
+        self._mirrored.add(trial.number)
+
+    def _open_journal(self) -> optuna.Study:
+        if self._journal is None:
+            self._journal = open_journal(self._journal_path, self._study_name, self._directions)
+            self._mirrored = {trial.user_attrs["number"] for trial in self._journal.get_trials(deepcopy=False)}
+        return self._journal
+
+    def save(self, checkpoint_path: str) -> None:
+        """Ray's snapshot; the journal stays on disk."""
+        with open(checkpoint_path, "wb") as file:
+            pickle.dump(self.__getstate__(), file)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_journal": None, "_mirrored": set()}
+
+
+def objective_values(result: Mapping[str, Any] | None, objectives: Sequence[tuple[str, str]]) -> list[float] | None:
+    """The final objectives of a result; None if it is not a trial's last."""
+    values = [(result or {}).get(f"objective/{metric}") for metric, _ in objectives]
+    if any(value is None or not math.isfinite(value) for value in values):
+        return None
+    return [float(value) for value in values if value is not None]
+
+
+def open_journal(path: Path, name: str, directions: Mapping[str, Any]) -> optuna.Study:
+    """The persistent study, made if there is none."""
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    return optuna.create_study(study_name=name, storage=storage, load_if_exists=True, **directions)

@@ -1,0 +1,353 @@
+"""Run a sweep and go on with one: Ray Tune with Optuna's proposals, a scheduler, and the study's folder.
+
+Ray's own state (`ray/`) says which trials there are and where their checkpoints lie; what a trial has done is in its
+folder below `trials/`. A killed sweep goes on from both: a trial that Ray has not noted yet gets the same number again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ddarts_core.config import config_hash, resolve
+from ddarts_core.data import check_batch, load_train, split
+from ddarts_core.errors import UserError
+from ddarts_core.provenance import git_commit, versions
+
+from . import tracking
+from .callback import SESSIONS, Session, StudyCallback, track_rest
+from .config import ACCURACY, SCHEDULERS, SweepConfig, TuneConfig
+from .events import Listener
+from .space import Space, base_settings
+from .study import Study, create_study, find_study, lock, read_json, trial_dir, without_secrets
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU must not see one
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "2",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+OBJECT_STORE_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a sweep came to.
+
+    Attributes:
+        study: the study, as stored.
+        trials: their records (trial.json), completed ones first, best first.
+        interrupted: it was stopped before all trials ended.
+        untracked: trials that MLflow does not have in full; `resume_sweep` gives them to it.
+    """
+
+    study: Study
+    trials: list[dict[str, Any]]
+    interrupted: bool
+    untracked: int
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The best completed trial."""
+        return self.trials[0] if self.trials and self.trials[0]["state"] == "COMPLETED" else None
+
+    @property
+    def message(self) -> str:
+        """One sentence on how to go on after an interruption; empty without one."""
+        if not self.interrupted:
+            return ""
+        return f"stopped; every trial is kept at its last epoch: go on with `ddarts resume {self.study.path}`"
+
+
+# --- schedulers -----------------------------------------------------------------------------------------------------
+
+
+def _asha(config: TuneConfig, num_epochs: int) -> Any:
+    from ray.tune.schedulers import ASHAScheduler
+
+    return ASHAScheduler(
+        time_attr="search_epoch",
+        metric=ACCURACY,
+        mode="max",
+        max_t=max(num_epochs, config.grace_period) + 1,  # never reached: a trial ends by itself
+        grace_period=config.grace_period,
+        reduction_factor=config.reduction_factor,
+        brackets=1,
+    )
+
+
+def _median(config: TuneConfig, num_epochs: int) -> Any:
+    from ray.tune.schedulers import MedianStoppingRule
+
+    return MedianStoppingRule(
+        time_attr="search_epoch", metric=ACCURACY, mode="max", grace_period=config.grace_period, min_samples_required=3
+    )
+
+
+def _fifo(config: TuneConfig, num_epochs: int) -> Any:
+    from ray.tune.schedulers import FIFOScheduler
+
+    return FIFOScheduler()  # type: ignore[no-untyped-call]  # ray
+
+
+SCHEDULER_FACTORIES: Mapping[str, Callable[[TuneConfig, int], Any]] = MappingProxyType(
+    {"asha": _asha, "fifo": _fifo, "median": _median}
+)
+assert SCHEDULER_FACTORIES.keys() == SCHEDULERS.keys()
+
+
+def longest(config: SweepConfig, space: Space) -> tuple[int, int]:
+    """The most search epochs (warm-up included) and the most retraining epochs that a trial can have."""
+
+    def most(path: str, default: int) -> int:
+        values = dict(space.distributions)[path].corners() if path in space.paths else []
+        return int(max([default, *values]))
+
+    search = most("search.epochs", config.search.epochs) + most("search.warmup_epochs", config.search.warmup_epochs)
+    retrain = most("retrain.epochs", config.retrain.epochs) if config.tune.objective == "derived" else 0
+    return search, retrain
+
+
+# --- Ray ------------------------------------------------------------------------------------------------------------
+
+
+def start_ray(num_cpus: int | None = None) -> None:
+    """Start Ray on this machine, on loopback and quietly, unless it runs."""
+    os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
+    import ray
+
+    for name in ("ray", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if not ray.is_initialized():
+        ray.init(
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            configure_logging=True,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+        )
+
+
+def concurrency(config: TuneConfig) -> int:
+    """Trials at a time.
+
+    Raises:
+        UserError: not even one trial fits.
+    """
+    import ray
+
+    have = ray.cluster_resources()  # type: ignore[no-untyped-call]  # ray
+    fits = []
+    for name, label, need in (("CPU", "cpu", config.resources.cpu), ("GPU", "gpu", config.resources.gpu)):
+        if need > have.get(name, 0):
+            raise UserError(f"tune.resources.{label} {need:g} exceeds the {have.get(name, 0):g} {name}s there are")
+        if need:
+            fits.append(int(have[name] / need + 1e-6))
+    return min([*fits, config.max_concurrent or config.num_samples, config.num_samples])
+
+
+def trial_directory(trial: Any) -> str:
+    """Ray's name for a trial's folder; a module-level function because Ray pickles it."""
+    return f"{trial.config['number']:05d}_{trial.trial_id}"
+
+
+def _resourceful(config: TuneConfig) -> Any:
+    from ray import tune
+
+    from .trainable import SearchTrial
+
+    return tune.with_resources(SearchTrial, {"cpu": config.resources.cpu, "gpu": config.resources.gpu})
+
+
+def _tuner(study: Study, config: SweepConfig, space: Space) -> Any:
+    from ray import tune
+
+    from .searcher import StudySearch
+
+    search_epochs, retrain_epochs = longest(config, space)
+    callback = StudyCallback(str(study.path), search_epochs + retrain_epochs)
+    return tune.Tuner(
+        _resourceful(config.tune),
+        param_space={"study": str(study.path)},
+        tune_config=tune.TuneConfig(
+            search_alg=StudySearch(space, config.tune, config.seed, study.path / "optuna.log", study.name),
+            scheduler=SCHEDULER_FACTORIES[config.tune.scheduler](config.tune, search_epochs),
+            num_samples=config.tune.num_samples,
+            max_concurrent_trials=concurrency(config.tune),
+            time_budget_s=config.tune.time_budget_s,
+            reuse_actors=True,
+            trial_dirname_creator=trial_directory,
+        ),
+        run_config=tune.RunConfig(
+            name="ray",
+            storage_path=str(study.path),
+            callbacks=[callback],
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=config.tune.max_failures),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=2, checkpoint_at_end=False),
+        ),
+    )
+
+
+# --- running --------------------------------------------------------------------------------------------------------
+
+
+def run_sweep(
+    config: SweepConfig,
+    *,
+    draw: tracking.Draw | None = None,
+    listener: Listener | None = None,
+    num_cpus: int | None = None,
+) -> StudyResult:
+    """Make the study and run it to its end, or until Ctrl-C.
+
+    Args:
+        config: of the sweep.
+        draw: draws the picture of a genotype into a file; None logs none.
+        listener: is told of every trial's progress.
+        num_cpus: cores that Ray may use; None is all.
+
+    Raises:
+        UserError: the space, the data or the tracking store is not usable, or the study exists.
+    """
+    space = config.build_space()
+    _check_data(config)
+    path = config.study_dir
+    if (path / "study.json").exists():
+        create_study(path, {})  # says that it exists and how to go on
+    study = _create(config)
+    with lock(study.path):
+        start_ray(num_cpus)
+        return _run(study, _tuner(study, config, space), config.tune, Session(draw, listener))
+
+
+def resume_sweep(
+    study_dir: str | Path,
+    *,
+    draw: tracking.Draw | None = None,
+    listener: Listener | None = None,
+    num_cpus: int | None = None,
+) -> StudyResult:
+    """Go on with a study after a crash, a stop or an outage of MLflow; a finished one is only checked.
+
+    Ray unpickles its own state in the study's folder: resume only studies that you trust.
+
+    Raises:
+        UserError: there is no study, or another process runs it.
+    """
+    study = find_study(study_dir)
+    config = stored_config(study)
+    with lock(study.path):
+        if study.data["state"] == "FINISHED":
+            return StudyResult(study, study.ranked(), False, track_rest(study, draw))
+        study = study.update(state="RUNNING")
+        tracking.end_study(study, "RUNNING")
+        start_ray(num_cpus)
+        from ray import tune
+
+        state = str(study.path / "ray")
+        if tune.Tuner.can_restore(state):
+            tuner = tune.Tuner.restore(state, trainable=_resourceful(config.tune), resume_unfinished=True)
+        else:
+            tuner = _tuner(study, config, config.build_space())
+        return _run(study, tuner, config.tune, Session(draw, listener))
+
+
+def stored_config(study: Study) -> SweepConfig:
+    """The sweep's configuration as stored, without secrets."""
+    groups = {key: study.data["config"][key] for key in ("space", "tune", "tracking", "name", "storage")}
+    return resolve({**study.data["base"], **groups}, (), SweepConfig, where=str(study.path / "study.json"))
+
+
+def _check_data(config: SweepConfig) -> None:
+    _, images = load_train(config.data)
+    splits = split(images, config.data, config.seed)
+    check_batch("weights", len(splits.weights), config.search.batch_size)
+    check_batch("alphas", len(splits.alphas), config.search.batch_size)
+
+
+def _create(config: SweepConfig) -> Study:
+    """The study's folder and its run in MLflow; what is stored of a tracking URI has no secrets in it."""
+    path = config.study_dir
+    full = tracking.tracking_uri(config.tracking.uri, path)
+    shown = without_secrets(full)
+    if shown != full:
+        os.environ[tracking.URI_VARIABLE] = full  # for the trials, which inherit it
+    stored = config.model_dump(mode="json")
+    stored["tracking"]["uri"] = config.tracking.uri and without_secrets(config.tracking.uri)
+    commit, installed = git_commit(), versions()
+    path.mkdir(parents=True, exist_ok=True)
+    experiment_id, run_id = tracking.start_study(
+        full,
+        config.tracking.experiment or config.name,
+        config.name,
+        path / "mlartifacts",
+        {
+            "study": config.name,
+            "git_commit": str(commit),
+            "seed": str(config.seed),
+            "method": config.method,
+            "config_hash": config_hash(config),
+            **{f"version.{name}": version for name, version in installed.items()},
+        },
+        tracking.flat_params({key: value for key, value in stored.items() if key != "tracking"}),
+    )
+    return create_study(
+        path,
+        {
+            "command": re.sub(r"://[^/\s]*@", "://", shlex.join(sys.argv)),
+            "seed": config.seed,
+            "config": stored,
+            "base": base_settings(config),
+            "config_hash": config_hash(config),
+            "git_commit": commit,
+            "versions": installed,
+            "tracking_uri": shown,
+            "experiment_id": experiment_id,
+            "parent_run_id": run_id,
+            "objectives": [{"metric": metric, "mode": mode} for metric, mode in config.tune.objectives],
+            "state": "RUNNING",
+        },
+    )
+
+
+def _run(study: Study, tuner: Any, config: TuneConfig, session: Session) -> StudyResult:
+    SESSIONS[str(study.path)] = session
+    try:
+        results = tuner.fit()
+    except BaseException:
+        _leave(study)
+        raise
+    finally:
+        del SESSIONS[str(study.path)]
+    ended = sum(trial["state"] != "RUNNING" for trial in study.trials())
+    spent = config.time_budget_s is not None and ended >= len(results)
+    if ended < config.num_samples and not spent:
+        _leave(study)
+        return StudyResult(find_study(study.path), study.ranked(), True, 0)
+    untracked = track_rest(study, session.draw)
+    tracking.end_study(study, "FINISHED")
+    study = study.update(state="FINISHED")
+    return StudyResult(study, study.ranked(), False, untracked)
+
+
+def _leave(study: Study) -> None:
+    """Note that a sweep stopped on the way; trials that ran stay RUNNING in the folder, to be resumed."""
+    study.update(state="INTERRUPTED")
+    tracking.end_study(study, "KILLED")
+    for trial in study.trials():
+        run_id = read_json(trial_dir(study.path, trial["number"]) / "trial.json")["run_id"]
+        if trial["state"] == "RUNNING" and run_id and not tracking.end_run(study, run_id, "KILLED"):
+            return

@@ -1,0 +1,321 @@
+"""MLflow: one run per study, one child run per trial; whatever MLflow cannot take now is given to it later.
+
+Everything a trial's run holds follows from the trial's folder (trial.json, records.jsonl, genotype.json), so
+`TrialRun.sync` can be called by the trial at every epoch, by the driver when the trial ends, and by a resumed sweep: it
+asks once which epochs the run has, and sends the others, each exactly once. But for `start_study`, nothing here raises
+because of MLflow.
+
+Trials must find a database that is ready: `start_study` makes it before they start.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ddarts_core.errors import UserError
+from ddarts_core.genotype import Genotype
+from ddarts_core.records import EpochRecord, read_jsonl
+
+from .study import Study, read_json, without_secrets
+
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
+STATUS = {"COMPLETED": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED", "RUNNING": "RUNNING"}
+"""MLflow's status of a run by the state of the trial."""
+
+Draw = Callable[[Genotype, Path], object]
+"""Draws a genotype into a file."""
+
+_PATIENCE_S = 30.0
+_PARAM_LIMIT = 6000
+_log = logging.getLogger(__name__)
+Value = TypeVar("Value")
+
+
+def quiet_mlflow() -> None:
+    """Fail fast, no telemetry, no chatter; before the first import of MLflow."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def tracking_uri(configured: str | None, study: Path) -> str:
+    """The URI to use: the configured one, a database file made absolute, or a database in the study's folder."""
+    if configured is None:
+        return f"sqlite:///{study / 'mlflow.db'}"
+    prefix = "sqlite:///"
+    return (
+        prefix + str(Path(configured.removeprefix(prefix)).absolute()) if configured.startswith(prefix) else configured
+    )
+
+
+def with_secrets(stored: str) -> str:
+    """The full form of a URI that was stored without its secrets: the environment's, if it names the same place."""
+    full = os.environ.get(URI_VARIABLE, "")
+    return full if without_secrets(full) == stored else stored
+
+
+def make_client(uri: str) -> Any:
+    """An MLflow client."""
+    quiet_mlflow()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=with_secrets(uri))
+
+
+# --- what a run holds -----------------------------------------------------------------------------------------------
+
+
+def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A configuration as dotted path -> text."""
+    out: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            out |= flat_params(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = str(value)[:_PARAM_LIMIT]
+    return out
+
+
+def epoch_metrics(record: EpochRecord) -> dict[str, float]:
+    """The finite numbers of an epoch by MLflow's name; those of a retraining begin with `retrain/`."""
+    prefix = "retrain/" if record.phase == "retrain" else ""
+    values = {f"{prefix}{name}": value for name, value in record.metrics.items()}
+    values |= {f"contribution/cell_{cell}": value for cell, value in enumerate(record.contributions)}
+    values |= {f"ablation/cell_{cell}": value for cell, value in enumerate(record.ablation)}
+    values |= {f"{prefix}seconds/{part}": value for part, value in record.seconds.items()}
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+
+
+def final_metrics(trial: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a trial that ended: objectives, derived network, parameters and multiply-adds."""
+    values: dict[str, Any] = {f"derived/{name}": value for name, value in (trial["derived"] or {}).items()}
+    values |= {name: value for name, value in (trial["objectives"] or {}).items() if name not in values}
+    values |= trial["cost"] or {}
+    values = {("final/" + name if name == "held_out/accuracy" else name): value for name, value in values.items()}
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+
+
+# --- a study's run --------------------------------------------------------------------------------------------------
+
+
+def start_study(
+    uri: str, experiment: str, study_name: str, artifacts: Path, tags: Mapping[str, str], params: Mapping[str, str]
+) -> tuple[str, str]:
+    """Make the database, the experiment and the parent run; their identifiers.
+
+    Raises:
+        UserError: the tracking server or database cannot be used.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    client = make_client(uri)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            own = uri == tracking_uri(None, artifacts.parent)
+            experiment_id = client.create_experiment(experiment, artifact_location=artifacts.as_uri() if own else None)
+        else:
+            experiment_id = found.experiment_id
+        run = client.create_run(experiment_id, run_name=study_name, tags=dict(tags))
+        log_params(client, run.info.run_id, params)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        shown = " ".join(str(error).split())[:200]
+        raise UserError(f"tracking.uri {without_secrets(uri)!r} cannot be used: {shown}") from error
+    if uri.startswith("sqlite:///"):
+        with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+    return str(experiment_id), str(run.info.run_id)
+
+
+def end_study(study: Study, status: str) -> bool:
+    """Set the status of the parent run; whether MLflow took it."""
+    return end_run(study, study.data["parent_run_id"], status)
+
+
+def end_run(study: Study, run_id: str, status: str) -> bool:
+    """Set the status of a run; whether MLflow took it."""
+
+    def call() -> None:
+        client = make_client(study.data["tracking_uri"])
+        if status == "RUNNING":
+            client.update_run(run_id, status)
+        else:
+            client.set_terminated(run_id, status)
+
+    return _attempt(call, "status of a run")
+
+
+def log_params(client: Any, run_id: str, params: Mapping[str, str]) -> None:
+    """Log parameters in the batches that MLflow takes."""
+    from mlflow.entities import Param
+
+    items = [Param(name, value) for name, value in params.items()]
+    for start in range(0, len(items), 100):
+        client.log_batch(run_id, params=items[start : start + 100])
+
+
+def remove_run(study: Study, run_id: str) -> bool:
+    """Delete the run of a trial that is done again with other parameters; whether MLflow took it."""
+    return _attempt(lambda: make_client(study.data["tracking_uri"]).delete_run(run_id), "superseded run")
+
+
+def _attempt(call: Callable[[], object], what: str) -> bool:
+    try:
+        call()
+    except Exception as error:  # a broken tracker, whatever is wrong with it, must not end a sweep
+        _log.warning("MLflow did not take the %s: %s", what, " ".join(str(error).split())[:200])
+        return False
+    return True
+
+
+# --- a trial's run --------------------------------------------------------------------------------------------------
+
+
+class TrialRun:
+    """The MLflow run of one trial, kept in step with the trial's folder.
+
+    Args:
+        study: the study; names the store, the experiment and the parent run.
+        folder: the trial's folder.
+        extra_tags: tags beside those of the trial's own record.
+    """
+
+    def __init__(self, study: Study, folder: Path, extra_tags: Mapping[str, str] | None = None) -> None:
+        self._study = study
+        self._folder = folder
+        self._extra_tags = dict(extra_tags or {})
+        self._client: Any = None
+        self._logged: set[tuple[str, int]] | None = None
+        self._wait_until = 0.0
+        self.run_id: str | None = None
+
+    def sync(self, records: Iterable[EpochRecord] | None = None, patient: bool = False) -> bool:
+        """Send what MLflow does not have; whether it has all now.
+
+        After a failure the next attempt waits for half a minute, so that a server that is down costs little, unless
+        `patient`, which always tries.
+        """
+        if not patient and time.monotonic() < self._wait_until:
+            return False
+        done = _attempt(lambda: self._sync(read_jsonl(self._folder / "records.jsonl") if records is None else records),
+                        f"records of trial {self._folder.name}")  # fmt: skip
+        if not done:
+            # A batch may have been stored although its answer was lost: ask again what the run has.
+            self._logged = None
+            self._client = None
+            self._wait_until = time.monotonic() + _PATIENCE_S
+        return done
+
+    def finish(self, draw: Draw | None, artifacts: bool) -> bool:
+        """Bring the run to its end: all records, final numbers, artifacts, status; whether MLflow has all now."""
+        return self.sync(patient=True) and _attempt(
+            lambda: self._finish(draw if artifacts else None, artifacts), f"end of trial {self._folder.name}"
+        )
+
+    def _sync(self, records: Iterable[EpochRecord]) -> None:
+        from mlflow.entities import Metric
+
+        run_id = self._open()
+        if self._logged is None:
+            self._logged = self._steps(run_id)
+        stamp = int(time.time() * 1000)
+        for record in records:
+            key = (_phase(record), record.epoch)
+            if key in self._logged:
+                continue
+            metrics = [Metric(name, value, stamp, record.epoch) for name, value in epoch_metrics(record).items()]
+            self._client.log_batch(run_id, metrics=metrics)
+            self._logged.add(key)
+
+    def _open(self) -> str:
+        """Find or make the run; a run that an earlier process left is used again."""
+        if self._client is None:
+            self._client = make_client(self._study.data["tracking_uri"])
+        if self.run_id is not None:
+            return self.run_id
+        trial = read_json(self._folder / "trial.json")
+        experiment, parent = self._study.data["experiment_id"], self._study.data["parent_run_id"]
+        found = self._client.search_runs(
+            [experiment],
+            f"tags.`mlflow.parentRunId` = '{parent}' and tags.trial_id = '{trial['trial_id']}'",
+            max_results=1,
+        )
+        if found:
+            run_id = str(found[0].info.run_id)
+            self._client.set_tag(run_id, "ray_trial_id", trial["ray_trial_id"])
+            if found[0].info.status != "RUNNING":
+                self._client.update_run(run_id, "RUNNING")
+        else:
+            run = self._client.create_run(
+                experiment, run_name=f"trial-{trial['trial_id']}", tags=self._tags(trial, str(parent))
+            )
+            run_id = str(run.info.run_id)
+            log_params(self._client, run_id, flat_params(trial["config"]))
+        self.run_id = run_id
+        return run_id
+
+    def _tags(self, trial: Mapping[str, Any], parent: str) -> dict[str, str]:
+        versions = {f"version.{name}": version for name, version in self._study.data["versions"].items()}
+        return {
+            "mlflow.parentRunId": parent,
+            "trial_id": trial["trial_id"],
+            "ray_trial_id": trial["ray_trial_id"],
+            "study": self._study.name,
+            "seed": str(trial["seed"]),
+            "method": trial["config"]["method"],
+            "config_hash": trial["config_hash"],
+            "git_commit": str(self._study.data["git_commit"]),
+            **versions,
+            **self._extra_tags,
+        }
+
+    def _steps(self, run_id: str) -> set[tuple[str, int]]:
+        """Phase and epoch of what the run has."""
+        steps: set[tuple[str, int]] = set()
+        for phase, name in (("search", "train/loss"), ("retrain", "retrain/train/loss")):
+            steps |= {(phase, metric.step) for metric in self._client.get_metric_history(run_id, name)}
+        return steps
+
+    def _finish(self, draw: Draw | None, artifacts: bool) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        run_id = self._open()
+        trial = read_json(self._folder / "trial.json")
+        have = set(self._client.get_run(run_id).data.metrics)
+        stamp = int(time.time() * 1000)
+        metrics = [Metric(name, value, stamp, 0) for name, value in final_metrics(trial).items() if name not in have]
+        tags = {"state": trial["state"], "reason": trial["reason"], "genotype_hash": trial["genotype_hash"]}
+        self._client.log_batch(
+            run_id, metrics=metrics, tags=[RunTag(name, str(value)) for name, value in tags.items() if value]
+        )
+        if artifacts:
+            self._log_artifacts(run_id, draw)
+        self._client.set_terminated(run_id, STATUS[trial["state"]])
+
+    def _log_artifacts(self, run_id: str, draw: Draw | None) -> None:
+        genotype = self._folder / "genotype.json"
+        if not genotype.exists():
+            return
+        files: Sequence[Path] = [genotype]
+        if draw is not None:
+            picture = self._folder / "genotype.png"
+            draw(Genotype.load(genotype), picture)
+            files = [genotype, picture]
+        for file in files:
+            self._client.log_artifact(run_id, str(file))
+
+
+def _phase(record: EpochRecord) -> str:
+    return "retrain" if record.phase == "retrain" else "search"

@@ -1,0 +1,283 @@
+"""One trial under Ray Tune: one step is one epoch, first of the search, then of the derived network's retraining.
+
+What is reported, and to whom:
+
+- `held_out/accuracy`, the supernet's, and `search_epoch`, the search epochs done, at every step. The scheduler compares
+  trials by these two only; during a retraining they stand still, so no trial is stopped by comparing a retraining with
+  a search.
+- `state` and `objective/METRIC` at the last step only. The searcher takes the objectives from there. A trial that never
+  reports them was stopped early and is PRUNED: its supernet's accuracy is never taken for that of a derived network.
+
+A trial whose loss is no longer finite, whose gates make no network, whose settings contradict each other or that does
+not fit into memory ends as a result with `state` FAILED and a reason, not as a crash: it would fail again if it were
+restarted. A process that dies is restarted by Ray from the checkpoint of the last epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from ddarts_core.retrain import Retrain
+from ray import tune
+
+from ddarts_core import checkpoint
+from ddarts_core.config import config_hash
+from ddarts_core.cost import cost
+from ddarts_core.data import ImageSet, data_info, load_train, split
+from ddarts_core.errors import Diverged, UserError
+from ddarts_core.files import write_atomic
+from ddarts_core.genotype import Genotype
+from ddarts_core.records import EpochRecord, write_jsonl
+from ddarts_core.search import Search, build_search, pick_device
+
+from . import study as studies
+from .config import ACCURACY, DERIVED
+from .space import trial_config
+from .tracking import TrialRun, remove_run
+
+SEARCH_EPOCH = "search_epoch"
+CHECKPOINT = "trial.pt"
+
+FAILURES = (UserError, Diverged, ArithmeticError, MemoryError, torch.OutOfMemoryError)
+"""What would happen again if the trial were restarted."""
+
+
+class SearchTrial(tune.Trainable):
+    """A trial. Its Ray configuration is `study` (the study's folder), `number` and `params` (by dotted path)."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Start a trial; the heavy parts are built by the first step."""
+        self._study = studies.find_study(config["study"])
+        self._number: int = config["number"]
+        self._params: dict[str, Any] = dict(config["params"])
+        self._folder = studies.trial_dir(self._study.path, self._number)
+        self._search: Search | None = None
+        self._retrain: Retrain | None = None
+        self._epochs: Iterator[EpochRecord] = iter(())
+        self._loaded: dict[str, Any] = {}
+        self._records: list[EpochRecord] = []
+        self._genotype: Genotype | None = None
+        self._seconds = 0.0
+        self._contradiction: str | None = None
+        self._limit_resources()
+        self._open_record()
+        self._run = TrialRun(self._study, self._folder)
+        self._run.sync(self._records)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Serve another trial in the same process."""
+        self.setup(new_config)
+        return True
+
+    def _limit_resources(self) -> None:
+        resources = self._study.data["config"]["tune"]["resources"]
+        torch.set_num_threads(max(1, int(resources["cpu"])))
+        if 0 < resources["gpu"] < 1 and torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(resources["gpu"])
+
+    def _open_record(self) -> None:
+        """Write trial.json, or take over the one that a process before this one left."""
+        file = self._folder / "trial.json"
+        self._record: dict[str, Any] = {
+            "schema": studies.SCHEMA_VERSION,
+            "trial_id": studies.trial_name(self._number),
+            "ray_trial_id": self.trial_id,
+            "number": self._number,
+            "params": self._params,
+            **self._resolve(),
+            "run_id": None,
+            "state": "RUNNING",
+            "reason": None,
+            "objectives": None,
+            "genotype_hash": None,
+            "cost": None,
+            "derived": None,
+            "seconds": 0.0,
+        }
+        if file.exists():
+            before = studies.read_json(file)
+            if before["params"] != self._params:
+                # The sweep was killed before it noted this number: it has drawn the number's parameters anew.
+                if before["run_id"]:
+                    remove_run(self._study, before["run_id"])
+                shutil.rmtree(self._folder)
+            elif before["state"] == "COMPLETED":
+                # It was killed after the trial's end and before it noted the end: only the report is missing.
+                self._record = {**before, "ray_trial_id": self.trial_id}
+        self._write()
+
+    def _resolve(self) -> dict[str, Any]:
+        """Configuration, hash and seed; of the study's own settings if the drawn parameters contradict each other."""
+        try:
+            self._config = trial_config(self._study.data["base"], self._params)
+        except UserError as error:
+            self._contradiction = str(error)
+            self._config = trial_config(self._study.data["base"], {})
+        config = self._config.model_dump(mode="json")
+        return {"config": config, "config_hash": config_hash(self._config), "seed": self._config.seed}
+
+    def _write(self, **fields: Any) -> None:
+        self._record |= {"seconds": round(self._seconds, 3), **fields} if fields else {}
+        studies.write_json(self._folder / "trial.json", self._record)
+
+    # --- epochs -----------------------------------------------------------------------------------------------------
+
+    def step(self) -> dict[str, Any]:
+        """Run one epoch."""
+        if self._record["state"] == "COMPLETED":
+            return self._report(done=True)
+        began = time.monotonic()
+        try:
+            if self._contradiction is not None:
+                raise UserError(self._contradiction)
+            done = self._run_epoch()
+        except FAILURES as error:
+            self._seconds += time.monotonic() - began
+            reason = " ".join(str(error).split()) or type(error).__name__
+            self._write(state="FAILED", reason=reason[:1000])
+            return self._report(done=True)
+        self._seconds += time.monotonic() - began
+        if done:
+            self._write(state="COMPLETED")
+        return self._report(done)
+
+    def _report(self, done: bool) -> dict[str, Any]:
+        searched = [record for record in self._records if record.phase != "retrain"]
+        accuracy = searched[-1].metrics[ACCURACY] if searched else 0.0
+        result: dict[str, Any] = {ACCURACY: accuracy, SEARCH_EPOCH: len(searched), "epochs": len(self._records)}
+        if not done:
+            return result
+        objectives = self._record["objectives"] if self._record["state"] == "COMPLETED" else None
+        result |= {f"objective/{metric}": value for metric, value in (objectives or {}).items()}
+        return result | {"done": True, "state": self._record["state"], "reason": self._record["reason"] or ""}
+
+    def _run_epoch(self) -> bool:
+        """One epoch, recorded and tracked; whether it was the trial's last."""
+        self._build()
+        record = next(self._epochs)
+        bad = sorted(name for name, value in record.metrics.items() if not math.isfinite(value))
+        if bad:
+            raise Diverged(f"{bad[0]} became {record.metrics[bad[0]]} in epoch {record.epoch} of the {record.phase}")
+        self._records.append(record)
+        write_jsonl(self._folder / "records.jsonl", self._records, timing=True)
+        if self._run.sync(self._records) and self._record["run_id"] != self._run.run_id:
+            self._write(run_id=self._run.run_id)
+        if self._retrain is not None:
+            return self._end_retrain()
+        assert self._search is not None
+        return self._search.epoch >= self._search.num_epochs and self._end_search(self._search)
+
+    def _build(self) -> None:
+        """The loop that the next epoch belongs to, at the state of the checkpoint if there was one."""
+        if self._genotype is None and self._search is None:
+            self._search = build_search(self._config)
+            self._epochs = self._search.records()
+            if self._loaded.get("search") is not None:
+                self._search.load_state_dict(self._loaded.pop("search"))
+        if self._genotype is not None and self._retrain is None:
+            self._search = None
+            info, images = load_train(self._config.data)
+            splits = split(images, self._config.data, self._config.seed)
+            parts = (splits.weights, splits.alphas)
+            train = ImageSet(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
+            config = self._config.retrain
+            self._retrain = Retrain(
+                config, self._genotype, info, train, None, self._config.seed, pick_device(config.device)
+            )
+            self._held_out = splits.held_out
+            if self._loaded.get("retrain") is not None:
+                self._retrain.load_state_dict(self._loaded.pop("retrain"))
+            self._epochs = self._retrain.records()
+
+    def _end_search(self, search: Search) -> bool:
+        genotype = search.discretise().genotype
+        write_atomic(self._folder / "genotype.json", genotype.to_json())
+        self._genotype = genotype
+        self._write(genotype_hash=genotype.hash, cost=self._cost(genotype))
+        if self._study.data["config"]["tune"]["objective"] == "derived":
+            return False
+        self._write(objectives=self._objectives(ACCURACY, self._records[-1].metrics[ACCURACY]))
+        return True
+
+    def _end_retrain(self) -> bool:
+        assert self._retrain is not None
+        if self._records[-1].epoch + 1 < self._config.retrain.epochs:
+            return False
+        scores = self._retrain.evaluate(self._held_out)
+        derived = {f"held_out/{name}": float(value) for name, value in scores.items()}
+        self._write(derived=derived, objectives=self._objectives(DERIVED, derived[ACCURACY]))
+        return True
+
+    def _objectives(self, metric: str, value: float) -> dict[str, float]:
+        if not math.isfinite(value):
+            raise Diverged(f"{metric} became {value}")
+        second = self._study.data["config"]["tune"]["second_objective"]
+        return {metric: value} | ({} if second is None else {second: self._record["cost"][second]})
+
+    def _cost(self, genotype: Genotype) -> dict[str, int]:
+        """Parameters without the auxiliary head, and multiply-adds of convolutions and linear layers per image."""
+        config, info = self._config, data_info(self._config.data)
+        counted = cost(
+            genotype,
+            channels=config.retrain.channels,
+            num_cells=config.retrain.num_cells,
+            num_classes=info.num_classes,
+            form=config.retrain.form,
+            image_size=info.image_size,
+            in_channels=info.channels,
+        )
+        return {"parameters": counted.parameters, "macs": counted.macs["A"]}
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write everything that the next epoch depends on."""
+        searching = self._search is not None and self._genotype is None
+        checkpoint.save(
+            Path(checkpoint_dir) / CHECKPOINT,
+            {
+                "records": json.dumps([record.to_dict(timing=True) for record in self._records]),
+                "seconds": self._seconds,
+                "genotype": None if self._genotype is None else self._genotype.to_json(),
+                "search": self._search.state_dict() if searching and self._search is not None else None,
+                "retrain": None if self._retrain is None else self._retrain.state_dict(),
+            },
+        )
+
+    def load_checkpoint(self, checkpoint_dir: Any) -> None:
+        """Go on from a checkpoint; from the one before it if it is damaged.
+
+        Raises:
+            UserError: neither can be read.
+        """
+        if self._record["state"] == "COMPLETED":
+            return
+        self._loaded = _load_newest(Path(checkpoint_dir))
+        self._records = [EpochRecord.from_dict(data) for data in json.loads(self._loaded["records"])]
+        self._seconds = self._loaded["seconds"]
+        text = self._loaded["genotype"]
+        self._genotype = None if text is None else Genotype.from_text(text)
+        self._search = self._retrain = None
+        write_jsonl(self._folder / "records.jsonl", self._records, timing=True)
+        if self._genotype is not None:
+            # trial.json was begun anew; these were known when the search ended.
+            self._write(genotype_hash=self._genotype.hash, cost=self._cost(self._genotype))
+
+
+def _load_newest(folder: Path) -> dict[str, Any]:
+    older = sorted((other for other in folder.parent.glob("checkpoint_*") if other.name < folder.name), reverse=True)
+    first: UserError | None = None
+    for candidate in (folder, *older):
+        try:
+            return checkpoint.load(candidate / CHECKPOINT)
+        except UserError as error:
+            first = first or error
+    assert first is not None
+    raise first
