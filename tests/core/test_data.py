@@ -1,0 +1,564 @@
+"""Data: readers on small generated files in the real formats, splits without leaks, seeded augmentation."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddarts_core.config import DataConfig, SplitConfig
+from ddarts_core.data import (
+    DATASETS,
+    Augment,
+    DataInfo,
+    ImageSet,
+    augment_of,
+    check_batch,
+    data_info,
+    hold_out,
+    load_test,
+    load_train,
+    split,
+)
+from ddarts_core.errors import UserError
+from ddarts_core.seeding import generator
+
+INFO = DataInfo("toy", 3, 1, 6, (0.5,), (0.25,))
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+
+
+def numbered(labels: list[int], size: int = 6, channels: int = 1) -> ImageSet:
+    """Images whose first pixels spell their number, so that one can be told from another."""
+    images = torch.zeros(len(labels), channels, size, size, dtype=torch.uint8)
+    images[:, 0, 0, 0] = torch.arange(len(labels)) % 256
+    images[:, 0, 0, 1] = torch.arange(len(labels)) // 256
+    return ImageSet(images, torch.tensor(labels))
+
+
+def numbers(images: ImageSet) -> list[int]:
+    pixels = images.images[:, 0, 0].to(torch.int64)
+    return (pixels[:, 0] + 256 * pixels[:, 1]).tolist()
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def _idx(values: np.ndarray[Any, Any]) -> bytes:
+    return bytes((0, 0, 8, values.ndim)) + np.asarray(values.shape, ">u4").tobytes() + values.tobytes()
+
+
+def write_fashion_mnist(folder: Path, packed: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.RandomState(0)
+    for prefix, number in (("train", 60), ("t10k", 20)):
+        pixels = random.randint(0, 256, (number, 28, 28)).astype(np.uint8)
+        for name, values in (("images-idx3", pixels), ("labels-idx1", (np.arange(number) % 10).astype(np.uint8))):
+            path = folder / f"{prefix}-{name}-ubyte"
+            if packed:
+                path.with_name(path.name + ".gz").write_bytes(gzip.compress(_idx(values)))
+            else:
+                path.write_bytes(_idx(values))
+
+
+def write_cifar(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Pickles as the published archive holds them; only the list of expected MD5 sums is ours, the check stays."""
+    from torchvision import datasets
+
+    reader: Any = getattr(datasets, name)
+    classes, key = (10, "labels") if name == "CIFAR10" else (100, "fine_labels")
+    folder = root / reader.base_folder
+    folder.mkdir(parents=True)
+    random = np.random.RandomState(1)
+
+    def put(file: str, content: dict[str, Any]) -> str:
+        (folder / file).write_bytes(pickle.dumps(content, protocol=2))
+        return hashlib.md5((folder / file).read_bytes()).hexdigest()
+
+    for attribute in ("train_list", "test_list"):
+        entries = []
+        for file, _ in getattr(reader, attribute):
+            pixels = random.randint(0, 256, (2 * classes, 3072)).astype(np.uint8)
+            labels = [i % classes for i in range(2 * classes)]
+            entries.append([file, put(file, {"data": pixels, key: labels})])
+        monkeypatch.setattr(reader, attribute, entries)
+    meta = reader.meta
+    names = {meta["key"]: [str(c) for c in range(classes)]}
+    monkeypatch.setattr(reader, "meta", {**meta, "md5": put(meta["filename"], names)})
+    return reader
+
+
+def write_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digits come with scikit-learn."""
+
+
+WRITERS: dict[str, Callable[[Path, pytest.MonkeyPatch], Any]] = {
+    "digits": write_nothing,
+    "fashion_mnist": lambda root, _: write_fashion_mnist(root, packed=True),
+    "cifar10": lambda root, monkeypatch: write_cifar(root, "CIFAR10", monkeypatch),
+    "cifar100": lambda root, monkeypatch: write_cifar(root, "CIFAR100", monkeypatch),
+}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_reads_what_its_entry_says(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    WRITERS[name](tmp_path, monkeypatch)
+    config = DataConfig(name=name, root=str(tmp_path))
+    info, train = load_train(config)
+    test = load_test(config)
+    assert info == data_info(config) == DATASETS[name].info
+    for images in (train, test):
+        assert images.images.shape[1:] == (info.channels, info.image_size, info.image_size)
+        assert (images.images.dtype, images.labels.dtype) == (torch.uint8, torch.int64)
+        assert set(images.labels.tolist()) == set(range(info.num_classes))
+        assert images.images.float().std() > 10
+    assert len(info.mean) == len(info.std) == info.channels
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "digits"])
+def test_absent_files_name_the_folder_and_what_is_expected(name: str, tmp_path: Path) -> None:
+    for load in (load_train, load_test):
+        with pytest.raises(
+            UserError, match=r"cannot read .*expected there .*nothing is downloaded.*data\.root"
+        ) as error:
+            load(DataConfig(name=name, root=str(tmp_path / "nowhere")))
+        assert str(tmp_path / "nowhere") in str(error.value)
+        assert "download=True" not in str(error.value)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_unknown_data_set_lists_the_known() -> None:
+    with pytest.raises(UserError, match="choose one of cifar10, cifar100, digits, fashion_mnist"):
+        load_train(DataConfig(name="mnist"))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("below", [".", "FashionMNIST/raw"])
+def test_fashion_mnist_as_torchvision_reads_it(packed: bool, below: str, tmp_path: Path) -> None:
+    from torchvision import datasets
+
+    write_fashion_mnist(tmp_path / "ours" / below, packed)
+    write_fashion_mnist(tmp_path / "theirs" / "FashionMNIST" / "raw", packed=False)
+    theirs = datasets.FashionMNIST(tmp_path / "theirs", train=True)
+    _, ours = load_train(DataConfig(name="fashion_mnist", root=str(tmp_path / "ours")))
+    assert torch.equal(ours.images[:, 0], theirs.data)
+    assert torch.equal(ours.labels, theirs.targets)
+
+
+@pytest.mark.skipif(not DEBIAN.exists(), reason="needs Debian's package dataset-fashion-mnist")
+def test_fashion_mnist_of_debian() -> None:
+    config = DataConfig(name="fashion_mnist", root=str(DEBIAN))
+    info, train = load_train(config)
+    assert (len(train), len(load_test(config))) == (60_000, 10_000)
+    pixels = train.images.double() / 255
+    assert float(pixels.mean()) == pytest.approx(info.mean[0], abs=1e-4)
+    assert float(pixels.std(correction=0)) == pytest.approx(info.std[0], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "damage", ["truncated", "garbage", "labels missing", "other header", "fewer labels", "bad deflate"]
+)
+def test_damaged_fashion_mnist_is_a_mistake(damage: str, tmp_path: Path) -> None:
+    write_fashion_mnist(tmp_path, packed=True)
+    images, labels = tmp_path / "train-images-idx3-ubyte.gz", tmp_path / "train-labels-idx1-ubyte.gz"
+    if damage == "truncated":
+        images.write_bytes(images.read_bytes()[:-100])
+    elif damage == "garbage":
+        images.write_bytes(b"garbage")
+    elif damage == "bad deflate":
+        data = images.read_bytes()
+        images.write_bytes(data[:20] + bytes(50) + data[70:])
+    elif damage == "labels missing":
+        labels.unlink()
+    elif damage == "other header":
+        labels.write_bytes(gzip.compress(_idx(np.zeros((60, 1), np.uint8))))
+    else:
+        labels.write_bytes(gzip.compress(_idx(np.zeros(59, np.uint8))))
+    with pytest.raises(UserError, match="cannot read fashion_mnist"):
+        load_train(DataConfig(name="fashion_mnist", root=str(tmp_path)))
+
+
+@given(cut=st.integers(0, 60 * 28 * 28 + 15))
+def test_a_truncated_idx_file_is_never_read(cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.getbasetemp() / "idx"
+    if not folder.exists():
+        write_fashion_mnist(folder, packed=False)
+        (folder / "whole").write_bytes((folder / "train-images-idx3-ubyte").read_bytes())
+    (folder / "train-images-idx3-ubyte").write_bytes((folder / "whole").read_bytes()[:cut])
+    with pytest.raises(UserError, match="not a whole idx file"):
+        load_train(DataConfig(name="fashion_mnist", root=str(folder)))
+
+
+def test_cifar_pixels_keep_their_channel_and_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = write_cifar(tmp_path, "CIFAR10", monkeypatch)
+    _, train = load_train(DataConfig(name="cifar10", root=str(tmp_path)))
+    first = pickle.loads((tmp_path / reader.base_folder / "data_batch_1").read_bytes())["data"][0]
+    assert train.images[0].flatten().tolist() == first.tolist()  # red rows, green rows, blue rows
+    assert len(train) == 5 * 20
+
+
+class _Attack:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_cifar_file_that_is_not_the_published_one_is_not_unpickled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = write_cifar(tmp_path, "CIFAR10", monkeypatch)
+    (tmp_path / reader.base_folder / "data_batch_3").write_bytes(pickle.dumps(_Attack(tmp_path / "attacked")))
+    with pytest.raises(UserError, match="not found or corrupted"):
+        load_train(DataConfig(name="cifar10", root=str(tmp_path)))
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_digits_keep_their_grey_levels() -> None:
+    info, train = load_train(DataConfig())
+    assert len(train) + len(load_test(DataConfig())) == 1797
+    assert len(train.images.unique()) == 17
+    assert (int(train.images.min()), int(train.images.max())) == (0, 255)
+    pixels = train.images.double() / 255
+    assert float(pixels.mean()) == pytest.approx(info.mean[0], abs=1e-4)
+    assert float(pixels.std(correction=0)) == pytest.approx(info.std[0], abs=1e-4)
+
+
+# --- subsets, sizes, test set ---------------------------------------------------------------------------------------
+
+
+def test_num_train_is_exact_stratified_and_nested() -> None:
+    _, everything = load_train(DataConfig())
+    _, some = load_train(DataConfig(num_train=300))
+    _, fewer = load_train(DataConfig(num_train=100))
+    assert (len(some), len(fewer)) == (300, 100)
+    assert some.labels.bincount().tolist() == pytest.approx([30] * 10, abs=2)
+    rows = {bytes(image.flatten().tolist()) for image in some.images}
+    assert {bytes(image.flatten().tolist()) for image in fewer.images} <= rows
+    assert rows <= {bytes(image.flatten().tolist()) for image in everything.images}
+
+
+@pytest.mark.parametrize("number", [9, 1439])
+def test_num_train_out_of_reach_is_a_mistake(number: int) -> None:
+    with pytest.raises(UserError, match=r"data\.num_train .*choose 10 to 1438"):
+        load_train(DataConfig(num_train=number))
+
+
+def test_image_size_resizes_once_at_load() -> None:
+    info, train = load_train(DataConfig(image_size=16, num_train=10))
+    assert info.image_size == 16
+    assert train.images.shape == (10, 1, 16, 16)
+    assert train.images.dtype == torch.uint8
+    assert load_test(DataConfig(image_size=16)).images.shape[-2:] == (16, 16)
+    _, native = load_train(DataConfig(num_train=10))
+    assert float(train.images.float().mean()) == pytest.approx(float(native.images.float().mean()), rel=0.02)
+
+
+def test_the_test_set_is_disjoint_from_training_and_knows_no_seed_or_split() -> None:
+    """Digits are told apart by their pixels and label; scikit-learn's set holds no two equal ones."""
+
+    def rows(images: ImageSet) -> set[tuple[int, ...]]:
+        return {
+            (*image.flatten().tolist(), label)
+            for image, label in zip(images.images, images.labels.tolist(), strict=True)
+        }
+
+    _, train = load_train(DataConfig())
+    test = load_test(DataConfig())
+    assert len(rows(train)) + len(rows(test)) == 1797
+    assert not rows(train) & rows(test)
+    for number in (100, 500):
+        config = DataConfig(num_train=number, split=SplitConfig(weights=0.3, alphas=0.3, held_out=0.3))
+        assert torch.equal(load_test(config).images, test.images)
+        for seed in (0, 1):
+            parts = split(load_train(config)[1], config, seed)
+            for part in (parts.weights, parts.alphas, parts.held_out):
+                assert not rows(part) & rows(test)
+
+
+def test_the_test_set_of_digits_is_the_same_for_ever() -> None:
+    """Genotypes of stored studies were chosen without these images: a later version must not move them."""
+    content = load_test(DataConfig()).images.numpy().tobytes()
+    assert hashlib.sha256(content).hexdigest()[:16] == "e20185587121be43"
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
+def test_training_does_not_depend_on_the_test_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    WRITERS[name](tmp_path, monkeypatch)
+    config = DataConfig(name=name, root=str(tmp_path))
+    train, test = load_train(config)[1], load_test(config)
+    for image in test.images:
+        assert not (train.images == image).flatten(1).all(1).any()
+
+
+# --- splits ---------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def shares(draw: st.DrawFn) -> tuple[float, float, float]:
+    """Three shares that leave some images unused, or none."""
+    parts = [draw(st.integers(2, 8)) for _ in range(3)]
+    total = sum(parts) + draw(st.integers(0, 4))
+    return parts[0] / total, parts[1] / total, parts[2] / total
+
+
+@st.composite
+def labellings(draw: st.DrawFn) -> list[int]:
+    """Labels of three classes of 40 to 100 images, in any order."""
+    labels = [label for label in range(3) for _ in range(draw(st.integers(40, 100)))]
+    return np.random.RandomState(draw(st.integers(0, 1000))).permutation(labels).tolist()
+
+
+@given(labellings(), shares(), st.integers(0, 2**31 - 1))
+def test_splits_are_disjoint_sized_stratified_and_reproducible(
+    labels: list[int], share: tuple[float, float, float], seed: int
+) -> None:
+    config = DataConfig(split=SplitConfig(weights=share[0], alphas=share[1], held_out=share[2]))
+    train = numbered(labels)
+    parts = split(train, config, seed)
+    found = [numbers(part) for part in (parts.weights, parts.alphas, parts.held_out)]
+    together = [n for part in found for n in part]
+    assert len(set(together)) == len(together)
+    assert set(together) <= set(range(len(labels)))
+    for part, images, fraction in zip(found, (parts.weights, parts.alphas, parts.held_out), share, strict=True):
+        assert part == sorted(part)
+        assert abs(len(part) - fraction * len(labels)) <= 1
+        assert images.labels.tolist() == [labels[n] for n in part]
+        for label in set(labels):
+            expected = fraction * labels.count(label)
+            assert 1 <= images.labels.tolist().count(label) == pytest.approx(expected, abs=2)
+    again = split(train, config, seed)
+    assert [numbers(part) for part in (again.weights, again.alphas, again.held_out)] == found
+
+
+def test_the_seed_of_the_study_moves_the_split() -> None:
+    train = numbered([0, 1, 2] * 20)
+    assert numbers(split(train, DataConfig(), 0).weights) != numbers(split(train, DataConfig(), 1).weights)
+
+
+def test_shares_of_one_use_every_image() -> None:
+    parts = split(numbered([0, 1, 2] * 33), DataConfig(), 3)
+    assert len(parts.weights) + len(parts.alphas) + len(parts.held_out) == 99
+
+
+def test_the_split_does_not_look_at_pixels() -> None:
+    labels = [0, 1, 2] * 10
+    blank = ImageSet(torch.zeros(30, 1, 6, 6, dtype=torch.uint8), torch.tensor(labels))
+    order = split(numbered(labels), DataConfig(), 0).alphas.labels
+    assert torch.equal(split(blank, DataConfig(), 0).alphas.labels, order)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [0] * 50 + [1]])
+def test_a_split_that_lacks_data_or_a_class_is_a_mistake(labels: list[int]) -> None:
+    with pytest.raises(UserError, match=r"data\.split (weights|alphas|held_out) .*none of class \d"):
+        split(numbered(labels), DataConfig(), 0)
+
+
+def test_hold_out_deals_training_and_validation() -> None:
+    train, validation = hold_out(numbered([0, 1, 2] * 20), 0.25, 5)
+    assert (len(train), len(validation)) == (45, 15)
+    assert sorted(numbers(train) + numbers(validation)) == list(range(60))
+    assert validation.labels.bincount().tolist() == [5, 5, 5]
+    with pytest.raises(UserError, match=r"retrain\.validation_fraction"):
+        hold_out(numbered([0, 1, 2]), 0.1, 5)
+
+
+def test_check_batch() -> None:
+    check_batch("alphas", 64, 64)
+    with pytest.raises(UserError, match="batch_size 65 exceeds the 64 images of split alphas: use at most 64"):
+        check_batch("alphas", 64, 65)
+
+
+# --- batches --------------------------------------------------------------------------------------------------------
+
+
+def spelled(x: torch.Tensor) -> list[int]:
+    """Numbers of normalised, not augmented images of `numbered`."""
+    pixels = ((x * INFO.std[0] + INFO.mean[0]) * 255).round().to(torch.int64)[:, 0, 0]
+    return (pixels[:, 0] + 256 * pixels[:, 1]).tolist()
+
+
+def test_without_a_generator_the_order_is_kept_and_nothing_is_left_out() -> None:
+    batches = list(numbered([0, 1, 2] * 5).batches(4, info=INFO))
+    assert [len(y) for _, y in batches] == [4, 4, 4, 3]
+    assert [n for x, _ in batches for n in spelled(x)] == list(range(15))
+    assert torch.cat([y for _, y in batches]).tolist() == [0, 1, 2] * 5
+    assert batches[0][0].dtype == torch.float32
+
+
+def test_drop_last() -> None:
+    assert [len(y) for _, y in numbered([0] * 15).batches(4, info=INFO, drop_last=True)] == [4, 4, 4]
+    assert list(numbered([0] * 3).batches(4, info=INFO, drop_last=True)) == []
+
+
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 1000))
+def test_an_epoch_is_a_reproducible_permutation(number: int, batch_size: int, seed: int) -> None:
+    images = numbered([n % 3 for n in range(number)])
+
+    def epoch(stream: int) -> list[int]:
+        out = []
+        for x, y in images.batches(batch_size, info=INFO, generator=generator(seed, "weights", stream)):
+            found = spelled(x)
+            assert y.tolist() == [n % 3 for n in found]
+            out += found
+        return out
+
+    assert epoch(0) == epoch(0)
+    assert sorted(epoch(0)) == list(range(number))
+    assert number < 10 or epoch(0) != epoch(1)
+
+
+def test_augmentation_does_not_change_the_order() -> None:
+    images = numbered([n % 3 for n in range(9)])
+    plain = [y.tolist() for _, y in images.batches(9, info=INFO, generator=generator(1))]
+    changed = [y.tolist() for _, y in images.batches(9, info=INFO, generator=generator(1), augment=Augment(2, True, 3))]
+    assert plain == changed
+
+
+def test_normalisation_is_per_channel() -> None:
+    info = DataInfo("two", 1, 2, 1, (0.5, 0.0), (0.5, 2.0))
+    images = ImageSet(torch.tensor([[[[255]], [[255]]]], dtype=torch.uint8), torch.tensor([0]))
+    ((x, _),) = images.batches(1, info=info)
+    assert x.flatten().tolist() == pytest.approx([1.0, 0.5])
+    floats = ImageSet(torch.ones(1, 2, 1, 1), torch.tensor([0]))
+    ((x, _),) = floats.batches(1, info=info)
+    assert x.flatten().tolist() == pytest.approx([1.0, 0.5])
+
+
+def test_images_and_labels_must_match() -> None:
+    with pytest.raises(ValueError, match="do not match"):
+        ImageSet(torch.zeros(2, 1, 3, 3), torch.zeros(3, dtype=torch.int64))
+
+
+def test_a_set_moves_to_a_device_once() -> None:
+    images = numbered([0, 1])
+    assert images.to("cpu") is images
+    moved = images.to("meta")
+    assert moved.images.device.type == "meta"
+    assert images.to("meta") is moved
+
+
+# --- augmentation ---------------------------------------------------------------------------------------------------
+
+AUGMENTS = [Augment(crop_padding=2), Augment(flip=True), Augment(cutout=3), Augment(autoaugment=True),
+            Augment(2, True, 3, True)]  # fmt: skip
+
+
+def noise(number: int = 16, channels: int = 1, size: int = 6) -> ImageSet:
+    pixels = torch.randint(1, 256, (number, channels, size, size), generator=generator(0), dtype=torch.uint8)
+    return ImageSet(pixels, torch.zeros(number, dtype=torch.int64))
+
+
+def augmented(images: ImageSet, augment: Augment, *stream: int) -> torch.Tensor:
+    channels = images.images.shape[1]
+    info = DataInfo("noise", 1, channels, 6, (0.5,) * channels, (0.25,) * channels)
+    ((x, _),) = images.batches(len(images), info=info, generator=generator(3, *stream), augment=augment)
+    return x
+
+
+@pytest.mark.parametrize("augment", AUGMENTS, ids=repr)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_augmentation_is_seeded_and_differs_by_image(augment: Augment, channels: int) -> None:
+    images = noise(1, channels)
+    images = ImageSet(images.images.repeat(24, 1, 1, 1), torch.zeros(24, dtype=torch.int64))
+    torch.manual_seed(1)
+    first = augmented(images, augment, 0)
+    global_draw = torch.rand(1)
+    torch.manual_seed(2)
+    assert torch.equal(augmented(images, augment, 0), first)
+    assert not torch.equal(augmented(images, augment, 1), first)
+    assert len(first.flatten(1).unique(dim=0)) > 1  # the same image came out in several ways
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(1), global_draw)  # the global generator was not consumed
+
+
+def test_the_stored_images_are_never_changed() -> None:
+    images = noise()
+    before = images.images.clone()
+    for augment in AUGMENTS:
+        augmented(images, augment)
+    assert torch.equal(images.images, before)
+
+
+def test_a_crop_is_a_window_of_the_padded_image() -> None:
+    images = noise(200).images
+    cropped = Augment(crop_padding=2).shift_and_flip(images, generator(0))
+    padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
+    places = set()
+    for image, result in zip(padded, cropped, strict=True):
+        found = [(y, x) for y in range(5) for x in range(5) if torch.equal(image[:, y : y + 6, x : x + 6], result)]
+        assert len(found) == 1
+        places.add(found[0])
+    assert places == {(y, x) for y in range(5) for x in range(5)}
+
+
+def test_a_flip_mirrors_about_half_left_to_right() -> None:
+    images = noise(400).images
+    result = Augment(flip=True).shift_and_flip(images, generator(0))
+    same = (result == images).flatten(1).all(1)
+    mirrored = (result == images.flip(-1)).flatten(1).all(1)
+    assert bool((same ^ mirrored).all())
+    assert 150 < int(mirrored.sum()) < 250
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4])
+def test_cutout_blanks_a_square_cut_at_the_border(side: int) -> None:
+    result = Augment(cutout=side).cut(torch.ones(500, 2, 6, 6), generator(0))
+    assert torch.equal(result[:, 0], result[:, 1])
+    holes = set()
+    for image in result[:, 0]:
+        rows, columns = (image == 0).any(1).nonzero().flatten(), (image == 0).any(0).nonzero().flatten()
+        assert int((image == 0).sum()) == len(rows) * len(columns) <= side * side
+        assert rows.tolist() == list(range(int(rows[0]), int(rows[-1]) + 1))
+        holes.add((len(rows), len(columns)))
+    assert (side, side) in holes
+    assert side == 1 or (side, side) != min(holes)  # some were cut at the border
+
+
+def test_augmentation_needs_a_generator() -> None:
+    with pytest.raises(ValueError, match="needs a generator"):
+        next(iter(noise().batches(4, info=INFO, augment=Augment(flip=True))))
+
+
+def test_augment_of_a_configuration() -> None:
+    assert augment_of(DataConfig()) is None
+    assert augment_of(DataConfig(crop_padding=4, flip=True, cutout=16)) == Augment(4, True, 16)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("augment", [None, *AUGMENTS[:3]], ids=repr)
+def test_the_generator_and_not_the_device_of_the_images_decides(augment: Augment | None) -> None:
+    images = noise(64)
+    here, there = (
+        [x for x, _ in images.batches(16, info=INFO, generator=generator(1), device=device, augment=augment)]
+        for device in ("cpu", "cuda")
+    )
+    for x, y in zip(here, there, strict=True):
+        assert y.is_cuda
+        assert torch.allclose(x, y.cpu(), atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("augment", AUGMENTS, ids=repr)
+def test_batches_on_a_gpu_by_its_own_generator(augment: Augment) -> None:
+    images = noise(64)
+    first, again = (
+        [
+            x
+            for x, _ in images.batches(
+                16, info=INFO, generator=generator(1, device="cuda"), device="cuda", augment=augment
+            )
+        ]
+        for _ in range(2)
+    )
+    assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
