@@ -113,7 +113,7 @@ def test_arrange_positions() -> None:
     [
         (None, (8,), "0 to 7"),
         (None, (-1,), "0 to 7"),
-        (None, "third", "choose thirds, genotype"),
+        (None, "third", "choose thirds"),
         (5, None, "only adds"),
     ],
 )
