@@ -1,0 +1,167 @@
+"""Every entry of every table works: an entry that is added is tested by being there (docs/extending.md)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+
+from ddarts_core import losses
+from ddarts_core.config import AblationLoss, DataConfig, DiscretiseConfig, Removal, Rule, SearchConfig, resolve
+from ddarts_core.data import DATASETS, data_info, load_train
+from ddarts_core.discretise import discretise
+from ddarts_core.errors import UserError
+from ddarts_core.genotype import Cell, Edge, Genotype
+from ddarts_core.methods import METHODS
+from ddarts_core.network import Network
+from ddarts_core.operations import OPERATIONS
+from ddarts_core.recipes import RECIPES
+from ddarts_core.spaces import OPERATION_NAMES, SPACES, num_edges
+from ddarts_core.supernet import Supernet
+from ddarts_core.zoo import ZOO
+
+TINY = {
+    "data": {"name": "digits", "num_train": 240},
+    "search": {"num_cells": 3, "channels": 2, "steps": 2, "epochs": 1, "batch_size": 48, "device": "cpu"},
+}
+
+
+def leaves(settings: object, prefix: str = "") -> dict[str, object]:
+    if not isinstance(settings, dict):
+        return {prefix: settings}
+    return {p: v for key, value in settings.items() for p, v in leaves(value, f"{prefix}.{key}".lstrip(".")).items()}
+
+
+def at(config: object, path: str) -> object:
+    for name in path.split("."):
+        config = getattr(config, name)
+    return list(config) if isinstance(config, tuple) else config
+
+
+@pytest.mark.parametrize("name", sorted(set(OPERATIONS) - {"none"}))
+def test_an_operation_can_be_searched_written_and_trained(name: str) -> None:
+    cell = Cell((Edge(2, 0, name), Edge(2, 1, "skip_connect"), Edge(3, 2, name)), concat=(2, 3))
+    genotype = Genotype.from_text(Genotype((cell,) * 3, reductions=(1, 2)).to_json())
+    network = Network(genotype, channels=4, num_classes=5, in_channels=1, image_size=8)
+    logits = network(torch.randn(3, 1, 8, 8))
+    logits.square().sum().backward()
+    assert logits.shape == (3, 5)
+    assert all(math.isfinite(float(weight.grad.sum())) for weight in network.parameters() if weight.grad is not None)
+
+
+def test_the_zero_operation_is_no_part_of_a_genotype() -> None:
+    with pytest.raises(UserError, match="unknown operation 'none'"):
+        Edge(2, 0, "none")
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_space_is_searched_and_discretised(name: str) -> None:
+    operations = SPACES[name]
+    assert len(set(operations)) == len(operations)
+    assert set(operations) <= set(OPERATIONS)
+    assert set(operations) - {"none"} <= OPERATION_NAMES
+    config = SearchConfig(space=name, num_cells=3, channels=2, steps=2)
+    net = Supernet(config, data_info(DataConfig(name="digits")))
+    generator = torch.Generator().manual_seed(0)
+    gates = torch.rand(net.num_groups, num_edges(2), len(operations), generator=generator).requires_grad_()
+    net(torch.randn(4, 1, 8, 8, generator=generator), gates).logsumexp(1).sum().backward()
+    real = [k for k, operation in enumerate(operations) if operation != "none"]
+    # The last node's gates reach the output of every space; the zero operation has no gradient.
+    assert gates.grad is not None and bool((gates.grad[-1, -1, real] != 0).any())
+    for k, operation in enumerate(operations):
+        chosen = torch.zeros(3, num_edges(2), len(operations))
+        chosen[:, :, k] = 0.95
+        genotype = discretise(chosen, DiscretiseConfig(), name, 2, (1, 2)).genotype
+        found = {edge.op for cell in genotype.cells for edge in cell.edges}
+        assert "none" not in found if operation == "none" else found == {operation}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_a_valid_configuration_that_runs(name: str) -> None:
+    method = METHODS[name]
+    assert method.summary and method.source
+    preset = resolve({"method": name})
+    for path, value in leaves(dict(method.settings)).items():
+        assert at(preset, path) == value
+    from ddarts_core.search import build_search
+
+    search = build_search(resolve(TINY, [f"method={name}"]))
+    before = search.alphas
+    record = next(search.records())
+    assert not torch.equal(search.alphas, before)
+    assert math.isfinite(record.metrics["alpha/total"])
+    genotype = search.discretise().genotype
+    assert genotype.layout == ("individual" if search.config.search.sharing == "own" else "normal_reduce")
+
+
+def test_methods_differ() -> None:
+    assert len({resolve({"method": name}).model_dump_json(exclude={"method"}) for name in METHODS}) == len(METHODS)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_a_training_whose_network_can_be_built(name: str) -> None:
+    config = resolve({"retrain": {"recipe": name}}).retrain
+    assert {key: getattr(config, key) for key in RECIPES[name]} == dict(RECIPES[name])
+    with torch.device("meta"):
+        network = Network(
+            ZOO["DD_1"].genotype,
+            config.channels,
+            num_classes=10,
+            form=config.form,
+            auxiliary=config.auxiliary_weight > 0,
+            num_cells=config.num_cells,
+            drop_path_unit=config.drop_path_unit,
+        )
+    assert network.genotype.num_cells == (config.num_cells or 8)
+    assert (network.auxiliary_parameters > 0) == (config.auxiliary_weight > 0)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_data_set_states_its_facts(name: str, tmp_path: Path) -> None:
+    entry = DATASETS[name]
+    info = data_info(DataConfig(name=name))
+    assert info == entry.info and info.name == name
+    assert len(info.mean) == len(info.std) == info.channels
+    assert all(0 < mean < 1 for mean in info.mean) and all(std > 0 for std in info.std)
+    with torch.device("meta"):
+        assert Supernet(SearchConfig(), info).classifier.out_features == info.num_classes
+    if name == "digits":
+        assert load_train(DataConfig(name=name))[1].images.shape[1:] == (1, 8, 8)
+        return
+    with pytest.raises(UserError) as mistake:
+        load_train(DataConfig(name=name, root=str(tmp_path)))
+    assert entry.files in str(mistake.value)
+
+
+@pytest.mark.parametrize("rule", get_args(Rule))
+def test_a_rule_gives_a_genotype(rule: Rule) -> None:
+    gates = torch.rand(3, num_edges(4), 7, generator=torch.Generator().manual_seed(1)) * 0.1 + 0.88
+    genotype = discretise(gates, DiscretiseConfig(rule=rule), "S", 4, (1, 2)).genotype
+    per_edge = {"sparse": 1, "edge": 2, "darts": 1}
+    pairs = [(edge.target, edge.source) for edge in genotype.cells[0].edges]
+    assert max(pairs.count(pair) for pair in pairs) == per_edge.get(rule, 7)
+    assert Genotype.from_text(genotype.to_json()) == genotype
+
+
+@pytest.mark.parametrize("kind", get_args(AblationLoss))
+def test_an_ablation_loss_has_values_and_gradients(kind: AblationLoss) -> None:
+    marginal = torch.tensor([-0.3, -0.1, -0.5], dtype=torch.float64)
+    g, h = torch.randn(2, 3, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    values = losses.ablation(marginal, kind, 0.05)
+    gradient = losses.ablation_gradient(kind, marginal, g, h if losses.needs_ablated_gradient(kind) else None, 0.05)
+    assert values.shape == (3,) and gradient.shape == g.shape
+    assert bool(values.isfinite().all()) and bool(gradient.isfinite().all())
+    assert bool((gradient != 0).any()) == (kind not in ("none", "monitor"))
+
+
+@pytest.mark.parametrize("removal", get_args(Removal))
+def test_a_removal_changes_the_network(removal: Removal) -> None:
+    from ddarts_core.search import build_search
+
+    search = build_search(resolve(TINY, [f"ablation.removal={removal}", "ablation.loss=monitor", "alpha.init=normal"]))
+    record = next(search.records())
+    assert len(record.contributions) == 3
+    assert all(math.isfinite(m) and m != 0 for m in record.contributions)
