@@ -88,6 +88,7 @@ def test_row(name: str) -> None:
     data, rule, ablated, cells, batch = ROWS[name]
     assert config.name == name
     assert (config.data.name, config.discretise.rule, config.discretise.threshold) == (data, rule, 0.85)
+    assert config.discretise.edges_per_node == (2 if rule == "sparse" else None)
     assert (config.ablation.loss != "none") == ablated
     assert config.ablation.weight == 0.5
     assert (config.retrain.recipe, config.retrain.num_cells, config.retrain.epochs) == ("cifar", cells, 600)

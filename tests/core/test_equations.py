@@ -1,0 +1,95 @@
+"""Equations of the paper once more, by hand and as printed, where no other test derives them a second way."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations, product
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddarts_core import losses
+from ddarts_core.derive import algorithm_1
+from ddarts_core.operations import build
+from ddarts_core.spaces import cell_space_size
+from ddarts_core.supernet import MixedOp
+
+
+@pytest.mark.parametrize("relaxation", ["softmax", "sigmoid"])
+def test_equations_1_and_2_on_one_edge(relaxation: str) -> None:
+    """The mixed output of an edge as printed: alphas in, a weighted sum of the operations out."""
+    torch.manual_seed(0)
+    names = ("skip_connect", "avg_pool_3x3", "sep_conv_3x3")
+    edge = MixedOp(names, 4, stride=1).double()
+    alphas, x = torch.randn(3, dtype=torch.float64), torch.randn(2, 4, 6, 6, dtype=torch.float64)
+    values = [math.exp(a) for a in alphas.tolist()]
+    if relaxation == "softmax":
+        weights = [value / sum(values) for value in values]
+    else:
+        weights = [1 / (1 + math.exp(-a)) for a in alphas.tolist()]
+    expected = sum(weight * op(x) for weight, op in zip(weights, edge.ops, strict=True))
+    assert torch.allclose(edge(x, losses.gates(alphas, relaxation)), expected, atol=1e-12)
+
+
+def test_a_pool_of_an_edge_is_normalised() -> None:
+    x = torch.randn(3, 4, 6, 6) * 5 + 2
+    pooled = MixedOp(("max_pool_3x3",), 4, stride=1)(x, torch.ones(1))
+    assert pooled.mean().abs() < 1e-5
+    assert build("max_pool_3x3", 4, 1, False)(x).mean() > 1
+
+
+@pytest.mark.parametrize(("num_operations", "steps"), [(1, 3), (2, 2), (3, 2), (2, 3)])
+def test_equation_5_by_enumeration(num_operations: int, steps: int) -> None:
+    """Node i of a cell takes two of its i + 1 incoming edges, with one operation on each."""
+    per_node = [
+        [(pair, ops) for pair in combinations(range(i + 1), 2) for ops in product(range(num_operations), repeat=2)]
+        for i in range(1, steps + 1)
+    ]
+    assert cell_space_size(num_operations, steps) == sum(1 for _ in product(*per_node))
+
+
+def test_equation_5_at_the_sizes_of_the_paper() -> None:
+    assert cell_space_size(7, 4) == 1_037_664_180
+    assert round(math.log10(cell_space_size(7, 4) ** 2)) == 18
+    assert round(math.log10(cell_space_size(7, 4) ** 8)) == 72
+
+
+def test_equation_6_sign() -> None:
+    """A cell that helps has a negative contribution: the loss without it is larger."""
+    found = losses.contributions(torch.tensor(1.0), torch.tensor([1.5, 0.75]))
+    assert found.tolist() == [-0.5, 0.25]
+
+
+def test_equation_7_is_zero_where_the_mean_is_zero() -> None:
+    for kind in ("monitor", "paper"):
+        assert losses.ablation(torch.tensor([1.0, -1.0]), kind, 0.05).tolist() == [0.0, 0.0]  # type: ignore[arg-type]
+
+
+def _algorithm_1_as_printed(num_searched: int, n: int) -> list[int]:
+    """Line by line; "for i in [0, n]" is read as 0 to n - 1, which gives the n cells that are asked for."""
+    derived = []
+    m = num_searched // 3
+    m2 = (2 * num_searched) // 3
+    for i in range(n):
+        if n > num_searched:
+            if i < n // 3:
+                c = i % m
+            elif i == n // 3:
+                c = m
+            elif i > n // 3 and i < (2 * n) // 3:
+                c = i % (m2 - 1 - m) + m + 1
+            elif i == (2 * n) // 3:
+                c = m2
+            else:
+                c = i % (num_searched - 1 - m2) + m2 + 1
+        else:
+            c = i
+        derived.append(c)
+    return derived
+
+
+@given(st.integers(5, 40), st.integers(0, 80))
+def test_algorithm_1_as_printed(num_searched: int, more: int) -> None:
+    assert algorithm_1(num_searched, num_searched + more) == _algorithm_1_as_printed(num_searched, num_searched + more)
