@@ -31,7 +31,7 @@ MULTIPLIER = 1_000_003
 SAMPLERS: Mapping[str, Callable[[int, TuneConfig], optuna.samplers.BaseSampler]] = MappingProxyType(
     {
         "optuna-tpe": lambda seed, tune: optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=tune.num_startup_trials, multivariate=True, group=True, constant_liar=True
+            seed=seed, n_startup_trials=tune.num_startup_trials
         ),
         "optuna-nsga2": lambda seed, tune: optuna.samplers.NSGAIISampler(seed=seed),
         "optuna-gp": lambda seed, tune: optuna.samplers.GPSampler(seed=seed, n_startup_trials=tune.num_startup_trials),

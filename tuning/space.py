@@ -290,9 +290,9 @@ def build_space(distributions: Mapping[str, AnyDistribution], base: Mapping[str,
     for path, distribution in space.distributions:
         for value in distribution.corners():
             try:
-                trial_config(space.base, _example(space, path, value), where=f"space.{path}: {value!r} is refused")
+                trial_config(space.base, _example(space, path, value), where="the configuration")
             except UserError as error:
-                raise UserError(str(error).replace("is refused: ", "is refused by the configuration: ", 1)) from error
+                raise UserError(f"space.{path}: {value!r} is refused by {error}") from error
     return space
 
 

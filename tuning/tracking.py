@@ -39,11 +39,13 @@ Value = TypeVar("Value")
 
 
 def quiet_mlflow() -> None:
-    """Fail fast, no telemetry, no chatter; before the first import of MLflow."""
+    """Fail fast, no telemetry, no chatter; to be called before anything else of MLflow."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    import mlflow  # noqa: F401  # it sets the levels of its loggers when it is imported
+
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -35,7 +35,7 @@ from ddarts_core.errors import Diverged, UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import EpochRecord, write_jsonl
-from ddarts_core.search import Search, build_search, pick_device
+from ddarts_core.search import Search, build_search
 
 from . import study as studies
 from .config import ACCURACY, DERIVED
@@ -187,10 +187,7 @@ class SearchTrial(tune.Trainable):
             splits = split(images, self._config.data, self._config.seed)
             parts = (splits.weights, splits.alphas)
             train = ImageSet(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
-            config = self._config.retrain
-            self._retrain = Retrain(
-                config, self._genotype, info, train, None, self._config.seed, pick_device(config.device)
-            )
+            self._retrain = Retrain(self._config.retrain, self._genotype, info, train, None, self._config.seed)
             self._held_out = splits.held_out
             if self._loaded.get("retrain") is not None:
                 self._retrain.load_state_dict(self._loaded.pop("retrain"))

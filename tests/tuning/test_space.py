@@ -1,0 +1,124 @@
+"""The search space: what it draws, and every mistake as one sentence before anything starts."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import optuna
+import pytest
+
+from ddarts_core.config import resolve
+from ddarts_core.errors import UserError
+from tuning.config import resolve_sweep
+from tuning.space import Space, base_settings, trial_config
+
+FLOAT: dict[str, Any] = {"type": "float", "low": 0.01, "high": 0.1}
+CONDITIONAL: dict[str, Any] = {
+    "ablation.weight": {"type": "float", "low": 0.1, "high": 1.0, "when": {"ablation.loss": ["centered", "relative"]}},
+    "ablation.loss": {"type": "categorical", "choices": ["none", "centered", "relative"]},
+    "search.num_cells": {"type": "int", "low": 3, "high": 9, "step": 3},
+}
+
+
+def space_of(space: dict[str, Any], **settings: Any) -> Space:
+    return resolve_sweep({"space": space, **settings}).build_space()
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({"search.w_zeroone": FLOAT}, ("search.w_zeroone", "did you mean 'search.w_zero_one'?")),
+        ({"completely.else": FLOAT}, ("unknown setting 'completely.else'", "choose one of")),
+        ({"name": {"type": "categorical", "choices": ["a"]}}, ("space.name", "the same for all trials")),
+        ({"search.lr": {**FLOAT, "low": 0.5}}, ("space.search.lr", "low 0.5 must not exceed high 0.1")),
+        ({"search.lr": {**FLOAT, "low": 0.0, "log": True}}, ("log: true needs a positive low",)),
+        ({"search.lr": {**FLOAT, "log": True, "step": 0.01}}, ("log: true and step exclude each other",)),
+        ({"search.lr": {**FLOAT, "high": 20}}, ("space.search.lr", "20", "less than or equal to 10")),
+        ({"search.lr": {**FLOAT, "low": "small"}}, ("should be a number, not the text 'small'",)),
+        ({"search.lr": {**FLOAT, "lo": 1}}, ("unknown setting", "lo")),
+        ({"search.lr": {"type": "normal"}}, ("choose one of categorical, float, int",)),
+        ({"search.lr": 0.1}, ("choose one of categorical, float, int",)),
+        ({"search.num_cells": {"type": "int", "low": 2, "high": 3}}, ("space.search.num_cells: 2", "too few")),
+        ({"search.num_cells": {"type": "float", "low": 3, "high": 4.5}}, ("space.search.num_cells: 4.5",)),
+        ({"data.name": {"type": "categorical", "choices": []}}, ("choices",)),
+        ({"search.order": {"type": "categorical", "choices": ["first", "third"]}}, ("'third' is refused", "first")),
+        ({"method": {"type": "categorical", "choices": ["ddarts", "fair"]}}, ("unknown method 'fair'", "fairdarts")),
+        ({"search.lr": {**FLOAT, "when": {"ablation.los": ["none"]}}}, ("did you mean 'ablation.loss'?",)),
+        (
+            {
+                "ablation.loss": {"type": "categorical", "choices": ["none", "paper"]},
+                "ablation.weight": {**FLOAT, "when": {"ablation.loss": ["centered"]}},
+            },
+            ("ablation.loss never takes 'centered'",),
+        ),
+        (
+            {
+                "search.lr": {**FLOAT, "when": {"alpha.lr": [0.05]}},
+                "alpha.lr": {**FLOAT, "when": {"search.lr": [0.05]}},
+            },
+            ("in a circle",),
+        ),
+        ({}, ("needs a `space`",)),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(space: dict[str, Any], words: tuple[str, ...]) -> None:
+    with pytest.raises(UserError) as caught:
+        space_of(space)
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+
+
+def test_points_must_lie_in_the_space() -> None:
+    for point, words in (({"search.lr": 1.0}, "lies outside"), ({"alpha.lr": 0.01}, "not in the space")):
+        with pytest.raises(UserError, match=words):
+            resolve_sweep({"space": {"search.lr": FLOAT}, "tune": {"points_to_evaluate": [point]}})
+
+
+def test_draws_respect_bounds_and_conditions() -> None:
+    space = pickle.loads(pickle.dumps(space_of(CONDITIONAL)))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    seen = set()
+    for _ in range(40):
+        params = space(study.ask())
+        active = params["ablation.loss"] != "none"
+        assert ("ablation.weight" in params) == active
+        assert params["search.num_cells"] in (3, 6, 9)
+        config = trial_config(space.base, params)
+        assert config.ablation.loss == params["ablation.loss"]
+        seen.add(active)
+    assert seen == {True, False}
+
+
+def test_a_condition_on_a_setting_that_is_not_drawn() -> None:
+    space = {"ablation.weight": CONDITIONAL["ablation.weight"]}
+    trial = optuna.trial.FixedTrial({"ablation.weight": 0.5})
+    assert space_of(space, ablation={"loss": "centered"})(trial) == {"ablation.weight": 0.5}
+    assert space_of(space, ablation={"loss": "none"})(trial) == {}
+
+
+def test_a_dependent_setting_may_make_a_choice_possible() -> None:
+    """Softmax needs the rule `darts`, which the space draws only with softmax."""
+    space = space_of(
+        {
+            "search.relaxation": {"type": "categorical", "choices": ["sigmoid", "softmax"]},
+            "discretise.rule": {
+                "type": "categorical",
+                "choices": ["darts"],
+                "when": {"search.relaxation": ["softmax"]},
+            },
+        },
+        search={"w_zero_one": 0.0},
+    )
+    assert space.paths == ("search.relaxation", "discretise.rule")
+
+
+def test_a_drawn_method_brings_its_preset_but_yields_to_the_file() -> None:
+    config = resolve({"search": {"epochs": 3}, "alpha": {"lr": 0.02}})
+    fair = trial_config(base_settings(config), {"method": "fairdarts"})
+    assert (fair.search.sharing, fair.search.w_zero_one) == ("normal_reduce", 10.0)
+    assert (fair.search.epochs, fair.alpha.lr) == (3, 0.02)
+    assert trial_config(base_settings(fair), {"method": "ddarts"}).search.sharing == "own"
+    assert trial_config(base_settings(fair), {}) == fair

@@ -1,0 +1,114 @@
+"""The folder of a study, read without Ray, MLflow or torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddarts_core.errors import UserError
+from tuning.study import (
+    Study,
+    create_study,
+    find_study,
+    list_studies,
+    lock,
+    trial_dir,
+    without_secrets,
+    write_json,
+)
+
+DATA: dict[str, Any] = {
+    "objectives": [{"metric": "held_out/accuracy", "mode": "max"}],
+    "state": "RUNNING",
+    "config": {"tune": {"num_samples": 5}},
+}
+
+
+def add_trial(study: Study, number: int, state: str, value: float | None = None) -> None:
+    data = {
+        "trial_id": f"{number:05d}",
+        "number": number,
+        "state": state,
+        "params": {},
+        "cost": None,
+        "objectives": None if value is None else {"held_out/accuracy": value},
+    }
+    write_json(trial_dir(study.path, number) / "trial.json", data)
+
+
+def test_ranking_and_summary(study_path: Path) -> None:
+    study = create_study(study_path, DATA)
+    add_trial(study, 0, "COMPLETED", 0.5)
+    add_trial(study, 1, "FAILED")
+    add_trial(study, 2, "COMPLETED", 0.9)
+    add_trial(study, 3, "RUNNING")
+    (trial_dir(study_path, 3) / "records.jsonl").write_text("{}\n{}\n")
+    assert [trial["number"] for trial in study.ranked()] == [2, 0, 1, 3]
+    summary = study.summary()
+    assert summary["trials"] == {"RUNNING": 1, "COMPLETED": 2, "PRUNED": 0, "FAILED": 1}
+    assert summary["best"]["number"] == 2
+    assert summary["running"] == [{"trial_id": "00003", "epochs": 2}]
+
+
+def test_found_by_name_and_by_folder(study_path: Path) -> None:
+    create_study(study_path, DATA)
+    storage = study_path.parent
+    assert find_study("study", storage).path == find_study(study_path).path == study_path
+    with pytest.raises(UserError, match=r"no study 'stude'.*studies: study"):
+        find_study("stude", storage)
+
+
+def test_an_existing_study_is_never_overwritten(study_path: Path) -> None:
+    create_study(study_path, DATA)
+    with pytest.raises(UserError, match=r"exists already.*ddarts resume .*another name"):
+        create_study(study_path, DATA)
+
+
+def test_listed_oldest_first(tmp_path: Path) -> None:
+    for name in ("z", "a", "m"):
+        create_study(tmp_path / name, DATA)
+    assert [study.name for study in list_studies(tmp_path)] == ["z", "a", "m"]
+    assert list_studies(tmp_path / "absent") == []
+
+
+def test_a_study_whose_sweep_is_gone_is_interrupted(study_path: Path) -> None:
+    study = create_study(study_path, DATA)
+    with lock(study_path):
+        assert study.state == "RUNNING"
+        with pytest.raises(UserError, match="running in another process"), lock(study_path):
+            pass
+    assert study.state == "INTERRUPTED"
+    assert study.update(state="FINISHED").state == "FINISHED"
+
+
+def test_damaged_study_is_a_users_error(study_path: Path) -> None:
+    create_study(study_path, DATA)
+    (study_path / "study.json").write_text("{")
+    with pytest.raises(UserError, match=r"cannot read .*study\.json"):
+        find_study(study_path)
+
+
+@pytest.mark.parametrize(
+    ("uri", "safe"),
+    [
+        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("https://me:secret@host:5000/a?token=secret#x", "https://host:5000/a"),
+        ("postgresql://me:secret@host/db", "postgresql://host/db"),
+    ],
+)
+def test_secrets_are_cut_out(uri: str, safe: str) -> None:
+    assert without_secrets(uri) == safe
+
+
+def test_reading_a_study_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, tuning.study, tuning.config, tuning.events;"
+        "print(sorted({'torch', 'ray', 'mlflow', 'optuna', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
