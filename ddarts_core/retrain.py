@@ -1,0 +1,364 @@
+"""Training of a derived network from scratch (D-DARTS section 5.1; DARTS' evaluation).
+
+`Retrain` owns no file, no tracker and no process: it yields an `EpochRecord` per epoch, and its whole state goes in and
+out through `state_dict`. Everything random comes from stateless streams of the seed, so a training that is resumed at
+an epoch's end goes on bit for bit on a CPU. It never sees the test images: `evaluate` them once, afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import RetrainConfig, config_hash
+from .data import Augment, DataInfo, ImageSet, check_batch
+from .errors import Diverged, UserError
+from .genotype import Genotype
+from .network import Network
+from .records import EpochRecord
+from .seeding import generator, seeded_init
+
+#: Steps between two looks at the losses: each look waits for the GPU.
+CHECK_EVERY = 100
+
+#: Epochs at the end that PC-DARTS' linear schedule spends on a second, flatter line.
+LINEAR_TAIL = 5
+
+AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def learning_rate(config: RetrainConfig, epoch: int) -> float:
+    """Learning rate of an epoch (from 0).
+
+    Warm-up: lr (epoch + 1) / warmup_epochs. Then `cosine` falls to `lr_min` over the epochs that remain; `step` is
+    lr * step_decay^(epochs since warm-up), never below `lr_min`; `linear` is PC-DARTS': on the line from `lr` that
+    reaches `lr_min` five epochs before the end, and for the last five from one step of that line to a fifth of it.
+    """
+    if epoch < config.warmup_epochs:
+        return config.lr * (epoch + 1) / config.warmup_epochs
+    done, total = epoch - config.warmup_epochs, config.epochs - config.warmup_epochs
+    if config.schedule == "step":
+        return max(config.lr_min, config.lr * config.step_decay**done)
+    if config.schedule == "cosine":
+        factor = (1 + math.cos(math.pi * done / total)) / 2
+    else:
+        factor = _linear(epoch, config.epochs)
+    return config.lr_min + (config.lr - config.lr_min) * factor
+
+
+def _linear(epoch: int, epochs: int) -> float:
+    """Factor of PC-DARTS' linear schedule; trainings of five epochs or fewer are all tail."""
+    line = epochs - LINEAR_TAIL
+    if line <= 0:
+        return (epochs - epoch) / epochs
+    if epochs - epoch > LINEAR_TAIL:
+        return (line - epoch) / line
+    return (epochs - epoch) / (LINEAR_TAIL * line)
+
+
+def drop_path_probability(config: RetrainConfig, epoch: int) -> float:
+    """Probability of drop-path in an epoch: drop_path * epoch / epochs (DARTS)."""
+    return config.drop_path * epoch / config.epochs
+
+
+class Retrain:
+    """One training from scratch.
+
+    Args:
+        config: of the training.
+        genotype: of the network; derived to `config.num_cells` when that is given.
+        info: of the data set.
+        train: images that train the weights.
+        validation: images that are only looked at after each epoch, and that choose the best one; None for none.
+        seed: owns everything random.
+        device: overrides `config.device`.
+
+    Attributes:
+        epoch: the next one.
+        num_epochs: of the whole training.
+        best_epoch: the epoch of the highest validation accuracy so far (the first of equals); None without validation.
+
+    Raises:
+        UserError: the network cannot be built, a batch does not fit, or the device lacks what is asked for.
+
+    Example:
+        >>> from ddarts_core.config import DataConfig
+        >>> from ddarts_core.data import load_train
+        >>> from ddarts_core.zoo import ZOO
+        >>> info, images = load_train(DataConfig(name="digits", num_train=60))
+        >>> config = RetrainConfig(channels=2, epochs=1, batch_size=30)
+        >>> retrain = Retrain(config, ZOO["ResNet18"].genotype, info, images, None, seed=0)
+        >>> [sorted(record.metrics) for record in retrain.records()]
+        [['train/accuracy', 'train/loss']]
+    """
+
+    def __init__(
+        self,
+        config: RetrainConfig,
+        genotype: Genotype,
+        info: DataInfo,
+        train: ImageSet,
+        validation: ImageSet | None,
+        seed: int,
+        device: torch.device | None = None,
+    ) -> None:
+        self.config = config
+        self.genotype = genotype
+        self.info = info
+        self.train = train
+        self.validation = validation
+        self.seed = seed
+        self.device = device or _pick_device(config.device)
+        self.epoch = 0
+        self.num_epochs = config.epochs
+        if config.batch_size < 2:
+            raise UserError("retrain.batch_size 1: batch normalisation needs 2 images or more per batch")
+        check_batch("train", len(train), config.batch_size)
+        _check_amp(config.amp, self.device)
+        with seeded_init(seed, "retrain", "network"):
+            self._trained = self._build()
+            self._averaged = self._build() if config.ema_decay else None
+        if self._averaged is not None:
+            self._averaged.load_state_dict(self._trained.state_dict())
+        self._parameters = list(self._trained.parameters())
+        self._sgd = torch.optim.SGD(
+            self._parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
+        self._num_updates = 0
+        self._best: dict[str, Any] | None = None
+
+    def _build(self) -> Network:
+        config, info = self.config, self.info
+        network = Network(
+            self.genotype,
+            config.channels,
+            info.num_classes,
+            info.channels,
+            info.image_size,
+            config.form,
+            auxiliary=config.auxiliary_weight > 0,
+            num_cells=config.num_cells,
+            drop_path_unit=config.drop_path_unit,
+        )
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    @property
+    def network(self) -> Network:
+        """The network to evaluate and keep: the averaged weights where `ema_decay` is on, else the trained ones."""
+        return self._trained if self._averaged is None else self._averaged
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Epoch of the highest validation accuracy so far; None before the first or without validation images."""
+        return None if self._best is None else int(self._best["epoch"])
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def records(self) -> Iterator[EpochRecord]:
+        """Train from the current epoch to the last; one record per epoch.
+
+        Raises:
+            Diverged: a loss is not finite.
+        """
+        while self.epoch < self.num_epochs:
+            yield self._run_epoch()
+
+    def _run_epoch(self) -> EpochRecord:
+        epoch = self.epoch
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        for group in self._sgd.param_groups:
+            group["lr"] = learning_rate(self.config, epoch)
+        self._trained.drop_path = drop_path_probability(self.config, epoch)
+        self._trained.generator = generator(self.seed, "retrain", "drop_path", epoch, device=self.device)
+        self._trained.train()
+        began = time.perf_counter()
+        losses: list[Tensor] = []
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        seen = checked = 0
+        for images, labels in self._batches(epoch):
+            loss, hits = self._step(images, labels)
+            losses.append(loss)
+            correct += hits
+            seen += len(labels)
+            if len(losses) - checked == CHECK_EVERY:
+                self._require_finite(losses, checked)
+                checked = len(losses)
+        self._require_finite(losses, checked)
+        seconds = {"weights": time.perf_counter() - began}
+        metrics = {
+            "train/loss": float(torch.stack(losses)[:, 0].double().mean()),
+            "train/accuracy": int(correct) / seen,
+        }
+        if self.validation is not None:
+            began = time.perf_counter()
+            result = self.evaluate(self.validation)
+            metrics |= {f"validation/{name}": value for name, value in result.items()}
+            seconds["evaluation"] = time.perf_counter() - began
+            if self._best is None or result["accuracy"] > self._best["accuracy"]:
+                weights = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+                self._best = {"epoch": epoch, "accuracy": result["accuracy"], "weights": weights}
+        self.epoch += 1
+        return EpochRecord(epoch, "retrain", metrics, seconds=seconds, peak_memory=self._peak_memory())
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled and augmented; a last batch that is smaller is left out."""
+        config = self.config
+        augment = Augment(config.crop_padding, config.flip, config.cutout, config.autoaugment)
+        for images, labels in self.train.batches(
+            config.batch_size,
+            generator=generator(self.seed, "retrain", epoch, device=self.device),
+            device=self.device,
+            info=self.info,
+            augment=None if augment == Augment() else augment,
+            drop_last=True,
+        ):
+            yield images.contiguous(memory_format=torch.channels_last), labels
+
+    def _autocast(self) -> torch.autocast:
+        amp = self.config.amp
+        return torch.autocast(self.device.type, AMP_TYPES.get(amp, torch.bfloat16), enabled=amp != "none")
+
+    def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One SGD step: ([loss of the main head, loss that is minimised], number of correct answers)."""
+        smoothing = self.config.label_smoothing
+        with self._autocast():
+            output = self._trained(images)
+        logits, auxiliary = output if isinstance(output, tuple) else (output, None)
+        main = loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+        if auxiliary is not None:
+            auxiliary_loss = F.cross_entropy(auxiliary.float(), labels, label_smoothing=smoothing)
+            loss = main + self.config.auxiliary_weight * auxiliary_loss
+        self._sgd.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # mypy: torch leaves it untyped
+        self._scaler.unscale_(self._sgd)
+        nn.utils.clip_grad_norm_(self._parameters, self.config.grad_clip)
+        self._scaler.step(self._sgd)
+        self._scaler.update()
+        self._update_average()
+        return torch.stack([main.detach(), loss.detach()]), (logits.detach().argmax(1) == labels).sum()
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Move the averaged weights; the decay grows to `ema_decay` so that the initial ones are soon forgotten."""
+        if self._averaged is None:
+            return
+        self._num_updates += 1
+        decay = min(self.config.ema_decay, self._num_updates / (self._num_updates + 9))
+        for average, current in zip(
+            self._averaged.state_dict().values(), self._trained.state_dict().values(), strict=True
+        ):
+            if average.is_floating_point():
+                average.lerp_(current, 1 - decay)
+            else:
+                average.copy_(current)
+
+    def _require_finite(self, losses: list[Tensor], start: int) -> None:
+        if start == len(losses):
+            return
+        bad = (~torch.isfinite(torch.stack(losses[start:])[:, 1])).nonzero()
+        if len(bad):
+            step = start + int(bad[0])
+            raise Diverged(
+                f"the training diverged: the loss is {float(losses[step][1])} in step {step} of epoch {self.epoch}; "
+                "lower retrain.lr, or use more retrain.warmup_epochs"
+            )
+
+    @torch.no_grad()
+    def evaluate(self, images: ImageSet) -> dict[str, float]:
+        """Loss (mean cross entropy, nats, no smoothing) and accuracy of `network` on whole `images`."""
+        network = self.network.eval()
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        for x, labels in images.batches(
+            self.config.batch_size, generator=None, device=self.device, info=self.info, drop_last=False
+        ):
+            with self._autocast():
+                logits = network(x.contiguous(memory_format=torch.channels_last))
+            loss += F.cross_entropy(logits.float(), labels, reduction="sum")
+            correct += (logits.argmax(1) == labels).sum()
+        return {"loss": float(loss) / len(images), "accuracy": int(correct) / len(images)}
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on; safe to load with `torch.load(weights_only=True)`."""
+        return {
+            "identity": self._identity(),
+            "epoch": self.epoch,
+            "trained": self._trained.state_dict(),
+            "averaged": None if self._averaged is None else self._averaged.state_dict(),
+            "num_updates": self._num_updates,
+            "sgd": self._sgd.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "best": self._best,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            UserError: the state belongs to another genotype, configuration or seed.
+        """
+        theirs = state.get("identity", {})
+        for name, value in self._identity().items():
+            if theirs.get(name) != value:
+                raise UserError(
+                    f"the checkpoint belongs to another {name} ({theirs.get(name)}, this one is {value}): "
+                    "resume with what it was started with"
+                )
+        self.epoch = state["epoch"]
+        self._trained.load_state_dict(state["trained"])
+        if self._averaged is not None:
+            self._averaged.load_state_dict(state["averaged"])
+        self._num_updates = state["num_updates"]
+        self._sgd.load_state_dict(state["sgd"])
+        self._scaler.load_state_dict(state["scaler"])
+        self._best = state["best"]
+
+    def load_best(self) -> None:
+        """Put the weights of `best_epoch` into `network`, after training.
+
+        Raises:
+            UserError: there are no validation images, so no epoch was chosen.
+        """
+        if self._best is None:
+            raise UserError("no best epoch: set retrain.validation_fraction above 0 and train for an epoch")
+        self.network.load_state_dict(self._best["weights"])
+
+    def _identity(self) -> dict[str, Any]:
+        """What a state belongs to; where it runs does not matter."""
+        return {
+            "configuration": config_hash(self.config, exclude=("device",)),
+            "genotype": self.genotype.hash,
+            "seed": self.seed,
+        }
+
+    def _peak_memory(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _pick_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"retrain.device {name!r}: no GPU is visible to torch; use cpu or auto")
+    return torch.device(name)
+
+
+def _check_amp(amp: str, device: torch.device) -> None:
+    """Refuse a number format that the device does not compute in."""
+    if amp == "fp16" and device.type != "cuda":
+        raise UserError(f"retrain.amp fp16 needs a GPU, not {device.type}: use none or bf16")
+    if amp == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError("retrain.amp bf16: this GPU does not compute in bf16; use fp16 or none")
