@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -15,7 +16,8 @@ import pyarrow.parquet as pq
 
 from ddarts_core.errors import UserError, unknown_name
 from ddarts_core.files import write_with
-from ddarts_core.spaces import SPACES, edge_list, num_edges, operations_of
+from ddarts_core.records import EpochRecord
+from ddarts_core.spaces import edge_list, num_edges, operations_of
 
 from .schema import SCHEMAS, VERSION, VERSION_KEY
 from .study import Study, Trial, read_study, trial_row
@@ -92,11 +94,11 @@ def load(*study_dirs: str | Path) -> Frames:
     return frames_of(studies)
 
 
-def frames_of(studies: Iterable[Study]) -> Frames:
-    """Frames of studies that are already read."""
-    tables: dict[str, list[tuple[str, pa.Table]]] = {name: [] for name in SCHEMAS}
+def frames_of(studies: Iterable[Study], names: Iterable[str] = tuple(SCHEMAS)) -> Frames:
+    """Frames of studies that are already read; tables that are not named stay empty."""
+    tables: dict[str, list[tuple[str, pa.Table]]] = {name: [] for name in names}
     for study in studies:
-        for name, table in arrow_tables(study).items():
+        for name, table in arrow_tables(study, tables).items():
             tables[name].append((study.name, table))
     return Frames.of(tables)
 
@@ -133,18 +135,21 @@ def read_table(dataset: str | Path, table: str) -> pd.DataFrame:
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def arrow_tables(study: Study) -> dict[str, pa.Table]:
-    """Every table of `schema.SCHEMAS` of one study, rows ordered by trial number, epoch and position."""
-    return {
-        name: _table(SCHEMAS[name], [row for trial in study.trials for row in rows(trial)])
-        for name, rows in _ROWS.items()
-    }
+def arrow_tables(study: Study, names: Iterable[str] = tuple(SCHEMAS)) -> dict[str, pa.Table]:
+    """Tables of `schema.SCHEMAS` of one study, rows ordered by trial number, epoch and position."""
+    return {name: _BUILDERS[name](study) for name in names}
 
 
-def _table(schema: pa.Schema, rows: list[tuple[Any, ...]]) -> pa.Table:
-    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
-    arrays = [pa.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=schema)
+def _table(name: str, rows: Callable[[Trial], Iterator[tuple[Any, ...]]]) -> Callable[[Study], pa.Table]:
+    """Builder of a table from rows per trial."""
+
+    def build(study: Study) -> pa.Table:
+        schema = SCHEMAS[name]
+        columns = list(zip(*(row for trial in study.trials for row in rows(trial)), strict=True)) or [()] * len(schema)
+        arrays = [pa.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)]
+        return pa.Table.from_arrays(arrays, schema=schema)
+
+    return build
 
 
 def _frame(name: str, tables: Iterable[tuple[str, pa.Table]]) -> pd.DataFrame:
@@ -182,21 +187,38 @@ def _contribution_rows(trial: Trial) -> Iterator[tuple[Any, ...]]:
             yield (trial.trial_id, record.epoch, cell, contribution, ablation)
 
 
-def _alpha_rows(trial: Trial) -> Iterator[tuple[Any, ...]]:
+def _alphas(study: Study) -> pa.Table:
+    """Table `alphas`, by whole arrays: it has a row per operation and epoch."""
+    schema = SCHEMAS["alphas"]
+    parts = [_alphas_of(trial, record) for trial in study.trials for record in trial.records if record.alphas]
+    return pa.concat_tables(parts).cast(schema) if parts else schema.empty_table()
+
+
+def _alphas_of(trial: Trial, record: EpochRecord) -> pa.Table:
     space = trial.info["config"].get("search", {}).get("space", "S")
-    if space not in SPACES:
-        raise UserError(f"trial {trial.trial_id}: unknown search space {space!r} in its configuration")
     ops = operations_of(space)
-    for record in trial.records:
-        for cell, edges in enumerate(record.alphas):
-            ends = _edges(len(edges), trial.trial_id)
-            for edge, (values, (source, target)) in enumerate(zip(edges, ends, strict=True)):
-                if len(values) != len(ops):
-                    raise UserError(
-                        f"trial {trial.trial_id}: {len(values)} alphas on an edge, but space {space} has {len(ops)}"
-                    )
-                for op, value in zip(ops, values, strict=True):
-                    yield (trial.trial_id, record.epoch, cell, edge, source, target, op, value)
+    try:
+        values = np.asarray(record.alphas, dtype=np.float32)
+    except ValueError as error:
+        raise UserError(f"trial {trial.trial_id}, epoch {record.epoch}: its alphas are not one array") from error
+    if values.ndim != 3 or values.shape[2] != len(ops):
+        raise UserError(
+            f"trial {trial.trial_id}, epoch {record.epoch}: alphas of shape {list(values.shape)} where space {space} "
+            f"has {len(ops)} operations per edge"
+        )
+    ends = np.asarray(_edges(values.shape[1], trial.trial_id), dtype=np.int16)
+    cell, edge, op = (index.ravel() for index in np.indices(values.shape, dtype=np.int16))
+    columns = {
+        "trial_id": pa.repeat(pa.scalar(trial.trial_id), values.size).dictionary_encode(),
+        "epoch": pa.repeat(pa.scalar(record.epoch, pa.int32()), values.size),
+        "cell": cell,
+        "edge": edge,
+        "source": ends[edge, 0],
+        "target": ends[edge, 1],
+        "op": pa.DictionaryArray.from_arrays(op.astype(np.int32), list(ops)),
+        "alpha": values.ravel(),
+    }
+    return pa.table(columns)
 
 
 def _edges(count: int, trial_id: str) -> tuple[tuple[int, int], ...]:
@@ -216,12 +238,12 @@ def _genotype_rows(trial: Trial) -> Iterator[tuple[Any, ...]]:
             yield (trial.trial_id, genotype_hash, text, position, edge.target, edge.source, edge.op)
 
 
-_ROWS: Mapping[str, Callable[[Trial], Iterator[tuple[Any, ...]]]] = MappingProxyType(
+_BUILDERS: Mapping[str, Callable[[Study], pa.Table]] = MappingProxyType(
     {
-        "trials": _trial_rows,
-        "epochs": _epoch_rows,
-        "contributions": _contribution_rows,
-        "alphas": _alpha_rows,
-        "genotypes": _genotype_rows,
+        "trials": _table("trials", _trial_rows),
+        "epochs": _table("epochs", _epoch_rows),
+        "contributions": _table("contributions", _contribution_rows),
+        "alphas": _alphas,
+        "genotypes": _table("genotypes", _genotype_rows),
     }
 )

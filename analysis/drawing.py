@@ -7,6 +7,7 @@ that edge, so labels can never overlap, with 2 operations per node or with 28 in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -441,6 +442,13 @@ def draw_cell(cell: Cell, path: str | Path, *, title: str = "cell", reduction: b
 
 
 def genotype_svg(genotype: Genotype, *, title: str | None = None, max_cells: int | None = None) -> str:
-    """The drawing as one <svg> element for an HTML page, its text as text."""
+    """The drawing as a small SVG document for a page: text as text, coordinates to a tenth of a point."""
     text = render(genotype_figure(genotype, title=title, max_cells=max_cells), ".svg", outlines=False).decode()
-    return " ".join(text[text.index("<svg") :].split())
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r' id="(?:patch|text|line2d|figure|axes)_\d+"', "", text)
+    text = re.sub(r'="[^"]*"', lambda value: re.sub(r"\d+\.\d{2,}", _tenth, value[0]), text)
+    return re.sub(r">\s+<", "><", " ".join(text.split()))
+
+
+def _tenth(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.1f}".removesuffix(".0")

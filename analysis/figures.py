@@ -48,7 +48,8 @@ def accuracy_curves(
 ) -> Figure:
     """A metric over the epochs of the search: one curve per trial, or the mean of each method (D-DARTS Fig. 4).
 
-    The band is the 95 % interval of the mean over the method's seeds; a method with one seed has none.
+    The band is the 95 % interval of the mean over the method's seeds; a method with one seed has none. Means are over
+    completed trials, so that they do not jump where others were stopped; over all trials while none is complete.
 
     Raises:
         UserError: no trial recorded the metric.
@@ -56,8 +57,8 @@ def accuracy_curves(
     frame = metric_frame(epochs, split, metric).merge(trials[["study", "trial_id", "method", "state"]])
     figure, ax = _axes("epoch", _axis_label(split, metric))
     if by == "method":
-        for index, (method, group) in enumerate(frame.groupby("method", sort=True)):
-            estimates = {int(e): mean_interval(v["value"].tolist()) for e, v in group.groupby("epoch")}
+        for index, (method, group) in enumerate(finished(frame).groupby("method", sort=True)):
+            estimates = by_epoch(group)
             seeds = group[["study", "trial_id"]].drop_duplicates().shape[0]
             _band(ax, estimates, COLOURS[index % len(COLOURS)], f"{method} (n = {seeds})")
     else:
@@ -78,7 +79,9 @@ def accuracy_curves(
 
 
 def contributions_map(contributions: pd.DataFrame, trial_id: str, study: str | None = None) -> Figure:
-    """Marginal contribution of each cell over the epochs of one trial (D-DARTS eq. 6): red helps, blue harms.
+    """Marginal contribution of each cell over the epochs of one trial (D-DARTS eq. 6).
+
+    M is the loss with the cell minus the loss without it: blue cells (below 0) lower the loss, red ones raise it.
 
     Raises:
         UserError: the trial has no contributions.
@@ -102,7 +105,7 @@ def contributions_map(contributions: pd.DataFrame, trial_id: str, study: str | N
     )
     ax.grid(False)
     ax.set_yticks(list(table.index))
-    figure.colorbar(image, ax=ax, label="marginal contribution (nats)")
+    figure.colorbar(image, ax=ax, label="marginal contribution (nats), below 0 helps")
     ax.set_title(f"trial {trial_id}", fontsize=9)
     return figure
 
@@ -115,9 +118,9 @@ def saturation(epochs: pd.DataFrame, trials: pd.DataFrame) -> Figure:
     """
     figure, ax = _axes("epoch", "share of operations")
     for metric, style in (("over_0.9", "-"), ("under_0.1", "--")):
-        frame = metric_frame(epochs, "saturation", metric).merge(trials[["study", "trial_id", "method"]])
-        for index, (method, group) in enumerate(frame.groupby("method", sort=True)):
-            estimates = {int(e): mean_interval(v["value"].tolist()) for e, v in group.groupby("epoch")}
+        frame = metric_frame(epochs, "saturation", metric).merge(trials[["study", "trial_id", "method", "state"]])
+        for index, (method, group) in enumerate(finished(frame).groupby("method", sort=True)):
+            estimates = by_epoch(group)
             _band(ax, estimates, COLOURS[index % len(COLOURS)], f"{method}, {metric.replace('_', ' ')}", style)
     ax.set_ylim(-0.02, 1.02)
     _legend(ax)
@@ -226,6 +229,20 @@ def metric_frame(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
         )
     kept: pd.DataFrame = rows[["study", "trial_id", "epoch", "value"]].sort_values(["study", "trial_id", "epoch"])
     return kept
+
+
+def finished(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of completed trials (column `state`), or all of them when no trial is complete."""
+    complete = rows[rows["state"] == "COMPLETED"]
+    return rows if complete.empty else complete
+
+
+def by_epoch(rows: pd.DataFrame) -> dict[int, Estimate]:
+    """Mean and interval of column `value` in each epoch, ascending."""
+    values: dict[int, list[float]] = {}
+    for epoch, found in zip(rows["epoch"].tolist(), rows["value"].tolist(), strict=True):
+        values.setdefault(epoch, []).append(found)
+    return {epoch: mean_interval(values[epoch]) for epoch in sorted(values)}
 
 
 def final_values(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:

@@ -30,7 +30,7 @@ def rank(trials: Sequence[Row], by: str = "-objective") -> list[Row]:
             `pareto` keeps only the trials that no other beats in both accuracy and parameters.
 
     Raises:
-        UserError: a metric that no trial has.
+        UserError: a metric that no completed trial has.
 
     Example:
         >>> rows = [{"state": "COMPLETED", "number": n, "objective": v} for n, v in enumerate((0.5, 0.7))]
@@ -47,8 +47,10 @@ def rank(trials: Sequence[Row], by: str = "-objective") -> list[Row]:
     else:
         keys = _parse(by)
         for name, _ in keys:
-            if trials and not any(_has(row, name) for row in trials):
-                raise UserError(f"no trial has a metric {name!r} to rank by: choose from {', '.join(metrics(trials))}")
+            if completed and not any(_has(row, name) for row in completed):
+                raise UserError(
+                    f"no completed trial has a metric {name!r} to rank by: choose from {', '.join(metrics(completed))}"
+                )
 
     def order(row: Row) -> tuple[float, ...]:
         values = [value(row, name) for name, _ in keys]

@@ -1,0 +1,223 @@
+"""Frames -> interactive charts of the report, as plain plotly descriptions; colours of axes and text are the page's."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from ddarts_core.errors import UserError
+
+from .figures import COLOURS, by_epoch, finished, metric_frame
+from .ranking import Row, pareto_front, value
+
+Chart = dict[str, Any]
+
+#: Trials that stand out of a chart of all trials, by colour and in its legend.
+HIGHLIGHTED = 5
+
+_GREY = "rgba(128,135,148,0.45)"
+
+
+def _chart(data: Sequence[Mapping[str, Any]], x: str, y: str, **layout: Any) -> Chart:
+    base = {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}, "hovermode": "closest"}
+    return {"data": list(data), "layout": {**base, **layout}}
+
+
+def plain(number: float, digits: int = 5) -> float | None:
+    """A number for JSON: NaN and infinities become null, the others are rounded."""
+    return None if math.isnan(number) or math.isinf(number) else float(f"{number:.{digits}g}")
+
+
+def curves(epochs: pd.DataFrame, best: Sequence[str]) -> Chart | None:
+    """Held-out accuracy by epoch: the best trials in colour, all others in grey; None when nothing was recorded."""
+    frame = _recorded(epochs, "held_out", "accuracy")
+    if frame is None:
+        return None
+    places = {trial: place for place, trial in enumerate(best[:HIGHLIGHTED])}
+    traces: list[dict[str, Any]] = []
+    others_named = False
+    groups = sorted(frame.groupby("trial_id"), key=lambda item: -places.get(str(item[0]), len(places)))
+    for name, group in groups:
+        trial = str(name)
+        place = places.get(trial)
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers" if len(group) == 1 else "lines",
+                "x": group["epoch"].tolist(),
+                "y": [plain(v) for v in group["value"]],
+                "name": "other trials" if place is None else f"#{place + 1}: {trial}",
+                "legendgroup": "others" if place is None else trial,
+                "showlegend": place is not None or not others_named,
+                "legendrank": 1000 if place is None else place,
+                "line": {"color": _GREY if place is None else COLOURS[place], "width": 1 if place is None else 2.2},
+                "hovertemplate": f"trial {trial}<br>epoch %{{x}}: %{{y:.2%}}<extra></extra>",
+            }
+        )
+        others_named = others_named or place is None
+    return _chart(traces, "epoch", "held-out accuracy", yaxis=_percent_axis("held-out accuracy"))
+
+
+def methods(epochs: pd.DataFrame, trials: pd.DataFrame) -> Chart | None:
+    """Mean held-out accuracy of each method with its 95 % interval over trials; None with fewer than two methods."""
+    frame = _recorded(epochs, "held_out", "accuracy")
+    if frame is None:
+        return None
+    frame = finished(frame.merge(trials[["study", "trial_id", "method", "state"]]))
+    if frame["method"].nunique() < 2:
+        return None
+    traces = [
+        trace
+        for index, (method, group) in enumerate(frame.groupby("method", sort=True))
+        for trace in _band(group, f"{method} (n = {group['trial_id'].nunique()})", COLOURS[index % len(COLOURS)])
+    ]
+    return _chart(traces, "epoch", "held-out accuracy", yaxis=_percent_axis("held-out accuracy"))
+
+
+def saturation(epochs: pd.DataFrame, trials: pd.DataFrame) -> Chart | None:
+    """Share of operations with sigma(alpha) over 0.9 and under 0.1, mean over trials; None when not recorded."""
+    traces: list[dict[str, Any]] = []
+    for metric, label, colour in (
+        ("over_0.9", "σ(α) > 0.9", COLOURS[0]),
+        ("under_0.1", "σ(α) < 0.1", COLOURS[1]),
+    ):
+        frame = _recorded(epochs, "saturation", metric)
+        if frame is not None:
+            rows = finished(frame.merge(trials[["study", "trial_id", "state"]]))
+            traces += _band(rows, label, colour)
+    if not traces:
+        return None
+    return _chart(traces, "epoch", "share of operations", yaxis=_percent_axis("share of operations"))
+
+
+def contributions(frame: pd.DataFrame, trial_id: str) -> Chart | None:
+    """Marginal contribution of each cell of a trial over its epochs; None when not recorded."""
+    rows = frame[frame["trial_id"] == trial_id]
+    if rows["contribution"].dropna().empty:
+        return None
+    table = rows.pivot_table(index="cell", columns="epoch", values="contribution", aggfunc="last")
+    limit = float(table.abs().max().max()) or 1.0
+    heat = {
+        "type": "heatmap",
+        "x": [int(e) for e in table.columns],
+        "y": [int(c) for c in table.index],
+        "z": [[plain(v, 4) for v in row] for row in table.to_numpy()],
+        "zmin": -limit,
+        "zmax": limit,
+        "colorscale": [[0, "#2166ac"], [0.5, "#f7f7f7"], [1, "#b2182b"]],
+        "colorbar": {"title": {"text": "M (nats)"}, "thickness": 12},
+        "hovertemplate": "cell %{y}, epoch %{x}: %{z:.4g} nats<extra></extra>",
+    }
+    return _chart([heat], "epoch", "cell", yaxis={"title": {"text": "cell"}, "dtick": 1})
+
+
+def pareto(ranked: Sequence[Row]) -> Chart | None:
+    """Accuracy against parameters of completed trials, the front joined; None when fewer than two have both."""
+    points = [(value(row, "parameters"), value(row, "accuracy"), row) for row in ranked]
+    known = [point for point in points if not (math.isnan(point[0]) or math.isnan(point[1]))]
+    if len(known) < 2:
+        return None
+    front = {i for i in pareto_front([(x, y) for x, y, _ in known], [False, True])}
+    joined = sorted((known[i][0], known[i][1]) for i in front)
+    dots = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "trials",
+        "x": [x for x, _, _ in known],
+        "y": [plain(y) for _, y, _ in known],
+        "text": [str(row["trial_id"]) for _, _, row in known],
+        "marker": {"size": 9, "color": [COLOURS[1] if i in front else COLOURS[0] for i in range(len(known))]},
+        "hovertemplate": "trial %{text}<br>%{x:,} parameters, %{y:.2%}<extra></extra>",
+        "showlegend": False,
+    }
+    line = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "front",
+        "x": [x for x, _ in joined],
+        "y": [plain(y) for _, y in joined],
+        "line": {"shape": "hv", "color": COLOURS[1], "width": 1.5},
+        "hoverinfo": "skip",
+    }
+    return _chart([line, dots], "parameters", "accuracy", yaxis=_percent_axis("held-out accuracy"))
+
+
+def slices(ranked: Sequence[Row], limit: int = 12) -> list[tuple[str, Chart]]:
+    """The first objective against each proposed parameter that took several values: (dotted path, chart)."""
+    proposals = [json.loads(row["params_json"]) for row in ranked]
+    charts = []
+    for path in sorted({path for proposal in proposals for path in proposal}):
+        pairs = [
+            (proposal[path], value(row, "objective"), str(row["trial_id"]))
+            for proposal, row in zip(proposals, ranked, strict=True)
+            if path in proposal and not math.isnan(value(row, "objective"))
+        ]
+        if len({str(x) for x, _, _ in pairs}) < 2:
+            continue
+        numeric = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x, _, _ in pairs)
+        xs: list[Any] = [x if numeric else str(x) for x, _, _ in pairs]
+        positive = numeric and min(xs) > 0 and max(xs) / min(xs) > 50
+        dots = {
+            "type": "scatter",
+            "mode": "markers",
+            "x": xs,
+            "y": [plain(y) for _, y, _ in pairs],
+            "text": [trial for _, _, trial in pairs],
+            "marker": {"size": 8, "color": COLOURS[0], "opacity": 0.75},
+            "hovertemplate": "trial %{text}<br>%{x}: %{y:.4g}<extra></extra>",
+        }
+        kind = "log" if positive else "linear" if numeric else "category"
+        axis = {"title": {"text": path}, "type": kind}
+        charts.append((path, _chart([dots], path, "objective", xaxis=axis)))
+    return charts[:limit]
+
+
+def _recorded(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame | None:
+    """The metric's rows; None when no trial recorded it, which a page says instead of failing."""
+    try:
+        return metric_frame(epochs, split, metric)
+    except UserError:
+        return None
+
+
+def _percent_axis(title: str) -> dict[str, Any]:
+    return {"title": {"text": title}, "tickformat": ".0%"}
+
+
+def _band(rows: pd.DataFrame, label: str, colour: str) -> list[dict[str, Any]]:
+    """A mean line and, where several trials give one, its 95 % interval."""
+    estimates = list(by_epoch(rows).items())
+    xs = [e for e, _ in estimates]
+    line = {
+        "type": "scatter",
+        "mode": "lines+markers" if len(xs) == 1 else "lines",
+        "name": label,
+        "x": xs,
+        "y": [plain(estimate.mean) for _, estimate in estimates],
+        "line": {"color": colour, "width": 2.2},
+        "hovertemplate": f"{label}<br>epoch %{{x}}: %{{y:.2%}}<extra></extra>",
+    }
+    known = [(e, estimate) for e, estimate in estimates if not math.isnan(estimate.low)]
+    if not known:
+        return [line]
+    area = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [e for e, _ in known] + [e for e, _ in reversed(known)],
+        "y": [plain(estimate.high) for _, estimate in known] + [plain(estimate.low) for _, estimate in reversed(known)],
+        "fill": "toself",
+        "fillcolor": _transparent(colour),
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    return [area, line]
+
+
+def _transparent(colour: str) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.18)"

@@ -1,0 +1,288 @@
+"""One self-contained HTML page about one or more studies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from itertools import count as counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ddarts_core.errors import UserError
+from ddarts_core.files import write_atomic
+
+from . import charts, page
+from .collect import frames_of
+from .drawing import genotype_svg
+from .export import best, count, percent, state_sentence
+from .ranking import Row, default_order, rank, value
+from .statistics import mean_interval
+from .study import Study, read_study, trial_row
+
+#: Best genotypes that are drawn, and rows of the ranked table, per study.
+DRAWN, LISTED = 3, 100
+
+#: Bytes that all drawings together may take, so that the page with plotly stays under 6 MB.
+DRAWING_BUDGET = 700_000
+
+_CHART_CAPTIONS = {
+    "curves": "Held-out accuracy of the supernet by epoch; the best trials are coloured, grey curves are the others.",
+    "methods": "Mean held-out accuracy by method; bands are 95 % intervals of the mean over completed trials.",
+    "saturation": "Share of all operations whose gate is decided, mean and 95 % interval over trials.",
+    "pareto": "Accuracy against parameters of the completed trials; no trial beats those on the line in both.",
+}
+
+
+def report(study_dirs: Sequence[str | Path], out: str | Path) -> Path:
+    """Write the report of one or more studies to the HTML file `out`.
+
+    The page needs no network and no other file. A study that is empty, still running or without a completed trial gets
+    a section that says so.
+
+    Raises:
+        UserError: no study is named, a folder is no study, or one of its files is damaged.
+    """
+    if not study_dirs:
+        raise UserError("name at least one study to report on")
+    target = Path(out)
+    if target.is_dir():
+        raise UserError(f"{str(target)!r} is a folder: name the HTML file to write")
+    studies = [read_study(folder) for folder in study_dirs]
+    body = list(_body(studies))
+    library = _plotly() if any('class="chart"' in part for part in body) else None
+    title = f"D-DARTS report: {', '.join(study.name for study in studies)}"
+    write_atomic(target, page.document(title, body, library))
+    return target
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def _body(studies: Sequence[Study]) -> Iterator[str]:
+    title = studies[0].name if len(studies) == 1 else f"{len(studies)} studies"
+    yield f"<h1>Architecture search: {escape(title)}</h1>\n"
+    if len(studies) > 1:
+        yield _comparison(studies)
+    ids = counter()
+    budget = DRAWING_BUDGET
+    for study in studies:
+        if len(studies) > 1:
+            yield f"<h2>Study {escape(study.name)}</h2>\n"
+        for part in _study_sections(study, ids, budget):
+            if '<div class="drawing">' in part:
+                budget -= len(part.encode())
+            yield part + "\n"
+
+
+def _comparison(studies: Sequence[Study]) -> str:
+    rows = []
+    for study in studies:
+        ranked = rank(_rows(study), _order(study))
+        accuracies = mean_interval([value(row, "accuracy") for row in ranked])
+        interval = "" if accuracies.count < 2 else f" ({percent(accuracies.low)} to {percent(accuracies.high)})"
+        rows.append(
+            (
+                study.name,
+                str(len(study.trials)),
+                str(len(ranked)),
+                percent(value(ranked[0], "accuracy")) if ranked else "none",
+                f"{percent(accuracies.mean)}{interval}" if ranked else "none",
+            )
+        )
+    head = ("study", "trials", "completed", "best trial's accuracy", "mean accuracy (95 % interval)")
+    note = (
+        "<p class=soft>Accuracies are of the derived networks where they were trained, else of the supernets, on "
+        "held-out images. Studies differ in more than their names; the interval is over completed trials.</p>"
+    )
+    return page.table(head, rows, numeric=(1, 2, 3, 4)) + note
+
+
+def _study_sections(study: Study, ids: Iterator[int], budget: int) -> Iterator[str]:
+    info = study.info
+    rows = _rows(study)
+    ranked = rank(rows, _order(study))
+    frames = frames_of([study], ("trials", "epochs", "contributions"))
+    running = sum(row["state"] == "RUNNING" for row in rows)
+
+    yield _what_was_run(study, rows, ranked)
+    if running:
+        yield (
+            f'<p class="note">{running} of {len(rows)} trials had not ended when this page was written: '
+            "write it again later for the rest.</p>"
+        )
+    if not ranked:
+        yield f'<p class="note">There is no completed trial to rank: {escape(state_sentence(study))}.</p>'
+    else:
+        yield "<h3>Ranking</h3>"
+        yield _ranking(ranked, info.get("objectives") or [])
+        yield f'<h3>Best genotypes</h3><div class="drawn">{"".join(_drawings(study, budget))}</div>'
+
+    ids_of_best = [str(row["trial_id"]) for row in ranked]
+    found = {
+        "curves": charts.curves(frames.epochs, ids_of_best),
+        "methods": charts.methods(frames.epochs, frames.trials),
+        "saturation": charts.saturation(frames.epochs, frames.trials),
+        "pareto": charts.pareto(ranked),
+    }
+    figures = [
+        page.chart(spec, _CHART_CAPTIONS[name], f"c{next(ids)}") for name, spec in found.items() if spec is not None
+    ]
+    if ids_of_best:
+        heat = charts.contributions(frames.contributions, ids_of_best[0])
+        if heat is not None:
+            caption = (
+                f"Marginal contribution of each cell of trial {ids_of_best[0]} (eq. 6): the loss with the cell minus "
+                "the loss without it, so blue cells lower the loss."
+            )
+            figures.append(page.chart(heat, caption, f"c{next(ids)}"))
+    if figures:
+        yield f'<h3>Curves and contributions</h3><div class="grid">{"".join(figures)}</div>'
+    slices = charts.slices(ranked)
+    if slices:
+        small = "".join(page.chart(spec, f"Objective against {path}.", f"c{next(ids)}") for path, spec in slices)
+        yield f'<h3>Objective by parameter</h3><div class="grid small">{small}</div>'
+    yield _failures(rows)
+    yield _reproduce(study, ranked)
+
+
+def _rows(study: Study) -> list[Row]:
+    return [trial_row(trial) for trial in study.trials]
+
+
+def _order(study: Study) -> str:
+    return default_order(study.info.get("objectives") or [])
+
+
+def _what_was_run(study: Study, rows: Sequence[Row], ranked: Sequence[Row]) -> str:
+    states = [row["state"] for row in rows]
+    methods = sorted({str(row["method"]) for row in rows if row["method"]})
+    data = sorted({str(row["data_set"]) for row in rows if row["data_set"]})
+    seconds = sum(row["seconds"] or 0 for row in rows)
+    objectives = study.info.get("objectives") or []
+    wanted = " and ".join(f"{'lowest' if o.get('mode') == 'min' else 'highest'} {o['metric']}" for o in objectives)
+    sentence = (
+        f"Study <b>{escape(study.name)}</b>, started {escape(str(study.info.get('created', 'at an unknown time')))}: "
+        f"{len(rows)} searches with {escape(', '.join(methods) or 'no method yet')} on "
+        f"{escape(', '.join(data) or 'no data yet')}, looking for the {escape(wanted or 'highest objective')}."
+    )
+    items = [
+        (f"{states.count('COMPLETED')} of {len(rows)}", "trials completed"),
+        (str(states.count("PRUNED")), "stopped early"),
+        (str(states.count("FAILED")), "failed"),
+        (_duration(seconds), "time of all trials together"),
+    ]
+    if ranked:
+        items[:0] = [
+            (percent(value(ranked[0], "accuracy")), f"held-out accuracy of the best, trial {ranked[0]['trial_id']}")
+        ]
+        items.append((count(value(ranked[0], "parameters")), "parameters of the best"))
+    note = (
+        "<p class=soft>Held-out images trained neither weights nor alphas, but the best of many trials is chosen by "
+        "them and so looks better than it is: report the test accuracy of a retrain.</p>"
+    )
+    return f"<p>{sentence}</p>{page.tiles(items)}{note if ranked else ''}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _ranking(ranked: Sequence[Row], objectives: Sequence[Any]) -> str:
+    names = [str(o["metric"]) for o in objectives] or ["objective"]
+    paths = sorted({path for row in ranked for path in json.loads(row["params_json"])})
+    rows = []
+    for place, row in enumerate(ranked[:LISTED], start=1):
+        values = json.loads(row["objectives_json"])
+        params = json.loads(row["params_json"])
+        rows.append(
+            (
+                str(place),
+                str(row["trial_id"]),
+                *(_number(values.get(name)) for name in names),
+                percent(row["held_out_accuracy"]),
+                count(row["parameters"]),
+                count(row["macs"]),
+                *(_number(params.get(path)) for path in paths),
+                str(row["genotype_hash"]),
+            )
+        )
+    head = ("", "trial", *names, "supernet held-out", "parameters", "multiply-adds", *paths, "genotype")
+    more = f"<p class=soft>The first {LISTED} of {len(ranked)} completed trials.</p>" if len(ranked) > LISTED else ""
+    return page.table(head, rows, numeric=range(2, 5 + len(names) + len(paths))) + more
+
+
+def _number(found: Any) -> str:
+    if found is None:
+        return ""
+    return f"{found:.4g}" if isinstance(found, float) else str(found)
+
+
+def _drawings(study: Study, budget: int) -> Iterator[str]:
+    left_out = 0
+    for place, (row, trial, also) in enumerate(best(study, DRAWN), start=1):
+        assert trial.genotype is not None  # `Study.completed` has only trials with a genotype
+        found = f"; found by trials {', '.join(also)} too" if also else ""
+        caption = (
+            f"#{place}, trial {row['trial_id']}: {percent(value(row, 'accuracy'))} held-out accuracy, "
+            f"{count(row['parameters'])} parameters, {trial.genotype.num_edges} operations{found}."
+        )
+        part = page.drawing(genotype_svg(trial.genotype), caption)
+        if len(part.encode()) > budget:
+            left_out += 1
+            continue
+        budget -= len(part.encode())
+        yield part
+    if left_out:
+        yield (
+            f"<p class=soft>{left_out} more drawing{'s' if left_out > 1 else ''} would make this page too large: "
+            f"<code>ddarts export {escape(str(study.folder))}</code> writes them.</p>"
+        )
+
+
+def _failures(rows: Iterable[Row]) -> str:
+    failed = [row for row in rows if row["state"] == "FAILED"]
+    if not failed:
+        return ""
+    lines = [
+        (str(row["trial_id"]), str(row["reason"] or "no reason recorded"), str(row["num_epochs"])) for row in failed
+    ]
+    return f"<h3>Failures</h3>{page.table(('trial', 'reason', 'epochs before'), lines, numeric=(2,))}"
+
+
+def _reproduce(study: Study, ranked: Sequence[Row]) -> str:
+    info = study.info
+    facts = [
+        ("command", str(info.get("command", "unknown"))),
+        ("seed", str(info.get("seed", "unknown"))),
+        ("configuration hash", str(info.get("config_hash", "unknown"))),
+        ("source commit", str(info.get("git_commit") or "unknown")),
+        ("versions", ", ".join(f"{name} {v}" for name, v in (info.get("versions") or {}).items()) or "unknown"),
+        ("MLflow", f"{info.get('tracking_uri', 'unknown')}, run {info.get('parent_run_id', 'unknown')}"),
+    ]
+    parts = ["<h3>How to reproduce</h3>", page.table(("", ""), facts)]
+    if info.get("config"):
+        parts.append(page.details("Configuration of the sweep", yaml.safe_dump(dict(info["config"]), sort_keys=False)))
+    if ranked:
+        parts.append(
+            "<p>Genotypes, configurations and exact commands of the best trials:</p>"
+            f"<pre>ddarts export {escape(str(study.folder))} --top {min(len(ranked), DRAWN)}</pre>"
+            "<p>One trial again, with its configuration below in <code>trial.yaml</code>:</p>"
+            "<pre>ddarts search trial.yaml --out again</pre>"
+        )
+        trials = {trial.trial_id: trial for trial in study.trials}
+        for place, row in enumerate(ranked[:DRAWN], start=1):
+            config = dict(trials[row["trial_id"]].info["config"])
+            parts.append(
+                page.details(
+                    f"trial.yaml of #{place}, trial {row['trial_id']}", yaml.safe_dump(config, sort_keys=False)
+                )
+            )
+    return "".join(parts)

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from analysis import charts
+from analysis.collect import load
+from analysis.report import report
+from analysis.study import read_study, trial_row
+from ddarts_core.errors import UserError
+from ddarts_core.genotype import Genotype
+from ddarts_core.records import write_jsonl
+from ddarts_core.spaces import S
+from tests.analysis import conftest
+from tests.analysis.conftest import EPOCHS, MakeStudy, genotype_of, record_of, write_study, write_trial
+from tests.analysis.test_drawing import full_cell
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+class Page(HTMLParser):
+    """Addresses, ids and text outside of scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.specs: list[str] = []
+        self.text = ""
+        self.tag = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tag = tag
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        self.specs += [value or "" for name, value in attrs if name == "data-spec"]
+
+    def handle_data(self, data):
+        if self.tag not in ("script", "style"):
+            self.text += data
+
+
+def body(path: Path) -> str:
+    """The page without plotly's source."""
+    text = path.read_text()
+    start = text.find("<script>/**")
+    return text if start < 0 else text[:start]
+
+
+def specs(path: Path) -> list[dict]:
+    return [json.loads(s) for s in re.findall(r'<script type="application/json" id="c\d+">(.*?)</script>', body(path))]
+
+
+def test_one_file_tells_the_whole_study(study: Path, tmp_path: Path):
+    path = report([study], tmp_path / "r.html")
+    page = Page(body(path))
+    for expected in (
+        "Study toy, started 2026-01-02T03:04:05Z: 9 searches with ddarts, fairdarts on digits",
+        "65.00 %",
+        "6 of 9",
+        "1 of 9 trials had not ended",
+        "RuntimeError: <out of memory>",
+        "ddarts sweep quickstart_sweep.yaml",
+        "f" * 40,
+        f"ddarts export {study} --top 3",
+        genotype_of(5).hash,
+        "Objective against search.w_zero_one.",
+    ):
+        assert expected in page.text, expected
+    assert all(address.startswith("data:") for address in page.addresses)
+    assert sum(address.startswith("data:image/svg+xml") for address in page.addresses) == 3
+    assert len(page.specs) == len(set(page.specs)) == len(specs(path)) >= 5
+
+
+def test_curves_are_the_records_and_the_best_stand_out(study: Path):
+    frames = load(study)
+    spec = charts.curves(frames.epochs, ["00005", "00004"])
+    named = {t["name"]: t for t in spec["data"]}
+    assert set(named) == {"#1: 00005", "#2: 00004", "other trials"}
+    assert named["#1: 00005"]["y"] == [
+        pytest.approx(record_of(5, e).metrics["held_out/accuracy"], rel=1e-4) for e in range(EPOCHS)
+    ]
+    assert sum(t["showlegend"] for t in spec["data"]) == 3 and len(spec["data"]) == 9
+
+
+def test_slices_show_only_what_varied_and_spread_widths_logarithmically(study: Path):
+    rows = [trial_row(t) for t in read_study(study).completed]
+    for row, lr in zip(rows, (1e-4, 1e-3, 1e-2, 1e-1, 1, 10), strict=True):
+        row["params_json"] = json.dumps({"search.lr": lr, "search.space": "S", "method": f"m{lr > 0.1}"})
+    found = dict(charts.slices(rows))
+    assert set(found) == {"method", "search.lr"}
+    assert found["search.lr"]["layout"]["xaxis"]["type"] == "log"
+    assert found["method"]["layout"]["xaxis"]["type"] == "category"
+
+
+@pytest.mark.parametrize(
+    ("states", "message"),
+    [
+        ((), "no completed trial to rank: it has no trials yet"),
+        (("FAILED", "FAILED"), "no completed trial to rank: of its 2 trials, 2 failed"),
+        (("RUNNING",), "1 of 1 trials had not ended"),
+        (("COMPLETED",), "1 of 1"),
+    ],
+)
+def test_every_study_gets_a_useful_page(make_study: MakeStudy, tmp_path: Path, states, message):
+    path = report([make_study(*states)], tmp_path / "r.html")
+    text = Page(body(path)).text
+    assert message in text and "How to reproduce" in text
+    assert not re.search(r"\b(nan|None|NaN)\b", text)
+
+
+def test_several_studies_are_compared(make_study: MakeStudy, tmp_path: Path):
+    one, two = make_study("COMPLETED", "COMPLETED", name="one"), make_study("FAILED", name="two")
+    page = Page(body(report([one, two], tmp_path / "r.html")))
+    assert "Study one" in page.text and "Study two" in page.text and "mean accuracy (95 % interval)" in page.text
+    assert len(page.specs) == len(set(page.specs))
+
+
+def test_what_a_study_says_is_text_and_never_markup(make_study: MakeStudy, tmp_path: Path):
+    study = make_study()
+    evil = "</script><script>alert(1)</script>"
+    write_trial(study, 0, "FAILED", reason=evil)
+    write_trial(study, 1, params={evil: 1})
+    write_trial(study, 2, params={evil: 2})
+    text = body(report([study], tmp_path / "r.html"))
+    assert "<script>alert" not in text and "&lt;script&gt;alert(1)" in text
+
+
+def test_a_big_study_stays_under_6_mb(tmp_path: Path, monkeypatch):
+    study = write_study(tmp_path / "big")
+    big = Genotype((full_cell(S[:2]), full_cell(S[2:4]), full_cell(S[4:6]), *genotype_of(0).cells), (2, 5))
+    monkeypatch.setattr(conftest, "EPOCHS", 1)
+    for number in range(100):
+        folder = write_trial(study, number)
+        write_jsonl(folder / "records.jsonl", [record_of(number, epoch) for epoch in range(50)])
+        cells = big.cells[number % 7 :] + big.cells[: number % 7]
+        (folder / "genotype.json").write_text(Genotype(cells, (2, 5)).to_json())
+    path = report([study], tmp_path / "r.html")
+    assert path.stat().st_size < 6_000_000
+
+
+def test_mistakes_are_one_sentence(study: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="at least one study"):
+        report([], tmp_path / "r.html")
+    with pytest.raises(UserError, match="does not exist"):
+        report([tmp_path / "nowhere"], tmp_path / "r.html")
+    with pytest.raises(UserError, match="is a folder"):
+        report([study], tmp_path)
+    (study / "trials/00003/trial.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        report([study], tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_in_a_browser_every_chart_is_drawn_without_error_or_request(study: Path, tmp_path: Path):
+    path = report([study], tmp_path / "r.html")
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync --virtual-time-budget=10000 --enable-logging=stderr --v=0"
+    )
+    done = subprocess.run(
+        [str(CHROMIUM), *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    # the policy in the page forbids every request, and a forbidden one is a console error
+    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    drawn = re.findall(r'class="chart js-plotly-plot"', done.stdout)
+    assert len(drawn) == len(specs(path)) > 0
