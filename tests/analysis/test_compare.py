@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.compare import compare, distance, hypervolume
+from ddarts_core.errors import UserError
+from ddarts_core.genotype import Cell, Edge, Genotype
+from tests.analysis.conftest import genotype_of
+
+
+@given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 6))
+def test_distance_is_a_metric(a, b, c):
+    x, y, z = genotype_of(a), genotype_of(b), genotype_of(c)
+    assert distance(x, y) == distance(y, x)
+    assert (distance(x, y) == 0) == (x == y)
+    assert distance(x, z) <= distance(x, y) + distance(y, z) + 1e-12
+
+
+def test_compare_names_the_difference():
+    a = genotype_of(0)
+    edges = a.cells[2].edges
+    changed = Edge(edges[0].target, edges[0].source, "sep_conv_7x7")
+    b = Genotype((*a.cells[:2], Cell((changed, *edges[1:]), a.cells[2].concat), a.cells[3]), a.reductions)
+    found = compare(a, b)
+    assert not found["identical"] and found["distance"] == pytest.approx(2 / (a.num_edges + 1))
+    assert found["cells"][2]["only_a"] == [[edges[0].op, edges[0].source, edges[0].target]]
+    assert found["cells"][2]["only_b"] == [["sep_conv_7x7", edges[0].source, edges[0].target]]
+    assert [c["common"] for c in found["cells"]] == [8, 8, 7, 8]
+    assert found["b"]["operations"]["sep_conv_7x7"] == 1
+    json.dumps(found)
+    assert compare(a, a)["identical"]
+
+
+def test_a_cell_that_one_lacks_counts_whole_and_layouts_do_not_mix():
+    a = genotype_of(0)
+    shorter = Genotype(a.cells[:3], a.reductions)
+    assert distance(a, shorter) == pytest.approx(len(a.cells[3].edges) / a.num_edges)
+    with pytest.raises(UserError, match="layout"):
+        distance(a, Genotype(a.cells[:2], layout="normal_reduce"))
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 6)] * 3), max_size=6))
+def test_hypervolume_counts_the_dominated_unit_cubes(points):
+    cubes = sum(
+        any(x < p[0] and y < p[1] and z < p[2] for p in points) for x in range(6) for y in range(6) for z in range(6)
+    )
+    assert hypervolume(points, (0, 0, 0), (True, True, True)) == pytest.approx(cubes)
+    assert hypervolume([tuple(-v for v in p) for p in points], (0, 0, 0), (False,) * 3) == pytest.approx(cubes)
+
+
+def test_hypervolume_ignores_order_duplicates_and_points_beyond_the_reference():
+    points = [(0.9, 5.0), (0.8, 3.0), (0.7, 1.0)]
+    whole = hypervolume(points, (0.5, 6.0), (True, False))
+    more = [*points, *points, (0.4, 0.0), (0.6, 7.0), (0.6, 5.5)]
+    random.Random(0).shuffle(more)
+    assert hypervolume(more, (0.5, 6.0), (True, False)) == pytest.approx(whole)
+    assert hypervolume([], (0.5, 6.0), (True, False)) == 0
+
+
+@pytest.mark.parametrize("points", [[(1.0,)], [(float("nan"), 1.0)]])
+def test_hypervolume_refuses_what_has_no_volume(points):
+    with pytest.raises(UserError):
+        hypervolume(points, (0.0, 0.0), (True, True))
