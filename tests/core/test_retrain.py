@@ -119,9 +119,12 @@ def test_warm_up_comes_before_the_cosine() -> None:
 def test_drop_path_grows_linearly(make: Make) -> None:
     config = RetrainConfig(drop_path=0.2, epochs=600)
     assert [drop_path_probability(config, e) for e in (0, 300)] == [0, 0.1]
-    retrain = make(drop_path=0.4)
+    retrain, seeds = make(drop_path=0.4), set()
     for record in retrain.records():
         assert retrain._trained.drop_path == pytest.approx(0.4 * record.epoch / 2)
+        assert retrain._trained.generator is not None
+        seeds.add(retrain._trained.generator.initial_seed())
+    assert len(seeds) == 2, "every epoch draws from its own stream"
 
 
 # --- one step -------------------------------------------------------------------------------------------------------
