@@ -24,6 +24,11 @@ from .supernet import Supernet, batch_statistics, frozen
 Batch = tuple[Tensor, Tensor]
 
 
+def average_where_missing(marginal: Tensor) -> Tensor:
+    """M with NaN (a cell that was not drawn) replaced by the mean of the others: its L_AB is 0."""
+    return torch.where(marginal.isnan(), marginal.nanmean(), marginal)
+
+
 @dataclass(frozen=True)
 class AlphaReport:
     """One step: gradients [groups, edges, operations], scalars by name, M [groups] (NaN where not measured) or None."""
@@ -94,7 +99,7 @@ class AlphaStep:
         if ablate:
             marginal, h, clamped = self._ablate(outputs, gates, alphas, labels, loss.detach(), stream)
             gradient = gradient + self.config.ablation.weight * self._ablation_gradient(marginal, g, h)
-            ablation_loss = losses.ablation(_measured(marginal), self.config.ablation.loss, self.config.ablation.eps)
+            ablation_loss = self._ablation_loss(marginal)
         scalars = self._scalars(alphas.detach(), logits, labels, loss, ablation_loss)
         self.num_steps += 1
         return AlphaReport(gradient, scalars, marginal, clamped)
@@ -150,10 +155,11 @@ class AlphaStep:
         ablation = self.config.ablation
         if ablation.sample_cells is not None:
             # A cell that was not drawn counts as average: only its share of H moves it.
-            assert self.running_mean is not None
-            filled = torch.where(marginal.isnan(), self.running_mean, marginal)
-            return losses.ablation_gradient(ablation.loss, filled, g, h, ablation.eps, self.running_mean)
-        return losses.ablation_gradient(ablation.loss, marginal, g, h, ablation.eps)
+            marginal = average_where_missing(marginal)
+        return losses.ablation_gradient(ablation.loss, marginal, g, h, ablation.eps, self.running_mean)
+
+    def _ablation_loss(self, marginal: Tensor) -> Tensor:
+        return losses.ablation(average_where_missing(marginal), self.config.ablation.loss, self.config.ablation.eps)
 
     # --- the published loop -----------------------------------------------------------------------------------------
 
@@ -182,7 +188,7 @@ class AlphaStep:
         ablation_loss = torch.zeros(n, device=g.device)
         if self._ablates():
             marginal, _, clamped = self._ablate(outputs, gates, alphas, labels, loss.detach(), stream)
-            ablation_loss = losses.ablation(_measured(marginal), self.config.ablation.loss, self.config.ablation.eps)
+            ablation_loss = self._ablation_loss(marginal)
         scalars = self._scalars(alphas.detach(), logits, labels, loss, ablation_loss)
         self.num_steps += 1
         return AlphaReport(gradient, scalars, marginal, clamped)
@@ -228,7 +234,3 @@ class AlphaStep:
         self.num_steps = state["num_steps"]
         self.running_mean = state["running_mean"]
         self.residual = state["residual"]
-
-
-def _measured(marginal: Tensor) -> Tensor:
-    return marginal[~marginal.isnan()]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import losses
-from .alpha_step import AlphaStep
+from .alpha_step import AlphaStep, average_where_missing
 from .config import ExperimentConfig, config_hash
 from .data import DataInfo, ImageSet, Splits, augment_of, check_batch, load_train, split
 from .discretise import Derivation, discretise, saturation
@@ -165,7 +165,8 @@ class Search:
             # Cells that were not drawn in a step are NaN there: average what was measured.
             mean = torch.stack(marginals).nanmean(0)
             contributions = tuple(mean.tolist())
-            ablation = tuple(losses.ablation(mean, self.config.ablation.loss, self.config.ablation.eps).tolist())
+            filled = average_where_missing(mean)
+            ablation = tuple(losses.ablation(filled, self.config.ablation.loss, self.config.ablation.eps).tolist())
             metrics["ablation/mean_contribution"] = float(mean.nanmean())
             metrics["ablation/clamped"] = counts["clamped"] / len(marginals)
         self.epoch += 1

@@ -13,7 +13,7 @@ from ddarts_core.search import Search
 from ddarts_core.supernet import Supernet
 
 TINY = {
-    "data": {"name": "digits", "num_train": 240},
+    "data": {"name": "digits", "num_train": 160},
     "search": {"num_cells": 3, "channels": 2, "steps": 2, "epochs": 2, "batch_size": 24, "device": "cpu"},
     "alpha": {"lr": 0.05, "weight_decay": 0.0},
 }
