@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from itertools import combinations, product
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from ddarts_core import losses
+from ddarts_core.alpha_step import AlphaStep
+from ddarts_core.config import resolve
 from ddarts_core.derive import algorithm_1
 from ddarts_core.operations import build
 from ddarts_core.spaces import cell_space_size
@@ -54,6 +58,19 @@ def test_equation_5_at_the_sizes_of_the_paper() -> None:
     assert cell_space_size(7, 4) == 1_037_664_180
     assert round(math.log10(cell_space_size(7, 4) ** 2)) == 18
     assert round(math.log10(cell_space_size(7, 4) ** 8)) == 72
+
+
+def test_shared_cells_have_one_zero_one_loss(float64_net: Any) -> None:
+    """FairDARTS: L_01 is a mean over the alphas of both cells together (eq. 3, 4)."""
+    net, alphas, x, y = float64_net(sharing="normal_reduce", num_cells=5)
+    settings = {"num_cells": 5, "channels": 3, "steps": 2}
+    config = resolve({"method": "fairdarts", "search": settings})
+    step = AlphaStep(net, config)
+    found = step.gradients(alphas, (x, y), (x, y), None, torch.Generator()).gradients  # type: ignore[arg-type]
+    a = alphas.clone().requires_grad_()
+    loss = F.cross_entropy(net(x, a.sigmoid()), y) - 10 * (a.sigmoid() - 0.5).square().mean()
+    (expected,) = torch.autograd.grad(loss, a)
+    assert torch.allclose(found, expected, atol=1e-12)
 
 
 def test_equation_6_sign() -> None:

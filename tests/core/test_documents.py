@@ -1,0 +1,79 @@
+"""The documents name tests, functions, files and settings: whatever they name is there."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from ddarts_core.config import ExperimentConfig, field_paths
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = ["published_code.md", "equations.md", "ablation.md", "extending.md"]
+GROUPS = {path.split(".")[0] for path in field_paths(ExperimentConfig) if "." in path}
+
+
+def text(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def functions_of(file: str) -> set[str]:
+    tree = ast.parse((ROOT / "tests" / "core" / file).read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_named_tests_exist(name: str) -> None:
+    named = re.findall(r"(test_\w+\.py)::(test_\w+)", text(name))
+    missing = [f"{file}::{function}" for file, function in named if function not in functions_of(file)]
+    assert not missing
+    assert named or name == "extending.md"
+
+
+def test_equations_name_functions_that_exist() -> None:
+    named = []
+    for line in text("equations.md").splitlines():
+        columns = line.split(" | ")
+        if len(columns) == 4 and columns[0] not in ("| paper",):
+            named += re.findall(r"`(\w+)\.([\w.]+)`", columns[2])
+    assert len(named) > 25
+    for module, path in named:
+        found = importlib.import_module(f"ddarts_core.{module}")
+        for part in path.split("."):
+            found = getattr(found, part)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_named_settings_and_files_exist(name: str) -> None:
+    paths = set(field_paths(ExperimentConfig))
+    for quoted in re.findall(r"`([^`\n]+)`", text(name)):
+        setting = re.match(r"(?:--set )?([a-z_]+\.[a-z_0-9]+)(?::|=|$)", quoted)
+        if setting and setting[1].split(".")[0] in GROUPS:
+            assert setting[1] in paths or _in_module(setting[1]), quoted
+        if quoted.startswith(("experiments/", "ddarts_core/", "analysis/", "tests/")):
+            assert (ROOT / quoted.split("::")[0]).exists(), quoted
+
+
+def _in_module(path: str) -> bool:
+    """`search.Search` is a name in a module of the core, `search.epochs` a setting."""
+    module, name = path.split(".")
+    return (ROOT / "ddarts_core" / f"{module}.py").exists() and hasattr(
+        importlib.import_module(f"ddarts_core.{module}"), name
+    )
+
+
+def test_every_defect_has_its_row() -> None:
+    rows = re.findall(r"^\| ([DP]\d+) \|", text("published_code.md"), flags=re.MULTILINE)
+    assert rows == [f"D{i}" for i in range(1, 38)] + [f"P{i}" for i in range(1, 10)]
+
+
+def test_the_defaults_that_the_ablation_page_states() -> None:
+    defaults = ExperimentConfig().model_dump()
+    rows = re.findall(r"^\| `([a-z_]+)\.([a-z_]+)` \| (\S+) \|", text("ablation.md"), flags=re.MULTILINE)
+    assert {name for group, name, _ in rows if group == "ablation"} == set(defaults["ablation"])
+    for group, name, stated in rows:
+        default = defaults[group][name]
+        assert stated.strip("`") == ("all" if default is None else str(default)), name
