@@ -22,7 +22,7 @@ $(STAMP): setup.cfg pyproject.toml
 	@touch $@
 
 sweep: $(STAMP)
-	$(BIN)/ddarts sweep $(SWEEP)
+	$(BIN)/ddarts sweep $(SWEEP) --new
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(TESTS)

@@ -59,21 +59,6 @@ def storage_folder(storage: str, overrides: Iterable[str]) -> Path:
     return Path(storage)
 
 
-def find_study(study: str, storage: Path) -> Path:
-    """The folder of a study given as its name under `storage` or as a folder.
-
-    Raises:
-        UserError: there is none.
-    """
-    for folder in (storage / study, Path(study)):
-        if (folder / "study.json").is_file():
-            return folder
-    names = ", ".join(sorted(path.parent.name for path in storage.glob("*/study.json"))) or "none yet"
-    raise UserError(
-        f"no study {study!r}: it is neither a folder with a study.json nor a name under {storage} ({names})"
-    )
-
-
 def print_json(document: Any) -> None:
     """One JSON document on standard output."""
     click.echo(json.dumps(document, indent=2))

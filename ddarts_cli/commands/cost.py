@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import click
 
 from ddarts_cli.options import json_option, print_json
 
-FORMS = ("cifar", "imagenet", "imagenet-published")
+#: Forms of a network, and the depth at which each stacks a genotype of two cells.
+DEPTH = {"cifar": 20, "imagenet": 14, "imagenet-published": 14}
 
 
 @click.command()
@@ -14,15 +17,20 @@ FORMS = ("cifar", "imagenet", "imagenet-published")
 @click.option(
     "--channels", type=click.IntRange(1, 4096), default=36, show_default=True, help="Width of the first cells."
 )
-@click.option("--cells", type=click.IntRange(1, 1000), help="Depth (default: the genotype's; 20 for two shared cells).")
+@click.option(
+    "--cells",
+    type=click.IntRange(1, 1000),
+    help="Depth (default: the genotype's; for two shared cells 20, ImageNet 14).",
+)
 @click.option("--classes", type=click.IntRange(1, 100_000), default=10, show_default=True, help="Number of classes.")
-@click.option("--form", type=click.Choice(FORMS), default="cifar", show_default=True, help="Stem and auxiliary head.")
+@click.option(
+    "--form", type=click.Choice(list(DEPTH)), default="cifar", show_default=True, help="Stem and auxiliary head."
+)
 @click.option(
     "--reductions",
-    default="genotype",
-    show_default=True,
     metavar="thirds|genotype|2,5",
-    help="Positions of the reduction cells: at thirds of the depth, the genotype's own, or a list.",
+    help="Reduction cells: at thirds of the depth, the genotype's own positions, or a list (default: the genotype's "
+    "at its own depth, else thirds).",
 )
 @click.option("--image-size", type=click.IntRange(8, 1024), help="Pixels (default: 32, or 224 for ImageNet).")
 @click.option("--in-channels", type=click.IntRange(1, 64), default=3, show_default=True, help="Channels of the images.")
@@ -32,8 +40,8 @@ def command(
     channels: int,
     cells: int | None,
     classes: int,
-    form: str,
-    reductions: str,
+    form: Literal["cifar", "imagenet", "imagenet-published"],
+    reductions: str | None,
     image_size: int | None,
     in_channels: int,
     as_json: bool,
@@ -51,8 +59,8 @@ def command(
     from ddarts_core.zoo import resolve_genotype
 
     read = resolve_genotype(genotype)
-    depth = cells or (20 if read.layout == "normal_reduce" else read.num_cells)
-    positions = parse_reductions(reductions, depth)
+    depth = cells or (DEPTH[form] if read.layout == "normal_reduce" else read.num_cells)
+    positions = parse_reductions(reductions)
     size = image_size or (32 if form == "cifar" else 224)
 
     from ddarts_core.cost import cost
@@ -91,23 +99,18 @@ def command(
         click.echo(f"multiply-adds, convention {convention}: {macs:,} ({macs / 1e6:.1f} M)")
 
 
-def parse_reductions(text: str, num_cells: int) -> tuple[int, ...] | None:
-    """Positions from `thirds`, a list such as 2,5, or None for the genotype's own.
+def parse_reductions(text: str | None) -> str | tuple[int, ...] | None:
+    """`thirds`, `genotype`, None, or the positions in a list such as 2,5.
 
     Raises:
         UserError: the text is none of them.
     """
     from ddarts_core.errors import UserError
-    from ddarts_core.spaces import default_reductions
 
-    if text == "genotype":
-        return None
-    if text == "thirds":
-        return default_reductions(num_cells)
+    if text in (None, "thirds", "genotype"):
+        return text
+    assert text is not None
     try:
-        positions = tuple(int(part) for part in text.split(","))
+        return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UserError(f"--reductions {text!r}: choose thirds, genotype, or positions such as 2,5") from None
-    if list(positions) != sorted(set(positions)) or not all(0 <= position < num_cells for position in positions):
-        raise UserError(f"--reductions {text}: positions must ascend within 0..{num_cells - 1}, each once")
-    return positions

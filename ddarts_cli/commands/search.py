@@ -59,7 +59,7 @@ def command(file: Path, overrides: tuple[str, ...], out: Path | None, resume: bo
     _write(folder, config, records, derivation)
     from ddarts_core.discretise import convergence_sentence
 
-    say(convergence_sentence(search.gates.cpu(), derivation, config.discretise))
+    say(convergence_sentence(search.gates.cpu(), derivation, config.discretise, config.search.relaxation))
     wrote = [folder.genotype, folder.records, folder.timings, folder.config, folder.summary, folder.checkpoint]
     if retrain:
         from ddarts_cli.training import run_seeds

@@ -1,0 +1,34 @@
+"""`ddarts report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ddarts_cli.options import storage_folder, storage_option
+
+
+@click.command()
+@click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
+@storage_option
+@click.option("--out", type=click.Path(path_type=Path), help="HTML file, or folder for report.html (default: STUDY).")
+def command(studies: tuple[str, ...], storage: str, overrides: tuple[str, ...], out: Path | None) -> None:
+    """Write figures and tables of one or more studies as one HTML page that needs no network.
+
+    \b
+    Examples:
+      ddarts report quickstart_sweep
+      ddarts report first second --out comparison.html
+    """
+    from analysis.report import report
+    from ddarts_cli.console import finish, say
+    from tuning.study import find_study
+
+    folder = storage_folder(storage, overrides)
+    found = [find_study(study, folder) for study in studies]
+    target = out or found[0].path / "report.html"
+    if target.suffix != ".html":
+        target = target / "report.html"
+    say(f"report on {', '.join(study.name for study in found)}")
+    finish([report([study.path for study in found], target)], [f"ddarts export {found[0].path}"])

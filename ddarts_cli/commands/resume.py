@@ -1,0 +1,37 @@
+"""`ddarts resume`."""
+
+from __future__ import annotations
+
+import click
+
+from ddarts_cli.options import storage_folder, storage_option
+
+
+@click.command()
+@click.argument("study")
+@storage_option
+def command(study: str, storage: str, overrides: tuple[str, ...]) -> None:
+    """Go on with STUDY after a crash or a stop; a finished study is only checked.
+
+    STUDY is a name under the storage folder, or a study's folder. Ray unpickles its state from there: resume only
+    studies that you trust.
+
+    \b
+    Examples:
+      ddarts resume quickstart_sweep
+      ddarts resume /srv/studies/large
+    """
+    from ddarts_cli.console import say
+    from tuning.study import find_study
+
+    found = find_study(study, storage_folder(storage, overrides))
+    summary = found.summary()
+    say(f"resume {found.path}: {found.state}, {summary['num_samples']} searches, {len(found.trials())} begun")
+    from analysis.drawing import draw_genotype
+    from ddarts_cli.commands.sweep import conclude
+    from ddarts_cli.sweeping import watch
+    from tuning.sweep import resume_sweep
+
+    with watch(summary["num_samples"]) as listener:
+        result = resume_sweep(found.path, draw=draw_genotype, listener=listener)
+    conclude(result)

@@ -1,0 +1,35 @@
+"""`ddarts status`."""
+
+from __future__ import annotations
+
+import click
+
+from ddarts_cli.options import json_option, print_json, storage_folder, storage_option
+
+
+@click.command()
+@click.argument("study")
+@storage_option
+@json_option
+def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show the state and the trials of STUDY, best first; also while it runs.
+
+    \b
+    Examples:
+      ddarts status quickstart_sweep
+      ddarts status runs/quickstart_sweep --json
+    """
+    from tuning.study import find_study
+
+    found = find_study(study, storage_folder(storage, overrides))
+    summary = found.summary()
+    if as_json:
+        print_json(summary)
+        return
+    from ddarts_cli.sweeping import print_ranking
+
+    counts = ", ".join(f"{count} {state.lower()}" for state, count in summary["trials"].items() if count)
+    click.echo(f"{found.path}: {found.state}, {summary['num_samples']} searches planned, {counts or 'none begun'}")
+    print_ranking(found.ranked(), [metric for metric, _ in found.objectives])
+    if found.state == "INTERRUPTED":
+        click.echo(f"go on: ddarts resume {found.path}")

@@ -1,0 +1,34 @@
+"""`ddarts ui`."""
+
+from __future__ import annotations
+
+import click
+
+from ddarts_cli.options import storage_folder, storage_option
+
+
+@click.command()
+@click.argument("study")
+@click.option("--port", type=click.IntRange(1, 65_535), help="Port on 127.0.0.1 (default: a free one).")
+@storage_option
+def command(study: str, port: int | None, storage: str, overrides: tuple[str, ...]) -> None:
+    """Serve the MLflow UI on the store of STUDY, on this machine only, until Ctrl-C.
+
+    \b
+    Examples:
+      ddarts ui quickstart_sweep
+      ddarts ui quickstart_sweep --port 5000
+    """
+    from ddarts_cli.console import say
+    from ddarts_cli.server import free_port, serve
+    from ddarts_core.errors import UserError
+    from tuning.study import find_study
+
+    found = find_study(study, storage_folder(storage, overrides))
+    uri = str(found.data["tracking_uri"])
+    if not uri.startswith("sqlite:"):
+        raise UserError(f"study {found.name!r} is tracked at {uri}: open that address instead")
+    chosen = free_port(port)
+    url = f"http://127.0.0.1:{chosen}/#/experiments/{found.data['experiment_id']}"
+    say(f"ui {found.path}: starting MLflow, about ten seconds")
+    raise click.exceptions.Exit(serve(uri, found.path / "mlartifacts", chosen, url))

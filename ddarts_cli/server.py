@@ -1,0 +1,69 @@
+"""The MLflow server as a child process on the loopback interface."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from ddarts_cli.console import say
+from ddarts_core.errors import UserError
+
+HOST = "127.0.0.1"
+
+
+def free_port(port: int | None) -> int:
+    """The port, if it can be bound on the loopback interface; a free one for None.
+
+    Raises:
+        UserError: the port is taken or not allowed.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port or 0))
+        except OSError as error:
+            raise UserError(
+                f"--port {port}: {error.strerror}; choose another, or leave it out for a free one"
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def serve(uri: str, artifacts: Path, port: int, url: str) -> int:
+    """Run the server until it ends or Ctrl-C; print `url` once it answers. Returns the exit status."""
+    # Without the first variable MLflow starts a job runner and seven consumers that nothing here uses.
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command += ["--artifacts-destination", str(artifacts), "--host", HOST, "--port", str(port), "--workers", "1"]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # through `finally`, so that the server ends too
+    server = subprocess.Popen(command, env=environment, stdout=sys.stderr, start_new_session=True)
+    try:
+        announced = False
+        while server.poll() is None:
+            if not announced and _answers(port):
+                say(f"MLflow UI: {url} (Ctrl-C stops it)")
+                announced = True
+            time.sleep(0.3)
+        return int(server.returncode != 0)
+    except KeyboardInterrupt:
+        say("stopped")
+        return 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=20)
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=2) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

@@ -1,0 +1,94 @@
+"""What `sweep`, `resume` and `status` show: progress, and the ranked table of a study."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ddarts_cli.console import say
+from tuning.events import SweepEvent
+
+
+@contextmanager
+def watch(num_trials: int) -> Iterator[Callable[[SweepEvent], None]]:
+    """A listener for a sweep: bars on a terminal, a line per start and end of a trial elsewhere."""
+    if not sys.stdout.isatty():
+        yield _print_event
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns) as bar:
+        whole = bar.add_task("trials", total=num_trials)
+        tasks: dict[str, Any] = {}
+
+        def listen(event: SweepEvent) -> None:
+            if event.trial_id not in tasks:
+                tasks[event.trial_id] = bar.add_task(f"trial {event.trial_id}", total=event.num_epochs or None)
+            shown = "" if event.accuracy is None else f" held out {100 * event.accuracy:.1f} %"
+            bar.update(tasks[event.trial_id], completed=event.epochs, description=f"trial {event.trial_id}{shown}")
+            if event.kind == "finished":
+                bar.remove_task(tasks[event.trial_id])
+                bar.advance(whole)
+                bar.print(_ending(event))
+
+        yield listen
+
+
+def _print_event(event: SweepEvent) -> None:
+    if event.kind == "started":
+        say(f"trial {event.trial_id} started: {settings(event.params)}")
+    elif event.kind == "restarted":
+        say(f"trial {event.trial_id} restarted after epoch {event.epochs}: its process died")
+    elif event.kind == "finished":
+        say(_ending(event))
+
+
+def _ending(event: SweepEvent) -> str:
+    values = ", ".join(f"{name} {number(name, value)}" for name, value in event.objectives.items())
+    return f"trial {event.trial_id} {event.state.lower()} after {event.epochs} epochs: {values or event.reason}"
+
+
+def settings(params: Mapping[str, Any]) -> str:
+    """Sampled settings on one line, floats with four digits."""
+    return ", ".join(f"{path}={_short(value)}" for path, value in params.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def number(metric: str, value: float) -> str:
+    """An accuracy as a percentage, a count with separators, anything else with four digits."""
+    if "accuracy" in metric:
+        return f"{100 * value:.2f} %"
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
+
+
+def print_ranking(trials: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> None:
+    """The ranked table: place, trial, state, objectives, parameters, and the settings that were sampled."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=None, show_edge=False)
+    for heading in ("#", "trial", "state"):
+        table.add_column(heading, no_wrap=True)
+    for heading in (*metrics, "parameters"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("settings", overflow="fold")
+    for place, trial in enumerate(trials, 1):
+        objectives = trial["objectives"] or {}
+        completed = trial["state"] == "COMPLETED"
+        cost = trial["cost"] or {}
+        table.add_row(
+            str(place) if completed else "",
+            str(trial["trial_id"]),
+            str(trial["state"]).lower(),
+            *(number(metric, objectives[metric]) if metric in objectives else "" for metric in metrics),
+            f"{cost['parameters']:,}" if "parameters" in cost else "",
+            settings(trial["params"]) if completed or not trial["reason"] else str(trial["reason"]),
+        )
+    # A pipe or a file has no width of its own: 160 columns keep a trial on one or two lines.
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
