@@ -440,3 +440,12 @@ def test_softmax_is_judged_by_edges() -> None:
     assert convergence_sentence(uniform, derivation, setting, "softmax") == (
         "0 % of edges decided, not converged: search longer."
     )
+
+
+@pytest.mark.parametrize(("decided", "converged"), [(6, False), (7, True), (8, True)])
+def test_half_of_the_operations_decided_is_convergence(decided: int, converged: bool) -> None:
+    flat = [0.95] * decided + [0.6] * (14 - decided)
+    gates = [[flat[0::2], flat[1::2]]]
+    sentence = convergence_sentence(gates, discretise(gates, config(threshold=0.5), steps=1), config())
+    assert ("not converged" in sentence) is not converged
+    assert ("search longer" in sentence) is not converged
