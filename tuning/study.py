@@ -232,3 +232,8 @@ def without_secrets(uri: str) -> str:
     netloc = parts.netloc.rpartition("@")[2]
     rebuilt = urlunsplit((parts.scheme, netloc, parts.path, "", ""))
     return rebuilt if netloc or not re.match(r"^\w[\w+]*:///", uri) else f"{parts.scheme}://{parts.path}"
+
+
+def hide_secrets(text: str) -> str:
+    """A text on one line with the secrets of the URIs in it cut out."""
+    return re.sub(r"\w[\w+.-]*://\S+", lambda match: without_secrets(match[0]), " ".join(text.split()))

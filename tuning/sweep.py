@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -27,7 +26,7 @@ from .callback import SESSIONS, Session, StudyCallback, track_rest
 from .config import ACCURACY, SCHEDULERS, SweepConfig, TuneConfig
 from .events import Listener
 from .space import Space, base_settings
-from .study import Study, create_study, find_study, lock, read_json, trial_dir, without_secrets
+from .study import Study, create_study, find_study, hide_secrets, lock, read_json, trial_dir, without_secrets
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -307,7 +306,7 @@ def _create(config: SweepConfig) -> Study:
     return create_study(
         path,
         {
-            "command": re.sub(r"://[^/\s]*@", "://", shlex.join(sys.argv)),
+            "command": shlex.join(hide_secrets(argument) for argument in sys.argv),
             "seed": config.seed,
             "config": stored,
             "base": base_settings(config),

@@ -23,7 +23,7 @@ from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import EpochRecord, read_jsonl
 
-from .study import Study, read_json, without_secrets
+from .study import Study, hide_secrets, read_json, without_secrets
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 STATUS = {"COMPLETED": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED", "RUNNING": "RUNNING"}
@@ -133,8 +133,8 @@ def start_study(
         run = client.create_run(experiment_id, run_name=study_name, tags=dict(tags))
         log_params(client, run.info.run_id, params)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        shown = " ".join(str(error).split())[:200]
-        raise UserError(f"tracking.uri {without_secrets(uri)!r} cannot be used: {shown}") from error
+        reason = hide_secrets(str(error))[:200]
+        raise UserError(f"tracking.uri {without_secrets(uri)!r} cannot be used: {reason}") from error
     if uri.startswith("sqlite:///"):
         with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
             database.execute("PRAGMA journal_mode=WAL")
@@ -177,7 +177,7 @@ def _attempt(call: Callable[[], object], what: str) -> bool:
     try:
         call()
     except Exception as error:  # a broken tracker, whatever is wrong with it, must not end a sweep
-        _log.warning("MLflow did not take the %s: %s", what, " ".join(str(error).split())[:200])
+        _log.warning("MLflow did not take the %s: %s", what, hide_secrets(str(error))[:200])
         return False
     return True
 

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ddarts_core.retrain import Retrain
 from ray import tune
 
 from ddarts_core import checkpoint
@@ -35,6 +34,7 @@ from ddarts_core.errors import Diverged, UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import EpochRecord, write_jsonl
+from ddarts_core.retrain import Retrain
 from ddarts_core.search import Search, build_search
 
 from . import study as studies

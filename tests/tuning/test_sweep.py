@@ -1,0 +1,232 @@
+"""Whole sweeps with Ray, Optuna and MLflow on searches of seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddarts_core.config import resolve
+from ddarts_core.data import load_train, split
+from ddarts_core.errors import UserError
+from ddarts_core.genotype import Genotype
+from ddarts_core.records import read_jsonl
+from ddarts_core.retrain import Retrain
+from tuning import tracking
+from tuning.config import SweepConfig
+from tuning.events import SweepEvent
+from tuning.searcher import open_journal
+from tuning.study import find_study, list_studies
+from tuning.sweep import StudyResult, resume_sweep, run_sweep
+
+Make = Callable[..., SweepConfig]
+
+
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.filterwarnings("ignore")]
+
+RESULTS = ("number", "trial_id", "params", "config", "config_hash", "seed", "state", "objectives", "genotype_hash")
+
+
+def draw(genotype: Genotype, path: Path) -> None:
+    path.write_bytes(b"\x89PNG " + genotype.hash.encode())
+
+
+@pytest.fixture(scope="module")
+def events() -> list[SweepEvent]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def done(make_sweep: Make, ray_cluster: None, events: list[SweepEvent]) -> StudyResult:
+    return run_sweep(make_sweep("first"), draw=draw, listener=events.append)
+
+
+def records_of(result: StudyResult, trial: dict[str, Any]) -> list[dict[str, Any]]:
+    folder = result.study.path / "trials" / trial["trial_id"]
+    return [record.to_dict() for record in read_jsonl(folder / "records.jsonl")]
+
+
+def test_every_trial_ends_and_is_recorded(done: StudyResult) -> None:
+    assert not done.interrupted and done.untracked == 0 and done.message == ""
+    assert [trial["state"] for trial in done.trials] == ["COMPLETED"] * 3
+    assert done.best is not None
+    values = [trial["objectives"]["derived/held_out/accuracy"] for trial in done.trials]
+    assert values == sorted(values, reverse=True)
+    for trial in done.trials:
+        folder = done.study.path / "trials" / trial["trial_id"]
+        phases = [(record["phase"], record["epoch"]) for record in records_of(done, trial)]
+        assert phases == [("search", 0), ("search", 1), ("retrain", 0), ("retrain", 1)]
+        assert Genotype.load(folder / "genotype.json").hash == trial["genotype_hash"]
+        assert trial["cost"]["parameters"] > 0 and trial["cost"]["macs"] > 0
+        assert ("ablation.weight" in trial["params"]) == (trial["params"]["ablation.loss"] == "centered")
+    assert done.study.state == "FINISHED"
+    assert [study.name for study in list_studies(done.study.path.parent)] == ["first"]
+
+
+def test_the_objective_is_the_derived_networks_accuracy_on_images_that_trained_nothing(done: StudyResult) -> None:
+    """Done again by hand: weights and alphas splits train, held_out scores."""
+    import torch
+
+    trial = done.trials[0]
+    config = resolve(trial["config"])
+    info, images = load_train(config.data)
+    splits = split(images, config.data, config.seed)
+    train = type(images)(
+        torch.cat([splits.weights.images, splits.alphas.images]),
+        torch.cat([splits.weights.labels, splits.alphas.labels]),
+    )
+    genotype = Genotype.load(done.study.path / "trials" / trial["trial_id"] / "genotype.json")
+    retrain = Retrain(config.retrain, genotype, info, train, None, config.seed)
+    losses = [record.metrics["train/loss"] for record in retrain.records()]
+    stored = [record["metrics"]["train/loss"] for record in records_of(done, trial) if record["phase"] == "retrain"]
+    assert losses == pytest.approx(stored, rel=1e-5)
+    accuracy = retrain.evaluate(splits.held_out)["accuracy"]
+    assert trial["derived"]["held_out/accuracy"] == pytest.approx(accuracy, abs=1e-9)
+    assert trial["objectives"] == {"derived/held_out/accuracy": trial["derived"]["held_out/accuracy"]}
+
+
+def test_mlflow_has_the_whole_study(done: StudyResult) -> None:
+    data = done.study.data
+    assert data["tracking_uri"] == f"sqlite:///{done.study.path}/mlflow.db"
+    client = tracking.make_client(data["tracking_uri"])
+    parent = client.get_run(data["parent_run_id"])
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["tune.num_samples"] == "3"
+    children = client.search_runs(
+        [data["experiment_id"]], f"tags.`mlflow.parentRunId` = '{data['parent_run_id']}'", order_by=["tags.trial_id"]
+    )
+    trials = done.study.trials()
+    assert [child.info.run_id for child in children] == [trial["run_id"] for trial in trials]
+    for child, trial in zip(children, trials, strict=True):
+        assert child.info.status == "FINISHED"
+        for tag in ("ray_trial_id", "trial_id", "config_hash"):
+            assert child.data.tags[tag] == trial[tag]
+        assert child.data.tags["version.torch"] == data["versions"]["torch"]
+        assert child.data.params["search.w_zero_one"] == str(trial["params"]["search.w_zero_one"])
+        for name in ("train/loss", "alpha/loss", "held_out/accuracy", "operations/over_0.9", "operations/under_0.1"):
+            history = client.get_metric_history(child.info.run_id, name)
+            assert sorted(metric.step for metric in history) == [0, 1], name
+        if trial["params"]["ablation.loss"] == "centered":
+            for cell in range(3):
+                history = client.get_metric_history(child.info.run_id, f"contribution/cell_{cell}")
+                assert sorted(metric.step for metric in history) == [0, 1]
+        assert child.data.metrics["derived/held_out/accuracy"] == trial["derived"]["held_out/accuracy"]
+        assert child.data.metrics["parameters"] == trial["cost"]["parameters"]
+        names = {item.path for item in client.list_artifacts(child.info.run_id)}
+        assert names == {"genotype.json", "genotype.png"}
+
+
+def test_the_optuna_journal_has_every_trial(done: StudyResult) -> None:
+    study = open_journal(done.study.path / "optuna.log", "first", {"directions": ["maximize"]})
+    assert [trial.state.name for trial in study.get_trials()] == ["COMPLETE"] * 3
+    assert study.best_value == done.trials[0]["objectives"]["derived/held_out/accuracy"]
+
+
+def test_the_watcher_is_told(done: StudyResult, events: list[SweepEvent]) -> None:
+    first = [event for event in events if event.number == 0]
+    assert [event.kind for event in first] == ["started"] + ["epoch"] * 4 + ["finished"]
+    assert [event.epochs for event in first] == [0, 1, 2, 3, 4, 4]
+    assert {event.num_epochs for event in first} == {4}
+    assert first[-1].state == "COMPLETED" and first[-1].objectives
+
+
+def test_the_same_seed_gives_the_same_trials(done: StudyResult, make_sweep: Make) -> None:
+    again = run_sweep(make_sweep("again"))
+    other = done.study.trials()
+    for trial, twin in zip(again.study.trials(), other, strict=True):
+        config = {key: value for key, value in trial["config"].items() if key not in ("name", "storage")}
+        assert {**{key: trial[key] for key in RESULTS}, "config": config} == {
+            **{key: twin[key] for key in RESULTS},
+            "config": {key: value for key, value in twin["config"].items() if key not in ("name", "storage")},
+        }
+        assert json.dumps(records_of(again, trial)) == json.dumps(records_of(done, twin))
+
+
+def test_an_existing_study_is_refused_with_the_way_to_go_on(done: StudyResult, make_sweep: Make) -> None:
+    with pytest.raises(UserError, match=r"'first' exists already.*`ddarts resume "):
+        run_sweep(make_sweep("first"))
+
+
+def test_resuming_a_finished_study_runs_nothing(done: StudyResult) -> None:
+    before = [trial["ray_trial_id"] for trial in done.study.trials()]
+    again = resume_sweep(done.study.path)
+    assert not again.interrupted
+    assert [trial["ray_trial_id"] for trial in again.study.trials()] == before
+
+
+def test_failed_and_stopped_trials_leave_the_others_alone(make_sweep: Make) -> None:
+    """Point 0 is good; 1 diverges; 2 contradicts itself; 3 is worse than 0 after an epoch, so ASHA stops it."""
+    good = {"search.lr": 0.1, "search.lr_min": 0.0, "search.weight_decay": 0.0}
+    points = [
+        good,
+        {**good, "search.lr": 10.0, "search.weight_decay": 1.0},
+        {**good, "search.lr": 0.002, "search.lr_min": 0.004},
+        {**good, "search.lr": 0.002},
+    ]
+    result = run_sweep(
+        make_sweep(
+            "troubles",
+            space={
+                "search.lr": {"type": "categorical", "choices": [0.1, 0.002, 10.0]},
+                "search.lr_min": {"type": "categorical", "choices": [0.0, 0.004]},
+                "search.weight_decay": {"type": "categorical", "choices": [0.0, 1.0]},
+            },
+            search={"batch_size": 6},
+            ablation={"loss": "none"},
+            tune={
+                "num_samples": 4,
+                "scheduler": "asha",
+                "reduction_factor": 2,
+                "objective": "supernet",
+                "second_objective": "parameters",
+                "points_to_evaluate": points,
+            },
+        )
+    )
+    trials = result.study.trials()
+    assert [trial["params"] for trial in trials] == points
+    assert [trial["state"] for trial in trials] == ["COMPLETED", "FAILED", "FAILED", "PRUNED"]
+    assert trials[0]["objectives"].keys() == {"held_out/accuracy", "parameters"}
+    assert trials[0]["derived"] is None
+    assert "nan" in trials[1]["reason"] or "inf" in trials[1]["reason"]
+    assert "lr_min 0.004 must not exceed lr 0.002" in trials[2]["reason"]
+    assert len(records_of(result, trials[3])) == 1
+    journal = open_journal(result.study.path / "optuna.log", "troubles", {"directions": ["maximize", "minimize"]})
+    assert [trial.state.name for trial in journal.get_trials()] == ["COMPLETE", "FAIL", "FAIL", "PRUNED"]
+    client = tracking.make_client(result.study.data["tracking_uri"])
+    status = [client.get_run(trial["run_id"]).info.status for trial in trials]
+    assert status == ["FINISHED", "FAILED", "FAILED", "FINISHED"]
+    assert client.get_run(trials[1]["run_id"]).data.tags["reason"] == trials[1]["reason"]
+
+
+def test_mlflow_down_costs_no_trial_and_loses_nothing(make_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is unreachable from the first trial to the last; a resume delivers everything."""
+    real = tracking.start_study
+
+    def start_and_stop(uri: str, *arguments: Any) -> tuple[str, str]:
+        found = real(uri, *arguments)
+        path = uri.removeprefix("sqlite:///")
+        os.rename(path, path + ".kept")
+        os.mkdir(path)
+        return found
+
+    monkeypatch.setattr(tracking, "start_study", start_and_stop)
+    monkeypatch.setattr(tracking, "_PATIENCE_S", 0.0)
+    result = run_sweep(make_sweep("outage", tune={"num_samples": 2}))
+    assert [trial["state"] for trial in result.trials] == ["COMPLETED"] * 2
+    database = result.study.path / "mlflow.db"
+    assert database.is_dir() and result.untracked == 2
+
+    database.rmdir()
+    (result.study.path / "mlflow.db.kept").rename(database)
+    again = resume_sweep(result.study.path, draw=draw)
+    assert again.untracked == 0
+    client = tracking.make_client(result.study.data["tracking_uri"])
+    for trial in find_study(result.study.path).trials():
+        history = client.get_metric_history(trial["run_id"], "train/loss")
+        assert [metric.step for metric in history] == [0, 1]
+        assert client.get_run(trial["run_id"]).info.status == "FINISHED"

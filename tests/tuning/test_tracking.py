@@ -1,0 +1,170 @@
+"""MLflow gets everything once, now or later, and never a secret."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddarts_core.errors import UserError
+from ddarts_core.genotype import Cell, Edge, Genotype
+from ddarts_core.records import EpochRecord, write_jsonl
+from tuning import tracking
+from tuning.study import Study, create_study, trial_dir, write_json
+
+RECORDS = [
+    EpochRecord(
+        epoch=epoch,
+        phase="warmup" if epoch == 0 else "search",
+        metrics={"train/loss": 2.0 - epoch, "held_out/accuracy": 0.1 * epoch, "operations/over_0.9": epoch},
+        contributions=(-0.5, float("nan"), -0.1),
+        seconds={"weights": 0.1},
+    )
+    for epoch in range(3)
+] + [EpochRecord(epoch, "retrain", {"train/loss": 1.0}) for epoch in range(2)]
+GENOTYPE = Genotype((Cell((Edge(2, 0, "skip_connect"), Edge(2, 1, "sep_conv_3x3")), concat=(2,)),))
+
+
+@pytest.fixture
+def study(study_path: Path) -> Study:
+    study_path.mkdir(parents=True)
+    uri = tracking.tracking_uri(None, study_path)
+    experiment, parent = tracking.start_study(uri, "study", "study", study_path / "mlartifacts", {"seed": "1"}, {})
+    return create_study(
+        study_path,
+        {
+            "tracking_uri": uri,
+            "experiment_id": experiment,
+            "parent_run_id": parent,
+            "git_commit": "abc",
+            "versions": {"python": "3"},
+            "state": "RUNNING",
+            "config": {},
+            "objectives": [],
+        },
+    )
+
+
+def write_trial(study: Study, **fields: Any) -> Path:
+    folder = trial_dir(study.path, 0)
+    data: dict[str, Any] = {
+        "trial_id": "00000",
+        "ray_trial_id": "ray1",
+        "number": 0,
+        "seed": 3,
+        "config": {"method": "ddarts", "search": {"lr": 0.1, "reductions": None}},
+        "config_hash": "0123",
+        "state": "RUNNING",
+        "reason": None,
+        "objectives": None,
+        "derived": None,
+        "cost": None,
+        "genotype_hash": None,
+    }
+    write_json(folder / "trial.json", data | fields)
+    return folder
+
+
+def runs(study: Study) -> list[Any]:
+    client = tracking.make_client(study.data["tracking_uri"])
+    query = f"tags.`mlflow.parentRunId` = '{study.data['parent_run_id']}'"
+    return list(client.search_runs([study.data["experiment_id"]], query))
+
+
+def history(study: Study, run_id: str, name: str) -> list[tuple[int, float]]:
+    client = tracking.make_client(study.data["tracking_uri"])
+    return sorted((metric.step, metric.value) for metric in client.get_metric_history(run_id, name))
+
+
+def test_a_trial_from_start_to_end(study: Study) -> None:
+    folder = write_trial(study)
+    run = tracking.TrialRun(study, folder)
+    assert run.sync([])
+    assert run.sync(RECORDS[:2])
+    write_jsonl(folder / "records.jsonl", RECORDS)
+    (folder / "genotype.json").write_text(GENOTYPE.to_json())
+    write_trial(
+        study,
+        state="COMPLETED",
+        derived={"held_out/accuracy": 0.7},
+        cost={"parameters": 10, "macs": 20},
+        objectives={"derived/held_out/accuracy": 0.7},
+        genotype_hash=GENOTYPE.hash,
+    )
+    assert tracking.TrialRun(study, folder).finish(lambda genotype, path: path.write_bytes(b"png"), artifacts=True)
+
+    (found,) = runs(study)
+    assert found.info.status == "FINISHED"
+    assert found.data.params == {"method": "ddarts", "search.lr": "0.1", "search.reductions": "None"}
+    tags = found.data.tags
+    expected = {
+        "ray_trial_id": "ray1",
+        "seed": "3",
+        "config_hash": "0123",
+        "git_commit": "abc",
+        "version.python": "3",
+        "state": "COMPLETED",
+        "genotype_hash": GENOTYPE.hash,
+    }
+    assert {key: tags[key] for key in expected} == expected
+    metrics = found.data.metrics
+    assert (metrics["derived/held_out/accuracy"], metrics["parameters"], metrics["macs"]) == (0.7, 10, 20)
+    assert history(study, found.info.run_id, "train/loss") == [(0, 2.0), (1, 1.0), (2, 0.0)]
+    assert history(study, found.info.run_id, "retrain/train/loss") == [(0, 1.0), (1, 1.0)]
+    assert [step for step, _ in history(study, found.info.run_id, "contribution/cell_2")] == [0, 1, 2]
+    assert history(study, found.info.run_id, "contribution/cell_1") == []
+    client = tracking.make_client(study.data["tracking_uri"])
+    names = {item.path for item in client.list_artifacts(found.info.run_id)}
+    assert names == {"genotype.json", "genotype.png"}
+    assert (study.path / "mlartifacts").is_dir()
+
+
+def test_another_process_goes_on_in_the_same_run_without_duplicates(study: Study) -> None:
+    folder = write_trial(study)
+    assert tracking.TrialRun(study, folder).sync(RECORDS[:2])
+    write_trial(study, ray_trial_id="ray2")
+    assert tracking.TrialRun(study, folder).sync(RECORDS)
+    (found,) = runs(study)
+    assert found.data.tags["ray_trial_id"] == "ray2"
+    assert [step for step, _ in history(study, found.info.run_id, "held_out/accuracy")] == [0, 1, 2]
+
+
+def test_an_outage_costs_nothing_but_a_delay(study: Study, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_trial(study)
+    run = tracking.TrialRun(study, folder)
+    assert run.sync(RECORDS[:1])
+    up, run._study = run._study, _unreachable(study)
+    run._client = None
+    with caplog.at_level(logging.WARNING):
+        assert not run.sync(RECORDS[:2])
+    assert "MLflow did not take" in caplog.text
+    run._study = up
+    assert not run.sync(RECORDS[:3]), "it waits before it tries again"
+    assert run.sync(RECORDS[:3], patient=True)
+    (found,) = runs(study)
+    assert [step for step, _ in history(study, found.info.run_id, "train/loss")] == [0, 1, 2]
+
+
+def _unreachable(study: Study) -> Study:
+    return dataclasses.replace(study, data={**study.data, "tracking_uri": "http://127.0.0.1:9"})
+
+
+def test_a_store_that_cannot_be_used_is_a_users_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"tracking.uri 'http://127.0.0.1:9' cannot be used") as caught:
+        tracking.start_study("http://me:secret@127.0.0.1:9", "e", "s", tmp_path / "artifacts", {}, {})
+    assert "secret" not in str(caught.value)
+
+
+def test_secrets_come_from_the_environment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@host/path")
+    assert tracking.with_secrets("https://host/path") == "https://me:secret@host/path"
+    assert tracking.with_secrets("https://other/path") == "https://other/path"
+
+
+def test_a_relative_database_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tracking.tracking_uri("sqlite:///m.db", tmp_path) == f"sqlite:///{tmp_path}/m.db"
+    assert tracking.tracking_uri("http://host", tmp_path) == "http://host"
