@@ -73,6 +73,19 @@ def test_shared_cells_have_one_zero_one_loss(float64_net: Any) -> None:
     assert torch.allclose(found, expected, atol=1e-12)
 
 
+def test_every_cell_has_the_schedule_of_the_alphas(digits: Any, tiny_config: Any) -> None:
+    """Section 4.1: an optimiser and a scheduler per cell; epochs that train only the weights do not count."""
+    search = digits(tiny_config("search.warmup_epochs=2", "search.epochs=4", "alpha.lr=0.3", "alpha.lr_min=0.1"))
+    found = []
+    for epoch in range(6):
+        search._set_learning_rates(epoch)
+        rates = [group["lr"] for adam in search._adams for group in adam.param_groups]
+        assert len(rates) == search.net.num_groups == 3 and len(set(rates)) == 1
+        found.append(rates[0])
+    expected = [0.3, 0.3] + [0.1 + 0.2 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
+    assert found == pytest.approx(expected)
+
+
 def test_equation_6_sign() -> None:
     """A cell that helps has a negative contribution: the loss without it is larger."""
     found = losses.contributions(torch.tensor(1.0), torch.tensor([1.5, 0.75]))
