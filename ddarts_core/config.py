@@ -1,6 +1,6 @@
 """Typed configuration: every setting of a search, its defaults and bounds, YAML files and dotted overrides. Torch-free.
 
-Precedence, lowest first: field defaults, the method preset (`methods.METHODS`), the file, `--set` overrides. The
+Precedence, lowest first: field defaults, the training recipe, the method preset (`methods.METHODS`), the file, `--set`. The
 merged dictionary is validated as a whole, so nothing enters a run unchecked.
 """
 
@@ -92,7 +92,10 @@ class SearchConfig(Strict):
     channels: int = Field(16, ge=2, le=512, description="width C of the first cells; doubles at reductions")
     steps: int = Field(4, ge=1, le=8, description="intermediate nodes per cell")
     reductions: tuple[int, ...] | None = Field(None, description="positions; None is n//3 and 2n//3")
-    sharing: Literal["own", "normal_reduce"] = Field("own", description="alphas per cell, or two groups as in DARTS")
+    sharing: Literal["own", "normal_reduce", "identical"] = Field(
+        "own", description="alphas per cell, two groups as in DARTS, or one per distinct cell of `start` (DARTOpti)"
+    )
+    start: str | None = Field(None, description="genotype that the alphas start from: a file or zoo:NAME (DARTOpti)")
     relaxation: Literal["sigmoid", "softmax"] = "sigmoid"
     order: Literal["first", "second", "single_level"] = "first"
     epochs: int = Field(50, ge=1, le=10_000)
@@ -118,6 +121,8 @@ class SearchConfig(Strict):
     def _possible(self) -> SearchConfig:
         if self.lr_min > self.lr:
             raise ValueError(f"lr_min {self.lr_min:g} must not exceed lr {self.lr:g}")
+        if self.sharing == "identical" and self.start is None:
+            raise ValueError("sharing identical needs `start`, the genotype whose identical cells share alphas")
         positions = self.reduction_positions
         if list(positions) != sorted(set(positions)) or any(not 0 <= p < self.num_cells for p in positions):
             raise ValueError(f"reductions {list(positions)} must ascend within 0..{self.num_cells - 1}, each once")
@@ -143,6 +148,7 @@ class AlphaConfig(Strict):
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(1.1e-4, ge=0, le=1)
     init: Literal["zeros", "normal"] = Field("zeros", description="zeros, or 1e-3 * N(0, 1)")
+    start_margin: float = Field(2.0, gt=0, le=20, description="alphas of `search.start`: + for its operations, - for others")
     grad_mode: Literal["clean", "published"] = Field("clean", description="published: the accumulation of the code")
 
     @model_validator(mode="after")
@@ -231,7 +237,7 @@ class ExperimentConfig(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentConfig:
-        groups = self.search.num_cells if self.search.sharing == "own" else 2
+        groups = 2 if self.search.sharing == "normal_reduce" else self.search.num_cells
         if self.ablation.sample_cells is not None and self.ablation.sample_cells > groups:
             raise ValueError(f"ablation.sample_cells {self.ablation.sample_cells} exceeds the {groups} groups of alphas")
         if self.search.relaxation == "softmax" and self.discretise.rule != "darts":
@@ -352,8 +358,12 @@ def resolve(
     recipe = retrain.get("recipe", "quick") if isinstance(retrain, Mapping) else "quick"
     if recipe not in RECIPES:
         raise unknown_name("recipe", recipe, RECIPES)
-    presets = merge(METHODS[method].settings, {"retrain": RECIPES[recipe]})
-    config: Config = validate(model, merge(presets, merged), where)
+    presets = merge({"retrain": RECIPES[recipe]}, METHODS[method].settings)
+    settings = merge(presets, merged)
+    config: Config = validate(model, settings, where)
+    if config.search.sharing == "normal_reduce" and config.retrain.num_cells is None:
+        # Two shared cells say nothing of the depth: unless told otherwise, derive the depth that was searched.
+        config = validate(model, set_path(settings, "retrain.num_cells", config.search.num_cells), where)
     return config
 
 

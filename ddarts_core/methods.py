@@ -42,6 +42,22 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "D-DARTS section 5.2.2",
             {"ablation": {"loss": "none"}},
         ),
+        "dartopti": Method(
+            "starts from a handcrafted network in the larger space, identical cells share alphas (default: ResNet18)",
+            "D-DARTS section 4.4",
+            {
+                "search": {
+                    "space": "S_o",
+                    "sharing": "identical",
+                    "start": "zoo:ResNet18",
+                    "num_cells": 4,
+                    "reductions": [1, 2, 3],
+                    "channels": 32,
+                    "warmup_epochs": 5,
+                },
+                "retrain": {"channels": 64},
+            },
+        ),
         "fairdarts": Method(
             "two shared cells, sigmoid gates, zero-one loss",
             "FairDARTS (Chu et al. 2020)",

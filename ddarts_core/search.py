@@ -28,6 +28,7 @@ from .records import EpochRecord
 from .seeding import generator, seeded_init
 from .spaces import num_edges, operations_of
 from .supernet import Supernet
+from .warm_start import encode, start_genotype
 
 
 def pick_device(name: str) -> torch.device:
@@ -86,6 +87,10 @@ class Search:
         start = torch.zeros(net.num_groups, *shape)
         if config.alpha.init == "normal":
             start.normal_(std=1e-3, generator=generator(config.seed, "alphas"))
+        if config.search.start is not None:
+            known = torch.tensor(encode(start_genotype(config.search), config.search.space, config.search.steps))
+            for cell, group in enumerate(net.group_of):
+                start[group] += config.alpha.start_margin * (2 * known[cell] - 1) / net.group_of.count(group)
         self._alphas = [nn.Parameter(alpha.clone().to(self.device)) for alpha in start]
         self._sgd = torch.optim.SGD(
             self.net.parameters(),
@@ -227,13 +232,14 @@ class Search:
     def discretise(self) -> Derivation:
         """The genotype that the current gates stand for (section 5.1)."""
         search = self.config.search
+        gates, shared = self.gates.cpu(), search.sharing == "normal_reduce"
         return discretise(
-            self.gates.cpu(),
+            gates if shared else gates[list(self.net.group_of)],
             self.config.discretise,
             space=search.space,
             steps=search.steps,
             reductions=search.reduction_positions,
-            layout="individual" if search.sharing == "own" else "normal_reduce",
+            layout="normal_reduce" if shared else "individual",
         )
 
     # --- state ------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from .data import DataInfo
 from .errors import UserError
 from .operations import BatchNorm, FactorizedReduce, ReLUConvBN, build
 from .spaces import edge_list, operations_of
+from .warm_start import identical_groups, start_genotype
 
 
 class MixedOp(nn.Module):
@@ -188,9 +189,15 @@ class Supernet(nn.Module):
 
 
 def group_map(config: SearchConfig) -> tuple[int, ...]:
-    """Group of alphas that each cell follows: its own (D-DARTS), or 0 for normal and 1 for reduction cells (DARTS)."""
+    """Group of alphas that each cell follows.
+
+    Its own (D-DARTS), 0 for normal and 1 for reduction cells (DARTS), or that of the cells identical to it in the
+    genotype that the search starts from (DARTOpti).
+    """
     if config.sharing == "own":
         return tuple(range(config.num_cells))
+    if config.sharing == "identical":
+        return identical_groups(start_genotype(config))
     return tuple(int(k in config.reduction_positions) for k in range(config.num_cells))
 
 

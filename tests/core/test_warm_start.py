@@ -1,0 +1,54 @@
+"""DARTOpti: a handcrafted genotype as the start of a search."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ddarts_core.config import DiscretiseConfig, resolve
+from ddarts_core.discretise import discretise
+from ddarts_core.errors import UserError
+from ddarts_core.search import build_search
+from ddarts_core.warm_start import encode, identical_groups
+from ddarts_core.zoo import ZOO
+
+SMALL = ("search.channels=2", "search.epochs=1", "search.warmup_epochs=0", "data.num_train=120", "search.batch_size=24")
+
+
+@pytest.mark.parametrize(("name", "steps"), [("ResNet18", 4), ("ResNet50", 6), ("Xception", 4)])
+def test_encoding_gives_the_genotype_back(name, steps):
+    genotype = ZOO[name].genotype
+    gates = encode(genotype, "S_o", steps)
+    config = DiscretiseConfig(rule="complete", on_empty_node="drop")
+    found = discretise(gates, config, "S_o", steps, genotype.reductions, "individual").genotype
+    assert found == genotype
+
+
+def test_distinct_cells():
+    assert identical_groups(ZOO["ResNet18"].genotype) == (0, 0, 0, 0)
+    assert identical_groups(ZOO["ResNet50"].genotype) == (0, 1, 2, 0)
+    assert identical_groups(ZOO["Xception"].genotype) == (0, 0, 0, *[1] * 8, 0, 2)
+
+
+def test_search_starts_at_the_handcrafted_network_and_runs():
+    search = build_search(resolve({"method": "dartopti", "discretise": {"rule": "complete"}}, SMALL))
+    assert search.alphas.shape == (1, 14, 12)
+    assert search.discretise().genotype == ZOO["ResNet18"].genotype
+    assert sorted(set(search.alphas.flatten().tolist())) == [-2.0, 2.0]
+    before = search.alphas
+    next(search.records())
+    assert not torch.equal(search.alphas, before)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("search.start=zoo:ResNet50", "search.steps to 6"),
+        ("search.start=zoo:DD_4", "search.num_cells=8"),
+        ("search.start=zoo:DARTS_V2", "two shared cells"),
+        ("search.space=S", "search.space S lacks"),
+        ("search.start=null", "needs `start`"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(override, words):
+    with pytest.raises(UserError, match=words):
+        build_search(resolve({"method": "dartopti"}, (*SMALL, override)))
