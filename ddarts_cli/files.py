@@ -23,9 +23,9 @@ def load(path: Path, overrides: Iterable[str]) -> ExperimentConfig:
     keys = {*read_yaml(path), *(text.partition("=")[0].split(".")[0].strip() for text in overrides)}
     if keys.isdisjoint(SWEEP_KEYS):
         return load_experiment(path, overrides)
-    from tuning.config import SweepConfig
+    from tuning.config import load_sweep
 
-    return load_experiment(path, overrides, SweepConfig)
+    return load_sweep(path, overrides)
 
 
 def load_search(path: Path, overrides: Iterable[str]) -> ExperimentConfig:

@@ -40,8 +40,8 @@ def command(file: Path, overrides: tuple[str, ...], out: Path | None, new: bool)
         say(f"study {config.name} exists already: this one is {name}")
         config = load_sweep(file, (*overrides, f"name={name}"))
     say(
-        f"sweep {config.name}: {config.tune.num_samples} searches by {config.tune.searcher}, {config.tune.scheduler}, on "
-        f"{config.data.name}, over {', '.join(config.space)}; seed {config.seed}; in {config.study_dir}"
+        f"sweep {config.name}: {config.tune.num_samples} searches by {config.tune.searcher}, {config.tune.scheduler}, "
+        f"on {config.data.name}, over {', '.join(config.space)}; seed {config.seed}; in {config.study_dir}"
     )
     from analysis.drawing import draw_genotype
     from ddarts_cli.sweeping import watch

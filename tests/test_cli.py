@@ -1,0 +1,264 @@
+"""The command line as a contract: mistakes are one sentence and status 2, and a seed fixes every byte."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ddarts_cli.main import COMMANDS, run
+from ddarts_core.genotype import Genotype
+
+ROOT = Path(__file__).parent.parent
+TINY = {
+    "name": "tiny",
+    "data": {"name": "digits", "num_train": 200},
+    "search": {"num_cells": 3, "channels": 2, "steps": 2, "epochs": 2, "batch_size": 32},
+    "discretise": {"on_dead_cell": "connect"},
+    "retrain": {"epochs": 1, "channels": 2},
+}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+def mistake(capfd: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """The one sentence on standard error of a command that must fail with status 2."""
+    status = run([str(argument) for argument in arguments])
+    err = capfd.readouterr().err
+    assert status == 2, err
+    assert err.startswith("Error: ") and err.count("\n") == 1, err
+    assert "Traceback" not in err
+    return err
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("serch.epochs=2", "serch"),
+        ("search.epoch=2", "search.epochs"),
+        ("search.epochs=many", "search.epochs.*many"),
+        ("search.channels=-4", "search.channels.*-4"),
+        ("data.name=mnits", "mnits.*digits"),
+        ("discretise.threshold=1.5", "discretise.threshold.*1.5"),
+        ("search.num_cells=2", "num_cells 2"),
+        ("data.name=fashion_mnist", "fashion_mnist"),
+        ("method=dartz", "dartz.*fairdarts"),
+        ("search.epochs", "search.epochs"),
+        ("search.batch_size=5000", "batch"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(
+    tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], setting: str, words: str
+) -> None:
+    out = tmp_path / "out"
+    root = f"data.root={tmp_path / 'nothing'}"
+    err = mistake(capfd, "search", tiny, "--out", out, "--set", root, "--set", setting)
+    assert re.search(words, err), err
+    assert not out.exists()
+
+
+def test_the_same_mistakes_in_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "wrong.yaml"
+    for text, words in [
+        ("serch: {epochs: 2}", "serch"),
+        ("search: {epochs: many}", "search.epochs"),
+        ("search: 3", "search"),
+        ("- a list", "mapping"),
+        ("search: {epochs: [", "YAML"),
+    ]:
+        path.write_text(text)
+        err = mistake(capfd, "config", path)
+        assert words in err and "wrong.yaml" in err
+    assert "missing.yaml" in mistake(capfd, "search", tmp_path / "missing.yaml")
+    assert str(tmp_path) in mistake(capfd, "config", tmp_path)
+
+
+GENOTYPE = {
+    "schema": 1,
+    "layout": "individual",
+    "reductions": [1],
+    "cells": [{"edges": [["skip_connect", 0, 2]], "concat": [2]}] * 3,
+}
+
+
+@pytest.mark.parametrize("command", ["retrain", "cost"])
+@pytest.mark.parametrize(
+    ("edge", "words"),
+    [
+        (["sep_conv_9x9", 0, 2], "sep_conv_9x9.*sep_conv_3x3"),
+        (["skip_connect", 3, 2], "3->2"),
+        (["skip_connect", "0", 2], "'0'"),
+        (None, "not a genotype"),
+    ],
+)
+def test_a_wrong_genotype_is_one_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], command: str, edge: list[object] | None, words: str
+) -> None:
+    path = tmp_path / "genotype.json"
+    cells = [{"edges": [edge], "concat": [2]}] * 3
+    path.write_text("no genotype {" if edge is None else json.dumps({**GENOTYPE, "cells": cells}))
+    assert re.search(words, mistake(capfd, command, path))
+
+
+def test_other_doors(tmp_path: Path, tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere.json" in mistake(capfd, "cost", tmp_path / "nowhere.json")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    assert "binary" in mistake(capfd, "cost", tmp_path / "binary")
+    assert "DARTS_V2" in mistake(capfd, "cost", "zoo:DARTS_V9")
+    assert "--reductions" in mistake(capfd, "cost", "zoo:DARTS_V2", "--reductions", "two")
+    assert "recipe" in mistake(capfd, "retrain", "zoo:DARTS_V2", "--recipe", "slow")
+    for command in ("status", "resume", "export", "report", "collect", "ui"):
+        assert "nothing" in mistake(capfd, command, "nothing", "--storage", tmp_path)
+    assert "search" in mistake(capfd, "serach")
+    assert "FILE" in mistake(capfd, "search")
+    assert "storage" in mistake(capfd, "studies", "--set", "search.epochs=3")
+    assert "space" in mistake(capfd, "sweep", tiny)
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(yaml.safe_dump({"space": {"search.lr": {"type": "float", "low": 0.1, "high": 0.2}}}))
+    assert "ddarts sweep" in mistake(capfd, "search", sweep)
+    assert "search.width" in mistake(
+        capfd, "sweep", sweep, "--set", "space={search.width: {type: int, low: 1, high: 2}}"
+    )
+
+
+# --- what works -------------------------------------------------------------------------------------------------------
+
+
+def test_every_command_has_help_with_an_example(capfd: pytest.CaptureFixture[str]) -> None:
+    for name in COMMANDS:
+        assert run([name, "--help"]) == 0
+        assert f"ddarts {name}" in capfd.readouterr().out
+    assert run(["--help"]) == 0
+    text = capfd.readouterr().out
+    assert all(name in text for name in COMMANDS)
+
+
+def test_config_prints_what_it_reads(tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["config", str(tiny), "--set", "method=fairdarts", "--set", "search.lr_min=1e-4"]) == 0
+    text = capfd.readouterr().out
+    data = yaml.safe_load(text)
+    assert (data["search"]["w_zero_one"], data["search"]["lr_min"], data["method"]) == (10.0, 1e-4, "fairdarts")
+    again = tmp_path / "again.yaml"
+    again.write_text(text)
+    assert run(["config", str(again)]) == 0
+    assert capfd.readouterr().out == text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_experiment_files_resolve(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["config", str(path)]) == 0
+    assert yaml.safe_load(capfd.readouterr().out)["name"] == path.stem
+
+
+def test_json_is_one_document(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    documents = {}
+    for arguments in (
+        ["space"],
+        ["methods"],
+        ["zoo"],
+        ["studies", "--storage", str(tmp_path)],
+        ["cost", "zoo:DARTS_V2", "--channels", "36", "--cells", "20"],
+    ):
+        assert run([*arguments, "--json"]) == 0
+        documents[arguments[0]] = json.loads(capfd.readouterr().out)
+    assert documents["space"]["per_cell"] == 1_037_664_180
+    assert documents["space"]["individual_cells"] == 1_037_664_180**8
+    assert documents["cost"]["parameters"] == 3_349_342
+    assert documents["studies"] == []
+    assert "ddarts" in documents["methods"] and "DARTS_V2" in documents["zoo"]
+
+
+def test_space_in_powers_of_ten(capfd: pytest.CaptureFixture[str]) -> None:
+    from ddarts_cli.commands.space import scientific
+
+    assert scientific(1_037_664_180, 4) == "1.0377e9"
+    assert scientific(999_999) == "1.0e6"
+    assert run(["space"]) == 0
+    text = capfd.readouterr().out
+    assert "1.0377e9" in text and "e18" in text and "e72" in text
+
+
+def test_zoo_prints_a_genotype(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["zoo", "DARTS_V2"]) == 0
+    assert Genotype.from_text(capfd.readouterr().out).layout == "normal_reduce"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["completion", shell]) == 0
+    assert "_DDARTS_COMPLETE" in capfd.readouterr().out
+
+
+FILES = ("genotype.json", "records.parquet", "config.yaml")
+
+
+def test_same_seed_same_bytes_and_resume(tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    outs = [tmp_path / "a", tmp_path / "b"]
+    for out in outs:
+        assert run(["search", str(tiny), "--out", str(out)]) == 0
+    text = capfd.readouterr().out
+    assert f"wrote {outs[0] / 'genotype.json'}" in text and "ddarts retrain" in text
+    for name in FILES:
+        assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes()
+    other = tmp_path / "other"
+    assert run(["search", str(tiny), "--out", str(other), "--set", "seed=1"]) == 0
+    assert (other / "records.parquet").read_bytes() != (outs[0] / "records.parquet").read_bytes()
+
+    summary = json.loads((outs[0] / "search.json").read_text())
+    assert summary["genotype_hash"] == Genotype.load(outs[0] / "genotype.json").hash
+    assert "finished" in mistake(capfd, "search", tiny, "--out", outs[0])
+    assert "another configuration" in mistake(capfd, "search", tiny, "--out", outs[0], "--resume", "--set", "seed=9")
+    assert "nothing to resume" in mistake(capfd, "search", tiny, "--out", tmp_path / "c", "--resume")
+
+
+def test_interrupted_search_goes_on_to_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
+    arguments = ["search", str(tiny), "--set", "search.epochs=6"]
+    command = [sys.executable, "-m", "ddarts_cli", *arguments]
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    process = subprocess.Popen(
+        [*command, "--out", str(stopped)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 240
+    while not (stopped / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert not (stopped / "search.json").exists()
+    assert run([*arguments, "--out", str(stopped), "--resume"]) == 0
+    assert run([*arguments, "--out", str(whole)]) == 0
+    for name in FILES:
+        assert (stopped / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_retrain_beside_a_random_genotype(tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    genotype = tmp_path / "genotype.json"
+    genotype.write_text(json.dumps(GENOTYPE))
+    out = tmp_path / "retrain"
+    arguments = ["retrain", str(genotype), "--config", str(tiny), "--out", str(out)]
+    assert run([*arguments, "--seeds", "2", "--random-baseline"]) == 0
+    text = capfd.readouterr().out
+    assert "test accuracy of the genotype" in text and "test accuracy of a random genotype" in text
+    result = json.loads((out / "result.json").read_text())
+    assert set(result["test"]) == {"genotype", "random"}
+    for contender in result["test"].values():
+        assert len(contender["accuracies"]) == 2 and contender["edges"] == 3 and contender["interval_95"] >= 0
+    for name in ("genotype-seed-0", "genotype-seed-1", "random-seed-0", "random-seed-1"):
+        assert (out / name / "weights.pt").exists() and (out / name / "records.parquet").exists()
+    assert "finished" in mistake(capfd, *arguments)

@@ -1,0 +1,120 @@
+"""Imports go down only: in a fresh interpreter, a floor's modules must not pull in a floor above or beside it."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+#: Modules of the core that may not import torch.
+GROUND_FLOOR = {
+    "config",
+    "derive",
+    "discretise",
+    "errors",
+    "files",
+    "genotype",
+    "handcrafted",
+    "methods",
+    "provenance",
+    "random_genotype",
+    "recipes",
+    "records",
+    "shapley",
+    "spaces",
+    "zoo",
+}
+
+
+def modules(package: str) -> list[str]:
+    """Every module of a package by its dotted name, the package itself included."""
+    names = []
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[-1] != "__main__":
+            names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return names
+
+
+_IMPORT_EACH = """
+import importlib, json, sys
+found = {}
+before = set()
+for name in json.loads(sys.argv[1]):
+    importlib.import_module(name)
+    now = {key.split(".")[0] for key in sys.modules}
+    found[name] = sorted(now - before)
+    before = now
+print(json.dumps(found))
+"""
+
+
+def imported_by(names: list[str]) -> dict[str, set[str]]:
+    """Top-level packages that each module loads first, when all are imported in turn in one fresh interpreter."""
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT_EACH, json.dumps(names)], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return {name: set(packages) for name, packages in json.loads(done.stdout).items()}
+
+
+def offenders(names: list[str], forbidden: set[str]) -> dict[str, set[str]]:
+    """Modules that load something forbidden first, and what; empty when nothing forbidden is loaded at all."""
+    assert names
+    return {name: bad for name, packages in imported_by(names).items() if (bad := packages & forbidden)}
+
+
+def test_the_probe_sees_an_import(tmp_path: Path) -> None:
+    assert "json" in imported_by(["json.decoder"])["json.decoder"]
+    assert offenders(["ddarts_core.config"], {"pydantic"}) == {"ddarts_core.config": {"pydantic"}}
+
+
+def test_core_knows_no_cluster_tracker_or_frames() -> None:
+    upper = {"tuning", "analysis", "ddarts_cli"}
+    assert offenders(modules("ddarts_core"), {"ray", "mlflow", "optuna", "pandas", *upper}) == {}
+
+
+def test_ground_floor_needs_no_torch() -> None:
+    names = [f"ddarts_core.{name}" for name in sorted(GROUND_FLOOR)]
+    assert set(names) <= set(modules("ddarts_core"))
+    assert offenders(names, {"torch", "torchvision", "sklearn"}) == {}
+
+
+def test_analysis_reads_records_only() -> None:
+    assert offenders(modules("analysis"), {"torch", "torchvision", "ray", "optuna", "tuning", "ddarts_cli"}) == {}
+
+
+def test_tuning_stays_below_analysis_and_command_line() -> None:
+    assert offenders(modules("tuning"), {"analysis", "ddarts_cli"}) == {}
+
+
+def test_commands_import_their_floor_when_they_run() -> None:
+    names = ["ddarts_cli", "ddarts_cli.main", *(m for m in modules("ddarts_cli") if ".commands" in m)]
+    heavy = {"torch", "ray", "optuna", "mlflow", "pandas", "pyarrow", "pydantic", "matplotlib", "numpy", "rich"}
+    assert offenders(names, heavy) == {}
+
+
+def test_help_answers_at_once() -> None:
+    best = min(_cpu_seconds([sys.executable, "-m", "ddarts_cli", "--help"]) for _ in range(3))
+    assert best < 0.5
+
+
+def _cpu_seconds(command: list[str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize("package", ["ddarts_core", "tuning", "analysis", "ddarts_cli"])
+def test_every_module_belongs_to_an_installed_package(package: str) -> None:
+    text = (ROOT / "setup.cfg").read_text()
+    packages = text.partition("packages =")[2].partition("install_requires")[0].split()
+    folders = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / package).rglob("*.py")}
+    assert folders <= set(packages)
