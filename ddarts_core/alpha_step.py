@@ -1,7 +1,7 @@
 """The gradient of the alphas in one step: cross entropy, zero-one and ablation loss put together (eq. 4, 8).
 
-Clean mode gives every alpha one gradient, g_i + w_01 dL_01 + w_AB dL_AB, and touches neither the weights nor the running
-statistics. Published mode reproduces, from the same single pass, what the published loop accumulates
+Clean mode gives every alpha one gradient, g_i + w_01 dL_01 + w_AB dL_AB, and touches neither the weights nor the
+running statistics. Published mode reproduces, from the same single pass, what the published loop accumulates
 (docs/published_code.md, D3 to D5).
 """
 

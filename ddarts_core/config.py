@@ -1,7 +1,7 @@
 """Typed configuration: every setting of a search, its defaults and bounds, YAML files and dotted overrides. Torch-free.
 
-Precedence, lowest first: field defaults, the training recipe, the method preset (`methods.METHODS`), the file, `--set`. The
-merged dictionary is validated as a whole, so nothing enters a run unchecked.
+Precedence, lowest first: field defaults, the training recipe, the method preset (`methods.METHODS`), the file,
+`--set`. The merged dictionary is validated as a whole, so nothing enters a run unchecked.
 """
 
 from __future__ import annotations
@@ -148,7 +148,9 @@ class AlphaConfig(Strict):
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(1.1e-4, ge=0, le=1)
     init: Literal["zeros", "normal"] = Field("zeros", description="zeros, or 1e-3 * N(0, 1)")
-    start_margin: float = Field(2.0, gt=0, le=20, description="alphas of `search.start`: + for its operations, - for others")
+    start_margin: float = Field(
+        2.0, gt=0, le=20, description="alphas of `search.start`: + for its operations, - for the others"
+    )
     grad_mode: Literal["clean", "published"] = Field("clean", description="published: the accumulation of the code")
 
     @model_validator(mode="after")
@@ -239,15 +241,15 @@ class ExperimentConfig(Strict):
     def _consistent(self) -> ExperimentConfig:
         groups = 2 if self.search.sharing == "normal_reduce" else self.search.num_cells
         if self.ablation.sample_cells is not None and self.ablation.sample_cells > groups:
-            raise ValueError(f"ablation.sample_cells {self.ablation.sample_cells} exceeds the {groups} groups of alphas")
+            raise ValueError(f"ablation.sample_cells {self.ablation.sample_cells} exceeds the {groups} alpha groups")
         if self.search.relaxation == "softmax" and self.discretise.rule != "darts":
             raise ValueError(f"discretise.rule {self.discretise.rule!r} needs sigmoid gates: use darts with softmax")
         if self.search.relaxation == "softmax" and self.search.w_zero_one:
             raise ValueError("search.w_zero_one must be 0 with softmax: the zero-one loss is defined on sigmoid gates")
         if self.alpha.grad_mode == "published" and (self.search.order != "first" or self.ablation.loss != "monitor"):
-            raise ValueError("alpha.grad_mode published is first order with ablation.loss monitor: no other gradient ran")
+            raise ValueError("alpha.grad_mode published runs only with search.order first and ablation.loss monitor")
         if self.search.order == "second" and self.ablation.loss not in ("none", "monitor"):
-            raise ValueError(f"search.order second has no gradient of ablation.loss {self.ablation.loss}: use none or monitor")
+            raise ValueError(f"search.order second cannot use ablation.loss {self.ablation.loss}: use none or monitor")
         return self
 
 
@@ -407,7 +409,8 @@ def _sentence(error: ValidationError, model: type[BaseModel], where: str) -> str
 
         near = difflib.get_close_matches(path, field_paths(model), n=1)
         group = path.rpartition(".")[0]
-        siblings = sorted({p[len(group) :].lstrip(".").split(".")[0] for p in field_paths(model) if p.startswith(group)})
+        inside = [p[len(group) :].lstrip(".") for p in field_paths(model) if p.startswith(group)]
+        siblings = sorted({p.split(".")[0] for p in inside})
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(siblings)}"
         return f"{where}: unknown setting {path!r}; {hint}"
     message = first["msg"].removeprefix("Value error, ")

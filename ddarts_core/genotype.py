@@ -172,7 +172,7 @@ class Genotype:
         try:
             cells = tuple(
                 Cell(
-                    tuple(Edge(op=_name(op), source=_int(source), target=_int(target)) for op, source, target in c["edges"]),
+                    tuple(Edge(op=_name(op), source=_int(s), target=_int(t)) for op, s, t in c["edges"]),
                     tuple(_int(node) for node in c["concat"]),
                 )
                 for c in data["cells"]
@@ -207,7 +207,7 @@ class Genotype:
         except (KeyError, TypeError, ValueError, IndexError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"not a genotype: {name} with unexpected content ({type(error).__name__} {error})") from error
+            raise UserError(f"not a genotype: unexpected content of {name} ({type(error).__name__} {error})") from error
 
     @classmethod
     def load(cls, path: str | Path) -> Genotype:
@@ -336,9 +336,7 @@ def to_published_text(genotype: Genotype) -> str:
     genes = [[(e.op, e.target, e.source) for e in cell.edges] for cell in genotype.cells]
     concats = [list(cell.concat) for cell in genotype.cells]
     if genotype.layout == "normal_reduce":
-        return (
-            f"Genotype(normal={genes[0]}, normal_concat={concats[0]}, reduce={genes[1]}, reduce_concat={concats[1]})"
-        )
+        return f"Genotype(normal={genes[0]}, normal_concat={concats[0]}, reduce={genes[1]}, reduce_concat={concats[1]})"
     union = sorted({node for concat in concats for node in concat})
     for cell, concat in zip(genotype.cells, concats, strict=True):
         if concat != [node for node in union if node in cell.nodes]:

@@ -23,7 +23,7 @@ def zero_one(alphas: Tensor) -> Tensor:
 
 
 def zero_one_gradient(alphas: Tensor) -> Tensor:
-    """d zero_one_i / d alpha_i (eq. 3): -2/|alpha| (sigma - 1/2) sigma (1 - sigma); 0 at alpha = 0. Shape of `alphas`."""
+    """d zero_one_i / d alpha_i (eq. 3), shape of `alphas`: -2/|alpha| (sigma - 1/2) sigma (1 - sigma); 0 at alpha = 0."""
     sigma = alphas.sigmoid()
     return -2 / alphas[0].numel() * (sigma - 0.5) * sigma * (1 - sigma)
 
@@ -55,7 +55,9 @@ def ablation(marginal: Tensor, kind: AblationLoss, eps: float) -> Tensor:
     return (marginal - mean) / denominator(mean, eps)
 
 
-def total(cross_entropy: Tensor, zero_one_loss: Tensor, ablation_loss: Tensor, w_zero_one: float, w_ab: float) -> Tensor:
+def total(
+    cross_entropy: Tensor, zero_one_loss: Tensor, ablation_loss: Tensor, w_zero_one: float, w_ab: float
+) -> Tensor:
     """Total loss of each group (eq. 4, 8): L_CE + w_01 L_01 + w_AB L_AB; [groups]."""
     return cross_entropy + w_zero_one * zero_one_loss + w_ab * ablation_loss
 

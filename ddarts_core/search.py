@@ -82,7 +82,7 @@ class Search:
         check_batch("alphas", len(splits.alphas), config.search.batch_size)
         with seeded_init(config.seed, "supernet"):
             net = Supernet(config.search, info)
-        self.net: Supernet = net.to(self.device, memory_format=torch.channels_last)
+        self.net = net.to(self.device).to(memory_format=torch.channels_last)
         shape = (num_edges(config.search.steps), len(operations_of(config.search.space)))
         start = torch.zeros(net.num_groups, *shape)
         if config.alpha.init == "normal":
@@ -206,7 +206,7 @@ class Search:
         logits = self.net(images, losses.gates(alphas, self.config.search.relaxation))
         loss = F.cross_entropy(logits, labels)
         self._sgd.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if published:
             self._step.leak_into_weights()
             self._step.leak_from_weight_step(alphas)

@@ -25,8 +25,8 @@ def unrolled_gradient(
 
     The product with the second derivative is a central difference:
     eta [grad_alpha L_train(w+, alpha) - grad_alpha L_train(w-, alpha)] / 2R, w+- = w +- R grad_w' L_val,
-    R = radius / |grad_w' L_val|. The weights are put back exactly. DARTS' radius is coarse on a small or strongly curved
-    network: there a smaller one, in float64, comes nearer to the derivative.
+    R = radius / |grad_w' L_val|. The weights are put back exactly. DARTS' radius is coarse on a small or strongly
+    curved network: there a smaller one, in float64, comes nearer to the derivative.
 
     Args:
         net: the supernet in train mode; running statistics must be off.
@@ -62,7 +62,7 @@ def unrolled_gradient(
     try:
         place(virtual, -eta)
         direct, on_validation = gradients(*batch, of_weights=True)
-        scale = radius / torch.sqrt(sum((g.square().sum() for g in on_validation), torch.zeros((), device=alphas.device)))
+        scale = radius / torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in on_validation]))
         place(on_validation, scale)
         plus, _ = gradients(*weight_batch, of_weights=False)
         place(on_validation, -scale)
@@ -71,4 +71,5 @@ def unrolled_gradient(
         with torch.no_grad():
             for weight, origin in zip(weights, start, strict=True):
                 weight.copy_(origin)
-    return direct - eta * (plus - minus) / (2 * scale)
+    second: Tensor = eta * (plus - minus) / (2 * scale)
+    return direct - second

@@ -22,7 +22,7 @@ def start_genotype(config: SearchConfig) -> Genotype:
     genotype = resolve_genotype(config.start)
     where = f"search.start {config.start}"
     if genotype.layout != "individual":
-        raise UserError(f"{where}: two shared cells cannot start a search of individual cells; name an individual genotype")
+        raise UserError(f"{where}: two shared cells cannot start individual ones; name an individual genotype")
     if (genotype.num_cells, genotype.reductions) != (config.num_cells, config.reduction_positions):
         raise UserError(
             f"{where} has {genotype.num_cells} cells with reductions {list(genotype.reductions)}: set "

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+
 from ddarts_core.config import ExperimentConfig, SearchConfig, resolve
 from ddarts_core.data import load_train, split
 from ddarts_core.images import DataInfo

@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
-from ddarts_core import losses
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ddarts_core import losses
 
 
 def test_zero_one_by_hand():

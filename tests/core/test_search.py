@@ -7,13 +7,13 @@ import json
 
 import pytest
 import torch
+from torch.nn import functional as F
+
 from ddarts_core import losses
 from ddarts_core.config import resolve
 from ddarts_core.errors import Diverged, UserError
 from ddarts_core.operations import BatchNorm
 from ddarts_core.seeding import generator
-from torch.nn import functional as F
-
 from tests.core import textbook
 
 LOSSES = ["none", "monitor", "centered", "relative", "paper", "rescale", "credit"]
@@ -60,7 +60,8 @@ def test_same_seed_same_records_and_genotype(digits, tiny_config, loss, removal)
 
 
 def test_another_seed_is_another_search(digits, tiny_config):
-    assert _records(digits(tiny_config("search.epochs=1"))) != _records(digits(tiny_config("search.epochs=1", "seed=1")))
+    one, two = tiny_config("search.epochs=1"), tiny_config("search.epochs=1", "seed=1")
+    assert _records(digits(one)) != _records(digits(two))
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from ddarts_core.errors import UserError
-from ddarts_core.shapley import exact, sampled
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ddarts_core.errors import UserError
+from ddarts_core.shapley import exact, sampled
 
 
 def gloves(coalition):

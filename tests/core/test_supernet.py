@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
+
 from ddarts_core import losses
 from ddarts_core.config import SearchConfig
 from ddarts_core.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
@@ -11,8 +13,6 @@ from ddarts_core.errors import UserError
 from ddarts_core.images import DataInfo
 from ddarts_core.operations import BatchNorm
 from ddarts_core.supernet import Supernet, batch_statistics, frozen
-from torch.nn import functional as F
-
 from tests.core import textbook
 
 CIFAR = DataInfo("cifar10", num_classes=10, channels=3, image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -20,7 +20,12 @@ CIFAR = DataInfo("cifar10", num_classes=10, channels=3, image_size=32, mean=(0.5
 
 @pytest.mark.parametrize(
     ("settings", "weights"),
-    [({}, 1_930_618), ({"channels": 32}, 6_800_618), ({"sharing": "normal_reduce"}, 1_930_618), ({"space": "S_none"}, 1_930_618)],
+    [
+        ({}, 1_930_618),
+        ({"channels": 32}, 6_800_618),
+        ({"sharing": "normal_reduce"}, 1_930_618),
+        ({"space": "S_none"}, 1_930_618),
+    ],
 )
 def test_published_weight_counts(settings, weights):
     with torch.device("meta"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from ddarts_core.config import DiscretiseConfig, resolve
 from ddarts_core.discretise import discretise
 from ddarts_core.errors import UserError

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from ddarts_core.supernet import Supernet
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ddarts_core.supernet import Supernet
 
 Replacement = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
