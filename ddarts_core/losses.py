@@ -23,7 +23,7 @@ def zero_one(alphas: Tensor) -> Tensor:
 
 
 def zero_one_gradient(alphas: Tensor) -> Tensor:
-    """d zero_one_i / d alpha_i (eq. 3), shape of `alphas`: -2/|alpha| (sigma - 1/2) sigma (1 - sigma); 0 at alpha = 0."""
+    """d zero_one_i / d alpha_i (eq. 3), shape of `alphas`: -2/|alpha| (sigma - 1/2) sigma (1 - sigma), 0 at alpha 0."""
     sigma = alphas.sigmoid()
     return -2 / alphas[0].numel() * (sigma - 0.5) * sigma * (1 - sigma)
 

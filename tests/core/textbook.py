@@ -36,11 +36,8 @@ def forward(
     """Logits; `replaced` maps a cell's position to what stands in for it."""
     s0 = s1 = net.stem(x)
     for k, cell in enumerate(net.cells):
-        if replaced and k in replaced:
-            out = replaced[k](cell, s0, s1)
-        else:
-            out = cell_output(cell, s0, s1, gates_of_cells[k])
-        s0, s1 = s1, out
+        whole = not replaced or k not in replaced
+        s0, s1 = s1, cell_output(cell, s0, s1, gates_of_cells[k]) if whole else replaced[k](cell, s0, s1)
     return net.classifier(F.adaptive_avg_pool2d(s1, 1).flatten(1))
 
 
