@@ -23,7 +23,10 @@ _GREY = "rgba(128,135,148,0.45)"
 
 
 def _chart(data: Sequence[Mapping[str, Any]], x: str, y: str, **layout: Any) -> Chart:
-    base = {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}, "hovermode": "closest"}
+    axis: dict[str, Any] = {"title": {"text": x}}
+    if x == "epoch":  # whole numbers only
+        axis["dtick"] = max(1, math.ceil(max((max(trace["x"]) for trace in data if trace["x"]), default=1) / 10))
+    base = {"xaxis": axis, "yaxis": {"title": {"text": y}}, "hovermode": "closest"}
     return {"data": list(data), "layout": {**base, **layout}}
 
 
@@ -185,7 +188,7 @@ def _recorded(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame | N
 
 
 def _percent_axis(title: str) -> dict[str, Any]:
-    return {"title": {"text": title}, "tickformat": ".0%"}
+    return {"title": {"text": title}, "tickformat": ".0%", "minallowed": 0, "maxallowed": 1}
 
 
 def _band(rows: pd.DataFrame, label: str, colour: str) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,46 +20,7 @@ from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Genotype
 
 from .canvas import new_figure, render, save
-
-#: One colour per operation, the same in every drawing: families share a hue, larger kernels are darker.
-OPERATION_COLOURS: Mapping[str, str] = MappingProxyType(
-    {
-        "skip_connect": "#8a8f98",
-        "max_pool_3x3": "#f2c14e",
-        "avg_pool_3x3": "#f7dc93",
-        "sep_conv_3x3": "#74b3e8",
-        "sep_conv_5x5": "#2f7fc4",
-        "sep_conv_7x7": "#1b4f86",
-        "dil_conv_3x3": "#8fd19e",
-        "dil_conv_5x5": "#2f9e58",
-        "simple_conv_1x1": "#f3b3a6",
-        "simple_conv_3x3": "#e07a5f",
-        "simple_conv_5x5": "#a8452c",
-        "bottleneck_1x3x1": "#7b5ea7",
-        "conv_3x1_1x3": "#d9a5d6",
-        "conv_7x1_1x7": "#b0579f",
-    }
-)
-
-#: What stands on an edge.
-OPERATION_LABELS: Mapping[str, str] = MappingProxyType(
-    {
-        "skip_connect": "skip",
-        "max_pool_3x3": "max 3×3",
-        "avg_pool_3x3": "avg 3×3",
-        "sep_conv_3x3": "sep 3×3",
-        "sep_conv_5x5": "sep 5×5",
-        "sep_conv_7x7": "sep 7×7",
-        "dil_conv_3x3": "dil 3×3",
-        "dil_conv_5x5": "dil 5×5",
-        "simple_conv_1x1": "conv 1×1",
-        "simple_conv_3x3": "conv 3×3",
-        "simple_conv_5x5": "conv 5×5",
-        "bottleneck_1x3x1": "bneck 1·3·1",
-        "conv_3x1_1x3": "3×1 · 1×3",
-        "conv_7x1_1x7": "7×1 · 1×7",
-    }
-)
+from .palette import OPERATION_COLOURS, OPERATION_LABELS
 
 # Sizes in inches.
 _CHIP_WIDTH, _CHIP_HEIGHT, _CHIP_GAP = 0.74, 0.165, 0.03

@@ -176,7 +176,7 @@ def count(value: float | None) -> str:
 def _readme(item: Exported, study: Study, trial: Trial, has_text: bool) -> str:
     config, info = trial.info["config"], study.info
     reductions = ", ".join(map(str, item.genotype.reductions)) or "n//3 and 2n//3 of the stacked network"
-    found = f" Trials {', '.join(item.also)} found the same genotype." if item.also else ""
+    found = f"Trials {', '.join(item.also)} found the same genotype.\n\n" if item.also else ""
     rows = [
         ("trial", f"{trial.trial_id} of study {study.name}"),
         ("method", str(config.get("method"))),
@@ -205,9 +205,9 @@ def _readme(item: Exported, study: Study, trial: Trial, has_text: bool) -> str:
 | | |
 |---|---|
 {table}
-{found}
-Held-out images trained neither weights nor alphas, but the sweep chose among trials by them, so the number above is
-optimistic: the accuracy to report is that of a retrain on the test split.
+
+{found}Held-out images trained neither weights nor alphas, but the sweep chose among trials by them, so the number
+above is optimistic: the accuracy to report is that of a retrain on the test split.
 
 Train it from scratch (four seeds, test split read once each):
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ddarts_core.config import ExperimentConfig, get_path
+from ddarts_core.config import get_path
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import EpochRecord
@@ -86,7 +86,7 @@ def read_study_from_mlflow(tracking_uri: str, study: str) -> Study:
 def _trial(run: Run, parent: Run) -> Trial:
     config = _config(run.params, run.run_id)
     steps, finals = _split(run.points)
-    warmup = int(get_path(config, "search.warmup_epochs"))
+    warmup = int(config["search"].get("warmup_epochs") or 0)
     second = parent.params.get("tune.second_objective", "None")
     derived = {name.removeprefix("derived/"): value for name, value in finals.items() if name.startswith("derived/")}
     first = "derived/held_out/accuracy" if parent.params.get("tune.objective") == "derived" else "held_out/accuracy"
@@ -95,7 +95,6 @@ def _trial(run: Run, parent: Run) -> Trial:
         values[second] = finals.get(second)
     objectives = {name: value for name, value in values.items() if value is not None}
     state = run.tags.get("state") or ("FAILED" if run.status in ("FAILED", "KILLED") else "RUNNING")
-    proposed = {name.split(".", 1)[1].rsplit(".", 1)[0] for name in parent.params if name.startswith("space.")}
     info = {
         "trial_id": run.tags["trial_id"],
         "number": int(run.tags["trial_id"]),
@@ -104,7 +103,7 @@ def _trial(run: Run, parent: Run) -> Trial:
         "seed": config["seed"],
         "config": config,
         "config_hash": run.tags.get("config_hash"),
-        "params": {path: get_path(config, path) for path in sorted(proposed) if _has(config, path)},
+        "params": _proposed(config, parent.params),
         "objectives": objectives if state == "COMPLETED" else None,
         "derived": derived or None,
         "cost": {name: int(finals[name]) for name in ("parameters", "macs") if name in finals} or None,
@@ -116,7 +115,7 @@ def _trial(run: Run, parent: Run) -> Trial:
 
 
 def _config(params: Mapping[str, str], run_id: str) -> dict[str, Any]:
-    """The nested configuration of flat texts, as the folder has it."""
+    """The nested configuration of flat texts; not validated, so that other versions' runs can be read."""
     nested: dict[str, Any] = {}
     for path, text in params.items():
         *groups, name = path.split(".")
@@ -124,10 +123,27 @@ def _config(params: Mapping[str, str], run_id: str) -> dict[str, Any]:
         for group in groups:
             inner = inner.setdefault(group, {})
         inner[name] = text if path in _TEXT else _parsed(text)
+    if "seed" not in nested or not isinstance(nested.get("search"), dict):
+        raise UserError(f"MLflow run {run_id} has no configuration of a search among its parameters")
+    return nested
+
+
+def _proposed(config: Mapping[str, Any], sweep: Mapping[str, str]) -> dict[str, Any]:
+    """The values that the sweep proposed: those of its space whose conditions (`when`) hold."""
+    prefix, mark = "space.", ".when."
+    paths = {name[len(prefix) :].rsplit(".", 1)[0] for name in sweep if name.startswith(prefix) and mark not in name}
+    conditions = [name[len(prefix) :].split(mark, 1) for name in sweep if name.startswith(prefix) and mark in name]
+    for path, parent in conditions:
+        if _value(config, parent) not in _parsed(sweep[f"{prefix}{path}{mark}{parent}"]):
+            paths.discard(path)
+    return {path: _value(config, path) for path in sorted(paths)}
+
+
+def _value(config: Mapping[str, Any], path: str) -> Any:
     try:
-        return ExperimentConfig.model_validate(nested).model_dump(mode="json")
-    except ValueError as error:
-        raise UserError(f"MLflow run {run_id} has no valid configuration: {str(error).splitlines()[0]}") from error
+        return get_path(config, path)
+    except (KeyError, TypeError):
+        return None
 
 
 def _parsed(text: str) -> Any:
@@ -135,14 +151,6 @@ def _parsed(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
-
-
-def _has(config: Mapping[str, Any], path: str) -> bool:
-    try:
-        get_path(config, path)
-    except (KeyError, TypeError):
-        return False
-    return True
 
 
 def _split(points: Iterable[Point]) -> tuple[list[Point], dict[str, float]]:

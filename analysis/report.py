@@ -133,14 +133,14 @@ def _study_sections(study: Study, ids: Iterator[int], budget: int) -> Iterator[s
     figures = [
         page.chart(spec, _CHART_CAPTIONS[name], f"c{next(ids)}") for name, spec in found.items() if spec is not None
     ]
-    if ids_of_best:
-        heat = charts.contributions(frames.contributions, ids_of_best[0])
-        if heat is not None:
-            caption = (
-                f"Marginal contribution of each cell of trial {ids_of_best[0]} (eq. 6): the loss with the cell minus "
-                "the loss without it, so blue cells lower the loss."
-            )
-            figures.append(page.chart(heat, caption, f"c{next(ids)}"))
+    heats = ((trial, charts.contributions(frames.contributions, trial)) for trial in ids_of_best)
+    trial_id, heat = next(((trial, chart) for trial, chart in heats if chart is not None), ("", None))
+    if heat is not None:
+        caption = (
+            f"Marginal contribution of each cell of trial {trial_id} (eq. 6): the loss with the cell minus the loss "
+            "without it, so blue cells lower the loss."
+        )
+        figures.append(page.chart(heat, caption, f"c{next(ids)}"))
     if figures:
         yield f'<h3>Curves and contributions</h3><div class="grid">{"".join(figures)}</div>'
     slices = charts.slices(ranked)

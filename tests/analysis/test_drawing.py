@@ -9,8 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from analysis.drawing import (
-    OPERATION_COLOURS,
-    OPERATION_LABELS,
     cell_figure,
     draw_cell,
     draw_genotype,
@@ -18,6 +16,7 @@ from analysis.drawing import (
     genotype_svg,
     panels,
 )
+from analysis.palette import OPERATION_COLOURS, OPERATION_LABELS
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
 from ddarts_core.spaces import OPERATION_NAMES, S_O, S, edge_list

@@ -31,6 +31,7 @@ def log_study(uri: str, folder: Path, artifacts: Path) -> None:
     experiment = client.create_experiment("toy", artifact_location=artifacts.as_uri())
     parent = client.create_run(experiment, tags={"study": "toy"}).info.run_id
     space = {"space.search.w_zero_one.low": "0", "space.ablation.weight.low": "0", "tune.objective": "derived"}
+    space |= {"space.search.lr.low": "0", "space.search.lr.when.method": "['darts']"}  # never proposed
     client.log_batch(parent, params=[Param(k, v) for k, v in space.items()])
     for trial in read_study(folder).trials:
         info = trial.info

@@ -88,6 +88,13 @@ def test_curves_are_the_records_and_the_best_stand_out(study: Path):
     assert sum(t["showlegend"] for t in spec["data"]) == 3 and len(spec["data"]) == 9
 
 
+def test_the_heat_map_is_of_the_best_trial_that_has_one(study: Path, tmp_path: Path):
+    best = study / "trials/00005/records.jsonl"
+    lines = [json.loads(line) | {"contributions": []} for line in best.read_text().splitlines()]
+    best.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "Marginal contribution of each cell of trial 00004" in body(report([study], tmp_path / "r.html"))
+
+
 def test_slices_show_only_what_varied_and_spread_widths_logarithmically(study: Path):
     rows = [trial_row(t) for t in read_study(study).completed]
     for row, lr in zip(rows, (1e-4, 1e-3, 1e-2, 1e-1, 1, 10), strict=True):
