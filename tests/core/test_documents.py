@@ -40,7 +40,10 @@ def test_equations_name_functions_that_exist() -> None:
         if len(columns) == 4 and columns[0] not in ("| paper",):
             named += re.findall(r"`(\w+)\.([\w.]+)`", columns[2])
     assert len(named) > 25
+    settings = set(field_paths(ExperimentConfig))
     for module, path in named:
+        if f"{module}.{path}" in settings:
+            continue
         found = importlib.import_module(f"ddarts_core.{module}")
         for part in path.split("."):
             found = getattr(found, part)
