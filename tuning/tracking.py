@@ -257,7 +257,7 @@ class TrialRun:
         if found:
             run_id = str(found[0].info.run_id)
             self._client.set_tag(run_id, "ray_trial_id", trial["ray_trial_id"])
-            if found[0].info.status != "RUNNING":
+            if trial["state"] == "RUNNING" and found[0].info.status != "RUNNING":
                 self._client.update_run(run_id, "RUNNING")
         else:
             run = self._client.create_run(

@@ -241,6 +241,7 @@ class SearchTrial(tune.Trainable):
             Path(checkpoint_dir) / CHECKPOINT,
             {
                 "records": json.dumps([record.to_dict(timing=True) for record in self._records]),
+                "epochs": len(self._records),
                 "seconds": self._seconds,
                 "genotype": None if self._genotype is None else self._genotype.to_json(),
                 "search": self._search.state_dict() if searching and self._search is not None else None,
@@ -249,14 +250,14 @@ class SearchTrial(tune.Trainable):
         )
 
     def load_checkpoint(self, checkpoint_dir: Any) -> None:
-        """Go on from a checkpoint; from the one before it if it is damaged.
+        """Go on from the trial's last intact checkpoint.
 
         Raises:
-            UserError: neither can be read.
+            UserError: none can be read.
         """
         if self._record["state"] == "COMPLETED":
             return
-        self._loaded = _load_newest(Path(checkpoint_dir))
+        self._loaded = _load_furthest(Path(checkpoint_dir))
         self._records = [EpochRecord.from_dict(data) for data in json.loads(self._loaded["records"])]
         self._seconds = self._loaded["seconds"]
         text = self._loaded["genotype"]
@@ -268,13 +269,19 @@ class SearchTrial(tune.Trainable):
             self._write(genotype_hash=self._genotype.hash, cost=self._cost(self._genotype))
 
 
-def _load_newest(folder: Path) -> dict[str, Any]:
-    older = sorted((other for other in folder.parent.glob("checkpoint_*") if other.name < folder.name), reverse=True)
-    first: UserError | None = None
-    for candidate in (folder, *older):
+def _load_furthest(folder: Path) -> dict[str, Any]:
+    """The intact checkpoint with the most epochs of the trial that `folder` belongs to.
+
+    After a kill it need not be the one that Ray names: Ray's note of it may be seconds old, and the checkpoint it names
+    may be gone or damaged.
+    """
+    found: list[dict[str, Any]] = []
+    errors: list[UserError] = []
+    for candidate in sorted({folder, *folder.parent.glob("checkpoint_*")}):
         try:
-            return checkpoint.load(candidate / CHECKPOINT)
+            found.append(checkpoint.load(candidate / CHECKPOINT))
         except UserError as error:
-            first = first or error
-    assert first is not None
-    raise first
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    return max(found, key=lambda state: int(state["epochs"]))

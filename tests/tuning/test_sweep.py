@@ -160,18 +160,18 @@ def test_resuming_a_finished_study_runs_nothing(done: StudyResult) -> None:
 
 def test_failed_and_stopped_trials_leave_the_others_alone(make_sweep: Make) -> None:
     """Point 0 is good; 1 diverges; 2 contradicts itself; 3 is worse than 0 after an epoch, so ASHA stops it."""
-    good = {"search.lr": 0.1, "search.lr_min": 0.0, "search.weight_decay": 0.0}
+    good = {"search.lr": 0.03, "search.lr_min": 0.0, "search.weight_decay": 0.0}
     points = [
         good,
         {**good, "search.lr": 10.0, "search.weight_decay": 1.0},
         {**good, "search.lr": 0.002, "search.lr_min": 0.004},
-        {**good, "search.lr": 0.002},
+        {**good, "search.lr": 0.3},
     ]
     result = run_sweep(
         make_sweep(
             "troubles",
             space={
-                "search.lr": {"type": "categorical", "choices": [0.1, 0.002, 10.0]},
+                "search.lr": {"type": "categorical", "choices": [0.03, 0.3, 0.002, 10.0]},
                 "search.lr_min": {"type": "categorical", "choices": [0.0, 0.004]},
                 "search.weight_decay": {"type": "categorical", "choices": [0.0, 1.0]},
             },
