@@ -131,6 +131,8 @@ def _train(
     except KeyboardInterrupt:
         say(f"stopped after {len(records)} epochs of {folder.name}: the same command with --resume goes on")
         raise
+    if validation is not None:
+        run.load_best()
     test = run.evaluate(load_test(config.data))
     say(f"{folder.name}: test accuracy {100 * test['accuracy']:.2f} %, loss {test['loss']:.4f}")
     checkpoint.save(folder / "weights.pt", {"weights": run.network.state_dict(), "genotype": genotype.to_json()})

@@ -185,10 +185,15 @@ class DiscretiseConfig(Strict):
 
 
 class RetrainConfig(Strict):
-    """Training of a derived network from scratch (METHODS of DARTS' evaluation, section 5.1)."""
+    """Training of a derived network from scratch (D-DARTS section 5.1)."""
 
     recipe: str = "quick"
     num_cells: int | None = Field(None, ge=1, le=200, description="derive so many cells by Algorithm 1; None keeps")
+    reductions: Literal["thirds", "genotype"] | tuple[int, ...] | None = Field(
+        None,
+        description="n//3 and 2n//3, as the genotype says, or positions; null: thirds if derived deeper",
+    )
+    derive_order: Literal["paper", "published"] = Field("paper", description="order of Algorithm 1")
     channels: int = Field(16, ge=2, le=1024)
     epochs: int = Field(20, ge=1, le=10_000)
     batch_size: int = Field(64, ge=1, le=65_536)
@@ -244,6 +249,16 @@ class ExperimentConfig(Strict):
             raise ValueError(f"ablation.sample_cells {self.ablation.sample_cells} exceeds the {groups} alpha groups")
         if self.search.relaxation == "softmax" and self.discretise.rule != "darts":
             raise ValueError(f"discretise.rule {self.discretise.rule!r} needs sigmoid gates: use darts with softmax")
+        if (
+            self.search.relaxation == "softmax"
+            and self.ablation.loss != "none"
+            and self.ablation.removal
+            not in (
+                "identity",
+                "zero",
+            )
+        ):
+            raise ValueError(f"ablation.removal {self.ablation.removal} is for sigmoid gates: use identity or zero")
         if self.search.relaxation == "softmax" and self.search.w_zero_one:
             raise ValueError("search.w_zero_one must be 0 with softmax: the zero-one loss is defined on sigmoid gates")
         if self.alpha.grad_mode == "published" and (self.search.order != "first" or self.ablation.loss != "monitor"):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .derive import Order
 from .genotype import Genotype
 from .network import DEPTH, IMAGE_SIZE, Form, Network
 
@@ -80,6 +81,7 @@ def cost(
     num_classes: int = 10,
     form: Form = "cifar",
     reductions: str | Sequence[int] | None = None,
+    derive_order: Order = "paper",
     image_size: int | None = None,
     in_channels: int = 3,
 ) -> Cost:
@@ -105,6 +107,7 @@ def cost(
             auxiliary=(num_cells or stacked) > 1,
             num_cells=num_cells,
             reductions=reductions,
+            derive_order=derive_order,
         ).eval()
         size = IMAGE_SIZE[form] if image_size is None else image_size
         macs = count_macs(network, torch.empty(1, in_channels, size, size))

@@ -1,7 +1,7 @@
 """Named methods as presets over the same parts: which settings make the loop that method. Torch-free.
 
-A new method is one entry. Learning rates, weights and schedules are those of ../docs/methods.md; a file may override
-any of them.
+A new method is one entry. Learning rates, weights and schedules are those of the method's source; a file may
+override any of them.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             {},
         ),
         "ddarts-published": Method(
-            "D-DARTS as its published code computes it, accumulated gradients and weight leak included (replication)",
+            "replication: the gradients that the published code computes, accumulation and weight leak included",
             "D-DARTS, published code; docs/published_code.md",
             {
                 "search": {"w_zero_one": 8.0},
                 "alpha": {"grad_mode": "published", "weight_decay": 1e-3},
                 "ablation": {"loss": "monitor", "removal": "random"},
+                "discretise": {"edges_per_node": 2},
             },
         ),
         "ddarts-lf": Method(

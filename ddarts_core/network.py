@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .derive import arrange
+from .derive import Order, arrange
 from .errors import UserError
 from .genotype import Cell, Genotype
 from .operations import BatchNorm, FactorizedReduce, Identity, ReLUConvBN, build
@@ -136,6 +136,7 @@ class Network(nn.Module):
         drop_path_unit: `operation` (each operation but identities, DARTS) or `node` (each summed node, FairDARTS,
             D-DARTS).
         reductions: `thirds`, `genotype`, positions, or None; see `derive.arrange`.
+        derive_order: order of Algorithm 1, `paper` or `published`.
 
     Attributes:
         genotype: the individual genotype as built.
@@ -165,6 +166,7 @@ class Network(nn.Module):
         num_cells: int | None = None,
         drop_path_unit: DropPathUnit = "node",
         reductions: str | Sequence[int] | None = None,
+        derive_order: Order = "paper",
     ) -> None:
         super().__init__()
         if form not in IMAGE_SIZE:
@@ -181,7 +183,7 @@ class Network(nn.Module):
             raise UserError(f"image_size {size} is too small for a network: it must be {SMALLEST_IMAGE} or more")
         if num_cells is None and genotype.layout == "normal_reduce":
             num_cells = DEPTH[form]
-        self.genotype = arrange(genotype, num_cells, reductions)
+        self.genotype = arrange(genotype, num_cells, reductions, derive_order)
         self._dropper = DropPath()
         self.stem, widths, size, halved = _stem(form, channels, in_channels, size)
         self.auxiliary_position = auxiliary_position(self.genotype) if auxiliary else None

@@ -147,6 +147,8 @@ class Retrain:
             auxiliary=config.auxiliary_weight > 0,
             num_cells=config.num_cells,
             drop_path_unit=config.drop_path_unit,
+            reductions=config.reductions,
+            derive_order=config.derive_order,
         )
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 

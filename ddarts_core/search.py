@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import resource
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -78,6 +79,11 @@ class Search:
         self.device = device or pick_device(config.search.device)
         self.epoch = 0
         self.num_epochs = config.search.warmup_epochs + config.search.epochs
+        if config.ablation.loss == "paper":
+            warnings.warn(
+                "ablation.loss paper divides by the mean of M, which may be near 0: expect spikes; centered does not",
+                stacklevel=2,
+            )
         check_batch("weights", len(splits.weights), config.search.batch_size)
         check_batch("alphas", len(splits.alphas), config.search.batch_size)
         with seeded_init(config.seed, "supernet"):

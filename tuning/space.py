@@ -190,7 +190,7 @@ def base_settings(config: ExperimentConfig) -> dict[str, Any]:
     """
     fields = set(ExperimentConfig.model_fields)
     data = config.model_dump(mode="json", exclude_unset=True, include=fields)
-    presets = merge(METHODS[config.method].settings, {"retrain": RECIPES[config.retrain.recipe]})
+    presets = merge({"retrain": RECIPES[config.retrain.recipe]}, METHODS[config.method].settings)
     return _without(data, presets)
 
 

@@ -1,0 +1,50 @@
+"""The cells of a supernet as players of a game: what a coalition of them is worth (D-DARTS section 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .config import Removal
+from .supernet import Cell, Supernet, batch_statistics
+
+
+def coalition_worth(
+    net: Supernet, images: Tensor, labels: Tensor, gates: Tensor, removal: Removal = "identity"
+) -> Callable[[frozenset[int]], float]:
+    """The game v(S) = -L_CE of the network whose groups of cells outside S are removed, in nats, batch statistics.
+
+    The marginal contribution of eq. 6 is v(all without i) - v(all); `shapley.exact(net.num_groups, worth)` averages
+    over all coalitions instead.
+
+    Args:
+        net: the supernet.
+        images: [batch, channels, height, width].
+        labels: [batch].
+        gates: [groups, edges, operations].
+        removal: `identity`, `zero` or `uniform`; a random removal would be another game at every call.
+    """
+    assert removal != "random"
+
+    def worth(present: frozenset[int]) -> float:
+        s0 = s1 = net.stem(images)
+        for k, group in enumerate(net.group_of):
+            cell: Cell = net.cells[k]  # type: ignore[assignment]  # ModuleList items are typed Module
+            if group in present:
+                out = cell(s0, s1, gates[group])
+            elif removal == "uniform":
+                out = cell(s0, s1, torch.full_like(gates[group], 0.5))
+            else:
+                out = cell.removed(s0, s1, removal)
+            s0, s1 = s1, out
+        return -float(F.cross_entropy(net.logits(s1), labels))
+
+    def valued(present: frozenset[int]) -> float:
+        net.train()
+        with torch.no_grad(), batch_statistics(net):
+            return worth(present)
+
+    return valued

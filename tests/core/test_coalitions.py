@@ -1,0 +1,49 @@
+"""Shapley values of a trained supernet's cells: the axioms hold, and leave-one-out values are eq. 6."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ddarts_core import shapley
+from ddarts_core.coalitions import coalition_worth
+from ddarts_core.config import resolve
+from ddarts_core.contributions import ablated_losses
+from ddarts_core.search import build_search
+from ddarts_core.supernet import batch_statistics
+from tests.core.conftest import TINY
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A search that ran to its end, and a batch that trained nothing."""
+    search = build_search(resolve(TINY, ["search.num_cells=4"]))
+    list(search.records())
+    return search, next(search._batches(search.splits.held_out, "test", 0, 0))
+
+
+@pytest.mark.parametrize("removal", ["identity", "zero", "uniform"])
+def test_trained_supernet(trained, removal):
+    search, (images, labels) = trained
+    net, gates = search.net, search.gates
+    worth = coalition_worth(net, images, labels, gates, removal)
+    everyone = frozenset(range(4))
+    found = shapley.exact(4, worth)
+    assert sum(found.values) == pytest.approx(worth(everyone) - worth(frozenset()), abs=1e-6)
+    with torch.no_grad(), batch_statistics(net):
+        outputs = net.outputs(images, gates)
+        losses = ablated_losses(net, outputs, gates, labels, range(4), removal, [])
+    leave_one_out = [worth(everyone) - worth(everyone - {i}) for i in range(4)]
+    assert leave_one_out == pytest.approx([float(loss) + worth(everyone) for loss in losses], abs=1e-6)
+    estimate = shapley.sampled(4, worth, permutations=30, seed=1)
+    assert sum(estimate.values) == pytest.approx(sum(found.values), abs=1e-6)
+    for value, error, true in zip(estimate.values, estimate.standard_errors, found.values, strict=True):
+        assert abs(value - true) <= 5 * error + 1e-6
+
+
+def test_a_cell_that_removal_does_not_change_is_a_null_player(trained):
+    search, (images, labels) = trained
+    gates = search.gates.clone()
+    gates[2] = 0.5
+    worth = coalition_worth(search.net, images, labels, gates, "uniform")
+    assert shapley.exact(4, worth).values[2] == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,17 @@
+"""Searches and trainings killed with SIGKILL and resumed end as if nothing had happened."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(("kind", "kills"), [("search", 20), ("retrain", 8)])
+def test_killed_and_resumed(kind, kills):
+    command = [sys.executable, "-m", "tests.chaos", "--kind", kind, "--kills", str(kills), "--seed", "1"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{kind}: {kills} kills" in done.stdout and " 0 differing" in done.stdout
