@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.retrain import Retrain
-
 from ddarts_cli.console import follow, say
 from ddarts_cli.files import check_folder, make_folder, plain
 from ddarts_cli.output import write_json, write_records, write_timings, write_yaml
@@ -23,6 +21,7 @@ from ddarts_core.images import DataInfo
 from ddarts_core.provenance import git_commit, versions
 from ddarts_core.random_genotype import random_genotype
 from ddarts_core.records import EpochRecord
+from ddarts_core.retrain import Retrain
 
 
 @dataclass(frozen=True)

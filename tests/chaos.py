@@ -57,11 +57,12 @@ def run(kind: str, folder: Path, resume: bool) -> None:
 
 def start(kind: str, folder: Path) -> int:
     """Fork a process that runs, or goes on with, the command; its process number."""
-    state = state_file(kind, folder)
+    # What --resume asks for: a checkpoint of the search, or the folder of a training that was begun.
+    marker = state_file(kind, folder) if kind == "search" else folder / "out" / "config.yaml"
     child = os.fork()
     if child == 0:
         try:
-            run(kind, folder, resume=state.exists())
+            run(kind, folder, resume=marker.exists())
         except SystemExit as end:
             os._exit(int(end.code or 0))
         os._exit(0)
