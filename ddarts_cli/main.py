@@ -21,6 +21,7 @@ COMMANDS = {
     "retrain": "Train a derived network from scratch.",
     "export": "Write a study's best genotypes.",
     "report": "Write figures and tables of a study as one HTML page.",
+    "table": "Tabulate a metric by a setting, over seeds.",
     "collect": "Write a study's records as a Parquet dataset.",
     "ui": "Serve the MLflow UI on a study's store.",
     "config": "Print the resolved configuration; run nothing.",

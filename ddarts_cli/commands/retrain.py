@@ -74,7 +74,10 @@ def command(
     run_seeds(read, config, folder, num_seeds=seeds, random_baseline=random_baseline, resume=resume, force=force)
     finish(
         [folder / "result.json", *sorted(folder.glob("*/weights.pt"))],
-        [f"ddarts cost {folder / 'genotype.json'}", f"ddarts retrain {genotype} --seeds 4 --random-baseline"],
+        [
+            f"ddarts cost {folder / 'genotype.json'}",
+            f"ddarts retrain {genotype} --config {folder / 'config.yaml'} --seeds 4 --random-baseline",
+        ],
     )
 
 
