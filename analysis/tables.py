@@ -1,0 +1,105 @@
+"""Tables of repeated runs: a metric by the value of a setting, mean and 95 % interval over seeds. Pure functions."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pandas as pd
+
+from ddarts_core.config import get_path
+from ddarts_core.errors import UserError, unknown_name
+
+from .collect import Frames
+from .statistics import bootstrap_difference, mean_interval
+
+Reduce = Literal["last", "best", "lowest"]
+
+#: Columns of `trials` that stand for a metric beside those recorded per epoch.
+TRIAL_METRICS = ("derived_accuracy", "parameters", "macs", "seconds")
+
+
+def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last") -> pd.DataFrame:
+    """One row per value of a setting: value, seeds, mean, low, high, and difference to the first value with interval.
+
+    Completed trials only. `difference_low` to `difference_high` is a bootstrap interval: where it contains 0, the seeds
+    do not tell the value from the first one.
+
+    Args:
+        frames: of one or more studies.
+        by: dotted path of a setting, for example `ablation.weight`.
+        metric: a metric of the epochs (`held_out/accuracy`), or a column of trials (`derived_accuracy`).
+        reduce: which epoch of the search counts: the last, or that of the highest or lowest value.
+
+    Raises:
+        UserError: no trial is completed, or none has the setting or the metric.
+    """
+    trials = frames.trials[frames.trials["state"] == "COMPLETED"]
+    if trials.empty:
+        raise UserError("no trial is completed: there is nothing to tabulate yet (see ddarts status)")
+    values = _metric_values(frames, trials, metric, reduce)
+    groups: dict[Any, list[float]] = {}
+    for (study, trial), config in zip(
+        trials[["study", "trial_id"]].itertuples(index=False), trials["config_json"], strict=True
+    ):
+        groups.setdefault(_setting(json.loads(config), by), []).append(values.get((study, trial), math.nan))
+    rows = []
+    ordered = sorted(groups, key=lambda value: (isinstance(value, str), value))
+    for value in ordered:
+        found = mean_interval(groups[value])
+        apart = bootstrap_difference(groups[ordered[0]], groups[value])
+        rows.append(
+            {
+                by: value,
+                "seeds": found.count,
+                "mean": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "difference": apart.mean,
+                "difference_low": apart.low,
+                "difference_high": apart.high,
+            }
+        )
+    table: pd.DataFrame = pd.DataFrame(rows)
+    return table
+
+
+def markdown(table: pd.DataFrame, metric: str, digits: int = 4) -> str:
+    """The table of `by_setting` as Markdown; nothing is set in bold, the intervals speak."""
+    by = table.columns[0]
+    lines = [
+        f"| {by} | seeds | {metric} | 95 % interval | difference to the first | 95 % interval |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in table.itertuples(index=False):
+        value, seeds, mean, low, high, difference, difference_low, difference_high = row
+        first = row == next(table.itertuples(index=False))
+        apart = "–" if first else f"{difference:+.{digits}f}"
+        interval = "–" if first else f"{difference_low:+.{digits}f} to {difference_high:+.{digits}f}"
+        lines.append(
+            f"| {value} | {seeds} | {mean:.{digits}f} | {low:.{digits}f} to {high:.{digits}f} | {apart} | {interval} |"
+        )
+    return "\n".join(lines)
+
+
+def _setting(config: Any, path: str) -> Any:
+    try:
+        value = get_path(config, path)
+    except (KeyError, TypeError):
+        raise UserError(f"no trial has a setting {path!r}: give a dotted path such as search.w_zero_one") from None
+    return value if isinstance(value, (int, float, str)) else json.dumps(value)
+
+
+def _metric_values(frames: Frames, trials: pd.DataFrame, metric: str, reduce: Reduce) -> dict[tuple[Any, ...], float]:
+    keys: Sequence[str] = ["study", "trial_id"]
+    if metric in TRIAL_METRICS:
+        return {tuple(row[:2]): float(row[2]) for row in trials[[*keys, metric]].itertuples(index=False)}
+    epochs = frames.epochs[frames.epochs["phase"] == "search"]
+    name = epochs["split"].astype(str) + "/" + epochs["metric"].astype(str)
+    if metric not in set(name):
+        raise unknown_name("metric", metric, {*name, *TRIAL_METRICS})
+    picked = epochs[name == metric].sort_values("epoch").groupby(list(keys), observed=True)["value"]
+    found = {"last": picked.last, "best": picked.max, "lowest": picked.min}[reduce]()
+    return {tuple(key) if isinstance(key, tuple) else (key,): float(value) for key, value in found.items()}

@@ -1,0 +1,43 @@
+"""Tables of a metric by a setting over repeated runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from analysis.collect import load
+from analysis.tables import by_setting, markdown
+from ddarts_core.errors import UserError
+
+
+def test_means_by_setting(make_study):
+    study = make_study(*["COMPLETED"] * 6)
+    table = by_setting(load(study), "search.w_zero_one", "held_out/accuracy")
+    # Trials n and n + 3 share w_zero_one = n % 3; the last epoch's accuracy is 0.6 + 0.01 n.
+    assert table["search.w_zero_one"].tolist() == [0.0, 1.0, 2.0]
+    assert table["seeds"].tolist() == [2, 2, 2]
+    assert table["mean"].tolist() == pytest.approx([0.615, 0.625, 0.635])
+    assert table["difference"].tolist() == pytest.approx([0.0, 0.01, 0.02])
+    assert (table["low"] < table["mean"]).all() and (table["mean"] < table["high"]).all()
+
+
+def test_which_epoch_counts(make_study):
+    study = make_study(*["COMPLETED"] * 2)
+    lowest = by_setting(load(study), "method", "held_out/accuracy", "lowest")
+    assert lowest.set_index("method")["mean"].to_dict() == pytest.approx({"ddarts": 0.4, "fairdarts": 0.41})
+
+
+def test_markdown_has_a_row_per_value_and_no_bold(make_study):
+    text = markdown(by_setting(load(make_study(*["COMPLETED"] * 6)), "method", "derived_accuracy"), "derived_accuracy")
+    assert len(text.splitlines()) == 4
+    assert "| ddarts | 3 |" in text and "**" not in text
+
+
+def test_mistakes_are_sentences(make_study, tmp_path):
+    frames = load(make_study(*["COMPLETED"] * 2))
+    with pytest.raises(UserError, match=r"no trial has a setting 'search.nothing'"):
+        by_setting(frames, "search.nothing", "held_out/accuracy")
+    with pytest.raises(UserError, match=r"unknown metric 'x/y'.*held_out/accuracy"):
+        by_setting(frames, "method", "x/y")
+    failed = make_study("FAILED", name="failed")
+    with pytest.raises(UserError, match=r"no trial is completed"):
+        by_setting(load(failed), "method", "held_out/accuracy")
