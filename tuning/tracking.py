@@ -71,6 +71,10 @@ def make_client(uri: str) -> Any:
     quiet_mlflow()
     from mlflow import MlflowClient
 
+    if not uri.startswith("http"):
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 1  # ten would hold a trial up for minutes; `sync` comes back by itself
     return MlflowClient(tracking_uri=with_secrets(uri))
 
 

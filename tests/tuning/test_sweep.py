@@ -210,6 +210,7 @@ def test_mlflow_down_costs_no_trial_and_loses_nothing(make_sweep: Make, monkeypa
     def start_and_stop(uri: str, *arguments: Any) -> tuple[str, str]:
         found = real(uri, *arguments)
         path = uri.removeprefix("sqlite:///")
+        tracking.make_client(uri)._tracking_client.store.engine.dispose()  # an open file outlives its name
         os.rename(path, path + ".kept")
         os.mkdir(path)
         return found
