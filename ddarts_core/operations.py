@@ -26,6 +26,14 @@ class BatchNorm(nn.BatchNorm2d):
     """
 
     update_statistics: bool = True
+    momentum: float
+    num_batches_tracked: Tensor
+
+    def running(self) -> list[Tensor]:
+        """Mean and variance that a pass reads (evaluation) or moves (training); empty when it may move none."""
+        if self.running_mean is None or self.running_var is None or (self.training and not self.update_statistics):
+            return []
+        return [self.running_mean, self.running_var]
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise [batch, channels, height, width]."""
@@ -72,14 +80,16 @@ class FactorizedReduce(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, in_channels, h, w] to [batch, out_channels, (h + 1) // 2, (w + 1) // 2]."""
-        x = self.relu(x)
+        normalised: Tensor = self.norm(self.halve(self.relu(x)))
+        return normalised
+
+    def halve(self, x: Tensor) -> Tensor:
+        """The two convolutions, of an input whose ReLU is taken."""
         height, width = x.shape[2:]
         if height % 2 or width % 2:
             x = F.pad(x, (0, width % 2, 0, height % 2))
         second: Tensor = self.second(x[:, :, 1:, 1:])
-        both = second if self.first is None else torch.cat([self.first(x), second], dim=1)
-        normalised: Tensor = self.norm(both)
-        return normalised
+        return second if self.first is None else torch.cat([self.first(x), second], dim=1)
 
 
 def _size(kernel: int | tuple[int, int]) -> tuple[int, int]:

@@ -6,8 +6,10 @@ reach an alpha. Cells of all methods are the same; which alphas a cell follows i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +32,7 @@ class MixedOp(nn.Module):
 
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
         """[batch, channels, height, width] and [operations] -> [batch, channels, height / stride, width / stride]."""
-        mixed = gates[0] * self.ops[0](x)
+        mixed: Tensor = gates[0] * self.ops[0](x)
         for gate, op in zip(gates[1:], self.ops[1:], strict=True):
             mixed = torch.addcmul(mixed, gate, op(x))
         return mixed
@@ -41,6 +43,26 @@ def _search_operation(name: str, channels: int, stride: int) -> nn.Module:
     if "pool" in name:
         return nn.Sequential(op, BatchNorm(channels, affine=False))
     return op
+
+
+@dataclass
+class CellNotes:
+    """What a cell's pass computed that does not depend on its gates, for passes of the same inputs to use again.
+
+    Attributes:
+        inputs: preprocessed inputs by number, 0 and 1.
+        branches: outputs of the operations that leave an input, in whatever order the form keeps them.
+    """
+
+    inputs: dict[int, Tensor] = field(default_factory=dict)
+    branches: dict[int, list[list[Tensor | None]]] = field(default_factory=dict)
+
+    def of(self, *numbers: int) -> CellNotes:
+        """The notes on some inputs only, for a pass in which the others differ."""
+        return CellNotes(
+            {number: self.inputs[number] for number in numbers if number in self.inputs},
+            {number: self.branches[number] for number in numbers if number in self.branches},
+        )
 
 
 class Cell(nn.Module):
@@ -57,7 +79,9 @@ class Cell(nn.Module):
         after_reduction: bool,
     ) -> None:
         super().__init__()
+        self.names = tuple(names)
         self.steps = steps
+        self.channels = channels
         self.reduction = reduction
         before = FactorizedReduce if after_reduction else ReLUConvBN
         self.preprocess0 = before(in_channels[0], channels, affine=False)
@@ -79,17 +103,47 @@ class Cell(nn.Module):
             nodes.append(total)
         return torch.cat(nodes[2:], dim=1)
 
-    def removed(self, s0: Tensor, s1: Tensor, removal: Removal) -> Tensor:
+    def preprocess(self, s0: Tensor, s1: Tensor, notes: CellNotes | None = None) -> list[Tensor]:
+        """Both inputs at the cell's width; taken from `notes` or put there."""
+        inputs = {} if notes is None else notes.inputs
+        if 0 not in inputs:
+            inputs[0] = self.preprocess0(s0)
+        if 1 not in inputs:
+            inputs[1] = self.preprocess1(s1)
+        return [inputs[0], inputs[1]]
+
+    def removed(self, s0: Tensor, s1: Tensor, removal: Removal, notes: CellNotes | None = None) -> Tensor:
         """What stands in for the removed cell's output: zeros, or the mean of its preprocessed inputs.
 
         The mean is average-pooled in a reduction cell and repeated for every node, so that shapes are kept.
         """
-        mean = (self.preprocess0(s0) + self.preprocess1(s1)) / 2
+        if removal == "zero":
+            height, width = (size // 2 if self.reduction else size for size in s1.shape[2:])
+            zeros = s1.new_zeros(len(s1), self.steps * self.channels, height, width)
+            return zeros.contiguous(memory_format=layout_of(s1))
+        first, second = self.preprocess(s0, s1, notes)
+        mean = (first + second) / 2
         if self.reduction:
             mean = F.avg_pool2d(mean, 2)
-        if removal == "zero":
-            mean = torch.zeros_like(mean)
-        return mean.repeat(1, self.steps, 1, 1)
+        return torch.cat([mean] * self.steps, dim=1)
+
+
+class CellForm(Protocol):
+    """A way to compute `Cell.forward`; one that can may take from `notes`, and put there, what no gate changes."""
+
+    def __call__(self, cell: Cell, s0: Tensor, s1: Tensor, gates: Tensor, notes: CellNotes | None = None) -> Tensor:
+        """Outputs of the two cells before and [edges, operations] -> [batch, steps * channels, height, width]."""
+        ...
+
+
+def readable(cell: Cell, s0: Tensor, s1: Tensor, gates: Tensor, notes: CellNotes | None = None) -> Tensor:
+    """The form that reads like the equations: `Cell.forward` itself."""
+    return cell(s0, s1, gates)  # type: ignore[no-any-return]  # nn.Module.__call__ returns Any
+
+
+def layout_of(x: Tensor) -> torch.memory_format:
+    """The memory format of [batch, channels, height, width]."""
+    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
 
 
 class Supernet(nn.Module):
@@ -111,6 +165,10 @@ class Supernet(nn.Module):
 
     def __init__(self, config: SearchConfig, info: DataInfo) -> None:
         super().__init__()
+        #: How cells are computed; `execution.prepare` may put an equal, faster form here.
+        self.form: CellForm = readable
+        #: The context that cells are computed in: mixed precision enters here.
+        self.precision: Callable[[], AbstractContextManager[object]] = nullcontext
         names = operations_of(config.space)
         reductions = config.reduction_positions
         _check_size(info.image_size, len(reductions))
@@ -141,16 +199,26 @@ class Supernet(nn.Module):
         """Images [batch, channels, height, width] and gates [groups, edges, operations] -> logits [batch, classes]."""
         return self.logits(self.outputs(x, gates)[-1])
 
-    def outputs(self, x: Tensor, gates: Tensor) -> list[Tensor]:
-        """Output of the stem and of every cell: cell k reads items max(k - 1, 0) and k and writes item k + 1."""
-        outputs = [self.stem(x)]
-        for k, cell in enumerate(self.cells):
-            outputs.append(cell(outputs[max(k - 1, 0)], outputs[k], gates[self.group_of[k]]))
+    def outputs(self, x: Tensor, gates: Tensor, notes: Sequence[CellNotes] | None = None) -> list[Tensor]:
+        """Output of the stem and of every cell: cell k reads items max(k - 1, 0) and k and writes item k + 1.
+
+        Args:
+            x: images.
+            gates: [groups, edges, operations].
+            notes: one empty `CellNotes` per cell, filled for `without`; they cost memory, not time.
+        """
+        of_groups = gates.unbind()
+        with self.precision():
+            outputs = [self.stem(x)]
+            for k in range(len(self.cells)):
+                cell: Cell = self.cells[k]  # type: ignore[assignment]  # ModuleList items are typed Module
+                note = None if notes is None else notes[k]
+                outputs.append(self.form(cell, outputs[max(k - 1, 0)], outputs[k], of_groups[self.group_of[k]], note))
         return outputs
 
     def logits(self, last: Tensor) -> Tensor:
         """Global average pooling and the classifier on the last cell's output."""
-        return self.classifier(last.mean((2, 3)))  # type: ignore[no-any-return]  # nn.Module.__call__ returns Any
+        return self.classifier(last.mean((2, 3), dtype=self.classifier.weight.dtype))  # type: ignore[no-any-return]  # nn.Module.__call__ returns Any
 
     def without(
         self,
@@ -160,6 +228,7 @@ class Supernet(nn.Module):
         gates: Tensor,
         removal: Removal,
         noise: Tensor | None = None,
+        notes: Sequence[CellNotes] | None = None,
     ) -> Tensor:
         """Logits of the network without the cells of a group (the set C without C_i of eq. 6).
 
@@ -172,19 +241,25 @@ class Supernet(nn.Module):
             gates: [groups, edges, operations] of the cells that stay.
             removal: `identity` or `zero` replace the cell's output, `uniform` and `random` its gates.
             noise: gates [cells, edges, operations] that replace the removed cells' for removal `random`.
+            notes: of the full pass: both inputs of the first removed cell and one of the next are as they were there.
         """
-        for k in range(self.group_of.index(group), len(self.cells)):
-            cell: Cell = self.cells[k]  # type: ignore[assignment]  # ModuleList items are typed Module
-            if self.group_of[k] != group:
-                out = cell(s0, s1, gates[self.group_of[k]])
-            elif removal in ("identity", "zero"):
-                out = cell.removed(s0, s1, removal)
-            elif removal == "uniform":
-                out = cell(s0, s1, torch.full_like(gates[group], 0.5))
-            else:
-                assert noise is not None
-                out = cell(s0, s1, noise[k])
-            s0, s1 = s1, out
+        first = self.group_of.index(group)
+        with self.precision():
+            for k in range(first, len(self.cells)):
+                cell: Cell = self.cells[k]  # type: ignore[assignment]  # ModuleList items are typed Module
+                known = None
+                if notes is not None and k <= first + 1:
+                    known = notes[k].of(0, 1) if k == first else notes[k].of(0)
+                if self.group_of[k] != group:
+                    out = self.form(cell, s0, s1, gates[self.group_of[k]], known)
+                elif removal in ("identity", "zero"):
+                    out = cell.removed(s0, s1, removal, known)
+                elif removal == "uniform":
+                    out = self.form(cell, s0, s1, torch.full_like(gates[group], 0.5), known)
+                else:
+                    assert noise is not None
+                    out = self.form(cell, s0, s1, noise[k], known)
+                s0, s1 = s1, out
         return self.logits(s1)
 
 
@@ -212,7 +287,7 @@ def _check_size(image_size: int, num_reductions: int) -> None:
 @contextmanager
 def batch_statistics(net: nn.Module) -> Iterator[None]:
     """Normalise by the batch and leave the running statistics alone: alpha and ablation passes must not move them."""
-    norms = [module for module in net.modules() if isinstance(module, BatchNorm)]
+    norms = [module for module in net.modules() if isinstance(module, BatchNorm) and module.update_statistics]
     for norm in norms:
         norm.update_statistics = False
     try:

@@ -1,0 +1,233 @@
+"""The cell of `supernet.Cell` with its shared work done once: the same function of the same weights.
+
+A node is the sum of gate * norm(branch(source)) over the edges that enter it and their operations; `Cell.forward`
+computes it in that order. Here, for every source node:
+
+- its ReLU, its pools and their normalisation are computed once for all edges that leave it;
+- a gate is the scale of an operation's last normalisation: gate * norm(z) is one pass over z, and z alone is kept;
+- a separable half (ReLU, depthwise, pointwise) keeps its input only and repeats what its gradient needs.
+
+With `merge`, the edges that leave a node are one convolution of stacked channels: the fewest kernels, for a GPU.
+Without it every edge runs alone, on tensors that a CPU's cache can hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from .operations import BatchNorm, FactorizedReduce
+from .separable import normalised_separable, separable
+from .supernet import Cell, CellNotes, layout_of
+
+#: Per operation: the outputs of a bundle of edges, [batch, edges * channels, h, w], before the normalisation that ends
+#: the operation, if any; [batch, channels, h, w] where all edges share one output; None for the zero operation.
+Branches = list[Tensor | None]
+
+
+class FastForm:
+    """Computes cells; a value for `Supernet.form`.
+
+    Args:
+        merge: run all edges that leave a node as one convolution.
+
+    Example:
+        >>> cell = Cell(("skip_connect", "sep_conv_3x3"), 2, (4, 4), 4, reduction=False, after_reduction=False)
+        >>> x, gates = torch.randn(2, 4, 6, 6), torch.rand(5, 2)
+        >>> torch.allclose(FastForm(merge=True)(cell, x, x, gates), cell(x, x, gates), atol=1e-5)
+        True
+    """
+
+    def __init__(self, merge: bool) -> None:
+        self.merge = merge
+
+    def __call__(self, cell: Cell, s0: Tensor, s1: Tensor, gates: Tensor, notes: CellNotes | None = None) -> Tensor:
+        """`Cell.forward`; branches of the two inputs, which no gate changes, are taken from `notes` or put there."""
+        nodes = cell.preprocess(s0, s1, notes)
+        totals: list[Tensor | None] = [None] * cell.steps
+        scales = gates.unsqueeze(-1).expand(-1, -1, cell.channels).contiguous().unbind()
+        work = _CellPass(cell)
+        for source in range(cell.steps + 1):
+            edges = [edge for edge, (start, _) in enumerate(cell.edge_list) if start == source]
+            bundles = [edges] if self.merge else [[edge] for edge in edges]
+            known = {} if notes is None or source > 1 else notes.branches
+            if source not in known:
+                known[source] = work.leave(nodes[source], bundles)
+            for bundle, branches in zip(bundles, known[source], strict=True):
+                mixed = work.mix(bundle, branches, _stack([scales[edge] for edge in bundle]).unbind())
+                parts = mixed.chunk(len(bundle), dim=1) if len(bundle) > 1 else (mixed,)
+                for edge, part in zip(bundle, parts, strict=True):
+                    target = cell.edge_list[edge][1] - 2
+                    total = totals[target]
+                    totals[target] = part if total is None else total + part
+            if source:  # every edge into the next node has now been added
+                node = totals[source - 1]
+                assert node is not None
+                nodes.append(node)
+        work.count_batches()
+        output: Tensor = _Concatenate.apply(*nodes[2:])
+        return output
+
+
+class _CellPass:
+    """One pass through a cell; remembers which normalisations moved their running statistics."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        self.moved: list[BatchNorm] = []
+
+    def leave(self, x: Tensor, bundles: Sequence[Sequence[int]]) -> list[Branches]:
+        """Outputs of all operations on a source node, per bundle of its edges."""
+        active = F.relu(x)
+        pools = {k: self._pool(x, bundles, k) for k, name in enumerate(self.cell.names) if "pool" in name}
+        result = []
+        for number, bundle in enumerate(bundles):
+            stacked = _stack([active] * len(bundle))
+            branches: Branches = []
+            for k, name in enumerate(self.cell.names):
+                ops = self._operations(bundle, k)
+                if name == "none":
+                    branches.append(None)
+                elif k in pools:
+                    branches.append(pools[k][number])
+                elif isinstance(ops[0], FactorizedReduce):
+                    branches.append(_stack([op.halve(active) for op in ops]))
+                elif name == "skip_connect":
+                    branches.append(x)
+                elif name.startswith(("sep_conv", "dil_conv")):
+                    branches.append(self._separable(stacked, ops))
+                else:
+                    branches.append(_stack([_between_relu_and_norm(op, active) for op in ops]))
+            result.append(branches)
+        return result
+
+    def mix(self, bundle: Sequence[int], branches: Branches, scales: Sequence[Tensor]) -> Tensor:
+        """Sum of gate * normalised branch over the operations of a bundle; `scales` are gates, one per channel."""
+        total: Tensor | None = None
+        for k, (branch, scale) in enumerate(zip(branches, scales, strict=True)):
+            if branch is None:
+                continue
+            norms = [norm for op in self._operations(bundle, k) if (norm := _last_norm(op)) is not None]
+            if norms:
+                term = self._normalise(branch, norms, scale)
+                total = term if total is None else total.add_(term)
+                continue
+            if branch.shape[1] < len(scale):
+                branch = _stack([branch] * len(bundle))
+            factor = scale.to(branch.dtype).view(1, -1, 1, 1)
+            total = branch * factor if total is None else total.addcmul_(branch, factor)
+        assert total is not None
+        return total
+
+    def count_batches(self) -> None:
+        """`num_batches_tracked` of what moved in this pass."""
+        counts = [norm.num_batches_tracked for norm in self.moved]
+        if counts:
+            torch._foreach_add_(counts, 1)
+
+    def _operations(self, bundle: Sequence[int], k: int) -> list[Any]:
+        return [self.cell.edges[edge].ops[k] for edge in bundle]  # type: ignore[index]
+
+    def _pool(self, x: Tensor, bundles: Sequence[Sequence[int]], k: int) -> list[Tensor]:
+        """The pool of a node, normalised: all edges that leave it share one, unless they read running statistics."""
+        ops = [self._operations(bundle, k) for bundle in bundles]
+        pooled = ops[0][0][0](x)
+        if not self.cell.training:
+            return [_stack([op[1](pooled) for op in of_bundle]) for of_bundle in ops]
+        norms: list[BatchNorm] = [op[1] for of_bundle in ops for op in of_bundle]
+        first, *others = norms
+        running = first.running()
+        before = [statistic.clone() for statistic in running]
+        shared = _batch_norm(pooled, running, None, first, training=True)
+        self.moved += norms if running else []
+        if running and others:
+            keep = 1 - first.momentum
+            for i, (old, new) in enumerate(zip(before, running, strict=True)):
+                statistics = [norm.running()[i] for norm in others]
+                torch._foreach_mul_(statistics, keep)
+                torch._foreach_add_(statistics, [new - keep * old] * len(others))
+        return [shared] * len(bundles)
+
+    def _separable(self, x: Tensor, ops: Sequence[Any]) -> Tensor:
+        """ReLU'd input through the separable halves of stacked edges, up to the last normalisation."""
+        first = ops[0][1]
+        weights = [_stack([op[i].weight for op in ops], dim=0) for i in range(len(ops[0])) if i % 4 in (1, 2)]
+        z = separable(x, weights[0], weights[1], first.stride[0], first.dilation[0])
+        if len(weights) == 2:
+            return z
+        norms: list[BatchNorm] = [op[3] for op in ops]
+        if not self.cell.training:
+            return separable(F.relu(self._normalise(z, norms, None)), weights[2], weights[3], 1, 1)
+        with _Running(self, norms) as running:
+            return normalised_separable(z, weights[2], weights[3], running, norms[0].momentum, norms[0].eps)
+
+    def _normalise(self, x: Tensor, norms: Sequence[BatchNorm], scale: Tensor | None) -> Tensor:
+        with _Running(self, norms) as running:
+            return _batch_norm(x, running, scale, norms[0], self.cell.training)
+
+
+class _Running:
+    """Running statistics of stacked normalisations as one mean and one variance; put back into their owners after."""
+
+    def __init__(self, work: _CellPass, norms: Sequence[BatchNorm]) -> None:
+        self.work = work
+        self.norms = norms
+        self.stacked = [_stack(statistics, dim=0) for statistics in self._of_owners()]
+
+    def _of_owners(self) -> list[tuple[Tensor, ...]]:
+        return list(zip(*(norm.running() for norm in self.norms), strict=True))
+
+    def __enter__(self) -> list[Tensor]:
+        return self.stacked
+
+    def __exit__(self, *error: object) -> None:
+        if not self.work.cell.training or not self.stacked:
+            return
+        self.work.moved += self.norms
+        if len(self.norms) > 1:
+            for owners, stacked in zip(self._of_owners(), self.stacked, strict=True):
+                torch._foreach_copy_(list(owners), list(stacked.chunk(len(owners))))
+
+
+class _Concatenate(torch.autograd.Function):
+    """Channels of the nodes side by side; the gradient goes back in dense pieces, else every reader would copy it."""
+
+    @staticmethod
+    def forward(ctx: Any, *nodes: Tensor) -> Tensor:
+        ctx.layout, ctx.number = layout_of(nodes[0]), len(nodes)
+        return torch.cat(nodes, dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        return tuple(part.contiguous(memory_format=ctx.layout) for part in gradient.chunk(ctx.number, dim=1))
+
+
+def _stack(tensors: Sequence[Tensor], dim: int = 1) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim)
+
+
+def _batch_norm(x: Tensor, running: Sequence[Tensor], scale: Tensor | None, norm: BatchNorm, training: bool) -> Tensor:
+    mean, variance = running if running else (None, None)
+    return F.batch_norm(x, mean, variance, scale, None, training, norm.momentum, norm.eps)
+
+
+def _last_norm(op: nn.Module) -> BatchNorm | None:
+    """The normalisation that ends an operation, where the branches stop before it."""
+    if isinstance(op, FactorizedReduce):
+        return op.norm
+    if isinstance(op, nn.Sequential) and isinstance(op[0], nn.ReLU):
+        return op[-1]  # type: ignore[return-value]
+    return None
+
+
+def _between_relu_and_norm(op: nn.Sequential, active: Tensor) -> Tensor:
+    """Any other operation, a sequence from ReLU to normalisation, module by module."""
+    for module in op[1:-1]:
+        active = module(active)
+    return active
