@@ -23,6 +23,7 @@ SEARCHERS: Mapping[str, str] = MappingProxyType(
         "optuna-nsga2": "Optuna's NSGA-II; for two objectives and many trials",
         "optuna-gp": "Optuna's Gaussian process; spaces without conditions",
         "random": "independent draws, seeded",
+        "grid": "every combination of a space of categorical and int parameters, once",
     }
 )
 """Searcher names and what they are; `sweep.SAMPLERS` builds them."""
@@ -143,6 +144,15 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
     Raises:
         UserError: a setting is wrong.
     """
+    overrides = list(overrides)
     config = resolve(data, overrides, SweepConfig, where=where)
-    config.build_space()
+    space = config.build_space()
+    if config.tune.searcher == "grid":
+        size = len(space.grid())
+        if config.tune.points_to_evaluate:
+            raise UserError(f"{where}: tune.points_to_evaluate has no place in a grid, which visits every point")
+        if "num_samples" not in config.tune.model_fields_set:
+            config = resolve(data, [*overrides, f"tune.num_samples={size}"], SweepConfig, where=where)
+        elif config.tune.num_samples > size:
+            raise UserError(f"{where}: tune.num_samples {config.tune.num_samples} exceeds the {size} grid points")
     return config

@@ -36,6 +36,7 @@ SAMPLERS: Mapping[str, Callable[[int, TuneConfig], optuna.samplers.BaseSampler]]
         "optuna-nsga2": lambda seed, tune: optuna.samplers.NSGAIISampler(seed=seed),
         "optuna-gp": lambda seed, tune: optuna.samplers.GPSampler(seed=seed, n_startup_trials=tune.num_startup_trials),
         "random": lambda seed, tune: optuna.samplers.RandomSampler(seed=seed),
+        "grid": lambda seed, tune: optuna.samplers.RandomSampler(seed=seed),  # all points are enqueued: never asked
     }
 )
 assert SAMPLERS.keys() == SEARCHERS.keys()
@@ -65,7 +66,7 @@ class StudySearch(OptunaSearch):
             space=space,
             metric=ACCURACY,
             mode="max",
-            points_to_evaluate=[dict(point) for point in tune.points_to_evaluate],
+            points_to_evaluate=space.grid() if tune.searcher == "grid" else [dict(p) for p in tune.points_to_evaluate],
             sampler=SAMPLERS[tune.searcher](seed * MULTIPLIER % 2**32, tune),
             study_name=study_name,
         )

@@ -252,6 +252,33 @@ class Space:
                 params[path] = distribution.suggest(trial, path)
         return params
 
+    def grid(self) -> list[dict[str, Any]]:
+        """Every combination of values, an inactive parameter left out; the first parameter varies slowest.
+
+        Raises:
+            UserError: a parameter takes a continuum of values.
+        """
+        settings: dict[str, Any] = resolve(self.base, model=ExperimentConfig).model_dump(mode="json")
+        points: list[dict[str, Any]] = [{}]
+        for path, distribution in self.distributions:
+            values = _grid_values(path, distribution)
+            points = [
+                {**point, **drawn}
+                for point in points
+                for drawn in (
+                    [{path: value} for value in values] if _active(distribution, point, self.paths, settings) else [{}]
+                )
+            ]
+        return points
+
+
+def _grid_values(path: str, distribution: AnyDistribution) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    if isinstance(distribution, IntDistribution) and not distribution.log:
+        return list(range(distribution.low, distribution.high + 1, distribution.step))
+    raise UserError(f"space.{path}: searcher grid needs a finite list of values: use type categorical, or int")
+
 
 def _active(
     distribution: AnyDistribution, params: Mapping[str, Any], paths: Iterable[str], settings: Mapping[str, Any]

@@ -122,3 +122,34 @@ def test_a_drawn_method_brings_its_preset_but_yields_to_the_file() -> None:
     assert (fair.search.epochs, fair.alpha.lr) == (3, 0.02)
     assert trial_config(base_settings(fair), {"method": "ddarts"}).search.sharing == "own"
     assert trial_config(base_settings(fair), {}) == fair
+
+
+def test_grid_is_every_active_combination_once():
+    config = resolve_sweep(
+        {
+            "space": {
+                "seed": {"type": "int", "low": 0, "high": 1},
+                "ablation.loss": {"type": "categorical", "choices": ["none", "centered"]},
+                "ablation.weight": {
+                    "type": "categorical",
+                    "choices": [0.5, 1.0],
+                    "when": {"ablation.loss": ["centered"]},
+                },
+            },
+            "tune": {"searcher": "grid"},
+        }
+    )
+    assert config.tune.num_samples == 6
+    points = config.build_space().grid()
+    assert len(points) == 6
+    assert sum("ablation.weight" in point for point in points) == 4
+    assert {"seed": 1, "ablation.loss": "none"} in points
+
+
+def test_grid_needs_finite_parameters():
+    space = {"alpha.lr": {"type": "float", "low": 0.01, "high": 0.1}}
+    with pytest.raises(UserError, match=r"space\.alpha\.lr: searcher grid needs a finite list"):
+        resolve_sweep({"space": space, "tune": {"searcher": "grid"}})
+    with pytest.raises(UserError, match="exceeds the 2 grid points"):
+        seeds = {"seed": {"type": "int", "low": 0, "high": 1}}
+        resolve_sweep({"space": seeds, "tune": {"searcher": "grid", "num_samples": 3}})
