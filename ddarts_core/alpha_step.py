@@ -19,7 +19,7 @@ from . import losses
 from .config import ExperimentConfig
 from .contributions import ablated_losses, ablated_losses_and_gradient, random_gates
 from .errors import UserError
-from .supernet import Supernet, batch_statistics, frozen
+from .supernet import CellNotes, Supernet, batch_statistics, frozen
 
 Batch = tuple[Tensor, Tensor]
 
@@ -46,6 +46,8 @@ class AlphaStep:
         self.net = net
         self.config = config
         self.num_steps = 0
+        #: Factor of losses while they are differentiated in fp16.
+        self.loss_scale = 1.0
         self.running_mean: Tensor | None = None
         #: Gradients that the published loop leaves in the alphas for the next step, [groups, edges, operations].
         self.residual: Tensor | None = None
@@ -86,18 +88,20 @@ class AlphaStep:
     def _clean(self, alphas: Tensor, images: Tensor, labels: Tensor, stream: torch.Generator) -> AlphaReport:
         alphas = alphas.clone().requires_grad_()
         gates = losses.gates(alphas, self.config.search.relaxation)
-        outputs = self.net.outputs(images, gates)
+        ablate = self._ablates()
+        notes = self._notes() if ablate and not self._differentiates() else None
+        outputs = self.net.outputs(images, gates, notes)
         logits = self.net.logits(outputs[-1])
         loss = F.cross_entropy(logits, labels)
-        ablate = self._ablates()
-        (g,) = torch.autograd.grad(loss, alphas, retain_graph=ablate and self._differentiates())
+        (g,) = torch.autograd.grad(loss * self.loss_scale, alphas, retain_graph=ablate and self._differentiates())
+        g = g / self.loss_scale
         gradient = g
         if self._zero_one_weight:
             gradient = gradient + self._zero_one_weight * losses.zero_one_gradient(alphas.detach())
         marginal, clamped = None, False
         ablation_loss = torch.zeros(len(alphas), device=alphas.device)
         if ablate:
-            marginal, h, clamped = self._ablate(outputs, gates, alphas, labels, loss.detach(), stream)
+            marginal, h, clamped = self._ablate(outputs, gates, alphas, labels, loss.detach(), stream, notes)
             gradient = gradient + self.config.ablation.weight * self._ablation_gradient(marginal, g, h)
             ablation_loss = self._ablation_loss(marginal)
         scalars = self._scalars(alphas.detach(), logits, labels, loss, ablation_loss)
@@ -112,6 +116,9 @@ class AlphaStep:
 
     def _differentiates(self) -> bool:
         return losses.needs_ablated_gradient(self.config.ablation.loss)
+
+    def _notes(self) -> list[CellNotes]:
+        return [CellNotes() for _ in self.net.cells]
 
     def _players(self, stream: torch.Generator) -> list[int]:
         wanted = self.config.ablation.sample_cells
@@ -128,6 +135,7 @@ class AlphaStep:
         labels: Tensor,
         full: Tensor,
         stream: torch.Generator,
+        notes: Sequence[CellNotes] | None,
     ) -> tuple[Tensor, Tensor | None, bool]:
         """M [groups] (NaN where not drawn), H or None, and whether the denominator was clamped."""
         ablation = self.config.ablation
@@ -137,12 +145,12 @@ class AlphaStep:
         h = None
         if self._differentiates():
             found, through = ablated_losses_and_gradient(
-                self.net, outputs, gates, labels, players, ablation.removal, noise
+                self.net, outputs, gates, labels, players, ablation.removal, noise, self.loss_scale
             )
             (h,) = torch.autograd.grad(gates, alphas, through)
             h = h * (self.net.num_groups / len(players))  # an unbiased estimate of the sum over all groups
         else:
-            found = ablated_losses(self.net, outputs, gates.detach(), labels, players, ablation.removal, noise)
+            found = ablated_losses(self.net, outputs, gates.detach(), labels, players, ablation.removal, noise, notes)
         marginal = full.new_full((self.net.num_groups,), float("nan"))
         marginal[players] = losses.contributions(full, found)
         mean = marginal.nanmean()
@@ -171,7 +179,8 @@ class AlphaStep:
         """
         alphas = alphas.clone().requires_grad_()
         gates = losses.gates(alphas, self.config.search.relaxation)
-        outputs = self.net.outputs(images, gates)
+        notes = self._notes() if self._ablates() else None
+        outputs = self.net.outputs(images, gates, notes)
         logits = self.net.logits(outputs[-1])
         loss = F.cross_entropy(logits, labels)
         weights = list(self.net.parameters())
@@ -187,7 +196,7 @@ class AlphaStep:
         marginal, clamped = None, False
         ablation_loss = torch.zeros(n, device=g.device)
         if self._ablates():
-            marginal, _, clamped = self._ablate(outputs, gates, alphas, labels, loss.detach(), stream)
+            marginal, _, clamped = self._ablate(outputs, gates, alphas, labels, loss.detach(), stream, notes)
             ablation_loss = self._ablation_loss(marginal)
         scalars = self._scalars(alphas.detach(), logits, labels, loss, ablation_loss)
         self.num_steps += 1

@@ -109,6 +109,11 @@ class SearchConfig(Strict):
     w_zero_one: float = Field(1.0, ge=0, le=1000, description="weight of the zero-one loss (eq. 3, 4)")
     record_alphas: bool = True
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    implementation: Literal["auto", "readable", "fast"] = Field("auto", description="form of a cell; auto is fast")
+    memory_format: Literal["auto", "channels_last", "contiguous"] = Field("auto", description="auto is channels_last")
+    amp: Literal["none", "bf16", "fp16"] = Field("none", description="mixed precision; fp16 needs a GPU")
+    compile: bool = Field(False, description="fuse cells with torch.compile: minutes at the start")
+    checkpoint_cells: bool = Field(False, description="keep only cells' inputs, compute cells twice: less memory")
 
     @field_validator("space")
     @classmethod

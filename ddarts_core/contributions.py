@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .config import Removal
-from .supernet import Supernet
+from .supernet import CellNotes, Supernet
 
 
 def random_gates(net: Supernet, gates: Tensor, generator: torch.Generator) -> Tensor:
@@ -30,6 +30,7 @@ def ablated_losses(
     groups: Sequence[int],
     removal: Removal,
     noise: Sequence[Tensor],
+    notes: Sequence[CellNotes] | None = None,
 ) -> Tensor:
     """Cross entropy without each of `groups`, no gradients; [len(groups)].
 
@@ -41,15 +42,16 @@ def ablated_losses(
         groups: the groups of alphas to remove, one network each.
         removal: what removing means.
         noise: one draw of `random_gates` per network and draw, averaged over draws; empty unless removal is `random`.
+        notes: of the full pass.
     """
     losses = []
     with torch.no_grad():
         for position, group in enumerate(groups):
             first = net.group_of.index(group)
+            s0, s1 = outputs[max(first - 1, 0)], outputs[first]
             draws: Sequence[Tensor | None] = noise[position :: len(groups)] or [None]
             values = [
-                F.cross_entropy(net.without(group, outputs[max(first - 1, 0)], outputs[first], gates, removal, draw), labels)
-                for draw in draws
+                F.cross_entropy(net.without(group, s0, s1, gates, removal, draw, notes), labels) for draw in draws
             ]
             losses.append(torch.stack(values).mean())
     return torch.stack(losses)
@@ -63,6 +65,7 @@ def ablated_losses_and_gradient(
     groups: Sequence[int],
     removal: Removal,
     noise: Sequence[Tensor],
+    loss_scale: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """`ablated_losses`, and the gradient of their sum with respect to the gates.
 
@@ -77,6 +80,7 @@ def ablated_losses_and_gradient(
         groups: the groups of alphas to remove.
         removal: what removing means.
         noise: as for `ablated_losses`.
+        loss_scale: factor of the loss while it is differentiated (fp16).
 
     Returns:
         Losses [len(groups)], and the gradient of their sum, of the shape of `gates`: H of `losses`.
@@ -96,7 +100,7 @@ def ablated_losses_and_gradient(
             values.append(loss.detach())
             if not loss.requires_grad:
                 continue
-            found = torch.autograd.grad(loss / len(draws), (leaf, s0, s1), allow_unused=True)
+            found = torch.autograd.grad(loss * (loss_scale / len(draws)), (leaf, s0, s1), allow_unused=True)
             if found[0] is not None:
                 gate_gradient += found[0]
             for index, gradient in zip((index0, index1), found[1:], strict=True):
@@ -112,4 +116,4 @@ def ablated_losses_and_gradient(
             retain_graph=True,
         )
         gate_gradient = gate_gradient + through
-    return torch.stack(losses), gate_gradient
+    return torch.stack(losses), gate_gradient / loss_scale

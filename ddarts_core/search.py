@@ -25,6 +25,7 @@ from .config import ExperimentConfig, config_hash
 from .data import DataInfo, ImageSet, Splits, augment_of, check_batch, load_train, split
 from .discretise import Derivation, discretise, saturation
 from .errors import Diverged, UserError
+from .execution import choose, prepare
 from .records import EpochRecord
 from .seeding import generator, seeded_init
 from .spaces import num_edges, operations_of
@@ -88,7 +89,9 @@ class Search:
         check_batch("alphas", len(splits.alphas), config.search.batch_size)
         with seeded_init(config.seed, "supernet"):
             net = Supernet(config.search, info)
-        self.net = net.to(self.device).to(memory_format=torch.channels_last)
+        self.execution = choose(config, self.device)
+        self.net = prepare(net, self.execution, self.device)
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.execution.scales_loss)
         shape = (num_edges(config.search.steps), len(operations_of(config.search.space)))
         start = torch.zeros(net.num_groups, *shape)
         if config.alpha.init == "normal":
@@ -196,7 +199,10 @@ class Search:
         self, batch: tuple[Tensor, Tensor], weight_batch: tuple[Tensor, Tensor], epoch: int, step: int
     ) -> Any:
         stream = generator(self.config.seed, "ablation", epoch, step, device=self.device)
+        self._step.loss_scale = self._scaler.get_scale()
         report = self._step.gradients(self.alphas, batch, weight_batch, self._sgd, stream)
+        if self.execution.scales_loss and not bool(report.gradients.isfinite().all()):
+            return report  # fp16 overflowed: leave the step out, as the scaler does with the weights
         for alpha, adam, gradient in zip(self._alphas, self._adams, report.gradients, strict=True):
             alpha.grad = gradient
             adam.step()
@@ -212,12 +218,14 @@ class Search:
         logits = self.net(images, losses.gates(alphas, self.config.search.relaxation))
         loss = F.cross_entropy(logits, labels)
         self._sgd.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.unscale_(self._sgd)
         if published:
             self._step.leak_into_weights()
             self._step.leak_from_weight_step(alphas)
         nn.utils.clip_grad_norm_(self.net.parameters(), self.config.search.grad_clip)
-        self._sgd.step()
+        self._scaler.step(self._sgd)
+        self._scaler.update()
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 
     @torch.no_grad()
@@ -230,7 +238,7 @@ class Search:
         for x, labels in images.batches(
             self.config.search.batch_size, generator=None, device=self.device, info=self.info, drop_last=False
         ):
-            logits = self.net(x.contiguous(memory_format=torch.channels_last), gates)
+            logits = self.net(x.contiguous(memory_format=self.execution.layout), gates)
             loss += F.cross_entropy(logits, labels, reduction="sum")
             correct += (logits.argmax(1) == labels).sum()
         return {"loss": float(loss) / len(images), "accuracy": int(correct) / len(images)}
@@ -260,6 +268,7 @@ class Search:
             "sgd": self._sgd.state_dict(),
             "adams": [adam.state_dict() for adam in self._adams],
             "alpha_step": self._step.state_dict(),
+            "scaler": self._scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -281,6 +290,7 @@ class Search:
         for adam, stored in zip(self._adams, state["adams"], strict=True):
             adam.load_state_dict(stored)
         self._step.load_state_dict(state["alpha_step"])
+        self._scaler.load_state_dict(state["scaler"])
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
@@ -294,7 +304,7 @@ class Search:
             augment=augment_of(self.config.data),
             drop_last=True,
         ):
-            yield x.contiguous(memory_format=torch.channels_last), labels
+            yield x.contiguous(memory_format=self.execution.layout), labels
 
     def _alpha_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the alpha split without end: shuffled anew at every pass."""

@@ -27,6 +27,7 @@ def separable(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int, dila
         stride: of the depthwise convolution.
         dilation: of the depthwise convolution.
     """
+    x, depthwise, pointwise = _cast(x, depthwise, pointwise)
     return _Separable.apply(x, depthwise, pointwise, stride, dilation)  # type: ignore[no-any-return]
 
 
@@ -48,6 +49,7 @@ def normalised_separable(
         momentum: of the running statistics.
         eps: added to the variance.
     """
+    x, depthwise, pointwise = _cast(x, depthwise, pointwise)
     mean, variance = running if running else (None, None)
     return _NormalisedSeparable.apply(x, depthwise, pointwise, mean, variance, momentum, eps)  # type: ignore[no-any-return]
 
@@ -114,6 +116,13 @@ class _NormalisedSeparable(torch.autograd.Function):
             to_normalised, x, None, None, None, mean, scale, True, ctx.eps, [True, False, False]
         )
         return to_input, to_depthwise, to_pointwise, None, None, None, None
+
+
+def _cast(x: Tensor, *weights: Tensor) -> list[Tensor]:
+    """What autocast would do before each convolution; a function of one's own must do it itself."""
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    return [tensor.to(dtype) for tensor in (x, *weights)]
 
 
 def _groups(pointwise: Tensor) -> int:

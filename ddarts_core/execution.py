@@ -1,0 +1,118 @@
+"""How a search runs on its device: the form of a cell, the memory layout, the precision. The one place that chooses.
+
+Everything here changes speed, memory and rounding, never the function: tests hold every form against the equations.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .config import ExperimentConfig
+from .errors import UserError
+from .fast import FastForm
+from .supernet import Cell, CellForm, CellNotes, Supernet, batch_statistics, readable
+
+#: Compiled variants of one function that torch may keep: every width and kind of cell, with and without gradients.
+RECOMPILE_LIMIT = 64
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What `choose` found for a configuration and a device.
+
+    Attributes:
+        form: how cells are computed.
+        layout: memory format of images and weights.
+        autocast: lower precision of convolutions, or None.
+        scales_loss: whether gradients need a scaled loss (fp16).
+    """
+
+    form: CellForm
+    layout: torch.memory_format
+    autocast: torch.dtype | None
+    scales_loss: bool
+
+
+def choose(config: ExperimentConfig, device: torch.device) -> Execution:
+    """The execution that the settings ask for, or with `auto` the fastest one measured (docs/performance.md).
+
+    On a CPU each edge runs alone, on a GPU the edges that leave a node are merged; channels_last on both.
+
+    Raises:
+        UserError: the device lacks the precision, or two settings exclude each other.
+    """
+    search = config.search
+    _check_precision(config, device)
+    if search.compile and search.checkpoint_cells:
+        raise UserError("search.compile and search.checkpoint_cells exclude each other: choose one")
+    form: CellForm = readable if search.implementation == "readable" else FastForm(merge=device.type != "cpu")
+    if search.compile:
+        form = CompiledForm(form)
+    if search.checkpoint_cells:
+        form = CheckpointedForm(form)
+    return Execution(
+        form=form,
+        layout=torch.contiguous_format if search.memory_format == "contiguous" else torch.channels_last,
+        autocast={"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}[search.amp],
+        scales_loss=search.amp == "fp16",
+    )
+
+
+def _check_precision(config: ExperimentConfig, device: torch.device) -> None:
+    amp = config.search.amp
+    if amp == "none":
+        return
+    if amp == "fp16" and device.type == "cpu":
+        raise UserError("search.amp fp16 needs a GPU: use bf16 or none on a CPU")
+    if amp == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError("search.amp bf16: this GPU has no bfloat16 arithmetic; use fp16 or none")
+    if config.search.order == "second":
+        raise UserError(f"search.order second subtracts gradients, which {amp} rounds away: use search.amp=none")
+    if config.alpha.grad_mode == "published":
+        raise UserError(f"alpha.grad_mode published reproduces full precision: use search.amp=none, not {amp}")
+
+
+def prepare(net: Supernet, execution: Execution, device: torch.device) -> Supernet:
+    """Move a supernet to the device and have it run as chosen."""
+    net = net.to(device).to(memory_format=execution.layout)
+    net.form = execution.form
+    net.precision = nullcontext
+    if execution.autocast is not None:
+        net.precision = partial(torch.autocast, device.type, dtype=execution.autocast)
+    return net
+
+
+class CheckpointedForm:
+    """Keeps a cell's inputs only and computes the cell again in the backward pass."""
+
+    def __init__(self, form: CellForm) -> None:
+        self.form = form
+
+    def __call__(self, cell: Cell, s0: Tensor, s1: Tensor, gates: Tensor, notes: CellNotes | None = None) -> Tensor:
+        """The same value; keeps no notes, which would hold what checkpointing lets go."""
+        if not torch.is_grad_enabled():
+            return self.form(cell, s0, s1, gates)
+        # The second computation must not move the running statistics again.
+        contexts = lambda: (nullcontext(), batch_statistics(cell))  # noqa: E731
+        output: Tensor = checkpoint(
+            self.form, cell, s0, s1, gates, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+        )
+        return output
+
+
+class CompiledForm:
+    """A form that torch.compile fuses; the first steps take minutes."""
+
+    def __init__(self, form: CellForm) -> None:
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
+        self.form: CellForm = torch.compile(form, dynamic=False)
+
+    def __call__(self, cell: Cell, s0: Tensor, s1: Tensor, gates: Tensor, notes: CellNotes | None = None) -> Tensor:
+        """The same value; a compiled graph keeps no notes."""
+        return self.form(cell, s0, s1, gates)
