@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -21,11 +22,13 @@ COMMANDS = {
     "retrain": "Train a derived network from scratch.",
     "export": "Write a study's best genotypes.",
     "report": "Write figures and tables of a study as one HTML page.",
+    "figure": "Write one figure of a study as PNG, SVG or PDF.",
     "table": "Tabulate a metric by a setting, over seeds.",
     "collect": "Write a study's records as a Parquet dataset.",
     "ui": "Serve the MLflow UI on a study's store.",
     "config": "Print the resolved configuration; run nothing.",
     "cost": "Count parameters and multiply-adds of a genotype.",
+    "compare": "Show the differences of two genotypes.",
     "space": "Print the size of a search space.",
     "zoo": "List the known genotypes, or print one.",
     "methods": "List the method presets.",
@@ -78,7 +81,12 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0, 1 for a run that diverged, 2 for a user's mistake, 130 when interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's polite stop ends as Ctrl-C does: checkpointed
     sys.exit(run(arguments))
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddarts_cli.console import follow, say
+from ddarts_cli.console import say
 from ddarts_cli.files import check_folder, make_folder, plain
+from ddarts_cli.loop import run_loop
 from ddarts_cli.output import write_json, write_records, write_timings, write_yaml
 from ddarts_core import checkpoint
 from ddarts_core.config import ExperimentConfig, config_hash
@@ -20,7 +21,6 @@ from ddarts_core.genotype import Genotype
 from ddarts_core.images import DataInfo
 from ddarts_core.provenance import git_commit, versions
 from ddarts_core.random_genotype import random_genotype
-from ddarts_core.records import EpochRecord
 from ddarts_core.retrain import Retrain
 
 
@@ -113,23 +113,9 @@ def _train(
     if config.retrain.validation_fraction:
         train, validation = hold_out(images, config.retrain.validation_fraction, seed)
     run = Retrain(config.retrain, genotype, info, train, validation, seed)
-    records: list[EpochRecord] = []
     state_file = folder / "checkpoint.pt"
-    done = 0
-    if resume and state_file.exists():
-        state = checkpoint.load(state_file)
-        run.load_state_dict(state["retrain"])
-        records = [EpochRecord.from_dict(record) for record in state["records"]]
-        done = len(records)
-        say(f"{folder.name}: resuming after epoch {done} of {config.retrain.epochs}")
-    try:
-        for record in follow(run.records(), config.retrain.epochs, folder.name, done):
-            records.append(record)
-            stored = [one.to_dict(timing=True) for one in records]
-            checkpoint.save(state_file, {"retrain": run.state_dict(), "records": stored})
-    except KeyboardInterrupt:
-        say(f"stopped after {len(records)} epochs of {folder.name}: the same command with --resume goes on")
-        raise
+    every = config.retrain.checkpoint_every
+    records = run_loop(run, "retrain", folder.name, state_file, resume=resume, every=every)
     if validation is not None:
         run.load_best()
     test = run.evaluate(load_test(config.data))

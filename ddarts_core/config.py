@@ -221,6 +221,7 @@ class RetrainConfig(Strict):
     flip: bool = False
     cutout: int = Field(0, ge=0, le=256)
     autoaugment: bool = False
+    checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints; one is written on SIGTERM too")
     validation_fraction: float = Field(0.0, ge=0, lt=1, description="share of the training images that chooses epochs")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 

@@ -337,9 +337,9 @@ class Retrain:
         self.network.load_state_dict(self._best["weights"])
 
     def _identity(self) -> dict[str, Any]:
-        """What a state belongs to; where it runs does not matter."""
+        """What a state belongs to; where it runs and how often it is saved do not matter."""
         return {
-            "configuration": config_hash(self.config, exclude=("device",)),
+            "configuration": config_hash(self.config, exclude=("device", "checkpoint_every")),
             "genotype": self.genotype.hash,
             "seed": self.seed,
         }

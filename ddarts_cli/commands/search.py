@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ddarts_core.config import ExperimentConfig
     from ddarts_core.discretise import Derivation
     from ddarts_core.records import EpochRecord
-    from ddarts_core.search import Search
 
 
 @click.command()
@@ -54,7 +53,9 @@ def command(file: Path, overrides: tuple[str, ...], out: Path | None, resume: bo
     from ddarts_cli.output import write_yaml
 
     write_yaml(folder.config, plain(config))
-    records = _run(search, folder, resume)
+    from ddarts_cli.loop import run_loop
+
+    records = run_loop(search, "search", "search", folder.checkpoint, resume=resume)
     derivation = search.discretise()
     _write(folder, config, records, derivation)
     from ddarts_core.discretise import convergence_sentence
@@ -67,28 +68,6 @@ def command(file: Path, overrides: tuple[str, ...], out: Path | None, resume: bo
         run_seeds(derivation.genotype, config, folder.path / "retrain", num_seeds=1, random_baseline=False)
         wrote.append(folder.path / "retrain")
     finish(wrote, [f"ddarts retrain {folder.genotype} --config {folder.config}", f"ddarts cost {folder.genotype}"])
-
-
-def _run(search: Search, folder: SearchFolder, resume: bool) -> list[EpochRecord]:
-    from ddarts_cli.console import follow, say
-    from ddarts_core import checkpoint
-    from ddarts_core.records import EpochRecord
-
-    records: list[EpochRecord] = []
-    if resume:
-        state = checkpoint.load(folder.checkpoint)
-        search.load_state_dict(state["search"])
-        records = [EpochRecord.from_dict(record) for record in state["records"]]
-        say(f"resuming after epoch {search.epoch} of {search.num_epochs}")
-    try:
-        for record in follow(search.records(), search.num_epochs, "search", done=search.epoch):
-            records.append(record)
-            stored = [one.to_dict(timing=True) for one in records]
-            checkpoint.save(folder.checkpoint, {"search": search.state_dict(), "records": stored})
-    except KeyboardInterrupt:
-        say(f"stopped after {len(records)} of {search.num_epochs} epochs: the same command with --resume goes on")
-        raise
-    return records
 
 
 def _write(folder: SearchFolder, config: ExperimentConfig, records: list[EpochRecord], derivation: Derivation) -> None:

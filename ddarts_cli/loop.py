@@ -1,0 +1,76 @@
+"""A search or a training run to its end, with a checkpoint that a killed process goes on from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from ddarts_cli.console import follow, say
+from ddarts_core import checkpoint
+from ddarts_core.records import EpochRecord
+
+
+class Loop(Protocol):
+    """What `Search` and `Retrain` have in common."""
+
+    num_epochs: int
+
+    def records(self) -> Iterator[EpochRecord]:
+        """Run from the current epoch to the last."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a state was taken."""
+
+
+def run_loop(loop: Loop, kind: str, title: str, state_file: Path, *, resume: bool, every: int = 1) -> list[EpochRecord]:
+    """Run a loop to its end and return all its records, those of a run that it goes on with too.
+
+    The checkpoint is written after every `every` epochs, after the last one, and when the run is interrupted (Ctrl-C,
+    SIGTERM): then with the state of the last whole epoch.
+
+    Args:
+        loop: not yet begun.
+        kind: key of the loop's state in the checkpoint, `search` or `retrain`.
+        title: name in progress and messages.
+        state_file: the checkpoint.
+        resume: go on from the checkpoint if there is one.
+        every: epochs between checkpoints.
+
+    Raises:
+        UserError: the checkpoint is damaged or belongs to another run.
+    """
+    records: list[EpochRecord] = []
+    if resume and state_file.exists():
+        state = checkpoint.load(state_file)
+        loop.load_state_dict(state[kind])
+        records = [EpochRecord.from_dict(record) for record in state["records"]]
+        say(f"{title}: resuming after epoch {len(records)} of {loop.num_epochs}")
+    unsaved: dict[str, Any] | None = None
+
+    def saved() -> Iterator[EpochRecord]:
+        nonlocal unsaved
+        for record in loop.records():
+            records.append(record)
+            unsaved = {kind: loop.state_dict(), "records": [one.to_dict(timing=True) for one in records]}
+            if len(records) % every == 0 or len(records) == loop.num_epochs:
+                checkpoint.save(state_file, unsaved)
+                unsaved = None
+            else:
+                unsaved = copy.deepcopy(unsaved)  # the loop goes on training the tensors that its state refers to
+            yield record
+
+    try:
+        for _ in follow(saved(), loop.num_epochs, title, len(records)):
+            pass
+    except KeyboardInterrupt:
+        if unsaved is not None:
+            checkpoint.save(state_file, unsaved)
+        done = f"{title}: stopped after {len(records)} of {loop.num_epochs} epochs"
+        say(f"{done}: the same command with --resume goes on")
+        raise
+    return records
