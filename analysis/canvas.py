@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
@@ -28,6 +30,33 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def axes(x: str, y: str, width: float = 5.2, height: float = 3.4) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes; epochs get whole numbers."""
+    figure = new_figure(width, height)
+    figure.set_layout_engine("constrained")
+    ax = figure.add_subplot()
+    dress(ax, x, y)
+    return figure, ax
+
+
+def dress(ax: Axes, x: str, y: str) -> None:
+    """Labels, grid and size of the text, the same in every figure."""
+    ax.set_xlabel(x, fontsize=9)
+    ax.set_ylabel(y, fontsize=9)
+    ax.tick_params(labelsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(True, color="#e5e7eb", linewidth=0.6)
+    ax.set_axisbelow(True)
+    if x == "epoch":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def legend(ax: Axes) -> None:
+    """A legend where something has a name."""
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(fontsize=7.5, frameon=False)
 
 
 def render(figure: Figure, suffix: str, *, outlines: bool = True) -> bytes:

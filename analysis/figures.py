@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ddarts_core.errors import UserError
 
-from .canvas import new_figure, save
+from .canvas import axes, legend, save
 from .ranking import pareto_front
 from .statistics import Estimate, mean_interval
 
 __all__ = [
-    "FIGURES",
     "accuracy_curves",
     "contributions_map",
     "decided_against_w_zero_one",
@@ -31,8 +28,6 @@ __all__ = [
 
 #: Okabe and Ito's colours, distinguishable with colour vision deficiency; they repeat after eight.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b7280", "#b8a800")
-
-_WIDTH, _HEIGHT = 5.2, 3.4
 
 #: Trials that are named in a legend; with more the curves are drawn thin, without names.
 _NAMED = 8
@@ -55,12 +50,12 @@ def accuracy_curves(
         UserError: no trial recorded the metric.
     """
     frame = metric_frame(epochs, split, metric).merge(trials[["study", "trial_id", "method", "state"]])
-    figure, ax = _axes("epoch", _axis_label(split, metric))
+    figure, ax = axes("epoch", _axis_label(split, metric))
     if by == "method":
         for index, (method, group) in enumerate(finished(frame).groupby("method", sort=True)):
             estimates = by_epoch(group)
             seeds = group[["study", "trial_id"]].drop_duplicates().shape[0]
-            _band(ax, estimates, COLOURS[index % len(COLOURS)], f"{method} (n = {seeds})")
+            band(ax, estimates, COLOURS[index % len(COLOURS)], f"{method} (n = {seeds})")
     else:
         many = frame.groupby(["study", "trial_id"]).ngroups > _NAMED
         several = frame["study"].nunique() > 1
@@ -74,7 +69,7 @@ def accuracy_curves(
                 marker="o" if len(group) == 1 else "",
                 label=None if many else (f"{study} {trial}" if several else str(trial)),
             )
-    _legend(ax)
+    legend(ax)
     return figure
 
 
@@ -93,7 +88,7 @@ def contributions_map(contributions: pd.DataFrame, trial_id: str, study: str | N
         raise UserError(f"trial {trial_id!r} recorded no contributions (ablation.loss: none records none)")
     table = rows.pivot_table(index="cell", columns="epoch", values="contribution", aggfunc="last")
     limit = float(table.abs().max().max())
-    figure, ax = _axes("epoch", "cell")
+    figure, ax = axes("epoch", "cell")
     image = ax.imshow(
         table.to_numpy(),
         aspect="auto",
@@ -116,14 +111,14 @@ def saturation(epochs: pd.DataFrame, trials: pd.DataFrame) -> Figure:
     Raises:
         UserError: no trial recorded them.
     """
-    figure, ax = _axes("epoch", "share of operations")
+    figure, ax = axes("epoch", "share of operations")
     for metric, style in (("over_0.9", "-"), ("under_0.1", "--")):
         frame = metric_frame(epochs, "saturation", metric).merge(trials[["study", "trial_id", "method", "state"]])
         for index, (method, group) in enumerate(finished(frame).groupby("method", sort=True)):
             estimates = by_epoch(group)
-            _band(ax, estimates, COLOURS[index % len(COLOURS)], f"{method}, {metric.replace('_', ' ')}", style)
+            band(ax, estimates, COLOURS[index % len(COLOURS)], f"{method}, {metric.replace('_', ' ')}", style)
     ax.set_ylim(-0.02, 1.02)
-    _legend(ax)
+    legend(ax)
     return figure
 
 
@@ -133,7 +128,7 @@ def loss_against_w_ablation(epochs: pd.DataFrame, trials: pd.DataFrame, *, split
     Raises:
         UserError: no trial recorded the loss.
     """
-    figure, ax = _axes("w_ablation", _axis_label(split, "loss"))
+    figure, ax = axes("w_ablation", _axis_label(split, "loss"))
     _against(ax, final_values(epochs, split, "loss"), trials, "w_ablation", COLOURS[0], None)
     return figure
 
@@ -144,12 +139,12 @@ def decided_against_w_zero_one(epochs: pd.DataFrame, trials: pd.DataFrame) -> Fi
     Raises:
         UserError: no trial recorded them.
     """
-    figure, ax = _axes("w_zero_one", "share of operations")
+    figure, ax = axes("w_zero_one", "share of operations")
     for index, metric in enumerate(("over_0.9", "under_0.1")):
         values = final_values(epochs, "saturation", metric)
         _against(ax, values, trials, "w_zero_one", COLOURS[index], f"σ(α) {metric.replace('_', ' ')}")
     ax.set_ylim(-0.02, 1.02)
-    _legend(ax)
+    legend(ax)
     return figure
 
 
@@ -166,49 +161,15 @@ def pareto(trials: pd.DataFrame, *, x: str = "parameters", y: str = "derived_acc
     rows = trials[trials["state"] == "COMPLETED"].dropna(subset=[x, y])
     if rows.empty:
         raise UserError(f"no completed trial has both {x} and {y}")
-    figure, ax = _axes(_LABELS.get(x, x), _LABELS.get(y, y))
+    figure, ax = axes(_LABELS.get(x, x), _LABELS.get(y, y))
     points = list(zip(rows[x].astype(float), rows[y].astype(float), strict=True))
     front = sorted(points[i] for i in pareto_front(points, [False, True]))
     ax.step(*zip(*front, strict=True), where="post", color=COLOURS[1], linewidth=1.2, label="front")
     for index, (study, group) in enumerate(rows.groupby("study", sort=True)):
         colour = (COLOURS[0], *COLOURS[2:])[index % (len(COLOURS) - 1)]
         ax.scatter(group[x], group[y], s=22, color=colour, edgecolor="white", linewidth=0.5, zorder=3, label=str(study))
-    _legend(ax)
+    legend(ax)
     return figure
-
-
-#: Figures that need only the frames of a study, by name: what `ddarts figures` and the tracker write.
-FIGURES: Mapping[str, str] = MappingProxyType(
-    {
-        "accuracy": "held-out accuracy by epoch and trial",
-        "methods": "held-out accuracy by epoch, mean and 95 % interval by method",
-        "saturation": "share of decided operations by epoch",
-        "w_ablation": "loss against w_ablation",
-        "w_zero_one": "share of decided operations against w_zero_one",
-        "pareto": "accuracy against parameters",
-    }
-)
-
-
-def figure_of(name: str, trials: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
-    """One of `FIGURES`.
-
-    Raises:
-        UserError: the name is unknown, or the study lacks what the figure shows.
-    """
-    if name == "accuracy":
-        return accuracy_curves(epochs, trials)
-    if name == "methods":
-        return accuracy_curves(epochs, trials, by="method")
-    if name == "saturation":
-        return saturation(epochs, trials)
-    if name == "w_ablation":
-        return loss_against_w_ablation(epochs, trials)
-    if name == "w_zero_one":
-        return decided_against_w_zero_one(epochs, trials)
-    if name == "pareto":
-        return pareto(trials, y="derived_accuracy" if trials["derived_accuracy"].notna().any() else "held_out_accuracy")
-    raise UserError(f"unknown figure {name!r}: choose one of {', '.join(FIGURES)}")
 
 
 # --- frames ---------------------------------------------------------------------------------------------------------
@@ -269,30 +230,10 @@ def _axis_label(split: str, metric: str) -> str:
     return f"{names.get(split, split)} {metric.replace('_', ' ')}{' (nats)' if metric == 'loss' else ''}"
 
 
-# --- axes -----------------------------------------------------------------------------------------------------------
+# --- curves -----------------------------------------------------------------------------------------------------------
 
 
-def _axes(x: str, y: str) -> tuple[Figure, Axes]:
-    figure = new_figure(_WIDTH, _HEIGHT)
-    figure.set_layout_engine("constrained")
-    ax = figure.add_subplot()
-    ax.set_xlabel(x, fontsize=9)
-    ax.set_ylabel(y, fontsize=9)
-    ax.tick_params(labelsize=8)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(True, color="#e5e7eb", linewidth=0.6)
-    ax.set_axisbelow(True)
-    if x == "epoch":
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure, ax
-
-
-def _legend(ax: Axes) -> None:
-    if ax.get_legend_handles_labels()[1]:
-        ax.legend(fontsize=7.5, frameon=False)
-
-
-def _band(
+def band(
     ax: Axes, estimates: Mapping[int, Estimate] | Mapping[float, Estimate], colour: str, label: str, style: str = "-"
 ) -> None:
     """Means joined by a line, and their interval where there is one."""

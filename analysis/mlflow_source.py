@@ -64,11 +64,10 @@ def read_study_from_mlflow(tracking_uri: str, study: str) -> Study:
     Raises:
         UserError: the store cannot be read, or it has no study of that name; lists those it has.
     """
-    reader = _read_sqlite if tracking_uri.startswith(_SQLITE) else _read_client
-    runs = reader(tracking_uri, study)
+    runs = _read(tracking_uri, study)
     parents = [run for run in runs if _PARENT not in run.tags and run.tags.get("study") == study]
     if not parents:
-        names = sorted({run.tags["study"] for run in runs if "study" in run.tags})
+        names = _names(runs)
         raise UserError(f"MLflow holds no study {study!r}: it has {', '.join(names) or 'none'}")
     parent = max(parents, key=lambda run: run.start or 0)
     children = {
@@ -78,6 +77,24 @@ def read_study_from_mlflow(tracking_uri: str, study: str) -> Study:
     }
     trials = sorted((_trial(run, parent) for run in children.values()), key=lambda trial: int(trial.info["number"]))
     return Study(Path(), {"schema": 1, "name": study, "parent_run_id": parent.run_id}, tuple(trials))
+
+
+def studies_in_mlflow(tracking_uri: str) -> list[str]:
+    """Names of the studies of a store.
+
+    Raises:
+        UserError: the store cannot be read.
+    """
+    return _names(_read(tracking_uri, ""))
+
+
+def _read(tracking_uri: str, study: str) -> list[Run]:
+    reader = _read_sqlite if tracking_uri.startswith(_SQLITE) else _read_client
+    return reader(tracking_uri, study)
+
+
+def _names(runs: Iterable[Run]) -> list[str]:
+    return sorted({run.tags["study"] for run in runs if "study" in run.tags})
 
 
 # --- from a run to a trial ------------------------------------------------------------------------------------------

@@ -10,24 +10,48 @@ from ddarts_cli.options import out_option, storage_folder, storage_option
 
 
 @click.command()
-@click.argument("study")
+@click.argument("study", required=False)
+@click.option("--tracking-uri", help="Read the study from MLflow alone: an http address, or sqlite:///FILE.")
 @storage_option
-@out_option("STUDY/dataset")
-def command(study: str, storage: str, overrides: tuple[str, ...], out: Path | None) -> None:
-    """Write the records of STUDY as a Parquet dataset: trials, epochs, contributions, genotypes.
+@out_option("STUDY/dataset; with --tracking-uri dataset-STUDY")
+def command(
+    study: str | None, tracking_uri: str | None, storage: str, overrides: tuple[str, ...], out: Path | None
+) -> None:
+    """Write the records of STUDY as a Parquet dataset: trials, epochs, contributions, alphas, genotypes.
+
+    STUDY is a folder or a name. With --tracking-uri it is a name in the MLflow store at that address, which needs no
+    folder (but has no alphas); without STUDY the studies of the store are listed.
 
     \b
     Examples:
       ddarts collect quickstart_sweep
       ddarts collect quickstart_sweep --out datasets
+      ddarts collect quickstart_sweep --tracking-uri http://127.0.0.1:5000 --out datasets
+      ddarts collect --tracking-uri sqlite:///runs/quickstart_sweep/mlflow.db
     """
-    from analysis.collect import collect
     from ddarts_cli.console import finish, say
-    from tuning.study import find_study
+    from ddarts_core.errors import UserError
 
-    found = find_study(study, storage_folder(storage, overrides))
-    say(f"collect {found.path}")
-    collected = collect(found.path, out)
+    if tracking_uri is not None:
+        from analysis.mlflow_source import collect_from_mlflow, studies_in_mlflow
+
+        if study is None:
+            for name in studies_in_mlflow(tracking_uri):
+                say(name)
+            return
+        say(f"collect {study} from MLflow")
+        collected = collect_from_mlflow(tracking_uri, study, out or Path(f"dataset-{study}"))
+        following = []
+    else:
+        from analysis.collect import collect
+        from tuning.study import find_study
+
+        if study is None:
+            raise UserError("name the study to collect: its folder, or its name in --storage")
+        found = find_study(study, storage_folder(storage, overrides))
+        say(f"collect {found.path}")
+        collected = collect(found.path, out)
+        following = [f"ddarts report {found.path}"]
     for table, rows in collected.rows.items():
         say(f"{table}: {rows:,} rows")
-    finish([collected.folder], [f"ddarts report {found.path}"])
+    finish([collected.folder], following)

@@ -10,18 +10,18 @@ from scipy import stats
 
 from analysis.collect import Frames, load
 from analysis.figures import (
-    FIGURES,
     accuracy_curves,
     contributions_map,
     decided_against_w_zero_one,
-    figure_of,
     loss_against_w_ablation,
     pareto,
     save,
 )
+from analysis.gallery import FIGURES, Subject, figure_of
+from analysis.parameter_figures import Scale
 from analysis.statistics import bootstrap_difference, mean_interval
 from ddarts_core.errors import UserError
-from tests.analysis.conftest import CELLS, EPOCHS, MakeStudy, record_of
+from tests.analysis.conftest import CELLS, EPOCHS, MakeStudy, genotype_of, record_of
 
 
 @pytest.fixture
@@ -66,15 +66,24 @@ def test_pareto_shows_completed_trials_only(frames: Frames):
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_a_figure_is_a_reproducible_file(frames: Frames, tmp_path: Path, suffix):
-    one = save(figure_of("saturation", frames.trials, frames.epochs), tmp_path / f"1{suffix}").read_bytes()
-    two = save(figure_of("saturation", frames.trials, frames.epochs), tmp_path / f"2{suffix}").read_bytes()
+    one = save(figure_of("saturation", Subject(frames)), tmp_path / f"1{suffix}").read_bytes()
+    two = save(figure_of("saturation", Subject(frames)), tmp_path / f"2{suffix}").read_bytes()
     assert one == two and len(one) > 1000
 
 
 def test_one_trial_is_enough(make_study: MakeStudy, tmp_path: Path):
     frames = load(make_study("COMPLETED"))
+    needs_two = {
+        "importance": "two completed trials",
+        "slices": "more than one value",
+        "parallel": "more than one value",
+    }
     for name in FIGURES:
-        save(figure_of(name, frames.trials, frames.epochs), tmp_path / f"{name}.png")
+        if name in needs_two:
+            with pytest.raises(UserError, match=needs_two[name]):
+                figure_of(name, Subject(frames))
+        elif name != "skips":  # the toy records have none
+            save(figure_of(name, Subject(frames)), tmp_path / f"{name}.png")
     assert accuracy_curves(frames.epochs, frames.trials, by="method").axes[0].collections[:] == []
 
 
@@ -82,11 +91,11 @@ def test_one_trial_is_enough(make_study: MakeStudy, tmp_path: Path):
 def test_what_is_not_there_is_one_sentence(make_study: MakeStudy, states):
     frames = load(make_study(*states))
     with pytest.raises(UserError, match="no completed trial"):
-        figure_of("pareto", frames.trials, frames.epochs)
+        figure_of("pareto", Subject(frames))
     if not states:
         for name in ("accuracy", "methods", "saturation", "w_ablation", "w_zero_one"):
             with pytest.raises(UserError, match="there is no epoch"):
-                figure_of(name, frames.trials, frames.epochs)
+                figure_of(name, Subject(frames))
 
 
 def test_unknown_names_list_the_choices(frames: Frames, tmp_path: Path):
@@ -97,9 +106,54 @@ def test_unknown_names_list_the_choices(frames: Frames, tmp_path: Path):
     with pytest.raises(UserError, match=r"unknown metric 'speed'.*parameters"):
         pareto(frames.trials, x="speed")
     with pytest.raises(UserError, match="unknown figure 'fig9'"):
-        figure_of("fig9", frames.trials, frames.epochs)
+        figure_of("fig9", Subject(frames))
     with pytest.raises(UserError, match=r"\.svg, \.png or \.pdf"):
-        save(figure_of("pareto", frames.trials, frames.epochs), tmp_path / "x.bmp")
+        save(figure_of("pareto", Subject(frames)), tmp_path / "x.bmp")
+
+
+def test_gates_are_sigma_of_the_recorded_alphas(frames: Frames):
+    figure = figure_of("gates", Subject(frames, trial="00003", cell=2))
+    panels = [ax for ax in figure.axes if ax.get_visible()]
+    assert [ax.get_title() for ax in panels[:3]] == ["0 → 2", "1 → 2", "0 → 3"] and len(panels) == 14
+    alphas = [record_of(3, e).alphas[2][0][1] for e in range(EPOCHS)]
+    assert panels[0].lines[1].get_ydata().tolist() == pytest.approx([1 / (1 + math.exp(-a)) for a in alphas])
+    with pytest.raises(UserError, match="no alphas of cell 9: choose one of 0, 1, 2, 3"):
+        figure_of("gates", Subject(frames, cell=9))
+
+
+def test_operations_of_each_cell_are_the_genotypes(frames: Frames):
+    ax = figure_of("operations", Subject(frames)).axes[0]  # trial 5, the best
+    genotype = genotype_of(5)
+    tops = [sum(bar[cell].get_height() for bar in ax.containers) for cell in range(CELLS)]
+    assert tops == [len(cell.edges) for cell in genotype.cells]
+    skips = sum(edge.op == "skip_connect" for cell in genotype.cells for edge in cell.edges)
+    assert ax.get_title() == f"trial 00005: {genotype.num_edges} operations, {skips} skip connections"
+    with pytest.raises(UserError, match="trial '00007' has no genotype"):
+        figure_of("operations", Subject(frames, trial="00007"))
+    with pytest.raises(UserError, match="unknown trial 'nobody': choose one of 00000"):
+        figure_of("operations", Subject(frames, trial="nobody"))
+
+
+def test_parallel_coordinates_pass_through_the_settings(frames: Frames):
+    ax = figure_of("parallel", Subject(frames)).axes[0]
+    lines = [line.get_ydata().tolist() for line in ax.lines if len(line.get_xdata()) == 3]
+    assert [line[1] for line in lines] == [0.0, 0.5, 1.0, 0.0, 0.5, 1.0]  # w_zero_one is the number modulo 3
+    assert [line[2] for line in lines] == pytest.approx([n / 5 for n in range(6)])
+
+
+def test_slices_and_importance_show_their_numbers(frames: Frames):
+    panels = figure_of("slices", Subject(frames)).axes
+    assert [ax.get_xlabel() for ax in panels] == ["ablation.weight", "search.w_zero_one"]
+    assert panels[1].collections[0].get_offsets()[:, 1].tolist() == pytest.approx([0.5 + 0.03 * n for n in range(6)])
+    ax = figure_of("importance", Subject(frames, importances={"search.lr": 0.75, "method": 0.25})).axes[0]
+    assert [bar.get_width() for bar in ax.containers[0]] == [0.25, 0.75]  # largest on top
+
+
+def test_a_scale_spreads_logarithmically_and_sets_missing_values_apart():
+    scale = Scale([1e-4, 1e-2, 1.0, None])
+    assert [scale.height(v) for v in (1e-4, 1e-2, 1.0)] == pytest.approx([0, 0.5, 1])
+    assert scale.height(None) < 0 and scale.marks[0] == (pytest.approx(0), "0.0001")
+    assert Scale(["b", "a"]).marks == [(0.0, "a"), (1.0, "b")]
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=8).filter(lambda v: max(v) - min(v) > 1e-3))

@@ -1,0 +1,106 @@
+"""Frames -> figures about the cells of one trial: gates over epochs, operations per cell."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ddarts_core.errors import UserError
+
+from .canvas import axes, dress, new_figure
+from .palette import OPERATION_COLOURS, OPERATION_LABELS
+
+_COLUMNS = 4
+
+_UNKNOWN = "#444444"
+
+
+def rows_of(frame: pd.DataFrame, trial_id: str, study: str | None, what: str) -> pd.DataFrame:
+    """The trial's rows of a frame.
+
+    Raises:
+        UserError: it has none.
+    """
+    rows = frame[frame["trial_id"] == trial_id]
+    if study is not None:
+        rows = rows[rows["study"] == study]
+    if rows.empty:
+        raise UserError(f"trial {trial_id!r} has no {what}")
+    chosen: pd.DataFrame = rows
+    return chosen
+
+
+def gates(alphas: pd.DataFrame, trial_id: str, cell: int = 0, study: str | None = None) -> Figure:
+    """sigma(alpha) of every operation over the epochs of one trial, a panel for each edge of the cell.
+
+    Raises:
+        UserError: the trial recorded no alphas, or has no such cell.
+    """
+    rows = rows_of(alphas, trial_id, study, "recorded alphas (records from MLflow alone have none)")
+    cells = sorted(rows["cell"].unique().tolist())
+    if cell not in cells:
+        raise UserError(f"trial {trial_id!r} has no alphas of cell {cell}: choose one of {', '.join(map(str, cells))}")
+    rows = rows[rows["cell"] == cell]
+    edges = list(rows.groupby("edge", sort=True))
+    lines = math.ceil(len(edges) / _COLUMNS)
+    figure = new_figure(8.0, 1.55 * lines + 0.9)
+    figure.set_layout_engine("constrained")
+    grid = figure.subplots(lines, _COLUMNS, sharex=True, sharey=True, squeeze=False)
+    for ax, (_, edge) in zip(grid.flat, edges, strict=False):
+        dress(ax, "epoch", "")
+        ax.set_xlabel("")
+        ax.tick_params(labelsize=7)
+        ax.set_title(f"{edge['source'].iloc[0]} → {edge['target'].iloc[0]}", fontsize=8)
+        for op, values in edge.groupby("op", sort=False, observed=True):
+            name = str(op)
+            gate = 1 / (1 + np.exp(-values["alpha"].to_numpy(dtype=float)))
+            marker = "o" if len(gate) == 1 else ""
+            colour = OPERATION_COLOURS.get(name, _UNKNOWN)
+            label = OPERATION_LABELS.get(name, name)
+            ax.plot(values["epoch"], gate, color=colour, linewidth=1.3, marker=marker, markersize=3, label=label)
+        ax.set_ylim(-0.03, 1.03)
+    for ax in list(grid.flat)[len(edges) :]:
+        ax.set_visible(False)
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7), fontsize=7.5, frameon=False)
+    figure.suptitle(f"trial {trial_id}, cell {cell}: σ(α) of each edge by epoch", fontsize=9)
+    return figure
+
+
+def counts(genotypes: pd.DataFrame, trial_id: str, study: str | None = None) -> pd.DataFrame:
+    """Operations of a trial's genotype by cell (rows) and name (columns).
+
+    Raises:
+        UserError: the trial has no genotype.
+    """
+    rows = rows_of(genotypes, trial_id, study, "genotype: only completed trials leave one")
+    table: pd.DataFrame = pd.crosstab(rows["cell"].astype(int), rows["op"].astype(str))
+    cells = range(int(table.index.max()) + 1)
+    known = [op for op in OPERATION_COLOURS if op in table.columns]
+    others = sorted(set(table.columns) - set(known))
+    whole: pd.DataFrame = table.reindex(index=cells, columns=[*known, *others], fill_value=0)
+    return whole
+
+
+def operations(genotypes: pd.DataFrame, trial_id: str, study: str | None = None) -> Figure:
+    """Operations in each cell of a trial's genotype, in the colours of the drawings.
+
+    Raises:
+        UserError: the trial has no genotype.
+    """
+    table = counts(genotypes, trial_id, study)
+    figure, ax = axes("cell", "operations")
+    base = np.zeros(len(table))
+    for op in table.columns:
+        colour, label = OPERATION_COLOURS.get(op, _UNKNOWN), OPERATION_LABELS.get(op, op)
+        ax.bar(list(table.index), table[op], bottom=base, color=colour, width=0.75, label=label)
+        base = base + table[op].to_numpy()
+    ax.set_xticks(list(table.index))
+    ax.grid(False, axis="x")
+    ax.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    skips = int(table["skip_connect"].sum()) if "skip_connect" in table.columns else 0
+    ax.set_title(f"trial {trial_id}: {int(base.sum())} operations, {skips} skip connections", fontsize=9)
+    return figure

@@ -1,0 +1,135 @@
+"""Figures by name: what `ddarts figure` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from matplotlib.figure import Figure
+
+from ddarts_core.errors import UserError, unknown_name
+
+from . import cell_figures, figures, parameter_figures
+from .collect import Frames
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a figure may be about.
+
+    Attributes:
+        frames: of one or more studies.
+        trial: for figures about one trial; None is the completed one of highest accuracy.
+        cell: for figures about one cell.
+        importances: importance of each setting, shares of 1.
+    """
+
+    frames: Frames
+    trial: str | None = None
+    cell: int = 0
+    importances: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def trial_id(self) -> str:
+        """The trial to show.
+
+        Raises:
+            UserError: there is no such trial, or none at all.
+        """
+        trials = self.frames.trials
+        known = [str(name) for name in trials["trial_id"]]
+        if self.trial is not None:
+            if self.trial not in known:
+                raise unknown_name("trial", self.trial, known)
+            return self.trial
+        done = trials[trials["state"] == "COMPLETED"]
+        if done.empty:
+            raise UserError("no completed trial to show: name one that runs with --trial")
+        accuracy = done["derived_accuracy"].fillna(done["held_out_accuracy"]).fillna(0.0)
+        return str(done.loc[accuracy.idxmax(), "trial_id"])
+
+
+@dataclass(frozen=True)
+class FigureEntry:
+    """A figure by what it shows, and the function that draws it."""
+
+    what: str
+    draw: Callable[[Subject], Figure]
+
+
+def _pareto(subject: Subject) -> Figure:
+    trials = subject.frames.trials
+    derived = trials["derived_accuracy"].notna().any()
+    return figures.pareto(trials, y="derived_accuracy" if derived else "held_out_accuracy")
+
+
+def _skips(subject: Subject) -> Figure:
+    frames = subject.frames
+    figure = figures.accuracy_curves(
+        frames.epochs, frames.trials, by="method", split="discretised", metric="skip_connections"
+    )
+    figure.axes[0].set_ylim(bottom=0)
+    figure.axes[0].set_ylabel("skip connections", fontsize=9)
+    return figure
+
+
+#: Figure by name, in the order in which they are listed.
+FIGURES: Mapping[str, FigureEntry] = MappingProxyType(
+    {
+        "accuracy": FigureEntry(
+            "held-out accuracy by epoch and trial", lambda s: figures.accuracy_curves(s.frames.epochs, s.frames.trials)
+        ),
+        "methods": FigureEntry(
+            "held-out accuracy by epoch, mean and 95 % interval by method (D-DARTS Fig. 4)",
+            lambda s: figures.accuracy_curves(s.frames.epochs, s.frames.trials, by="method"),
+        ),
+        "saturation": FigureEntry(
+            "share of decided operations by epoch", lambda s: figures.saturation(s.frames.epochs, s.frames.trials)
+        ),
+        "w_ablation": FigureEntry(
+            "loss against w_ablation (D-DARTS Fig. 2)",
+            lambda s: figures.loss_against_w_ablation(s.frames.epochs, s.frames.trials),
+        ),
+        "w_zero_one": FigureEntry(
+            "share of decided operations against w_zero_one (D-DARTS Fig. 3)",
+            lambda s: figures.decided_against_w_zero_one(s.frames.epochs, s.frames.trials),
+        ),
+        "pareto": FigureEntry("accuracy against parameters", _pareto),
+        "contributions": FigureEntry(
+            "marginal contribution of each cell by epoch, of one trial",
+            lambda s: figures.contributions_map(s.frames.contributions, s.trial_id),
+        ),
+        "gates": FigureEntry(
+            "σ(α) of every edge of a cell by epoch, of one trial",
+            lambda s: cell_figures.gates(s.frames.alphas, s.trial_id, s.cell),
+        ),
+        "operations": FigureEntry(
+            "operations in each cell of a trial's genotype",
+            lambda s: cell_figures.operations(s.frames.genotypes, s.trial_id),
+        ),
+        "skips": FigureEntry(
+            "skip connections of the genotype by epoch, mean and 95 % interval by method",
+            _skips,
+        ),
+        "importance": FigureEntry(
+            "importance of each setting for the objective", lambda s: parameter_figures.importance(s.importances)
+        ),
+        "slices": FigureEntry("objective against each setting", lambda s: parameter_figures.slices(s.frames.trials)),
+        "parallel": FigureEntry(
+            "settings and objective of each trial as parallel coordinates",
+            lambda s: parameter_figures.parallel(s.frames.trials),
+        ),
+    }
+)
+
+
+def figure_of(name: str, subject: Subject) -> Figure:
+    """One of `FIGURES`.
+
+    Raises:
+        UserError: the name is unknown, or the records lack what the figure shows.
+    """
+    if name not in FIGURES:
+        raise unknown_name("figure", name, FIGURES)
+    return FIGURES[name].draw(subject)

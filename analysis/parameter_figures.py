@@ -1,0 +1,158 @@
+"""Frames -> figures about what a sweep varied: importance, slices, parallel coordinates."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from ddarts_core.errors import UserError
+
+from .canvas import axes, dress, new_figure
+
+_BLUE = "#0072b2"
+_COLUMNS = 3
+
+#: A parameter whose positive values spread more than this is shown on a logarithmic axis.
+_WIDE = 50
+
+
+def proposals(trials: pd.DataFrame) -> pd.DataFrame:
+    """Completed trials as rows: `trial_id`, `objective`, and a column per proposed setting that took several values.
+
+    Raises:
+        UserError: no completed trial has an objective, or nothing varied.
+    """
+    done = trials[(trials["state"] == "COMPLETED") & trials["objective"].notna()]
+    if done.empty:
+        raise UserError("no completed trial has an objective: there is nothing to compare settings by")
+    params = [json.loads(text) for text in done["params_json"]]
+    paths = sorted({path for proposal in params for path in proposal})
+    columns: dict[str, list[Any]] = {path: [proposal.get(path) for proposal in params] for path in paths}
+    varied = {path: values for path, values in columns.items() if len({str(v) for v in values if v is not None}) > 1}
+    if not varied:
+        raise UserError("no proposed setting took more than one value in the completed trials")
+    frame: pd.DataFrame = pd.DataFrame(
+        {"trial_id": done["trial_id"].tolist(), "objective": done["objective"].tolist(), **varied}
+    )
+    return frame
+
+
+def is_numeric(values: Sequence[Any]) -> bool:
+    """Whether all values that are there are numbers, truth values excluded."""
+    return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values if v is not None)
+
+
+def is_wide(values: Sequence[Any]) -> bool:
+    """Whether positive numbers spread so far that they need a logarithmic axis."""
+    known = [v for v in values if v is not None]
+    return is_numeric(known) and min(known) > 0 and max(known) / min(known) > _WIDE
+
+
+def importance(shares: Mapping[str, float]) -> Figure:
+    """Importance of each setting for the objective as shares of 1, largest on top.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not shares:
+        raise UserError("there is no importance to show: it needs two completed trials that differ in a setting")
+    names = sorted(shares, key=lambda name: shares[name])
+    figure, ax = axes("importance (share of the objective's variance)", "", height=0.9 + 0.32 * len(names))
+    ax.barh(names, [shares[name] for name in names], color=_BLUE, height=0.65)
+    ax.set_xlim(0, 1)
+    ax.grid(False, axis="y")
+    return figure
+
+
+def slices(trials: pd.DataFrame) -> Figure:
+    """The first objective against every setting that the sweep varied, a panel for each.
+
+    Raises:
+        UserError: no completed trial has an objective, or nothing varied.
+    """
+    frame = proposals(trials)
+    paths = list(frame.columns[2:])
+    lines = math.ceil(len(paths) / _COLUMNS)
+    figure = new_figure(2.9 * min(len(paths), _COLUMNS), 2.5 * lines)
+    figure.set_layout_engine("constrained")
+    grid = figure.subplots(lines, min(len(paths), _COLUMNS), sharey=True, squeeze=False)
+    for ax, path in zip(grid.flat, paths, strict=False):
+        rows = frame[frame[path].notna()]
+        values = rows[path].tolist()
+        dress(ax, path, "objective" if ax in grid[:, 0] else "")
+        ax.scatter(
+            values if is_numeric(values) else [str(v) for v in values], rows["objective"], s=14, color=_BLUE, alpha=0.7
+        )
+        if is_wide(values):
+            ax.set_xscale("log")
+    for ax in list(grid.flat)[len(paths) :]:
+        ax.set_visible(False)
+    return figure
+
+
+def parallel(trials: pd.DataFrame) -> Figure:
+    """A line per completed trial through its settings to its objective, coloured by the objective.
+
+    Raises:
+        UserError: no completed trial has an objective, or nothing varied.
+    """
+    frame = proposals(trials)
+    paths = [*frame.columns[2:], "objective"]
+    scales = [Scale(frame[path].tolist()) for path in paths]
+    figure = new_figure(1.5 * len(paths) + 1.2, 3.8)
+    figure.set_layout_engine("constrained")
+    ax = figure.add_subplot()
+    objective = frame["objective"]
+    norm = Normalize(float(objective.min()), float(objective.max()))
+    colours = mpl.colormaps["viridis"]
+    for row in frame[paths].itertuples(index=False):
+        heights = [scale.height(v) for scale, v in zip(scales, row, strict=True)]
+        ax.plot(range(len(paths)), heights, color=colours(norm(row[-1])), linewidth=1.2, alpha=0.8)
+    for place, scale in enumerate(scales):
+        ax.axvline(place, color="#9aa1ab", linewidth=0.8, zorder=0)
+        for height, text in scale.marks:
+            ax.annotate(text, (place, height), xytext=(3, 0), textcoords="offset points", fontsize=7, va="center")
+    ax.set_xticks(range(len(paths)), [path.replace(".", ".\n") for path in paths], fontsize=8)
+    ax.set_yticks([])
+    ax.set_xlim(-0.1, len(paths) - 1 + 0.5)
+    ax.spines[:].set_visible(False)
+    return figure
+
+
+class Scale:
+    """Positions from 0 to 1 of a setting's values, and the marks that name them; a missing value lies below."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        known = [v for v in values if not _missing(v)]
+        self._numeric = is_numeric(known)
+        self._log = is_wide(known)
+        self._names = sorted({str(v) for v in known})
+        if self._numeric:
+            self._low, self._high = self._place(min(known)), self._place(max(known))
+            ends = (min(known), max(known))
+            self.marks = [(self.height(v), f"{v:.3g}") for v in dict.fromkeys(ends)]
+        else:
+            self.marks = [(self.height(name), name) for name in self._names]
+
+    def height(self, value: Any) -> float:
+        """Where a value lies."""
+        if _missing(value):
+            return -0.12
+        if not self._numeric:
+            return self._names.index(str(value)) / max(1, len(self._names) - 1)
+        return (self._place(value) - self._low) / (self._high - self._low) if self._high > self._low else 0.5
+
+    def _place(self, value: float) -> float:
+        return math.log(value) if self._log else float(value)
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, (float, np.floating)) and math.isnan(value))

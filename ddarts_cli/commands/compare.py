@@ -1,0 +1,70 @@
+"""`ddarts compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from ddarts_cli.options import json_option, print_json
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b")
+@click.option(
+    "--channels", type=click.IntRange(1, 4096), default=36, show_default=True, help="Width of the first cells."
+)
+@click.option("--classes", type=click.IntRange(1, 100_000), default=10, show_default=True, help="Number of classes.")
+@json_option
+def command(a: str, b: str, channels: int, classes: int, as_json: bool) -> None:
+    """Show what genotypes A and B have in common and what not: operations, distance, parameters, multiply-adds.
+
+    Each is a JSON file, a published text form, or zoo:NAME. The distance is the share of operations that the two do not
+    have in common: 0 for equal genotypes. Parameters and multiply-adds are those of `ddarts cost` without options.
+
+    \b
+    Examples:
+      ddarts compare zoo:DARTS_V1 zoo:DARTS_V2
+      ddarts compare runs/quickstart/genotype.json other.json --json
+    """
+    from ddarts_core.zoo import resolve_genotype
+
+    pair = {"a": resolve_genotype(a), "b": resolve_genotype(b)}
+    from analysis.compare import compare
+
+    difference = compare(pair["a"], pair["b"])
+    from ddarts_core.cost import cost
+
+    for key, genotype in pair.items():
+        difference[key] |= cost(genotype, channels=channels, num_classes=classes).to_dict()
+    if as_json:
+        print_json(difference)
+        return
+    for line in describe(difference, (a, b)):
+        click.echo(line)
+
+
+def describe(difference: Mapping[str, Any], names: tuple[str, str]) -> Iterator[str]:
+    """The comparison as text: both sizes, then the operations of each cell that only one has (-) or the other (+)."""
+    for sign, key, name in zip("-+", "ab", names, strict=True):
+        side = difference[key]
+        yield (
+            f"{sign} {name}: {side['num_cells']} cells, {side['num_operations']} operations, "
+            f"{side['parameters']:,} parameters, {side['macs']['A'] / 1e6:.1f} M multiply-adds, hash {side['hash']}"
+        )
+    if difference["identical"]:
+        yield "the same genotype"
+        return
+    yield f"distance: {difference['distance']:.3f}"
+    counts = [difference[key]["operations"] for key in "ab"]
+    for op in sorted({*counts[0], *counts[1]}):
+        first, second = (count.get(op, 0) for count in counts)
+        if first != second:
+            yield f"{op}: {first} -> {second}"
+    for cell in difference["cells"]:
+        if cell["only_a"] or cell["only_b"]:
+            yield f"cell {cell['cell']}: {cell['common']} operations in common"
+            for sign, side in (("-", cell["only_a"]), ("+", cell["only_b"])):
+                yield from (f"  {sign} {op} {source}->{target}" for op, source, target in side)

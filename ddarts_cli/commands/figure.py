@@ -1,0 +1,62 @@
+"""`ddarts figure`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ddarts_cli.options import storage_folder, storage_option
+
+
+@click.command()
+@click.argument("study")
+@click.argument("name", required=False)
+@click.option("--trial", help="Trial of a figure about one trial (default: the completed one of highest accuracy).")
+@click.option("--cell", type=click.IntRange(min=0), default=0, show_default=True, help="Cell of the figure gates.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="File ending in .png, .svg or .pdf (default: STUDY/figures/NAME.png).",
+)
+@storage_option
+def command(
+    study: str,
+    name: str | None,
+    trial: str | None,
+    cell: int,
+    out: Path | None,
+    storage: str,
+    overrides: tuple[str, ...],
+) -> None:
+    """Write the figure NAME of STUDY as a file; without NAME list the figures there are.
+
+    \b
+    Examples:
+      ddarts figure quickstart_sweep
+      ddarts figure quickstart_sweep pareto --out pareto.pdf
+      ddarts figure small-w-zero-one w_zero_one --out figure3.svg
+      ddarts figure quickstart_sweep gates --trial 00002 --cell 5
+    """
+    from analysis.collect import load
+    from analysis.figures import save
+    from analysis.gallery import FIGURES, Subject, figure_of
+    from ddarts_cli.console import finish
+    from ddarts_core.errors import UserError
+    from tuning.study import find_study
+
+    found = find_study(study, storage_folder(storage, overrides))
+    if name is None:
+        if out is not None:
+            raise UserError(f"--out needs the name of a figure: choose one of {', '.join(FIGURES)}")
+        for key, entry in FIGURES.items():
+            click.echo(f"{key}: {entry.what}")
+        return
+    shares = {}
+    if name == "importance":
+        from tuning.importance import importances
+
+        shares = importances(found)
+    figure = figure_of(name, Subject(load(found.path), trial, cell, shares))
+    path = save(figure, out or found.path / "figures" / f"{name}.png")
+    finish([path], [f"ddarts report {found.path}"])

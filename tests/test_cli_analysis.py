@@ -1,0 +1,107 @@
+"""Commands that read a study or a genotype and write what people look at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from analysis.collect import read_table
+from analysis.gallery import FIGURES
+from ddarts_cli.main import run
+from tests.analysis.conftest import genotype_of, make_study, study
+from tests.analysis.test_mlflow_source import log_study
+
+__all__ = ["make_study", "study"]  # fixtures
+
+
+def out_of(capfd: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """Standard output of a command that must succeed."""
+    status = run([str(argument) for argument in arguments])
+    captured = capfd.readouterr()
+    assert status == 0, captured.err
+    return captured.out
+
+
+def mistake(capfd: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """The one sentence of a command that must fail."""
+    status = run([str(argument) for argument in arguments])
+    err = capfd.readouterr().err
+    assert status == 2 and err.startswith("Error: ") and err.count("\n") == 1, err
+    return err
+
+
+# --- compare ----------------------------------------------------------------------------------------------------------
+
+
+def test_compare_shows_operations_distance_and_parameters(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    paths = []
+    for number in (0, 1):
+        paths.append(tmp_path / f"{number}.json")
+        paths[-1].write_text(genotype_of(number).to_json())
+    document = json.loads(out_of(capfd, "compare", *paths, "--channels", "4", "--json"))
+    assert not document["identical"] and 0 < document["distance"] <= 1
+    counted = json.loads(out_of(capfd, "cost", paths[1], "--channels", "4", "--json"))
+    assert document["b"]["parameters"] == counted["parameters"] and document["b"]["macs"] == counted["macs"]
+    text = out_of(capfd, "compare", *paths, "--channels", "4")
+    assert f"+ {paths[1]}: 4 cells, {genotype_of(1).num_edges} operations, {counted['parameters']:,} parameters" in text
+    assert f"distance: {document['distance']:.3f}" in text and "cell 0: " in text
+    op, source, target = document["cells"][0]["only_a"][0]
+    assert f"  - {op} {source}->{target}\n" in text
+
+
+def test_compare_knows_equals_and_refuses_what_has_nothing_in_common(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert "the same genotype" in out_of(capfd, "compare", "zoo:DARTS_V2", "zoo:DARTS_V2")
+    path = tmp_path / "g.json"
+    path.write_text(genotype_of(0).to_json())
+    assert "layout" in mistake(capfd, "compare", "zoo:DARTS_V2", path)
+    assert "DARTS_V2" in mistake(capfd, "compare", "zoo:DARTS_V2", "zoo:DARTS_V9")
+
+
+# --- figure -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")], ids=["png", "svg", "pdf"]
+)
+def test_a_figure_in_each_format(
+    study: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], suffix: str, start: bytes
+) -> None:
+    path = tmp_path / f"pareto.{suffix}"
+    assert f"wrote {path}" in out_of(capfd, "figure", study, "pareto", "--out", path)
+    assert path.read_bytes().startswith(start)
+
+
+def test_figures_are_listed_and_go_to_the_study(study: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert [line.split(":")[0] for line in out_of(capfd, "figure", study).splitlines()] == list(FIGURES)
+    out_of(capfd, "figure", study, "gates", "--trial", "00001", "--cell", "3")
+    assert (study / "figures" / "gates.png").stat().st_size > 10_000
+
+
+def test_mistakes_about_figures(study: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "pareto" in mistake(capfd, "figure", study, "fig9")
+    assert ".svg, .png or .pdf" in mistake(capfd, "figure", study, "pareto", "--out", tmp_path / "x.bmp")
+    assert "two completed trials" in mistake(capfd, "figure", study, "importance")  # no journal in this folder
+    assert "skip_connections" in mistake(capfd, "figure", study, "skips")
+    assert "name of a figure" in mistake(capfd, "figure", study, "--out", tmp_path / "x.png")
+
+
+# --- collect ----------------------------------------------------------------------------------------------------------
+
+
+def test_collect_from_mlflow_alone(study: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    log_study(uri, study, tmp_path / "artifacts")
+    capfd.readouterr()
+    assert out_of(capfd, "collect", "--tracking-uri", uri) == "toy\n"
+    out = tmp_path / "from_mlflow"
+    assert f"wrote {out}" in out_of(capfd, "collect", "toy", "--tracking-uri", uri, "--out", out)
+    assert "wrote" in out_of(capfd, "collect", study)
+    one, two = (read_table(folder, "epochs") for folder in (out, study / "dataset"))
+    assert len(one) > 100 and one["value"].sum() == pytest.approx(two["value"].sum())
+    assert "toy" in mistake(capfd, "collect", "other", "--tracking-uri", uri)
+    assert "no MLflow database" in mistake(capfd, "collect", "toy", "--tracking-uri", "sqlite:///nowhere.db")
+    assert "name the study" in mistake(capfd, "collect")
