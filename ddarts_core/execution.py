@@ -5,7 +5,7 @@ Everything here changes speed, memory and rounding, never the function: tests ho
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from .config import ExperimentConfig
 from .errors import UserError
 from .fast import FastForm
-from .supernet import Cell, CellForm, CellNotes, Supernet, batch_statistics, readable
+from .supernet import Cell, CellForm, CellNotes, Supernet, readable
 
 #: Compiled variants of one function that torch may keep: every width and kind of cell, with and without gradients.
 RECOMPILE_LIMIT = 64
@@ -51,9 +51,13 @@ def choose(config: ExperimentConfig, device: torch.device) -> Execution:
     _check_precision(config, device)
     if search.compile and search.checkpoint_cells:
         raise UserError("search.compile and search.checkpoint_cells exclude each other: choose one")
-    form: CellForm = readable if search.implementation == "readable" else FastForm(merge=device.type != "cpu")
+    if search.compile and search.implementation == "fast":
+        raise UserError("search.compile fuses the readable form: set search.implementation to auto or readable")
+    form: CellForm = readable
     if search.compile:
-        form = CompiledForm(form)
+        form = CompiledForm(readable)
+    elif search.implementation != "readable":
+        form = FastForm(merge=device.type != "cpu")
     if search.checkpoint_cells:
         form = CheckpointedForm(form)
     return Execution(
@@ -98,16 +102,35 @@ class CheckpointedForm:
         """The same value; keeps no notes, which would hold what checkpointing lets go."""
         if not torch.is_grad_enabled():
             return self.form(cell, s0, s1, gates)
-        # The second computation must not move the running statistics again.
-        contexts = lambda: (nullcontext(), batch_statistics(cell))  # noqa: E731
         output: Tensor = checkpoint(
-            self.form, cell, s0, s1, gates, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+            self.form,
+            cell,
+            s0,
+            s1,
+            gates,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), _SecondTime(cell)),
         )
         return output
 
 
+class _SecondTime(AbstractContextManager[None]):
+    """Puts a cell's running statistics back after it was computed again; entered once per backward pass."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.buffers = list(cell.buffers())
+        self.before: list[Tensor] = []
+
+    def __enter__(self) -> None:
+        self.before = [buffer.clone() for buffer in self.buffers]
+
+    def __exit__(self, *error: object) -> None:
+        torch._foreach_copy_(self.buffers, self.before)
+
+
 class CompiledForm:
-    """A form that torch.compile fuses; the first steps take minutes."""
+    """A form that torch.compile fuses; the first steps take minutes, for every width and kind of cell anew."""
 
     def __init__(self, form: CellForm) -> None:
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
