@@ -26,18 +26,20 @@ SEARCHERS: Mapping[str, str] = MappingProxyType(
         "grid": "every combination of a space of categorical and int parameters, once",
     }
 )
-"""Searcher names and what they are; `sweep.SAMPLERS` builds them."""
+"""Searcher names and what they are; `searcher.SAMPLERS` builds them."""
 
 SCHEDULERS: Mapping[str, str] = MappingProxyType(
     {
         "asha": "stops a trial whose held-out accuracy is not in the best 1/reduction_factor at a rung",
+        "hyperband": "asynchronous HyperBand: ASHA in brackets that begin to stop trials later and later",
         "fifo": "every trial runs to its end",
         "median": "stops a trial that is worse than the median of the others at the same epoch",
     }
 )
-"""Scheduler names and what they are; `sweep.SCHEDULER_FACTORIES` builds them."""
+"""Scheduler names and what they are; `schedulers.SCHEDULER_FACTORIES` builds them."""
 
 ACCURACY = "held_out/accuracy"
+SEARCH_EPOCH = "search_epoch"
 DERIVED = f"derived/{ACCURACY}"
 
 

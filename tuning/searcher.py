@@ -79,6 +79,19 @@ class StudySearch(OptunaSearch):
         for point in self._points_to_evaluate:
             self._ot_study.enqueue_trial(point)
 
+    def go_on(self, folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
+        """Take over what the searcher of an earlier round knew, and propose some points next.
+
+        Args:
+            folder: the earlier round's, of Ray. A pickle is read from there.
+            points: parameters by dotted path.
+        """
+        journal = self._journal_path
+        self.restore_from_dir(str(folder))
+        self._journal_path = journal  # the study's folder may have been moved
+        for point in points:
+            self._ot_study.enqueue_trial(dict(point))
+
     @property
     def _directions(self) -> dict[str, Any]:
         names = {"max": "maximize", "min": "minimize"}

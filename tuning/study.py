@@ -48,6 +48,12 @@ class Study:
         """Metric and mode of each objective."""
         return [(entry["metric"], entry["mode"]) for entry in self.data["objectives"]]
 
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        """Ray's folder, number of trials and new first points of the first sweep and of each that added trials."""
+        first = {"folder": "ray", "num_samples": self.data["config"]["tune"]["num_samples"], "points_to_evaluate": []}
+        return list(self.data.get("rounds", [first]))
+
     def update(self, **fields: Any) -> Study:
         """Write study.json with some fields replaced."""
         data = {**self.data, **fields}
@@ -170,7 +176,7 @@ def create_study(path: Path, data: Mapping[str, Any]) -> Study:
     if (path / "study.json").exists():
         raise UserError(
             f"study {path.name!r} exists already in {path.parent}: go on with `ddarts resume {path}`, "
-            "or choose another name with --set name=..."
+            "add trials with `ddarts sweep FILE`, or choose another name with --set name=..."
         )
     try:
         (path / "trials").mkdir(parents=True, exist_ok=True)

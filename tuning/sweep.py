@@ -6,14 +6,12 @@ folder below `trials/`. A killed sweep goes on from both: a trial that Ray has n
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from ddarts_core.config import config_hash, resolve
@@ -23,20 +21,11 @@ from ddarts_core.provenance import git_commit, versions
 
 from . import tracking
 from .callback import SESSIONS, Session, StudyCallback, track_rest
-from .config import ACCURACY, SCHEDULERS, SweepConfig, TuneConfig
+from .cluster import concurrency, start_ray
+from .config import SweepConfig, TuneConfig
 from .events import Listener
 from .space import Space, base_settings
 from .study import Study, create_study, find_study, hide_secrets, lock, read_json, trial_dir, without_secrets
-
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU must not see one
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "2",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-OBJECT_STORE_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -68,43 +57,6 @@ class StudyResult:
         return f"stopped; every trial is kept at its last epoch: go on with `ddarts resume {self.study.path}`"
 
 
-# --- schedulers -----------------------------------------------------------------------------------------------------
-
-
-def _asha(config: TuneConfig, num_epochs: int) -> Any:
-    from ray.tune.schedulers import ASHAScheduler
-
-    return ASHAScheduler(
-        time_attr="search_epoch",
-        metric=ACCURACY,
-        mode="max",
-        max_t=max(num_epochs, config.grace_period) + 1,  # never reached: a trial ends by itself
-        grace_period=config.grace_period,
-        reduction_factor=config.reduction_factor,
-        brackets=1,
-    )
-
-
-def _median(config: TuneConfig, num_epochs: int) -> Any:
-    from ray.tune.schedulers import MedianStoppingRule
-
-    return MedianStoppingRule(
-        time_attr="search_epoch", metric=ACCURACY, mode="max", grace_period=config.grace_period, min_samples_required=3
-    )
-
-
-def _fifo(config: TuneConfig, num_epochs: int) -> Any:
-    from ray.tune.schedulers import FIFOScheduler
-
-    return FIFOScheduler()  # type: ignore[no-untyped-call]  # ray
-
-
-SCHEDULER_FACTORIES: Mapping[str, Callable[[TuneConfig, int], Any]] = MappingProxyType(
-    {"asha": _asha, "fifo": _fifo, "median": _median}
-)
-assert SCHEDULER_FACTORIES.keys() == SCHEDULERS.keys()
-
-
 def longest(config: SweepConfig, space: Space) -> tuple[int, int]:
     """The most search epochs (warm-up included) and the most retraining epochs that a trial can have."""
 
@@ -117,44 +69,7 @@ def longest(config: SweepConfig, space: Space) -> tuple[int, int]:
     return search, retrain
 
 
-# --- Ray ------------------------------------------------------------------------------------------------------------
-
-
-def start_ray(num_cpus: int | None = None) -> None:
-    """Start Ray on this machine, on loopback and quietly, unless it runs."""
-    os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
-    import ray
-
-    for name in ("ray", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    if not ray.is_initialized():
-        ray.init(
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            configure_logging=True,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-        )
-
-
-def concurrency(config: TuneConfig) -> int:
-    """Trials at a time.
-
-    Raises:
-        UserError: not even one trial fits.
-    """
-    import ray
-
-    have = ray.cluster_resources()  # type: ignore[no-untyped-call]  # ray
-    fits = []
-    for name, label, need in (("CPU", "cpu", config.resources.cpu), ("GPU", "gpu", config.resources.gpu)):
-        if need > have.get(name, 0):
-            raise UserError(f"tune.resources.{label} {need:g} exceeds the {have.get(name, 0):g} {name}s there are")
-        if need:
-            fits.append(int(have[name] / need + 1e-6))
-    return min([*fits, config.max_concurrent or config.num_samples, config.num_samples])
+# --- Ray -------------------------------------------------------------------------------------------------------------
 
 
 def trial_directory(trial: Any) -> str:
@@ -171,26 +86,32 @@ def _resourceful(config: TuneConfig) -> Any:
 
 
 def _tuner(study: Study, config: SweepConfig, space: Space) -> Any:
+    """For the study's last round; its searcher knows the rounds before."""
     from ray import tune
 
+    from .schedulers import SCHEDULER_FACTORIES
     from .searcher import StudySearch
 
     search_epochs, retrain_epochs = longest(config, space)
+    searcher = StudySearch(space, config.tune, config.seed, study.path / "optuna.log", study.name)
+    rounds = study.rounds
+    if len(rounds) > 1:
+        searcher.go_on(study.path / rounds[-2]["folder"], rounds[-1]["points_to_evaluate"])
     callback = StudyCallback(str(study.path), search_epochs + retrain_epochs)
     return tune.Tuner(
         _resourceful(config.tune),
         param_space={"study": str(study.path)},
         tune_config=tune.TuneConfig(
-            search_alg=StudySearch(space, config.tune, config.seed, study.path / "optuna.log", study.name),
-            scheduler=SCHEDULER_FACTORIES[config.tune.scheduler](config.tune, search_epochs),
-            num_samples=config.tune.num_samples,
+            search_alg=searcher,
+            scheduler=SCHEDULER_FACTORIES[config.tune.scheduler](config.tune, search_epochs, config.seed),
+            num_samples=rounds[-1]["num_samples"],
             max_concurrent_trials=concurrency(config.tune),
             time_budget_s=config.tune.time_budget_s,
             reuse_actors=True,
             trial_dirname_creator=trial_directory,
         ),
         run_config=tune.RunConfig(
-            name="ray",
+            name=rounds[-1]["folder"],
             storage_path=str(study.path),
             callbacks=[callback],
             verbose=0,
@@ -209,6 +130,7 @@ def run_sweep(
     draw: tracking.Draw | None = None,
     listener: Listener | None = None,
     num_cpus: int | None = None,
+    address: str | None = None,
 ) -> StudyResult:
     """Make the study and run it to its end, or until Ctrl-C.
 
@@ -217,6 +139,7 @@ def run_sweep(
         draw: draws the picture of a genotype into a file; None logs none.
         listener: is told of every trial's progress.
         num_cpus: cores that Ray may use; None is all.
+        address: of a Ray cluster; None starts Ray on this machine.
 
     Raises:
         UserError: the space, the data or the tracking store is not usable, or the study exists.
@@ -225,10 +148,10 @@ def run_sweep(
     _check_data(config)
     path = config.study_dir
     if (path / "study.json").exists():
-        create_study(path, {})  # says that it exists and how to go on
+        create_study(path, {})  # says that it exists and what to do
     study = _create(config)
     with lock(study.path):
-        start_ray(num_cpus)
+        start_ray(num_cpus, address)
         return _run(study, _tuner(study, config, space), config.tune, Session(draw, listener))
 
 
@@ -238,6 +161,7 @@ def resume_sweep(
     draw: tracking.Draw | None = None,
     listener: Listener | None = None,
     num_cpus: int | None = None,
+    address: str | None = None,
 ) -> StudyResult:
     """Go on with a study after a crash, a stop or an outage of MLflow; a finished one is only checked.
 
@@ -253,15 +177,99 @@ def resume_sweep(
             return StudyResult(study, study.ranked(), False, track_rest(study, draw))
         study = study.update(state="RUNNING")
         tracking.end_study(study, "RUNNING")
-        start_ray(num_cpus)
+        start_ray(num_cpus, address)
         from ray import tune
 
-        state = str(study.path / "ray")
+        state = str(study.path / study.rounds[-1]["folder"])
         if tune.Tuner.can_restore(state):
             tuner = tune.Tuner.restore(state, trainable=_resourceful(config.tune), resume_unfinished=True)
         else:
             tuner = _tuner(study, config, config.build_space())
         return _run(study, tuner, config.tune, Session(draw, listener))
+
+
+def extend_sweep(
+    config: SweepConfig,
+    num_samples: int | None = None,
+    *,
+    draw: tracking.Draw | None = None,
+    listener: Listener | None = None,
+    num_cpus: int | None = None,
+    address: str | None = None,
+) -> StudyResult:
+    """Run more trials in a study that exists; one that was stopped is brought to its end first.
+
+    The trials that ended are kept, and the searcher has learnt from them. A scheduler compares the new trials with each
+    other only. Of `config`, the first points that are new, the scheduler and the resources are taken over.
+
+    Args:
+        config: of a sweep of the same name, settings, space, searcher and objectives.
+        num_samples: trials more. None: as many as `config` asks for if the study is finished, else none.
+        draw: draws the picture of a genotype into a file; None logs none.
+        listener: is told of every trial's progress.
+        num_cpus: cores that Ray may use; None is all.
+        address: of a Ray cluster; None starts Ray on this machine.
+
+    Raises:
+        UserError: the study has other settings than `config`, or another process runs it.
+    """
+    study = find_study(config.study_dir)
+    space = config.build_space()
+    check_same(study, config)
+    more = num_samples or (config.tune.num_samples if study.data["state"] == "FINISHED" else 0)
+    if config.tune.searcher == "grid" and more and len(study.trials()) + more > len(space.grid()):
+        raise UserError(
+            f"study {study.name!r} cannot get {more} trials more: its grid has {len(space.grid())} points, "
+            f"{len(study.trials())} of them visited"
+        )
+    if study.data["state"] != "FINISHED":
+        result = resume_sweep(study.path, draw=draw, listener=listener, num_cpus=num_cpus, address=address)
+        if result.interrupted or not more:
+            return result
+    with lock(study.path):
+        start_ray(num_cpus, address)
+        study = _add_round(find_study(study.path), config, more)
+        stored = stored_config(study)
+        return _run(study, _tuner(study, stored, space), stored.tune, Session(draw, listener))
+
+
+def _add_round(study: Study, config: SweepConfig, more: int) -> Study:
+    """Note that there are more trials to do, before Ray knows of them: a kill from here on is resumed."""
+    stored, rounds = study.data["config"], study.rounds
+    known = stored["tune"]["points_to_evaluate"]
+    points = [dict(point) for point in config.tune.points_to_evaluate if point not in known]
+    tune = config.model_dump(mode="json")["tune"]
+    tune |= {"num_samples": len(study.trials()) + more, "points_to_evaluate": [*known, *points]}
+    added = {"folder": f"ray-{len(rounds) + 1}", "num_samples": more, "points_to_evaluate": points}
+    tracking.end_study(study, "RUNNING")
+    return study.update(config={**stored, "tune": tune}, rounds=[*rounds, added], state="RUNNING")
+
+
+LASTING = ("objective", "second_objective", "searcher", "num_startup_trials")
+"""Settings of `tune` that all trials of a study share."""
+
+
+def check_same(study: Study, config: SweepConfig) -> None:
+    """Check that trials of `config` belong into a study.
+
+    Raises:
+        UserError: it has another space, other objectives or other settings.
+    """
+    old, new = study.data["config"], config.model_dump(mode="json")
+    differing = [f"space.{path}" for path in _differing(old["space"], new["space"])]
+    differing += [f"tune.{name}" for name in LASTING if old["tune"][name] != new["tune"][name]]
+    differing += [
+        path for path in _differing(study.data["base"], base_settings(config)) if path not in ("name", "storage")
+    ]
+    if differing:
+        raise UserError(
+            f"study {study.name!r} exists with another {', '.join(differing)}: only trials of the same settings can be "
+            "added; keep them, or start another study with --new or --set name=..."
+        )
+
+
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    return [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
 
 
 def stored_config(study: Study) -> SweepConfig:
@@ -317,6 +325,7 @@ def _create(config: SweepConfig) -> Study:
             "experiment_id": experiment_id,
             "parent_run_id": run_id,
             "objectives": [{"metric": metric, "mode": mode} for metric, mode in config.tune.objectives],
+            "rounds": [{"folder": "ray", "num_samples": config.tune.num_samples, "points_to_evaluate": []}],
             "state": "RUNNING",
         },
     )

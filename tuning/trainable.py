@@ -38,11 +38,10 @@ from ddarts_core.retrain import Retrain
 from ddarts_core.search import Search, build_search
 
 from . import study as studies
-from .config import ACCURACY, DERIVED
+from .config import ACCURACY, DERIVED, SEARCH_EPOCH
 from .space import trial_config
 from .tracking import TrialRun, remove_run
 
-SEARCH_EPOCH = "search_epoch"
 CHECKPOINT = "trial.pt"
 
 FAILURES = (UserError, Diverged, ArithmeticError, MemoryError, torch.OutOfMemoryError)

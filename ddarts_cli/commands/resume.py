@@ -10,7 +10,10 @@ from ddarts_cli.options import storage_folder, storage_option
 @click.command()
 @click.argument("study")
 @storage_option
-def command(study: str, storage: str, overrides: tuple[str, ...]) -> None:
+@click.option(
+    "--address", metavar="auto|HOST:PORT|ray://HOST:PORT", help="Ray cluster to run on (default: this machine)."
+)
+def command(study: str, storage: str, overrides: tuple[str, ...], address: str | None) -> None:
     """Go on with STUDY after a crash or a stop; a finished study is only checked.
 
     STUDY is a name under the storage folder, or a study's folder. Ray unpickles its state from there: resume only
@@ -33,5 +36,5 @@ def command(study: str, storage: str, overrides: tuple[str, ...]) -> None:
     from tuning.sweep import resume_sweep
 
     with watch(summary["num_samples"]) as listener:
-        result = resume_sweep(found.path, draw=draw_genotype, listener=listener)
+        result = resume_sweep(found.path, draw=draw_genotype, listener=listener, address=address)
     conclude(result)

@@ -18,14 +18,27 @@ if TYPE_CHECKING:
 @set_option
 @out_option("storage/name of the file")
 @click.option("--new", is_flag=True, help="If the study's name is taken, take the next free one: name-2, name-3, ...")
-def command(file: Path, overrides: tuple[str, ...], out: Path | None, new: bool) -> None:
+@click.option(
+    "--num-samples", type=click.IntRange(1, 1_000_000), help="Searches; if the study exists, as many more than it has."
+)
+@click.option(
+    "--address",
+    metavar="auto|HOST:PORT|ray://HOST:PORT",
+    help="Ray cluster to run on (default: this machine alone). The storage folder must be shared by its machines.",
+)
+def command(
+    file: Path, overrides: tuple[str, ...], out: Path | None, new: bool, num_samples: int | None, address: str | None
+) -> None:
     """Run the searches of FILE: Optuna proposes, Ray Tune runs, MLflow records.
 
-    A sweep that was stopped goes on with `ddarts resume`.
+    If the study exists and was stopped, it goes on; if it is finished, it gets that many searches more. What is there
+    is kept, and Optuna has learnt from it.
 
     \b
     Examples:
       ddarts sweep experiments/quickstart_sweep.yaml
+      ddarts sweep experiments/quickstart_sweep.yaml --num-samples 4
+      ddarts sweep experiments/quickstart_sweep.yaml --new --address auto
       ddarts sweep experiments/quickstart_sweep.yaml --set tune.num_samples=20 --set name=longer
     """
     from ddarts_cli.console import say
@@ -38,17 +51,33 @@ def command(file: Path, overrides: tuple[str, ...], out: Path | None, new: bool)
     if new and taken.exists():
         name = next(free for k in range(2, 10**6) if not (taken.parent / (free := f"{config.name}-{k}")).exists())
         say(f"study {config.name} exists already: this one is {name}")
-        config = load_sweep(file, (*overrides, f"name={name}"))
+        overrides = (*overrides, f"name={name}")
+        config = load_sweep(file, overrides)
+    exists = (config.study_dir / "study.json").exists()
+    if num_samples is not None and not exists:
+        config = load_sweep(file, (*overrides, f"tune.num_samples={num_samples}"))
+    planned = num_samples or config.tune.num_samples
+    if exists:
+        from tuning.study import find_study
+
+        found = find_study(config.study_dir)
+        finished = found.state == "FINISHED"
+        planned = planned if finished else num_samples or 0
+        begun = "" if finished else "the searches that were begun, then "
+        say(f"study {config.name} exists, {found.state} with {len(found.trials())} searches: {begun}{planned} more")
     say(
-        f"sweep {config.name}: {config.tune.num_samples} searches by {config.tune.searcher}, {config.tune.scheduler}, "
+        f"sweep {config.name}: {planned} searches by {config.tune.searcher}, {config.tune.scheduler}, "
         f"on {config.data.name}, over {', '.join(config.space)}; seed {config.seed}; in {config.study_dir}"
     )
     from analysis.drawing import draw_genotype
     from ddarts_cli.sweeping import watch
-    from tuning.sweep import run_sweep
+    from tuning.sweep import extend_sweep, run_sweep
 
-    with watch(config.tune.num_samples) as listener:
-        result = run_sweep(config, draw=draw_genotype, listener=listener)
+    with watch(planned) as listener:
+        if exists:
+            result = extend_sweep(config, num_samples, draw=draw_genotype, listener=listener, address=address)
+        else:
+            result = run_sweep(config, draw=draw_genotype, listener=listener, address=address)
     conclude(result)
 
 

@@ -49,7 +49,7 @@ def ray_cluster() -> Iterator[None]:
     """Ray on this machine, as a sweep starts it."""
     import ray
 
-    from tuning.sweep import start_ray
+    from tuning.cluster import start_ray
 
     start_ray(num_cpus=2)
     yield

@@ -1,0 +1,54 @@
+"""More trials in a study that exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ddarts_core.errors import UserError
+from tuning import tracking
+from tuning.config import SweepConfig
+from tuning.searcher import open_journal
+from tuning.sweep import check_same, extend_sweep, run_sweep
+
+Make = Callable[..., SweepConfig]
+
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.filterwarnings("ignore")]
+
+FAST: dict[str, Any] = {"search": {"epochs": 1}, "tune": {"num_samples": 4, "objective": "supernet"}}
+
+
+def test_two_and_two_are_the_four_of_an_undisturbed_sweep(make_sweep: Make) -> None:
+    """The searcher goes on with what it knew: the same proposals, the same results, every old trial untouched."""
+    whole = run_sweep(make_sweep("whole", **FAST))
+    half = {**FAST, "tune": {**FAST["tune"], "num_samples": 2}}
+    first = run_sweep(make_sweep("halves", **half))
+    before = {trial["trial_id"]: trial for trial in first.trials}
+    done = extend_sweep(make_sweep("halves", **half))
+    trials = done.study.trials()
+    assert done.study.state == "FINISHED" and not done.interrupted and done.untracked == 0
+    assert {trial["trial_id"]: trial for trial in trials if trial["trial_id"] in before} == before
+    assert [(t["params"], t["objectives"]) for t in trials] == [
+        (t["params"], t["objectives"]) for t in whole.study.trials()
+    ]
+    journal = open_journal(done.study.path / "optuna.log", "halves", {"directions": ["maximize"]}).get_trials()
+    assert [trial.user_attrs["number"] for trial in journal] == [0, 1, 2, 3]
+    client = tracking.make_client(done.study.data["tracking_uri"])
+    runs = client.search_runs([done.study.data["experiment_id"]])
+    assert len(runs) == 5 and {run.info.status for run in runs} == {"FINISHED"}
+    assert done.study.data["config"]["tune"]["num_samples"] == 4
+
+
+def test_other_settings_are_refused(make_sweep: Make) -> None:
+    study = run_sweep(make_sweep("own", **{**FAST, "tune": {**FAST["tune"], "num_samples": 1}})).study
+    for groups, named in (
+        ({"search": {"epochs": 3}, "tune": FAST["tune"]}, "another search:"),
+        ({**FAST, "tune": {**FAST["tune"], "second_objective": "macs"}}, "tune.second_objective"),
+        ({**FAST, "tune": {**FAST["tune"], "searcher": "random"}}, "tune.searcher"),
+        ({**FAST, "space": {"alpha.lr": {"type": "float", "low": 0.1, "high": 0.2}}}, "space.ablation.loss, space.abl"),
+    ):
+        with pytest.raises(UserError, match=named):
+            extend_sweep(make_sweep("own", **groups))
+    check_same(study, make_sweep("own", **{**FAST, "tune": {**FAST["tune"], "scheduler": "asha", "num_samples": 9}}))
