@@ -81,6 +81,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0, 1 for a run that diverged, 2 for a user's mistake, 130 when interrupted."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin would take the cores from other trials
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's polite stop ends as Ctrl-C does: checkpointed
     sys.exit(run(arguments))
 

@@ -13,6 +13,7 @@ from ddarts_cli.console import say
 from ddarts_cli.files import check_folder, make_folder, plain
 from ddarts_cli.loop import run_loop
 from ddarts_cli.output import write_json, write_records, write_timings, write_yaml
+from ddarts_cli.threads import limit_threads
 from ddarts_core import checkpoint
 from ddarts_core.config import ExperimentConfig, config_hash
 from ddarts_core.data import ImageSet, hold_out, load_test, load_train
@@ -79,6 +80,7 @@ def run_seeds(
     if random_baseline:
         contenders["random"] = random_genotype(genotype, config.seed, config.search.space)
     info, images = load_train(config.data)
+    limit_threads(config.retrain.batch_size, config.retrain.channels, info.image_size)
     make_folder(out)
     result_file.unlink(missing_ok=True)
     write_yaml(out / "config.yaml", plain(config))

@@ -42,8 +42,11 @@ def command(file: Path, overrides: tuple[str, ...], out: Path | None, resume: bo
     folder = SearchFolder(out or Path(config.storage) / config.name)
     folder.check(resume=resume, force=force)
 
+    from ddarts_cli.threads import limit_threads
+    from ddarts_core.data import data_info
     from ddarts_core.search import build_search
 
+    limit_threads(config.search.batch_size, config.search.channels, data_info(config.data).image_size)
     search = build_search(config)
     folder.prepare(force=force)
     say(
