@@ -1,0 +1,286 @@
+"""What a search needs before it runs: memory, multiply-adds and steps, counted on tensors without contents.
+
+The passes of a search step are run in torch's fake mode, on the real modules: every operation yields its shape, its type
+and its layout, and nothing is computed. `Meter` counts the storage that is alive after each one. Its largest sum is what
+an allocator must hold; not counted are what the libraries take for themselves (`CONTEXT_BYTES` on a GPU, workspaces of
+convolutions) and what an allocator loses to rounding.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from . import losses
+from .config import ExperimentConfig
+from .contributions import ablated_losses, ablated_losses_and_gradient, random_gates
+from .data import DataInfo
+from .execution import Execution, choose
+from .spaces import num_edges, operations_of
+from .supernet import CellNotes, Supernet, batch_statistics, frozen
+
+CONTEXT_BYTES = 500 * 2**20
+"""What a process that uses a GPU takes on it before its first tensor: CUDA's context and its libraries."""
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes of one search step at its largest.
+
+    Attributes:
+        parameters: weights, buffers and alphas.
+        gradients: of the weights.
+        optimiser: momentum of the weights, both moments of the alphas.
+        weight_step: peak of a weight step, everything included.
+        alpha_step: peak of an alpha step, everything included; 0 if there is none.
+    """
+
+    parameters: int
+    gradients: int
+    optimiser: int
+    weight_step: int
+    alpha_step: int
+
+    @property
+    def peak(self) -> int:
+        """The larger step."""
+        return max(self.weight_step, self.alpha_step)
+
+    @property
+    def activations(self) -> int:
+        """What the largest step adds to parameters, gradients and optimiser states."""
+        return self.peak - self.parameters - self.gradients - self.optimiser
+
+
+class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
+    """Counts the bytes of all storage that was made, and is still alive, while it is active.
+
+    Example:
+        >>> with Meter() as meter:
+        ...     y = torch.zeros(1000).exp()
+        >>> meter.alive, meter.peak
+        (4000, 8000)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch
+        self.alive = 0
+        self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and note the storage of what it returns."""
+        result = func(*args, **(kwargs or {}))
+        self.note(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        return result
+
+    def note(self, tensors: Iterable[Tensor]) -> None:
+        """Count tensors that were made elsewhere."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            key = storage._cdata
+            if key in self._known:
+                continue
+            size = storage.nbytes()
+            self._known.add(key)
+            self.alive += size
+            self.peak = max(self.peak, self.alive)
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.alive -= size
+
+
+# --- a search step without contents ---------------------------------------------------------------------------------
+
+
+class Rehearsal:
+    """A supernet with its optimisers' states and one batch; runs the two kinds of step as `search.Search` does.
+
+    Args:
+        config: of the experiment.
+        info: of its data.
+        device: whose form of the cells is used; nothing is put on it.
+    """
+
+    def __init__(self, config: ExperimentConfig, info: DataInfo, device: torch.device) -> None:
+        self.config = config
+        search = config.search
+        execution = choose(config, device)
+        self.net = _prepared(Supernet(search, info), execution)
+        self.gates_shape = (self.net.num_groups, num_edges(search.steps), len(operations_of(search.space)))
+        self.alphas = torch.zeros(self.gates_shape)
+        self.moments = [torch.zeros_like(self.alphas) for _ in range(2)]
+        self.sgd = torch.optim.SGD(
+            self.net.parameters(), lr=search.lr, momentum=search.momentum, weight_decay=search.weight_decay
+        )
+        for weight in self.net.parameters():
+            weight.grad = torch.zeros_like(weight)
+            if search.momentum:
+                self.sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        size = info.image_size
+        images = torch.zeros(search.batch_size, info.channels, size, size)
+        self.images = images.contiguous(memory_format=execution.layout)
+        self.labels = torch.zeros(search.batch_size, dtype=torch.int64)
+
+    def tensors(self) -> Iterable[Tensor]:
+        """Everything that outlives a step."""
+        yield from self.net.parameters()
+        yield from self.net.buffers()
+        yield from (weight.grad for weight in self.net.parameters() if weight.grad is not None)
+        yield from (state["momentum_buffer"] for state in self.sgd.state.values() if state)
+        yield from (self.alphas, *self.moments, self.images, self.labels)
+
+    def weight_step(self) -> None:
+        """One step of the weights."""
+        gates = losses.gates(self.alphas, self.config.search.relaxation)
+        loss = F.cross_entropy(self.net(self.images, gates), self.labels)
+        self.sgd.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.config.search.grad_clip)
+        self.sgd.step()
+
+    def alpha_step(self) -> None:
+        """One step of the alphas; of the ablated networks, which go one after the other, the first (and largest)."""
+        ablation = self.config.ablation
+        with batch_statistics(self.net), frozen(self.net):
+            alphas = self.alphas.clone().requires_grad_()
+            gates = losses.gates(alphas, self.config.search.relaxation)
+            ablates = ablation.loss != "none" and self.net.num_groups > 1
+            differentiates = ablates and losses.needs_ablated_gradient(ablation.loss)
+            notes = [CellNotes() for _ in self.net.cells] if ablates and not differentiates else None
+            outputs = self.net.outputs(self.images, gates, notes)
+            loss = F.cross_entropy(self.net.logits(outputs[-1]), self.labels)
+            torch.autograd.grad(loss, alphas, retain_graph=differentiates)
+            noise = [random_gates(self.net, gates.detach(), torch.Generator())] if ablation.removal == "random" else []
+            if differentiates:
+                ablated_losses_and_gradient(
+                    self.net, outputs, gates, self.labels, [0], ablation.removal, noise, loss_scale=1.0
+                )
+            elif ablates:
+                ablated_losses(self.net, outputs, gates.detach(), self.labels, [0], ablation.removal, noise, notes)
+
+
+def _prepared(net: Supernet, execution: Execution) -> Supernet:
+    """As `execution.prepare`, on the CPU; that one moves modules, which tensors without contents do not bear."""
+    for module in net.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            if weight.dim() == 4:
+                setattr(module, name, nn.Parameter(weight.detach().contiguous(memory_format=execution.layout)))
+    net.form = execution.form
+    if execution.autocast is not None:
+        net.precision = partial(torch.autocast, "cpu", dtype=execution.autocast)
+    return net
+
+
+def step_memory(config: ExperimentConfig, info: DataInfo, device: torch.device) -> StepMemory:
+    """Peak memory of the two kinds of search step.
+
+    A second-order alpha step and the published one hold a second set of gradients of the weights, and the former
+    another copy of them.
+
+    Args:
+        config: of the experiment.
+        info: of its data.
+        device: the one it will run on; it need not be there.
+
+    Example:
+        >>> from ddarts_core.config import resolve
+        >>> from ddarts_core.data import data_info
+        >>> config = resolve({"search": {"num_cells": 3, "channels": 2, "steps": 2, "batch_size": 8}})
+        >>> memory = step_memory(config, data_info(config.data), torch.device("cpu"))
+        >>> memory.peak > memory.parameters + memory.gradients + memory.optimiser
+        True
+    """
+    with FakeTensorMode():
+        rehearsal = Rehearsal(config, info, device)
+        weight_step = measure(rehearsal, rehearsal.weight_step)
+        alpha_step = measure(rehearsal, rehearsal.alpha_step) if config.search.epochs else 0
+    weights = sum(_bytes(weight) for weight in rehearsal.net.parameters())
+    if config.search.order == "second":
+        alpha_step = max(alpha_step, weight_step) + 2 * weights
+    elif config.alpha.grad_mode == "published":
+        alpha_step = max(alpha_step, weight_step) + weights
+        weight_step += weights
+    buffers = sum(_bytes(buffer) for buffer in rehearsal.net.buffers())
+    alphas = _bytes(rehearsal.alphas)
+    momentum = weights if config.search.momentum else 0
+    return StepMemory(weights + buffers + alphas, weights, momentum + 2 * alphas, weight_step, alpha_step)
+
+
+def measure(rehearsal: Rehearsal, step: Callable[[], None]) -> int:
+    """Bytes at the largest moment of a step, what outlives it included."""
+    gc.collect()
+    meter = Meter()
+    meter.note(rehearsal.tensors())
+    often = gc.get_threshold()
+    gc.set_threshold(200, 10, 1000)  # tensors in a cycle of references, which fake mode makes, would count too long
+    try:
+        with meter:
+            step()
+    finally:
+        gc.set_threshold(*often)
+    return meter.peak
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+# --- other numbers --------------------------------------------------------------------------------------------------
+
+
+def supernet_size(config: ExperimentConfig, info: DataInfo) -> tuple[int, int]:
+    """Parameters of the supernet, and multiply-adds (convolutions and linear layers) of one image through it."""
+    with FakeTensorMode():
+        rehearsal = Rehearsal(config, info, torch.device("cpu"))
+        gates = losses.gates(rehearsal.alphas, config.search.relaxation)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            rehearsal.net.eval()
+            rehearsal.net(rehearsal.images[:1], gates)
+    return sum(weight.numel() for weight in rehearsal.net.parameters()), counter.get_total_flops() // 2
+
+
+def largest_that_fits(
+    config: ExperimentConfig, info: DataInfo, device: torch.device, limit: int, path: Literal["channels", "batch_size"]
+) -> int | None:
+    """The largest value of `search.channels` or `search.batch_size` whose search step fits; None if not even 1 does.
+
+    The peak is linear in the batch size and quadratic in the channels, so three small networks tell it.
+
+    Args:
+        config: one that does not fit.
+        info: of its data.
+        device: the one it would run on.
+        limit: bytes.
+        path: `channels` or `batch_size`.
+    """
+
+    def peak(value: int) -> int:
+        search = config.search.model_copy(update={path: value})
+        return step_memory(config.model_copy(update={"search": search}), info, device).peak
+
+    points = (2, 4, 8)
+    y0, y1, y2 = (peak(value) for value in points)
+    second = ((y2 - y1) / 4 - (y1 - y0) / 2) / 6 if path == "channels" else 0.0
+    first = (y1 - y0) / 2 - 6 * second
+
+    def fits(value: int) -> bool:
+        return y0 + first * (value - 2) + second * (value**2 - 4) <= limit
+
+    return max(filter(fits, range(1, int(getattr(config.search, path)))), default=None)

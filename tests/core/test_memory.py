@@ -1,0 +1,121 @@
+"""The estimate of a search step's memory against what torch's allocator measures on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ddarts_core.config import ExperimentConfig, merge, resolve
+from ddarts_core.data import data_info
+from ddarts_core.memory import Meter, Rehearsal, largest_that_fits, step_memory, supernet_size
+from ddarts_core.supernet import Supernet
+
+CPU = torch.device("cpu")
+SETTINGS: dict[str, Any] = {"search": {"num_cells": 3, "channels": 6, "steps": 2, "batch_size": 24}}
+
+
+def config_of(**groups: Any) -> ExperimentConfig:
+    return resolve(merge(SETTINGS, groups))
+
+
+def measured_peak(rehearsal: Rehearsal, kind: str) -> int:
+    """What outlives a step, and the most that the allocator handed out beside it, by torch's profiler."""
+    step = getattr(rehearsal, kind)
+    step()  # the first step makes what later ones find
+    lasting = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in rehearsal.tensors()}
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    alive = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        alive += event.nbytes()
+        peak = max(peak, alive)
+    return sum(lasting.values()) + peak
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {},
+        {"ablation": {"loss": "centered"}},
+        {"ablation": {"loss": "paper"}, "search": {"implementation": "readable"}},
+        {"search": {"checkpoint_cells": True, "channels": 4}},
+        {"search": {"batch_size": 48}},
+    ],
+)
+def test_peaks_are_those_of_the_allocator(groups: dict[str, Any]) -> None:
+    config = config_of(**groups)
+    info = data_info(config.data)
+    estimate = step_memory(config, info, CPU)
+    rehearsal = Rehearsal(config, info, CPU)
+    assert estimate.weight_step == pytest.approx(measured_peak(rehearsal, "weight_step"), rel=0.15)
+    assert estimate.alpha_step == pytest.approx(measured_peak(rehearsal, "alpha_step"), rel=0.15)
+
+
+def test_what_is_saved_for_the_gradient_is_in_the_estimate() -> None:
+    """Saved tensors counted by torch's own hooks on a real forward pass: a lower bound, and most of the activations."""
+    config = config_of(search={"batch_size": 64})
+    info = data_info(config.data)
+    rehearsal = Rehearsal(config, info, CPU)
+    own = {tensor.untyped_storage().data_ptr() for tensor in rehearsal.tensors()}
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = rehearsal.net(rehearsal.images, rehearsal.alphas.sigmoid()).sum()
+    saved = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
+    saved_bytes = sum(size for address, size in saved.items() if address not in own)
+    estimate = step_memory(config, info, CPU)
+    activations = estimate.weight_step - estimate.parameters - estimate.gradients - estimate.optimiser
+    assert 0.6 * activations < saved_bytes < activations
+    del loss
+
+
+def test_parts() -> None:
+    config = config_of()
+    info = data_info(config.data)
+    memory = step_memory(config, info, CPU)
+    weights = sum(weight.numel() for weight in Supernet(config.search, info).parameters())
+    assert supernet_size(config, info)[0] == weights
+    assert memory.gradients == 4 * weights
+    assert memory.optimiser > memory.gradients  # momentum and the alphas' moments
+    assert memory.activations == memory.peak - memory.parameters - memory.gradients - memory.optimiser
+    assert step_memory(config_of(search={"momentum": 0.0}), info, CPU).optimiser < memory.optimiser
+
+
+def test_a_second_half_batch_costs_half() -> None:
+    config, twice = config_of(), config_of(search={"batch_size": 48})
+    info = data_info(config.data)
+    one, two = step_memory(config, info, CPU), step_memory(twice, info, CPU)
+    assert two.activations == pytest.approx(2 * one.activations, rel=0.05)
+
+
+@pytest.mark.parametrize("path", ["channels", "batch_size"])
+def test_the_largest_that_fits_fits_and_the_next_does_not(path: Any) -> None:
+    config = config_of(search={"channels": 16, "batch_size": 64})
+    info = data_info(config.data)
+    limit = int(0.55 * step_memory(config, info, CPU).peak)
+    value = largest_that_fits(config, info, CPU, limit, path)
+    assert value is not None
+
+    def peak(value: int) -> int:
+        return step_memory(config_of(search={"channels": 16, "batch_size": 64, path: value}), info, CPU).peak
+
+    assert peak(value) <= 1.03 * limit and peak(value + 1) > 0.97 * limit
+    assert largest_that_fits(config, info, CPU, 10, path) is None
+
+
+def test_meter_counts_shared_storage_once() -> None:
+    with Meter() as meter:
+        x = torch.zeros(100)
+        y = x.view(10, 10)[2:]
+        z = x + 1
+        del x
+        assert meter.alive == 800
+        del y, z
+    assert (meter.alive, meter.peak) == (0, 800)
