@@ -1,28 +1,36 @@
-"""The best genotypes of a study as folders that a reader can use without us."""
+"""Genotypes as folders that a reader can use without us: the best of a study, or that of a retrain."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ddarts_core.config import read_yaml
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype, to_published_text
 
+from . import card
+from .card import retrain_command
 from .drawing import draw_genotype
 from .ranking import Row, default_order, rank
-from .study import Study, Trial, read_study, trial_row
+from .study import MACS_CONVENTION, Study, Trial, read_study, trial_row
+
+#: Files with weights or a whole network, which `Enrich` may write.
+MODEL_FILES = ("weights.safetensors", "model.onnx", "model.pt2")
 
 #: Files of an exported folder, and nothing else is ever removed from one.
-FILES = ("genotype.json", "genotype.txt", "genotype.svg", "genotype.png", "config.yaml", "README.md")
+FILES = (
+    *("genotype.json", "genotype.txt", "genotype.svg", "genotype.png", "cost.json", "config.yaml", "README.md"),
+    *MODEL_FILES,
+)
 
 _FOLDER = re.compile(r"\d{2,}_[0-9a-f]{12}")
 
@@ -36,6 +44,25 @@ class Exported:
     row: Row
     genotype: Genotype
     also: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Models:
+    """What was written beside a genotype, for its card.
+
+    Attributes:
+        files: name of each file and what it is.
+        facts: name and value of what is known of the network.
+        usage: Markdown that says how to load them.
+    """
+
+    files: Sequence[tuple[str, str]] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    usage: str = ""
+
+
+#: Writes models of a genotype with this configuration to a folder; needs torch, so it comes from a floor above.
+Enrich = Callable[[Path, Genotype, Mapping[str, Any]], Models]
 
 
 def best(study: Study, top: int | None = None, by: str | None = None) -> list[tuple[Row, Trial, tuple[str, ...]]]:
@@ -61,7 +88,13 @@ def best(study: Study, top: int | None = None, by: str | None = None) -> list[tu
     return [(first, trials[first["trial_id"]], tuple(row["trial_id"] for row in rest)) for first, *rest in groups]
 
 
-def export(study_dir: str | Path, top: int = 3, by: str | None = None, out: str | Path | None = None) -> list[Exported]:
+def export(
+    study_dir: str | Path,
+    top: int = 3,
+    by: str | None = None,
+    out: str | Path | None = None,
+    enrich: Enrich | None = None,
+) -> list[Exported]:
     """Write the best distinct genotypes of a study's completed trials to `STUDY/export/NN_HASH/`.
 
     Folders of an earlier export that are no longer among the best lose the files that we wrote; whatever else lies in
@@ -72,6 +105,7 @@ def export(study_dir: str | Path, top: int = 3, by: str | None = None, out: str 
         top: how many.
         by: metrics as in `ranking.rank`, such as `-accuracy,params` or `pareto`; None follows the study's objectives.
         out: another folder to write to.
+        enrich: writes models beside each genotype.
 
     Raises:
         UserError: no study, no completed trial, an unknown metric, or a damaged file.
@@ -86,7 +120,7 @@ def export(study_dir: str | Path, top: int = 3, by: str | None = None, out: str 
         assert trial.genotype is not None  # `Study.completed` has only trials with a genotype
         folder = root / f"{place:02d}_{trial.genotype.hash}"
         item = Exported(folder, place, row, trial.genotype, also)
-        _write(item, study, trial)
+        _write(item, study, trial, enrich)
         exported.append(item)
     _remove_stale(root, {item.folder for item in exported})
     return exported
@@ -101,19 +135,6 @@ def state_sentence(study: Study) -> str:
     return f"of its {len(states)} trial{'s' if len(states) > 1 else ''}, {', '.join(counts)}"
 
 
-def retrain_command(folder: Path) -> str:
-    """The command that trains an exported genotype from scratch with the settings of its trial."""
-    return (
-        f"ddarts retrain {shlex.quote(str(folder / 'genotype.json'))} "
-        f"--config {shlex.quote(str(folder / 'config.yaml'))} --seeds 4 --out {shlex.quote(str(folder / 'retrain'))}"
-    )
-
-
-def search_command(folder: Path) -> str:
-    """The command that runs the trial's search again."""
-    return f"ddarts search {shlex.quote(str(folder / 'config.yaml'))} --out {shlex.quote(str(folder / 'search'))}"
-
-
 def published_text(genotype: Genotype) -> str | None:
     """The published text form; None when it cannot say this genotype."""
     try:
@@ -122,19 +143,72 @@ def published_text(genotype: Genotype) -> str | None:
         return None
 
 
-def _write(item: Exported, study: Study, trial: Trial) -> None:
-    folder, genotype = item.folder, item.genotype
+def export_retrain(
+    folder: str | Path, cost: Mapping[str, Any], out: str | Path | None = None, enrich: Enrich | None = None
+) -> Path:
+    """Write the genotype of a folder of `ddarts retrain` to `FOLDER/export/`.
+
+    Args:
+        folder: with genotype.json and config.yaml.
+        cost: parameters and multiply-adds (by convention) of its network.
+        out: another folder to write to.
+        enrich: writes models beside the genotype.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    source = Path(folder)
+    genotype, config = Genotype.load(source / "genotype.json"), read_yaml(source / "config.yaml")
+    target = Path(out) if out is not None else source / "export"
+    has_text = _write_genotype(target, genotype, config, f"genotype {genotype.hash}", cost)
+    models = _enrich(target, genotype, config, enrich)
+    rows = [
+        ("trained by", f"ddarts retrain, in {source}"),
+        *card.setting_rows(config),
+        ("parameters (without auxiliary head)", count(cost["parameters"])),
+        ("multiply-adds per image (convolutions and linear layers)", count(cost["macs"][MACS_CONVENTION])),
+        *card.genotype_rows(genotype),
+        *models.facts,
+    ]
+    again = card.command("Train it again", retrain_command(target, seeds=1))
+    files = card.file_list(has_text, "the settings of its training", models.files)
+    write_atomic(target / "README.md", card.readme(f"Genotype {genotype.hash}", rows, models.usage + again, files))
+    return target
+
+
+def _write(item: Exported, study: Study, trial: Trial, enrich: Enrich | None) -> None:
+    config = trial.info["config"]
+    title = f"{study.name}, trial {trial.trial_id}"
+    has_text = _write_genotype(item.folder, item.genotype, config, title, trial.info.get("cost"))
+    models = _enrich(item.folder, item.genotype, config, enrich)
+    write_atomic(item.folder / "README.md", _readme(item, study, trial, has_text, models))
+
+
+def _write_genotype(
+    folder: Path, genotype: Genotype, config: Mapping[str, Any], title: str, cost: Mapping[str, Any] | None
+) -> bool:
+    """Write everything but models and card; whether the genotype has a published text form."""
     write_atomic(folder / "genotype.json", genotype.to_json())
     text = published_text(genotype)
     if text is None:
         (folder / "genotype.txt").unlink(missing_ok=True)
     else:
         write_atomic(folder / "genotype.txt", text + "\n")
-    title = f"{study.name}, trial {trial.trial_id}"
     draw_genotype(genotype, folder / "genotype.svg", title=title)
     draw_genotype(genotype, folder / "genotype.png", title=title)
-    write_atomic(folder / "config.yaml", yaml.safe_dump(dict(trial.info["config"]), sort_keys=False))
-    write_atomic(folder / "README.md", _readme(item, study, trial, text is not None))
+    write_atomic(folder / "cost.json", json.dumps(cost, indent=1) + "\n")
+    write_atomic(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+    return text is not None
+
+
+def _enrich(folder: Path, genotype: Genotype, config: Mapping[str, Any], enrich: Enrich | None) -> Models:
+    """Write the models; those of an earlier export that are not written again are removed, they may be others'."""
+    models = Models() if enrich is None else enrich(folder, genotype, config)
+    written = {name for name, _ in models.files}
+    for name in MODEL_FILES:
+        if name not in written:
+            (folder / name).unlink(missing_ok=True)
+    return models
 
 
 def _remove_stale(root: Path, current: set[Path]) -> None:
@@ -147,7 +221,7 @@ def _remove_stale(root: Path, current: set[Path]) -> None:
             folder.rmdir()
 
 
-# --- README ---------------------------------------------------------------------------------------------------------
+# --- card -----------------------------------------------------------------------------------------------------------
 
 
 def numbers(row: Row) -> list[tuple[str, str]]:
@@ -173,51 +247,26 @@ def count(value: float | None) -> str:
     return "not measured" if value is None or math.isnan(value) else f"{int(value):,}"
 
 
-def _readme(item: Exported, study: Study, trial: Trial, has_text: bool) -> str:
-    config, info = trial.info["config"], study.info
-    reductions = ", ".join(map(str, item.genotype.reductions)) or "n//3 and 2n//3 of the stacked network"
+def _readme(item: Exported, study: Study, trial: Trial, has_text: bool, models: Models) -> str:
+    info = study.info
     found = f"Trials {', '.join(item.also)} found the same genotype.\n\n" if item.also else ""
     rows = [
         ("trial", f"{trial.trial_id} of study {study.name}"),
-        ("method", str(config.get("method"))),
-        ("data", str(config.get("data", {}).get("name"))),
+        *card.setting_rows(trial.info["config"]),
         ("seed", str(trial.info.get("seed"))),
         *numbers(item.row),
-        ("cells", f"{item.genotype.num_cells} (reductions: {reductions})"),
-        ("operations", str(item.genotype.num_edges)),
-        ("genotype hash", item.genotype.hash),
+        *card.genotype_rows(item.genotype),
         ("config hash", str(trial.info.get("config_hash"))),
         ("source commit", str(info.get("git_commit") or "unknown")),
         ("versions", ", ".join(f"{k} {v}" for k, v in (info.get("versions") or {}).items()) or "unknown"),
+        *models.facts,
     ]
-    files: Sequence[tuple[str, str]] = [
-        ("genotype.json", "the architecture, read by every `ddarts` command"),
-        *([("genotype.txt", "the same in the published text form")] if has_text else []),
-        ("genotype.svg, genotype.png", "its drawing"),
-        ("config.yaml", "the resolved configuration of its search"),
-    ]
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    listing = "\n".join(f"- `{name}`: {what}" for name, what in files)
-    return f"""# Genotype {item.genotype.hash}: place {item.place} of study {study.name}
-
-![The genotype](genotype.png)
-
-| | |
-|---|---|
-{table}
-
-{found}Held-out images trained neither weights nor alphas, but the sweep chose among trials by them, so the number
-above is optimistic: the accuracy to report is that of a retrain on the test split.
-
-Train it from scratch (four seeds, test split read once each):
-
-    {retrain_command(item.folder)}
-
-Run its search again:
-
-    {search_command(item.folder)}
-
-Files:
-
-{listing}
-"""
+    body = (
+        f"{found}Held-out images trained neither weights nor alphas, but the sweep chose among trials by them, so the "
+        "number\nabove is optimistic: the accuracy to report is that of a retrain on the test split.\n\n"
+    )
+    body += models.usage
+    body += card.command("Train it from scratch (four seeds, test split read once each)", retrain_command(item.folder))
+    body += card.command("Run its search again", card.search_command(item.folder))
+    files = card.file_list(has_text, "the resolved configuration of its search", models.files)
+    return card.readme(f"Genotype {item.genotype.hash}: place {item.place} of study {study.name}", rows, body, files)

@@ -68,6 +68,27 @@ def drop_path_probability(config: RetrainConfig, epoch: int) -> float:
     return config.drop_path * epoch / config.epochs
 
 
+def build_network(config: RetrainConfig, genotype: Genotype, info: DataInfo) -> Network:
+    """The network that these settings train on these data.
+
+    Raises:
+        UserError: see `Network`.
+    """
+    return Network(
+        genotype,
+        config.channels,
+        info.num_classes,
+        info.channels,
+        info.image_size,
+        config.form,
+        auxiliary=config.auxiliary_weight > 0,
+        num_cells=config.num_cells,
+        drop_path_unit=config.drop_path_unit,
+        reductions=config.reductions,
+        derive_order=config.derive_order,
+    )
+
+
 class Retrain:
     """One training from scratch.
 
@@ -136,20 +157,7 @@ class Retrain:
         self._best: dict[str, Any] | None = None
 
     def _build(self) -> Network:
-        config, info = self.config, self.info
-        network = Network(
-            self.genotype,
-            config.channels,
-            info.num_classes,
-            info.channels,
-            info.image_size,
-            config.form,
-            auxiliary=config.auxiliary_weight > 0,
-            num_cells=config.num_cells,
-            drop_path_unit=config.drop_path_unit,
-            reductions=config.reductions,
-            derive_order=config.derive_order,
-        )
+        network = build_network(self.config, self.genotype, self.info)
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     @property

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import mlflow
+import numpy as np
 import pytest
+import torch
+from mlflow import MlflowClient
+from onnxruntime import InferenceSession
 
 from analysis.collect import read_table
 from analysis.gallery import FIGURES
 from ddarts_cli.main import run
-from tests.analysis.conftest import genotype_of, make_study, study
+from ddarts_core.serving import Predictor
+from tests.analysis.conftest import MakeStudy, genotype_of, make_study, study
 from tests.analysis.test_mlflow_source import log_study
 
 __all__ = ["make_study", "study"]  # fixtures
@@ -105,3 +111,79 @@ def test_collect_from_mlflow_alone(study: Path, tmp_path: Path, capfd: pytest.Ca
     assert "toy" in mistake(capfd, "collect", "other", "--tracking-uri", uri)
     assert "no MLflow database" in mistake(capfd, "collect", "toy", "--tracking-uri", "sqlite:///nowhere.db")
     assert "name the study" in mistake(capfd, "collect")
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+TINY = {"data": {"num_train": 100}, "retrain": {"epochs": 1, "channels": 2, "device": "cpu"}}
+
+
+IMAGES = np.random.default_rng(0).random((3, 1, 8, 8), dtype=np.float32)
+
+
+def logits_of(folder: Path) -> np.ndarray:
+    return Predictor(folder / "weights.safetensors").predict(IMAGES)
+
+
+def test_export_with_weights_onnx_program_and_registry(
+    make_study: MakeStudy, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """From a study over a retrain to a registered model: the day of a user."""
+    study = make_study("COMPLETED")
+    out_of(capfd, "export", study, "--top", "1")
+    (folder,) = (study / "export").iterdir()
+    names = {path.name for path in folder.iterdir()}
+    assert "weights.safetensors" not in names and "model.onnx" not in names
+    assert json.loads((folder / "cost.json").read_text())["parameters"] == 1000
+    assert "trained weights" in mistake(capfd, "export", study, "--top", "1", "--register", "digits")
+
+    settings = [f"--set={group}.{key}={value}" for group, part in TINY.items() for key, value in part.items()]
+    retrain = folder / "retrain"
+    arguments = [folder / "genotype.json", "--config", folder / "config.yaml", "--seeds", "2", "--out", retrain]
+    out_of(capfd, "retrain", *arguments, *settings)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    text = out_of(
+        capfd, "export", study, "--top", "1", "--onnx", "--program", "--register", "digits", "--tracking-uri", uri
+    )
+    assert "registered digits, version 1, alias best" in text
+    logits = logits_of(folder)
+    session = InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(["logits"], {"images": IMAGES})[0], logits, atol=1e-4)
+    program = torch.export.load(folder / "model.pt2").module()
+    np.testing.assert_allclose(program(torch.from_numpy(IMAGES)).detach().numpy(), logits, atol=1e-5)
+    card = (folder / "README.md").read_text()
+    result = json.loads((retrain / "result.json").read_text())["test"]["genotype"]
+    assert f"| test accuracy of these weights | {100 * result['accuracies'][0]:.2f} % |" in card
+    assert "trained with seed 0" in card and "- `model.onnx`: the trained network" in card
+
+    mlflow.set_tracking_uri(uri)
+    loaded = mlflow.pyfunc.load_model("models:/digits@best")
+    np.testing.assert_array_equal(loaded.predict(IMAGES), logits)
+
+    one = tmp_path / "alone"
+    text = out_of(capfd, "export", retrain, "--out", one, "--register", "digits", "--tracking-uri", uri)
+    assert "version 2" in text
+    np.testing.assert_array_equal(logits_of(one), logits)
+    client = MlflowClient(tracking_uri=uri)
+    version = client.get_model_version_by_alias("digits", "best")
+    assert str(version.version) == "2" and version.tags["genotype_hash"] == genotype_of(0).hash
+    card = (one / "README.md").read_text()
+    counted = json.loads((one / "cost.json").read_text())
+    assert f"| parameters (without auxiliary head) | {counted['parameters']:,} |" in card
+    assert "--tracking-uri" in mistake(capfd, "export", retrain, "--register", "digits")
+
+
+def test_an_untrained_model_says_so_and_old_models_go(make_study: MakeStudy, capfd: pytest.CaptureFixture[str]) -> None:
+    study = make_study("COMPLETED")
+    out_of(capfd, "export", study, "--program")
+    (folder,) = (study / "export").iterdir()
+    assert (folder / "model.pt2").exists()
+    card = (folder / "README.md").read_text()
+    assert "freshly initialised, not trained" in card and "the untrained network as a torch.export program" in card
+    out_of(capfd, "export", study)
+    assert not (folder / "model.pt2").exists() and "model.pt2" not in (folder / "README.md").read_text()
+
+
+def test_a_retrain_without_weights_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "result.json").write_text("{}")
+    assert "no trained weights" in mistake(capfd, "export", tmp_path)

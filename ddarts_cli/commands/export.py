@@ -3,33 +3,145 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ddarts_cli.options import out_option, storage_folder, storage_option
 
+if TYPE_CHECKING:
+    from analysis.export import Exported
+
 
 @click.command()
-@click.argument("study")
-@click.option("--top", type=int, default=3, show_default=True, help="How many genotypes.")
+@click.argument("study", metavar="STUDY|RETRAIN")
+@click.option("--top", type=int, default=3, show_default=True, help="How many genotypes of a study.")
 @click.option("--by", help="Order: metrics, a minus for largest first, or pareto (default: the study's objectives).")
+@click.option("--onnx", is_flag=True, help="Also write model.onnx; without trained weights it is marked as untrained.")
+@click.option("--program", is_flag=True, help="Also write model.pt2, a torch.export program.")
+@click.option("--register", metavar="NAME", help="Register the first one's trained network in MLflow, alias best.")
+@click.option("--tracking-uri", help="MLflow store of --register (default: the study's).")
 @storage_option
 @out_option("STUDY/export")
-def command(study: str, top: int, by: str | None, storage: str, overrides: tuple[str, ...], out: Path | None) -> None:
-    """Write the best genotypes of STUDY: JSON, picture, settings, and a README with the numbers.
+def command(
+    study: str,
+    top: int,
+    by: str | None,
+    onnx: bool,
+    program: bool,
+    register: str | None,
+    tracking_uri: str | None,
+    storage: str,
+    overrides: tuple[str, ...],
+    out: Path | None,
+) -> None:
+    """Write the best genotypes of a study, or the one of a retrain: JSON, picture, settings, cost and a card.
+
+    Trained weights are written as safetensors: those of RETRAIN, a folder of `ddarts retrain`, or those that lie in the
+    folder `retrain` of an exported genotype, where the card's command puts them.
 
     \b
     Examples:
       ddarts export quickstart_sweep --top 3
       ddarts export quickstart_sweep --by -accuracy,params --out best
+      ddarts export quickstart_sweep --by pareto --top 10 --onnx --program
+      ddarts export runs/retrain-0123456789ab --onnx
+      ddarts export quickstart_sweep --top 1 --register digits
     """
-    from analysis.export import export, retrain_command
     from ddarts_cli.console import finish, say
+
+    retrain = Path(study)
+    if (retrain / "result.json").is_file() and not (retrain / "study.json").exists():
+        _export_retrain(retrain, onnx, program, register, tracking_uri, out)
+        return
+    from analysis.card import retrain_command
+    from analysis.export import export
+    from ddarts_cli.models import ModelWriter
     from tuning.study import find_study
 
     found = find_study(study, storage_folder(storage, overrides))
     say(f"export the best {top} of {found.path}")
-    exported = export(found.path, top, by, out)
+    exported = export(found.path, top, by, out, ModelWriter(onnx, program))
     for item in exported:
         say(f"{item.place}. {item.genotype.hash}: {item.genotype.num_edges} edges, trial {item.row['trial_id']}")
-    finish([item.folder for item in exported], [retrain_command(item.folder) for item in exported[:1]])
+    following = [retrain_command(item.folder) for item in exported[:1]]
+    if register is not None:
+        _check_trained(exported[0])
+        run = exported[0].row.get("run_id")
+        tags = {"study": found.name, "trial_id": str(exported[0].row["trial_id"])}
+        own = tracking_uri in (None, found.data["tracking_uri"])
+        uri = tracking_uri or str(found.data["tracking_uri"])
+        following = _register(register, exported[0].folder, uri, str(run) if own and run else None, tags, found.name)
+    finish([item.folder for item in exported], following)
+
+
+def _export_retrain(
+    retrain: Path, onnx: bool, program: bool, register: str | None, tracking_uri: str | None, out: Path | None
+) -> None:
+    from analysis.export import export_retrain
+    from ddarts_cli.console import finish, say
+    from ddarts_cli.models import ModelWriter, find_weights
+    from ddarts_core.cost import cost
+    from ddarts_core.data import data_info
+    from ddarts_core.errors import UserError
+    from ddarts_core.genotype import Genotype
+
+    weights = find_weights(retrain)
+    if weights is None:
+        raise UserError(f"{retrain} has no trained weights (genotype-seed-*/weights.pt): train with ddarts retrain")
+    if register is not None and tracking_uri is None:
+        raise UserError("--register needs the MLflow store of a retrain: name it with --tracking-uri")
+    settings, info = weights.config.retrain, data_info(weights.config.data)
+    counted = cost(
+        Genotype.load(retrain / "genotype.json"),
+        channels=settings.channels,
+        num_cells=settings.num_cells,
+        num_classes=info.num_classes,
+        form=settings.form,
+        reductions=settings.reductions,
+        derive_order=settings.derive_order,
+        image_size=info.image_size,
+        in_channels=info.channels,
+    )
+    say(f"export {retrain}, seed {weights.seed}")
+    folder = export_retrain(retrain, counted.to_dict(), out, ModelWriter(onnx, program, retrain))
+    following = [f"ddarts cost {folder / 'genotype.json'}"]
+    if register is not None and tracking_uri is not None:
+        following = _register(register, folder, tracking_uri, None, {}, weights.config.name)
+    finish([folder], following)
+
+
+def _check_trained(item: Exported) -> None:
+    from analysis.card import retrain_command
+    from ddarts_core.errors import UserError
+
+    if not (item.folder / "weights.safetensors").exists():
+        raise UserError(
+            f"{item.folder} has no trained weights to register: first run `{retrain_command(item.folder)}`, "
+            "then this again"
+        )
+
+
+def _register(
+    name: str, folder: Path, uri: str, run_id: str | None, tags: dict[str, str], experiment: str
+) -> list[str]:
+    """Register the weights in a folder; the line that loads them."""
+    from ddarts_cli.console import say
+    from ddarts_core.export import read_safetensors
+    from tuning.registry import ALIAS, register
+
+    weights = folder / "weights.safetensors"
+    _, blueprint = read_safetensors(weights)
+    info = blueprint.info
+    made = register(
+        uri,
+        run_id,
+        weights,
+        name,
+        shape=(info.channels, info.image_size, info.image_size),
+        num_classes=info.num_classes,
+        tags={**tags, "genotype_hash": blueprint.genotype.hash, "data": info.name},
+        experiment=experiment,
+    )
+    say(f"registered {name}, version {made.version}, alias {ALIAS}")
+    return [f"python -c \"import mlflow; mlflow.set_tracking_uri('{uri}'); mlflow.pyfunc.load_model('{made.uri}')\""]

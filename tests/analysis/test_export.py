@@ -25,6 +25,7 @@ def test_best_genotypes_come_out_complete_and_in_order(study: Path):
     assert sorted(p.name for p in folder.iterdir()) == [
         "README.md",
         "config.yaml",
+        "cost.json",
         "genotype.json",
         "genotype.png",
         "genotype.svg",

@@ -1,0 +1,73 @@
+"""The card (README) of an exported genotype: Markdown out of plain facts. Pure functions."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ddarts_core.genotype import Genotype
+
+Rows = Iterable[tuple[str, str]]
+
+
+def readme(title: str, rows: Rows, body: str, files: Rows) -> str:
+    """The whole card: title, picture, table of facts, paragraphs, and what each file is."""
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    listing = "\n".join(f"- `{name}`: {what}" for name, what in files)
+    return f"""# {title}
+
+![The genotype](genotype.png)
+
+| | |
+|---|---|
+{table}
+
+{body}Files:
+
+{listing}
+"""
+
+
+def command(what: str, line: str) -> str:
+    """A paragraph with a command to run."""
+    return f"{what}:\n\n    {line}\n\n"
+
+
+def setting_rows(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Method and data of a configuration."""
+    return [("method", str(config.get("method"))), ("data", str((config.get("data") or {}).get("name")))]
+
+
+def genotype_rows(genotype: Genotype) -> list[tuple[str, str]]:
+    """Size and hash of a genotype."""
+    reductions = ", ".join(map(str, genotype.reductions)) or "n//3 and 2n//3 of the stacked network"
+    return [
+        ("cells", f"{genotype.num_cells} (reductions: {reductions})"),
+        ("operations", str(genotype.num_edges)),
+        ("genotype hash", genotype.hash),
+    ]
+
+
+def file_list(has_text: bool, config: str, models: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Names of the files of a folder and what they are."""
+    return [
+        ("genotype.json", "the architecture, read by every `ddarts` command"),
+        *([("genotype.txt", "the same in the published text form")] if has_text else []),
+        ("genotype.svg, genotype.png", "its drawing"),
+        ("cost.json", "parameters and multiply-adds"),
+        ("config.yaml", config),
+        *models,
+    ]
+
+
+def retrain_command(folder: Path, *, seeds: int = 4) -> str:
+    """The command that trains an exported genotype from scratch with the settings beside it."""
+    genotype, config, out = (shlex.quote(str(folder / name)) for name in ("genotype.json", "config.yaml", "retrain"))
+    return f"ddarts retrain {genotype} --config {config} --seeds {seeds} --out {out}"
+
+
+def search_command(folder: Path) -> str:
+    """The command that runs the trial's search again."""
+    return f"ddarts search {shlex.quote(str(folder / 'config.yaml'))} --out {shlex.quote(str(folder / 'search'))}"

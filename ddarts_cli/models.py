@@ -1,0 +1,135 @@
+"""Models beside an exported genotype: weights, ONNX, programs, and what the card says of them."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.export import Models
+from ddarts_core.config import ExperimentConfig, read_yaml, resolve
+from ddarts_core.errors import UserError
+from ddarts_core.export import (
+    OPSET,
+    Blueprint,
+    Classifier,
+    trained,
+    untrained,
+    write_onnx,
+    write_program,
+    write_safetensors,
+)
+from ddarts_core.genotype import Genotype
+
+#: Keys of a stored configuration that only a sweep or a tracker has.
+_EXPERIMENT = set(ExperimentConfig.model_fields)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Trained weights in a folder of `ddarts retrain`: those of its first seed, with the settings they belong to."""
+
+    path: Path
+    seed: int
+    config: ExperimentConfig
+    accuracies: tuple[tuple[int, float], ...]
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """Test accuracies for a card: of these weights, and over all seeds."""
+        own = dict(self.accuracies)
+        lines = [("weights", f"trained with seed {self.seed}")]
+        if self.seed in own:
+            lines.append(("test accuracy of these weights", f"{100 * own[self.seed]:.2f} %"))
+        if len(own) > 1:
+            mean, spread = statistics.fmean(own.values()), statistics.stdev(own.values())
+            lines.append(
+                (f"test accuracy over {len(own)} seeds", f"{100 * mean:.2f} ± {100 * spread:.2f} % (mean, sd)")
+            )
+        return lines
+
+
+def find_weights(folder: Path) -> Weights | None:
+    """The weights in a folder of `ddarts retrain`; None when it has none. Seeds are not chosen by test accuracy.
+
+    Raises:
+        UserError: one of the folder's files is damaged.
+    """
+    found = {int(path.parent.name.rpartition("-")[2]): path for path in folder.glob("genotype-seed-*/weights.pt")}
+    if not found:
+        return None
+    seed = min(found)
+    accuracies: tuple[tuple[int, float], ...] = ()
+    result = folder / "result.json"
+    if result.is_file():
+        try:
+            data = json.loads(result.read_text(encoding="utf-8"))
+            accuracies = tuple(zip(data["seeds"], data["test"]["genotype"]["accuracies"], strict=True))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{result} is damaged: {error}") from error
+    return Weights(found[seed], seed, resolve(read_yaml(folder / "config.yaml")), accuracies)
+
+
+@dataclass(frozen=True)
+class ModelWriter:
+    """Writes the models of a genotype; the call is what `analysis.export` takes as `enrich`.
+
+    Attributes:
+        onnx: also an ONNX model.
+        program: also a torch.export program.
+        retrain: folder of `ddarts retrain` with the weights; None is `retrain` in the folder of the genotype.
+    """
+
+    onnx: bool = False
+    program: bool = False
+    retrain: Path | None = None
+
+    def __call__(self, folder: Path, genotype: Genotype, config: Mapping[str, Any]) -> Models:
+        """Write to the folder; without weights nothing but the networks that were asked for, untrained."""
+        weights = find_weights(self.retrain or folder / "retrain")
+        if weights is None and not (self.onnx or self.program):
+            return Models()
+        if weights is None:
+            settings: ExperimentConfig = resolve({key: value for key, value in config.items() if key in _EXPERIMENT})
+            blueprint = Blueprint.of(genotype, settings)
+            network = untrained(blueprint, settings.seed)
+            facts, what = [("weights", "none: the network is freshly initialised, not trained")], "untrained network"
+        else:
+            blueprint = Blueprint.of(genotype, weights.config)
+            network = trained(blueprint, weights.path)
+            facts, what = weights.facts, "trained network"
+        classifier = Classifier(network, blueprint.info)
+        info = blueprint.info
+        files: list[tuple[str, str]] = []
+        usage = [
+            f"Images go in as float32 [batch, {info.channels}, {info.image_size}, {info.image_size}] of 0..1 (the "
+            f"model normalises them itself), and {info.num_classes} logits per image come out.\n"
+        ]
+        if weights is not None:
+            write_safetensors(network, blueprint, folder / "weights.safetensors")
+            files.append(("weights.safetensors", "the trained weights, and in its metadata the network they are of"))
+            usage.append(_SAFETENSORS)
+        if self.onnx:
+            difference = write_onnx(classifier, folder / "model.onnx")
+            files.append(("model.onnx", f"the {what} as ONNX, operator set {OPSET}; input `images`, output `logits`"))
+            facts.append(("onnxruntime against torch", f"logits differ by at most {difference:.1g}"))
+            usage.append(_ONNX)
+        if self.program:
+            write_program(classifier, folder / "model.pt2")
+            files.append(("model.pt2", f"the {what} as a torch.export program"))
+            usage.append(_PROGRAM)
+        return Models(files, facts, "\n".join(usage) + "\n")
+
+
+_SAFETENSORS = """    from ddarts_core.serving import Predictor
+    logits = Predictor("weights.safetensors").predict(images)
+"""
+_ONNX = """    import onnxruntime
+    (logits,) = onnxruntime.InferenceSession("model.onnx").run(["logits"], {"images": images})
+"""
+_PROGRAM = """    import torch
+    logits = torch.export.load("model.pt2").module()(images)
+"""
