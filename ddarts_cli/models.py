@@ -11,6 +11,8 @@ from typing import Any
 
 from analysis.export import Models
 from ddarts_core.config import ExperimentConfig, read_yaml, resolve
+from ddarts_core.cost import Cost, cost
+from ddarts_core.data import data_info
 from ddarts_core.errors import UserError
 from ddarts_core.export import (
     OPSET,
@@ -71,6 +73,45 @@ def find_weights(folder: Path) -> Weights | None:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{result} is damaged: {error}") from error
     return Weights(found[seed], seed, resolve(read_yaml(folder / "config.yaml")), accuracies)
+
+
+def retrain_cost(genotype: Genotype, config: ExperimentConfig) -> Cost:
+    """Parameters and multiply-adds of the network that these settings train."""
+    settings, info = config.retrain, data_info(config.data)
+    return cost(
+        genotype,
+        channels=settings.channels,
+        num_cells=settings.num_cells,
+        num_classes=info.num_classes,
+        form=settings.form,
+        reductions=settings.reductions,
+        derive_order=settings.derive_order,
+        image_size=info.image_size,
+        in_channels=info.channels,
+    )
+
+
+def table_row(folder: Path) -> dict[str, str]:
+    """A folder of `ddarts retrain` as a row of a published table; what it does not know is left out.
+
+    Raises:
+        UserError: the folder has no finished retrain.
+    """
+    weights = find_weights(folder)
+    if weights is None or not weights.accuracies:
+        raise UserError(f"{folder} is no finished retrain: it has no result.json with weights beside it")
+    genotype = Genotype.load(folder / "genotype.json")
+    counted = retrain_cost(genotype, weights.config)
+    accuracies = [100 * accuracy for _, accuracy in weights.accuracies]
+    spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+    seeds = f"{len(accuracies)} seed{'s' if len(accuracies) > 1 else ''}"
+    return {
+        "model": f"{folder.name} (here: {weights.config.data.name}, {seeds})",
+        "params_m": f"{counted.parameters / 1e6:.2f}",
+        "macs_m": f"{counted.macs['A'] / 1e6:.0f}",
+        "top1_percent": f"{statistics.fmean(accuracies):.2f}{spread}",
+        "layers": str(weights.config.retrain.num_cells or genotype.num_cells),
+    }
 
 
 @dataclass(frozen=True)

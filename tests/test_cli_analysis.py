@@ -113,6 +113,30 @@ def test_collect_from_mlflow_alone(study: Path, tmp_path: Path, capfd: pytest.Ca
     assert "name the study" in mistake(capfd, "collect")
 
 
+# --- table ------------------------------------------------------------------------------------------------------------
+
+
+def test_published_tables_have_the_papers_columns_and_numbers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = out_of(capfd, "table", "--published", "1")
+    assert "| Models | Params (M) | Loss | Top-1 (%) | Layers | Cost |" in first
+    assert (
+        "| DD-4 ◇ | 7.6 | L_T | 97.75 | 14 | 0.5 |" in first and "| U-DARTS | 3.3 | L_CE | 97.41 | 20 | N.D. |" in first
+    )
+    third = out_of(capfd, "table", "--published", "3", "--out", tmp_path / "t.md")
+    assert "| DO-2-ResNet18 | 53.4 | 8619 | sparse | L_T | 77.0 | 4 | 0.3 | S_o | CIFAR-100 |" in third
+    assert (tmp_path / "t.md").read_text().strip() in third
+    counts = [
+        sum(line.startswith("| ") for line in out_of(capfd, "table", "--published", n).splitlines()) for n in "123"
+    ]
+    assert counts == [15, 13, 18]  # rows and the head
+    assert "**" not in first + third
+    assert "--by" in mistake(capfd, "table", "study")
+    assert "--published" in mistake(capfd, "table", "--published", "4")
+    assert "no finished retrain" in mistake(capfd, "table", "--published", "1", tmp_path)
+
+
 # --- export -----------------------------------------------------------------------------------------------------------
 
 TINY = {"data": {"num_train": 100}, "retrain": {"epochs": 1, "channels": 2, "device": "cpu"}}
@@ -171,6 +195,9 @@ def test_export_with_weights_onnx_program_and_registry(
     counted = json.loads((one / "cost.json").read_text())
     assert f"| parameters (without auxiliary head) | {counted['parameters']:,} |" in card
     assert "--tracking-uri" in mistake(capfd, "export", retrain, "--register", "digits")
+
+    last = out_of(capfd, "table", "--published", "1", retrain).strip().splitlines()[-3]
+    assert last.startswith("| retrain (here: digits, 2 seeds) | 0.0") and " ± " in last and "| 4 | N.D. |" in last
 
 
 def test_an_untrained_model_says_so_and_old_models_go(make_study: MakeStudy, capfd: pytest.CaptureFixture[str]) -> None:

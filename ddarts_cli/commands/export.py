@@ -80,9 +80,7 @@ def _export_retrain(
 ) -> None:
     from analysis.export import export_retrain
     from ddarts_cli.console import finish, say
-    from ddarts_cli.models import ModelWriter, find_weights
-    from ddarts_core.cost import cost
-    from ddarts_core.data import data_info
+    from ddarts_cli.models import ModelWriter, find_weights, retrain_cost
     from ddarts_core.errors import UserError
     from ddarts_core.genotype import Genotype
 
@@ -91,18 +89,7 @@ def _export_retrain(
         raise UserError(f"{retrain} has no trained weights (genotype-seed-*/weights.pt): train with ddarts retrain")
     if register is not None and tracking_uri is None:
         raise UserError("--register needs the MLflow store of a retrain: name it with --tracking-uri")
-    settings, info = weights.config.retrain, data_info(weights.config.data)
-    counted = cost(
-        Genotype.load(retrain / "genotype.json"),
-        channels=settings.channels,
-        num_cells=settings.num_cells,
-        num_classes=info.num_classes,
-        form=settings.form,
-        reductions=settings.reductions,
-        derive_order=settings.derive_order,
-        image_size=info.image_size,
-        in_channels=info.channels,
-    )
+    counted = retrain_cost(Genotype.load(retrain / "genotype.json"), weights.config)
     say(f"export {retrain}, seed {weights.seed}")
     folder = export_retrain(retrain, counted.to_dict(), out, ModelWriter(onnx, program, retrain))
     following = [f"ddarts cost {folder / 'genotype.json'}"]

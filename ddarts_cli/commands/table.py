@@ -14,37 +14,64 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
+@click.argument("studies", nargs=-1, metavar="STUDY|RETRAIN...")
 @storage_option
-@click.option("--by", required=True, help="Dotted path of the setting that makes the rows.")
+@click.option("--by", help="Dotted path of the setting that makes the rows.")
 @click.option("--metric", default="held_out/accuracy", show_default=True, help="What is averaged over seeds.")
 @click.option("--epoch", type=click.Choice(["last", "best", "lowest"]), default="last", show_default=True)
+@click.option("--published", type=click.IntRange(1, 3), help="Print this table of the paper, with retrains below it.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the table to this Markdown file.")
 def command(
     studies: tuple[str, ...],
     storage: str,
     overrides: tuple[str, ...],
-    by: str,
+    by: str | None,
     metric: str,
     epoch: Reduce,
+    published: int | None,
     out: Path | None,
 ) -> None:
     """Tabulate a metric by a setting: mean, 95 % interval and difference to the first value, over seeds.
+
+    With --published N print Table N of the D-DARTS paper in its columns; folders of `ddarts retrain` become rows of it,
+    with the mean test accuracy over their seeds.
 
     \b
     Examples:
       ddarts table small-w-zero-one --by search.w_zero_one --metric saturation/over_0.9
       ddarts table small-convergence --by method
+      ddarts table --published 1
+      ddarts table --published 2 runs/retrain-0123456789ab
     """
-    from analysis.collect import load
-    from analysis.tables import by_setting, markdown
     from ddarts_cli.console import finish
+    from ddarts_core.errors import UserError
     from ddarts_core.files import write_atomic
-    from tuning.study import find_study
 
-    folder = storage_folder(storage, overrides)
-    text = markdown(by_setting(load(*(find_study(study, folder).path for study in studies)), by, metric, epoch), metric)
+    following: list[str] = []
+    if published is not None:
+        text = _published(published, studies)
+    elif not studies or by is None:
+        raise UserError("name one or more studies and --by SETTING, or --published 1, 2 or 3")
+    else:
+        from analysis.collect import load
+        from analysis.tables import by_setting, markdown
+        from tuning.study import find_study
+
+        folder = storage_folder(storage, overrides)
+        frames = load(*(find_study(study, folder).path for study in studies))
+        text = markdown(by_setting(frames, by, metric, epoch), metric)
+        following = [f"ddarts report {studies[0]}"]
     click.echo(text)
     if out is not None:
         write_atomic(out, text + "\n")
-        finish([out], [f"ddarts report {studies[0]}"])
+        finish([out], following)
+
+
+def _published(number: int, retrains: tuple[str, ...]) -> str:
+    from analysis.published import markdown
+
+    if not retrains:
+        return markdown(number)
+    from ddarts_cli.models import table_row
+
+    return markdown(number, [table_row(Path(folder)) for folder in retrains])
