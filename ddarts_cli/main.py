@@ -27,6 +27,7 @@ COMMANDS = {
     "collect": "Write a study's records as a Parquet dataset.",
     "ui": "Serve the MLflow UI on a study's store.",
     "config": "Print the resolved configuration; run nothing.",
+    "estimate": "Print the memory, steps and time that a file will take; run nothing.",
     "cost": "Count parameters and multiply-adds of a genotype.",
     "compare": "Show the differences of two genotypes.",
     "space": "Print the size of a search space.",

@@ -1,9 +1,9 @@
 """What a search needs before it runs: memory, multiply-adds and steps, counted on tensors without contents.
 
-The passes of a search step are run in torch's fake mode, on the real modules: every operation yields its shape, its type
-and its layout, and nothing is computed. `Meter` counts the storage that is alive after each one. Its largest sum is what
-an allocator must hold; not counted are what the libraries take for themselves (`CONTEXT_BYTES` on a GPU, workspaces of
-convolutions) and what an allocator loses to rounding.
+The passes of a search step are run in fake mode of torch, on the real modules: every operation yields its shape, its
+type and its layout, and nothing is computed. `Meter` counts the storage that is alive after each one. Its largest sum
+is what an allocator must hold; not counted are what the libraries take for themselves (`CONTEXT_BYTES` on a GPU,
+workspaces of convolutions) and what an allocator loses to rounding.
 """
 
 from __future__ import annotations

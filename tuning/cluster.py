@@ -77,7 +77,8 @@ def concurrency(config: TuneConfig) -> int:
 
     have = ray.cluster_resources()  # type: ignore[no-untyped-call]  # ray
     fits = []
-    for name, label, need in (("CPU", "cpu", config.resources.cpu), ("GPU", "gpu", config.resources.gpu)):
+    wanted = config.fixed_resources
+    for name, label, need in (("CPU", "cpu", wanted.cpu), ("GPU", "gpu", wanted.gpu)):
         if need > have.get(name, 0):
             raise UserError(f"tune.resources.{label} {need:g} exceeds the {have.get(name, 0):g} {name}s there are")
         if need:

@@ -62,7 +62,9 @@ class TuneConfig(Strict):
 
     num_samples: int = Field(8, ge=1, le=1_000_000)
     max_concurrent: int | None = Field(None, ge=1, description="trials at a time; null: as many as the machine holds")
-    resources: ResourcesConfig = ResourcesConfig()
+    resources: ResourcesConfig | Literal["auto"] = Field(
+        ResourcesConfig(), description="of one trial; auto: the share of a GPU that its estimated memory needs"
+    )
     searcher: str = "optuna-tpe"
     num_startup_trials: int = Field(10, ge=1, description="random trials before the searcher learns from results")
     scheduler: str = "asha"
@@ -89,6 +91,12 @@ class TuneConfig(Strict):
         if value not in SCHEDULERS:
             raise unknown_name("scheduler", value, SCHEDULERS)
         return value
+
+    @property
+    def fixed_resources(self) -> ResourcesConfig:
+        """What a trial takes, once a sweep has replaced `auto`."""
+        assert self.resources != "auto", "a sweep replaces auto before it starts"
+        return self.resources
 
     @property
     def objectives(self) -> tuple[tuple[str, str], ...]:

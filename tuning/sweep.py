@@ -24,6 +24,7 @@ from .callback import SESSIONS, Session, StudyCallback, track_rest
 from .cluster import concurrency, start_ray
 from .config import SweepConfig, TuneConfig
 from .events import Listener
+from .resources import with_resources
 from .space import Space, base_settings
 from .study import Study, create_study, find_study, hide_secrets, lock, read_json, trial_dir, without_secrets
 
@@ -82,7 +83,7 @@ def _resourceful(config: TuneConfig) -> Any:
 
     from .trainable import SearchTrial
 
-    return tune.with_resources(SearchTrial, {"cpu": config.resources.cpu, "gpu": config.resources.gpu})
+    return tune.with_resources(SearchTrial, config.fixed_resources.model_dump())
 
 
 def _tuner(study: Study, config: SweepConfig, space: Space) -> Any:
@@ -146,6 +147,7 @@ def run_sweep(
     """
     space = config.build_space()
     _check_data(config)
+    config = with_resources(config, space)
     path = config.study_dir
     if (path / "study.json").exists():
         create_study(path, {})  # says that it exists and what to do
@@ -226,6 +228,7 @@ def extend_sweep(
         result = resume_sweep(study.path, draw=draw, listener=listener, num_cpus=num_cpus, address=address)
         if result.interrupted or not more:
             return result
+    config = with_resources(config, space)
     with lock(study.path):
         start_ray(num_cpus, address)
         study = _add_round(find_study(study.path), config, more)

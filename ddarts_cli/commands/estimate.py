@@ -1,0 +1,104 @@
+"""`ddarts estimate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ddarts_cli.options import json_option, print_json, set_option
+
+if TYPE_CHECKING:
+    from tuning.config import TuneConfig
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@set_option
+@json_option
+@click.option("--time/--no-time", "timed", default=True, help="Time a few steps on this machine.")
+def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) -> None:
+    """Print what FILE will take: parameters, multiply-adds, memory, steps, and the expected time.
+
+    Memory and sizes are counted without computing anything. FILE is an experiment or a sweep; a sweep's numbers are
+    those of its settings without what the space draws, and its time that of all trials with none stopped early.
+
+    \b
+    Examples:
+      ddarts estimate experiments/quickstart.yaml
+      ddarts estimate experiments/quickstart_sweep.yaml --set search.channels=16 --json
+    """
+    from ddarts_cli.files import load
+    from ddarts_core.estimate import estimate, time_steps
+    from ddarts_core.search import pick_device
+
+    config = load(file, overrides)
+    device = pick_device(config.search.device)
+    found = estimate(config, device)
+    memory = found.memory
+    document: dict[str, Any] = {
+        "device": str(device),
+        "parameters": found.parameters,
+        "macs": found.macs,
+        "memory": {
+            "parameters": memory.parameters,
+            "gradients": memory.gradients,
+            "optimiser": memory.optimiser,
+            "activations": memory.activations,
+            "weight_step": memory.weight_step,
+            "alpha_step": memory.alpha_step,
+            "search": memory.peak,
+            "retrain": found.retrain_memory,
+        },
+        "images": dict(zip(("weights", "alphas", "held_out"), found.images, strict=True)),
+        "steps": {"search": found.steps, "retrain": found.retrain_steps},
+        "seconds": None,
+    }
+    if timed:
+        timing = time_steps(config, device)
+        seconds = {"search": timing.search(config, found), "training": timing.retrain(found)}
+        tune = getattr(config, "tune", None)
+        if tune is not None:
+            trial = seconds["search"] + (seconds["training"] if tune.objective == "derived" else 0)
+            seconds["sweep"] = trial * -(-tune.num_samples // parallel(tune))
+        document["seconds"] = seconds
+    if as_json:
+        print_json(document)
+        return
+    click.echo(f"supernet: {found.parameters:,} parameters, {found.macs:,} multiply-adds per image, on {device}")
+    click.echo(
+        f"memory of a search step: {mib(memory.peak)} (parameters {mib(memory.parameters)}, gradients "
+        f"{mib(memory.gradients)}, optimiser {mib(memory.optimiser)}, activations {mib(memory.activations)})"
+    )
+    click.echo(f"memory of a training step, heaviest derived network: {mib(found.retrain_memory)}")
+    click.echo(f"steps: {found.steps:,} of the search, {found.retrain_steps:,} of the training")
+    for what, value in (document["seconds"] or {}).items():
+        click.echo(f"expected time of the {what}: {duration(value)}")
+
+
+def parallel(tune: TuneConfig) -> int:
+    """Trials of a sweep that this machine runs at a time."""
+    import os
+
+    import torch
+
+    if tune.resources == "auto":
+        return 1
+    fits = [int((os.cpu_count() or 1) / tune.resources.cpu)]
+    if tune.resources.gpu:
+        fits.append(int(torch.cuda.device_count() / tune.resources.gpu))
+    return max(1, min([*fits, tune.max_concurrent or tune.num_samples]))
+
+
+def mib(size: int) -> str:
+    """Bytes in MiB or GiB."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the largest unit that leaves a number above 1."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} seconds"

@@ -1,0 +1,174 @@
+"""What an experiment will take: its size, its steps, its memory and, from a few timed steps, its time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+
+from .config import ExperimentConfig
+from .data import DataInfo, Splits, data_info, load_train, split
+from .genotype import Cell, Edge, Genotype
+from .memory import Meter, StepMemory, step_memory, supernet_size
+from .retrain import Retrain, build_network
+from .search import Search
+from .spaces import operations_of
+
+TIMED_STEPS = 3
+
+#: From the operation that keeps most for its gradient to those that keep least.
+HEAVY = ("sep_conv_5x5", "sep_conv_3x3", "dil_conv_5x5", "dil_conv_3x3")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one search and the training of its derived network.
+
+    Attributes:
+        parameters: of the supernet.
+        macs: multiply-adds of one image through the supernet, convolutions and linear layers.
+        memory: of a search step, bytes.
+        retrain_memory: peak of a training step of the heaviest network that the search may find, bytes.
+        images: of the splits weights, alphas and held_out.
+        steps: weight steps of the search, warm-up included.
+        retrain_steps: of the training.
+    """
+
+    parameters: int
+    macs: int
+    memory: StepMemory
+    retrain_memory: int
+    images: tuple[int, int, int]
+    steps: int
+    retrain_steps: int
+
+    @property
+    def peak(self) -> int:
+        """The larger of search and training, bytes."""
+        return max(self.memory.peak, self.retrain_memory)
+
+
+def estimate(config: ExperimentConfig, device: torch.device) -> Estimate:
+    """Count everything; reads the data set, runs nothing.
+
+    Args:
+        config: of the experiment.
+        device: the one it will run on; it need not be there.
+
+    Raises:
+        UserError: the data cannot be read or do not fit the configuration.
+    """
+    info, train = load_train(config.data)
+    splits = split(train, config.data, config.seed)
+    parameters, macs = supernet_size(config, info)
+    epochs = config.search.warmup_epochs + config.search.epochs
+    trained = len(splits.weights) + len(splits.alphas)
+    return Estimate(
+        parameters,
+        macs,
+        step_memory(config, info, device),
+        retrain_memory(config, info),
+        (len(splits.weights), len(splits.alphas), len(splits.held_out)),
+        epochs * (len(splits.weights) // config.search.batch_size),
+        config.retrain.epochs * (trained // config.retrain.batch_size),
+    )
+
+
+def peak_memory(config: ExperimentConfig, device: torch.device) -> int:
+    """Bytes at the largest moment of the search and of its derived network's training; reads no data."""
+    info = data_info(config.data)
+    return max(step_memory(config, info, device).peak, retrain_memory(config, info))
+
+
+def heaviest_genotype(config: ExperimentConfig) -> Genotype:
+    """Two of the largest operations at each node of each cell (or as many as `discretise.edges_per_node` says)."""
+    search = config.search
+    names = operations_of(search.space)
+    op = next((name for name in HEAVY if name in names), names[-1])
+    per_node = config.discretise.edges_per_node or 2
+    edges = [
+        Edge(target, source, op) for target in range(2, search.steps + 2) for source in range(min(per_node, target))
+    ]
+    cell = Cell(tuple(edges), tuple(range(2, search.steps + 2)))
+    return Genotype(tuple([cell] * search.num_cells), search.reduction_positions)
+
+
+def retrain_memory(config: ExperimentConfig, info: DataInfo) -> int:
+    """Peak of a training step of the heaviest network; mixed precision is not counted as a saving."""
+    retrain = config.retrain
+    with FakeTensorMode():
+        network = build_network(retrain, heaviest_genotype(config), info)
+        network.train()
+        meter = Meter()
+        meter.note(network.parameters())
+        meter.note(network.buffers())
+        size = info.image_size
+        with meter:
+            images = torch.zeros(retrain.batch_size, info.channels, size, size)
+            labels = torch.zeros(retrain.batch_size, dtype=torch.int64)
+            logits = network(images)
+            pieces = logits if isinstance(logits, tuple) else (logits,)
+            sum(F.cross_entropy(piece, labels) for piece in pieces).backward()  # type: ignore[union-attr]
+    weights = 4 * sum(weight.numel() for weight in network.parameters())
+    return meter.peak + weights * (bool(retrain.momentum) + bool(retrain.ema_decay))
+
+
+# --- time -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds on this machine.
+
+    Attributes:
+        weight_step: one step of the weights.
+        alpha_step: one step of the alphas.
+        image: evaluation of the supernet, per image.
+        retrain_step: one training step of the heaviest derived network.
+    """
+
+    weight_step: float
+    alpha_step: float
+    image: float
+    retrain_step: float
+
+    def search(self, config: ExperimentConfig, found: Estimate) -> float:
+        """Seconds of a whole search."""
+        epochs = config.search.warmup_epochs + config.search.epochs
+        searching = found.steps * config.search.epochs / epochs
+        return found.steps * self.weight_step + searching * self.alpha_step + epochs * found.images[2] * self.image
+
+    def retrain(self, found: Estimate) -> float:
+        """Seconds of the training of the derived network, at most."""
+        return found.retrain_steps * self.retrain_step
+
+
+def time_steps(config: ExperimentConfig, device: torch.device | None = None) -> Timing:
+    """Run two epochs of a few steps of a search and of a training, and time the second.
+
+    Args:
+        config: of the experiment.
+        device: overrides `search.device` and `retrain.device`.
+    """
+    info, train = load_train(config.data)
+    splits = split(train, config.data, config.seed)
+    steps = min(TIMED_STEPS, len(splits.weights) // config.search.batch_size)
+    few = Splits(
+        splits.weights.subset(torch.arange(steps * config.search.batch_size)),
+        splits.alphas,
+        splits.held_out.subset(torch.arange(min(len(splits.held_out), 256))),
+    )
+    short = config.search.model_copy(update={"warmup_epochs": 0, "epochs": 2})
+    _, searched = Search(config.model_copy(update={"search": short}), info, few, device).records()
+    trainings = min(TIMED_STEPS, len(train) // config.retrain.batch_size)
+    images = train.subset(torch.arange(trainings * config.retrain.batch_size))
+    settings = config.retrain.model_copy(update={"warmup_epochs": 0, "epochs": 2})
+    _, trained = Retrain(settings, heaviest_genotype(config), info, images, None, config.seed, device).records()
+    return Timing(
+        searched.seconds["weights"] / steps,
+        searched.seconds["alphas"] / steps,
+        searched.seconds["evaluation"] / len(few.held_out),
+        trained.seconds["weights"] / trainings,
+    )
