@@ -5,6 +5,7 @@ Everything here changes speed, memory and rounding, never the function: tests ho
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,10 @@ from .config import ExperimentConfig
 from .errors import UserError
 from .fast import FastForm
 from .supernet import Cell, CellForm, CellNotes, Supernet, readable
+
+#: Stacked inputs up to this size are as fast per byte as single ones, and several times slower beyond it, where they
+#: leave the cache (docs/performance.md).
+MERGE_BYTES_ON_CPU = 4 * 2**20
 
 #: Compiled variants of one function that torch may keep: every width and kind of cell, with and without gradients.
 RECOMPILE_LIMIT = 64
@@ -42,7 +47,7 @@ class Execution:
 def choose(config: ExperimentConfig, device: torch.device) -> Execution:
     """The execution that the settings ask for, or with `auto` the fastest one measured (docs/performance.md).
 
-    On a CPU each edge runs alone, on a GPU the edges that leave a node are merged; channels_last on both.
+    The edges that leave a node are merged on a GPU, and on a CPU where that stays in the cache; channels_last on both.
 
     Raises:
         UserError: the device lacks the precision, or two settings exclude each other.
@@ -57,7 +62,7 @@ def choose(config: ExperimentConfig, device: torch.device) -> Execution:
     if search.compile:
         form = CompiledForm(readable)
     elif search.implementation != "readable":
-        form = FastForm(merge=device.type != "cpu")
+        form = FastForm(MERGE_BYTES_ON_CPU if device.type == "cpu" else math.inf)
     if search.checkpoint_cells:
         form = CheckpointedForm(form)
     return Execution(

@@ -7,8 +7,8 @@ computes it in that order. Here, for every source node:
 - a gate is the scale of an operation's last normalisation: gate * norm(z) is one pass over z, and z alone is kept;
 - a separable half (ReLU, depthwise, pointwise) keeps its input only and repeats what its gradient needs.
 
-With `merge`, the edges that leave a node are one convolution of stacked channels: the fewest kernels, for a GPU.
-Without it every edge runs alone, on tensors that a CPU's cache can hold.
+Edges that leave a node can run merged, as one convolution of stacked channels, which takes the fewest kernels, or each
+alone, on tensors that a CPU's cache can hold.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .operations import BatchNorm, FactorizedReduce
-from .separable import normalised_separable, separable
+from .operations import BatchNorm, FactorizedReduce, ReLUConvBN
+from .separable import normalised_separable, rectified_pointwise, separable
 from .supernet import Cell, CellNotes, layout_of
 
 #: Per operation: the outputs of a bundle of edges, [batch, edges * channels, h, w], before the normalisation that ends
@@ -34,27 +34,28 @@ class FastForm:
     """Computes cells; a value for `Supernet.form`.
 
     Args:
-        merge: run all edges that leave a node as one convolution.
+        merge_bytes: merge the edges that leave a node if their stacked input is at most so large.
 
     Example:
         >>> cell = Cell(("skip_connect", "sep_conv_3x3"), 2, (4, 4), 4, reduction=False, after_reduction=False)
         >>> x, gates = torch.randn(2, 4, 6, 6), torch.rand(5, 2)
-        >>> torch.allclose(FastForm(merge=True)(cell, x, x, gates), cell(x, x, gates), atol=1e-5)
+        >>> torch.allclose(FastForm(merge_bytes=0)(cell, x, x, gates), cell(x, x, gates), atol=1e-5)
         True
     """
 
-    def __init__(self, merge: bool) -> None:
-        self.merge = merge
+    def __init__(self, merge_bytes: float) -> None:
+        self.merge_bytes = merge_bytes
 
     def __call__(self, cell: Cell, s0: Tensor, s1: Tensor, gates: Tensor, notes: CellNotes | None = None) -> Tensor:
         """`Cell.forward`; branches of the two inputs, which no gate changes, are taken from `notes` or put there."""
-        nodes = cell.preprocess(s0, s1, notes)
+        nodes = _preprocess(cell, s0, s1, notes)
         totals: list[Tensor | None] = [None] * cell.steps
         scales = gates.unsqueeze(-1).expand(-1, -1, cell.channels).contiguous().unbind()
         work = _CellPass(cell)
         for source in range(cell.steps + 1):
             edges = [edge for edge, (start, _) in enumerate(cell.edge_list) if start == source]
-            bundles = [edges] if self.merge else [[edge] for edge in edges]
+            merge = nodes[source].nbytes * len(edges) <= self.merge_bytes
+            bundles = [edges] if merge else [[edge] for edge in edges]
             known = {} if notes is None or source > 1 else notes.branches
             if source not in known:
                 known[source] = work.leave(nodes[source], bundles)
@@ -74,6 +75,19 @@ class FastForm:
         return output
 
 
+def _preprocess(cell: Cell, s0: Tensor, s1: Tensor, notes: CellNotes | None) -> list[Tensor]:
+    """`Cell.preprocess`; keeps the cells' outputs themselves and takes their ReLU again in the backward pass."""
+    inputs = {} if notes is None else notes.inputs
+    for number, (before, x) in enumerate(((cell.preprocess0, s0), (cell.preprocess1, s1))):
+        if number not in inputs:
+            if isinstance(before, ReLUConvBN):
+                weight: Tensor = before[1].weight  # type: ignore[assignment]  # Sequential items are typed Module
+                inputs[number] = before[2](rectified_pointwise(x, weight))
+            else:
+                inputs[number] = before(x)
+    return [inputs[0], inputs[1]]
+
+
 class _CellPass:
     """One pass through a cell; remembers which normalisations moved their running statistics."""
 
@@ -87,7 +101,7 @@ class _CellPass:
         pools = {k: self._pool(x, bundles, k) for k, name in enumerate(self.cell.names) if "pool" in name}
         result = []
         for number, bundle in enumerate(bundles):
-            stacked = _stack([active] * len(bundle))
+            stacked = _stack([active.detach()] * len(bundle))
             branches: Branches = []
             for k, name in enumerate(self.cell.names):
                 ops = self._operations(bundle, k)
@@ -100,7 +114,7 @@ class _CellPass:
                 elif name == "skip_connect":
                     branches.append(x)
                 elif name.startswith(("sep_conv", "dil_conv")):
-                    branches.append(self._separable(stacked, ops))
+                    branches.append(self._separable(active, stacked, ops))
                 else:
                     branches.append(_stack([_between_relu_and_norm(op, active) for op in ops]))
             result.append(branches)
@@ -108,19 +122,18 @@ class _CellPass:
 
     def mix(self, bundle: Sequence[int], branches: Branches, scales: Sequence[Tensor]) -> Tensor:
         """Sum of gate * normalised branch over the operations of a bundle; `scales` are gates, one per channel."""
+        terms = [(k, branch, scales[k]) for k, branch in enumerate(branches) if branch is not None]
         total: Tensor | None = None
-        for k, (branch, scale) in enumerate(zip(branches, scales, strict=True)):
-            if branch is None:
-                continue
+        shared = []
+        for k, branch, scale in terms:
             norms = [norm for op in self._operations(bundle, k) if (norm := _last_norm(op)) is not None]
             if norms:
                 term = self._normalise(branch, norms, scale)
                 total = term if total is None else total.add_(term)
-                continue
-            if branch.shape[1] < len(scale):
-                branch = _stack([branch] * len(bundle))
-            factor = scale.to(branch.dtype).view(1, -1, 1, 1)
-            total = branch * factor if total is None else total.addcmul_(branch, factor)
+            else:
+                shared.append((branch, scale.to(branch.dtype)))
+        for branch, scale in shared:
+            total = _add_scaled(total, branch, scale, len(bundle))
         assert total is not None
         return total
 
@@ -153,11 +166,11 @@ class _CellPass:
                 torch._foreach_add_(statistics, [new - keep * old] * len(others))
         return [shared] * len(bundles)
 
-    def _separable(self, x: Tensor, ops: Sequence[Any]) -> Tensor:
+    def _separable(self, x: Tensor, stacked: Tensor, ops: Sequence[Any]) -> Tensor:
         """ReLU'd input through the separable halves of stacked edges, up to the last normalisation."""
         first = ops[0][1]
         weights = [_stack([op[i].weight for op in ops], dim=0) for i in range(len(ops[0])) if i % 4 in (1, 2)]
-        z = separable(x, weights[0], weights[1], first.stride[0], first.dilation[0])
+        z = separable(x, weights[0], weights[1], first.stride[0], first.dilation[0], stacked)
         if len(weights) == 2:
             return z
         norms: list[BatchNorm] = [op[3] for op in ops]
@@ -210,6 +223,18 @@ class _Concatenate(torch.autograd.Function):
 
 def _stack(tensors: Sequence[Tensor], dim: int = 1) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim)
+
+
+def _add_scaled(total: Tensor | None, branch: Tensor, scale: Tensor, edges: int) -> Tensor:
+    """Total + scale * branch, a shared branch once for every edge; `scale` is one factor per channel of every edge."""
+    if edges == 1 or branch.shape[1] == len(scale):
+        factor = scale.view(1, -1, 1, 1)
+        return branch * factor if total is None else total.addcmul_(branch, factor)
+    branch, factor = branch.unsqueeze(1), scale.view(1, edges, -1, 1, 1)
+    if total is None:
+        return (branch * factor).flatten(1, 2)
+    by_edge: Tensor = total.unflatten(1, (edges, -1))  # type: ignore[no-untyped-call]
+    return torch.addcmul(by_edge, branch, factor).flatten(1, 2)
 
 
 def _batch_norm(x: Tensor, running: Sequence[Tensor], scale: Tensor | None, norm: BatchNorm, training: bool) -> Tensor:

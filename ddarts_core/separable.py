@@ -1,4 +1,4 @@
-"""One half of a separable convolution as one differentiable step that keeps its input only.
+"""ReLU, depthwise and pointwise convolution as one differentiable step that keeps its input only.
 
 What autograd would keep between ReLU, depthwise and pointwise convolution is three tensors of the input's size; here
 they are computed again in the backward pass, and only where a weight's gradient asks for them.
@@ -17,18 +17,28 @@ from torch.nn import functional as F
 from .depthwise import convolve, input_gradient, weight_gradient
 
 
-def separable(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int, dilation: int) -> Tensor:
-    """Pointwise(depthwise(x)): [batch, channels, h, w] to [batch, channels, h / stride, w / stride].
+def rectified_pointwise(x: Tensor, pointwise: Tensor) -> Tensor:
+    """Pointwise(ReLU(x)): [batch, channels, h, w] to [batch, out_channels, h, w]."""
+    x, pointwise = _cast(x, pointwise)
+    return _RectifiedPointwise.apply(x, pointwise)  # type: ignore[no-any-return]
+
+
+def separable(
+    x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int, dilation: int, stacked: Tensor | None = None
+) -> Tensor:
+    """Pointwise(depthwise(x)): [batch, channels, h, w] to [batch, edges * channels, h / stride, w / stride].
 
     Args:
         x: the input, ReLU already taken.
-        depthwise: [channels, 1, k, k].
-        pointwise: [channels, channels / groups, 1, 1], one group per stacked edge.
+        depthwise: [edges * channels, 1, k, k].
+        pointwise: [edges * channels, channels, 1, 1].
         stride: of the depthwise convolution.
         dilation: of the depthwise convolution.
+        stacked: `x` once per edge, [batch, edges * channels, h, w]; not needed for one edge, and not kept.
     """
-    x, depthwise, pointwise = _cast(x, depthwise, pointwise)
-    return _Separable.apply(x, depthwise, pointwise, stride, dilation)  # type: ignore[no-any-return]
+    stacked = x.detach() if stacked is None else stacked
+    x, depthwise, pointwise, stacked = _cast(x, depthwise, pointwise, stacked)
+    return _Separable.apply(x, depthwise, pointwise, stacked, stride, dilation)  # type: ignore[no-any-return]
 
 
 def normalised_separable(
@@ -69,18 +79,43 @@ def _backward(
     return to_input, to_depthwise, to_pointwise if of_pointwise else None
 
 
+class _RectifiedPointwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, pointwise: Tensor) -> Tensor:
+        ctx.save_for_backward(x, pointwise)
+        return F.conv2d(x.relu(), pointwise)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, pointwise = ctx.saved_tensors
+        of_input, of_pointwise = ctx.needs_input_grad
+        active = x.relu() if of_pointwise else x
+        to_active, to_pointwise, _ = torch.ops.aten.convolution_backward(
+            gradient, active, pointwise, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [of_input, of_pointwise, False]
+        )
+        return torch.ops.aten.threshold_backward(to_active, x, 0) if of_input else None, to_pointwise
+
+
 class _Separable(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int, dilation: int) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, depthwise: Tensor, pointwise: Tensor, stacked: Tensor, stride: int, dilation: int
+    ) -> Tensor:
         ctx.save_for_backward(x, depthwise, pointwise)
         ctx.stride, ctx.dilation = stride, dilation
-        return F.conv2d(convolve(x, depthwise, stride, dilation), pointwise, groups=_groups(pointwise))
+        return F.conv2d(convolve(stacked, depthwise, stride, dilation), pointwise, groups=_groups(pointwise))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, depthwise, pointwise = ctx.saved_tensors
-        return (*_backward(ctx, gradient, x, depthwise, pointwise, ctx.stride, ctx.dilation), None, None)
+        edges = depthwise.shape[0] // x.shape[1]
+        stacked = torch.cat([x] * edges, dim=1) if edges > 1 else x
+        to_stacked, *to_weights = _backward(ctx, gradient, stacked, depthwise, pointwise, ctx.stride, ctx.dilation)
+        if to_stacked is not None and edges > 1:
+            to_stacked = to_stacked.unflatten(1, (edges, -1)).sum(1)  # type: ignore[no-untyped-call]
+        return (to_stacked, *to_weights, None, None, None)
 
 
 class _NormalisedSeparable(torch.autograd.Function):
@@ -105,9 +140,8 @@ class _NormalisedSeparable(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, depthwise, pointwise, mean, scale = ctx.saved_tensors
-        # scale is 1 / sqrt(variance + eps): the stored statistics normalise again without being measured again.
-        variance = scale.pow(-2) - ctx.eps
-        active = F.batch_norm(x, mean, variance, eps=ctx.eps).relu_()
+        # scale is 1 / sqrt(variance + eps): what was measured normalises again.
+        active = F.batch_norm(x, mean, scale.pow(-2), eps=0.0).relu_()
         to_active, to_depthwise, to_pointwise = _backward(ctx, gradient, active, depthwise, pointwise, 1, 1)
         if to_active is None:
             return None, to_depthwise, to_pointwise, None, None, None, None

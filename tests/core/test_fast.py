@@ -1,0 +1,258 @@
+"""Every fast path is the same function as the readable form and the textbook one."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ddarts_core import losses
+from ddarts_core.config import resolve
+from ddarts_core.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
+from ddarts_core.depthwise import convolve, input_gradient, weight_gradient
+from ddarts_core.errors import UserError
+from ddarts_core.execution import CheckpointedForm, choose
+from ddarts_core.fast import FastForm
+from ddarts_core.operations import BatchNorm
+from ddarts_core.separable import normalised_separable, separable
+from ddarts_core.supernet import CellNotes, batch_statistics, frozen, readable
+from tests.core import textbook
+
+CPU = torch.device("cpu")
+FORMS = {
+    "alone": FastForm(0),
+    "merged": FastForm(math.inf),
+    "checkpointed": CheckpointedForm(FastForm(0)),
+    "readable-checkpointed": CheckpointedForm(readable),
+}
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def _with(net, form, layout=torch.channels_last):
+    other = copy.deepcopy(net).to(memory_format=layout)
+    other.form = form
+    return other
+
+
+def _gradients(loss, alphas, net):
+    return torch.autograd.grad(loss, [alphas, *net.parameters()])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("space", ["S", "S_o", "S_none"])
+def test_logits_gradients_and_running_statistics(float64_net, space, form, layout):
+    """Against the textbook form: normal and reduction cells, an odd batch, one image channel, two weight steps."""
+    net, alphas, x, y = float64_net(space=space, image_channels=1, batch=5, num_cells=4, steps=3)
+    fast = _with(net, FORMS[form], LAYOUTS[layout])
+    for _ in range(2):
+        literal, found = (alphas.clone().requires_grad_() for _ in range(2))
+        expected_logits = textbook.forward(net, x, list(torch.sigmoid(literal)))
+        logits = fast(x.contiguous(memory_format=LAYOUTS[layout]), losses.gates(found, "sigmoid"))
+        assert torch.allclose(logits, expected_logits, atol=1e-11)
+        expected = _gradients(F.cross_entropy(expected_logits, y), literal, net)
+        for gradient, wanted in zip(_gradients(F.cross_entropy(logits, y), found, fast), expected, strict=True):
+            assert torch.allclose(gradient, wanted, atol=1e-10)
+    for (name, wanted), value in zip(net.state_dict().items(), fast.state_dict().values(), strict=True):
+        assert torch.allclose(value, wanted, atol=1e-12), name
+    net.eval()
+    fast.eval()
+    wanted = textbook.forward(net, x, list(torch.sigmoid(alphas)))
+    assert torch.allclose(fast(x, losses.gates(alphas, "sigmoid")), wanted, atol=1e-10)
+
+
+@pytest.mark.parametrize("form", ["alone", "merged"])
+def test_running_statistics_of_edges_that_differ(float64_net, form):
+    """A loaded state may hold different statistics for pools of one node: each is moved from its own value."""
+    net, alphas, x, _ = float64_net()
+    for norm in net.modules():
+        if isinstance(norm, BatchNorm):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2.0)
+            norm.num_batches_tracked.random_(0, 9)
+    fast = _with(net, FORMS[form])
+    gates = losses.gates(alphas, "sigmoid")
+    net(x, gates)
+    fast(x, gates)
+    for (name, wanted), value in zip(net.state_dict().items(), fast.state_dict().values(), strict=True):
+        assert torch.allclose(value, wanted, atol=1e-12), name
+    assert torch.allclose(fast.eval()(x, gates), net.eval()(x, gates), atol=1e-10)
+
+
+@pytest.mark.parametrize("form", ["alone", "merged", "checkpointed"])
+def test_passes_that_measure_leave_no_trace(float64_net, form):
+    net, alphas, x, y = float64_net()
+    fast = _with(net, FORMS[form])
+    alphas.requires_grad_()
+    with batch_statistics(fast), frozen(fast):
+        torch.autograd.grad(F.cross_entropy(fast(x, losses.gates(alphas, "sigmoid")), y), alphas)
+    for (name, wanted), value in zip(net.state_dict().items(), fast.state_dict().values(), strict=True):
+        assert torch.equal(value, wanted), name
+    assert all(norm.update_statistics for norm in fast.modules() if isinstance(norm, BatchNorm))
+
+
+@pytest.mark.parametrize("form", ["alone", "merged", "checkpointed"])
+@pytest.mark.parametrize("removal", ["identity", "zero", "uniform", "random"])
+@pytest.mark.parametrize("sharing", ["own", "normal_reduce"])
+def test_every_removal(float64_net, removal, sharing, form):
+    """Ablated losses with and without notes of the full pass, and their gradient, against the readable form."""
+    net, alphas, x, y = float64_net(sharing=sharing, num_cells=5, image_channels=1)
+    fast = _with(net, FORMS[form])
+    groups = list(range(net.num_groups))
+    results = []
+    for of, with_notes in ((net, False), (fast, False), (fast, True)):
+        leaf = alphas.clone().requires_grad_()
+        draws = 2 * len(groups) if removal == "random" else 0
+        stream = torch.Generator().manual_seed(3)
+        with batch_statistics(of), frozen(of):
+            gates = losses.gates(leaf, "sigmoid")
+            noise = [random_gates(of, gates.detach(), stream) for _ in range(draws)]
+            notes = [CellNotes() for _ in of.cells] if with_notes else None
+            outputs = of.outputs(x, gates, notes)
+            values = ablated_losses(of, outputs, gates.detach(), y, groups, removal, noise, notes)
+            found, gradient = ablated_losses_and_gradient(of, outputs, gates, y, groups, removal, noise)
+        results.append((values, found, gradient))
+    for values, found, gradient in results[1:]:
+        assert torch.allclose(values, results[0][0], atol=1e-11)
+        assert torch.allclose(found, results[0][1], atol=1e-11)
+        assert torch.allclose(gradient, results[0][2], atol=1e-10)
+
+
+def test_notes_spare_the_branches_of_unchanged_inputs(float64_net, monkeypatch):
+    """The ablated cell and the one after it take what the full pass computed: 2 and 1 of their sources."""
+    net, alphas, x, y = float64_net(num_cells=3, steps=2)
+    fast = _with(net, FastForm(0))
+    computed = []
+    leave = type(fast.form).__call__.__globals__["_CellPass"].leave
+    monkeypatch.setattr("ddarts_core.fast._CellPass.leave", lambda *a: computed.append(1) or leave(*a))
+    gates = losses.gates(alphas, "sigmoid")
+    with batch_statistics(fast), torch.no_grad():
+        notes = [CellNotes() for _ in fast.cells]
+        outputs = fast.outputs(x, gates, notes)
+        assert len(computed) == 9
+        for group, wanted in ((0, 1 + 2 + 3), (1, 1 + 2), (2, 1)):
+            computed.clear()
+            ablated_losses(fast, outputs, gates, y, [group], "uniform", [], notes)
+            assert len(computed) == wanted
+
+
+@pytest.mark.parametrize("form", ["alone", "merged"])
+def test_float32_is_within_rounding(float64_net, form):
+    net, alphas, x, y = float64_net(channels=4, batch=7)
+    single = _with(net, FORMS[form]).float()
+    wanted, found = (a.clone().requires_grad_() for a in (alphas, alphas.float()))
+    expected = F.cross_entropy(textbook.forward(net, x, list(torch.sigmoid(wanted))), y)
+    loss = F.cross_entropy(single(x.float(), losses.gates(found, "sigmoid")), y)
+    assert abs(loss.item() - expected.item()) < 1e-5
+    for gradient, exact in zip(_gradients(loss, found, single), _gradients(expected, wanted, net), strict=True):
+        assert torch.allclose(gradient.double(), exact, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), list(itertools.product((3, 5, 7), (1, 2), (1, 2))))
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 5), (1, 2), (3, 1)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_depthwise_gradients(kernel, stride, dilation, height, width, layout):
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, height, width, dtype=torch.float64).contiguous(memory_format=LAYOUTS[layout]).requires_grad_()
+    weight = torch.randn(4, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
+    y = convolve(x, weight, stride, dilation)
+    upstream = torch.randn_like(y)
+    expected = torch.autograd.grad(y, (x, weight), upstream)
+    with torch.no_grad():
+        assert torch.allclose(input_gradient(upstream, weight, x, stride, dilation), expected[0], atol=1e-12)
+        assert torch.allclose(weight_gradient(upstream, weight, x, stride, dilation), expected[1], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("groups", "kernel", "stride", "dilation"), [(1, 3, 1, 1), (2, 5, 2, 1), (2, 5, 1, 2), (1, 3, 2, 2)]
+)
+def test_separable_half_by_finite_differences(groups, kernel, stride, dilation):
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 6, 6, dtype=torch.float64, requires_grad=True)
+    depthwise = torch.randn(4, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
+    pointwise = torch.randn(4, 4 // groups, 1, 1, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *a: separable(*a, stride, dilation), (x, depthwise, pointwise))
+    assert torch.autograd.gradcheck(lambda *a: normalised_separable(*a, [], 0.1, 1e-5), (x, depthwise, pointwise))
+
+
+def test_a_pass_keeps_less_than_a_third_of_the_textbook(float64_net):
+    """Bytes that autograd stores, which no clock can disturb."""
+
+    def saved(compute, of):
+        storages = {}
+        weights = {weight.untyped_storage().data_ptr() for weight in of.parameters()}
+
+        def pack(tensor):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = compute()
+        del loss
+        return sum(size for address, size in storages.items() if address not in weights)
+
+    net, alphas, x, y = float64_net(channels=16, batch=8, num_cells=3, steps=4)
+    net, alphas, x = net.float(), alphas.float(), x.float()
+    fast = _with(net, FastForm(0))
+    alphas.requires_grad_()
+
+    def literal():
+        return F.cross_entropy(textbook.forward(net, x, list(torch.sigmoid(alphas))), y)
+
+    def ours():
+        return F.cross_entropy(fast(x, losses.gates(alphas, "sigmoid")), y)
+
+    assert saved(ours, fast) < saved(literal, net) / 3
+    with frozen(fast):
+        assert saved(ours, fast) < saved(literal, net) / 3
+
+
+def _config(*overrides):
+    return resolve({"search": {"num_cells": 3, "channels": 2, "steps": 2}}, overrides)
+
+
+def test_what_auto_chooses():
+    on_cpu, on_gpu = (choose(_config(), torch.device(name)) for name in ("cpu", "cuda"))
+    assert isinstance(on_cpu.form, FastForm) and on_cpu.form.merge_bytes < math.inf
+    assert isinstance(on_gpu.form, FastForm) and on_gpu.form.merge_bytes == math.inf
+    assert on_cpu.layout == on_gpu.layout == torch.channels_last
+    assert on_cpu.autocast is None and not on_cpu.scales_loss
+    assert choose(_config("search.implementation=readable"), CPU).form is readable
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("search.amp=fp16",), "fp16 needs a GPU"),
+        (("search.amp=bf16", "method=darts-second-order"), "order second"),
+        (("search.amp=bf16", "method=ddarts-published"), "published"),
+        (("search.compile=true", "search.checkpoint_cells=true"), "exclude each other"),
+        (("search.compile=true", "search.implementation=fast"), "readable form"),
+    ],
+)
+def test_settings_that_exclude_each_other(overrides, words):
+    with pytest.raises(UserError, match=words):
+        choose(_config(*overrides), CPU)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("search.implementation=readable",),
+        ("search.checkpoint_cells=true",),
+        ("search.memory_format=contiguous",),
+        ("search.amp=bf16",),
+    ],
+)
+def test_an_option_does_not_change_a_search(digits, tiny_config, overrides):
+    """One epoch from one seed: the same up to rounding (bf16: three digits)."""
+    (wanted,) = digits(tiny_config("search.epochs=1")).records()
+    (found,) = digits(tiny_config("search.epochs=1", *overrides)).records()
+    tolerance = 5e-2 if "search.amp=bf16" in overrides else 1e-4
+    assert found.metrics["train/loss"] == pytest.approx(wanted.metrics["train/loss"], rel=tolerance)
+    assert found.metrics["alpha/loss"] == pytest.approx(wanted.metrics["alpha/loss"], rel=tolerance)
+    assert found.contributions == pytest.approx(wanted.contributions, abs=4 * tolerance)
