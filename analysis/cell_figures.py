@@ -15,7 +15,8 @@ from .palette import OPERATION_COLOURS, OPERATION_LABELS
 
 _COLUMNS = 4
 
-_UNKNOWN = "#444444"
+#: Colour of an operation that the palette does not know.
+UNKNOWN = "#444444"
 
 
 def rows_of(frame: pd.DataFrame, trial_id: str, study: str | None, what: str) -> pd.DataFrame:
@@ -58,7 +59,7 @@ def gates(alphas: pd.DataFrame, trial_id: str, cell: int = 0, study: str | None 
             name = str(op)
             gate = 1 / (1 + np.exp(-values["alpha"].to_numpy(dtype=float)))
             marker = "o" if len(gate) == 1 else ""
-            colour = OPERATION_COLOURS.get(name, _UNKNOWN)
+            colour = OPERATION_COLOURS.get(name, UNKNOWN)
             label = OPERATION_LABELS.get(name, name)
             ax.plot(values["epoch"], gate, color=colour, linewidth=1.3, marker=marker, markersize=3, label=label)
         ax.set_ylim(-0.03, 1.03)
@@ -95,7 +96,7 @@ def operations(genotypes: pd.DataFrame, trial_id: str, study: str | None = None)
     figure, ax = axes("cell", "operations")
     base = np.zeros(len(table))
     for op in table.columns:
-        colour, label = OPERATION_COLOURS.get(op, _UNKNOWN), OPERATION_LABELS.get(op, op)
+        colour, label = OPERATION_COLOURS.get(op, UNKNOWN), OPERATION_LABELS.get(op, op)
         ax.bar(list(table.index), table[op], bottom=base, color=colour, width=0.75, label=label)
         base = base + table[op].to_numpy()
     ax.set_xticks(list(table.index))

@@ -7,11 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib as mpl
 import pandas as pd
+from matplotlib.colors import to_hex
 
 from ddarts_core.errors import UserError
 
 from .figures import COLOURS, by_epoch, finished, metric_frame
+from .parameter_figures import Scale, proposals
 from .ranking import Row, pareto_front, value
 
 Chart = dict[str, Any]
@@ -22,7 +25,8 @@ HIGHLIGHTED = 5
 _GREY = "rgba(128,135,148,0.45)"
 
 
-def _chart(data: Sequence[Mapping[str, Any]], x: str, y: str, **layout: Any) -> Chart:
+def chart(data: Sequence[Mapping[str, Any]], x: str, y: str, **layout: Any) -> Chart:
+    """Traces and the layout of two axes, as plain data."""
     axis: dict[str, Any] = {"title": {"text": x}}
     if x == "epoch":  # whole numbers only
         axis["dtick"] = max(1, math.ceil(max((max(trace["x"]) for trace in data if trace["x"]), default=1) / 10))
@@ -62,7 +66,7 @@ def curves(epochs: pd.DataFrame, best: Sequence[str]) -> Chart | None:
             }
         )
         others_named = others_named or place is None
-    return _chart(traces, "epoch", "held-out accuracy", yaxis=_percent_axis("held-out accuracy"))
+    return chart(traces, "epoch", "held-out accuracy", yaxis=_percent_axis("held-out accuracy"))
 
 
 def methods(epochs: pd.DataFrame, trials: pd.DataFrame) -> Chart | None:
@@ -78,7 +82,7 @@ def methods(epochs: pd.DataFrame, trials: pd.DataFrame) -> Chart | None:
         for index, (method, group) in enumerate(frame.groupby("method", sort=True))
         for trace in _band(group, f"{method} (n = {group['trial_id'].nunique()})", COLOURS[index % len(COLOURS)])
     ]
-    return _chart(traces, "epoch", "held-out accuracy", yaxis=_percent_axis("held-out accuracy"))
+    return chart(traces, "epoch", "held-out accuracy", yaxis=_percent_axis("held-out accuracy"))
 
 
 def saturation(epochs: pd.DataFrame, trials: pd.DataFrame) -> Chart | None:
@@ -94,7 +98,7 @@ def saturation(epochs: pd.DataFrame, trials: pd.DataFrame) -> Chart | None:
             traces += _band(rows, label, colour)
     if not traces:
         return None
-    return _chart(traces, "epoch", "share of operations", yaxis=_percent_axis("share of operations"))
+    return chart(traces, "epoch", "share of operations", yaxis=_percent_axis("share of operations"))
 
 
 def contributions(frame: pd.DataFrame, trial_id: str) -> Chart | None:
@@ -115,7 +119,7 @@ def contributions(frame: pd.DataFrame, trial_id: str) -> Chart | None:
         "colorbar": {"title": {"text": "M (nats)"}, "thickness": 12},
         "hovertemplate": "cell %{y}, epoch %{x}: %{z:.4g} nats<extra></extra>",
     }
-    return _chart([heat], "epoch", "cell", yaxis={"title": {"text": "cell"}, "dtick": 1})
+    return chart([heat], "epoch", "cell", yaxis={"title": {"text": "cell"}, "dtick": 1})
 
 
 def pareto(ranked: Sequence[Row]) -> Chart | None:
@@ -146,7 +150,7 @@ def pareto(ranked: Sequence[Row]) -> Chart | None:
         "line": {"shape": "hv", "color": COLOURS[1], "width": 1.5},
         "hoverinfo": "skip",
     }
-    return _chart([line, dots], "parameters", "accuracy", yaxis=_percent_axis("held-out accuracy"))
+    return chart([line, dots], "parameters", "accuracy", yaxis=_percent_axis("held-out accuracy"))
 
 
 def slices(ranked: Sequence[Row], limit: int = 12) -> list[tuple[str, Chart]]:
@@ -175,8 +179,89 @@ def slices(ranked: Sequence[Row], limit: int = 12) -> list[tuple[str, Chart]]:
         }
         kind = "log" if positive else "linear" if numeric else "category"
         axis = {"title": {"text": path}, "type": kind}
-        charts.append((path, _chart([dots], path, "objective", xaxis=axis)))
+        charts.append((path, chart([dots], path, "objective", xaxis=axis)))
     return charts[:limit]
+
+
+def skips(epochs: pd.DataFrame, trials: pd.DataFrame) -> Chart | None:
+    """Skip connections of the genotype by epoch, mean over trials; None when not recorded."""
+    frame = _recorded(epochs, "discretised", "skip_connections")
+    if frame is None:
+        return None
+    rows = finished(frame.merge(trials[["study", "trial_id", "state"]]))
+    axis = {"title": {"text": "skip connections"}, "rangemode": "tozero", "minallowed": 0}
+    return chart(_band(rows, "skip connections", COLOURS[3], ".1f"), "epoch", "skip connections", yaxis=axis)
+
+
+def importance(shares: Mapping[str, float]) -> Chart | None:
+    """Importance of each setting for the objective, largest on top; None when there is none."""
+    if not shares:
+        return None
+    names = sorted(shares, key=lambda name: shares[name])
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "x": [plain(shares[name]) for name in names],
+        "y": names,
+        "marker": {"color": COLOURS[0]},
+        "hovertemplate": "%{y}: %{x:.1%}<extra></extra>",
+    }
+    axis = {"title": {"text": "share of the objective's variance"}, "tickformat": ".0%", "range": [0, 1]}
+    return chart([bars], "", "", xaxis=axis)
+
+
+def parallel(trials: pd.DataFrame) -> Chart | None:
+    """Settings and objective of each completed trial as parallel coordinates; None with fewer than two trials."""
+    try:
+        frame = proposals(trials)
+    except UserError:
+        return None
+    if len(frame) < 2:
+        return None
+    paths = [*frame.columns[2:], "objective"]
+    scales = [Scale(frame[path].tolist()) for path in paths]
+    places = list(range(len(paths)))
+    traces: list[dict[str, Any]] = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "x": places,
+            "y": [plain(scale.height(v)) for scale, v in zip(scales, row, strict=True)],
+            "text": [_short(v) for v in row],
+            "line": {"color": _viridis(scales[-1].height(row[-1])), "width": 1.5},
+            "marker": {"size": 5},
+            "hovertemplate": f"trial {trial}: %{{text}}<extra></extra>",
+            "showlegend": False,
+        }
+        for trial, row in zip(frame["trial_id"], frame[paths].itertuples(index=False, name=None), strict=True)
+    ]
+    marks = [
+        {
+            "x": place,
+            "y": height,
+            "text": text,
+            "showarrow": False,
+            "xanchor": "left",
+            "xshift": 4,
+            "font": {"size": 10},
+        }
+        for place, scale in zip(places, scales, strict=True)
+        for height, text in scale.marks
+    ]
+    names = [path.rpartition(".")[2] for path in paths]
+    axis = {"tickvals": places, "ticktext": names, "range": [-0.15, len(paths) - 0.4], "zeroline": False}
+    hidden = {"showticklabels": False, "showgrid": False, "zeroline": False}
+    return chart(traces, "", "", xaxis=axis, yaxis=hidden, annotations=marks)
+
+
+def _viridis(height: float) -> str:
+    return to_hex(mpl.colormaps["viridis"](height))
+
+
+def _short(found: Any) -> str:
+    if found is None or (isinstance(found, float) and math.isnan(found)):
+        return "not set"
+    return f"{found:.4g}" if isinstance(found, float) else str(found)
 
 
 def _recorded(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame | None:
@@ -191,7 +276,7 @@ def _percent_axis(title: str) -> dict[str, Any]:
     return {"title": {"text": title}, "tickformat": ".0%", "minallowed": 0, "maxallowed": 1}
 
 
-def _band(rows: pd.DataFrame, label: str, colour: str) -> list[dict[str, Any]]:
+def _band(rows: pd.DataFrame, label: str, colour: str, number: str = ".2%") -> list[dict[str, Any]]:
     """A mean line and, where several trials give one, its 95 % interval."""
     estimates = list(by_epoch(rows).items())
     xs = [e for e, _ in estimates]
@@ -202,7 +287,7 @@ def _band(rows: pd.DataFrame, label: str, colour: str) -> list[dict[str, Any]]:
         "x": xs,
         "y": [plain(estimate.mean) for _, estimate in estimates],
         "line": {"color": colour, "width": 2.2},
-        "hovertemplate": f"{label}<br>epoch %{{x}}: %{{y:.2%}}<extra></extra>",
+        "hovertemplate": f"{label}<br>epoch %{{x}}: %{{y:{number}}}<extra></extra>",
     }
     known = [(e, estimate) for e, estimate in estimates if not math.isnan(estimate.low)]
     if not known:

@@ -36,14 +36,16 @@ td.n,th.n{text-align:right;white-space:nowrap}
 .small{grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr))}
 figure{margin:0;background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:.7rem;min-width:0}
 figcaption{font-size:.84rem;margin:.2rem .2rem .1rem}
-.chart{height:340px}.small .chart{height:250px}
+.chart{height:340px}.small .chart{height:250px}.tall .chart{height:820px}
+.updatemenu-item-rect{fill:var(--card)!important}
 .drawing{overflow-x:auto;background:#fff;border-radius:8px}.drawing img{display:block;width:100%;min-width:560px;
 max-width:980px;margin:auto}.drawn{display:grid;gap:1rem}.drawn figure{max-width:100%}
 pre{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:.7rem .9rem;overflow-x:auto;
 font-size:.82rem;line-height:1.45;max-height:28rem}
 details{margin:.5rem 0}summary{cursor:pointer;color:var(--mark)}
 .note{border-left:3px solid var(--mark);padding:.1rem .8rem;margin:1rem 0}
-@media(max-width:600px){main{padding:1rem .7rem 3rem}figure{padding:.4rem}.chart{height:290px}}
+@media(max-width:600px){main{padding:1rem .7rem 3rem}figure{padding:.4rem}.chart{height:290px}
+.wide{overflow-x:auto}.wide .chart{min-width:640px}}
 @media print{.chart{break-inside:avoid}}
 """
 
@@ -55,7 +57,9 @@ _JS = """
   const themed = layout => ({margin: {l: 12, r: 12, t: 12, b: 12}, paper_bgcolor: 'rgba(0,0,0,0)',
     plot_bgcolor: 'rgba(0,0,0,0)', legend: {orientation: 'h', y: 1.02, yanchor: 'bottom', x: 0},
     ...layout, font: {color: colour('--ink'), size: 12, family: getComputedStyle(document.body).fontFamily},
-    xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis)});
+    xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis),
+    ...(layout.updatemenus && {updatemenus: layout.updatemenus.map(menu => ({...menu, bgcolor: colour('--card'),
+      bordercolor: colour('--rule'), font: {color: colour('--ink')}}))})});
   const charts = [...document.querySelectorAll('.chart')].map(element => {
     const spec = JSON.parse(document.getElementById(element.dataset.spec).textContent);
     Plotly.newPlot(element, spec.data, themed(spec.layout), {responsive: true, displaylogo: false,

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from itertools import count as counter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
 
-from . import charts, page
+from . import cell_charts, charts, page
 from .collect import frames_of
 from .drawing import genotype_svg
 from .export import best, count, percent, state_sentence
@@ -32,12 +35,19 @@ _CHART_CAPTIONS = {
     "curves": "Held-out accuracy of the supernet by epoch; the best trials are coloured, grey curves are the others.",
     "methods": "Mean held-out accuracy by method; bands are 95 % intervals of the mean over completed trials.",
     "saturation": "Share of all operations whose gate is decided, mean and 95 % interval over trials.",
+    "skips": "Skip connections of the genotype as it would be read off after each epoch, mean and 95 % interval.",
     "pareto": "Accuracy against parameters of the completed trials; no trial beats those on the line in both.",
 }
 
 
-def report(study_dirs: Sequence[str | Path], out: str | Path) -> Path:
+def report(
+    study_dirs: Sequence[str | Path],
+    out: str | Path,
+    importances: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+) -> Path:
     """Write the report of one or more studies to the HTML file `out`.
+
+    `importances` has the importance of each setting by study name, where it is known.
 
     The page needs no network and no other file. A study that is empty, still running or without a completed trial gets
     a section that says so.
@@ -51,7 +61,7 @@ def report(study_dirs: Sequence[str | Path], out: str | Path) -> Path:
     if target.is_dir():
         raise UserError(f"{str(target)!r} is a folder: name the HTML file to write")
     studies = [read_study(folder) for folder in study_dirs]
-    body = list(_body(studies))
+    body = list(_body(studies, importances))
     library = _plotly() if any('class="chart"' in part for part in body) else None
     title = f"D-DARTS report: {', '.join(study.name for study in studies)}"
     write_atomic(target, page.document(title, body, library))
@@ -64,7 +74,7 @@ def _plotly() -> str:
     return str(get_plotlyjs())
 
 
-def _body(studies: Sequence[Study]) -> Iterator[str]:
+def _body(studies: Sequence[Study], importances: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     title = studies[0].name if len(studies) == 1 else f"{len(studies)} studies"
     yield f"<h1>Architecture search: {escape(title)}</h1>\n"
     if len(studies) > 1:
@@ -74,7 +84,7 @@ def _body(studies: Sequence[Study]) -> Iterator[str]:
     for study in studies:
         if len(studies) > 1:
             yield f"<h2>Study {escape(study.name)}</h2>\n"
-        for part in _study_sections(study, ids, budget):
+        for part in _study_sections(study, ids, budget, importances.get(study.name, {})):
             if '<div class="drawing">' in part:
                 budget -= len(part.encode())
             yield part + "\n"
@@ -103,7 +113,7 @@ def _comparison(studies: Sequence[Study]) -> str:
     return page.table(head, rows, numeric=(1, 2, 3, 4)) + note
 
 
-def _study_sections(study: Study, ids: Iterator[int], budget: int) -> Iterator[str]:
+def _study_sections(study: Study, ids: Iterator[int], budget: int, shares: Mapping[str, float]) -> Iterator[str]:
     info = study.info
     rows = _rows(study)
     ranked = rank(rows, _order(study))
@@ -128,6 +138,7 @@ def _study_sections(study: Study, ids: Iterator[int], budget: int) -> Iterator[s
         "curves": charts.curves(frames.epochs, ids_of_best),
         "methods": charts.methods(frames.epochs, frames.trials),
         "saturation": charts.saturation(frames.epochs, frames.trials),
+        "skips": charts.skips(frames.epochs, frames.trials),
         "pareto": charts.pareto(ranked),
     }
     figures = [
@@ -141,14 +152,55 @@ def _study_sections(study: Study, ids: Iterator[int], budget: int) -> Iterator[s
             "without it, so blue cells lower the loss."
         )
         figures.append(page.chart(heat, caption, f"c{next(ids)}"))
+    yield from _cells_of_best(study, ids_of_best, figures, ids)
+    yield from _settings(ranked, frames.trials, shares, ids)
+    yield _failures(rows)
+    yield _reproduce(study, ranked)
+
+
+def _cells_of_best(study: Study, ranked: Sequence[str], figures: list[str], ids: Iterator[int]) -> Iterator[str]:
+    """The curves that are there, and how the best trial came to its cells."""
+    best_trial = next((trial for trial in study.trials if ranked and trial.trial_id == ranked[0]), None)
+    frames = frames_of([replace(study, trials=(best_trial,) if best_trial else ())], ("alphas", "genotypes"))
+    bars = cell_charts.operations(frames.genotypes, ranked[0]) if ranked else None
+    if bars is not None:
+        caption = f"Operations in each cell of trial {ranked[0]}, in the colours of the drawings."
+        figures = [*figures, page.chart(bars, caption, f"c{next(ids)}")]
     if figures:
         yield f'<h3>Curves and contributions</h3><div class="grid">{"".join(figures)}</div>'
+    heat = cell_charts.gates(frames.alphas)
+    if heat is not None:
+        caption = (
+            f"Gate σ(α) of every operation of trial {ranked[0]} by epoch; an edge a→b is from node a to node b. "
+            "Choose the cell above the map."
+        )
+        yield f'<h3>Gates</h3><div class="tall">{page.chart(heat, caption, f"c{next(ids)}")}</div>'
+
+
+def _settings(
+    ranked: Sequence[Row], trials: pd.DataFrame, shares: Mapping[str, float], ids: Iterator[int]
+) -> Iterator[str]:
+    """What the sweep varied, and what of it mattered."""
+    mattered = []
+    bars = charts.importance(shares)
+    if bars is not None:
+        caption = (
+            "Importance of each setting for the first objective (fANOVA over completed trials); with few trials it is "
+            "a hint, not a finding."
+        )
+        mattered.append(page.chart(bars, caption, f"c{next(ids)}"))
+    lines = charts.parallel(trials)
+    if lines is not None:
+        caption = (
+            "Each line is a completed trial, yellow for the highest objective; below an axis it has no such setting."
+        )
+        mattered.append(f'<div class="wide">{page.chart(lines, caption, f"c{next(ids)}")}</div>')
+    if mattered:
+        yield f'<h3>What mattered</h3><div class="grid">{"".join(mattered)}</div>'
     slices = charts.slices(ranked)
     if slices:
         small = "".join(page.chart(spec, f"Objective against {path}.", f"c{next(ids)}") for path, spec in slices)
         yield f'<h3>Objective by parameter</h3><div class="grid small">{small}</div>'
-    yield _failures(rows)
-    yield _reproduce(study, ranked)
 
 
 def _rows(study: Study) -> list[Row]:

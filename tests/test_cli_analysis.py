@@ -184,6 +184,8 @@ def test_export_with_weights_onnx_program_and_registry(
     loaded = mlflow.pyfunc.load_model("models:/digits@best")
     np.testing.assert_array_equal(loaded.predict(IMAGES), logits)
 
+    assert (tmp_path / "mlartifacts").is_dir()  # beside the database, not where the command was run
+
     one = tmp_path / "alone"
     text = out_of(capfd, "export", retrain, "--out", one, "--register", "digits", "--tracking-uri", uri)
     assert "version 2" in text

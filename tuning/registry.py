@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ddarts_core import __version__
 from ddarts_core.errors import UserError
@@ -64,7 +65,7 @@ def register(
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        run = run_id or _new_run(client, experiment, tags)
+        run = run_id or _new_run(client, experiment, name, _artifacts(tracking_uri))
         with tempfile.TemporaryDirectory() as folder:
             _save(Path(folder) / "model", weights, shape, num_classes)
             client.log_artifacts(run, str(Path(folder) / "model"), "model")
@@ -80,13 +81,18 @@ def register(
     return Registered(name, str(made.version))
 
 
-def _new_run(client: object, experiment: str, tags: Mapping[str, str]) -> str:
-    from mlflow import MlflowClient
+def _artifacts(tracking_uri: str) -> str | None:
+    """Where a new experiment of a database file keeps its artifacts: beside it; None leaves it to the server."""
+    prefix = "sqlite:///"
+    if not tracking_uri.startswith(prefix):
+        return None
+    return (Path(tracking_uri.removeprefix(prefix)).absolute().parent / "mlartifacts").as_uri()
 
-    assert isinstance(client, MlflowClient)
+
+def _new_run(client: Any, experiment: str, name: str, artifacts: str | None) -> str:
     found = client.get_experiment_by_name(experiment)
-    identifier = found.experiment_id if found else client.create_experiment(experiment)
-    run = client.create_run(identifier, tags=dict(tags))
+    identifier = found.experiment_id if found else client.create_experiment(experiment, artifact_location=artifacts)
+    run = client.create_run(identifier, run_name=f"model {name}")
     client.set_terminated(run.info.run_id)
     return str(run.info.run_id)
 

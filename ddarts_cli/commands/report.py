@@ -23,6 +23,7 @@ def command(studies: tuple[str, ...], storage: str, overrides: tuple[str, ...], 
     """
     from analysis.report import report
     from ddarts_cli.console import finish, say
+    from tuning.importance import importances
     from tuning.study import find_study
 
     folder = storage_folder(storage, overrides)
@@ -31,4 +32,5 @@ def command(studies: tuple[str, ...], storage: str, overrides: tuple[str, ...], 
     if target.suffix != ".html":
         target = target / "report.html"
     say(f"report on {', '.join(study.name for study in found)}")
-    finish([report([study.path for study in found], target)], [f"ddarts export {found[0].path}"])
+    importance = {study.name: importances(study) for study in found}
+    finish([report([study.path for study in found], target, importance)], [f"ddarts export {found[0].path}"])

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
+from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from analysis import charts
-from analysis.collect import load
+from analysis import cell_charts, charts
+from analysis.collect import frames_of, load
+from analysis.palette import OPERATION_COLOURS
 from analysis.report import report
 from analysis.study import read_study, trial_row
 from ddarts_core.errors import UserError
@@ -18,7 +22,7 @@ from ddarts_core.genotype import Genotype
 from ddarts_core.records import write_jsonl
 from ddarts_core.spaces import S
 from tests.analysis import conftest
-from tests.analysis.conftest import EPOCHS, MakeStudy, genotype_of, record_of, write_study, write_trial
+from tests.analysis.conftest import CELLS, EPOCHS, MakeStudy, genotype_of, record_of, write_study, write_trial
 from tests.analysis.test_drawing import full_cell
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -93,6 +97,45 @@ def test_the_heat_map_is_of_the_best_trial_that_has_one(study: Path, tmp_path: P
     lines = [json.loads(line) | {"contributions": []} for line in best.read_text().splitlines()]
     best.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert "Marginal contribution of each cell of trial 00004" in body(report([study], tmp_path / "r.html"))
+
+
+def test_gates_of_every_cell_can_be_chosen(study: Path):
+    read = read_study(study)
+    one = next(t for t in read.trials if t.trial_id == "00003")
+    spec = cell_charts.gates(frames_of([replace(read, trials=(one,))]).alphas)
+    (heat,), (menu,) = spec["data"], spec["layout"]["updatemenus"]
+    assert [button["label"] for button in menu["buttons"]] == [f"cell {cell}" for cell in range(CELLS)]
+    assert heat["x"] == list(range(EPOCHS)) and len(heat["y"]) == 14 * 7 == len(heat["z"])
+    assert heat["y"][0].startswith("0→2 ") and heat["y"][-1].startswith("4→5 ")
+    (values,) = menu["buttons"][2]["args"][0]["z"]
+    alpha = record_of(3, 1).alphas[2][0][4]
+    assert values[4][1] == pytest.approx(1 / (1 + math.exp(-alpha)), abs=0.005)
+
+
+def test_many_epochs_of_gates_are_thinned_but_not_at_the_ends(make_study: MakeStudy):
+    study = make_study("COMPLETED")
+    write_jsonl(study / "trials/00000/records.jsonl", [record_of(0, epoch) for epoch in range(150)])
+    shown = cell_charts.gates(load(study).alphas)["data"][0]["x"]
+    assert (shown[0], shown[-1], len(shown)) == (0, 149, cell_charts.SHOWN_EPOCHS)
+
+
+def test_bars_count_the_operations_of_the_genotype(study: Path):
+    spec = cell_charts.operations(load(study).genotypes, "00002")
+    counted = Counter(edge.op for edge in genotype_of(2).cells[1].edges)
+    assert [trace["y"][1] for trace in spec["data"]] == [
+        counted[op] for op in OPERATION_COLOURS if any(e.op == op for c in genotype_of(2).cells for e in c.edges)
+    ]
+    assert cell_charts.operations(load(study).genotypes, "00007") is None
+
+
+def test_what_mattered_has_importance_and_a_line_per_trial(study: Path, tmp_path: Path):
+    path = report([study], tmp_path / "r.html", {"toy": {"search.w_zero_one": 0.7, "ablation.weight": 0.3}})
+    assert "What mattered" in Page(body(path)).text and "Importance of each setting" in Page(body(path)).text
+    assert any(trace.get("orientation") == "h" and trace["x"] == [0.3, 0.7] for s in specs(path) for trace in s["data"])
+    spec = charts.parallel(load(study).trials)
+    assert len(spec["data"]) == 6 and spec["layout"]["xaxis"]["ticktext"] == ["weight", "w_zero_one", "objective"]
+    assert spec["data"][5]["y"][1:] == [1.0, 1.0] and spec["data"][5]["text"][1] == "2"
+    assert "Importance" not in Page(body(report([study], tmp_path / "r.html"))).text
 
 
 def test_slices_show_only_what_varied_and_spread_widths_logarithmically(study: Path):
