@@ -6,6 +6,7 @@ No Ray, Optuna, MLflow or torch here, so that a mistake is told at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -22,11 +23,15 @@ SEARCHERS: Mapping[str, str] = MappingProxyType(
         "optuna-tpe": "Optuna's tree-structured Parzen estimator, multivariate; any space, one or two objectives",
         "optuna-nsga2": "Optuna's NSGA-II; for two objectives and many trials",
         "optuna-gp": "Optuna's Gaussian process; spaces without conditions",
+        "optuna-botorch": "Optuna's BoTorch sampler, if botorch is installed; spaces without conditions",
         "random": "independent draws, seeded",
         "grid": "every combination of a space of categorical and int parameters, once",
     }
 )
 """Searcher names and what they are; `searcher.SAMPLERS` builds them."""
+
+EXTRA_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType({"optuna-botorch": ("botorch", "optuna_integration")})
+"""What a searcher needs beside the project's own packages."""
 
 SCHEDULERS: Mapping[str, str] = MappingProxyType(
     {
@@ -110,7 +115,7 @@ class TrackingConfig(Strict):
 
     uri: str | None = Field(None, description="MLflow tracking URI; null: a sqlite database in the study's folder")
     experiment: str | None = Field(None, min_length=1, description="MLflow experiment; null: the study's name")
-    log_artifacts: bool = Field(True, description="the genotype as JSON and as a picture")
+    log_artifacts: bool = Field(True, description="genotypes as JSON and as pictures; the report")
 
 
 class SweepConfig(ExperimentConfig):
@@ -157,6 +162,12 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
     overrides = list(overrides)
     config = resolve(data, overrides, SweepConfig, where=where)
     space = config.build_space()
+    missing = [name for name in EXTRA_PACKAGES.get(config.tune.searcher, ()) if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"{where}: tune.searcher {config.tune.searcher} needs the packages that are not installed here "
+            f"({', '.join(missing)}): pip install botorch optuna-integration[botorch], or choose another searcher"
+        )
     if config.tune.searcher == "grid":
         size = len(space.grid())
         if config.tune.points_to_evaluate:

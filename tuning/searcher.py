@@ -28,6 +28,14 @@ from .study import trial_name
 MULTIPLIER = 1_000_003
 """Keeps the sampler's seed apart from the trials' own streams."""
 
+
+def _botorch(seed: int, tune: TuneConfig) -> optuna.samplers.BaseSampler:
+    from optuna_integration import BoTorchSampler  # type: ignore[import-not-found,unused-ignore]  # an extra
+
+    sampler: optuna.samplers.BaseSampler = BoTorchSampler(seed=seed, n_startup_trials=tune.num_startup_trials)
+    return sampler
+
+
 SAMPLERS: Mapping[str, Callable[[int, TuneConfig], optuna.samplers.BaseSampler]] = MappingProxyType(
     {
         "optuna-tpe": lambda seed, tune: optuna.samplers.TPESampler(
@@ -35,6 +43,7 @@ SAMPLERS: Mapping[str, Callable[[int, TuneConfig], optuna.samplers.BaseSampler]]
         ),
         "optuna-nsga2": lambda seed, tune: optuna.samplers.NSGAIISampler(seed=seed),
         "optuna-gp": lambda seed, tune: optuna.samplers.GPSampler(seed=seed, n_startup_trials=tune.num_startup_trials),
+        "optuna-botorch": lambda seed, tune: _botorch(seed, tune),
         "random": lambda seed, tune: optuna.samplers.RandomSampler(seed=seed),
         "grid": lambda seed, tune: optuna.samplers.RandomSampler(seed=seed),  # all points are enqueued: never asked
     }

@@ -12,7 +12,7 @@ import datetime
 import fcntl
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,11 +89,35 @@ class Study:
             "num_samples": self.data["config"]["tune"]["num_samples"],
             "trials": states,
             "best": best and {key: best[key] for key in ("trial_id", "number", "objectives", "params", "cost")},
-            "running": [
-                {"trial_id": trial["trial_id"], "epochs": count_records(trial_dir(self.path, trial["number"]))}
-                for trial in running
-            ],
+            "running": [self._progress(trial) for trial in running],
+            "expected_end": self._expected_end(ranked),
         }
+
+    def _progress(self, trial: Mapping[str, Any]) -> dict[str, Any]:
+        """Epochs done and to do, and epochs per minute since the trial's process began to count."""
+        done = count_records(trial_dir(self.path, trial["number"]))
+        seconds = sum(epoch_seconds(trial_dir(self.path, trial["number"])))
+        rate = round(60 * done / seconds, 3) if seconds else None
+        return {
+            "trial_id": trial["trial_id"],
+            "epochs": done,
+            "num_epochs": num_epochs(trial["config"], self.objectives[0][0]) if "config" in trial else None,
+            "epochs_per_minute": rate,
+        }
+
+    def _expected_end(self, trials: Sequence[Mapping[str, Any]]) -> str | None:
+        """When the sweep will be over if it goes on as it went, ISO 8601 UTC; None unless it runs and a trial ended.
+
+        The trials that ended, in the time since the first of them began, give the rate; a resumed sweep's pause counts.
+        """
+        ended = sum(trial["state"] != "RUNNING" for trial in trials)
+        if self.state != "RUNNING" or not ended:
+            return None
+        begun = datetime.datetime.fromisoformat(str(self.data["created"]))
+        now = datetime.datetime.now(datetime.timezone.utc)
+        left = max(0, int(self.data["config"]["tune"]["num_samples"]) - ended)
+        end: datetime.datetime = now + (now - begun) * left / ended
+        return end.isoformat(timespec="seconds")
 
     @property
     def state(self) -> str:
@@ -139,6 +163,20 @@ def count_records(folder: Path) -> int:
         return 0
     with file.open("rb") as lines:
         return sum(1 for line in lines if line.strip())
+
+
+def epoch_seconds(folder: Path) -> list[float]:
+    """Wall time of each epoch that a trial has recorded."""
+    file = folder / "records.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [sum(json.loads(line).get("seconds", {}).values()) for line in lines if line.strip()]
+
+
+def num_epochs(config: Mapping[str, Any], objective: str) -> int:
+    """Epochs of a whole trial: warm-up, search, and the training if the derived network is the objective."""
+    search = config["search"]
+    trained = config["retrain"]["epochs"] if objective.startswith("derived/") else 0
+    return int(search["warmup_epochs"] + search["epochs"] + trained)
 
 
 def find_study(argument: str | Path, storage: str | Path = "runs") -> Study:

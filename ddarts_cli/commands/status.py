@@ -30,6 +30,14 @@ def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool)
 
     counts = ", ".join(f"{count} {state.lower()}" for state, count in summary["trials"].items() if count)
     click.echo(f"{found.path}: {found.state}, {summary['num_samples']} searches planned, {counts or 'none begun'}")
+    for trial in summary["running"]:
+        rate = trial["epochs_per_minute"]
+        click.echo(
+            f"trial {trial['trial_id']} runs: epoch {trial['epochs']} of {trial['num_epochs']}"
+            + (f", {rate:.3g} epochs per minute" if rate else "")
+        )
+    if summary["expected_end"]:
+        click.echo(f"expected end: {summary['expected_end']}")
     print_ranking(found.ranked(), [metric for metric, _ in found.objectives])
     if found.state == "INTERRUPTED":
         click.echo(f"go on: ddarts resume {found.path}")

@@ -9,7 +9,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from tuning.config import SEARCHERS, resolve_sweep
+from ddarts_core.errors import UserError
+from tuning.config import EXTRA_PACKAGES, SEARCHERS, resolve_sweep
 from tuning.searcher import StudySearch, open_journal
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::optuna.exceptions.ExperimentalWarning")
@@ -84,7 +85,7 @@ def test_restored_snapshot_repeats_ends_without_counting_twice(tmp_path: Path) -
     assert [trial.user_attrs["number"] for trial in journal(tmp_path)] == [0, 1]
 
 
-@pytest.mark.parametrize("searcher", sorted(SEARCHERS))
+@pytest.mark.parametrize("searcher", sorted(SEARCHERS.keys() - EXTRA_PACKAGES.keys() - {"grid"}))
 def test_the_seed_decides(tmp_path: Path, searcher: str) -> None:
     def draws(seed: int, folder: Path) -> list[dict[str, Any]]:
         folder.mkdir()
@@ -111,3 +112,9 @@ def test_two_objectives_and_first_points(tmp_path: Path) -> None:
     complete, pruned = journal(tmp_path, directions=2)
     assert complete.values == [0.9, 1000.0]
     assert pruned.state == TrialState.PRUNED
+
+
+def test_a_searcher_whose_package_is_missing_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuning.config.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"optuna-botorch needs .*\(botorch, optuna_integration\): pip install botorch"):
+        resolve_sweep({"space": SPACE, "tune": {"searcher": "optuna-botorch"}})

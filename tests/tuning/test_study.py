@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from tuning.study import (
     find_study,
     list_studies,
     lock,
+    read_json,
     trial_dir,
     without_secrets,
     write_json,
@@ -51,7 +54,27 @@ def test_ranking_and_summary(study_path: Path) -> None:
     summary = study.summary()
     assert summary["trials"] == {"RUNNING": 1, "COMPLETED": 2, "PRUNED": 0, "FAILED": 1}
     assert summary["best"]["number"] == 2
-    assert summary["running"] == [{"trial_id": "00003", "epochs": 2}]
+    [running] = summary["running"]
+    assert (running["trial_id"], running["epochs"], running["epochs_per_minute"]) == ("00003", 2, None)
+    assert summary["expected_end"] is None  # nobody runs it
+
+
+def test_rate_and_expected_end_of_a_running_study(study_path: Path) -> None:
+    """Two of five ended in the 60 s since it was made: the other three take 90 s more."""
+    made = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=60)
+    study = create_study(study_path, {**DATA, "created": made.isoformat()})
+    for number, state in enumerate(("COMPLETED", "PRUNED", "RUNNING")):
+        add_trial(study, number, state, 0.5 if state == "COMPLETED" else None)
+    settings = {"search": {"warmup_epochs": 1, "epochs": 4}, "retrain": {"epochs": 7}}
+    file = trial_dir(study_path, 2) / "trial.json"
+    write_json(file, {**read_json(file), "config": settings})
+    lines = [json.dumps({"seconds": {"weights": 4.0, "evaluation": 1.0}})] * 3
+    (trial_dir(study_path, 2) / "records.jsonl").write_text("\n".join(lines) + "\n")
+    with lock(study_path):
+        summary = study.summary()
+    assert summary["running"] == [{"trial_id": "00002", "epochs": 3, "num_epochs": 5, "epochs_per_minute": 12.0}]
+    expected = datetime.datetime.fromisoformat(summary["expected_end"])
+    assert abs((expected - made).total_seconds() - 150) < 5
 
 
 def test_found_by_name_and_by_folder(study_path: Path) -> None:
