@@ -32,6 +32,13 @@ DEPTH = {"cifar": 20, "imagenet": 14, "imagenet-published": 14}
     help="Reduction cells: at thirds of the depth, the genotype's own positions, or a list (default: the genotype's "
     "at its own depth, else thirds).",
 )
+@click.option(
+    "--order",
+    type=click.Choice(["paper", "published"]),
+    default="paper",
+    show_default=True,
+    help="Order of Algorithm 1 where --cells derives a deeper network.",
+)
 @click.option("--image-size", type=click.IntRange(8, 1024), help="Pixels (default: 32, or 224 for ImageNet).")
 @click.option("--in-channels", type=click.IntRange(1, 64), default=3, show_default=True, help="Channels of the images.")
 @json_option
@@ -42,6 +49,7 @@ def command(
     classes: int,
     form: Literal["cifar", "imagenet", "imagenet-published"],
     reductions: str | None,
+    order: Literal["paper", "published"],
     image_size: int | None,
     in_channels: int,
     as_json: bool,
@@ -72,6 +80,7 @@ def command(
         num_classes=classes,
         form=form,
         reductions=positions,
+        derive_order=order,
         image_size=size,
         in_channels=in_channels,
     )
