@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SWEEP ?= experiments/quickstart_sweep.yaml
 
-.PHONY: install sweep test check format clean
+.PHONY: install sweep test check format clean chaos-search
 
 install: $(STAMP)
 
@@ -35,6 +35,13 @@ check: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Kill searches and trainings with SIGKILL, resume them, and compare every byte: make chaos-search KILLS=200
+KILLS ?= 100
+
+chaos-search: $(STAMP)
+	$(BIN)/python -m tests.chaos --kind search --kills $(KILLS)
+	$(BIN)/python -m tests.chaos --kind retrain --kills $(KILLS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
