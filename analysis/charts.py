@@ -248,14 +248,14 @@ def parallel(trials: pd.DataFrame) -> Chart | None:
         for place, scale in zip(places, scales, strict=True)
         for height, text in scale.marks
     ]
-    names = [path.rpartition(".")[2] for path in paths]
+    names = [path.replace(".", ".<br>") for path in paths]
     axis = {"tickvals": places, "ticktext": names, "range": [-0.15, len(paths) - 0.4], "zeroline": False}
     hidden = {"showticklabels": False, "showgrid": False, "zeroline": False}
     return chart(traces, "", "", xaxis=axis, yaxis=hidden, annotations=marks)
 
 
 def _viridis(height: float) -> str:
-    return to_hex(mpl.colormaps["viridis"](height))
+    return to_hex(mpl.colormaps["viridis"](0.2 + 0.8 * height))  # the darkest end would be lost on a dark page
 
 
 def _short(found: Any) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 
 from matplotlib.figure import Figure
@@ -11,7 +12,8 @@ from matplotlib.figure import Figure
 from ddarts_core.errors import UserError, unknown_name
 
 from . import cell_figures, figures, parameter_figures
-from .collect import Frames
+from .collect import Frames, frames_of
+from .study import read_study
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class FigureEntry:
-    """A figure by what it shows, and the function that draws it."""
+    """A figure: what it shows, the function that draws it, and a table that it needs beside trials and epochs."""
 
     what: str
     draw: Callable[[Subject], Figure]
+    table: str | None = None
 
 
 def _pareto(subject: Subject) -> Figure:
@@ -99,14 +102,17 @@ FIGURES: Mapping[str, FigureEntry] = MappingProxyType(
         "contributions": FigureEntry(
             "marginal contribution of each cell by epoch, of one trial",
             lambda s: figures.contributions_map(s.frames.contributions, s.trial_id),
+            "contributions",
         ),
         "gates": FigureEntry(
             "σ(α) of every edge of a cell by epoch, of one trial",
             lambda s: cell_figures.gates(s.frames.alphas, s.trial_id, s.cell),
+            "alphas",
         ),
         "operations": FigureEntry(
             "operations in each cell of a trial's genotype",
             lambda s: cell_figures.operations(s.frames.genotypes, s.trial_id),
+            "genotypes",
         ),
         "skips": FigureEntry(
             "skip connections of the genotype by epoch, mean and 95 % interval by method",
@@ -122,6 +128,31 @@ FIGURES: Mapping[str, FigureEntry] = MappingProxyType(
         ),
     }
 )
+
+
+def read_figure(
+    name: str,
+    study_dir: str | Path,
+    *,
+    trial: str | None = None,
+    cell: int = 0,
+    importances: Mapping[str, float] = MappingProxyType({}),
+) -> Figure:
+    """One of `FIGURES` from a study's folder; only the tables that it needs are built.
+
+    Raises:
+        UserError: the name is unknown, the folder is no study, or its records lack what the figure shows.
+    """
+    if name not in FIGURES:
+        raise unknown_name("figure", name, FIGURES)
+    study = read_study(study_dir)
+    frames = frames_of([study], ("trials", "epochs"))
+    table = FIGURES[name].table
+    if table is not None:  # of one trial: those of all could be large
+        chosen = Subject(frames, trial).trial_id
+        only = replace(study, trials=tuple(t for t in study.trials if t.trial_id == chosen))
+        frames = replace(frames, **{table: getattr(frames_of([only], (table,)), table)})
+    return figure_of(name, Subject(frames, trial, cell, importances))
 
 
 def figure_of(name: str, subject: Subject) -> Figure:

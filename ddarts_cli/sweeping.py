@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ddarts_cli.console import say
 from tuning.events import SweepEvent
+
+if TYPE_CHECKING:
+    from tuning.study import Study
 
 
 @contextmanager
@@ -65,6 +69,32 @@ def number(metric: str, value: float) -> str:
     if "accuracy" in metric:
         return f"{100 * value:.2f} %"
     return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
+
+
+#: Figures that are attached to a study's run in MLflow, when its records allow them.
+ATTACHED = ("accuracy", "methods", "saturation", "pareto")
+
+
+def attach_report(study: Study) -> Path:
+    """Write report.html into the study's folder and attach it and some figures to the study's run in MLflow."""
+    from analysis.figures import save
+    from analysis.gallery import read_figure
+    from analysis.report import report
+    from ddarts_core.errors import UserError
+    from tuning.importance import importances
+    from tuning.tracking import attach
+
+    page = report([study.path], study.path / "report.html", {study.name: importances(study)})
+    figures = []
+    for name in ATTACHED:
+        try:
+            figure = read_figure(name, study.path)
+        except UserError:  # this study has nothing for it to show
+            continue
+        figures.append(save(figure, study.path / "figures" / f"{name}.png"))
+    if attach(study, [page]):
+        attach(study, figures, "figures")
+    return page
 
 
 def print_ranking(trials: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> None:

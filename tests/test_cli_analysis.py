@@ -15,9 +15,11 @@ from onnxruntime import InferenceSession
 from analysis.collect import read_table
 from analysis.gallery import FIGURES
 from ddarts_cli.main import run
+from ddarts_cli.sweeping import ATTACHED, attach_report
 from ddarts_core.serving import Predictor
 from tests.analysis.conftest import MakeStudy, genotype_of, make_study, study
 from tests.analysis.test_mlflow_source import log_study
+from tuning.study import find_study
 
 __all__ = ["make_study", "study"]  # fixtures
 
@@ -135,6 +137,28 @@ def test_published_tables_have_the_papers_columns_and_numbers(
     assert "--by" in mistake(capfd, "table", "study")
     assert "--published" in mistake(capfd, "table", "--published", "4")
     assert "no finished retrain" in mistake(capfd, "table", "--published", "1", tmp_path)
+
+
+# --- report -----------------------------------------------------------------------------------------------------------
+
+
+def test_report_and_figures_are_attached_to_the_studys_run(study: Path, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    parent = log_study(uri, study, tmp_path / "artifacts")
+    data = json.loads((study / "study.json").read_text()) | {"tracking_uri": uri, "parent_run_id": parent}
+    (study / "study.json").write_text(json.dumps(data))
+    assert attach_report(find_study(study)) == study / "report.html"
+    client = MlflowClient(tracking_uri=uri)
+    assert [file.path for file in client.list_artifacts(parent)] == ["figures", "report.html"]
+    names = [file.path for file in client.list_artifacts(parent, "figures")]
+    assert names == [f"figures/{name}.png" for name in sorted(ATTACHED)]
+
+
+def test_a_store_that_is_away_costs_only_a_warning(study: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = json.loads((study / "study.json").read_text()) | {"tracking_uri": "http://127.0.0.1:9"}
+    (study / "study.json").write_text(json.dumps(data))
+    assert attach_report(find_study(study)).exists()
+    assert "report of the study" in caplog.text
 
 
 # --- export -----------------------------------------------------------------------------------------------------------

@@ -150,6 +150,17 @@ def end_study(study: Study, status: str) -> bool:
     return end_run(study, study.data["parent_run_id"], status)
 
 
+def attach(study: Study, files: Iterable[Path], folder: str | None = None) -> bool:
+    """Log files as artifacts of the parent run, in a folder of it; whether MLflow took them."""
+
+    def call() -> None:
+        client = make_client(study.data["tracking_uri"])
+        for file in files:
+            client.log_artifact(study.data["parent_run_id"], str(file), folder)
+
+    return _attempt(call, "report of the study")
+
+
 def end_run(study: Study, run_id: str, status: str) -> bool:
     """Set the status of a run; whether MLflow took it."""
 

@@ -38,9 +38,8 @@ def command(
       ddarts figure small-w-zero-one w_zero_one --out figure3.svg
       ddarts figure quickstart_sweep gates --trial 00002 --cell 5
     """
-    from analysis.collect import load
     from analysis.figures import save
-    from analysis.gallery import FIGURES, Subject, figure_of
+    from analysis.gallery import FIGURES, read_figure
     from ddarts_cli.console import finish
     from ddarts_core.errors import UserError
     from tuning.study import find_study
@@ -57,6 +56,6 @@ def command(
         from tuning.importance import importances
 
         shares = importances(found)
-    figure = figure_of(name, Subject(load(found.path), trial, cell, shares))
+    figure = read_figure(name, found.path, trial=trial, cell=cell, importances=shares)
     path = save(figure, out or found.path / "figures" / f"{name}.png")
     finish([path], [f"ddarts report {found.path}"])

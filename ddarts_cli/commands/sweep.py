@@ -102,7 +102,12 @@ def conclude(result: StudyResult) -> None:
         finish([folder], [f"ddarts status {folder}"])
         click.echo("Error: no trial completed; the table gives the reasons", err=True)
         raise click.exceptions.Exit(1)
-    finish([folder], [f"ddarts export {folder} --top 3", f"ddarts report {folder}", f"ddarts ui {folder}"])
+    wrote = [folder]
+    if study.data["config"]["tracking"]["log_artifacts"]:
+        from ddarts_cli.sweeping import attach_report
+
+        wrote.append(_short(attach_report(study)))
+    finish(wrote, [f"ddarts export {folder} --top 3", f"ddarts report {folder}", f"ddarts ui {folder}"])
 
 
 def _short(path: Path) -> Path:

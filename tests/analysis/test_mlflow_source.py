@@ -22,8 +22,8 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return out
 
 
-def log_study(uri: str, folder: Path, artifacts: Path) -> None:
-    """What a sweep logs: a parent, a child per trial, metrics by epoch, final numbers, the genotype."""
+def log_study(uri: str, folder: Path, artifacts: Path) -> str:
+    """What a sweep logs: a parent, a child per trial, metrics by epoch, final numbers, genotypes; the parent's id."""
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
 
@@ -58,6 +58,7 @@ def log_study(uri: str, folder: Path, artifacts: Path) -> None:
         if trial.genotype is not None:
             client.log_artifact(run, str(folder / "trials" / trial.trial_id / "genotype.json"))
         client.set_terminated(run, "FAILED" if info["state"] == "FAILED" else "FINISHED")
+    return str(parent)
 
 
 @pytest.fixture

@@ -133,7 +133,11 @@ def test_what_mattered_has_importance_and_a_line_per_trial(study: Path, tmp_path
     assert "What mattered" in Page(body(path)).text and "Importance of each setting" in Page(body(path)).text
     assert any(trace.get("orientation") == "h" and trace["x"] == [0.3, 0.7] for s in specs(path) for trace in s["data"])
     spec = charts.parallel(load(study).trials)
-    assert len(spec["data"]) == 6 and spec["layout"]["xaxis"]["ticktext"] == ["weight", "w_zero_one", "objective"]
+    assert len(spec["data"]) == 6 and spec["layout"]["xaxis"]["ticktext"] == [
+        "ablation.<br>weight",
+        "search.<br>w_zero_one",
+        "objective",
+    ]
     assert spec["data"][5]["y"][1:] == [1.0, 1.0] and spec["data"][5]["text"][1] == "2"
     assert "Importance" not in Page(body(report([study], tmp_path / "r.html"))).text
 
