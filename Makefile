@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SWEEP ?= experiments/quickstart_sweep.yaml
+JOBS ?= 2
 
 .PHONY: install sweep test check format clean chaos-search
 
@@ -25,7 +26,7 @@ sweep: $(STAMP)
 	$(BIN)/ddarts sweep $(SWEEP) --new
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
