@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 SWEEP ?= experiments/quickstart_sweep.yaml
 JOBS ?= 2
 
-.PHONY: install sweep test check format clean chaos-search
+.PHONY: install sweep test check chaos bench format clean chaos-search
 
 install: $(STAMP)
 
@@ -28,10 +28,19 @@ sweep: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
+# Kill -9 a sweep's processes KILLS times and count what is lost: make chaos KILLS=30 SEED=2
+KILLS ?= 10
+SEED ?= 0
+chaos: $(STAMP)
+	$(BIN)/python -m tests.tuning.chaos --kills $(KILLS) --seed $(SEED)
+
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.bench $(BENCH)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

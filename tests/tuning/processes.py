@@ -1,0 +1,154 @@
+"""Sweeps in processes of their own, to be killed, and what must be whole afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ddarts_core.records import read_jsonl
+from tuning import tracking
+from tuning.config import SweepConfig
+from tuning.searcher import open_journal
+from tuning.study import find_study
+
+RUN = """
+import json, sys
+from tuning.config import resolve_sweep
+from tuning.sweep import extend_sweep, resume_sweep, run_sweep
+mode, argument, events = sys.argv[1:]
+def note(event):
+    with open(events, "a") as file:
+        file.write(json.dumps({"kind": event.kind, "number": event.number, "epochs": event.epochs}) + "\\n")
+if mode == "resume":
+    result = resume_sweep(argument, num_cpus=2, listener=note)
+else:
+    start = {"run": run_sweep, "extend": extend_sweep}[mode]
+    result = start(resolve_sweep(json.loads(argument)), num_cpus=2, listener=note)
+print("interrupted" if result.interrupted else "finished", result.untracked, result.message)
+"""
+
+
+class Driver:
+    """A process that runs, resumes or extends a study.
+
+    Args:
+        mode: `run`, `resume` or `extend`.
+        path: the study's folder.
+        config: of the sweep; not needed to resume.
+    """
+
+    def __init__(self, mode: str, path: Path, config: SweepConfig | None = None) -> None:
+        self.events = path.parent / f"{path.name}.events"
+        argument = str(path) if config is None else json.dumps(config.model_dump(mode="json"))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", RUN, mode, argument, str(self.events)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait while the process runs, at most four minutes."""
+        until = time.monotonic() + 240
+        while not condition():
+            assert self.process.poll() is None and time.monotonic() < until, self.process.communicate()[0]
+            time.sleep(0.02)
+
+    def finish(self) -> str:
+        """Wait for a good end; the last line printed."""
+        output, _ = self.process.communicate(timeout=300)
+        assert self.process.returncode == 0, output
+        return str(output).splitlines()[-1]
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate()
+
+    def workers(self) -> list[int]:
+        """Process numbers of the trials: descendants of the driver that Ray has given a trial."""
+        parents: dict[int, int] = {}
+        trials = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                title = (folder / "cmdline").read_bytes()
+                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue  # it ended
+            if title.startswith(b"ray::ResourceTrainable"):
+                trials.append(int(folder.name))
+        return [pid for pid in trials if self.process.pid in _ancestors(pid, parents)]
+
+
+def _ancestors(pid: int, parents: dict[int, int]) -> list[int]:
+    found = []
+    while pid in parents:
+        pid = parents[pid]
+        found.append(pid)
+    return found
+
+
+def epochs_of(study: Path, number: int) -> int:
+    """Epochs that a trial has recorded."""
+    return len(read_jsonl(study / "trials" / f"{number:05d}" / "records.jsonl"))
+
+
+def events_of(path: Path) -> list[dict[str, Any]]:
+    """What all drivers of a study were told."""
+    return [json.loads(line) for line in (path.parent / f"{path.name}.events").read_text().splitlines()]
+
+
+def results(path: Path) -> list[Any]:
+    """What the same seed must reproduce of each trial: parameters, objectives, genotype and every record."""
+    return [
+        (
+            trial["number"],
+            trial["params"],
+            trial["objectives"],
+            trial["genotype_hash"],
+            [record.to_dict() for record in read_jsonl(path / "trials" / trial["trial_id"] / "records.jsonl")],
+        )
+        for trial in find_study(path).trials()
+    ]
+
+
+def faults(path: Path, num_trials: int, num_epochs: tuple[int, int]) -> dict[str, int]:
+    """What is missing or double in a finished study, in its folder, in MLflow and in Optuna's journal; all 0 is whole.
+
+    Args:
+        path: the study's folder.
+        num_trials: that must be COMPLETED.
+        num_epochs: of the search and of the training of each.
+    """
+    study = find_study(path)
+    trials = study.trials()
+    client = tracking.make_client(study.data["tracking_uri"])
+    runs = client.search_runs([study.data["experiment_id"]])
+    journal = open_journal(path / "optuna.log", study.name, {"directions": ["maximize"]}).get_trials()
+    numbers = sorted(trial.user_attrs["number"] for trial in journal)
+    points = lost = doubled = 0
+    for trial in trials:
+        lost += sum(num_epochs) - len(read_jsonl(path / "trials" / trial["trial_id"] / "records.jsonl"))
+        for name, expected in zip(("train/loss", "retrain/train/loss"), num_epochs, strict=True):
+            steps = [metric.step for metric in client.get_metric_history(trial["run_id"], name)]
+            points += expected - len(set(steps))
+            doubled += len(steps) - len(set(steps))
+    return {
+        "trials lost": num_trials - sum(trial["state"] == "COMPLETED" for trial in trials),
+        "trials double": len(trials) - len({trial["number"] for trial in trials}),
+        "epochs lost": lost,
+        "points lost": points,
+        "points double": doubled,
+        "runs not ended": sum(run.info.status != "FINISHED" for run in runs) + abs(len(runs) - num_trials - 1),
+        "journal wrong": int(numbers != list(range(num_trials))),
+        "study not ended": int(study.state != "FINISHED"),
+    }

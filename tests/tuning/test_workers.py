@@ -1,0 +1,103 @@
+"""kill -9 of a trial's process, and damaged checkpoints."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddarts_core.errors import UserError
+from ddarts_core.records import read_jsonl
+from tests.tuning.processes import Driver, epochs_of, events_of, faults, results
+from tuning.config import SweepConfig
+from tuning.sweep import _create
+from tuning.trainable import CHECKPOINT, SearchTrial
+
+Make = Callable[..., SweepConfig]
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+TWO = {"tune": {"num_samples": 2}}
+
+
+@pytest.fixture(scope="module")
+def calm(make_sweep: Make) -> list[Any]:
+    """What an undisturbed sweep gives."""
+    config = make_sweep("calm", **TWO)
+    assert Driver("run", config.study_dir, config).finish().startswith("finished 0")
+    return results(config.study_dir)
+
+
+def test_a_killed_worker_costs_one_epoch_at_most(make_sweep: Make, calm: list[Any]) -> None:
+    config = make_sweep("struck", **TWO)
+    path = config.study_dir
+    driver = Driver("run", path, config)
+    for number, epochs in ((0, 1), (1, 3)):  # once in a search, once in a training
+        driver.wait_for(lambda number=number, epochs=epochs: epochs_of(path, number) >= epochs)  # type: ignore[misc]
+        workers = driver.workers()
+        assert workers
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+    assert driver.finish().startswith("finished 0")
+    assert not any(faults(path, 2, (2, 2)).values())
+    events = events_of(path)
+    assert [event["number"] for event in events if event["kind"] == "restarted"] == [0, 1]
+    for number in (0, 1):
+        reported = [event["epochs"] for event in events if event["kind"] == "epoch" and event["number"] == number]
+        assert set(reported) == {1, 2, 3, 4} and len(reported) <= 5
+    assert results(path) == calm
+
+
+# --- checkpoints, without Ray ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trial(make_sweep: Make, tmp_path: Path) -> Callable[[], SearchTrial]:
+    """Makes a process's side of trial 0 of a new study, anew at every call."""
+    study = _create(make_sweep("alone", storage=str(tmp_path)))
+    params = {"search.w_zero_one": 1.0, "ablation.loss": "centered", "ablation.weight": 0.5}
+    return lambda: SearchTrial({"study": str(study.path), "number": 0, "params": params})
+
+
+def save(trial: SearchTrial, folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    trial.save_checkpoint(str(folder))
+    return folder
+
+
+def test_a_damaged_checkpoint_sends_a_trial_back_to_the_last_good_one(
+    trial: Callable[[], SearchTrial], tmp_path: Path
+) -> None:
+    first = trial()
+    folders = []
+    for epoch in range(4):
+        first.step()
+        folders.append(save(first, tmp_path / "ray" / f"checkpoint_{epoch:06d}"))
+    records = tmp_path / "alone" / "trials" / "00000" / "records.jsonl"
+    whole = read_jsonl(records)
+    assert len(whole) == 4
+    for folder in folders[2:]:
+        file = folder / CHECKPOINT
+        file.write_bytes(file.read_bytes()[:-100])
+    second = trial()
+    second._record["state"] = "RUNNING"  # as if it had been killed before its end
+    second.load_checkpoint(str(folders[3]))
+    assert read_jsonl(records) == whole[:2]
+    reports = [second.step(), second.step()]
+    assert [report.get("state") for report in reports] == [None, "COMPLETED"]
+    assert read_jsonl(records) == whole
+
+
+def test_a_trial_without_an_intact_checkpoint_says_so(trial: Callable[[], SearchTrial], tmp_path: Path) -> None:
+    first = trial()
+    first.step()
+    file = save(first, tmp_path / "ray" / "checkpoint_000000") / CHECKPOINT
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(UserError, match=r"trial\.pt"):
+        trial().load_checkpoint(str(file.parent))
