@@ -1,16 +1,19 @@
-"""Frames -> figures about the cells of one trial: gates over epochs, operations per cell."""
+"""Frames -> figures about cells: gates over epochs, operations per cell, distances between genotypes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from ddarts_core.errors import UserError
+from ddarts_core.genotype import Genotype
 
 from .canvas import axes, dress, new_figure
+from .compare import distance
 from .palette import OPERATION_COLOURS, OPERATION_LABELS
 
 _COLUMNS = 4
@@ -104,4 +107,26 @@ def operations(genotypes: pd.DataFrame, trial_id: str, study: str | None = None)
     ax.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     skips = int(table["skip_connect"].sum()) if "skip_connect" in table.columns else 0
     ax.set_title(f"trial {trial_id}: {int(base.sum())} operations, {skips} skip connections", fontsize=9)
+    return figure
+
+
+def distances(genotypes: pd.DataFrame, trial_ids: Sequence[str]) -> Figure:
+    """Distance between the genotypes of trials (`compare.distance`): 0 for equal, 1 for no operation in common.
+
+    Raises:
+        UserError: fewer than two of the trials have a genotype, or their layouts differ.
+    """
+    rows = genotypes.drop_duplicates("trial_id")
+    texts = dict(zip(rows["trial_id"].astype(str), rows["genotype_json"].astype(str), strict=True))
+    found = {trial: Genotype.from_text(texts[trial]) for trial in trial_ids if trial in texts}
+    if len(found) < 2:
+        raise UserError("distances need two completed trials with a genotype")
+    table = np.array([[distance(a, b) for b in found.values()] for a in found.values()])
+    size = 1.8 + 0.28 * len(found)
+    figure, ax = axes("", "", max(size + 0.9, 3.6), max(size, 2.7))
+    image = ax.imshow(table, cmap="viridis", vmin=0, vmax=1)
+    ax.grid(False)
+    ax.set_xticks(range(len(found)), list(found), rotation=90, fontsize=7)
+    ax.set_yticks(range(len(found)), list(found), fontsize=7)
+    figure.colorbar(image, ax=ax, label="share of operations not in common")
     return figure

@@ -15,6 +15,9 @@ from . import cell_figures, figures, parameter_figures
 from .collect import Frames, frames_of
 from .study import read_study
 
+#: Trials whose genotypes are compared with each other.
+COMPARED = 20
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -33,6 +36,15 @@ class Subject:
     importances: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def best_ids(self) -> list[str]:
+        """Completed trials, highest accuracy first."""
+        trials = self.frames.trials
+        done = trials[trials["state"] == "COMPLETED"]
+        accuracy = done["derived_accuracy"].fillna(done["held_out_accuracy"]).fillna(0.0)
+        ordered = done.loc[accuracy.sort_values(ascending=False, kind="stable").index, "trial_id"]
+        return [str(name) for name in ordered]
+
+    @property
     def trial_id(self) -> str:
         """The trial to show.
 
@@ -45,20 +57,23 @@ class Subject:
             if self.trial not in known:
                 raise unknown_name("trial", self.trial, known)
             return self.trial
-        done = trials[trials["state"] == "COMPLETED"]
-        if done.empty:
+        best = self.best_ids
+        if not best:
             raise UserError("no completed trial to show: name one that runs with --trial")
-        accuracy = done["derived_accuracy"].fillna(done["held_out_accuracy"]).fillna(0.0)
-        return str(done.loc[accuracy.idxmax(), "trial_id"])
+        return best[0]
 
 
 @dataclass(frozen=True)
 class FigureEntry:
-    """A figure: what it shows, the function that draws it, and a table that it needs beside trials and epochs."""
+    """A figure: what it shows, the function that draws it, and a table that it needs beside trials and epochs.
+
+    `whole` says that it needs this table of all trials, not only of the one that it shows.
+    """
 
     what: str
     draw: Callable[[Subject], Figure]
     table: str | None = None
+    whole: bool = False
 
 
 def _pareto(subject: Subject) -> Figure:
@@ -114,6 +129,12 @@ FIGURES: Mapping[str, FigureEntry] = MappingProxyType(
             lambda s: cell_figures.operations(s.frames.genotypes, s.trial_id),
             "genotypes",
         ),
+        "distances": FigureEntry(
+            f"distances between the genotypes of the best {COMPARED} trials",
+            lambda s: cell_figures.distances(s.frames.genotypes, s.best_ids[:COMPARED]),
+            "genotypes",
+            whole=True,
+        ),
         "skips": FigureEntry(
             "skip connections of the genotype by epoch, mean and 95 % interval by method",
             _skips,
@@ -148,9 +169,12 @@ def read_figure(
     study = read_study(study_dir)
     frames = frames_of([study], ("trials", "epochs"))
     table = FIGURES[name].table
-    if table is not None:  # of one trial: those of all could be large
-        chosen = Subject(frames, trial).trial_id
-        only = replace(study, trials=tuple(t for t in study.trials if t.trial_id == chosen))
+    if table is not None:
+        chosen = study.trials
+        if not FIGURES[name].whole:  # those of all trials could be large
+            trial = Subject(frames, trial).trial_id
+            chosen = tuple(t for t in study.trials if t.trial_id == trial)
+        only = replace(study, trials=chosen)
         frames = replace(frames, **{table: getattr(frames_of([only], (table,)), table)})
     return figure_of(name, Subject(frames, trial, cell, importances))
 

@@ -87,6 +87,8 @@ def test_figures_are_listed_and_go_to_the_study(study: Path, capfd: pytest.Captu
     assert [line.split(":")[0] for line in out_of(capfd, "figure", study).splitlines()] == list(FIGURES)
     out_of(capfd, "figure", study, "gates", "--trial", "00001", "--cell", "3")
     assert (study / "figures" / "gates.png").stat().st_size > 10_000
+    out_of(capfd, "figure", study, "distances")
+    assert (study / "figures" / "distances.png").exists()
 
 
 def test_mistakes_about_figures(study: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from analysis.collect import Frames, load
+from analysis.compare import distance
 from analysis.figures import (
     accuracy_curves,
     contributions_map,
@@ -74,6 +75,7 @@ def test_a_figure_is_a_reproducible_file(frames: Frames, tmp_path: Path, suffix)
 def test_one_trial_is_enough(make_study: MakeStudy, tmp_path: Path):
     frames = load(make_study("COMPLETED"))
     needs_two = {
+        "distances": "two completed",
         "importance": "two completed trials",
         "slices": "more than one value",
         "parallel": "more than one value",
@@ -132,6 +134,15 @@ def test_operations_of_each_cell_are_the_genotypes(frames: Frames):
         figure_of("operations", Subject(frames, trial="00007"))
     with pytest.raises(UserError, match="unknown trial 'nobody': choose one of 00000"):
         figure_of("operations", Subject(frames, trial="nobody"))
+
+
+def test_distances_are_between_the_best_genotypes(frames: Frames):
+    ax = figure_of("distances", Subject(frames)).axes[0]
+    table = ax.images[0].get_array()
+    assert [label.get_text() for label in ax.get_xticklabels()] == [f"{n:05d}" for n in (5, 4, 3, 2, 1, 0)]
+    assert table.diagonal().tolist() == [0.0] * 6
+    assert table[0, 3] == table[3, 0] == pytest.approx(distance(genotype_of(5), genotype_of(2)))
+    assert 0 < table[0, 3] <= 1
 
 
 def test_parallel_coordinates_pass_through_the_settings(frames: Frames):
