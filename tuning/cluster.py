@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+from urllib.parse import urlsplit
 
 from ddarts_core.errors import UserError
 
@@ -53,18 +55,33 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
         return
     environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
     try:
+        _knock(address)
         ray.init(
             address=address,
             log_to_driver=False,
             logging_level=logging.CRITICAL,
             runtime_env={"env_vars": environment},
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"no Ray cluster answers at {address!r} ({reason}): give auto, HOST:PORT or ray://HOST:PORT, and export "
             "RAY_AUTH_MODE=token with the cluster's token if it asks for one"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Whether anything listens at an address: Ray itself would try for minutes.
+
+    Raises:
+        OSError: nothing does.
+        ValueError: the address is none.
+    """
+    if address != "auto":
+        parts = urlsplit(address if "://" in address else f"ray://{address}")
+        if parts.hostname is None or parts.port is None:
+            raise ValueError("host and port are needed")
+        socket.create_connection((parts.hostname, parts.port), timeout=10).close()
 
 
 def concurrency(config: TuneConfig) -> int:
