@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.profiler import record_function
 
 from . import losses
 from .config import ExperimentConfig
@@ -22,6 +23,9 @@ from .errors import UserError
 from .supernet import CellNotes, Supernet, batch_statistics, frozen
 
 Batch = tuple[Tensor, Tensor]
+
+#: Name of the ablated networks' part of a step in a profiler's trace.
+ABLATIONS = "ablations"
 
 
 def average_where_missing(marginal: Tensor) -> Tensor:
@@ -143,14 +147,17 @@ class AlphaStep:
         draws = ablation.num_draws * len(players) if ablation.removal == "random" else 0
         noise = [random_gates(self.net, gates.detach(), stream) for _ in range(draws)]
         h = None
-        if self._differentiates():
-            found, through = ablated_losses_and_gradient(
-                self.net, outputs, gates, labels, players, ablation.removal, noise, self.loss_scale
-            )
-            (h,) = torch.autograd.grad(gates, alphas, through)
-            h = h * (self.net.num_groups / len(players))  # an unbiased estimate of the sum over all groups
-        else:
-            found = ablated_losses(self.net, outputs, gates.detach(), labels, players, ablation.removal, noise, notes)
+        with record_function(ABLATIONS):
+            if self._differentiates():
+                found, through = ablated_losses_and_gradient(
+                    self.net, outputs, gates, labels, players, ablation.removal, noise, self.loss_scale
+                )
+                (h,) = torch.autograd.grad(gates, alphas, through)
+                h = h * (self.net.num_groups / len(players))  # an unbiased estimate of the sum over all groups
+            else:
+                found = ablated_losses(
+                    self.net, outputs, gates.detach(), labels, players, ablation.removal, noise, notes
+                )
         marginal = full.new_full((self.net.num_groups,), float("nan"))
         marginal[players] = losses.contributions(full, found)
         mean = marginal.nanmean()

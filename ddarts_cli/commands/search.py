@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Go on from the last epoch that the folder holds.")
 @click.option("--force", is_flag=True, help="Replace a search that the folder holds.")
 @click.option("--retrain/--no-retrain", default=False, help="Then train the derived network and read the test split.")
-def command(file: Path, overrides: tuple[str, ...], out: Path | None, resume: bool, force: bool, retrain: bool) -> None:
+@click.option("--profile", is_flag=True, help="Only run a few steps and say where their time goes; writes a trace.")
+def command(
+    file: Path,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    resume: bool,
+    force: bool,
+    retrain: bool,
+    profile: bool,
+) -> None:
     """Run one search: FILE to a genotype and its records.
 
     The folder gets genotype.json, records.parquet, timings.csv, config.yaml, search.json, and after every epoch
@@ -40,7 +49,8 @@ def command(file: Path, overrides: tuple[str, ...], out: Path | None, resume: bo
 
     config = load_search(file, overrides)
     folder = SearchFolder(out or Path(config.storage) / config.name)
-    folder.check(resume=resume, force=force)
+    if not profile:
+        folder.check(resume=resume, force=force)
 
     from ddarts_cli.threads import limit_threads
     from ddarts_core.data import data_info
@@ -48,6 +58,14 @@ def command(file: Path, overrides: tuple[str, ...], out: Path | None, resume: bo
 
     limit_threads(config.search.batch_size, config.search.channels, data_info(config.data).image_size)
     search = build_search(config)
+    if profile:
+        from ddarts_core.profiling import profile_search, table
+
+        trace = folder.path / "trace.json"
+        say(f"profile {config.name}: a few steps on {search.device}, then stop")
+        click.echo(table(profile_search(search, trace)))
+        finish([trace], [f"ddarts search {file}"])
+        return
     folder.prepare(force=force)
     say(
         f"search {config.name}: method {config.method} on {config.data.name}, {config.search.num_cells} cells of "

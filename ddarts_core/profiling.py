@@ -1,0 +1,85 @@
+"""Where the time of a search step goes, in the paper's words, with a torch profiler trace to look into."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from .alpha_step import ABLATIONS
+from .data import ImageSet
+from .files import write_with
+from .search import Search
+
+DATA, ALPHAS, WEIGHTS, LOGGING = "data", "alpha step", "weights step", "logging"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a step: milliseconds per step, and its share of the step."""
+
+    name: str
+    milliseconds: float
+    share: float
+
+
+def profile_search(search: Search, trace: Path, num_steps: int = 3) -> list[Part]:
+    """Run a few steps, write their trace (for chrome://tracing or ui.perfetto.dev), and say where the time went.
+
+    The parts are disjoint: the alpha step is counted without its ablations. Logging is what a step adds to the record
+    and the record's figures of the alphas, which an epoch computes once. The search is left where the steps lead.
+
+    Args:
+        search: one of its own for this; it goes through the splits again when they end.
+        trace: JSON file.
+        num_steps: after one more that warms up.
+    """
+    on_gpu = search.device.type == "cuda"
+    weights = _endless(search, search.splits.weights, "weights")
+    alphas = _endless(search, search.splits.alphas, "alphas")
+    _step(search, weights, alphas, 0)
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities) as profiler:
+        for number in range(1, num_steps + 1):
+            _step(search, weights, alphas, number)
+    write_with(trace, profiler.export_chrome_trace)
+    found = {event.key: event for event in profiler.key_averages()}
+    total = {
+        name: (found[name].device_time_total if on_gpu else found[name].cpu_time_total) / 1000 / num_steps
+        for name in (DATA, ALPHAS, ABLATIONS, WEIGHTS, LOGGING)
+        if name in found
+    }
+    total[ALPHAS] -= total.get(ABLATIONS, 0.0)
+    whole = sum(total.values())
+    return [Part(name, milliseconds, milliseconds / whole) for name, milliseconds in total.items()]
+
+
+def _endless(search: Search, images: ImageSet, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+    for cycle in itertools.count():
+        yield from search._batches(images, name, 0, cycle)
+
+
+def _step(
+    search: Search, weights: Iterator[tuple[Tensor, Tensor]], alphas: Iterator[tuple[Tensor, Tensor]], number: int
+) -> None:
+    with record_function(DATA):
+        weight_batch, alpha_batch = next(weights), next(alphas)
+    with record_function(ALPHAS):
+        report = search._alpha_step(alpha_batch, weight_batch, 0, number)
+    with record_function(WEIGHTS):
+        search._weight_step(*weight_batch)
+    with record_function(LOGGING):
+        torch.stack(list(report.scalars.values())).tolist()
+        search._architecture_metrics()
+
+
+def table(parts: list[Part]) -> str:
+    """The parts as lines of text, a header first."""
+    lines = [f"{'part of a step':16} {'ms':>10} {'share':>7}"]
+    lines += [f"{part.name:16} {part.milliseconds:10.1f} {100 * part.share:6.1f} %" for part in parts]
+    return "\n".join(lines)
