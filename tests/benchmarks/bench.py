@@ -1,0 +1,192 @@
+"""`make bench`: the search step against the literal textbook transcription; writes docs/performance.md.
+
+Rows can be run one at a time (`--rows counts`, `--rows steps,epoch`): each run adds to the file of numbers from which
+the page is written. Timed pairs are interleaved, a round of all of them at a time; a page shows medians over rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.benchmarks import page, works
+from tests.benchmarks.counts import count
+from tests.benchmarks.works import Shape
+
+ROWS = ("counts", "steps", "epoch", "options", "growth")
+Numbers = dict[str, Any]
+
+#: Steps by name, timed or counted.
+STEPS: dict[str, Callable[[Shape], Any]] = {
+    "textbook alpha": works.textbook_alpha_step,
+    "textbook weights": works.textbook_weight_step,
+    "alpha none": lambda shape: works.our_alpha_step(shape, "none", "random"),
+    "alpha monitor random": lambda shape: works.our_alpha_step(shape, "monitor", "random"),
+    "alpha monitor identity": lambda shape: works.our_alpha_step(shape, "monitor", "identity"),
+    "alpha centered identity": lambda shape: works.our_alpha_step(shape, "centered", "identity"),
+    "weights": works.our_weight_step,
+}
+
+#: Ways to run ours, by the settings that ask for them.
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "readable": ("search.implementation=readable",),
+    "contiguous": ("search.memory_format=contiguous",),
+    "checkpoint_cells": ("search.checkpoint_cells=true",),
+    "bf16": ("search.amp=bf16",),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run rows, merge their numbers into the stored ones, write the page."""
+    parser = argparse.ArgumentParser(
+        prog="make bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rows", default=",".join(ROWS), help=f"comma-separated, of {', '.join(ROWS)}")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds of timed pairs")
+    parser.add_argument("--quick", action="store_true", help="a tiny supernet, to see that everything runs")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--numbers", type=Path, default=Path("build/bench.json"), help="numbers of all rows so far")
+    parser.add_argument("--page", type=Path, default=Path("docs/performance.md"))
+    options = parser.parse_args(arguments)
+    unknown = set(options.rows.split(",")) - set(ROWS)
+    if unknown:
+        parser.error(f"unknown rows {', '.join(sorted(unknown))}: choose from {', '.join(ROWS)}")
+    if options.device == "cpu":
+        torch.set_num_threads(1)
+    shape = Shape(batch=options.batch, device=options.device)
+    if options.quick:
+        shape = Shape(cells=3, channels=4, image=8, batch=8, device=options.device, nodes=1)
+    numbers: Numbers = json.loads(options.numbers.read_text()) if options.numbers.exists() else {}
+    if numbers.get("shape", vars(shape)) != vars(shape):
+        parser.error(f"{options.numbers} holds numbers of another shape: name another file with --numbers")
+    numbers["shape"] = vars(shape)
+    numbers["machine"] = machine(shape)
+
+    def store() -> None:
+        options.numbers.parent.mkdir(parents=True, exist_ok=True)
+        options.numbers.write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
+        options.page.parent.mkdir(parents=True, exist_ok=True)
+        options.page.write_text(page.render(numbers), encoding="utf-8")
+
+    for row in options.rows.split(","):
+        say(f"row {row}")
+        RUN[row](shape, options.rounds, numbers.setdefault(row, {}), store)
+        store()
+    say(f"wrote {options.page}")
+
+
+def counts(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
+    """Multiply-adds, launches and kept bytes of every step."""
+    for name, make in STEPS.items():
+        numbers[name] = vars(count(partial(make, shape)))
+        say(f"  {name}: {numbers[name]}")
+    checkpointed = partial(works.our_weight_step, shape, *OPTIONS["checkpoint_cells"])
+    numbers["weights checkpoint_cells"] = vars(count(checkpointed))
+    store()
+
+
+def steps(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
+    """Seconds of every step, one round of all after another."""
+    timed(shape, {name: make(shape)[1] for name, make in STEPS.items()}, rounds, numbers, store)
+
+
+def epoch(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
+    """Seconds of a short epoch: two steps, data, evaluation."""
+    work = {"textbook": works.textbook_epoch(shape, 2), "ours": works.our_epoch(shape, 2)}
+    timed(shape, work, rounds, numbers, store, warm=False)
+
+
+def options(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
+    """Seconds of a weight step and of an alpha step under each option."""
+    work: dict[str, Callable[[], object]] = {}
+    for name, settings in OPTIONS.items():
+        work[f"weights {name}"] = works.our_weight_step(shape, *settings)[1]
+        work[f"alpha {name}"] = works.our_alpha_step(shape, "none", "random", *settings)[1]
+    timed(shape, work, rounds, numbers, store)
+
+
+def growth(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
+    """Counts with cells, width and batch, each from the row's own shape."""
+    base = vars(shape)
+    factors = {"cells": (0.5, 1, 2), "channels": (0.5, 1, 2), "batch": (0.25, 1, 2)}
+    for field, scale in factors.items():
+        for factor in scale:
+            value = max(3, int(base[field] * factor))
+            of = Shape(**{**base, field: value})
+            for name in ("weights", "alpha none", "alpha monitor identity"):
+                numbers[f"{field}={value} {name}"] = vars(count(partial(STEPS[name], of)))
+            say(f"  {field}={value}")
+        store()
+
+
+def timed(
+    shape: Shape,
+    work: dict[str, Callable[[], object]],
+    rounds: int,
+    numbers: Numbers,
+    store: Callable[[], None],
+    *,
+    warm: bool = True,
+) -> None:
+    """Append the seconds of `rounds` interleaved rounds; the first run of each is not counted if `warm`."""
+    for number in range(rounds):
+        for name, step in work.items():
+            if warm and number == 0 and not name.startswith("textbook"):
+                step()
+            began = clock(shape)
+            step()
+            numbers.setdefault(name, []).append(clock(shape) - began)
+        say("  " + ", ".join(f"{name} {statistics.median(numbers[name]):.2f} s" for name in work))
+        store()
+
+
+def clock(shape: Shape) -> float:
+    """Seconds, when all that was launched is done."""
+    if shape.device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def machine(shape: Shape) -> Numbers:
+    """What a reader must know to judge seconds."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    device = cpu if shape.device == "cpu" else torch.cuda.get_device_name()
+    return {
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def say(text: str) -> None:
+    """Progress, at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
+RUN = {"counts": counts, "steps": steps, "epoch": epoch, "options": options, "growth": growth}
+
+if __name__ == "__main__":
+    main()

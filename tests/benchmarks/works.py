@@ -1,0 +1,250 @@
+"""The steps that are measured: the literal textbook transcription and ours, on the same weights and images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddarts_core import losses
+from ddarts_core.config import ExperimentConfig, resolve
+from ddarts_core.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
+from ddarts_core.data import ImageSet, Splits
+from ddarts_core.execution import choose
+from ddarts_core.images import DataInfo
+from ddarts_core.search import Search
+from ddarts_core.supernet import CellNotes, Supernet, batch_statistics, frozen
+from tests.core import textbook
+
+#: A step, ready to run again and again.
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is searched: the issue's goals are for the defaults."""
+
+    cells: int = 8
+    channels: int = 16
+    image: int = 32
+    batch: int = 64
+    device: str = "cpu"
+    nodes: int = 4
+
+    def config(self, *overrides: str) -> ExperimentConfig:
+        """The experiment of a shape."""
+        search = {"num_cells": self.cells, "channels": self.channels, "batch_size": self.batch}
+        search |= {"device": self.device, "steps": self.nodes}
+        data = {"name": "cifar10", "image_size": self.image, "crop_padding": 4, "flip": True, "cutout": 16}
+        return resolve({"search": search, "data": data}, overrides)
+
+    @property
+    def info(self) -> DataInfo:
+        """Of CIFAR-10 at the shape's size."""
+        return DataInfo("cifar10", 10, 3, self.image, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
+
+    def batch_of(self, layout: torch.memory_format = torch.contiguous_format) -> tuple[Tensor, Tensor]:
+        """Images and labels."""
+        images = torch.randn(self.batch, 3, self.image, self.image, device=self.device)
+        return images.contiguous(memory_format=layout), torch.arange(self.batch, device=self.device) % 10
+
+
+def _placed(shape: Shape, net: Supernet, layout: torch.memory_format) -> Supernet:
+    """On the device, in a layout; `Module.to` would do but for tensors without contents."""
+    for module in net.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            placed = weight.detach().to(shape.device)
+            setattr(
+                module, name, nn.Parameter(placed.contiguous(memory_format=layout) if weight.dim() == 4 else placed)
+            )
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(shape.device))
+    return net.train()
+
+
+def textbook_net(shape: Shape) -> tuple[Supernet, list[nn.Parameter]]:
+    """The supernet in torch's own layout, as written, and one tensor of alphas per cell."""
+    torch.manual_seed(0)
+    net = _placed(shape, Supernet(shape.config().search, shape.info), torch.contiguous_format)
+    edges = (len(net.cells[0].edges), len(net.cells[0].names))
+    return net, [nn.Parameter(torch.zeros(edges, device=shape.device)) for _ in net.cells]
+
+
+def textbook_alpha_step(shape: Shape) -> tuple[nn.Module, Step]:
+    """The published alpha step, as in `textbook.published_steps`: n + 2 forward passes, n backward passes."""
+    net, alphas = textbook_net(shape)
+    images, labels = shape.batch_of()
+
+    def gates() -> list[Tensor]:
+        return [torch.sigmoid(alpha) for alpha in alphas]
+
+    def step() -> None:
+        with torch.no_grad():
+            F.cross_entropy(textbook.forward(net, images, gates()), labels)
+            for i, alpha in enumerate(alphas):
+                replaced = {i: textbook.with_gates(torch.rand_like(alpha))}
+                F.cross_entropy(textbook.forward(net, images, gates(), replaced), labels)
+        logits = textbook.forward(net, images, gates())
+        for alpha in alphas:
+            sigma = torch.sigmoid(alpha)
+            loss = F.cross_entropy(logits, labels) - F.mse_loss(sigma, torch.full_like(sigma, 0.5))
+            loss.backward(retain_graph=True)
+            alpha.grad = None
+
+    return net, step
+
+
+def textbook_weight_step(shape: Shape) -> tuple[nn.Module, Step]:
+    """The published weight step, as in `textbook.published_steps`: alphas are differentiated too."""
+    net, alphas = textbook_net(shape)
+    images, labels = shape.batch_of()
+    sgd = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=3e-4)
+
+    def step() -> None:
+        F.cross_entropy(textbook.forward(net, images, [torch.sigmoid(a) for a in alphas]), labels).backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        sgd.step()
+        sgd.zero_grad()
+
+    return net, step
+
+
+def our_net(shape: Shape, *overrides: str) -> tuple[Supernet, Tensor, torch.memory_format]:
+    """The supernet as a search runs it, alphas, and the layout of images."""
+    torch.manual_seed(0)
+    config = shape.config(*overrides)
+    execution = choose(config, torch.device(shape.device))
+    net = _placed(shape, Supernet(config.search, shape.info), execution.layout)
+    net.form = execution.form
+    alphas = torch.zeros(net.num_groups, len(net.cells[0].edges), len(net.cells[0].names), device=shape.device)
+    return net, alphas, execution.layout
+
+
+def our_alpha_step(shape: Shape, ablation: str, removal: str, *overrides: str) -> tuple[nn.Module, Step]:
+    """`AlphaStep` without its bookkeeping: the full pass, its gradient, and what `ablation` adds."""
+    net, start, layout = our_net(shape, *overrides)
+    images, labels = shape.batch_of(layout)
+    groups = list(range(net.num_groups))
+
+    def step() -> None:
+        alphas = start.clone().requires_grad_()
+        with batch_statistics(net), frozen(net):
+            gates = losses.gates(alphas, "sigmoid")
+            notes = [CellNotes() for _ in net.cells] if ablation == "monitor" else None
+            outputs = net.outputs(images, gates, notes)
+            loss = F.cross_entropy(net.logits(outputs[-1]), labels)
+            torch.autograd.grad(loss, alphas, retain_graph=ablation == "centered")
+            stream = torch.Generator(images.device)
+            draws = len(groups) if removal == "random" and ablation != "none" else 0
+            noise = [random_gates(net, gates.detach(), stream) for _ in range(draws)]
+            if ablation == "monitor":
+                ablated_losses(net, outputs, gates.detach(), labels, groups, removal, noise, notes)
+            elif ablation == "centered":
+                _, through = ablated_losses_and_gradient(net, outputs, gates, labels, groups, removal, noise)
+                torch.autograd.grad(gates, alphas, through)
+
+    return net, step
+
+
+def our_weight_step(shape: Shape, *overrides: str) -> tuple[nn.Module, Step]:
+    """`Search._weight_step`."""
+    net, alphas, layout = our_net(shape, *overrides)
+    images, labels = shape.batch_of(layout)
+    sgd = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=3e-4)
+
+    def step() -> None:
+        F.cross_entropy(net(images, losses.gates(alphas, "sigmoid")), labels).backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        sgd.step()
+        sgd.zero_grad()
+
+    return net, step
+
+
+def our_full_step(shape: Shape) -> tuple[nn.Module, Step]:
+    """An alpha step with `monitor` and random removal, then a weight step."""
+    return _both(our_alpha_step(shape, "monitor", "random"), our_weight_step(shape))
+
+
+def textbook_full_step(shape: Shape) -> tuple[nn.Module, Step]:
+    """The published alpha step, then its weight step."""
+    return _both(textbook_alpha_step(shape), textbook_weight_step(shape))
+
+
+def _both(first: tuple[nn.Module, Step], second: tuple[nn.Module, Step]) -> tuple[nn.Module, Step]:
+    def step() -> None:
+        first[1]()
+        second[1]()
+
+    return nn.ModuleList([first[0], second[0]]), step
+
+
+# --- epochs ---------------------------------------------------------------------------------------------------------
+
+
+def _images(shape: Shape, steps: int) -> ImageSet:
+    generator = torch.Generator().manual_seed(0)
+    size = (steps * shape.batch, 3, shape.image, shape.image)
+    images = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
+    return ImageSet(images, torch.arange(len(images)) % 10)
+
+
+def our_epoch(shape: Shape, steps: int) -> Step:
+    """`Search` over so many steps, `monitor`, random removal: augmentation, held-out loss and genotype included."""
+    config = shape.config("ablation.loss=monitor", "ablation.removal=random", "search.epochs=10000")
+    images = _images(shape, steps)
+    search = Search(config, shape.info, Splits(images, images, _images(shape, 1)))
+    records = search.records()
+    return lambda: next(records)
+
+
+def textbook_epoch(shape: Shape, steps: int) -> Step:
+    """The published loop: torchvision's transforms image by image, a new iterator of the alpha split at every step.
+
+    The published code starts four worker processes each time; none are started here, which flatters it.
+    """
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision import transforms
+
+    info = shape.info
+    images = _images(shape, steps)
+    augment = transforms.Compose(
+        [
+            transforms.ToPILImage(),
+            transforms.RandomCrop(shape.image, padding=4),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(info.mean, info.std),
+        ]
+    )
+
+    class Published(Dataset[tuple[Tensor, int]]):
+        def __len__(self) -> int:
+            return len(images)
+
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            return augment(images.images[index]), int(images.labels[index])
+
+    weights, alphas = (DataLoader(Published(), shape.batch, shuffle=True) for _ in range(2))
+    net, start = textbook_net(shape)
+    (held_out,) = _images(shape, 1).batches(
+        shape.batch, generator=None, device=torch.device(shape.device), info=info, drop_last=True
+    )
+
+    def step() -> None:
+        current = torch.stack([alpha.detach() for alpha in start])
+        for x, y in weights:
+            batches = [((next(iter(alphas))), (x, y))]
+            batches = [tuple((x.to(shape.device), y.to(shape.device)) for x, y in pair) for pair in batches]
+            draws = [[torch.rand_like(alpha) for alpha in current]]
+            settings = {"w_zero_one": 1.0, "w_ablation": 0.5, "alpha_lr": 3e-3, "alpha_decay": 1.1e-4}
+            current, _ = textbook.published_steps(
+                net, current, batches, draws, **settings, lr=5e-3, momentum=0.9, decay=3e-4, clip=5.0
+            )
+        with torch.no_grad():
+            F.cross_entropy(textbook.forward(net.eval(), held_out[0], list(current.sigmoid())), held_out[1])
+
+    return step
