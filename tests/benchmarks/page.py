@@ -16,6 +16,12 @@ GOALS = (
 )
 
 
+CAVEAT = (
+    "Medians of interleaved rounds. With fewer than three rounds, or a load above the number of cores, the ratios are",
+    "rough too: the textbook's alpha step runs longest and needs most memory, so it suffers most from other programs.",
+)
+
+
 def render(numbers: Numbers) -> str:
     """The whole page; rows that were not run yet are left out."""
     shape, machine = numbers["shape"], numbers["machine"]
@@ -39,7 +45,7 @@ def render(numbers: Numbers) -> str:
         text += [
             "## Time",
             "",
-            "Medians of interleaved rounds. Seconds depend on the machine and its load; ratios hardly.",
+            *CAVEAT,
             "",
         ]
         text += _times(steps or {}, numbers.get("epoch") or {})
@@ -49,6 +55,9 @@ def render(numbers: Numbers) -> str:
         text += ["## Options", "", *_options(numbers["options"])]
     if numbers.get("growth"):
         text += ["## Growth", "", *_growth(numbers["growth"])]
+    absent = [row for row in ("counts", "steps", "epoch", "options", "growth") if not numbers.get(row)]
+    if absent:
+        text += [f"Not run yet: {', '.join(absent)}.", ""]
     return "\n".join([*text, NOTES.strip(), ""])
 
 
