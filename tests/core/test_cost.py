@@ -47,9 +47,27 @@ def test_imagenet(name: str, parameters: int, a: float, b: float, c: float) -> N
     assert millions(result) == {"A": a, "B": b, "C": c}
 
 
-def test_fairdarts_a() -> None:
-    result = cost(ZOO["FairDARTS_a"].genotype, channels=36)
-    assert (result.parameters, millions(result)["A"]) == (2_360_782, 371.46)
+@pytest.mark.parametrize(
+    ("name", "parameters", "a"),
+    [
+        ("a", 2_360_782, 371.46),
+        ("b", 3_407_878, 536.49),
+        ("c", 2_598_814, 399.99),
+        ("d", 3_365_542, 532.51),
+        ("e", 2_643_742, 414.70),
+        ("f", 3_151_054, 497.61),
+        ("g", 2_899_054, 453.38),
+    ],
+)
+def test_fairdarts(name: str, parameters: int, a: float) -> None:
+    result = cost(ZOO[f"FairDARTS_{name}"].genotype, channels=36)
+    assert (result.parameters, result.auxiliary_parameters) == (parameters, 476_426)
+    assert millions(result)["A"] == a
+
+
+@pytest.mark.parametrize(("classes", "parameters"), [(10, 3_145_078), (100, 3_184_048)])
+def test_amoebanet(classes: int, parameters: int) -> None:
+    assert cost(ZOO["AmoebaNet_A"].genotype, channels=36, num_classes=classes).parameters == parameters
 
 
 @pytest.mark.parametrize(
