@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from .config import merge
+
 
 @dataclass(frozen=True)
 class Method:
@@ -20,6 +22,27 @@ class Method:
     source: str
     settings: Mapping[str, Any]
 
+
+_DARTS = {
+    "search": {
+        "space": "S_none",
+        "sharing": "normal_reduce",
+        "relaxation": "softmax",
+        "w_zero_one": 0.0,
+        "lr": 0.025,
+        "batch_size": 64,
+    },
+    "alpha": {
+        "lr": 3e-4,
+        "lr_min": 3e-4,
+        "schedule": "constant",
+        "betas": [0.5, 0.999],
+        "weight_decay": 1e-3,
+        "init": "normal",
+    },
+    "ablation": {"loss": "none"},
+    "discretise": {"rule": "darts", "threshold": 0.0},
+}
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
@@ -71,51 +94,12 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "darts": Method(
             "two shared cells, softmax over eight operations, first order",
             "DARTS (Liu et al. 2019), first order",
-            {
-                "search": {
-                    "space": "S_none",
-                    "sharing": "normal_reduce",
-                    "relaxation": "softmax",
-                    "w_zero_one": 0.0,
-                    "lr": 0.025,
-                    "batch_size": 64,
-                },
-                "alpha": {
-                    "lr": 3e-4,
-                    "lr_min": 3e-4,
-                    "schedule": "constant",
-                    "betas": [0.5, 0.999],
-                    "weight_decay": 1e-3,
-                    "init": "normal",
-                },
-                "ablation": {"loss": "none"},
-                "discretise": {"rule": "darts", "threshold": 0.0},
-            },
+            _DARTS,
         ),
         "darts-second-order": Method(
             "DARTS with the unrolled (second-order) alpha gradient",
             "DARTS (Liu et al. 2019), eq. 7, 8",
-            {
-                "search": {
-                    "space": "S_none",
-                    "sharing": "normal_reduce",
-                    "relaxation": "softmax",
-                    "order": "second",
-                    "w_zero_one": 0.0,
-                    "lr": 0.025,
-                    "batch_size": 64,
-                },
-                "alpha": {
-                    "lr": 3e-4,
-                    "lr_min": 3e-4,
-                    "schedule": "constant",
-                    "betas": [0.5, 0.999],
-                    "weight_decay": 1e-3,
-                    "init": "normal",
-                },
-                "ablation": {"loss": "none"},
-                "discretise": {"rule": "darts", "threshold": 0.0},
-            },
+            merge(_DARTS, {"search": {"order": "second"}}),
         ),
     }
 )
