@@ -50,7 +50,7 @@ def serve(uri: str, artifacts: Path, port: int, url: str) -> int:
             if not announced and _answers(port):
                 say(f"MLflow UI: {url} (Ctrl-C stops it)")
                 announced = True
-            time.sleep(0.3)
+            time.sleep(0.3)  # between looks at whether the server answers and lives
         return int(server.returncode != 0)
     except KeyboardInterrupt:
         say("stopped")

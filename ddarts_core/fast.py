@@ -144,7 +144,7 @@ class _CellPass:
             torch._foreach_add_(counts, 1)
 
     def _operations(self, bundle: Sequence[int], k: int) -> list[Any]:
-        return [self.cell.edges[edge].ops[k] for edge in bundle]  # type: ignore[index]
+        return [self.cell.edges[edge].ops[k] for edge in bundle]  # type: ignore[index]  # ModuleList items are typed Module
 
     def _pool(self, x: Tensor, bundles: Sequence[Sequence[int]], k: int) -> list[Tensor]:
         """The pool of a node, normalised: all edges that leave it share one, unless they read running statistics."""
@@ -233,7 +233,7 @@ def _add_scaled(total: Tensor | None, branch: Tensor, scale: Tensor, edges: int)
     branch, factor = branch.unsqueeze(1), scale.view(1, edges, -1, 1, 1)
     if total is None:
         return (branch * factor).flatten(1, 2)
-    by_edge: Tensor = total.unflatten(1, (edges, -1))  # type: ignore[no-untyped-call]
+    by_edge: Tensor = total.unflatten(1, (edges, -1))  # type: ignore[no-untyped-call]  # untyped in torch
     return torch.addcmul(by_edge, branch, factor).flatten(1, 2)
 
 
@@ -247,7 +247,7 @@ def _last_norm(op: nn.Module) -> BatchNorm | None:
     if isinstance(op, FactorizedReduce):
         return op.norm
     if isinstance(op, nn.Sequential) and isinstance(op[0], nn.ReLU):
-        return op[-1]  # type: ignore[return-value]
+        return op[-1]  # type: ignore[return-value]  # Sequential items are typed Module
     return None
 
 
