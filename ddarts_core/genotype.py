@@ -50,8 +50,10 @@ class Edge:
 class Cell:
     """Edges of one cell, sorted by target, source and operation, and the nodes whose outputs are concatenated.
 
+    An operation named twice on one edge is two operations (NASNet-A pools an input twice and sums).
+
     Raises:
-        UserError: no edge or no concatenated node, a duplicate edge, or a node that is used but receives no input.
+        UserError: no edge or no concatenated node, or a node that is used but receives no input.
 
     Example:
         >>> Cell((Edge(2, 0, "skip_connect"), Edge(3, 2, "sep_conv_3x3")), concat=(2, 3)).nodes
@@ -66,8 +68,6 @@ class Cell:
         object.__setattr__(self, "concat", tuple(sorted(self.concat)))
         if not self.edges:
             raise UserError("a cell without edges computes nothing: lower the threshold or set on_empty_node: best")
-        if len(set(self.edges)) != len(self.edges):
-            raise UserError("a cell names the same operation twice on one edge")
         if not self.concat or len(set(self.concat)) != len(self.concat):
             raise UserError("a cell must concatenate at least one node, and each node once")
         fed = {edge.target for edge in self.edges} | {0, 1}

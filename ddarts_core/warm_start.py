@@ -31,6 +31,8 @@ def start_genotype(config: SearchConfig) -> Genotype:
     most = max(node for cell in genotype.cells for node in cell.nodes)
     if most > config.steps + 1:
         raise UserError(f"{where} uses node {most}: set search.steps to {most - 1} or more")
+    if any(len(set(cell.edges)) != len(cell.edges) for cell in genotype.cells):
+        raise UserError(f"{where} names an operation twice on one edge, which one alpha cannot say")
     unknown = {edge.op for cell in genotype.cells for edge in cell.edges} - set(operations_of(config.space))
     if unknown:
         raise UserError(f"{where} uses {sorted(unknown)[0]}, which search.space {config.space} lacks: try S_o")

@@ -8,6 +8,7 @@ import torch
 from ddarts_core.config import DiscretiseConfig, resolve
 from ddarts_core.discretise import discretise
 from ddarts_core.errors import UserError
+from ddarts_core.genotype import Cell, Edge, Genotype
 from ddarts_core.search import build_search
 from ddarts_core.warm_start import encode, identical_groups
 from ddarts_core.zoo import ZOO
@@ -53,3 +54,11 @@ def test_search_starts_at_the_handcrafted_network_and_runs():
 def test_a_start_that_does_not_fit_is_refused(override, words):
     with pytest.raises(UserError, match=words):
         build_search(resolve({"method": "dartopti"}, (*SMALL, override)))
+
+
+def test_an_operation_twice_on_one_edge_cannot_start_a_search(tmp_path):
+    twice = Cell((Edge(2, 0, "avg_pool_3x3"), Edge(2, 0, "avg_pool_3x3"), Edge(2, 1, "skip_connect")), (2,))
+    file = tmp_path / "twice.json"
+    file.write_text(Genotype((twice,) * 4, (1, 2, 3)).to_json())
+    with pytest.raises(UserError, match="twice on one edge"):
+        build_search(resolve({"method": "dartopti"}, (*SMALL, f"search.start={file}")))
