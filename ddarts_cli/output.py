@@ -17,9 +17,13 @@ from ddarts_core.records import EpochRecord
 
 
 def records_table(records: Sequence[EpochRecord]) -> pa.Table:
-    """One row per epoch: epoch, phase, one column per metric (null where absent), contributions, ablation, alphas."""
+    """One row per epoch: epoch, phase, one column per metric (null where absent), contributions, ablation, alphas.
+
+    Shapley values and their standard errors follow where an epoch has them.
+    """
     names = sorted({name for record in records for name in record.metrics})
     floats = pa.list_(pa.float64())
+    optional = ("shapley", "shapley_errors") if any(record.shapley for record in records) else ()
     schema = pa.schema(
         [
             pa.field("epoch", pa.int32(), nullable=False),
@@ -28,6 +32,7 @@ def records_table(records: Sequence[EpochRecord]) -> pa.Table:
             pa.field("contributions", floats),
             pa.field("ablation", floats),
             pa.field("alphas", pa.list_(pa.list_(floats))),
+            *(pa.field(name, floats) for name in optional),
         ]
     )
     rows = [
@@ -38,6 +43,7 @@ def records_table(records: Sequence[EpochRecord]) -> pa.Table:
             "contributions": list(record.contributions),
             "ablation": list(record.ablation),
             "alphas": [[list(edge) for edge in cell] for cell in record.alphas],
+            **{name: list(getattr(record, name)) for name in optional},
         }
         for record in records
     ]

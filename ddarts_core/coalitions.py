@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import shapley
 from .config import Removal
 from .supernet import Cell, Supernet, batch_statistics
 
@@ -48,3 +49,26 @@ def coalition_worth(
             return worth(present)
 
     return valued
+
+
+def shapley_values(
+    net: Supernet,
+    images: Tensor,
+    labels: Tensor,
+    gates: Tensor,
+    removal: Removal,
+    *,
+    permutations: int,
+    seed: int,
+) -> shapley.ShapleyValues:
+    """Shapley values of the groups of cells with the sign of eq. 6: in the game L_CE(S), so below 0 helps, in nats.
+
+    Exact where all coalitions are fewer than the networks that the permutations would run, sampled elsewhere.
+    """
+    worth = coalition_worth(net, images, labels, gates, removal)
+    players = net.num_groups
+    if players <= shapley.MAX_EXACT_PLAYERS and 2**players <= permutations * players:
+        found = shapley.exact(players, worth)
+    else:
+        found = shapley.sampled(players, worth, permutations=permutations, seed=seed)
+    return shapley.ShapleyValues(tuple(-value for value in found.values), found.standard_errors)

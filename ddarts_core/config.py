@@ -177,6 +177,17 @@ class AblationConfig(Strict):
     every: int = Field(1, ge=1, description="compute contributions at every so many alpha steps")
     sample_cells: int | None = Field(None, ge=2, description="ablate a random subset of so many cells; None is all")
     num_draws: int = Field(1, ge=1, le=100, description="draws that removal `random` averages over")
+    shapley_permutations: int = Field(
+        0, ge=0, le=100_000, description="orders of the cells that Shapley values are sampled from at the end; 0 is off"
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> AblationConfig:
+        if self.shapley_permutations == 1:
+            raise ValueError("shapley_permutations must be 0, or 2 or more: one order has no standard error")
+        if self.shapley_permutations and self.removal == "random":
+            raise ValueError("shapley_permutations needs removal identity, zero or uniform: random is no fixed game")
+        return self
 
 
 class DiscretiseConfig(Strict):
@@ -257,7 +268,7 @@ class ExperimentConfig(Strict):
             raise ValueError(f"discretise.rule {self.discretise.rule!r} needs sigmoid gates: use darts with softmax")
         if (
             self.search.relaxation == "softmax"
-            and self.ablation.loss != "none"
+            and (self.ablation.loss != "none" or self.ablation.shapley_permutations)
             and self.ablation.removal
             not in (
                 "identity",

@@ -26,6 +26,8 @@ class EpochRecord:
         contributions: marginal contribution M of each group of alphas (eq. 6, nats), averaged over the epoch's steps;
             empty when not computed.
         ablation: ablation loss L_AB of each group (eq. 7).
+        shapley: Shapley value of each group on held-out images, with the sign of eq. 6 (nats); empty when not computed.
+        shapley_errors: their standard errors; zeros where the values are exact.
         alphas: [groups][edges][operations], after the epoch; empty unless recorded.
         seconds: wall time by part of the step (`weights`, `alphas`, `evaluation`); not reproducible.
         peak_memory: largest memory in bytes; not reproducible.
@@ -37,6 +39,8 @@ class EpochRecord:
     contributions: tuple[float, ...] = ()
     ablation: tuple[float, ...] = ()
     alphas: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    shapley: tuple[float, ...] = ()
+    shapley_errors: tuple[float, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
     peak_memory: int = field(default=0, compare=False)
 
@@ -50,6 +54,8 @@ class EpochRecord:
             "ablation": list(self.ablation),
             "alphas": [[list(edge) for edge in cell] for cell in self.alphas],
         }
+        if self.shapley:
+            data |= {"shapley": list(self.shapley), "shapley_errors": list(self.shapley_errors)}
         if timing:
             data |= {"seconds": dict(self.seconds), "peak_memory": self.peak_memory}
         return data
@@ -64,6 +70,8 @@ class EpochRecord:
             contributions=tuple(data["contributions"]),
             ablation=tuple(data["ablation"]),
             alphas=tuple(tuple(tuple(edge) for edge in cell) for cell in data["alphas"]),
+            shapley=tuple(data.get("shapley", ())),
+            shapley_errors=tuple(data.get("shapley_errors", ())),
             seconds=dict(data.get("seconds", {})),
             peak_memory=data.get("peak_memory", 0),
         )

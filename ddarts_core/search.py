@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from . import losses
 from .alpha_step import AlphaStep, average_where_missing
+from .coalitions import shapley_values
 from .config import ExperimentConfig, config_hash
 from .data import DataInfo, ImageSet, Splits, augment_of, check_batch, load_train, split
 from .discretise import Derivation, discretise, saturation
@@ -28,6 +29,7 @@ from .errors import Diverged, UserError
 from .execution import choose, prepare
 from .records import EpochRecord
 from .seeding import generator, seeded_init
+from .shapley import ShapleyValues
 from .spaces import num_edges, operations_of
 from .supernet import Supernet
 from .warm_start import encode, start_genotype
@@ -171,6 +173,7 @@ class Search:
         began = time.perf_counter()
         metrics |= {f"held_out/{name}": value for name, value in self.evaluate(self.splits.held_out).items()}
         metrics |= self._architecture_metrics()
+        shapley = self._shapley_values()
         seconds["evaluation"] = time.perf_counter() - began
         self._require_finite(metrics, epoch)
         contributions: tuple[float, ...] = ()
@@ -191,6 +194,8 @@ class Search:
             contributions=contributions,
             ablation=ablation,
             alphas=_nested(self.alphas) if config.record_alphas else (),
+            shapley=shapley.values,
+            shapley_errors=shapley.standard_errors,
             seconds=dict(seconds),
             peak_memory=self._peak_memory(),
         )
@@ -242,6 +247,26 @@ class Search:
             loss += F.cross_entropy(logits, labels, reduction="sum")
             correct += (logits.argmax(1) == labels).sum()
         return {"loss": float(loss) / len(images), "accuracy": int(correct) / len(images)}
+
+    def _shapley_values(self) -> ShapleyValues:
+        """Of the first batch of held-out images, in the last epoch; empty in the others and when not asked for."""
+        ablation, search = self.config.ablation, self.config.search
+        if not ablation.shapley_permutations or self.epoch + 1 < self.num_epochs:
+            return ShapleyValues((), ())
+        images, labels = next(
+            self.splits.held_out.batches(
+                search.batch_size, generator=None, device=self.device, info=self.info, drop_last=False
+            )
+        )
+        return shapley_values(
+            self.net,
+            images.contiguous(memory_format=self.execution.layout),
+            labels,
+            self.gates,
+            ablation.removal,
+            permutations=ablation.shapley_permutations,
+            seed=self.config.seed,
+        )
 
     def discretise(self) -> Derivation:
         """The genotype that the current gates stand for (section 5.1)."""
