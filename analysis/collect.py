@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,10 +27,11 @@ from .study import Study, Trial, read_study, trial_row
 
 @dataclass(frozen=True)
 class Collected:
-    """What `collect` wrote: the dataset's folder and the rows of each table."""
+    """What `collect` wrote: the dataset's folder, the rows of each table, and a sentence on each gap."""
 
     folder: Path
     rows: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,27 +59,45 @@ class Frames:
 def collect(study_dir: str | Path, out: str | Path | None = None) -> Collected:
     """Write the Parquet dataset of a study, by default to its folder `dataset`.
 
-    Every table is replaced as a whole (write, then rename), so collecting again while the sweep runs is safe, and
-    several studies may share `out`.
+    Every file is replaced as a whole (write, then rename), so collecting again while the sweep runs is safe: it adds
+    the trials that are new. Several studies may share `out`.
 
     Raises:
         UserError: the folder is no study, or one of its files is damaged.
     """
     study = read_study(study_dir)
     folder = Path(out) if out is not None else study.folder / "dataset"
-    return write_dataset(folder, study.name, arrow_tables(study))
+    return write_dataset(folder, study)
 
 
-def write_dataset(folder: Path, name: str, tables: Mapping[str, pa.Table]) -> Collected:
-    """Write a study's tables as hive partition `study=NAME` of a dataset."""
-    for table_name, table in tables.items():
-        path = folder / table_name / f"study={name}" / "part-0.parquet"
-        write_with(path, _parquet_writer(table))
-    return Collected(folder, {table_name: table.num_rows for table_name, table in tables.items()})
+def write_dataset(folder: Path, study: Study) -> Collected:
+    """Write a study's tables as the hive partitions `study=NAME/trial=NUMBER` of a dataset.
 
+    Other files of the study, of trials that are gone or of an older layout, are removed once all are written. A table
+    without a row in the whole study has one empty file, so that every reader finds its columns.
+    """
+    rows = dict.fromkeys(SCHEMAS, 0)
+    written: dict[str, set[Path]] = {name: set() for name in SCHEMAS}
 
-def _parquet_writer(table: pa.Table) -> Callable[[str], None]:
-    return lambda name: pq.write_table(table, name, compression="zstd")
+    def write(name: str, partition: str, table: pa.Table) -> None:
+        path = folder / name / f"study={study.name}" / partition / "part-0.parquet"
+        write_with(path, lambda file: pq.write_table(table, file, compression="zstd"))
+        rows[name] += table.num_rows
+        written[name].add(path)
+
+    for trial in study.trials:
+        for name, table in arrow_tables(replace(study, trials=(trial,))).items():
+            if table.num_rows:
+                write(name, f"trial={int(trial.info['number'])}", table)
+    for name, schema in SCHEMAS.items():
+        if not written[name]:
+            write(name, "trial=0", schema.empty_table())
+        for path in sorted((folder / name / f"study={study.name}").rglob("*.parquet")):
+            if path not in written[name]:
+                path.unlink()
+                with suppress(OSError):  # the folder may hold what is not ours
+                    path.parent.rmdir()
+    return Collected(folder, rows)
 
 
 def load(*study_dirs: str | Path) -> Frames:
@@ -112,7 +133,7 @@ def read_table(dataset: str | Path, table: str) -> pd.DataFrame:
     if table not in SCHEMAS:
         raise unknown_name("table", table, SCHEMAS)
     root = Path(dataset) / table
-    paths = sorted(root.glob("study=*/*.parquet"))
+    paths = sorted(root.glob("study=*/**/*.parquet"))
     if not paths:
         raise UserError(f"no table {table!r} in {str(dataset)!r}: run `ddarts collect STUDY` first")
     for path in paths:
@@ -122,7 +143,8 @@ def read_table(dataset: str | Path, table: str) -> pd.DataFrame:
             raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}; collect the study again") from error
         if version.split(".")[0] != VERSION.split(".")[0]:
             raise UserError(f"{path} has schema {version}: this version reads {VERSION}; collect the study again")
-    partitioning = ds.partitioning(pa.schema([("study", pa.string())]), flavor="hive")
+    partitions = pa.schema([("study", pa.string()), ("trial", pa.int64())])
+    partitioning = ds.partitioning(partitions, flavor="hive")
     try:
         data = ds.dataset([str(path) for path in paths], partitioning=partitioning, partition_base_dir=str(root))
         frame: pd.DataFrame = data.to_table().to_pandas()
@@ -182,9 +204,9 @@ def _epoch_rows(trial: Trial) -> Iterator[tuple[Any, ...]]:
 
 def _contribution_rows(trial: Trial) -> Iterator[tuple[Any, ...]]:
     for record in trial.records:
-        for cell, contribution in enumerate(record.contributions):
-            ablation = record.ablation[cell] if cell < len(record.ablation) else None
-            yield (trial.trial_id, record.epoch, cell, contribution, ablation)
+        by_cell = zip_longest(record.contributions, record.ablation, record.shapley, record.shapley_errors)
+        for cell, values in enumerate(by_cell):
+            yield (trial.trial_id, record.epoch, cell, *values)
 
 
 def _alphas(study: Study) -> pa.Table:

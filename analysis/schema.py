@@ -1,9 +1,10 @@
 """Schema of the Parquet dataset: five tables in long format, every column with its type, unit and meaning.
 
-A dataset is a folder with one folder per table, partitioned as `TABLE/study=NAME/part-0.parquet`, so `study` is a
-column for every reader that knows hive partitions (pandas, polars, DuckDB, Spark). Accuracies are fractions of 1,
-losses and contributions are in nats, times in seconds, counts are plain numbers. A new column raises the minor version,
-a changed or removed one the major version; readers refuse another major version.
+A dataset is a folder with one folder per table, partitioned as `TABLE/study=NAME/trial=NUMBER/part-0.parquet`, so
+`study` and `trial` are columns for every reader that knows hive partitions (pandas, polars, DuckDB, Spark).
+Accuracies are fractions of 1, losses and contributions are in nats, times in seconds, counts are plain numbers. A new
+column raises the minor version, a changed or removed one or another layout the major version; readers refuse another
+major version.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
-VERSION = "1.0"
+VERSION = "2.0"
 
 #: Key of the version in the metadata of every file.
 VERSION_KEY = b"ddarts.schema"
@@ -39,7 +40,7 @@ _OP = _field("op", _NAME, "", "operation name", required=True)
 _SOURCE = _field("source", pa.int16(), "", "node the edge leaves: 0 and 1 are the cell's inputs", required=True)
 _TARGET = _field("target", pa.int16(), "", "node the edge enters: 2 and up", required=True)
 
-#: Arrow schema by table name. The column `study` is not stored: it is the partition.
+#: Arrow schema by table name. The columns `study` and `trial` are not stored: they are the partitions.
 SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType(
     {
         "trials": _schema(
@@ -89,8 +90,10 @@ SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType(
             _TRIAL_ID,
             _EPOCH,
             _CELL,
-            _field("contribution", _FLOAT, "nats", "marginal contribution M of the cell (eq. 6), mean over the epoch"),
+            _field("contribution", _FLOAT, "nats", "marginal contribution M of the cell (eq. 6), below 0 helps"),
             _field("ablation", _FLOAT, "", "ablation loss of the cell (eq. 7); null when not computed"),
+            _field("shapley", _FLOAT, "nats", "Shapley value of the cell, below 0 helps; null when not computed"),
+            _field("shapley_error", _FLOAT, "nats", "standard error of the Shapley value; 0 where it is exact"),
         ),
         "alphas": _schema(
             "alphas",

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -14,6 +16,7 @@ from analysis.collect import collect, load, read_table
 from analysis.schema import SCHEMAS, VERSION_KEY
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
+from ddarts_core.records import write_jsonl
 from tests.analysis.conftest import CELLS, EPOCHS, MakeStudy, genotype_of, record_of, write_trial
 
 
@@ -72,7 +75,8 @@ def test_opens_in_pandas_polars_and_duckdb(study: Path):
     with_duckdb = duckdb.sql(f"select * from read_parquet('{folder}/**/*.parquet', hive_partitioning = true)").df()
     ours = read_table(study / "dataset", "epochs")
     for other in (with_pandas, with_polars.to_pandas(), with_duckdb):
-        assert len(other) == len(ours) and set(other.columns) == set(ours.columns)
+        assert len(other) == len(ours) and set(other.columns) == {*ours.columns, "trial"}
+        assert set(other["trial"].astype(int)) == set(range(9))
         assert other["value"].sum() == pytest.approx(ours["value"].sum())
         assert set(other["study"]) == {"toy"}
 
@@ -80,10 +84,10 @@ def test_opens_in_pandas_polars_and_duckdb(study: Path):
 def test_files_are_zstd_with_documented_schema(study: Path):
     collect(study)
     for table, schema in SCHEMAS.items():
-        file = pq.ParquetFile(study / "dataset" / table / "study=toy" / "part-0.parquet")
+        file = pq.ParquetFile(study / "dataset" / table / "study=toy" / "trial=3" / "part-0.parquet")
         assert file.metadata.row_group(0).column(0).compression == "ZSTD"
         assert file.schema_arrow.equals(schema, check_metadata=False)
-        assert file.schema_arrow.metadata[VERSION_KEY] == b"1.0"
+        assert file.schema_arrow.metadata[VERSION_KEY] == b"2.0"
         for field in file.schema_arrow:
             assert field.metadata[b"description"]
 
@@ -98,6 +102,36 @@ def test_collecting_again_replaces_and_studies_share_a_dataset(make_study: MakeS
     trials = read_table(out, "trials")
     assert trials.groupby("study").size().to_dict() == {"one": 2, "two": 2}
     assert len(load(one, two).trials) == 4
+
+
+def test_collecting_again_adds_what_is_new_and_removes_what_is_gone(make_study: MakeStudy):
+    study = make_study("COMPLETED", "COMPLETED")
+    collect(study)
+    files = study / "dataset/epochs/study=toy"
+    old_layout = files / "part-0.parquet"
+    old_layout.write_bytes((files / "trial=0/part-0.parquet").read_bytes())
+    write_trial(study, 7)
+    shutil.rmtree(study / "trials/00001")
+    collect(study)
+    assert sorted(path.relative_to(files).as_posix() for path in files.rglob("*")) == [
+        "trial=0",
+        "trial=0/part-0.parquet",
+        "trial=7",
+        "trial=7/part-0.parquet",
+    ]
+    assert set(read_table(study / "dataset", "alphas")["trial_id"]) == {"00000", "00007"}
+
+
+def test_shapley_values_are_null_where_nobody_measured_them(make_study: MakeStudy):
+    study = make_study("COMPLETED")
+    records = [record_of(0, epoch) for epoch in range(2)]
+    records[1] = replace(records[1], shapley=(-0.3, 0.1, 0.0, 0.2), shapley_errors=(0.01, 0.02, 0.03, 0.04))
+    write_jsonl(study / "trials/00000/records.jsonl", records)
+    collect(study)
+    found = read_table(study / "dataset", "contributions").set_index(["epoch", "cell"])
+    assert found.loc[0][["shapley", "shapley_error"]].isna().all(axis=None)
+    assert found.loc[1]["shapley"].tolist() == [-0.3, 0.1, 0.0, 0.2]
+    assert found.loc[1]["shapley_error"].tolist() == [0.01, 0.02, 0.03, 0.04]
 
 
 @pytest.mark.parametrize("states", [(), ("FAILED", "FAILED"), ("RUNNING",)], ids=str)
@@ -146,10 +180,10 @@ def test_mistakes_when_reading_are_one_sentence(study: Path, tmp_path: Path):
     with pytest.raises(UserError, match="ddarts collect"):
         read_table(study / "dataset", "trials")
     collect(study)
-    path = study / "dataset/trials/study=toy/part-0.parquet"
-    old = pq.read_table(path)
+    path = study / "dataset/trials/study=toy/trial=3/part-0.parquet"
+    old = pq.ParquetFile(path).read()
     pq.write_table(old.replace_schema_metadata({VERSION_KEY: b"0.3"}), path)
-    with pytest.raises(UserError, match=r"schema 0.3: this version reads 1.0"):
+    with pytest.raises(UserError, match=r"schema 0.3: this version reads 2.0"):
         read_table(study / "dataset", "trials")
     path.write_bytes(b"PAR1 rubbish")
     with pytest.raises(UserError, match="is damaged") as caught:
