@@ -10,12 +10,13 @@ Trials must find a database that is ready: `start_study` makes it before they st
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import EpochRecord, read_jsonl
 
+from . import view
 from .study import Study, hide_secrets, read_json, without_secrets
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -93,21 +95,24 @@ def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def epoch_metrics(record: EpochRecord) -> dict[str, float]:
-    """The finite numbers of an epoch by MLflow's name; those of a retraining begin with `retrain/`."""
+    """The numbers of an epoch by MLflow's name, NaN included; those of a retraining begin with `retrain/`."""
     prefix = "retrain/" if record.phase == "retrain" else ""
     values = {f"{prefix}{name}": value for name, value in record.metrics.items()}
     values |= {f"contribution/cell_{cell}": value for cell, value in enumerate(record.contributions)}
     values |= {f"ablation/cell_{cell}": value for cell, value in enumerate(record.ablation)}
+    values |= {f"shapley/cell_{cell}": value for cell, value in enumerate(record.shapley)}
+    values |= {f"shapley_error/cell_{cell}": value for cell, value in enumerate(record.shapley_errors)}
     values |= {f"{prefix}seconds/{part}": value for part, value in record.seconds.items()}
-    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+    return {name: float(value) for name, value in values.items()}
 
 
 def final_metrics(trial: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a trial that ended: objectives, derived network, parameters and multiply-adds."""
+    """The numbers of a trial that ended: objectives, derived network, parameters, multiply-adds, its own time."""
     values: dict[str, Any] = {f"derived/{name}": value for name, value in (trial["derived"] or {}).items()}
     values |= {name: value for name, value in (trial["objectives"] or {}).items() if name not in values}
     values |= trial["cost"] or {}
     values = {("final/" + name if name == "held_out/accuracy" else name): value for name, value in values.items()}
+    values["final/seconds"] = trial["seconds"]
     return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 
@@ -136,6 +141,7 @@ def start_study(
             experiment_id = found.experiment_id
         run = client.create_run(experiment_id, run_name=study_name, tags=dict(tags))
         log_params(client, run.info.run_id, params)
+        client.set_experiment_tag(experiment_id, view.TAG, view.view(params))
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = hide_secrets(str(error))[:200]
         raise UserError(f"tracking.uri {without_secrets(uri)!r} cannot be used: {reason}") from error
@@ -293,6 +299,7 @@ class TrialRun:
             "seed": str(trial["seed"]),
             "method": trial["config"]["method"],
             "config_hash": trial["config_hash"],
+            "params": json.dumps(trial["params"]),
             "git_commit": str(self._study.data["git_commit"]),
             **versions,
             **self._extra_tags,
@@ -322,16 +329,13 @@ class TrialRun:
         self._client.set_terminated(run_id, STATUS[trial["state"]])
 
     def _log_artifacts(self, run_id: str, draw: Draw | None) -> None:
-        genotype = self._folder / "genotype.json"
-        if not genotype.exists():
-            return
-        files: Sequence[Path] = [genotype]
-        if draw is not None:
-            picture = self._folder / "genotype.png"
+        """The records, which have the alphas that MLflow's metrics cannot hold, and the genotype with its drawing."""
+        genotype, picture = self._folder / "genotype.json", self._folder / "genotype.png"
+        if draw is not None and genotype.exists():
             draw(Genotype.load(genotype), picture)
-            files = [genotype, picture]
-        for file in files:
-            self._client.log_artifact(run_id, str(file))
+        for file in (self._folder / "records.jsonl", genotype, picture):
+            if file.exists():
+                self._client.log_artifact(run_id, str(file))
 
 
 def _phase(record: EpochRecord) -> str:

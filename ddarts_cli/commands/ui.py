@@ -23,12 +23,13 @@ def command(study: str, port: int | None, storage: str, overrides: tuple[str, ..
     from ddarts_cli.server import free_port, serve
     from ddarts_core.errors import UserError
     from tuning.study import find_study
+    from tuning.view import VIEW
 
     found = find_study(study, storage_folder(storage, overrides))
     uri = str(found.data["tracking_uri"])
     if not uri.startswith("sqlite:"):
         raise UserError(f"study {found.name!r} is tracked at {uri}: open that address instead")
     chosen = free_port(port)
-    url = f"http://127.0.0.1:{chosen}/#/experiments/{found.data['experiment_id']}"
+    url = f"http://127.0.0.1:{chosen}/#/experiments/{found.data['experiment_id']}/runs?viewStateShareKey={VIEW}"
     say(f"ui {found.path}: starting MLflow, about ten seconds")
     raise click.exceptions.Exit(serve(uri, found.path / "mlartifacts", chosen, url))

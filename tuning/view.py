@@ -1,0 +1,29 @@
+"""What MLflow's table of a study shows first: a shared view, which MLflow keeps as a tag of the experiment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from .config import ACCURACY, DERIVED
+
+VIEW = "ddarts"
+"""Key of the view: the UI opens it at `/#/experiments/ID/runs?viewStateShareKey=ddarts`."""
+
+TAG = f"mlflow.sharedViewState.{VIEW}"
+
+
+def view(params: Mapping[str, str]) -> str:
+    """The tag's value: objective, size and state of each trial, and the settings that the sweep proposes; best first.
+
+    Args:
+        params: of the study's run, by dotted path.
+    """
+    prefix, mark = "space.", ".when."
+    paths = {name[len(prefix) :].rsplit(".", 1)[0] for name in params if name.startswith(prefix) and mark not in name}
+    objective = DERIVED if params.get("tune.objective") == "derived" else ACCURACY
+    metrics = dict.fromkeys((objective, ACCURACY, "parameters", "macs"))
+    columns = [f"metrics.`{name}`" for name in metrics]
+    columns += ["tags.`state`", "params.`method`", *(f"params.`{path}`" for path in sorted(paths))]
+    chosen = {"selectedColumns": columns, "orderByKey": f"metrics.`{objective}`", "orderByAsc": False}
+    return json.dumps(chosen)
