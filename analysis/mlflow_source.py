@@ -1,51 +1,36 @@
 """A study out of MLflow alone, for those who have the tracking store and not the study's folder.
 
-From the runs of a sweep the same tables are built as from its folder, but for what MLflow does not hold: alphas,
-numbers that are not finite, and the exact running time (the run's is taken). A sqlite store is read by SQL, any other
-through MLflow's client.
+From the runs of a sweep the same tables are built as from its folder. Alphas, which are no metrics, are read from the
+file of records that a trial leaves with its run when it ends; what a run lacks is told in a note.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import math
-import os
-import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from ddarts_core.config import get_path
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import EpochRecord
 
-from .collect import Collected, arrow_tables, write_dataset
-from .study import Study, Trial
-
-_PARENT, _SQLITE = "mlflow.parentRunId", "sqlite:///"
+from .collect import Collected, write_dataset
+from .mlflow_runs import PARENT, Run, read_artifacts, read_runs, study_names
+from .study import Study, Trial, parse_records
 
 #: Settings whose value is text even when it looks like a number.
+_RECORD_ALPHAS = "search.record_alphas"
 _TEXT = frozenset({"name", "storage", "method", "data.name", "data.root", "retrain.recipe"})
 
+#: MLflow stores infinity as the largest float of its databases.
+_INFINITE = 1.797e308
+
 Point = tuple[str, int, float]
-
-
-@dataclass
-class Run:
-    """One MLflow run: metrics as (name, step, value) in the order in which they were logged; times in ms."""
-
-    run_id: str
-    status: str
-    start: int | None
-    end: int | None
-    artifacts: str
-    tags: dict[str, str] = field(default_factory=dict)
-    params: dict[str, str] = field(default_factory=dict)
-    points: list[Point] = field(default_factory=list)
 
 
 def collect_from_mlflow(tracking_uri: str, study: str, out: str | Path) -> Collected:
@@ -54,29 +39,33 @@ def collect_from_mlflow(tracking_uri: str, study: str, out: str | Path) -> Colle
     Raises:
         UserError: the store cannot be read, or it has no study of that name; lists those it has.
     """
-    read = read_study_from_mlflow(tracking_uri, study)
-    return write_dataset(Path(out), read.name, arrow_tables(read))
+    read, notes = read_study_from_mlflow(tracking_uri, study)
+    return replace(write_dataset(Path(out), read), notes=notes)
 
 
-def read_study_from_mlflow(tracking_uri: str, study: str) -> Study:
-    """The newest study of that name.
+def read_study_from_mlflow(tracking_uri: str, study: str) -> tuple[Study, tuple[str, ...]]:
+    """The newest study of that name, and a sentence on each thing that its runs lack.
 
     Raises:
         UserError: the store cannot be read, or it has no study of that name; lists those it has.
     """
-    runs = _read(tracking_uri, study)
-    parents = [run for run in runs if _PARENT not in run.tags and run.tags.get("study") == study]
+    runs = read_runs(tracking_uri, study)
+    parents = [run for run in runs if PARENT not in run.tags]
     if not parents:
-        names = _names(runs)
-        raise UserError(f"MLflow holds no study {study!r}: it has {', '.join(names) or 'none'}")
+        names = ", ".join(study_names(tracking_uri)) or "none"
+        raise UserError(f"MLflow holds no study {study!r}: it has {names}")
     parent = max(parents, key=lambda run: run.start or 0)
     children = {
         run.tags["trial_id"]: run
         for run in sorted(runs, key=lambda run: run.start or 0)
-        if run.tags.get(_PARENT) == parent.run_id and "trial_id" in run.tags
+        if run.tags.get(PARENT) == parent.run_id and "trial_id" in run.tags
     }
-    trials = sorted((_trial(run, parent) for run in children.values()), key=lambda trial: int(trial.info["number"]))
-    return Study(Path(), {"schema": 1, "name": study, "parent_run_id": parent.run_id}, tuple(trials))
+    notes: list[str] = []
+    genotypes = _artifacts(tracking_uri, children.values(), "genotype.json", notes)
+    records = _artifacts(tracking_uri, children.values(), "records.jsonl", notes)
+    trials = [_trial(run, parent, genotypes.get(run.run_id), records.get(run.run_id, "")) for run in children.values()]
+    trials.sort(key=lambda trial: int(trial.info["number"]))
+    return Study(Path(), {"schema": 1, "name": study, "parent_run_id": parent.run_id}, tuple(trials)), tuple(notes)
 
 
 def studies_in_mlflow(tracking_uri: str) -> list[str]:
@@ -85,33 +74,40 @@ def studies_in_mlflow(tracking_uri: str) -> list[str]:
     Raises:
         UserError: the store cannot be read.
     """
-    return _names(_read(tracking_uri, ""))
+    return study_names(tracking_uri)
 
 
-def _read(tracking_uri: str, study: str) -> list[Run]:
-    reader = _read_sqlite if tracking_uri.startswith(_SQLITE) else _read_client
-    return reader(tracking_uri, study)
-
-
-def _names(runs: Iterable[Run]) -> list[str]:
-    return sorted({run.tags["study"] for run in runs if "study" in run.tags})
+def _artifacts(uri: str, runs: Iterable[Run], name: str, notes: list[str]) -> dict[str, str]:
+    """Text of an artifact of the runs that should have it; notes how many do not."""
+    if name == "genotype.json":
+        what, wanted = "genotypes", [run for run in runs if "genotype_hash" in run.tags]
+    else:  # alphas are recorded, and it is only for them that the file is needed
+        what, wanted = "alphas", [run for run in runs if run.points and run.params.get(_RECORD_ALPHAS) == "True"]
+    found = read_artifacts(uri, wanted, name)
+    if len(found) < len(wanted):
+        notes.append(
+            f"{what} of {len(wanted) - len(found)} of {len(wanted)} trials are left out: MLflow has no {name} of them "
+            "(a trial leaves it when it ends, unless tracking.log_artifacts is off or the artifact store is elsewhere)"
+        )
+    return found
 
 
 # --- from a run to a trial ------------------------------------------------------------------------------------------
 
 
-def _trial(run: Run, parent: Run) -> Trial:
+def _trial(run: Run, parent: Run, genotype: str | None, records: str) -> Trial:
     config = _config(run.params, run.run_id)
-    steps, finals = _split(run.points)
+    steps, finals = _split(run)
     warmup = int(config["search"].get("warmup_epochs") or 0)
     second = parent.params.get("tune.second_objective", "None")
     derived = {name.removeprefix("derived/"): value for name, value in finals.items() if name.startswith("derived/")}
     first = "derived/held_out/accuracy" if parent.params.get("tune.objective") == "derived" else "held_out/accuracy"
     values = {first: finals.get("final/" + first, finals.get(first))}
     if second != "None":
-        values[second] = finals.get(second)
+        values[second] = None if second not in finals else int(finals[second])
     objectives = {name: value for name, value in values.items() if value is not None}
-    state = run.tags.get("state") or ("FAILED" if run.status in ("FAILED", "KILLED") else "RUNNING")
+    # Killed with the sweep, a trial waits to be resumed.
+    state = run.tags.get("state") or ("FAILED" if run.status == "FAILED" else "RUNNING")
     info = {
         "trial_id": run.tags["trial_id"],
         "number": int(run.tags["trial_id"]),
@@ -120,15 +116,20 @@ def _trial(run: Run, parent: Run) -> Trial:
         "seed": config["seed"],
         "config": config,
         "config_hash": run.tags.get("config_hash"),
-        "params": _proposed(config, parent.params),
+        "params": _params(run, config, parent.params),
         "objectives": objectives if state == "COMPLETED" else None,
         "derived": derived or None,
         "cost": {name: int(finals[name]) for name in ("parameters", "macs") if name in finals} or None,
         "genotype_hash": run.tags.get("genotype_hash"),
         "run_id": run.run_id,
-        "seconds": None if run.start is None or run.end is None else (run.end - run.start) / 1000,
+        "seconds": finals.get("final/seconds"),
     }
-    return Trial(info, _records(steps, warmup), _genotype(run) if "genotype_hash" in run.tags else None)
+    by_epoch = {(record.phase, record.epoch): record for record in parse_records(records, f"MLflow run {run.run_id}")}
+    with_alphas = tuple(
+        replace(record, alphas=by_epoch[key].alphas) if (key := (record.phase, record.epoch)) in by_epoch else record
+        for record in _records(steps, warmup)
+    )
+    return Trial(info, with_alphas, Genotype.from_text(genotype) if genotype else None)
 
 
 def _config(params: Mapping[str, str], run_id: str) -> dict[str, Any]:
@@ -143,6 +144,14 @@ def _config(params: Mapping[str, str], run_id: str) -> dict[str, Any]:
     if "seed" not in nested or not isinstance(nested.get("search"), dict):
         raise UserError(f"MLflow run {run_id} has no configuration of a search among its parameters")
     return nested
+
+
+def _params(run: Run, config: Mapping[str, Any], sweep: Mapping[str, str]) -> dict[str, Any]:
+    """What was drawn for the trial: the run's tag, cut off only if it is enormous, else what follows from the space."""
+    try:
+        return dict(json.loads(run.tags["params"]))
+    except (KeyError, ValueError):
+        return _proposed(config, sweep)
 
 
 def _proposed(config: Mapping[str, Any], sweep: Mapping[str, str]) -> dict[str, Any]:
@@ -170,11 +179,12 @@ def _parsed(text: str) -> Any:
         return text
 
 
-def _split(points: Iterable[Point]) -> tuple[list[Point], dict[str, float]]:
+def _split(run: Run) -> tuple[list[Point], dict[str, float]]:
     """Points of epochs, and the numbers that were logged once, when the trial ended."""
     steps: list[Point] = []
     finals: dict[str, float] = {}
-    for name, step, value in points:
+    for (name, step), stored in run.points.items():
+        value = math.copysign(math.inf, stored) if abs(stored) > _INFINITE else stored
         if name.startswith(("derived/", "final/")) or name in ("parameters", "macs"):
             finals[name] = value
         else:
@@ -190,117 +200,28 @@ def _records(points: Iterable[Point], warmup: int) -> tuple[EpochRecord, ...]:
     return tuple(_record(retrain, epoch, epochs[retrain, epoch], warmup) for retrain, epoch in sorted(epochs))
 
 
+_BY_CELL = ("contribution/cell_", "ablation/cell_", "shapley/cell_", "shapley_error/cell_")
+
+
 def _record(retrain: bool, epoch: int, values: Mapping[str, float], warmup: int) -> EpochRecord:
-    groups: dict[str, dict[int, float]] = {"contribution/cell_": {}, "ablation/cell_": {}}
+    cells: dict[str, dict[int, float]] = {}
     metrics: dict[str, float] = {}
     seconds: dict[str, float] = {}
     for name, value in values.items():
-        prefix = next((p for p in groups if name.startswith(p)), None)
-        if prefix is not None:
-            groups[prefix][int(name.removeprefix(prefix))] = value
+        group, mark, cell = name.partition("/cell_")
+        if mark and group + mark in _BY_CELL:
+            cells.setdefault(group, {})[int(cell)] = value
         elif name.startswith("seconds/"):
             seconds[name.removeprefix("seconds/")] = value
         else:
             metrics[name] = value
     phase = "retrain" if retrain else "warmup" if epoch < warmup else "search"
-    contributions, ablation = (_dense(found) for found in groups.values())
-    return EpochRecord(epoch, phase, metrics, contributions, ablation, seconds=seconds)
+    contributions, ablation, shapley, errors = (_dense(cells.get(name.partition("/")[0], {})) for name in _BY_CELL)
+    return EpochRecord(
+        epoch, phase, metrics, contributions, ablation, shapley=shapley, shapley_errors=errors, seconds=seconds
+    )
 
 
 def _dense(found: Mapping[int, float]) -> tuple[float, ...]:
-    """Values by index as a tuple; NaN, which MLflow was not told, in the gaps."""
+    """Values by index as a tuple; NaN, which older versions did not log, in the gaps."""
     return tuple(found.get(index, math.nan) for index in range(max(found, default=-1) + 1))
-
-
-def _genotype(run: Run) -> Genotype | None:
-    """The artifact genotype.json; None when the run has none."""
-    parts = urlsplit(run.artifacts)
-    if parts.scheme in ("", "file"):
-        path = Path(unquote(parts.path)) / "genotype.json"
-        return Genotype.load(path) if path.is_file() else None
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return Genotype.from_text(mlflow.artifacts.load_text(f"{run.artifacts.rstrip('/')}/genotype.json"))
-    except (MlflowException, OSError):
-        return None
-
-
-# --- readers --------------------------------------------------------------------------------------------------------
-
-
-def _read_sqlite(uri: str, study: str) -> list[Run]:
-    """All active runs that carry the study's tag, and the names of the others, by read-only SQL."""
-    path = Path(uri.removeprefix(_SQLITE)).absolute()
-    if not path.is_file():
-        raise UserError(f"no MLflow database at {str(path)!r}")
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
-            query = database.execute(
-                "select r.run_uuid, r.status, r.start_time, r.end_time, r.artifact_uri, t.value from runs r "
-                "join tags t on t.run_uuid = r.run_uuid and t.key = 'study' where r.lifecycle_stage = 'active'"
-            )
-            runs = {
-                run_id: Run(run_id, status, start, end, artifacts or "", {"study": name})
-                for run_id, status, start, end, artifacts, name in query
-            }
-            wanted = "(select run_uuid from tags where key = 'study' and value = ?)"
-            for run_id, key, value in database.execute(
-                f"select run_uuid, key, value from tags where run_uuid in {wanted}", (study,)
-            ):
-                if run_id in runs:
-                    runs[run_id].tags[key] = value
-            for run_id, key, value in database.execute(
-                f"select run_uuid, key, value from params where run_uuid in {wanted}", (study,)
-            ):
-                if run_id in runs:
-                    runs[run_id].params[key] = value
-            for run_id, key, step, value in database.execute(
-                "select run_uuid, key, step, value from metrics "
-                f"where not is_nan and run_uuid in {wanted} order by timestamp",
-                (study,),
-            ):
-                if run_id in runs:
-                    runs[run_id].points.append((key, step, value))
-    except sqlite3.Error as error:
-        raise UserError(f"{str(path)!r} is not a readable MLflow database: {error}") from error
-    return list(runs.values())
-
-
-def _read_client(uri: str, study: str) -> list[Run]:
-    """All active runs of the study through MLflow's client; of other studies only the names."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client = MlflowClient(tracking_uri=uri)
-        experiments = [e.experiment_id for e in client.search_experiments()]
-        return [_run(client, run, study) for run in _search(client, experiments)]
-    except (MlflowException, OSError) as error:
-        host = urlsplit(uri).hostname or uri
-        raise UserError(f"the MLflow store at {host!r} cannot be read: {' '.join(str(error).split())[:200]}") from error
-
-
-def _search(client: Any, experiments: Sequence[str]) -> list[Any]:
-    found: list[Any] = []
-    token = None
-    while True:
-        page = client.search_runs(experiments, "tags.study != ''", max_results=1000, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
-
-
-def _run(client: Any, run: Any, study: str) -> Run:
-    info, tags = run.info, dict(run.data.tags)
-    read = Run(info.run_id, info.status, info.start_time, info.end_time, info.artifact_uri or "", tags)
-    if tags.get("study") == study:
-        read.params = dict(run.data.params)
-        history = (point for name in run.data.metrics for point in client.get_metric_history(info.run_id, name))
-        ordered = sorted(history, key=lambda point: int(point.timestamp))
-        read.points = [(p.key, int(p.step), float(p.value)) for p in ordered if not math.isnan(p.value)]
-    return read

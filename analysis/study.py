@@ -95,9 +95,16 @@ def read_records(path: Path) -> tuple[EpochRecord, ...]:
     Raises:
         UserError: a line that is not the last one, or a complete line, is not an epoch record.
     """
-    if not path.is_file():
-        return ()
-    lines = path.read_bytes().split(b"\n")
+    return parse_records(path.read_text(encoding="utf-8", errors="replace"), str(path)) if path.is_file() else ()
+
+
+def parse_records(text: str, where: str) -> tuple[EpochRecord, ...]:
+    """`read_records` of a file's text; `where` names it.
+
+    Raises:
+        UserError: a line that is not the last one, or a complete line, is not an epoch record.
+    """
+    lines = text.split("\n")
     epochs: dict[tuple[str, int], EpochRecord] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -109,7 +116,7 @@ def read_records(path: Path) -> tuple[EpochRecord, ...]:
             if number == len(lines):  # no newline behind it: the trial is writing it, or was cut off while it did
                 break
             raise UserError(
-                f"{path}: line {number} is not an epoch record ({type(error).__name__}: {error})"
+                f"{where}: line {number} is not an epoch record ({type(error).__name__}: {error})"
             ) from error
     phases = {"warmup": 0, "search": 1, "retrain": 2}
     return tuple(sorted(epochs.values(), key=lambda r: (phases.get(r.phase, 3), r.epoch)))

@@ -20,7 +20,7 @@ def command(
     """Write the records of STUDY as a Parquet dataset: trials, epochs, contributions, alphas, genotypes.
 
     STUDY is a folder or a name. With --tracking-uri it is a name in the MLflow store at that address, which needs no
-    folder (but has no alphas); without STUDY the studies of the store are listed.
+    folder; without STUDY the studies of the store are listed. The dataset is the same; a note says what a store lacks.
 
     \b
     Examples:
@@ -54,4 +54,6 @@ def command(
         following = [f"ddarts report {found.path}"]
     for table, rows in collected.rows.items():
         say(f"{table}: {rows:,} rows")
+    for note in collected.notes:
+        say(f"note: {note}")
     finish([collected.folder], following)

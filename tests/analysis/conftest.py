@@ -78,6 +78,8 @@ def write_trial(
     info = {
         "schema": 1,
         "trial_id": f"{number:05d}",
+        "ray_trial_id": f"ray_{number:05d}",
+        "begun": "2026-01-02T03:04:05.000000+00:00",
         "number": number,
         "params": {
             "search.w_zero_one": config["search"]["w_zero_one"],
@@ -89,9 +91,9 @@ def write_trial(
         "run_id": f"run{number}",
         "state": state,
         "reason": "RuntimeError: <out of memory>" if state == "FAILED" else None,
-        "objectives": {"derived/accuracy": value} if done else None,
+        "objectives": {"derived/held_out/accuracy": value} if done else None,
         "genotype_hash": genotype.hash if done else None,
-        "cost": {"parameters": 1000 + 10 * number, "macs": {"A": 5000, "B": 5500, "C": 6000}} if done else None,
+        "cost": {"parameters": 1000 + 10 * number, "macs": 5000 + 7 * number**2} if done else None,
         "derived": {"held_out/accuracy": value} if done else None,
         "seconds": 12.5,
         **fields,
@@ -120,7 +122,7 @@ def write_study(folder: Path) -> Path:
         "tracking_uri": "sqlite:///mlflow.db",
         "experiment_id": "1",
         "parent_run_id": "abc",
-        "objectives": [{"metric": "derived/accuracy", "mode": "max"}],
+        "objectives": [{"metric": "derived/held_out/accuracy", "mode": "max"}],
         "state": "FINISHED",
     }
     (folder / "study.json").write_text(json.dumps(info))

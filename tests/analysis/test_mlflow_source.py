@@ -1,92 +1,124 @@
-"""The same tables out of MLflow as out of the folder; the runs are written as a sweep writes them."""
+"""The same tables out of MLflow as out of the folder; the runs are logged by the code of a sweep."""
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
+from analysis import mlflow_runs
 from analysis.collect import collect, read_table
-from analysis.mlflow_source import _read_client, collect_from_mlflow
+from analysis.mlflow_source import collect_from_mlflow
+from analysis.schema import SCHEMAS
 from analysis.study import read_study
 from ddarts_core.errors import UserError
-from tests.analysis.conftest import MakeStudy
+from tests.analysis.conftest import MakeStudy, record_of
+from tuning import tracking
+from tuning.study import find_study
 
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    out: dict[str, str] = {}
-    for key, value in config.items():
-        out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
-    return out
+#: What a sweep logs with its own run; a setting with a condition that never held was never proposed.
+PARAMS = {
+    "tune.objective": "derived",
+    "tune.second_objective": "None",
+    "space.search.w_zero_one.low": "0",
+    "space.ablation.weight.low": "0",
+    "space.search.lr.low": "0",
+    "space.search.lr.when.method": "['darts']",
+}
 
 
 def log_study(uri: str, folder: Path, artifacts: Path) -> str:
-    """What a sweep logs: a parent, a child per trial, metrics by epoch, final numbers, genotypes; the parent's id."""
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param, RunTag
-
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.create_experiment("toy", artifact_location=artifacts.as_uri())
-    parent = client.create_run(experiment, tags={"study": "toy"}).info.run_id
-    space = {"space.search.w_zero_one.low": "0", "space.ablation.weight.low": "0", "tune.objective": "derived"}
-    space |= {"space.search.lr.low": "0", "space.search.lr.when.method": "['darts']"}  # never proposed
-    client.log_batch(parent, params=[Param(k, v) for k, v in space.items()])
+    """Log a study's folder as its sweep would have done; the identifier of the parent run."""
+    info = json.loads((folder / "study.json").read_text())
+    tags = {"study": folder.name}
+    experiment, parent = tracking.start_study(uri, folder.name, folder.name, artifacts, tags, PARAMS)
+    info |= {"tracking_uri": uri, "experiment_id": experiment, "parent_run_id": parent}
+    (folder / "study.json").write_text(json.dumps(info))
+    study = find_study(folder)
     for trial in read_study(folder).trials:
-        info = trial.info
-        tags = {"study": "toy", "trial_id": trial.trial_id, "mlflow.parentRunId": parent}
-        tags |= {"config_hash": info["config_hash"]}
-        run = client.create_run(experiment, tags=tags).info.run_id
-        client.log_batch(run, params=[Param(k, v) for k, v in flat(dict(info["config"])).items()])
-        for record in trial.records:
-            values = dict(record.metrics)
-            values |= {f"contribution/cell_{i}": v for i, v in enumerate(record.contributions)}
-            values |= {f"ablation/cell_{i}": v for i, v in enumerate(record.ablation)}
-            values |= {f"seconds/{k}": v for k, v in record.seconds.items()}
-            client.log_batch(run, metrics=[Metric(k, v, 1000 + record.epoch, record.epoch) for k, v in values.items()])
-        if info["state"] == "RUNNING":
-            continue
-        values = {f"derived/{k}": v for k, v in (info["derived"] or {}).items()}
-        values |= {"parameters": 1000 + 10 * info["number"], "macs": 5000} if info["cost"] else {}
-        done = {"state": info["state"], "reason": info["reason"], "genotype_hash": info["genotype_hash"]}
-        client.log_batch(
-            run,
-            metrics=[Metric(k, v, 9000, 0) for k, v in values.items()],
-            tags=[RunTag(k, v) for k, v in done.items() if v],
+        run = tracking.TrialRun(study, folder / "trials" / trial.trial_id)
+        ended = trial.info["state"] != "RUNNING"
+        assert run.finish(None, artifacts=True) if ended else run.sync(trial.records)
+        path = folder / "trials" / trial.trial_id / "trial.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "run_id": run.run_id}))
+    return parent
+
+
+def assert_same_tables(one: Path, other: Path, running: str | None = None) -> None:
+    """Whole frames are equal; of a trial that runs MLflow has no alphas yet."""
+    for table in SCHEMAS:
+        ours, theirs = read_table(one, table), read_table(other, table)
+        assert len(ours) > 0
+        if table == "alphas" and running is not None:
+            ours = ours[ours["trial_id"] != running].reset_index(drop=True)
+        if table == "trials" and running is not None:  # its time is known when it ends
+            ours.loc[ours["trial_id"] == running, "seconds"] = None
+        names = ours.select_dtypes("category").columns
+        pd.testing.assert_frame_equal(
+            ours.astype(dict.fromkeys(names, object)), theirs.astype(dict.fromkeys(names, object)), check_exact=True
         )
-        if trial.genotype is not None:
-            client.log_artifact(run, str(folder / "trials" / trial.trial_id / "genotype.json"))
-        client.set_terminated(run, "FAILED" if info["state"] == "FAILED" else "FINISHED")
-    return str(parent)
 
 
 @pytest.fixture
-def store(make_study: MakeStudy, tmp_path: Path, monkeypatch) -> tuple[str, Path]:
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+def store(make_study: MakeStudy, tmp_path: Path) -> tuple[str, Path]:
+    """Trials of every state; one has NaN and Shapley values in its records, and runs its last epoch twice."""
     folder = make_study("COMPLETED", "COMPLETED", "PRUNED", "FAILED", "RUNNING")
-    for trial in folder.glob("trials/*/trial.json"):  # the name that a sweep gives its objective
-        trial.write_text(trial.read_text().replace('"derived/accuracy"', '"derived/held_out/accuracy"'))
+    write_odd_records(folder / "trials/00001/records.jsonl")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     log_study(uri, folder, tmp_path / "artifacts")
     return uri, folder
 
 
+def write_odd_records(path: Path) -> None:
+    records = [record_of(1, epoch).to_dict(timing=True) for epoch in range(3)]
+    records[1]["contributions"][2] = records[1]["metrics"]["alpha/loss"] = float("nan")
+    records[2] |= {"shapley": [0.1, -0.2, 0.3, 0.0], "shapley_errors": [0.01, 0.02, 0.0, 0.0]}
+    retrain = {"epoch": 0, "phase": "retrain", "metrics": {"train/loss": 1.25}, "seconds": {"weights": 0.5}}
+    records.append({**retrain, "contributions": [], "ablation": [], "alphas": []})
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
 def test_mlflow_and_folder_give_the_same_tables(store: tuple[str, Path], tmp_path: Path, monkeypatch):
     uri, folder = store
     expected = collect(folder, tmp_path / "a").folder
-    by_sql = collect_from_mlflow(uri, "toy", tmp_path / "b").folder
-    monkeypatch.setattr("analysis.mlflow_source._read_sqlite", _read_client)
-    by_client = collect_from_mlflow(uri, "toy", tmp_path / "c").folder
-    for table in ("trials", "epochs", "contributions", "genotypes"):
-        ours = read_table(expected, table)
-        for other in (by_sql, by_client):
-            theirs = read_table(other, table)
-            ignored = ["seconds", "run_id"] if table == "trials" else []
-            pd.testing.assert_frame_equal(
-                ours.drop(columns=ignored), theirs.drop(columns=ignored), check_categorical=False, check_dtype=False
+    by_sql = collect_from_mlflow(uri, "toy", tmp_path / "b")
+    monkeypatch.setattr(mlflow_runs, "SQLITE", "no such scheme")
+    by_client = collect_from_mlflow(uri, "toy", tmp_path / "c")
+    for other in (by_sql, by_client):
+        assert_same_tables(expected, other.folder, running="00004")
+        assert len(other.notes) == 1 and other.notes[0].startswith("alphas of 1 of 5 trials are left out")
+    assert read_table(expected, "contributions")["shapley"].notna().sum() == 4
+
+
+def test_a_point_that_was_logged_twice_counts_once_with_its_later_value(store: tuple[str, Path], tmp_path: Path):
+    uri, folder = store
+    run_id = read_study(folder).trials[0].info["run_id"]
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+        for stamp, value in ((10**15, 0.75), (1, 0.25)):
+            database.execute(
+                "insert into metrics (run_uuid, key, value, timestamp, step, is_nan) values (?, ?, ?, ?, 1, 0)",
+                (run_id, "held_out/accuracy", value, stamp),
             )
-    assert len(read_table(expected, "epochs")) > 0 and len(read_table(expected, "genotypes")) > 0
+    collect_from_mlflow(uri, "toy", tmp_path / "out")
+    rows = read_table(tmp_path / "out", "epochs").query(
+        "trial_id == '00000' and split == 'held_out' and metric == 'accuracy'"
+    )
+    assert rows["epoch"].tolist() == [0, 1, 2] and rows["value"].tolist()[1] == 0.75
+
+
+def test_runs_of_older_versions_lack_only_what_they_did_not_log(store: tuple[str, Path], tmp_path: Path):
+    uri, folder = store
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+        database.execute("delete from tags where key = 'params'")
+    expected = read_table(collect(folder).folder, "trials")["params_json"].tolist()
+    for path in (tmp_path / "artifacts").rglob("records.jsonl"):
+        path.unlink()
+    done = collect_from_mlflow(uri, "toy", tmp_path / "out")
+    assert done.rows["alphas"] == 0 and "alphas of 5 of 5 trials are left out" in done.notes[0]
+    assert read_table(tmp_path / "out", "trials")["params_json"].tolist() == expected
 
 
 def test_mistakes_are_one_sentence(store: tuple[str, Path], tmp_path: Path, monkeypatch):
