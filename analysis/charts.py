@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex
 
 from ddarts_core.errors import UserError
 
+from .compare import front_volume
 from .figures import COLOURS, by_epoch, finished, metric_frame
 from .parameter_figures import Scale, proposals
 from .ranking import Row, pareto_front, value
@@ -122,9 +123,12 @@ def contributions(frame: pd.DataFrame, trial_id: str) -> Chart | None:
     return chart([heat], "epoch", "cell", yaxis={"title": {"text": "cell"}, "dtick": 1})
 
 
-def pareto(ranked: Sequence[Row]) -> Chart | None:
-    """Accuracy against parameters of completed trials, the front joined; None when fewer than two have both."""
-    points = [(value(row, "parameters"), value(row, "accuracy"), row) for row in ranked]
+def pareto(ranked: Sequence[Row], cost: str = "parameters", label: str = "parameters") -> Chart | None:
+    """Accuracy against a cost of completed trials, the front joined; None when fewer than two have both.
+
+    The legend has the front's hypervolume (`compare.front_volume`).
+    """
+    points = [(value(row, cost), value(row, "accuracy"), row) for row in ranked]
     known = [point for point in points if not (math.isnan(point[0]) or math.isnan(point[1]))]
     if len(known) < 2:
         return None
@@ -138,19 +142,20 @@ def pareto(ranked: Sequence[Row]) -> Chart | None:
         "y": [plain(y) for _, y, _ in known],
         "text": [str(row["trial_id"]) for _, _, row in known],
         "marker": {"size": 9, "color": [COLOURS[1] if i in front else COLOURS[0] for i in range(len(known))]},
-        "hovertemplate": "trial %{text}<br>%{x:,} parameters, %{y:.2%}<extra></extra>",
+        "hovertemplate": f"trial %{{text}}<br>%{{x:,}} {label}, %{{y:.2%}}<extra></extra>",
         "showlegend": False,
     }
     line = {
         "type": "scatter",
         "mode": "lines",
-        "name": "front",
+        "showlegend": True,
+        "name": f"front, hypervolume {front_volume([(x, y) for x, y, _ in known])[0]:.3f}",
         "x": [x for x, _ in joined],
         "y": [plain(y) for _, y in joined],
         "line": {"shape": "hv", "color": COLOURS[1], "width": 1.5},
         "hoverinfo": "skip",
     }
-    return chart([line, dots], "parameters", "accuracy", yaxis=_percent_axis("held-out accuracy"))
+    return chart([line, dots], label, "accuracy", yaxis=_percent_axis("held-out accuracy"))
 
 
 def slices(ranked: Sequence[Row], limit: int = 12) -> list[tuple[str, Chart]]:

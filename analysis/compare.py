@@ -24,8 +24,8 @@ def distance(a: Genotype, b: Genotype) -> float:
     An operation is one with the same cell position, source, target and name; a cell that only one of them has counts
     with all its operations. It is a metric; equal networks whose nodes are numbered differently are not recognised.
 
-    Raises:
-        UserError: one genotype has individual cells, the other a normal and a reduction cell.
+    A genotype of a normal and a reduction cell, beside one of individual cells, stands for the network that repeats
+    its two cells at the other's positions.
 
     Example:
         >>> from ddarts_core.genotype import Cell, Edge
@@ -34,8 +34,7 @@ def distance(a: Genotype, b: Genotype) -> float:
         >>> round(distance(a, b), 3)
         0.667
     """
-    if a.layout != b.layout:
-        raise UserError(f"a genotype of layout {a.layout} has no cell in common with one of layout {b.layout}")
+    a, b = _side_by_side(a, b)
     ours, theirs = _operations(a), _operations(b)
     return 1 - len(ours & theirs) / len(ours | theirs)
 
@@ -46,10 +45,9 @@ def compare(a: Genotype, b: Genotype) -> dict[str, Any]:
     Returns:
         `identical`, `distance`, `a` and `b` (hash, cells, reductions, number of operations and their counts by name),
         and per cell position the operations `only_a`, `only_b` ([operation, source, target]) and how many are `common`.
-
-    Raises:
-        UserError: the layouts differ.
     """
+    equal = a == b
+    a, b = _side_by_side(a, b)
     apart = distance(a, b)
     ours, theirs = _operations(a), _operations(b)
     cells = []
@@ -64,7 +62,23 @@ def compare(a: Genotype, b: Genotype) -> dict[str, Any]:
                 "only_b": _plain(other - mine),
             }
         )
-    return {"identical": a == b, "distance": apart, "a": _summary(a), "b": _summary(b), "cells": cells}
+    return {"identical": equal, "distance": apart, "a": _summary(a), "b": _summary(b), "cells": cells}
+
+
+def _side_by_side(a: Genotype, b: Genotype) -> tuple[Genotype, Genotype]:
+    """Both as individual cells if one of them is."""
+    if a.layout == b.layout:
+        return a, b
+    if a.layout == "normal_reduce":
+        return _repeated(a, b), b
+    return a, _repeated(b, a)
+
+
+def _repeated(pair: Genotype, like: Genotype) -> Genotype:
+    """A normal and a reduction cell at the positions of another genotype's cells."""
+    normal, reduction = pair.cells
+    cells = tuple(reduction if position in like.reductions else normal for position in range(like.num_cells))
+    return Genotype(cells, reductions=like.reductions)
 
 
 def _plain(operations: set[Operation]) -> list[list[Any]]:
@@ -81,6 +95,21 @@ def _summary(genotype: Genotype) -> dict[str, Any]:
         "num_operations": genotype.num_edges,
         "operations": dict(sorted(counts.items())),
     }
+
+
+def front_volume(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Hypervolume of (cost, accuracy) points, and the cost it is bounded by: the largest of the points.
+
+    In units of accuracy: the mean best accuracy that can be had over all budgets from 0 to the largest cost.
+
+    Example:
+        >>> front_volume([(50.0, 0.5), (100.0, 0.9)])
+        (0.25, 100.0)
+    """
+    largest = max(cost for cost, _ in points)
+    if largest <= 0:
+        return 0.0, largest
+    return hypervolume(points, (largest, 0.0), (False, True)) / largest, largest
 
 
 def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float], largest: Sequence[bool]) -> float:

@@ -76,10 +76,10 @@ class FigureEntry:
     whole: bool = False
 
 
-def _pareto(subject: Subject) -> Figure:
+def _pareto(subject: Subject, cost: str = "parameters") -> Figure:
     trials = subject.frames.trials
     derived = trials["derived_accuracy"].notna().any()
-    return figures.pareto(trials, y="derived_accuracy" if derived else "held_out_accuracy")
+    return figures.pareto(trials, x=cost, y="derived_accuracy" if derived else "held_out_accuracy")
 
 
 def _skips(subject: Subject) -> Figure:
@@ -113,7 +113,10 @@ FIGURES: Mapping[str, FigureEntry] = MappingProxyType(
             "share of decided operations against w_zero_one (D-DARTS Fig. 3)",
             lambda s: figures.decided_against_w_zero_one(s.frames.epochs, s.frames.trials),
         ),
-        "pareto": FigureEntry("accuracy against parameters", _pareto),
+        "pareto": FigureEntry("accuracy against parameters, with the front's hypervolume", _pareto),
+        "pareto_macs": FigureEntry(
+            "accuracy against multiply-adds, with the front's hypervolume", lambda s: _pareto(s, "macs")
+        ),
         "contributions": FigureEntry(
             "marginal contribution of each cell by epoch, of one trial",
             lambda s: figures.contributions_map(s.frames.contributions, s.trial_id),

@@ -36,7 +36,11 @@ _CHART_CAPTIONS = {
     "methods": "Mean held-out accuracy by method; bands are 95 % intervals of the mean over completed trials.",
     "saturation": "Share of all operations whose gate is decided, mean and 95 % interval over trials.",
     "skips": "Skip connections of the genotype as it would be read off after each epoch, mean and 95 % interval.",
-    "pareto": "Accuracy against parameters of the completed trials; no trial beats those on the line in both.",
+    "pareto": (
+        "Accuracy against parameters of the completed trials; no trial beats those on the line in both. The "
+        "hypervolume is a share of the box from no accuracy at the largest cost to 1 at no cost."
+    ),
+    "pareto_macs": "Accuracy against multiply-adds per image, in the same way.",
 }
 
 
@@ -140,6 +144,7 @@ def _study_sections(study: Study, ids: Iterator[int], budget: int, shares: Mappi
         "saturation": charts.saturation(frames.epochs, frames.trials),
         "skips": charts.skips(frames.epochs, frames.trials),
         "pareto": charts.pareto(ranked),
+        "pareto_macs": charts.pareto(ranked, "macs", "multiply-adds"),
     }
     figures = [
         page.chart(spec, _CHART_CAPTIONS[name], f"c{next(ids)}") for name, spec in found.items() if spec is not None

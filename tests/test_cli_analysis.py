@@ -59,13 +59,11 @@ def test_compare_shows_operations_distance_and_parameters(tmp_path: Path, capfd:
     assert f"  - {op} {source}->{target}\n" in text
 
 
-def test_compare_knows_equals_and_refuses_what_has_nothing_in_common(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_compare_knows_equals_and_both_layouts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "the same genotype" in out_of(capfd, "compare", "zoo:DARTS_V2", "zoo:DARTS_V2")
     path = tmp_path / "g.json"
     path.write_text(genotype_of(0).to_json())
-    assert "layout" in mistake(capfd, "compare", "zoo:DARTS_V2", path)
+    assert "distance: " in out_of(capfd, "compare", "zoo:DARTS_V2", path, "--channels", "4")
     assert "DARTS_V2" in mistake(capfd, "compare", "zoo:DARTS_V2", "zoo:DARTS_V9")
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.compare import compare, distance, hypervolume
+from analysis.compare import compare, distance, front_volume, hypervolume
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
 from tests.analysis.conftest import genotype_of
@@ -36,12 +36,25 @@ def test_compare_names_the_difference():
     assert compare(a, a)["identical"]
 
 
-def test_a_cell_that_one_lacks_counts_whole_and_layouts_do_not_mix():
+def test_a_cell_that_one_lacks_counts_whole():
     a = genotype_of(0)
     shorter = Genotype(a.cells[:3], a.reductions)
     assert distance(a, shorter) == pytest.approx(len(a.cells[3].edges) / a.num_edges)
-    with pytest.raises(UserError, match="layout"):
-        distance(a, Genotype(a.cells[:2], layout="normal_reduce"))
+
+
+def test_a_pair_of_cells_is_compared_as_the_network_that_repeats_it():
+    a = genotype_of(0)
+    pair = Genotype(a.cells[:2], layout="normal_reduce")
+    as_network = Genotype((a.cells[0], a.cells[1], a.cells[1], a.cells[0]), a.reductions)
+    assert distance(a, pair) == distance(pair, a) == distance(a, as_network) > 0
+    found = compare(as_network, pair)
+    assert found["distance"] == 0 and not found["identical"]
+    assert found["a"]["num_operations"] == found["b"]["num_operations"] == as_network.num_edges
+
+
+def test_the_volume_of_a_front_is_the_mean_best_accuracy_over_budgets():
+    assert front_volume([(50.0, 0.5), (75.0, 0.4), (100.0, 0.9)]) == (0.25, 100.0)
+    assert front_volume([(0.0, 0.5)]) == (0.0, 0.0)
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 6)] * 3), max_size=6))
