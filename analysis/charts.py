@@ -155,7 +155,8 @@ def pareto(ranked: Sequence[Row], cost: str = "parameters", label: str = "parame
         "line": {"shape": "hv", "color": COLOURS[1], "width": 1.5},
         "hoverinfo": "skip",
     }
-    return chart([line, dots], label, "accuracy", yaxis=_percent_axis("held-out accuracy"))
+    axis = _percent_axis("held-out accuracy") | {"tickformat": ".1%"}  # the trials of a front are close together
+    return chart([line, dots], label, "accuracy", yaxis=axis)
 
 
 def slices(ranked: Sequence[Row], limit: int = 12) -> list[tuple[str, Chart]]:
