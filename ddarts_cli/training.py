@@ -16,7 +16,7 @@ from ddarts_cli.output import write_json, write_records, write_timings, write_ya
 from ddarts_cli.threads import limit_threads
 from ddarts_core import checkpoint
 from ddarts_core.config import ExperimentConfig, config_hash
-from ddarts_core.data import ImageSet, hold_out, load_test, load_train
+from ddarts_core.data import Images, hold_out, load_test, load_train
 from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
 from ddarts_core.images import DataInfo
@@ -104,7 +104,7 @@ def _train(
     genotype: Genotype,
     config: ExperimentConfig,
     info: DataInfo,
-    images: ImageSet,
+    images: Images,
     seed: int,
     folder: Path,
     name: str,

@@ -31,7 +31,7 @@ def coalition_worth(
     assert removal != "random"
 
     def worth(present: frozenset[int]) -> float:
-        s0 = s1 = net.stem(images)
+        s0, s1 = net.stem(images)
         for k, group in enumerate(net.group_of):
             cell: Cell = net.cells[k]  # type: ignore[assignment]  # ModuleList items are typed Module
             if group in present:

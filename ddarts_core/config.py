@@ -71,17 +71,26 @@ class SplitConfig(Strict):
         return self
 
 
-class DataConfig(Strict):
-    """The data set, how much of it, and how it is split and augmented."""
+class AugmentConfig(Strict):
+    """Random changes of training images, drawn for each image; 0 and false are off."""
+
+    crop_padding: int = Field(0, ge=0, le=64, description="random crop after this padding, in pixels")
+    flip: bool = Field(False, description="random horizontal flip")
+    cutout: int = Field(0, ge=0, le=256, description="side of the cut-out square, in pixels")
+    autoaugment: bool = Field(False, description="AutoAugment's policy for CIFAR or, on ImageNet, for ImageNet")
+    resized_crop: bool = Field(False, description="random part of 8 to 100 % of the area, resized (ImageNet)")
+    color_jitter: float = Field(0.0, ge=0, le=1, description="brightness, contrast, saturation; half of it for the hue")
+
+
+class DataConfig(AugmentConfig):
+    """The data set, how much of it, and how it is split and augmented for the search."""
 
     name: str = "digits"
     root: str = Field("data", description="folder of the data set's files, as torchvision lays them out")
     num_train: int | None = Field(None, gt=0, description="use only this many training images (stratified)")
     image_size: int | None = Field(None, ge=8, le=512, description="resize to this many pixels; None keeps the size")
     split: SplitConfig = SplitConfig()
-    crop_padding: int = Field(0, ge=0, le=64, description="random crop after this padding, in pixels; 0 is off")
-    flip: bool = Field(False, description="random horizontal flip")
-    cutout: int = Field(0, ge=0, le=256, description="side of the cut-out square, in pixels; 0 is off")
+    num_workers: int = Field(4, ge=0, le=128, description="processes that decode images of a set kept in files")
 
 
 class SearchConfig(Strict):
@@ -91,6 +100,7 @@ class SearchConfig(Strict):
     num_cells: int = Field(8, ge=1, le=64)
     channels: int = Field(16, ge=2, le=512, description="width C of the first cells; doubles at reductions")
     steps: int = Field(4, ge=1, le=8, description="intermediate nodes per cell")
+    form: Literal["cifar", "imagenet"] = Field("cifar", description="stem: full size, or three halvings before cell 0")
     reductions: tuple[int, ...] | None = Field(None, description="positions; None is n//3 and 2n//3")
     sharing: Literal["own", "normal_reduce", "identical"] = Field(
         "own", description="alphas per cell, two groups as in DARTS, or one per distinct cell of `start` (DARTOpti)"
@@ -200,7 +210,7 @@ class DiscretiseConfig(Strict):
     on_dead_cell: Literal["connect", "warn", "error"] = "warn"
 
 
-class RetrainConfig(Strict):
+class RetrainConfig(AugmentConfig):
     """Training of a derived network from scratch (D-DARTS section 5.1)."""
 
     recipe: str = "quick"
@@ -228,10 +238,6 @@ class RetrainConfig(Strict):
     form: Literal["cifar", "imagenet"] = "cifar"
     amp: Literal["none", "bf16", "fp16"] = "none"
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0 is off")
-    crop_padding: int = Field(0, ge=0, le=64)
-    flip: bool = False
-    cutout: int = Field(0, ge=0, le=256)
-    autoaugment: bool = False
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints; one is written on SIGTERM too")
     validation_fraction: float = Field(0.0, ge=0, lt=1, description="share of the training images that chooses epochs")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")

@@ -48,7 +48,7 @@ def ablated_losses(
     with torch.no_grad():
         for position, group in enumerate(groups):
             first = net.group_of.index(group)
-            s0, s1 = outputs[max(first - 1, 0)], outputs[first]
+            s0, s1 = outputs[first], outputs[first + 1]
             draws: Sequence[Tensor | None] = noise[position :: len(groups)] or [None]
             values = [
                 F.cross_entropy(net.without(group, s0, s1, gates, removal, draw, notes), labels) for draw in draws
@@ -91,7 +91,7 @@ def ablated_losses_and_gradient(
     arrived: dict[int, Tensor] = {}
     for position, group in enumerate(groups):
         first = net.group_of.index(group)
-        index0, index1 = max(first - 1, 0), first
+        index0, index1 = first, first + 1
         s0, s1 = (outputs[index].detach().requires_grad_() for index in (index0, index1))
         draws: Sequence[Tensor | None] = noise[position :: len(groups)] or [None]
         values = []

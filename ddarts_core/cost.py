@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from .derive import Order
 from .genotype import Genotype
-from .network import DEPTH, IMAGE_SIZE, Form, Network
+from .network import DEPTH, IMAGE_SIZE, Network
+from .stem import Form
 
 #: What each convention counts; published figures use one or another.
 CONVENTIONS: Mapping[str, str] = {
@@ -48,8 +49,8 @@ def count_macs(module: nn.Module, x: Tensor) -> dict[str, int]:
     """Multiply-adds of one forward pass by convention, from hooks on the layers that run."""
     counts = {"conv": 0, "norm": 0, "pool": 0, "relu": 0}
 
-    def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        size = output.numel()
+    def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        size = output.numel() if isinstance(output, Tensor) else 0
         if isinstance(layer, nn.Conv2d):
             counts["conv"] += size * layer.weight[0].numel()
         elif isinstance(layer, nn.Linear):

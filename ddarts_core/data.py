@@ -1,7 +1,7 @@
-"""Data sets: one table entry each, read from local files into memory, and split without leaks (section 5).
+"""Data sets: one table entry each, read from local files, and split without leaks (section 5).
 
-Nothing is downloaded. The test images of a set are a file (or a fixed share) of their own, which `load_train` and
-`split` never read.
+Small sets are read into memory; ImageNet stays in its files and is streamed. Nothing is downloaded. The test images of
+a set are a file (or a folder, or a fixed share) of their own, which `load_train` and `split` never read.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import DataConfig
+from .augment import Augment, Policy
+from .config import DataConfig, RetrainConfig
 from .errors import UserError, unknown_name
-from .images import Augment, DataInfo, ImageSet
+from .images import DataInfo, Images, ImageSet
 from .seeding import stream_seed
+from .streaming import StreamedSet
 
 __all__ = [
     "DATASETS",
@@ -30,6 +32,7 @@ __all__ = [
     "DataInfo",
     "DatasetEntry",
     "ImageSet",
+    "Images",
     "Splits",
     "augment_of",
     "check_batch",
@@ -49,23 +52,26 @@ class DatasetEntry:
     """A data set of the table: its facts, its reader, and the files that the reader wants.
 
     Attributes:
-        read: (root, train) -> images uint8 [number, channels, height, width] and labels int64 [number]; raises
-            `OSError`, `EOFError`, `RuntimeError` or `ValueError` when the files are absent or damaged.
+        read: (root, train) -> images uint8 [number, channels, height, width] and labels int64 [number], or a set of
+            torchvision's with `targets`, which is streamed; raises `OSError`, `EOFError`, `RuntimeError` or
+            `ValueError` when the files are absent or damaged.
         files: the files wanted below `data.root`, in words.
+        policy: of AutoAugment.
     """
 
     info: DataInfo
-    read: Callable[[Path, bool], tuple[Tensor, Tensor]]
+    read: Callable[[Path, bool], tuple[Tensor, Tensor] | Any]
     files: str
+    policy: Policy = "CIFAR10"
 
 
 @dataclass(frozen=True)
 class Splits:
     """Disjoint shares of the training images: for the weights, for the alphas, and for the score of a search."""
 
-    weights: ImageSet
-    alphas: ImageSet
-    held_out: ImageSet
+    weights: Images
+    alphas: Images
+    held_out: Images
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -128,6 +134,16 @@ def _cifar(name: str) -> Callable[[Path, bool], tuple[Tensor, Tensor]]:
     return read
 
 
+def _imagenet(root: Path, train: bool) -> Any:
+    """torchvision's reader; given archives without folders it would unpack them, so the folder is asked for first."""
+    from torchvision import datasets
+
+    folder = root / ("train" if train else "val")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder.name}")
+    return datasets.ImageNet(root, split=folder.name)
+
+
 def _table(*entries: DatasetEntry) -> Mapping[str, DatasetEntry]:
     table = {entry.info.name: entry for entry in entries}
     if len(table) != len(entries):
@@ -155,6 +171,13 @@ DATASETS = _table(
         _cifar("CIFAR100"),
         "the folder cifar-100-python, unpacked from cifar-100-python.tar.gz and unchanged",
     ),
+    DatasetEntry(
+        DataInfo("imagenet", 1000, 3, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        _imagenet,
+        "the folders train and val with one folder of JPEG files per WordNet ID, and meta.bin or "
+        "ILSVRC2012_devkit_t12.tar.gz, as torchvision's ImageNet lays them out",
+        "IMAGENET",
+    ),
 )
 
 
@@ -171,46 +194,49 @@ def data_info(config: DataConfig) -> DataInfo:
     return DataInfo(info.name, info.num_classes, info.channels, size, info.mean, info.std)
 
 
-def load_train(config: DataConfig) -> tuple[DataInfo, ImageSet]:
+def load_train(config: DataConfig) -> tuple[DataInfo, Images]:
     """The training images: the first `num_train` of a fixed stratified order, resized to `image_size`.
 
     Raises:
         UserError: no such data set, its files are absent or damaged, or there are not enough images.
     """
     info = data_info(config)
-    images, labels = _read(config, train=True)
+    images = _read(config, train=True)
     if config.num_train is not None:
-        if not info.num_classes <= config.num_train <= len(labels):
+        if not info.num_classes <= config.num_train <= len(images):
             raise UserError(
-                f"data.num_train {config.num_train}: {info.name} has {len(labels)} training images of "
-                f"{info.num_classes} classes, choose {info.num_classes} to {len(labels)}"
+                f"data.num_train {config.num_train}: {info.name} has {len(images)} training images of "
+                f"{info.num_classes} classes, choose {info.num_classes} to {len(images)}"
             )
-        order = _stratified_order(labels, stream_seed(FIXED_SEED, info.name, "num_train"))
-        kept = torch.from_numpy(np.sort(order[: config.num_train]))
-        images, labels = images[kept], labels[kept]
-    return info, ImageSet(_resize(images, info.image_size), labels)
+        order = _stratified_order(images.labels, stream_seed(FIXED_SEED, info.name, "num_train"))
+        images = images.subset(torch.from_numpy(np.sort(order[: config.num_train])))
+    return info, images
 
 
-def load_test(config: DataConfig) -> ImageSet:
+def load_test(config: DataConfig) -> Images:
     """All test images, resized to `image_size`. Never part of a search: read once, after training.
 
     Raises:
         UserError: no such data set, or its files are absent or damaged.
     """
-    images, labels = _read(config, train=False)
-    return ImageSet(_resize(images, data_info(config).image_size), labels)
+    return _read(config, train=False)
 
 
-def _read(config: DataConfig, train: bool) -> tuple[Tensor, Tensor]:
+def _read(config: DataConfig, train: bool) -> Images:
     info = data_info(config)
     root = Path(config.root).expanduser()
     try:
-        return DATASETS[info.name].read(root, train)
+        found = DATASETS[info.name].read(root, train)
     except (OSError, EOFError, RuntimeError, ValueError) as error:
         raise UserError(
             f"cannot read {info.name} in {str(root.absolute())!r} ({_first_words(error)}): expected there "
             f"{DATASETS[info.name].files}; nothing is downloaded, name the folder with --set data.root=FOLDER"
         ) from error
+    if isinstance(found, tuple):
+        images, labels = found
+        return ImageSet(_resize(images, info.image_size), labels)
+    labels = torch.tensor(found.targets, dtype=torch.int64)
+    return StreamedSet(found, labels, torch.arange(len(labels)), info.image_size, config.num_workers)
 
 
 def _first_words(error: BaseException) -> str:
@@ -250,7 +276,7 @@ def _stratified_order(labels: Tensor, seed: int) -> np.ndarray[Any, np.dtype[np.
     return found
 
 
-def split(train: ImageSet, config: DataConfig, seed: int) -> Splits:
+def split(train: Images, config: DataConfig, seed: int) -> Splits:
     """Deal the training images to weights, alphas and held_out by `data.split`; a share that sums below 1 is unused.
 
     Disjoint, stratified, a function of the labels and the seed alone; each split keeps the order of the images.
@@ -262,7 +288,7 @@ def split(train: ImageSet, config: DataConfig, seed: int) -> Splits:
     return Splits(**_deal(train, shares, stream_seed(seed, "split"), "data.split"))
 
 
-def hold_out(train: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
+def hold_out(train: Images, fraction: float, seed: int) -> tuple[Images, Images]:
     """Deal the training images of a retraining to (training, validation), stratified as `split` does.
 
     Raises:
@@ -273,9 +299,9 @@ def hold_out(train: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, Ima
     return parts["training"], parts["validation"]
 
 
-def _deal(train: ImageSet, shares: Mapping[str, float], seed: int, setting: str) -> dict[str, ImageSet]:
+def _deal(train: Images, shares: Mapping[str, float], seed: int, setting: str) -> dict[str, Images]:
     order = _stratified_order(train.labels, seed)
-    parts: dict[str, ImageSet] = {}
+    parts: dict[str, Images] = {}
     total = 0.0
     for name, share in shares.items():
         start, total = total, total + share
@@ -290,10 +316,18 @@ def _deal(train: ImageSet, shares: Mapping[str, float], seed: int, setting: str)
     return parts
 
 
-def augment_of(config: DataConfig) -> Augment | None:
-    """The augmentation of the search's training images; None when all of it is off."""
-    augment = Augment(config.crop_padding, config.flip, config.cutout)
-    return None if augment == Augment() else augment
+def augment_of(config: DataConfig | RetrainConfig, name: str) -> Augment | None:
+    """How training images of the data set `name` are changed at random; None when all of it is off."""
+    augment = Augment(
+        crop_padding=config.crop_padding,
+        flip=config.flip,
+        cutout=config.cutout,
+        autoaugment=config.autoaugment,
+        resized_crop=config.resized_crop,
+        color_jitter=config.color_jitter,
+        policy=DATASETS[name].policy if name in DATASETS else "CIFAR10",
+    )
+    return None if augment.changes_nothing else augment
 
 
 def check_batch(split_name: str, size: int, batch_size: int) -> None:

@@ -1,13 +1,18 @@
-"""Images in memory as one tensor, and their batches, shuffled, augmented and normalised as a whole on the device."""
+"""Sets of images and their batches, shuffled, augmented and normalised as a whole on the device.
+
+`ImageSet` keeps all images in one tensor; `streaming.StreamedSet`, for sets that do not fit, reads files.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from .augment import Augment, Draws
 
 
 @dataclass(frozen=True)
@@ -23,44 +28,62 @@ class DataInfo:
 
 
 @dataclass(frozen=True)
-class Augment:
-    """Random changes of training images, each drawn per image; 0 and False are off.
+class Share:
+    """Which part of every batch is computed here, when `count` processes compute each batch together.
 
-    Attributes:
-        crop_padding: crop to the old size at a random place after padding with so many black pixels.
-        flip: mirror left to right with probability 0.5.
-        cutout: side of a square set to the mean colour, centred anywhere in the image and cut at its border.
-        autoaugment: the AutoAugment policy for CIFAR.
+    Example:
+        >>> Share(1, 2).of(6)
+        slice(3, 6, None)
     """
 
-    crop_padding: int = 0
-    flip: bool = False
-    cutout: int = 0
-    autoaugment: bool = False
+    rank: int = 0
+    count: int = 1
 
-    def shift_and_flip(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """What precedes normalisation: crop, flip, AutoAugment; [batch, channels, height, width] to the same shape."""
-        if self.crop_padding:
-            images = _random_crop(images, self.crop_padding, generator)
-        if self.flip:
-            mirrored = _draw(2, len(images), generator, images.device).bool()
-            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-        if self.autoaugment:
-            images = _autoaugment(images, generator)
-        return images
+    def of(self, number: int) -> slice:
+        """Positions in a batch of `number` images."""
+        return slice(self.rank * number // self.count, (self.rank + 1) * number // self.count)
 
-    def cut(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """What follows normalisation: the square of each image set to 0, which is the mean colour."""
-        if not self.cutout:
-            return images
-        height, width = images.shape[-2:]
-        inside = []
-        for size in (height, width):
-            first = _draw(size, len(images), generator, images.device) - self.cutout // 2
-            offset = torch.arange(size, device=images.device) - first[:, None]
-            inside.append((offset >= 0) & (offset < self.cutout))
-        hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-        return images.masked_fill(hole, 0.0)
+
+WHOLE = Share()
+
+
+class Images(Protocol):
+    """A set of labelled images, wherever they are kept."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Classes, int64 [number]."""
+
+    def __len__(self) -> int: ...
+
+    def subset(self, indices: Tensor | Sequence[int]) -> Images:
+        """The images at these positions, in this order."""
+
+    def joined(self, other: Images) -> Images:
+        """These images, then those of another set of the same kind."""
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        info: DataInfo,
+        generator: torch.Generator | None = None,
+        device: str | torch.device = "cpu",
+        augment: Augment | None = None,
+        drop_last: bool = False,
+        share: Share = WHOLE,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass: normalised float32 images and int64 labels on the device.
+
+        Args:
+            batch_size: images per batch; the last may be smaller.
+            info: the statistics to normalise by.
+            generator: draws the order, then the augmentation of each batch; None keeps the order (evaluation).
+            device: where the batches are wanted.
+            augment: needs a generator; None leaves the images as they are.
+            drop_last: leave out the last batch if it is smaller than the others.
+            share: the part of each batch that is wanted here; order and augmentation are those of the whole batch.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +113,11 @@ class ImageSet:
         where = torch.as_tensor(indices, dtype=torch.int64, device=self.labels.device)
         return ImageSet(self.images[where], self.labels[where])
 
+    def joined(self, other: Images) -> ImageSet:
+        """These images, then those of another set in memory."""
+        assert isinstance(other, ImageSet)
+        return ImageSet(torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels]))
+
     def to(self, device: str | torch.device) -> ImageSet:
         """This set on a device; the copy is kept, so that a set is moved once and not in every epoch."""
         target = torch.empty(0, device=device).device
@@ -108,35 +136,42 @@ class ImageSet:
         device: str | torch.device = "cpu",
         augment: Augment | None = None,
         drop_last: bool = False,
+        share: Share = WHOLE,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One pass: normalised float32 images and int64 labels on the device.
-
-        Args:
-            batch_size: images per batch; the last may be smaller.
-            info: the statistics to normalise by.
-            generator: draws the order, then the augmentation of each batch; None keeps the order (evaluation).
-            device: where the batches are wanted; the set is moved there once.
-            augment: needs a generator; None leaves the images as they are.
-            drop_last: leave out the last batch if it is smaller than the others.
-        """
-        if augment is not None and generator is None:
-            raise ValueError("augmentation needs a generator")
+        """See `Images.batches`; the set is moved to the device once."""
         here = self.to(device)
-        place = here.images.device
-        scale, shift = _affine(here.images, info)
-        order = None
-        if generator is not None:
-            order = torch.randperm(len(here), generator=generator, device=generator.device).to(place)
-        stop = len(here) // batch_size * batch_size if drop_last else len(here)
-        for start in range(0, stop, batch_size):
-            chosen = slice(start, start + batch_size) if order is None else order[start : start + batch_size]
+        order, sizes = epoch_plan(len(here), batch_size, generator, augment, drop_last)
+        if order is not None:
+            order = order.to(here.images.device)
+        start = 0
+        for size in sizes:
+            part = share.of(size)
+            mine = slice(start + part.start, start + part.stop)
+            chosen = mine if order is None else order[mine]
+            draws = None if generator is None else Draws(generator, size, part, here.images.device)
             images = here.images[chosen]
-            if augment is not None and generator is not None:
-                images = augment.shift_and_flip(images, generator)
-            normalised = images.to(torch.float32) * scale + shift
-            if augment is not None and generator is not None:
-                normalised = augment.cut(normalised, generator)
-            yield normalised, here.labels[chosen]
+            if augment is not None and draws is not None:
+                images = augment.before_normalisation(images, draws)
+            yield normalised(images, info, augment, draws), here.labels[chosen]
+            start += size
+
+
+def epoch_plan(
+    number: int, batch_size: int, generator: torch.Generator | None, augment: Augment | None, drop_last: bool
+) -> tuple[Tensor | None, list[int]]:
+    """Order of the images (None: as they are) and sizes of the batches of one pass."""
+    if augment is not None and generator is None:
+        raise ValueError("augmentation needs a generator")
+    order = None if generator is None else torch.randperm(number, generator=generator, device=generator.device)
+    whole, rest = divmod(number, batch_size)
+    return order, [batch_size] * whole + ([rest] if rest and not drop_last else [])
+
+
+def normalised(images: Tensor, info: DataInfo, augment: Augment | None, draws: Draws | None) -> Tensor:
+    """Pixels to mean 0 and standard deviation 1, float32, then what follows normalisation."""
+    scale, shift = _affine(images, info)
+    result = images.to(torch.float32) * scale + shift
+    return result if augment is None or draws is None else augment.after_normalisation(result, draws)
 
 
 def _affine(images: Tensor, info: DataInfo) -> tuple[Tensor, Tensor]:
@@ -144,36 +179,3 @@ def _affine(images: Tensor, info: DataInfo) -> tuple[Tensor, Tensor]:
     mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (info.mean, info.std))
     full = 1.0 if images.is_floating_point() else 255.0
     return (1 / (full * std)).to(images.device, torch.float32), (-mean / std).to(images.device, torch.float32)
-
-
-def _draw(high: int, number: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Integers below `high`, drawn where the generator lives, so that its device alone decides the numbers."""
-    return torch.randint(high, (number,), generator=generator, device=generator.device).to(device)
-
-
-def _random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    number, channels, height, width = images.shape
-    padded = functional.pad(images, (padding, padding, padding, padding))
-    device = images.device
-    rows = _draw(2 * padding + 1, number, generator, device)[:, None] + torch.arange(height, device=device)
-    columns = _draw(2 * padding + 1, number, generator, device)[:, None] + torch.arange(width, device=device)
-    return padded[
-        torch.arange(number, device=device)[:, None, None, None],
-        torch.arange(channels, device=device)[:, None, None],
-        rows[:, None, :, None],
-        columns[:, None, None, :],
-    ]
-
-
-def _autoaugment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """One policy per image. torchvision draws from the CPU's global generator, which is lent a seed and given back.
-
-    `torch.manual_seed` would also reseed every GPU, hence the default generator by name.
-    """
-    from torchvision.transforms import v2
-
-    policy = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)
-    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    with torch.random.fork_rng(devices=()):
-        torch.default_generator.manual_seed(seed)
-        return torch.stack([policy(image) for image in images])

@@ -12,8 +12,8 @@ from .derive import Order, arrange
 from .errors import UserError
 from .genotype import Cell, Genotype
 from .operations import BatchNorm, FactorizedReduce, Identity, ReLUConvBN, build
+from .stem import Form, Stem
 
-Form = Literal["cifar", "imagenet", "imagenet-published"]
 DropPathUnit = Literal["operation", "node"]
 
 #: Image size and, for a genotype of two cells (normal, reduction), the depth of each form.
@@ -114,10 +114,6 @@ def _auxiliary_head(channels: int, size: int, num_classes: int) -> nn.Sequential
     )
 
 
-def _stride_two(in_channels: int, out_channels: int, stride: int = 2) -> list[nn.Module]:
-    return [nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False), BatchNorm(out_channels)]
-
-
 class Network(nn.Module):
     """The network of a genotype.
 
@@ -185,12 +181,14 @@ class Network(nn.Module):
             num_cells = DEPTH[form]
         self.genotype = arrange(genotype, num_cells, reductions, derive_order)
         self._dropper = DropPath()
-        self.stem, widths, size, halved = _stem(form, channels, in_channels, size)
+        self.stem = Stem(form, channels, in_channels)
+        size = self.stem.output_size(size)
         self.auxiliary_position = auxiliary_position(self.genotype) if auxiliary else None
         self.auxiliary_head: nn.Sequential | None = None
 
         self.cells = nn.ModuleList()
-        before_last, last = widths
+        before_last, last = self.stem.widths
+        halved = self.stem.halves
         width = channels
         for index, cell in enumerate(self.genotype.cells):
             reduction = index in self.genotype.reductions
@@ -247,8 +245,7 @@ class Network(nn.Module):
 
     def _run(self, x: Tensor) -> list[Tensor]:
         """Outputs of all cells."""
-        before_last = self.stem[0](x)
-        last = self.stem[1](before_last) if len(self.stem) == 2 else before_last
+        before_last, last = self.stem(x)
         outputs = []
         for cell in self.cells:
             before_last, last = last, cell(before_last, last)
@@ -281,18 +278,3 @@ def auxiliary_position(genotype: Genotype) -> int:
         raise UserError("an auxiliary head needs a network of 2 cells or more: set auxiliary_weight to 0")
     inner = [position for position in genotype.reductions if position < count - 1]
     return inner[-1] if inner else min(2 * count // 3, count - 2)
-
-
-def _stem(form: str, channels: int, in_channels: int, size: int) -> tuple[nn.ModuleList, tuple[int, int], int, bool]:
-    """Stages of the stem, widths of the first cell's two inputs, size of its input 1, whether input 0 is twice that."""
-    if form == "cifar":
-        width = 3 * channels
-        stage = nn.Sequential(nn.Conv2d(in_channels, width, 3, padding=1, bias=False), BatchNorm(width))
-        return nn.ModuleList([stage]), (width, width), size, False
-    stride = 2 if form == "imagenet" else 1
-    half = channels // 2
-    first = nn.Sequential(*_stride_two(in_channels, half), nn.ReLU(), *_stride_two(half, channels, stride))
-    second = nn.Sequential(nn.ReLU(), *_stride_two(channels, channels))
-    for step in (2, stride, 2):
-        size = -(-size // step)
-    return nn.ModuleList([first, second]), (channels, channels), size, True

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from .alpha_step import ABLATIONS
-from .data import ImageSet
+from .data import Images
 from .files import write_with
 from .search import Search
 
@@ -59,7 +59,7 @@ def profile_search(search: Search, trace: Path, num_steps: int = 3) -> list[Part
     return [Part(name, milliseconds, milliseconds / whole) for name, milliseconds in total.items()]
 
 
-def _endless(search: Search, images: ImageSet, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+def _endless(search: Search, images: Images, name: str) -> Iterator[tuple[Tensor, Tensor]]:
     for cycle in itertools.count():
         yield from search._batches(images, name, 0, cycle)
 

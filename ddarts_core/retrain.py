@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import RetrainConfig, config_hash
-from .data import Augment, DataInfo, ImageSet, check_batch
+from .data import DataInfo, Images, augment_of, check_batch
 from .errors import Diverged, UserError
 from .genotype import Genotype
 from .network import Network
@@ -125,8 +125,8 @@ class Retrain:
         config: RetrainConfig,
         genotype: Genotype,
         info: DataInfo,
-        train: ImageSet,
-        validation: ImageSet | None,
+        train: Images,
+        validation: Images | None,
         seed: int,
         device: torch.device | None = None,
     ) -> None:
@@ -222,13 +222,12 @@ class Retrain:
     def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffled and augmented; a last batch that is smaller is left out."""
         config = self.config
-        augment = Augment(config.crop_padding, config.flip, config.cutout, config.autoaugment)
         for images, labels in self.train.batches(
             config.batch_size,
             generator=generator(self.seed, "retrain", epoch, device=self.device),
             device=self.device,
             info=self.info,
-            augment=None if augment == Augment() else augment,
+            augment=augment_of(config, self.info.name),
             drop_last=True,
         ):
             yield images.contiguous(memory_format=torch.channels_last), labels
@@ -283,7 +282,7 @@ class Retrain:
             )
 
     @torch.no_grad()
-    def evaluate(self, images: ImageSet) -> dict[str, float]:
+    def evaluate(self, images: Images) -> dict[str, float]:
         """Loss (mean cross entropy, nats, no smoothing) and accuracy of `network` on whole `images`."""
         network = self.network.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)

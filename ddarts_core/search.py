@@ -23,7 +23,7 @@ from . import losses
 from .alpha_step import AlphaStep, average_where_missing
 from .coalitions import shapley_values
 from .config import ExperimentConfig, config_hash
-from .data import DataInfo, ImageSet, Splits, augment_of, check_batch, load_train, split
+from .data import DataInfo, Images, Splits, augment_of, check_batch, load_train, split
 from .discretise import Derivation, discretise, saturation
 from .errors import Diverged, UserError
 from .execution import choose, prepare
@@ -234,7 +234,7 @@ class Search:
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 
     @torch.no_grad()
-    def evaluate(self, images: ImageSet) -> dict[str, float]:
+    def evaluate(self, images: Images) -> dict[str, float]:
         """Loss (mean cross entropy, nats) and accuracy of the supernet on whole `images`, running statistics."""
         self.net.eval()
         gates = self.gates
@@ -319,14 +319,14 @@ class Search:
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
-    def _batches(self, images: ImageSet, name: str, epoch: int, cycle: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, images: Images, name: str, epoch: int, cycle: int) -> Iterator[tuple[Tensor, Tensor]]:
         stream = generator(self.config.seed, name, epoch, cycle, device=self.device)
         for x, labels in images.batches(
             self.config.search.batch_size,
             generator=stream,
             device=self.device,
             info=self.info,
-            augment=augment_of(self.config.data),
+            augment=augment_of(self.config.data, self.info.name),
             drop_last=True,
         ):
             yield x.contiguous(memory_format=self.execution.layout), labels

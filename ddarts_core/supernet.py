@@ -20,6 +20,7 @@ from .data import DataInfo
 from .errors import UserError
 from .operations import BatchNorm, FactorizedReduce, ReLUConvBN, build
 from .spaces import edge_list, operations_of
+from .stem import Stem
 from .warm_start import identical_groups, start_genotype
 
 
@@ -171,14 +172,14 @@ class Supernet(nn.Module):
         self.precision: Callable[[], AbstractContextManager[object]] = nullcontext
         names = operations_of(config.space)
         reductions = config.reduction_positions
-        _check_size(info.image_size, len(reductions))
+        _check_size(info.image_size, len(reductions) + Stem.halvings(config.form))
         self.group_of = group_map(config)
         self.num_groups = max(self.group_of) + 1
         width = config.channels
-        stem = 3 * width
-        self.stem = nn.Sequential(nn.Conv2d(info.channels, stem, 3, padding=1, bias=False), BatchNorm(stem))
+        self.stem = Stem(config.form, width, info.channels)
         self.cells = nn.ModuleList()
-        before, last = stem, stem
+        before, last = self.stem.widths
+        halved = self.stem.halves
         for position in range(config.num_cells):
             reduction = position in reductions
             width *= 2 if reduction else 1
@@ -189,10 +190,10 @@ class Supernet(nn.Module):
                     (before, last),
                     width,
                     reduction=reduction,
-                    after_reduction=position - 1 in reductions,
+                    after_reduction=halved,
                 )
             )
-            before, last = last, config.steps * width
+            before, last, halved = last, config.steps * width, reduction
         self.classifier = nn.Linear(last, info.num_classes)
 
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
@@ -200,7 +201,7 @@ class Supernet(nn.Module):
         return self.logits(self.outputs(x, gates)[-1])
 
     def outputs(self, x: Tensor, gates: Tensor, notes: Sequence[CellNotes] | None = None) -> list[Tensor]:
-        """Output of the stem and of every cell: cell k reads items max(k - 1, 0) and k and writes item k + 1.
+        """Both inputs of the first cell and the output of every cell: cell k reads items k and k + 1, writes k + 2.
 
         Args:
             x: images.
@@ -209,11 +210,11 @@ class Supernet(nn.Module):
         """
         of_groups = gates.unbind()
         with self.precision():
-            outputs = [self.stem(x)]
+            outputs = list(self.stem(x))
             for k in range(len(self.cells)):
                 cell: Cell = self.cells[k]  # type: ignore[assignment]  # ModuleList items are typed Module
                 note = None if notes is None else notes[k]
-                outputs.append(self.form(cell, outputs[max(k - 1, 0)], outputs[k], of_groups[self.group_of[k]], note))
+                outputs.append(self.form(cell, outputs[k], outputs[k + 1], of_groups[self.group_of[k]], note))
         return outputs
 
     def logits(self, last: Tensor) -> Tensor:
@@ -276,11 +277,11 @@ def group_map(config: SearchConfig) -> tuple[int, ...]:
     return tuple(int(k in config.reduction_positions) for k in range(config.num_cells))
 
 
-def _check_size(image_size: int, num_reductions: int) -> None:
-    if image_size % 2**num_reductions or image_size < 2**num_reductions:
+def _check_size(image_size: int, num_halvings: int) -> None:
+    if image_size % 2**num_halvings or image_size < 2**num_halvings:
         raise UserError(
-            f"images of {image_size} pixels cannot be halved {num_reductions} times: set data.image_size to a multiple "
-            f"of {2**num_reductions}, or use fewer search.reductions"
+            f"images of {image_size} pixels cannot be halved {num_halvings} times: set data.image_size to a multiple "
+            f"of {2**num_halvings}, or use fewer search.reductions"
         )
 
 

@@ -18,7 +18,7 @@ from ddarts_cli.options import out_option, set_option
 @click.option(
     "--config", "file", type=click.Path(path_type=Path), help="Experiment file to take data and settings from."
 )
-@click.option("--data", "data_name", help="Data set: digits, fashion_mnist, cifar10 or cifar100 (default: digits).")
+@click.option("--data", "data_name", help="digits (default), fashion_mnist, cifar10, cifar100 or imagenet.")
 @click.option("--data-root", help="Folder of the data set's files.")
 @click.option("--cells", type=click.IntRange(min=1), help="Derive so many cells by Algorithm 1.")
 @click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="Repeat with so many seeds.")

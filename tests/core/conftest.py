@@ -50,14 +50,17 @@ def digits() -> Callable[[ExperimentConfig], Search]:
 def float64_net() -> Callable[..., tuple[Supernet, torch.Tensor, torch.Tensor, torch.Tensor]]:
     """A supernet in float64 train mode, alphas, images and labels."""
 
-    def make(*, sharing="own", num_cells=4, space="S", channels=3, image_channels=2, batch=5, steps=2):
+    def make(*, sharing="own", num_cells=4, space="S", channels=3, image_channels=2, batch=5, steps=2, form="cifar"):
         torch.manual_seed(0)
-        info = DataInfo("x", num_classes=4, channels=image_channels, image_size=8, mean=(0.5,), std=(0.5,))
-        config = SearchConfig(num_cells=num_cells, channels=channels, steps=steps, sharing=sharing, space=space)
+        size = 8 if form == "cifar" else 32
+        info = DataInfo("x", num_classes=4, channels=image_channels, image_size=size, mean=(0.5,), std=(0.5,))
+        config = SearchConfig(
+            num_cells=num_cells, channels=channels, steps=steps, sharing=sharing, space=space, form=form
+        )
         net = Supernet(config, info).double().train()
         num_operations = len(net.cells[0].edges[0].ops)
         alphas = torch.randn(net.num_groups, len(net.cells[0].edges), num_operations, dtype=torch.float64)
-        images = torch.randn(batch, image_channels, 8, 8, dtype=torch.float64)
+        images = torch.randn(batch, image_channels, size, size, dtype=torch.float64)
         return net, alphas, images, torch.arange(batch) % 4
 
     return make

@@ -7,8 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddarts_core.config import DataConfig
-from ddarts_core.data import Augment, DataInfo, ImageSet, augment_of
+from ddarts_core.augment import Augment, Draws
+from ddarts_core.config import DataConfig, RetrainConfig
+from ddarts_core.data import DataInfo, ImageSet, augment_of
+from ddarts_core.images import Share
 from ddarts_core.seeding import generator
 from tests.core.numbered import numbered
 
@@ -87,12 +89,16 @@ def test_a_set_moves_to_a_device_once() -> None:
 # --- augmentation ---------------------------------------------------------------------------------------------------
 
 AUGMENTS = [Augment(crop_padding=2), Augment(flip=True), Augment(cutout=3), Augment(autoaugment=True),
-            Augment(2, True, 3, True)]  # fmt: skip
+            Augment(2, True, 3, True), Augment(resized_crop=True), Augment(color_jitter=0.4)]  # fmt: skip
 
 
 def noise(number: int = 16, channels: int = 1, size: int = 6) -> ImageSet:
     pixels = torch.randint(1, 256, (number, channels, size, size), generator=generator(0), dtype=torch.uint8)
     return ImageSet(pixels, torch.zeros(number, dtype=torch.int64))
+
+
+def draws(images: torch.Tensor) -> Draws:
+    return Draws(generator(0), len(images), slice(None), images.device)
 
 
 def augmented(images: ImageSet, augment: Augment, *stream: int) -> torch.Tensor:
@@ -128,7 +134,7 @@ def test_the_stored_images_are_never_changed() -> None:
 
 def test_a_crop_is_a_window_of_the_padded_image() -> None:
     images = noise(200).images
-    cropped = Augment(crop_padding=2).shift_and_flip(images, generator(0))
+    cropped = Augment(crop_padding=2).before_normalisation(images, draws(images))
     padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
     places = set()
     for image, result in zip(padded, cropped, strict=True):
@@ -140,7 +146,7 @@ def test_a_crop_is_a_window_of_the_padded_image() -> None:
 
 def test_a_flip_mirrors_about_half_left_to_right() -> None:
     images = noise(400).images
-    result = Augment(flip=True).shift_and_flip(images, generator(0))
+    result = Augment(flip=True).before_normalisation(images, draws(images))
     same = (result == images).flatten(1).all(1)
     mirrored = (result == images.flip(-1)).flatten(1).all(1)
     assert bool((same ^ mirrored).all())
@@ -149,7 +155,8 @@ def test_a_flip_mirrors_about_half_left_to_right() -> None:
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4])
 def test_cutout_blanks_a_square_cut_at_the_border(side: int) -> None:
-    result = Augment(cutout=side).cut(torch.ones(500, 2, 6, 6), generator(0))
+    images = torch.ones(500, 2, 6, 6)
+    result = Augment(cutout=side).after_normalisation(images, draws(images))
     assert torch.equal(result[:, 0], result[:, 1])
     holes = set()
     for image in result[:, 0]:
@@ -167,8 +174,24 @@ def test_augmentation_needs_a_generator() -> None:
 
 
 def test_augment_of_a_configuration() -> None:
-    assert augment_of(DataConfig()) is None
-    assert augment_of(DataConfig(crop_padding=4, flip=True, cutout=16)) == Augment(4, True, 16)
+    assert augment_of(DataConfig(), "digits") is None
+    assert augment_of(DataConfig(crop_padding=4, flip=True, cutout=16), "digits") == Augment(4, True, 16)
+    imagenet = augment_of(RetrainConfig(resized_crop=True, color_jitter=0.4), "imagenet")
+    assert imagenet == Augment(resized_crop=True, color_jitter=0.4, policy="IMAGENET")
+
+
+@pytest.mark.parametrize("augment", [None, *AUGMENTS], ids=repr)
+def test_shares_of_a_batch_are_parts_of_the_whole_batch(augment: Augment | None) -> None:
+    images = noise(22, 3)
+    info = DataInfo("noise", 1, 3, 6, (0.5,) * 3, (0.25,) * 3)
+
+    def epoch(share: Share) -> list[torch.Tensor]:
+        found = images.batches(8, info=info, generator=generator(1), augment=augment, share=share)
+        return [x for x, _ in found]
+
+    parts = zip(epoch(Share(0, 3)), epoch(Share(1, 3)), epoch(Share(2, 3)), strict=True)
+    for whole, shares in zip(epoch(Share()), parts, strict=True):
+        assert torch.equal(torch.cat(shares), whole)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

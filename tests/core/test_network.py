@@ -152,8 +152,8 @@ def test_cell_by_hand() -> None:
     network = Network(Genotype((Cell(edges, (2, 3)),)), 4, 3, 1, 8).eval()
     x = torch.randn(2, 1, 8, 8)
     cell: Any = network.cells[0]
-    stem = network.stem[0](x)
-    s0, s1 = cell.preprocess[0](stem), cell.preprocess[1](stem)
+    first, second = network.stem(x)
+    s0, s1 = cell.preprocess[0](first), cell.preprocess[1](second)
     operations = dict(zip(cell.edges, cell.operations, strict=True))
     two = operations[(0, 2)](s0) + s1
     three = s0 + operations[(2, 3)](two)

@@ -17,7 +17,7 @@ from ddarts_core.warm_start import encode
 def share_weights(derived, net, space):
     """Put the supernet's own modules into the derived network."""
     names = operations_of(space)
-    derived.stem[0] = net.stem
+    derived.stem = net.stem
     derived.classifier = net.classifier
     for k, cell in enumerate(derived.cells):
         searched = net.cells[k]
@@ -29,13 +29,14 @@ def share_weights(derived, net, space):
 
 @pytest.mark.parametrize("rule", ["sparse", "edge", "darts", "complete"])
 @pytest.mark.parametrize("space", ["S", "S_o"])
-@pytest.mark.parametrize("edges_per_node", [None, 2])
-def test_one_hot_supernet_is_the_derived_network(float64_net, rule, space, edges_per_node):
-    net, alphas, x, _ = float64_net(num_cells=4, space=space, steps=3)
+@pytest.mark.parametrize(("edges_per_node", "form"), [(None, "cifar"), (2, "cifar"), (None, "imagenet")])
+def test_one_hot_supernet_is_the_derived_network(float64_net, rule, space, edges_per_node, form):
+    net, alphas, x, _ = float64_net(num_cells=4, space=space, steps=3, form=form)
     config = DiscretiseConfig(rule=rule, threshold=0.7, edges_per_node=edges_per_node)
     gates = losses.gates(alphas, "sigmoid")
     genotype = discretise(gates, config, space, 3, (1, 2), "individual").genotype
-    derived = Network(genotype, channels=3, num_classes=4, in_channels=2, image_size=8).double().train()
+    size = x.shape[-1]
+    derived = Network(genotype, channels=3, num_classes=4, in_channels=2, image_size=size, form=form).double().train()
     for cell, searched in zip(derived.cells, genotype.cells, strict=True):
         cell.names = [edge.op for edge in searched.edges]
     share_weights(derived, net, space)

@@ -130,7 +130,8 @@ def test_a_data_set_states_its_facts(name: str, tmp_path: Path) -> None:
     assert len(info.mean) == len(info.std) == info.channels
     assert all(0 < mean < 1 for mean in info.mean) and all(std > 0 for std in info.std)
     with torch.device("meta"):
-        assert Supernet(SearchConfig(), info).classifier.out_features == info.num_classes
+        form = "imagenet" if info.image_size > 100 else "cifar"
+        assert Supernet(SearchConfig(form=form), info).classifier.out_features == info.num_classes
     if name == "digits":
         assert load_train(DataConfig(name=name))[1].images.shape[1:] == (1, 8, 8)
         return

@@ -34,7 +34,7 @@ def forward(
     net: Supernet, x: Tensor, gates_of_cells: Sequence[Tensor], replaced: dict[int, Replacement] | None = None
 ) -> Tensor:
     """Logits; `replaced` maps a cell's position to what stands in for it."""
-    s0 = s1 = net.stem(x)
+    s0, s1 = net.stem(x)
     for k, cell in enumerate(net.cells):
         whole = not replaced or k not in replaced
         s0, s1 = s1, cell_output(cell, s0, s1, gates_of_cells[k]) if whole else replaced[k](cell, s0, s1)
