@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +14,8 @@ from ray import tune
 
 from .config import ACCURACY
 from .events import Kind, Listener, SweepEvent
-from .study import Study, find_study, read_json, trial_dir, trial_name, write_json
-from .tracking import Draw, TrialRun
+from .study import Study, await_workers, find_study, read_json, trial_dir, trial_name, write_json
+from .tracking import PATIENCE_S, STATUS, Draw, TrialRun, child_runs, delete_run, end_run
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,43 @@ class Session:
     listener: Listener | None = None
 
 
-SESSIONS: dict[str, Session] = {}
+class Ends:
+    """Brings MLflow runs of trials to their end, one after the other, in a thread: the other trials go on meanwhile."""
+
+    def __init__(self, draw: Draw | None) -> None:
+        self._draw = draw
+        self._thread = ThreadPoolExecutor(1, "mlflow")
+        self._wait_until = 0.0
+
+    def add(self, study: Study, folder: Path) -> None:
+        """A trial ended."""
+        self._thread.submit(self._end, study, folder)
+
+    def close(self) -> None:
+        """Wait until all that were added are done, or left to `track_rest`."""
+        self._thread.shutdown()
+
+    def _end(self, study: Study, folder: Path) -> None:
+        # After one refusal the others would be refused too, each after a wait.
+        if time.monotonic() >= self._wait_until and not track_end(study, folder, self._draw):
+            self._wait_until = time.monotonic() + PATIENCE_S
+
+
+ACTIVE: dict[str, tuple[Session, Ends]] = {}
 """By study folder. Ray brings callbacks back from a pickle when a sweep is resumed; these need not be picklable."""
+
+
+@contextlib.contextmanager
+def active(study: Study, session: Session) -> Iterator[None]:
+    """While Ray runs the trials of a study: the session is told, and MLflow too; both to the last trial."""
+    await_workers(study.path)
+    ends = Ends(session.draw)
+    ACTIVE[str(study.path)] = (session, ends)
+    try:
+        yield
+    finally:
+        ends.close()
+        del ACTIVE[str(study.path)]
 
 
 class StudyCallback(tune.Callback):
@@ -72,7 +111,8 @@ class StudyCallback(tune.Callback):
         if (folder / "trial.json").exists():
             record = {**read_json(folder / "trial.json"), "state": state, "reason": reason or None}
             write_json(folder / "trial.json", record)
-            track_end(study, folder, SESSIONS.get(self._path, Session()).draw)
+            if self._path in ACTIVE:  # not with Ray Client, which runs this elsewhere: `track_rest` delivers then
+                ACTIVE[self._path][1].add(study, folder)
         result = trial.last_result or {}
         self._tell(
             "finished",
@@ -85,7 +125,7 @@ class StudyCallback(tune.Callback):
         )
 
     def _tell(self, kind: Kind, trial: Any, **fields: Any) -> None:
-        listener = SESSIONS.get(self._path, Session()).listener
+        listener = ACTIVE[self._path][0].listener if self._path in ACTIVE else None
         if listener is not None:
             number, params = trial.config["number"], trial.config["params"]
             listener(SweepEvent(kind, trial_name(number), number, params, num_epochs=self._num_epochs, **fields))
@@ -107,10 +147,26 @@ def track_end(study: Study, folder: Path, draw: Draw | None) -> bool:
 
 
 def track_rest(study: Study, draw: Draw | None) -> int:
-    """Give MLflow the trials that it could not take when they ended; how many it still could not."""
+    """Give MLflow the trials that it could not take when they ended; how many it still could not.
+
+    A run that is still RUNNING there then belongs to a trial that is, or to nobody.
+    """
     waiting = [t for t in study.trials() if t["state"] != "RUNNING" and not t.get("tracked")]
     missing = 0
     for trial in waiting:
         # After one refusal the others would be refused too, each after a wait.
         missing += 1 if missing or not track_end(study, trial_dir(study.path, trial["number"]), draw) else 0
+    if not missing:
+        settle(study)
     return missing
+
+
+def settle(study: Study) -> None:
+    """End the runs that are RUNNING in MLflow although their process is gone, and delete those that no trial knows."""
+    trials = {trial["trial_id"]: trial for trial in study.trials()}
+    for run_id, trial_id in child_runs(study, "RUNNING"):
+        trial = trials.get(trial_id)
+        if trial is None or trial["run_id"] not in (None, run_id):
+            delete_run(study, run_id)
+        else:
+            end_run(study, run_id, "KILLED" if trial["state"] == "RUNNING" else STATUS[trial["state"]])

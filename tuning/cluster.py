@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from importlib.util import find_spec
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import ddarts_core
 from ddarts_core.errors import UserError
 
 from .config import TuneConfig
@@ -33,7 +36,7 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
         address: `auto` (the cluster that this machine belongs to), `HOST:PORT`, or `ray://HOST:PORT`.
 
     Raises:
-        UserError: no cluster answers at the address.
+        UserError: no cluster answers at the address, or it refuses the token.
     """
     os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
     import ray
@@ -44,6 +47,7 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
         return
     if address is None:
         ray.init(
+            address="local",  # not a cluster that happens to run on this machine
             num_cpus=num_cpus,
             include_dashboard=False,
             log_to_driver=False,
@@ -54,20 +58,35 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
         )
         return
     environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    if address.startswith("ray://") and find_spec("grpc") is None:
+        raise UserError(f"Ray Client, which {address!r} asks for, needs a package: pip install ddarts[cluster]")
+    advice = "give auto, HOST:PORT or ray://HOST:PORT"
     try:
         _knock(address)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no Ray cluster answers at {address!r} ({error}): {advice}") from error
+    try:
         ray.init(
             address=address,
             log_to_driver=False,
             logging_level=logging.CRITICAL,
-            runtime_env={"env_vars": environment},
+            runtime_env={"env_vars": environment, "py_modules": sent_code()},
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"no Ray cluster answers at {address!r} ({reason}): give auto, HOST:PORT or ray://HOST:PORT, and export "
-            "RAY_AUTH_MODE=token with the cluster's token if it asks for one"
+            f"the Ray cluster at {address!r} does not let this process in ({reason}): {advice}, and export "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, the file with the token that its head was started with"
         ) from error
+
+
+def sent_code() -> list[str]:
+    """The packages that trials on other machines get from here: those of a checkout.
+
+    What is installed as a wheel is expected to be installed there too: then none.
+    """
+    packages = [Path(__file__).parent, Path(ddarts_core.__file__).parent]
+    return [] if "site-packages" in packages[0].parts else [str(package) for package in packages]
 
 
 def _knock(address: str) -> None:

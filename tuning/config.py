@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 from ddarts_core.config import ExperimentConfig, Strict, read_yaml, resolve
 from ddarts_core.errors import UserError, unknown_name
 
+from .population import check_population
 from .space import Distribution, Scalar, Space, base_settings, build_space, check_points
 
 SEARCHERS: Mapping[str, str] = MappingProxyType(
@@ -39,6 +40,7 @@ SCHEDULERS: Mapping[str, str] = MappingProxyType(
         "hyperband": "asynchronous HyperBand: ASHA in brackets that begin to stop trials later and later",
         "fifo": "every trial runs to its end",
         "median": "stops a trial that is worse than the median of the others at the same epoch",
+        "pbt": "population based training: a trial that is behind goes on from one that is ahead, perturbed",
     }
 )
 """Scheduler names and what they are; `schedulers.SCHEDULER_FACTORIES` builds them."""
@@ -75,6 +77,8 @@ class TuneConfig(Strict):
     scheduler: str = "asha"
     grace_period: int = Field(1, ge=1, description="search epochs, warm-up included, before a trial may be stopped")
     reduction_factor: float = Field(3.0, gt=1, le=100, description="ASHA keeps one in so many at each rung")
+    exchange_every: int = Field(1, ge=1, description="pbt: search epochs from one exchange to the next")
+    exchanged: float = Field(0.25, gt=0, le=0.5, description="pbt: share of the trials that is replaced, by as many")
     objective: Literal["derived", "supernet"] = Field(
         "derived", description="held-out accuracy of the derived network after `retrain`, or of the supernet"
     )
@@ -168,6 +172,8 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
             f"{where}: tune.searcher {config.tune.searcher} needs the packages that are not installed here "
             f"({', '.join(missing)}): pip install botorch optuna-integration[botorch], or choose another searcher"
         )
+    if config.tune.scheduler == "pbt":
+        return _population(config, space, data, overrides, where)
     if config.tune.searcher == "grid":
         size = len(space.grid())
         if config.tune.points_to_evaluate:
@@ -177,3 +183,22 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
         elif config.tune.num_samples > size:
             raise UserError(f"{where}: tune.num_samples {config.tune.num_samples} exceeds the {size} grid points")
     return config
+
+
+def _population(
+    config: SweepConfig, space: Space, data: Mapping[str, Any], overrides: list[str], where: str
+) -> SweepConfig:
+    """A sweep with `pbt`, which proposes by itself: Ray lets no searcher learn beside it."""
+    tune, epochs = config.tune, config.search.warmup_epochs + config.search.epochs
+    check_population(space, where)
+    if tune.num_samples < 2:
+        raise UserError(f"{where}: tune.scheduler pbt needs a population: tune.num_samples must be 2 or more")
+    if tune.exchange_every >= epochs:
+        raise UserError(f"{where}: tune.exchange_every {tune.exchange_every} must be less than the {epochs} epochs")
+    if tune.max_concurrent is not None:
+        raise UserError(f"{where}: tune.max_concurrent has no place with pbt, whose trials take turns: use resources")
+    if "searcher" in tune.model_fields_set and tune.searcher != "random":
+        raise UserError(
+            f"{where}: tune.searcher {tune.searcher} cannot propose beside pbt: use random, or leave it out"
+        )
+    return resolve(data, [*overrides, "tune.searcher=random"], SweepConfig, where=where)

@@ -12,16 +12,25 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import (
+    ASHAScheduler,
+    FIFOScheduler,
+    MedianStoppingRule,
+    PopulationBasedTraining,
+    TrialScheduler,
+)
 
 from .config import ACCURACY, SCHEDULERS, SEARCH_EPOCH, TuneConfig
+from .population import perturb
+from .space import Space
 
 
-def _asha(config: TuneConfig, num_epochs: int, seed: int) -> Any:
+def _asha(config: TuneConfig, num_epochs: int, seed: int, space: Space) -> Any:
     return ASHAScheduler(**_halving(config, num_epochs), brackets=1)
 
 
-def _hyperband(config: TuneConfig, num_epochs: int, seed: int) -> Any:
+def _hyperband(config: TuneConfig, num_epochs: int, seed: int, space: Space) -> Any:
     return HyperBand(seed, **_halving(config, num_epochs), brackets=brackets(config, num_epochs))
 
 
@@ -67,17 +76,108 @@ class HyperBand(ASHAScheduler):
         self._trial_info[trial.trial_id] = draw.choices(self._brackets, weights)[0]
 
 
-def _median(config: TuneConfig, num_epochs: int, seed: int) -> Any:
+def _median(config: TuneConfig, num_epochs: int, seed: int, space: Space) -> Any:
     return MedianStoppingRule(
         time_attr=SEARCH_EPOCH, metric=ACCURACY, mode="max", grace_period=config.grace_period, min_samples_required=3
     )
 
 
-def _fifo(config: TuneConfig, num_epochs: int, seed: int) -> Any:
+def _fifo(config: TuneConfig, num_epochs: int, seed: int, space: Space) -> Any:
     return FIFOScheduler()  # type: ignore[no-untyped-call]  # ray
 
 
-SCHEDULER_FACTORIES: Mapping[str, Callable[[TuneConfig, int, int], Any]] = MappingProxyType(
-    {"asha": _asha, "hyperband": _hyperband, "median": _median, "fifo": _fifo}
+def _pbt(config: TuneConfig, num_epochs: int, seed: int, space: Space) -> Any:
+    return Population(config, num_epochs, seed, space)
+
+
+class Population(PopulationBasedTraining):
+    """Population based training in step: all trials wait for each other at every `exchange_every` epochs.
+
+    What is exchanged follows from the trials' accuracies, the seed, their numbers and the epoch, not from who is
+    quicker. Ray's own synchronous mode waits for ever for a trial that failed, gives a trial the number of the one that
+    it follows, and forgets at a resume what it waits for.
+
+    Args:
+        config: how often, and how many.
+        num_epochs: search epochs of a trial; there is no exchange after the last.
+        seed: of the sweep.
+        space: settings that are perturbed.
+    """
+
+    def __init__(self, config: TuneConfig, num_epochs: int, seed: int, space: Space) -> None:
+        super().__init__(
+            time_attr=SEARCH_EPOCH,
+            metric=ACCURACY,
+            mode="max",
+            perturbation_interval=config.exchange_every,
+            burn_in_period=math.ceil(config.grace_period / config.exchange_every) * config.exchange_every,
+            quantile_fraction=config.exchanged,
+            custom_explore_fn=dict,  # `_get_new_config` has what it needs
+            log_config=False,
+            synch=True,
+        )
+        self._num_epochs = num_epochs
+        self._seed = seed
+        self._space = space
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """A new trial, or one that goes on after its process or the sweep was killed."""
+        super().on_trial_add(tune_controller, trial)
+        epochs = (trial.last_result or {}).get(SEARCH_EPOCH, 0)
+        if epochs:
+            self._save_trial_state(self._trial_state[trial], epochs, trial.last_result, trial)
+            reached = epochs - epochs % self._perturbation_interval
+            self._next_perturbation_sync = max(self._next_perturbation_sync, reached)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Let a trial wait once it has come to the next exchange."""
+        epochs = result[SEARCH_EPOCH]
+        self._save_trial_state(self._trial_state[trial], epochs, result, trial)
+        wait = self._next_perturbation_sync <= epochs < self._num_epochs
+        return str(TrialScheduler.PAUSE if wait else TrialScheduler.CONTINUE)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Exchange when all trials that live have come to it; then the one that is furthest behind."""
+        live = [trial for trial in tune_controller.get_live_trials() if not trial.is_finished()]
+        for trial in live:
+            if trial.status == Trial.PENDING and self._waits(trial):  # it comes from a sweep that was killed
+                tune_controller._set_trial_status(trial, Trial.PAUSED)
+        if live and all(trial.status == Trial.PAUSED and self._waits(trial) for trial in live):
+            epochs = {self._trial_state[trial].last_train_time for trial in live}
+            if epochs == {self._next_perturbation_sync}:  # else it took place before the sweep was killed
+                self._exchange(tune_controller, live)
+            while self._next_perturbation_sync <= min(epochs):
+                self._next_perturbation_sync += self._perturbation_interval
+        return super().choose_trial_to_run(tune_controller)
+
+    def _waits(self, trial: Any) -> bool:
+        return bool(self._next_perturbation_sync <= self._trial_state[trial].last_train_time < self._num_epochs)
+
+    def _exchange(self, tune_controller: Any, live: list[Any]) -> None:
+        by_number = sorted(self._trial_state.items(), key=lambda item: item[0].config["number"])
+        self._trial_state = dict(by_number)  # the order that decides between equal accuracies
+        lower, upper = self._quantiles()
+        for trial in sorted(live, key=lambda trial: trial in lower):  # the checkpoints of the upper ones first
+            self._checkpoint_or_exploit(trial, tune_controller, upper, lower)
+
+    def _checkpoint_or_exploit(self, trial: Any, tune_controller: Any, upper: list[Any], lower: list[Any]) -> None:
+        """Ray's, which draws from `random` whom to follow."""
+        before = random.getstate()
+        random.seed(f"{self._seed}/follow/{trial.config['number']}/{self._next_perturbation_sync}")
+        try:
+            super()._checkpoint_or_exploit(trial, tune_controller, upper, lower)
+        finally:
+            random.setstate(before)
+
+    def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The settings of a trial that goes on from another's state."""
+        number = trial.config["number"]
+        stream = random.Random(f"{self._seed}/perturb/{number}/{self._next_perturbation_sync}")
+        params = perturb(self._space, trial_to_clone.config["params"], stream)
+        return {**trial.config, "params": params}, {}
+
+
+SCHEDULER_FACTORIES: Mapping[str, Callable[[TuneConfig, int, int, Space], Any]] = MappingProxyType(
+    {"asha": _asha, "hyperband": _hyperband, "median": _median, "fifo": _fifo, "pbt": _pbt}
 )
 assert SCHEDULER_FACTORIES.keys() == SCHEDULERS.keys()

@@ -12,10 +12,11 @@ import datetime
 import fcntl
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from ddarts_core.errors import UserError
@@ -246,6 +247,34 @@ def lock(path: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"study {path.name!r} is running in another process: wait for it or stop it") from None
         yield
+
+
+WORKERS_S = 300.0
+"""How long a sweep waits for the trials of one that was killed to end."""
+
+
+def join_workers(path: Path) -> IO[str]:
+    """Count this process as a trial's until the file that is returned is closed, or the process ends."""
+    file = (path / ".workers").open("a")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    return file
+
+
+def await_workers(path: Path) -> None:
+    """Wait for the trials of a driver that was killed: they live on for some seconds, and write.
+
+    Raises:
+        UserError: they do not end.
+    """
+    with (path / ".workers").open("a") as file:
+        until = time.monotonic() + WORKERS_S
+        while True:
+            try:
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise UserError(f"trials of an earlier run of study {path.name!r} still run: stop them") from None
+                time.sleep(0.1)
 
 
 def is_locked(path: Path) -> bool:

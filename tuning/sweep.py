@@ -20,13 +20,14 @@ from ddarts_core.errors import UserError
 from ddarts_core.provenance import git_commit, versions
 
 from . import tracking
-from .callback import SESSIONS, Session, StudyCallback, track_rest
+from .callback import Session, StudyCallback, active, settle, track_rest
 from .cluster import concurrency, start_ray
 from .config import SweepConfig, TuneConfig
 from .events import Listener
+from .population import draw_population
 from .resources import with_resources
 from .space import Space, base_settings
-from .study import Study, create_study, find_study, hide_secrets, lock, read_json, trial_dir, without_secrets
+from .study import Study, create_study, find_study, hide_secrets, lock, without_secrets
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,46 @@ def trial_directory(trial: Any) -> str:
 def _resourceful(config: TuneConfig) -> Any:
     from ray import tune
 
+    from .member import Member
     from .trainable import SearchTrial
 
-    return tune.with_resources(SearchTrial, config.fixed_resources.model_dump())
+    trial = Member if config.scheduler == "pbt" else SearchTrial
+    return tune.with_resources(trial, config.fixed_resources.model_dump())
+
+
+@dataclass(frozen=True)
+class Members:
+    """Parameters of a population's member by its number; a module-level class because Ray pickles it."""
+
+    params: list[dict[str, Any]]
+
+    def __call__(self, spec: Any) -> dict[str, Any]:
+        """Of the member that Ray makes a trial of."""
+        number: int = spec.config.number
+        return self.params[number]
+
+
+def _proposals(study: Study, config: SweepConfig, space: Space) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ray's `param_space`, and what proposes in it: a searcher, or for a population nothing."""
+    from ray import tune
+
+    from .searcher import StudySearch
+
+    rounds = study.rounds
+    fixed = {"study": str(study.path)}
+    if config.tune.scheduler == "pbt":
+        size, points = config.tune.num_samples, config.tune.points_to_evaluate
+        members = Members(draw_population(space, size, config.seed, points))
+        concurrency(config.tune)  # that one fits; all must be there to take turns
+        return {**fixed, "number": tune.grid_search(list(range(size))), "params": tune.sample_from(members)}, {}
+    searcher = StudySearch(space, config.tune, config.seed, study.path / "optuna.log", study.name)
+    if len(rounds) > 1:
+        searcher.go_on(study.path / rounds[-2]["folder"], rounds[-1]["points_to_evaluate"])
+    return fixed, {
+        "search_alg": searcher,
+        "num_samples": rounds[-1]["num_samples"],
+        "max_concurrent_trials": concurrency(config.tune),
+    }
 
 
 def _tuner(study: Study, config: SweepConfig, space: Space) -> Any:
@@ -91,33 +129,29 @@ def _tuner(study: Study, config: SweepConfig, space: Space) -> Any:
     from ray import tune
 
     from .schedulers import SCHEDULER_FACTORIES
-    from .searcher import StudySearch
 
     search_epochs, retrain_epochs = longest(config, space)
-    searcher = StudySearch(space, config.tune, config.seed, study.path / "optuna.log", study.name)
-    rounds = study.rounds
-    if len(rounds) > 1:
-        searcher.go_on(study.path / rounds[-2]["folder"], rounds[-1]["points_to_evaluate"])
+    param_space, proposer = _proposals(study, config, space)
     callback = StudyCallback(str(study.path), search_epochs + retrain_epochs)
+    # Any state of a population may be the one that another goes on from.
+    kept = None if config.tune.scheduler == "pbt" else 2
     return tune.Tuner(
         _resourceful(config.tune),
-        param_space={"study": str(study.path)},
+        param_space=param_space,
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=SCHEDULER_FACTORIES[config.tune.scheduler](config.tune, search_epochs, config.seed),
-            num_samples=rounds[-1]["num_samples"],
-            max_concurrent_trials=concurrency(config.tune),
+            **proposer,
+            scheduler=SCHEDULER_FACTORIES[config.tune.scheduler](config.tune, search_epochs, config.seed, space),
             time_budget_s=config.tune.time_budget_s,
             reuse_actors=True,
             trial_dirname_creator=trial_directory,
         ),
         run_config=tune.RunConfig(
-            name=rounds[-1]["folder"],
+            name=study.rounds[-1]["folder"],
             storage_path=str(study.path),
             callbacks=[callback],
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=config.tune.max_failures),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=2, checkpoint_at_end=False),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=kept, checkpoint_at_end=False),
         ),
     )
 
@@ -219,6 +253,8 @@ def extend_sweep(
     space = config.build_space()
     check_same(study, config)
     more = num_samples or (config.tune.num_samples if study.data["state"] == "FINISHED" else 0)
+    if config.tune.scheduler == "pbt" and more:
+        raise UserError(f"study {study.name!r} is a population and gets no new members: use --new or --set name=...")
     if config.tune.searcher == "grid" and more and len(study.trials()) + more > len(space.grid()):
         raise UserError(
             f"study {study.name!r} cannot get {more} trials more: its grid has {len(space.grid())} points, "
@@ -261,6 +297,8 @@ def check_same(study: Study, config: SweepConfig) -> None:
     old, new = study.data["config"], config.model_dump(mode="json")
     differing = [f"space.{path}" for path in _differing(old["space"], new["space"])]
     differing += [f"tune.{name}" for name in LASTING if old["tune"][name] != new["tune"][name]]
+    if "pbt" in (old["tune"]["scheduler"], new["tune"]["scheduler"]):
+        differing += [f"tune.{name}" for name in ("scheduler",) if old["tune"][name] != new["tune"][name]]
     differing += [
         path for path in _differing(study.data["base"], base_settings(config)) if path not in ("name", "storage")
     ]
@@ -335,14 +373,12 @@ def _create(config: SweepConfig) -> Study:
 
 
 def _run(study: Study, tuner: Any, config: TuneConfig, session: Session) -> StudyResult:
-    SESSIONS[str(study.path)] = session
     try:
-        results = tuner.fit()
+        with active(study, session):
+            results = tuner.fit()
     except BaseException:
         _leave(study)
         raise
-    finally:
-        del SESSIONS[str(study.path)]
     ended = sum(trial["state"] != "RUNNING" for trial in study.trials())
     spent = config.time_budget_s is not None and ended >= len(results)
     if ended < config.num_samples and not spent:
@@ -358,7 +394,4 @@ def _leave(study: Study) -> None:
     """Note that a sweep stopped on the way; trials that ran stay RUNNING in the folder, to be resumed."""
     study.update(state="INTERRUPTED")
     tracking.end_study(study, "KILLED")
-    for trial in study.trials():
-        run_id = read_json(trial_dir(study.path, trial["number"]) / "trial.json")["run_id"]
-        if trial["state"] == "RUNNING" and run_id and not tracking.end_run(study, run_id, "KILLED"):
-            return
+    settle(study)

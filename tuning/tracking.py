@@ -1,22 +1,25 @@
 """MLflow: one run per study, one child run per trial; whatever MLflow cannot take now is given to it later.
 
 Everything a trial's run holds follows from the trial's folder (trial.json, records.jsonl, genotype.json), so
-`TrialRun.sync` can be called by the trial at every epoch, by the driver when the trial ends, and by a resumed sweep: it
-asks once which epochs the run has, and sends the others, each exactly once. But for `start_study`, nothing here raises
-because of MLflow.
+`TrialRun.sync` can be called by the trial's `Sender` after every epoch, by the driver when the trial ends, and by a
+resumed sweep: it asks once which epochs the run has, and sends the others. A point's time follows from the records too,
+so that one that two processes send at the same moment is one row in MLflow's database. But for `start_study`, nothing
+here raises because of MLflow.
 
 Trials must find a database that is ready: `start_study` makes it before they start.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 import math
 import os
 import sqlite3
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,8 +37,11 @@ STATUS = {"COMPLETED": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED", "RU
 Draw = Callable[[Genotype, Path], object]
 """Draws a genotype into a file."""
 
-_PATIENCE_S = 30.0
+PATIENCE_S = 30.0
+"""Between two attempts to reach a store that refused."""
+
 _PARAM_LIMIT = 6000
+_BATCH_LIMIT = 1000
 _log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
@@ -189,9 +195,26 @@ def log_params(client: Any, run_id: str, params: Mapping[str, str]) -> None:
         client.log_batch(run_id, params=items[start : start + 100])
 
 
-def remove_run(study: Study, run_id: str) -> bool:
-    """Delete the run of a trial that is done again with other parameters; whether MLflow took it."""
+def delete_run(study: Study, run_id: str) -> bool:
+    """Delete a run that no trial needs; whether MLflow took it."""
     return _attempt(lambda: make_client(study.data["tracking_uri"]).delete_run(run_id), "superseded run")
+
+
+def child_runs(study: Study, status: str) -> list[tuple[str, str]]:
+    """The runs of trials that have a status, as far as MLflow answers: their identifiers, and those of the trials."""
+    found: list[tuple[str, str]] = []
+
+    def call() -> None:
+        client = make_client(study.data["tracking_uri"])
+        query = f"tags.`mlflow.parentRunId` = '{study.data['parent_run_id']}' and attributes.status = '{status}'"
+        token = None
+        while token != "":
+            page = client.search_runs([study.data["experiment_id"]], query, page_token=token)
+            found.extend((run.info.run_id, run.data.tags["trial_id"]) for run in page)
+            token = page.token or ""
+
+    _attempt(call, "search for runs")
+    return found
 
 
 def _attempt(call: Callable[[], object], what: str) -> bool:
@@ -221,46 +244,55 @@ class TrialRun:
         self._extra_tags = dict(extra_tags or {})
         self._client: Any = None
         self._logged: set[tuple[str, int]] | None = None
-        self._wait_until = 0.0
+        self._begun = 0.0
         self.run_id: str | None = None
 
-    def sync(self, records: Iterable[EpochRecord] | None = None, patient: bool = False) -> bool:
-        """Send what MLflow does not have; whether it has all now.
-
-        After a failure the next attempt waits for half a minute, so that a server that is down costs little, unless
-        `patient`, which always tries.
-        """
-        if not patient and time.monotonic() < self._wait_until:
-            return False
+    def sync(self, records: Iterable[EpochRecord] | None = None) -> bool:
+        """Send what MLflow does not have of the trial's first records, None being all; whether it has them now."""
         done = _attempt(lambda: self._sync(read_jsonl(self._folder / "records.jsonl") if records is None else records),
                         f"records of trial {self._folder.name}")  # fmt: skip
         if not done:
             # A batch may have been stored although its answer was lost: ask again what the run has.
             self._logged = None
             self._client = None
-            self._wait_until = time.monotonic() + _PATIENCE_S
         return done
 
     def finish(self, draw: Draw | None, artifacts: bool) -> bool:
         """Bring the run to its end: all records, final numbers, artifacts, status; whether MLflow has all now."""
-        return self.sync(patient=True) and _attempt(
+        return self.sync() and _attempt(
             lambda: self._finish(draw if artifacts else None, artifacts), f"end of trial {self._folder.name}"
         )
 
     def _sync(self, records: Iterable[EpochRecord]) -> None:
-        from mlflow.entities import Metric
-
         run_id = self._open()
         if self._logged is None:
             self._logged = self._steps(run_id)
-        stamp = int(time.time() * 1000)
-        for record in records:
-            key = (_phase(record), record.epoch)
-            if key in self._logged:
-                continue
-            metrics = [Metric(name, value, stamp, record.epoch) for name, value in epoch_metrics(record).items()]
+        for keys, metrics in self._batches(records, self._logged):
             self._client.log_batch(run_id, metrics=metrics)
-            self._logged.add(key)
+            self._logged |= keys
+
+    def _batches(
+        self, records: Iterable[EpochRecord], logged: set[tuple[str, int]]
+    ) -> Iterator[tuple[set[tuple[str, int]], list[Any]]]:
+        """What is not logged, in as few batches of whole epochs as MLflow takes."""
+        from mlflow.entities import Metric
+
+        stamp = self._begun
+        keys: set[tuple[str, int]] = set()
+        batch: list[Metric] = []
+        for record in records:
+            stamp += 1000 * sum(record.seconds.values())
+            key = (_phase(record), record.epoch)
+            if key in logged:
+                continue
+            metrics = [Metric(name, value, int(stamp), record.epoch) for name, value in epoch_metrics(record).items()]
+            if len(batch) + len(metrics) > _BATCH_LIMIT:
+                yield keys, batch
+                keys, batch = set(), []
+            keys.add(key)
+            batch += metrics
+        if keys:
+            yield keys, batch
 
     def _open(self) -> str:
         """Find or make the run; a run that an earlier process left is used again."""
@@ -269,23 +301,28 @@ class TrialRun:
         if self.run_id is not None:
             return self.run_id
         trial = read_json(self._folder / "trial.json")
+        begun = datetime.datetime.fromisoformat(trial["begun"])
+        self._begun = 1000 * begun.timestamp()
         experiment, parent = self._study.data["experiment_id"], self._study.data["parent_run_id"]
         found = self._client.search_runs(
             [experiment],
             f"tags.`mlflow.parentRunId` = '{parent}' and tags.trial_id = '{trial['trial_id']}'",
             max_results=1,
         )
+        params = flat_params(trial["config"])
         if found:
             run_id = str(found[0].info.run_id)
             self._client.set_tag(run_id, "ray_trial_id", trial["ray_trial_id"])
             if trial["state"] == "RUNNING" and found[0].info.status != "RUNNING":
                 self._client.update_run(run_id, "RUNNING")
+            # The process that made it may have been killed on the way.
+            params = {name: value for name, value in params.items() if name not in found[0].data.params}
         else:
             run = self._client.create_run(
                 experiment, run_name=f"trial-{trial['trial_id']}", tags=self._tags(trial, str(parent))
             )
             run_id = str(run.info.run_id)
-            log_params(self._client, run_id, flat_params(trial["config"]))
+        log_params(self._client, run_id, params)
         self.run_id = run_id
         return run_id
 
@@ -321,6 +358,7 @@ class TrialRun:
         stamp = int(time.time() * 1000)
         metrics = [Metric(name, value, stamp, 0) for name, value in final_metrics(trial).items() if name not in have]
         tags = {"state": trial["state"], "reason": trial["reason"], "genotype_hash": trial["genotype_hash"]}
+        tags["lineage"] = json.dumps(trial["lineage"])[:_PARAM_LIMIT] if trial.get("lineage") else None
         self._client.log_batch(
             run_id, metrics=metrics, tags=[RunTag(name, str(value)) for name, value in tags.items() if value]
         )
@@ -340,3 +378,54 @@ class TrialRun:
 
 def _phase(record: EpochRecord) -> str:
     return "retrain" if record.phase == "retrain" else "search"
+
+
+class Sender:
+    """Sends a trial's records from a thread of its own, so that no epoch waits for MLflow.
+
+    What is to be sent is one item, the trial's records so far: a newer one replaces an older one that still waits, and
+    `TrialRun.sync` sends whatever the run lacks. So an outage is bridged with no memory beside that of the records, and
+    what a killed process did not send is sent by the one that goes on.
+
+    Args:
+        run: of the trial; used by nobody else until `close`.
+    """
+
+    def __init__(self, run: TrialRun) -> None:
+        self._run = run
+        self._change = threading.Condition()
+        self._waiting: tuple[EpochRecord, ...] | None = None
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's identifier, once MLflow has it."""
+        return self._run.run_id
+
+    def send(self, records: Iterable[EpochRecord]) -> None:
+        """Send these, soon."""
+        with self._change:
+            self._waiting = tuple(records)
+            self._change.notify()
+
+    def close(self) -> None:
+        """Send what waits, in one attempt, and end."""
+        with self._change:
+            self._closing = True
+            self._change.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._closing or self._waiting is not None)
+                records, self._waiting, closing = self._waiting, None, self._closing
+            sent = records is None or self._run.sync(records)
+            if closing:
+                return
+            if not sent:
+                with self._change:
+                    self._waiting = self._waiting or records
+                    self._change.wait_for(lambda: self._closing, timeout=PATIENCE_S)

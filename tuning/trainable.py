@@ -29,20 +29,23 @@ from ray import tune
 from ddarts_core import checkpoint
 from ddarts_core.config import config_hash
 from ddarts_core.cost import cost
-from ddarts_core.data import ImageSet, data_info, load_train, split
+from ddarts_core.data import data_info, load_train, split
 from ddarts_core.errors import Diverged, UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
-from ddarts_core.records import EpochRecord, write_jsonl
+from ddarts_core.records import EpochRecord, read_jsonl, write_jsonl
 from ddarts_core.retrain import Retrain
 from ddarts_core.search import Search, build_search
 
 from . import study as studies
 from .config import ACCURACY, DERIVED, SEARCH_EPOCH
 from .space import trial_config
-from .tracking import TrialRun, remove_run
+from .tracking import Sender, TrialRun, delete_run
 
 CHECKPOINT = "trial.pt"
+
+ENDED = ("COMPLETED", "FAILED")
+"""States that a trial gives itself: they stay, whatever Ray remembers."""
 
 FAILURES = (UserError, Diverged, ArithmeticError, MemoryError, torch.OutOfMemoryError)
 """What would happen again if the trial were restarted."""
@@ -66,14 +69,21 @@ class SearchTrial(tune.Trainable):
         self._seconds = 0.0
         self._contradiction: str | None = None
         self._limit_resources()
+        self._presence = studies.join_workers(self._study.path)
         self._open_record()
-        self._run = TrialRun(self._study, self._folder)
-        self._run.sync(self._records)
+        self._sender = Sender(TrialRun(self._study, self._folder))
+        self._sender.send(self._records)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Serve another trial in the same process."""
+        self.cleanup()
         self.setup(new_config)
         return True
+
+    def cleanup(self) -> None:
+        """Leave the trial to whoever goes on with it."""
+        self._sender.close()
+        self._presence.close()
 
     def _limit_resources(self) -> None:
         resources = self._study.data["config"]["tune"]["resources"]
@@ -91,6 +101,7 @@ class SearchTrial(tune.Trainable):
             "number": self._number,
             "params": self._params,
             **self._resolve(),
+            "begun": studies.utc_now(),
             "run_id": None,
             "state": "RUNNING",
             "reason": None,
@@ -105,11 +116,14 @@ class SearchTrial(tune.Trainable):
             if before["params"] != self._params:
                 # The sweep was killed before it noted this number: it has drawn the number's parameters anew.
                 if before["run_id"]:
-                    remove_run(self._study, before["run_id"])
+                    delete_run(self._study, before["run_id"])
                 shutil.rmtree(self._folder)
-            elif before["state"] == "COMPLETED":
+            elif before["state"] in ENDED:
                 # It was killed after the trial's end and before it noted the end: only the report is missing.
                 self._record = {**before, "ray_trial_id": self.trial_id}
+                self._records = read_jsonl(self._folder / "records.jsonl")
+            else:
+                self._record["begun"] = before["begun"]
         self._write()
 
     def _resolve(self) -> dict[str, Any]:
@@ -130,7 +144,7 @@ class SearchTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Run one epoch."""
-        if self._record["state"] == "COMPLETED":
+        if self._record["state"] in ENDED:
             return self._report(done=True)
         began = time.monotonic()
         try:
@@ -148,6 +162,9 @@ class SearchTrial(tune.Trainable):
         return self._report(done)
 
     def _report(self, done: bool) -> dict[str, Any]:
+        """What Ray is told; the last time after MLflow has been told, so that nobody else tells it at the same time."""
+        if done:
+            self._sender.close()
         searched = [record for record in self._records if record.phase != "retrain"]
         accuracy = searched[-1].metrics[ACCURACY] if searched else 0.0
         result: dict[str, Any] = {ACCURACY: accuracy, SEARCH_EPOCH: len(searched), "epochs": len(self._records)}
@@ -166,8 +183,9 @@ class SearchTrial(tune.Trainable):
             raise Diverged(f"{bad[0]} became {record.metrics[bad[0]]} in epoch {record.epoch} of the {record.phase}")
         self._records.append(record)
         write_jsonl(self._folder / "records.jsonl", self._records, timing=True)
-        if self._run.sync(self._records) and self._record["run_id"] != self._run.run_id:
-            self._write(run_id=self._run.run_id)
+        self._sender.send(self._records)
+        if self._record["run_id"] != self._sender.run_id:
+            self._write(run_id=self._sender.run_id)
         if self._retrain is not None:
             return self._end_retrain()
         assert self._search is not None
@@ -184,8 +202,7 @@ class SearchTrial(tune.Trainable):
             self._search = None
             info, images = load_train(self._config.data)
             splits = split(images, self._config.data, self._config.seed)
-            parts = (splits.weights, splits.alphas)
-            train = ImageSet(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
+            train = splits.weights.joined(splits.alphas)
             self._retrain = Retrain(self._config.retrain, self._genotype, info, train, None, self._config.seed)
             self._held_out = splits.held_out
             if self._loaded.get("retrain") is not None:
@@ -254,9 +271,9 @@ class SearchTrial(tune.Trainable):
         Raises:
             UserError: none can be read.
         """
-        if self._record["state"] == "COMPLETED":
+        if self._record["state"] in ENDED:
             return
-        self._loaded = _load_furthest(Path(checkpoint_dir))
+        self._loaded = self._load(Path(checkpoint_dir))
         self._records = [EpochRecord.from_dict(data) for data in json.loads(self._loaded["records"])]
         self._seconds = self._loaded["seconds"]
         text = self._loaded["genotype"]
@@ -266,6 +283,9 @@ class SearchTrial(tune.Trainable):
         if self._genotype is not None:
             # trial.json was begun anew; these were known when the search ended.
             self._write(genotype_hash=self._genotype.hash, cost=self._cost(self._genotype))
+
+    def _load(self, folder: Path) -> dict[str, Any]:
+        return _load_furthest(folder)
 
 
 def _load_furthest(folder: Path) -> dict[str, Any]:

@@ -8,16 +8,25 @@ from typing import Any
 
 import pytest
 
-from tuning.config import ACCURACY, SCHEDULERS, SEARCH_EPOCH, TuneConfig
+from tuning.config import ACCURACY, SCHEDULERS, SEARCH_EPOCH, TuneConfig, resolve_sweep
 from tuning.schedulers import SCHEDULER_FACTORIES, brackets
 
+SPACE = resolve_sweep({"space": {"search.lr": {"type": "float", "low": 0.001, "high": 0.3}}}).build_space()
 SETTINGS = TuneConfig(scheduler="hyperband", grace_period=1, reduction_factor=3)
+
+
+NO_CHECKPOINTS = SimpleNamespace(
+    checkpoint_manager=SimpleNamespace(checkpoint_config=SimpleNamespace(num_to_keep=None))
+)
 
 
 @dataclass(frozen=True)
 class FakeTrial:
     trial_id: str
     config: dict[str, int] = field(hash=False)
+    last_result: dict[str, float] | None = None
+    experiment_tag: str = ""
+    run_metadata: Any = field(default_factory=lambda: NO_CHECKPOINTS, hash=False)
 
 
 def trial(number: int) -> Any:
@@ -33,22 +42,22 @@ def placed(scheduler: Any, numbers: list[int]) -> dict[int, int]:
 @pytest.mark.parametrize(("epochs", "expected"), [(1, 1), (2, 1), (3, 2), (9, 3), (26, 3), (27, 4)])
 def test_as_many_brackets_as_rungs(epochs: int, expected: int) -> None:
     assert brackets(SETTINGS, epochs) == expected
-    scheduler = SCHEDULER_FACTORIES["hyperband"](SETTINGS, epochs, 0)
+    scheduler = SCHEDULER_FACTORIES["hyperband"](SETTINGS, epochs, 0, SPACE)
     assert all(bracket._rungs for bracket in scheduler._brackets)
 
 
 def test_a_trials_bracket_follows_from_the_seed_and_its_number() -> None:
     numbers = list(range(60))
-    first = placed(SCHEDULER_FACTORIES["hyperband"](SETTINGS, 27, 1), numbers)
-    assert first == placed(SCHEDULER_FACTORIES["hyperband"](SETTINGS, 27, 1), numbers[::-1])
-    assert first != placed(SCHEDULER_FACTORIES["hyperband"](SETTINGS, 27, 2), numbers)
+    first = placed(SCHEDULER_FACTORIES["hyperband"](SETTINGS, 27, 1, SPACE), numbers)
+    assert first == placed(SCHEDULER_FACTORIES["hyperband"](SETTINGS, 27, 1, SPACE), numbers[::-1])
+    assert first != placed(SCHEDULER_FACTORIES["hyperband"](SETTINGS, 27, 2, SPACE), numbers)
     counts = [list(first.values()).count(bracket) for bracket in range(4)]
     assert counts[0] > counts[1] > counts[3]
 
 
 def test_a_later_bracket_spares_a_trial_that_the_first_stops() -> None:
     """Two trials of each bracket report 0.9 and 0.1 after one epoch: only the first bracket stops the worse one."""
-    scheduler = SCHEDULER_FACTORIES["hyperband"](SETTINGS, 9, 0)
+    scheduler = SCHEDULER_FACTORIES["hyperband"](SETTINGS, 9, 0, SPACE)
     places = placed(scheduler, list(range(40)))
     for bracket in range(3):
         good, bad = [number for number, place in places.items() if place == bracket][:2]
@@ -60,8 +69,9 @@ def test_a_later_bracket_spares_a_trial_that_the_first_stops() -> None:
 @pytest.mark.parametrize("name", sorted(SCHEDULERS))
 def test_no_scheduler_stops_the_only_trial(name: str) -> None:
     config = TuneConfig(scheduler=name)
-    scheduler = SCHEDULER_FACTORIES[name](config, 5, 0)
-    scheduler.on_trial_add(None, trial(0))
-    controller = SimpleNamespace(get_trials=lambda: [], get_live_trials=lambda: [], trial=None)
+    scheduler = SCHEDULER_FACTORIES[name](config, 5, 0, SPACE)
+    controller = SimpleNamespace(get_trials=lambda: [], get_live_trials=lambda: [], trial=None, search_alg=None)
+    scheduler.on_trial_add(controller, trial(0))
     report = {SEARCH_EPOCH: 1, ACCURACY: 0.5, "time_total_s": 1.0}
-    assert scheduler.on_trial_result(controller, trial(0), report) == "CONTINUE"
+    waiting = {"pbt": "PAUSE"}  # for the others, who never come
+    assert scheduler.on_trial_result(controller, trial(0), report) == waiting.get(name, "CONTINUE")

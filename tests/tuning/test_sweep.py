@@ -117,7 +117,7 @@ def test_mlflow_has_the_whole_study(done: StudyResult) -> None:
         assert child.data.metrics["derived/held_out/accuracy"] == trial["derived"]["held_out/accuracy"]
         assert child.data.metrics["parameters"] == trial["cost"]["parameters"]
         names = {item.path for item in client.list_artifacts(child.info.run_id)}
-        assert names == {"genotype.json", "genotype.png"}
+        assert names == {"genotype.json", "genotype.png", "records.jsonl"}
 
 
 def test_the_optuna_journal_has_every_trial(done: StudyResult) -> None:
@@ -216,7 +216,7 @@ def test_mlflow_down_costs_no_trial_and_loses_nothing(make_sweep: Make, monkeypa
         return found
 
     monkeypatch.setattr(tracking, "start_study", start_and_stop)
-    monkeypatch.setattr(tracking, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(tracking, "PATIENCE_S", 0.0)
     result = run_sweep(make_sweep("outage", tune={"num_samples": 2}))
     assert [trial["state"] for trial in result.trials] == ["COMPLETED"] * 2
     database = result.study.path / "mlflow.db"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,7 @@ def write_trial(study: Study, **fields: Any) -> Path:
         "seed": 3,
         "config": {"method": "ddarts", "search": {"lr": 0.1, "reductions": None}},
         "config_hash": "0123",
+        "begun": "2026-01-01T00:00:00.000000+00:00",
         "state": "RUNNING",
         "reason": None,
         "objectives": None,
@@ -135,20 +139,71 @@ def test_another_process_goes_on_in_the_same_run_without_duplicates(study: Study
     assert [step for step, _ in history(study, found.info.run_id, "held_out/accuracy")] == [0, 1, 2]
 
 
-def test_an_outage_costs_nothing_but_a_delay(study: Study, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_costs_nothing_but_a_delay(
+    study: Study, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "PATIENCE_S", 0.05)
     folder = write_trial(study)
     run = tracking.TrialRun(study, folder)
-    assert run.sync(RECORDS[:1])
+    sender = tracking.Sender(run)
+    sender.send(RECORDS[:1])
+    wait_for(lambda: run.run_id is not None and history(study, run.run_id, "train/loss") == [(0, 2.0)])
     up, run._study = run._study, _unreachable(study)
     run._client = None
     with caplog.at_level(logging.WARNING):
-        assert not run.sync(RECORDS[:2])
-    assert "MLflow did not take" in caplog.text
+        sender.send(RECORDS[:2])
+        sender.send(RECORDS[:3])  # replaces the one before, if that still waits
+        wait_for(lambda: "MLflow did not take" in caplog.text)
     run._study = up
-    assert not run.sync(RECORDS[:3]), "it waits before it tries again"
-    assert run.sync(RECORDS[:3], patient=True)
+    wait_for(lambda: len(history(study, str(run.run_id), "train/loss")) == 3)
+    sender.close()
+    assert [step for step, _ in history(study, str(run.run_id), "train/loss")] == [0, 1, 2]
+
+
+def test_a_server_that_hangs_does_not_hold_up_a_trial(study: Study) -> None:
+    """It gets everything before the trial ends."""
+    answer = threading.Event()
+
+    class Hanging(tracking.TrialRun):
+        def sync(self, records: Any = None) -> bool:
+            answer.wait()
+            return super().sync(records)
+
+    run = Hanging(study, write_trial(study))
+    sender = tracking.Sender(run)
+    for end in range(1, len(RECORDS) + 1):
+        sender.send(RECORDS[:end])
+    assert run.run_id is None  # all were handed over, none was sent
+    answer.set()
+    sender.close()
+    assert [step for step, _ in history(study, str(run.run_id), "retrain/train/loss")] == [0, 1]
+
+
+def test_what_two_send_at_the_same_time_is_there_once(study: Study) -> None:
+    """The driver ends a trial that was stopped while the trial's own thread still sends."""
+    folder = write_trial(study)
+    first, second = tracking.TrialRun(study, folder), tracking.TrialRun(study, folder)
+    assert first.sync(RECORDS[:1]) and second.sync(RECORDS[:1])
+    assert first.sync(RECORDS) and second.sync(RECORDS)  # neither knows of the other's
+    for name in ("train/loss", "seconds/weights", "contribution/cell_0"):
+        assert [step for step, _ in history(study, str(first.run_id), name)] == [0, 1, 2], name
+
+
+def test_parameters_that_a_killed_process_did_not_log_follow(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_trial(study)
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "log_params", lambda *arguments: None)
+        assert tracking.TrialRun(study, folder).sync([])
+    assert tracking.TrialRun(study, folder).sync([])
     (found,) = runs(study)
-    assert [step for step, _ in history(study, found.info.run_id, "train/loss")] == [0, 1, 2]
+    assert found.data.params["search.lr"] == "0.1"
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def _unreachable(study: Study) -> Study:

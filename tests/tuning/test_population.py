@@ -1,0 +1,188 @@
+"""Population based training: what may be perturbed, who follows whom, and whether a result can be repeated."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddarts_core.config import config_hash
+from ddarts_core.errors import UserError
+from ddarts_core.records import EpochRecord, read_jsonl
+from ddarts_core.search import build_search
+from tests.tuning.processes import Driver, epochs_of, results
+from tuning import tracking
+from tuning.config import SweepConfig, resolve_sweep
+from tuning.population import PERTURBABLE, adopt, draw_population, perturb
+from tuning.space import trial_config
+from tuning.study import find_study
+from tuning.sweep import extend_sweep
+
+Make = Callable[..., SweepConfig]
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+SPACE = {
+    "search.lr": {"type": "float", "low": 0.001, "high": 0.3, "log": True},
+    "search.w_zero_one": {"type": "float", "low": 0.5, "high": 2.5, "step": 0.5},
+    "search.weight_decay": {"type": "categorical", "choices": [0.0, 0.0003, 0.003]},
+}
+POPULATION: dict[str, Any] = {
+    "search": {"epochs": 4},
+    "space": SPACE,
+    "tune": {
+        "num_samples": 3,
+        "max_concurrent": None,
+        "scheduler": "pbt",
+        "exchange_every": 2,
+        "exchanged": 0.34,
+        "objective": "supernet",
+        "points_to_evaluate": [{"search.lr": 0.001}],
+    },
+}
+
+
+def settings(**tune: Any) -> dict[str, Any]:
+    return {"space": SPACE, "search": {"epochs": 4}, "tune": {"scheduler": "pbt", **tune}}
+
+
+# --- the configuration ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PERTURBABLE)
+def test_every_perturbable_setting_may_be_in_the_space(path: str) -> None:
+    space = {path: {"type": "float", "low": 0.1, "high": 0.9}}
+    config = resolve_sweep({**settings(), "space": space, "alpha": {"lr_min": 0.0}, "search": {"epochs": 4}})
+    assert config.tune.searcher == "random"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"space": {"search.channels": {"type": "int", "low": 2, "high": 4}}},
+            r"space\.search\.channels cannot change during a search.* choose from search\.lr, search\.momentum",
+        ),
+        ({"tune": {"scheduler": "pbt", "searcher": "optuna-tpe"}}, "optuna-tpe cannot propose beside pbt"),
+        ({"tune": {"scheduler": "pbt", "num_samples": 1}}, "num_samples must be 2 or more"),
+        ({"tune": {"scheduler": "pbt", "exchange_every": 4}}, "exchange_every 4 must be less than the 4 epochs"),
+        ({"tune": {"scheduler": "pbt", "max_concurrent": 1}}, "max_concurrent has no place with pbt"),
+        (
+            {
+                "space": {
+                    "ablation.weight": {"type": "float", "low": 0.1, "high": 1, "when": {"ablation.loss": ["none"]}}
+                }
+            },
+            r"space\.ablation\.weight\.when has no place",
+        ),
+    ],
+)
+def test_what_a_population_cannot_do_is_one_sentence(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve_sweep({**settings(), **change})
+
+
+def test_members_follow_from_the_seed_and_begin_at_the_points() -> None:
+    space = resolve_sweep(settings()).build_space()
+    members = draw_population(space, 5, 3, [{"search.lr": 0.025}])
+    assert members[0]["search.lr"] == 0.025 and members[0].keys() == SPACE.keys()
+    assert draw_population(space, 3, 3, [{"search.lr": 0.025}]) == members[:3]
+    assert draw_population(space, 5, 4) != draw_population(space, 5, 3)
+
+
+def test_perturbed_settings_stay_in_the_space_and_move() -> None:
+    space = resolve_sweep(settings()).build_space()
+    by_path = dict(space.distributions)
+    params = draw_population(space, 1, 0)[0]
+    seen: dict[str, set[Any]] = {path: set() for path in SPACE}
+    for step in range(300):
+        params = perturb(space, params, random.Random(step))
+        for path, value in params.items():
+            assert by_path[path].contains(value), (path, value)
+            seen[path].add(value)
+    assert seen["search.weight_decay"] == {0.0, 0.0003, 0.003}
+    assert seen["search.w_zero_one"] == {0.5, 1.0, 1.5, 2.0, 2.5}
+    assert len(seen["search.lr"]) > 100
+
+
+# --- a whole population ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def population(make_sweep: Make) -> Path:
+    config = make_sweep("population", **POPULATION)
+    assert Driver("run", config.study_dir, config).finish().startswith("finished 0")
+    return config.study_dir
+
+
+def plain(record: EpochRecord) -> dict[str, Any]:
+    data = record.to_dict()
+    return {**data, "metrics": {name: v for name, v in data["metrics"].items() if not name.startswith("setting/")}}
+
+
+def test_a_member_that_is_behind_goes_on_from_one_that_is_ahead(population: Path) -> None:
+    study = find_study(population)
+    trials = study.trials()
+    assert [trial["state"] for trial in trials] == ["COMPLETED"] * 3
+    events = [(trial["number"], event) for trial in trials for event in trial["lineage"]]
+    assert len(events) == 1, "one exchange, of one of three"
+    number, event = events[0]
+    donor = int(event["from"])
+    assert event["epochs"] == 2 and donor != number
+    records = {n: read_jsonl(population / "trials" / f"{n:05d}" / "records.jsonl") for n in range(3)}
+    accuracy = {n: records[n][1].metrics["held_out/accuracy"] for n in records}
+    assert accuracy[number] == min(accuracy.values()) and accuracy[donor] == max(accuracy.values())
+    assert event["params"] == trials[number]["params"] != event["before"]
+    in_force = [record.metrics["setting/search.lr"] for record in records[number]]
+    assert in_force == [event["before"]["search.lr"]] * 2 + [event["params"]["search.lr"]] * 2
+    client = tracking.make_client(study.data["tracking_uri"])
+    run = client.get_run(trials[number]["run_id"])
+    assert f'"from": "{donor:05d}"' in run.data.tags["lineage"]
+    history = client.get_metric_history(run.info.run_id, "setting/search.lr")
+    assert [metric.value for metric in sorted(history, key=lambda metric: metric.step)] == in_force
+
+
+def test_the_lineage_tells_how_to_repeat_a_result(population: Path) -> None:
+    """By hand: two epochs with the donor's first settings, then two with the perturbed ones, bit for bit."""
+    study = find_study(population)
+    trial = next(trial for trial in study.trials() if trial["lineage"])
+    event = trial["lineage"][0]
+    donor = study.trials()[int(event["from"])]
+    first = build_search(trial_config(study.data["base"], donor["params"]))
+    ahead = [next(first.records()) for _ in range(2)]
+    config = trial_config(study.data["base"], event["params"])
+    second = build_search(config)
+    second.load_state_dict(adopt(first.state_dict(), config, config_hash(config)))
+    assert second._sgd.param_groups[0]["weight_decay"] == event["params"]["search.weight_decay"]
+    after = list(second.records())
+    folders = population / "trials"
+    stored = {n: read_jsonl(folders / n / "records.jsonl") for n in (donor["trial_id"], trial["trial_id"])}
+    assert [record.to_dict() for record in ahead] == [plain(record) for record in stored[donor["trial_id"]][:2]]
+    assert [record.to_dict() for record in after] == [plain(record) for record in stored[trial["trial_id"]][2:4]]
+    assert second.discretise().genotype.hash == trial["genotype_hash"]
+
+
+def test_a_population_gets_no_new_members(population: Path, make_sweep: Make) -> None:
+    settings = make_sweep("population", **POPULATION).model_dump(mode="json")
+    with pytest.raises(UserError, match="'population' is a population and gets no new members"):
+        extend_sweep(resolve_sweep(settings), 2)
+    with pytest.raises(UserError, match=r"exists with another tune\.scheduler"):
+        extend_sweep(resolve_sweep({**settings, "tune": {**settings["tune"], "scheduler": "fifo"}}), 2)
+
+
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_a_killed_population_goes_on_as_if_it_had_not_been(population: Path, make_sweep: Make, epochs: int) -> None:
+    """Killed at the exchange and after it."""
+    config = make_sweep(f"killed-{epochs}", **POPULATION)
+    path = config.study_dir
+    driver = Driver("run", path, config)
+    driver.wait_for(lambda: any(epochs_of(path, number) >= epochs for number in range(3)))
+    driver.kill()
+    assert find_study(path).state == "INTERRUPTED"
+    assert Driver("resume", path).finish().startswith("finished 0")
+    assert results(path) == results(population)
+    lineages = [[trial["lineage"] for trial in find_study(folder).trials()] for folder in (path, population)]
+    assert lineages[0] == lineages[1]

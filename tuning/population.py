@@ -1,0 +1,121 @@
+"""Population based training (Jaderberg et al. 2017): what its members begin with, and how a setting is perturbed.
+
+A member that falls behind takes over the state of one that is ahead, and that one's settings, perturbed. So everything
+in the space must be a setting that a search can change on its way without another shape of anything. No Ray here.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ddarts_core.config import ExperimentConfig
+from ddarts_core.errors import UserError
+
+from .space import AnyDistribution, CategoricalDistribution, Space
+
+PERTURBABLE = (
+    "search.lr",
+    "search.momentum",
+    "search.weight_decay",
+    "search.grad_clip",
+    "search.w_zero_one",
+    "alpha.lr",
+    "alpha.weight_decay",
+    "ablation.weight",
+    "ablation.eps",
+)
+"""Settings that a search reads anew at every epoch and that no stored tensor depends on."""
+
+FACTORS = (0.8, 1.25)
+RESAMPLED = 0.25
+"""Share of the settings of a member that are drawn anew instead of multiplied by a factor."""
+
+
+def check_population(space: Space, where: str) -> None:
+    """Check that a space holds only what can change during a search.
+
+    Raises:
+        UserError: it holds something else, or a condition.
+    """
+    for path, distribution in space.distributions:
+        if path not in PERTURBABLE:
+            raise UserError(
+                f"{where}: space.{path} cannot change during a search, as tune.scheduler pbt needs: "
+                f"choose from {', '.join(PERTURBABLE)}"
+            )
+        if distribution.when:
+            raise UserError(f"{where}: space.{path}.when has no place with tune.scheduler pbt: every member has it")
+
+
+def draw_population(
+    space: Space, size: int, seed: int, points: Sequence[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """The parameters that each member begins with: the first ones have those of `points`, the rest is drawn.
+
+    A member's draws follow from the seed and its number.
+    """
+    members = [space(_Draw(random.Random(f"{seed}/member/{number}"))) for number in range(size)]
+    return [{**member, **point} for member, point in zip(members, [*points, *({} for _ in range(size))], strict=False)]
+
+
+def perturb(space: Space, params: Mapping[str, Any], stream: random.Random) -> dict[str, Any]:
+    """Each parameter drawn anew or, more often, moved a little: times a factor, or to the choice beside it."""
+    return {
+        path: distribution.suggest(_Draw(stream), path)
+        if stream.random() < RESAMPLED
+        else _neighbour(distribution, params[path], stream)
+        for path, distribution in space.distributions
+    }
+
+
+def _neighbour(distribution: AnyDistribution, value: Any, stream: random.Random) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        place = distribution.choices.index(value) + stream.choice((-1, 1))
+        return distribution.choices[min(max(place, 0), len(distribution.choices) - 1)]
+    moved = min(max(value * stream.choice(FACTORS), distribution.low), distribution.high)
+    if distribution.step is not None:
+        moved = distribution.low + distribution.step * round((moved - distribution.low) / distribution.step)
+    return type(distribution.low)(moved)
+
+
+class _Draw:
+    """Draws like an Optuna trial, from a stream."""
+
+    def __init__(self, stream: random.Random) -> None:
+        self._stream = stream
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
+        if step is not None:
+            return low + step * self._stream.randint(0, int((high - low) / step + 1e-9))
+        if log:
+            return min(max(math.exp(self._stream.uniform(math.log(low), math.log(high))), low), high)
+        return self._stream.uniform(low, high)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        if log:
+            return min(max(round(math.exp(self._stream.uniform(math.log(low), math.log(high)))), low), high)
+        return self._stream.randrange(low, high + 1, step)
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        return self._stream.choice(choices)
+
+
+def adopt(state: Mapping[str, Any], config: ExperimentConfig, config_hash: str) -> dict[str, Any]:
+    """A search's state made that of the same search with other settings of `PERTURBABLE`.
+
+    The optimisers store some settings beside their momenta; the learning rates are set anew at every epoch.
+    """
+
+    def with_settings(optimiser: Mapping[str, Any], **settings: float) -> dict[str, Any]:
+        return {**optimiser, "param_groups": [{**group, **settings} for group in optimiser["param_groups"]]}
+
+    search, alpha = config.search, config.alpha
+    return {
+        **state,
+        "config_hash": config_hash,
+        "sgd": with_settings(state["sgd"], momentum=search.momentum, weight_decay=search.weight_decay),
+        "adams": [with_settings(adam, weight_decay=alpha.weight_decay) for adam in state["adams"]],
+    }
