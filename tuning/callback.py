@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ from ray import tune
 
 from .config import ACCURACY
 from .events import Kind, Listener, SweepEvent
+from .snapshots import Keeper
 from .study import Study, await_workers, find_study, read_json, trial_dir, trial_name, write_json
 from .tracking import PATIENCE_S, STATUS, Draw, TrialRun, child_runs, delete_run, end_run
 
@@ -77,6 +80,15 @@ class StudyCallback(tune.Callback):
         self._path = study
         self._num_epochs = num_epochs
 
+        self._keeper = Keeper()
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Ray may have written its state."""
+        if trials:
+            storage = trials[0].storage
+            folder = Path(self._path) / storage.experiment_dir_name
+            self._keeper.keep(Path(storage.experiment_driver_staging_path), folder)
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial got a process."""
         self._tell("started", trial)
@@ -88,7 +100,8 @@ class StudyCallback(tune.Callback):
         self._tell("epoch", trial, epochs=result["epochs"], accuracy=result[ACCURACY])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A process died and the trial will go on in another."""
+        """A process died and the trial will go on in another, unless it died of a full disk: nothing can go on then."""
+        _stop_if_full(trial)
         self._tell("restarted", trial, reason=error_of(trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -102,6 +115,7 @@ class StudyCallback(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died too often."""
+        _stop_if_full(trial)
         self._end(trial, "FAILED", error_of(trial))
 
     def _end(self, trial: Any, state: str, reason: str) -> None:
@@ -131,10 +145,28 @@ class StudyCallback(tune.Callback):
             listener(SweepEvent(kind, trial_name(number), number, params, num_epochs=self._num_epochs, **fields))
 
 
+FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+def is_full(text: str) -> bool:
+    """Whether an error says that there is no space left: errors of other processes come as text."""
+    return any(reason in text for reason in FULL)
+
+
+def _stop_if_full(trial: Any) -> None:
+    text = _error_text(trial)
+    if is_full(text):
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {text.splitlines()[-1]}")
+
+
+def _error_text(trial: Any) -> str:
+    file = trial.error_file
+    return Path(file).read_text(encoding="utf-8", errors="replace").strip() if file and Path(file).exists() else ""
+
+
 def error_of(trial: Any) -> str:
     """The last line of what a trial's process raised."""
-    file = trial.error_file
-    text = Path(file).read_text(encoding="utf-8", errors="replace").strip() if file and Path(file).exists() else ""
+    text = _error_text(trial)
     return text.splitlines()[-1][:1000] if text else "the trial's process died"
 
 

@@ -8,7 +8,9 @@ proposes, is what optuna-dashboard opens: the proposing study travels in Ray's s
 
 from __future__ import annotations
 
+import copy
 import math
+import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +25,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from .config import ACCURACY, SEARCHERS, TuneConfig
 from .space import Space
-from .study import trial_name
+from .study import read_json, trial_dir, trial_name
 
 MULTIPLIER = 1_000_003
 """Keeps the sampler's seed apart from the trials' own streams."""
@@ -109,9 +111,25 @@ class StudySearch(OptunaSearch):
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """The next trial."""
         if trial_id not in self._ot_trials:
+            self._repeat()
             self._ot_trials[trial_id] = self._ot_study.ask()
         trial = self._ot_trials[trial_id]
         return {"number": trial.number, "params": self._space(trial)}
+
+    def _repeat(self) -> None:
+        """Propose again what the next number had before a kill, if the study has it: a trial is never drawn anew.
+
+        The sampler draws all the same, so that its later draws are those of a sweep that was left alone.
+        """
+        if self._ot_study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return  # a first point, which is the same every time
+        number = len(self._ot_study.get_trials(deepcopy=False))
+        file = trial_dir(self._journal_path.parent, number) / "trial.json"
+        if file.exists():
+            twin = copy.deepcopy(self._ot_study)
+            self._space(twin.ask())
+            self._ot_study.sampler = twin.sampler
+            self._ot_study.enqueue_trial(read_json(file)["params"])
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An epoch: the supernet's accuracy. Optuna takes none when there are two objectives."""
@@ -141,10 +159,14 @@ class StudySearch(OptunaSearch):
     # --- the persistent copy ----------------------------------------------------------------------------------------
 
     def _mirror(self, trial: FrozenTrial, ray_trial_id: str) -> None:
-        journal = self._open_journal()
+        if self._journal is None:
+            self._journal = open_journal(self._journal_path, self._study_name, self._directions)
+            self._mirrored = {trial.user_attrs["number"] for trial in self._journal.get_trials(deepcopy=False)}
+            for earlier in self._completed_trials - {ray_trial_id}:  # the journal may have had no room for them
+                self._mirror(self._frozen(self._ot_trials[earlier]), earlier)
         if trial.number in self._mirrored:
             return
-        journal.add_trial(
+        self._journal.add_trial(
             optuna.trial.create_trial(
                 state=trial.state,
                 values=trial.values if trial.state == TrialState.COMPLETE else None,
@@ -159,12 +181,6 @@ class StudySearch(OptunaSearch):
             )
         )
         self._mirrored.add(trial.number)
-
-    def _open_journal(self) -> optuna.Study:
-        if self._journal is None:
-            self._journal = open_journal(self._journal_path, self._study_name, self._directions)
-            self._mirrored = {trial.user_attrs["number"] for trial in self._journal.get_trials(deepcopy=False)}
-        return self._journal
 
     def save(self, checkpoint_path: str) -> None:
         """Ray's snapshot; the journal stays on disk."""
@@ -184,6 +200,10 @@ def objective_values(result: Mapping[str, Any] | None, objectives: Sequence[tupl
 
 
 def open_journal(path: Path, name: str, directions: Mapping[str, Any]) -> optuna.Study:
-    """The persistent study, made if there is none."""
+    """The persistent study, made if there is none; half a line that a kill or a full disk left is cut off."""
+    if path.exists():
+        data = path.read_bytes()
+        if not data.endswith(b"\n"):
+            os.truncate(path, data.rfind(b"\n") + 1)
     storage = JournalStorage(JournalFileBackend(str(path)))
     return optuna.create_study(study_name=name, storage=storage, load_if_exists=True, **directions)

@@ -6,6 +6,7 @@ folder below `trials/`. A killed sweep goes on from both: a trial that Ray has n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
@@ -20,12 +21,13 @@ from ddarts_core.errors import UserError
 from ddarts_core.provenance import git_commit, versions
 
 from . import tracking
-from .callback import Session, StudyCallback, active, settle, track_rest
+from .callback import Session, StudyCallback, active, is_full, settle, track_rest
 from .cluster import concurrency, start_ray
 from .config import SweepConfig, TuneConfig
 from .events import Listener
 from .population import draw_population
 from .resources import with_resources
+from .snapshots import bring_back
 from .space import Space, base_settings
 from .study import Study, create_study, find_study, hide_secrets, lock, without_secrets
 
@@ -216,9 +218,9 @@ def resume_sweep(
         start_ray(num_cpus, address)
         from ray import tune
 
-        state = str(study.path / study.rounds[-1]["folder"])
-        if tune.Tuner.can_restore(state):
-            tuner = tune.Tuner.restore(state, trainable=_resourceful(config.tune), resume_unfinished=True)
+        state = study.path / study.rounds[-1]["folder"]
+        if bring_back(state):
+            tuner = tune.Tuner.restore(str(state), trainable=_resourceful(config.tune), resume_unfinished=True)
         else:
             tuner = _tuner(study, config, config.build_space())
         return _run(study, tuner, config.tune, Session(draw, listener))
@@ -376,8 +378,13 @@ def _run(study: Study, tuner: Any, config: TuneConfig, session: Session) -> Stud
     try:
         with active(study, session):
             results = tuner.fit()
-    except BaseException:
+    except BaseException as error:
         _leave(study)
+        if is_full(str(error)):
+            raise UserError(
+                f"no space is left for study {study.path}; every trial is kept at its last epoch: make room and go on "
+                f"with `ddarts resume {study.path}`"
+            ) from error
         raise
     ended = sum(trial["state"] != "RUNNING" for trial in study.trials())
     spent = config.time_budget_s is not None and ended >= len(results)
@@ -392,6 +399,7 @@ def _run(study: Study, tuner: Any, config: TuneConfig, session: Session) -> Stud
 
 def _leave(study: Study) -> None:
     """Note that a sweep stopped on the way; trials that ran stay RUNNING in the folder, to be resumed."""
-    study.update(state="INTERRUPTED")
+    with contextlib.suppress(OSError):  # a full disk: nobody holds the lock, which says the same
+        study.update(state="INTERRUPTED")
     tracking.end_study(study, "KILLED")
     settle(study)

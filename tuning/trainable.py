@@ -15,6 +15,7 @@ restarted. A process that dies is restarted by Ray from the checkpoint of the la
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -64,6 +65,7 @@ class SearchTrial(tune.Trainable):
         self._retrain: Retrain | None = None
         self._epochs: Iterator[EpochRecord] = iter(())
         self._loaded: dict[str, Any] = {}
+        self._taken_over = False
         self._records: list[EpochRecord] = []
         self._genotype: Genotype | None = None
         self._seconds = 0.0
@@ -124,6 +126,7 @@ class SearchTrial(tune.Trainable):
                 self._records = read_jsonl(self._folder / "records.jsonl")
             else:
                 self._record["begun"] = before["begun"]
+                self._taken_over = True
         self._write()
 
     def _resolve(self) -> dict[str, Any]:
@@ -193,6 +196,13 @@ class SearchTrial(tune.Trainable):
 
     def _build(self) -> None:
         """The loop that the next epoch belongs to, at the state of the checkpoint if there was one."""
+        if self._taken_over and not self._loaded:
+            # Ray was killed before it noted the trial, knows of no checkpoint, and has given the trial another name.
+            found = self._study.path.glob(f"ray*/{studies.trial_name(self._number)}_*/checkpoint_*")
+            with contextlib.suppress(UserError):  # none is whole: the trial begins anew
+                for folder in sorted(found, key=lambda folder: folder.stat().st_mtime)[-1:]:
+                    self.load_checkpoint(folder)
+        self._taken_over = False
         if self._genotype is None and self._search is None:
             self._search = build_search(self._config)
             self._epochs = self._search.records()
