@@ -212,7 +212,9 @@ def resume_sweep(
     config = stored_config(study)
     with lock(study.path):
         if study.data["state"] == "FINISHED":
-            return StudyResult(study, study.ranked(), False, track_rest(study, draw))
+            untracked = track_rest(study, draw)
+            tracking.end_study(study, "FINISHED")
+            return StudyResult(study, study.ranked(), False, untracked)
         study = study.update(state="RUNNING")
         tracking.end_study(study, "RUNNING")
         start_ray(num_cpus, address)

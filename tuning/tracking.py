@@ -180,7 +180,7 @@ def end_run(study: Study, run_id: str, status: str) -> bool:
         client = make_client(study.data["tracking_uri"])
         if status == "RUNNING":
             client.update_run(run_id, status)
-        else:
+        elif client.get_run(run_id).info.status != status:  # else it would get another end time
             client.set_terminated(run_id, status)
 
     return _attempt(call, "status of a run")

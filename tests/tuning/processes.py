@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,17 +21,22 @@ from tuning.study import find_study
 
 RUN = """
 import json, sys
+from ddarts_core.errors import UserError
 from tuning.config import resolve_sweep
 from tuning.sweep import extend_sweep, resume_sweep, run_sweep
-mode, argument, events = sys.argv[1:]
+mode, argument, events, *address = sys.argv[1:]
 def note(event):
     with open(events, "a") as file:
         file.write(json.dumps({"kind": event.kind, "number": event.number, "epochs": event.epochs}) + "\\n")
-if mode == "resume":
-    result = resume_sweep(argument, num_cpus=2, listener=note)
-else:
-    start = {"run": run_sweep, "extend": extend_sweep}[mode]
-    result = start(resolve_sweep(json.loads(argument)), num_cpus=2, listener=note)
+where = {"address": address[0]} if address else {"num_cpus": 2}
+try:
+    if mode == "resume":
+        result = resume_sweep(argument, listener=note, **where)
+    else:
+        start = {"run": run_sweep, "extend": extend_sweep}[mode]
+        result = start(resolve_sweep(json.loads(argument)), listener=note, **where)
+except UserError as error:
+    sys.exit(f"Error: {error}")
 print("interrupted" if result.interrupted else "finished", result.untracked, result.message)
 """
 
@@ -42,13 +48,14 @@ class Driver:
         mode: `run`, `resume` or `extend`.
         path: the study's folder.
         config: of the sweep; not needed to resume.
+        address: of the Ray cluster; None starts Ray in the process.
     """
 
-    def __init__(self, mode: str, path: Path, config: SweepConfig | None = None) -> None:
+    def __init__(self, mode: str, path: Path, config: SweepConfig | None = None, address: str | None = None) -> None:
         self.events = path.parent / f"{path.name}.events"
         argument = str(path) if config is None else json.dumps(config.model_dump(mode="json"))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", RUN, mode, argument, str(self.events)],
+            [sys.executable, "-c", RUN, mode, argument, str(self.events), *([address] if address else [])],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -63,10 +70,10 @@ class Driver:
             assert self.process.poll() is None and time.monotonic() < until, self.process.communicate()[0]
             time.sleep(0.02)
 
-    def finish(self) -> str:
-        """Wait for a good end; the last line printed."""
+    def finish(self, status: int = 0) -> str:
+        """Wait for the end, with this exit status; the last line printed."""
         output, _ = self.process.communicate(timeout=300)
-        assert self.process.returncode == 0, output
+        assert self.process.returncode == status, output
         return str(output).splitlines()[-1]
 
     def kill(self) -> None:
@@ -76,17 +83,22 @@ class Driver:
 
     def workers(self) -> list[int]:
         """Process numbers of the trials: descendants of the driver that Ray has given a trial."""
-        parents: dict[int, int] = {}
-        trials = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                title = (folder / "cmdline").read_bytes()
-                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue  # it ended
-            if title.startswith(b"ray::ResourceTrainable"):
-                trials.append(int(folder.name))
-        return [pid for pid in trials if self.process.pid in _ancestors(pid, parents)]
+        return trials_below(self.process.pid)
+
+
+def trials_below(ancestor: int) -> list[int]:
+    """Process numbers of the trials that descend from a process."""
+    parents: dict[int, int] = {}
+    trials = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_bytes()
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # it ended
+        if title.startswith((b"ray::ResourceTrainable", b"ray::SearchTrial")):
+            trials.append(int(folder.name))
+    return sorted(pid for pid in trials if ancestor in _ancestors(pid, parents))
 
 
 def _ancestors(pid: int, parents: dict[int, int]) -> list[int]:
@@ -95,6 +107,47 @@ def _ancestors(pid: int, parents: dict[int, int]) -> list[int]:
         pid = parents[pid]
         found.append(pid)
     return found
+
+
+class Server:
+    """An MLflow server on loopback, on a database of its own.
+
+    Args:
+        folder: of its database and artifacts.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = int(free.getsockname()[1])
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self._folder}/ml.db"]
+        command += ["--artifacts-destination", str(self._folder / "artifacts"), "--host", "127.0.0.1"]
+        self._process = subprocess.Popen(
+            [*command, "--port", str(self._port), "--workers", "1"],
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        until = time.monotonic() + 120
+        while not self._answers():
+            assert self._process.poll() is None and time.monotonic() < until
+            time.sleep(0.2)
+
+    def kill(self) -> None:
+        """kill -9, its worker too."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _answers(self) -> bool:
+        with socket.socket() as knock:
+            return knock.connect_ex(("127.0.0.1", self._port)) == 0
 
 
 def epochs_of(study: Path, number: int) -> int:
@@ -134,7 +187,7 @@ def faults(path: Path, num_trials: int, num_epochs: tuple[int, int]) -> dict[str
     client = tracking.make_client(study.data["tracking_uri"])
     runs = client.search_runs([study.data["experiment_id"]])
     journal = open_journal(path / "optuna.log", study.name, {"directions": ["maximize"]}).get_trials()
-    numbers = sorted(trial.user_attrs["number"] for trial in journal)
+    numbers = sorted(trial.user_attrs["number"] for trial in journal if trial.state.name == "COMPLETE")
     points = lost = doubled = 0
     for trial in trials:
         lost += sum(num_epochs) - len(read_jsonl(path / "trials" / trial["trial_id"] / "records.jsonl"))
