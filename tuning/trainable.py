@@ -184,15 +184,18 @@ class SearchTrial(tune.Trainable):
         bad = sorted(name for name, value in record.metrics.items() if not math.isfinite(value))
         if bad:
             raise Diverged(f"{bad[0]} became {record.metrics[bad[0]]} in epoch {record.epoch} of the {record.phase}")
+        self._keep(record)
+        if self._retrain is not None:
+            return self._end_retrain()
+        assert self._search is not None
+        return self._search.epoch >= self._search.num_epochs and self._end_search(self._search)
+
+    def _keep(self, record: EpochRecord) -> None:
         self._records.append(record)
         write_jsonl(self._folder / "records.jsonl", self._records, timing=True)
         self._sender.send(self._records)
         if self._record["run_id"] != self._sender.run_id:
             self._write(run_id=self._sender.run_id)
-        if self._retrain is not None:
-            return self._end_retrain()
-        assert self._search is not None
-        return self._search.epoch >= self._search.num_epochs and self._end_search(self._search)
 
     def _build(self) -> None:
         """The loop that the next epoch belongs to, at the state of the checkpoint if there was one."""
