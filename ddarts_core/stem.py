@@ -18,8 +18,8 @@ class Stem(nn.ModuleList):
     """Convolutions from images to both inputs of the first cell, in stages of one input each.
 
     `cifar` is one 3x3 convolution to 3 C channels, which both inputs are. `imagenet` is three of stride 2, the last two
-    to C channels: input 0 after the second, input 1 after the third, at half its size. `imagenet-published` has stride 1 in the
-    second, as in D-DARTS' code.
+    to C channels: input 0 after the second, input 1 after the third, at half its size. `imagenet-published` has stride
+    1 in the second, as in D-DARTS' code.
 
     Attributes:
         widths: channels of the two inputs.
