@@ -43,7 +43,7 @@ def test_the_configuration_is_the_trials_and_valid(study: Path):
 def test_readme_has_the_numbers_and_exact_commands(study: Path):
     folder = export(study, top=1)[0].folder
     text = (folder / "README.md").read_text()
-    for expected in ("00005 of study toy", "0.65", "65.00 %", "1,050", "5,000", genotype_of(5).hash):
+    for expected in ("00005 of study toy", "0.65", "65.00 %", "1,050", "5,175", genotype_of(5).hash):
         assert expected in text
     assert f"ddarts retrain {folder}/genotype.json --config {folder}/config.yaml" in text
     assert "None" not in text and not re.search(r"\{[a-z]", text)
