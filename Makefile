@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 SWEEP ?= experiments/quickstart_sweep.yaml
 JOBS ?= 2
 
-.PHONY: install sweep test check chaos bench format clean chaos-search
+.PHONY: install sweep test check chaos bench bench-platform format clean chaos-search
 
 install: $(STAMP)
 
@@ -28,7 +28,7 @@ sweep: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
-# Kill -9 a sweep's processes KILLS times and count what is lost: make chaos KILLS=30 SEED=2
+# Kill -9 a sweep's driver, trials, a node and its MLflow server KILLS times, count what is lost: make chaos KILLS=30
 KILLS ?= 10
 SEED ?= 0
 chaos: $(STAMP)
@@ -41,6 +41,10 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.bench $(BENCH)
+
+# What Ray, Optuna and MLflow cost, per epoch and per trial: writes docs/platform_cost.md
+bench-platform: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.platform $(BENCH)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

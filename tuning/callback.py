@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -74,11 +75,13 @@ class StudyCallback(tune.Callback):
     Args:
         study: the study's folder.
         num_epochs: epochs of a whole trial, for progress.
+        num_checkpoints: of a trial that are kept; None keeps all.
     """
 
-    def __init__(self, study: str, num_epochs: int) -> None:
+    def __init__(self, study: str, num_epochs: int, num_checkpoints: int | None) -> None:
         self._path = study
         self._num_epochs = num_epochs
+        self._num_checkpoints = num_checkpoints
 
         self._keeper = Keeper()
 
@@ -98,6 +101,12 @@ class StudyCallback(tune.Callback):
     ) -> None:
         """An epoch is done."""
         self._tell("epoch", trial, epochs=result["epochs"], accuracy=result[ACCURACY])
+
+    def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
+        """An epoch's state is written: older ones are of no use."""
+        if self._num_checkpoints is not None:
+            for older in sorted(Path(checkpoint.path).parent.glob("checkpoint_*"))[: -self._num_checkpoints]:
+                shutil.rmtree(older, ignore_errors=True)  # what another process deletes is deleted
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A process died and the trial will go on in another, unless it died of a full disk: nothing can go on then."""
@@ -124,6 +133,8 @@ class StudyCallback(tune.Callback):
         record: dict[str, Any] = {}
         if (folder / "trial.json").exists():
             record = {**read_json(folder / "trial.json"), "state": state, "reason": reason or None}
+            # A trial that was stopped did not know: Ray has its time, that before a restart included.
+            record["seconds"] = record["seconds"] or round((trial.last_result or {}).get("time_total_s", 0.0), 3)
             write_json(folder / "trial.json", record)
             if self._path in ACTIVE:  # not with Ray Client, which runs this elsewhere: `track_rest` delivers then
                 ACTIVE[self._path][1].add(study, folder)

@@ -7,6 +7,7 @@ import os
 import socket
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 from urllib.parse import urlsplit
 
 import ddarts_core
@@ -19,7 +20,6 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU must not see one
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "2",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 OBJECT_STORE_BYTES = 128 * 2**20
@@ -46,16 +46,18 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
     if ray.is_initialized():
         return
     if address is None:
-        ray.init(
-            address="local",  # not a cluster that happens to run on this machine
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            configure_logging=True,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-        )
+        # Ray would replace 127.0.0.1 by an address of this machine, and listen on all its interfaces.
+        with mock.patch("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False):
+            ray.init(
+                address="local",  # not a cluster that happens to run on this machine
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                configure_logging=True,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+            )
         return
     environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
     if address.startswith("ray://") and find_spec("grpc") is None:

@@ -95,7 +95,8 @@ class Population(PopulationBasedTraining):
 
     What is exchanged follows from the trials' accuracies, the seed, their numbers and the epoch, not from who is
     quicker. Ray's own synchronous mode waits for ever for a trial that failed, gives a trial the number of the one that
-    it follows, and forgets at a resume what it waits for.
+    it follows, and forgets at a resume what it waits for. A sweep that is killed while its members wait for
+    each other may leave out that one exchange: the lineage of the trials tells.
 
     Args:
         config: how often, and how many.

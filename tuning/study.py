@@ -109,15 +109,18 @@ class Study:
     def _expected_end(self, trials: Sequence[Mapping[str, Any]]) -> str | None:
         """When the sweep will be over if it goes on as it went, ISO 8601 UTC; None unless it runs and a trial ended.
 
-        The trials that ended, in the time since the first of them began, give the rate; a resumed sweep's pause counts.
+        Each trial that is left takes what those that ended took, as many at a time as run now. Pauses do not count.
         """
-        ended = sum(trial["state"] != "RUNNING" for trial in trials)
-        if self.state != "RUNNING" or not ended:
+        took = [trial["seconds"] for trial in trials if trial["state"] != "RUNNING"]
+        if self.state != "RUNNING" or not took:
             return None
-        begun = datetime.datetime.fromisoformat(str(self.data["created"]))
+        mean = sum(took) / len(took)
+        running = [trial for trial in trials if trial["state"] == "RUNNING"]
+        left = mean * max(0, int(self.data["config"]["tune"]["num_samples"]) - len(trials))
+        for trial in running:
+            left += max(0.0, mean - sum(epoch_seconds(trial_dir(self.path, trial["number"]))))
         now = datetime.datetime.now(datetime.timezone.utc)
-        left = max(0, int(self.data["config"]["tune"]["num_samples"]) - ended)
-        end: datetime.datetime = now + (now - begun) * left / ended
+        end: datetime.datetime = now + datetime.timedelta(seconds=left / max(1, len(running)))
         return end.isoformat(timespec="seconds")
 
     @property
@@ -275,6 +278,14 @@ def await_workers(path: Path) -> None:
                 if time.monotonic() > until:
                     raise UserError(f"trials of an earlier run of study {path.name!r} still run: stop them") from None
                 time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out of what they do under the same lock for the same trial; waits for them."""
+    with (folder / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def is_locked(path: Path) -> bool:

@@ -28,7 +28,7 @@ from ddarts_core.genotype import Genotype
 from ddarts_core.records import EpochRecord, read_jsonl
 
 from . import view
-from .study import Study, hide_secrets, read_json, without_secrets
+from .study import Study, alone, hide_secrets, read_json, without_secrets
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 STATUS = {"COMPLETED": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED", "RUNNING": "RUNNING"}
@@ -248,9 +248,16 @@ class TrialRun:
         self.run_id: str | None = None
 
     def sync(self, records: Iterable[EpochRecord] | None = None) -> bool:
-        """Send what MLflow does not have of the trial's first records, None being all; whether it has them now."""
-        done = _attempt(lambda: self._sync(read_jsonl(self._folder / "records.jsonl") if records is None else records),
-                        f"records of trial {self._folder.name}")  # fmt: skip
+        """Send what MLflow does not have of the trial's first records, None being all; whether it has them now.
+
+        Two processes, as those of a trial that is stopped and of the driver that ends it, take turns.
+        """
+
+        def call() -> None:
+            with alone(self._folder):
+                self._sync(read_jsonl(self._folder / "records.jsonl") if records is None else records)
+
+        done = _attempt(call, f"records of trial {self._folder.name}")
         if not done:
             # A batch may have been stored although its answer was lost: ask again what the run has.
             self._logged = None

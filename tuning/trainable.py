@@ -45,8 +45,8 @@ from .tracking import Sender, TrialRun, delete_run
 
 CHECKPOINT = "trial.pt"
 
-ENDED = ("COMPLETED", "FAILED")
-"""States that a trial gives itself: they stay, whatever Ray remembers."""
+ENDED = ("COMPLETED", "FAILED", "PRUNED")
+"""States that stay, whatever Ray remembers."""
 
 FAILURES = (UserError, Diverged, ArithmeticError, MemoryError, torch.OutOfMemoryError)
 """What would happen again if the trial were restarted."""
@@ -173,6 +173,8 @@ class SearchTrial(tune.Trainable):
         result: dict[str, Any] = {ACCURACY: accuracy, SEARCH_EPOCH: len(searched), "epochs": len(self._records)}
         if not done:
             return result
+        if self._record["state"] == "PRUNED":
+            return result | {"done": True}
         objectives = self._record["objectives"] if self._record["state"] == "COMPLETED" else None
         result |= {f"objective/{metric}": value for metric, value in (objectives or {}).items()}
         return result | {"done": True, "state": self._record["state"], "reason": self._record["reason"] or ""}

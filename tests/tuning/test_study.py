@@ -31,12 +31,13 @@ DATA: dict[str, Any] = {
 }
 
 
-def add_trial(study: Study, number: int, state: str, value: float | None = None) -> None:
+def add_trial(study: Study, number: int, state: str, value: float | None = None, seconds: float = 0.0) -> None:
     data = {
         "trial_id": f"{number:05d}",
         "number": number,
         "state": state,
         "params": {},
+        "seconds": seconds,
         "cost": None,
         "objectives": None if value is None else {"held_out/accuracy": value},
     }
@@ -60,11 +61,11 @@ def test_ranking_and_summary(study_path: Path) -> None:
 
 
 def test_rate_and_expected_end_of_a_running_study(study_path: Path) -> None:
-    """Two of five ended in the 60 s since it was made: the other three take 90 s more."""
-    made = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=60)
+    """Two of five took 20 and 40 s, one has run for 15 s: 75 s are left, however long ago the study was made."""
+    made = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=3)
     study = create_study(study_path, {**DATA, "created": made.isoformat()})
     for number, state in enumerate(("COMPLETED", "PRUNED", "RUNNING")):
-        add_trial(study, number, state, 0.5 if state == "COMPLETED" else None)
+        add_trial(study, number, state, 0.5 if state == "COMPLETED" else None, seconds=(20.0, 40.0, 0.0)[number])
     settings = {"search": {"warmup_epochs": 1, "epochs": 4}, "retrain": {"epochs": 7}}
     file = trial_dir(study_path, 2) / "trial.json"
     write_json(file, {**read_json(file), "config": settings})
@@ -74,7 +75,8 @@ def test_rate_and_expected_end_of_a_running_study(study_path: Path) -> None:
         summary = study.summary()
     assert summary["running"] == [{"trial_id": "00002", "epochs": 3, "num_epochs": 5, "epochs_per_minute": 12.0}]
     expected = datetime.datetime.fromisoformat(summary["expected_end"])
-    assert abs((expected - made).total_seconds() - 150) < 5
+    left = (expected - datetime.datetime.now(datetime.timezone.utc)).total_seconds()
+    assert abs(left - 75) < 5
 
 
 def test_found_by_name_and_by_folder(study_path: Path) -> None:
