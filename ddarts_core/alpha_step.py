@@ -97,7 +97,7 @@ class AlphaStep:
         outputs = self.net.outputs(images, gates, notes)
         logits = self.net.logits(outputs[-1])
         loss = F.cross_entropy(logits, labels)
-        (g,) = torch.autograd.grad(loss * self.loss_scale, alphas, retain_graph=ablate and self._differentiates())
+        (g,) = torch.autograd.grad(loss * self.loss_scale, alphas)
         g = g / self.loss_scale
         gradient = g
         if self._zero_one_weight:
@@ -105,7 +105,7 @@ class AlphaStep:
         marginal, clamped = None, False
         ablation_loss = torch.zeros(len(alphas), device=alphas.device)
         if ablate:
-            marginal, h, clamped = self._ablate(outputs, gates, alphas, labels, loss.detach(), stream, notes)
+            marginal, h, clamped = self._ablate(outputs, alphas, labels, loss.detach(), stream, notes)
             gradient = gradient + self.config.ablation.weight * self._ablation_gradient(marginal, g, h)
             ablation_loss = self._ablation_loss(marginal)
         scalars = self._scalars(alphas.detach(), logits, labels, loss, ablation_loss)
@@ -134,7 +134,6 @@ class AlphaStep:
     def _ablate(
         self,
         outputs: Sequence[Tensor],
-        gates: Tensor,
         alphas: Tensor,
         labels: Tensor,
         full: Tensor,
@@ -145,6 +144,7 @@ class AlphaStep:
         ablation = self.config.ablation
         players = self._players(stream)
         draws = ablation.num_draws * len(players) if ablation.removal == "random" else 0
+        gates = losses.gates(alphas, self.config.search.relaxation)
         noise = [random_gates(self.net, gates.detach(), stream) for _ in range(draws)]
         h = None
         with record_function(ABLATIONS):
@@ -203,7 +203,7 @@ class AlphaStep:
         marginal, clamped = None, False
         ablation_loss = torch.zeros(n, device=g.device)
         if self._ablates():
-            marginal, _, clamped = self._ablate(outputs, gates, alphas, labels, loss.detach(), stream, notes)
+            marginal, _, clamped = self._ablate(outputs, alphas, labels, loss.detach(), stream, notes)
             ablation_loss = self._ablation_loss(marginal)
         scalars = self._scalars(alphas.detach(), logits, labels, loss, ablation_loss)
         self.num_steps += 1

@@ -1,7 +1,8 @@
 """Losses of the ablated networks and their gradients: what equations 6 and 7 need, from one full pass.
 
 The full pass is reused: cells before the removed one are unchanged, so each ablated network starts at the removed cell
-with the stored inputs. No ablated network's graph outlives its own turn: memory does not grow with their number.
+with the stored inputs. At most one ablated network's graph is alive at a time, and none of the full pass: memory does
+not grow with their number.
 """
 
 from __future__ import annotations
@@ -69,13 +70,13 @@ def ablated_losses_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     """`ablated_losses`, and the gradient of their sum with respect to the gates.
 
-    Each ablated network is differentiated on its own down to the stored inputs of its removed cell; the gradients that
-    arrive there are summed and sent through the graph of the full pass once.
+    Each ablated network is differentiated on its own down to the stored inputs of its removed cell. The gradients that
+    arrive at a cell's output are summed and sent through that cell once, which is computed again from its own inputs.
 
     Args:
         net: the supernet; its weights should not require gradients.
-        outputs: `net.outputs` of the full pass, with its graph, which stays usable.
-        gates: [groups, edges, operations] of the full pass, part of that graph.
+        outputs: `net.outputs` of the full pass; their graph is not used.
+        gates: [groups, edges, operations] of the full pass.
         labels: classes, [batch].
         groups: the groups of alphas to remove.
         removal: what removing means.
@@ -86,34 +87,53 @@ def ablated_losses_and_gradient(
         Losses [len(groups)], and the gradient of their sum, of the shape of `gates`: H of `losses`.
     """
     losses = []
-    leaf = gates.detach().requires_grad_()
-    gate_gradient = torch.zeros_like(leaf)
-    arrived: dict[int, Tensor] = {}
+    back = _Back(net, outputs, gates)
     for position, group in enumerate(groups):
         first = net.group_of.index(group)
-        index0, index1 = first, first + 1
-        s0, s1 = (outputs[index].detach().requires_grad_() for index in (index0, index1))
+        s0, s1 = back.inputs(first)
         draws: Sequence[Tensor | None] = noise[position :: len(groups)] or [None]
         values = []
         for draw in draws:
-            loss = F.cross_entropy(net.without(group, s0, s1, leaf, removal, draw), labels)
+            loss = F.cross_entropy(net.without(group, s0, s1, back.gates, removal, draw), labels)
             values.append(loss.detach())
-            if not loss.requires_grad:
-                continue
-            found = torch.autograd.grad(loss * (loss_scale / len(draws)), (leaf, s0, s1), allow_unused=True)
-            if found[0] is not None:
-                gate_gradient += found[0]
-            for index, gradient in zip((index0, index1), found[1:], strict=True):
-                if gradient is not None:
-                    arrived[index] = arrived[index] + gradient if index in arrived else gradient
+            back.send(loss * (loss_scale / len(draws)), first, s0, s1)
         losses.append(torch.stack(values).mean())
-    reached = [index for index in arrived if outputs[index].requires_grad]
-    if reached:
-        (through,) = torch.autograd.grad(
-            [outputs[index] for index in reached],
-            gates,
-            [arrived[index] for index in reached],
-            retain_graph=True,
-        )
-        gate_gradient = gate_gradient + through
-    return torch.stack(losses), gate_gradient / loss_scale
+    return torch.stack(losses), back.through_cells() / loss_scale
+
+
+class _Back:
+    """Sums gradients of the gates and of the cells' outputs, and sends the latter back, cell by cell."""
+
+    def __init__(self, net: Supernet, outputs: Sequence[Tensor], gates: Tensor) -> None:
+        self.net = net
+        self.outputs = outputs
+        self.gates = gates.detach().requires_grad_()
+        self.gradient = torch.zeros_like(self.gates)
+        self.arrived: dict[int, Tensor] = {}
+
+    def inputs(self, cell: int) -> tuple[Tensor, Tensor]:
+        """Both inputs of a cell, as leaves; what comes from the stem depends on no gate."""
+        s0, s1 = (self.outputs[index].detach().requires_grad_(index >= 2) for index in (cell, cell + 1))
+        return s0, s1
+
+    def send(self, value: Tensor, cell: int, s0: Tensor, s1: Tensor, gradient: Tensor | None = None) -> None:
+        """Differentiate `value`, computed from the inputs of a cell on, and add up what arrives."""
+        if not value.requires_grad:
+            return
+        leaves = {index: leaf for index, leaf in ((cell, s0), (cell + 1, s1)) if leaf.requires_grad}
+        found = torch.autograd.grad(value, [self.gates, *leaves.values()], gradient, allow_unused=True)
+        if found[0] is not None:
+            self.gradient += found[0]
+        for index, of_output in zip(leaves, found[1:], strict=True):
+            if of_output is not None:
+                before = self.arrived.get(index)
+                self.arrived[index] = of_output if before is None else before + of_output
+
+    def through_cells(self) -> Tensor:
+        """The gradient of the gates, when everything that arrived has gone back to the first cell."""
+        for cell in reversed(range(len(self.net.cells))):
+            gradient = self.arrived.pop(cell + 2, None)  # cell k writes output k + 2
+            if gradient is not None:
+                s0, s1 = self.inputs(cell)
+                self.send(self.net.output(cell, s0, s1, self.gates), cell, s0, s1, gradient)
+        return self.gradient

@@ -166,7 +166,7 @@ class Rehearsal:
             notes = [CellNotes() for _ in self.net.cells] if ablates and not differentiates else None
             outputs = self.net.outputs(self.images, gates, notes)
             loss = F.cross_entropy(self.net.logits(outputs[-1]), self.labels)
-            torch.autograd.grad(loss, alphas, retain_graph=differentiates)
+            torch.autograd.grad(loss, alphas)
             noise = [random_gates(self.net, gates.detach(), torch.Generator())] if ablation.removal == "random" else []
             if differentiates:
                 ablated_losses_and_gradient(

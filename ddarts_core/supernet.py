@@ -211,11 +211,18 @@ class Supernet(nn.Module):
         of_groups = gates.unbind()
         with self.precision():
             outputs = list(self.stem(x))
-            for k in range(len(self.cells)):
-                cell: Cell = self.cells[k]  # type: ignore[assignment]  # ModuleList items are typed Module
-                note = None if notes is None else notes[k]
-                outputs.append(self.form(cell, outputs[k], outputs[k + 1], of_groups[self.group_of[k]], note))
+        for k in range(len(self.cells)):
+            note = None if notes is None else notes[k]
+            outputs.append(self.output(k, outputs[k], outputs[k + 1], of_groups, note))
         return outputs
+
+    def output(
+        self, k: int, s0: Tensor, s1: Tensor, gates: Tensor | Sequence[Tensor], note: CellNotes | None = None
+    ) -> Tensor:
+        """Output of cell k on its inputs; `gates` of all groups."""
+        cell: Cell = self.cells[k]  # type: ignore[assignment]  # ModuleList items are typed Module
+        with self.precision():
+            return self.form(cell, s0, s1, gates[self.group_of[k]], note)
 
     def logits(self, last: Tensor) -> Tensor:
         """Global average pooling and the classifier on the last cell's output."""

@@ -136,7 +136,7 @@ def our_alpha_step(shape: Shape, ablation: str, removal: str, *overrides: str) -
             notes = [CellNotes() for _ in net.cells] if ablation == "monitor" else None
             outputs = net.outputs(images, gates, notes)
             loss = F.cross_entropy(net.logits(outputs[-1]), labels)
-            torch.autograd.grad(loss, alphas, retain_graph=ablation == "centered")
+            torch.autograd.grad(loss, alphas)
             stream = torch.Generator(images.device)
             draws = len(groups) if removal == "random" and ablation != "none" else 0
             noise = [random_gates(net, gates.detach(), stream) for _ in range(draws)]
@@ -144,7 +144,7 @@ def our_alpha_step(shape: Shape, ablation: str, removal: str, *overrides: str) -
                 ablated_losses(net, outputs, gates.detach(), labels, groups, removal, noise, notes)
             elif ablation == "centered":
                 _, through = ablated_losses_and_gradient(net, outputs, gates, labels, groups, removal, noise)
-                torch.autograd.grad(gates, alphas, through)
+                torch.autograd.grad(losses.gates(alphas, "sigmoid"), alphas, through)
 
     return net, step
 
