@@ -14,9 +14,9 @@ from analysis.drawing import (
     draw_genotype,
     genotype_figure,
     genotype_svg,
-    panels,
 )
 from analysis.palette import OPERATION_COLOURS, OPERATION_LABELS
+from analysis.panels import panels
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
 from ddarts_core.spaces import OPERATION_NAMES, S_O, S, edge_list
