@@ -122,7 +122,11 @@ class SearchConfig(Strict):
     implementation: Literal["auto", "readable", "fast"] = Field("auto", description="form of a cell; auto is fast")
     memory_format: Literal["auto", "channels_last", "contiguous"] = Field("auto", description="auto is channels_last")
     amp: Literal["none", "bf16", "fp16"] = Field("none", description="mixed precision; fp16 needs a GPU")
-    compile: bool = Field(False, description="fuse cells with torch.compile: minutes at the start")
+    compile: Literal["none", "default", "reduce-overhead"] = Field(
+        "none",
+        description="fuse cells by torch.compile, in one of its modes: minutes at the start; reduce-overhead replays "
+        "them as CUDA graphs",
+    )
     checkpoint_cells: bool = Field(False, description="keep only cells' inputs, compute cells twice: less memory")
 
     @field_validator("space")

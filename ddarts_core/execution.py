@@ -36,12 +36,23 @@ class Execution:
         layout: memory format of images and weights.
         autocast: lower precision of convolutions, or None.
         scales_loss: whether gradients need a scaled loss (fp16).
+        replays_graphs: whether cells are replayed as CUDA graphs.
     """
 
     form: CellForm
     layout: torch.memory_format
     autocast: torch.dtype | None
     scales_loss: bool
+    replays_graphs: bool = False
+
+    def begin_step(self) -> None:
+        """To be called before each alpha step, weight step and evaluation: no tensor of the one before is read again.
+
+        A replayed graph writes where it wrote before; within a step all outputs are kept, the ablated networks need
+        them.
+        """
+        if self.replays_graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # torch
 
 
 def choose(config: ExperimentConfig, device: torch.device) -> Execution:
@@ -54,13 +65,10 @@ def choose(config: ExperimentConfig, device: torch.device) -> Execution:
     """
     search = config.search
     _check_precision(config, device)
-    if search.compile and search.checkpoint_cells:
-        raise UserError("search.compile and search.checkpoint_cells exclude each other: choose one")
-    if search.compile and search.implementation == "fast":
-        raise UserError("search.compile fuses the readable form: set search.implementation to auto or readable")
+    _check_compile(config, device)
     form: CellForm = readable
-    if search.compile:
-        form = CompiledForm(readable)
+    if search.compile != "none":
+        form = CompiledForm(readable, search.compile)
     elif search.implementation != "readable":
         form = FastForm(MERGE_BYTES_ON_CPU if device.type == "cpu" else math.inf)
     if search.checkpoint_cells:
@@ -70,7 +78,20 @@ def choose(config: ExperimentConfig, device: torch.device) -> Execution:
         layout=torch.contiguous_format if search.memory_format == "contiguous" else torch.channels_last,
         autocast={"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}[search.amp],
         scales_loss=search.amp == "fp16",
+        replays_graphs=search.compile == "reduce-overhead",
     )
+
+
+def _check_compile(config: ExperimentConfig, device: torch.device) -> None:
+    search = config.search
+    if search.compile == "none":
+        return
+    if search.checkpoint_cells:
+        raise UserError("search.compile and search.checkpoint_cells exclude each other: choose one")
+    if search.implementation == "fast":
+        raise UserError("search.compile fuses the readable form: set search.implementation to auto or readable")
+    if search.compile == "reduce-overhead" and device.type == "cpu":
+        raise UserError("search.compile reduce-overhead needs a GPU, which replays CUDA graphs: use default or none")
 
 
 def _check_precision(config: ExperimentConfig, device: torch.device) -> None:
@@ -137,9 +158,9 @@ class _SecondTime(AbstractContextManager[None]):
 class CompiledForm:
     """A form that torch.compile fuses; the first steps take minutes, for every width and kind of cell anew."""
 
-    def __init__(self, form: CellForm) -> None:
+    def __init__(self, form: CellForm, mode: str) -> None:
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
-        self.form: CellForm = torch.compile(form, dynamic=False)
+        self.form: CellForm = torch.compile(form, dynamic=False, mode=mode)
 
     def __call__(self, cell: Cell, s0: Tensor, s1: Tensor, gates: Tensor, notes: CellNotes | None = None) -> Tensor:
         """The same value; a compiled graph keeps no notes."""

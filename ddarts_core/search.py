@@ -203,6 +203,7 @@ class Search:
     def _alpha_step(
         self, batch: tuple[Tensor, Tensor], weight_batch: tuple[Tensor, Tensor], epoch: int, step: int
     ) -> Any:
+        self.execution.begin_step()
         stream = generator(self.config.seed, "ablation", epoch, step, device=self.device)
         self._step.loss_scale = self._scaler.get_scale()
         report = self._step.gradients(self.alphas, batch, weight_batch, self._sgd, stream)
@@ -215,6 +216,7 @@ class Search:
 
     def _weight_step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One SGD step of the weights: the alphas are constants, the running statistics move once."""
+        self.execution.begin_step()
         alphas = self.alphas
         published = self.config.alpha.grad_mode == "published" and self._step.leak is not None
         if published:
@@ -243,6 +245,7 @@ class Search:
         for x, labels in images.batches(
             self.config.search.batch_size, generator=None, device=self.device, info=self.info, drop_last=False
         ):
+            self.execution.begin_step()
             logits = self.net(x.contiguous(memory_format=self.execution.layout), gates)
             loss += F.cross_entropy(logits, labels, reduction="sum")
             correct += (logits.argmax(1) == labels).sum()

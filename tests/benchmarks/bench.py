@@ -20,11 +20,13 @@ from typing import Any
 
 import torch
 
-from tests.benchmarks import page, works
+from tests.benchmarks import kernels, page, works
 from tests.benchmarks.counts import count
 from tests.benchmarks.works import Shape
 
-ROWS = ("counts", "steps", "epoch", "options", "growth")
+ROWS = ("counts", "steps", "epoch", "options", "growth", "kernels")
+#: Rows that only run when they are named: compiling takes minutes for every kind of cell.
+SLOW = ("compile",)
 Numbers = dict[str, Any]
 
 #: Steps by name, timed or counted.
@@ -38,6 +40,11 @@ STEPS: dict[str, Callable[[Shape], Any]] = {
     "weights": works.our_weight_step,
 }
 
+#: Steps whose counts are followed when the supernet grows.
+GROWING = {"forward pass": works.our_forward_pass} | {
+    name: STEPS[name] for name in ("weights", "alpha none", "alpha monitor identity", "alpha centered identity")
+}
+
 #: Ways to run ours, by the settings that ask for them.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -46,6 +53,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "checkpoint_cells": ("search.checkpoint_cells=true",),
     "bf16": ("search.amp=bf16",),
 }
+ON_A_GPU = {"fp16": ("search.amp=fp16",)}
+COMPILED = {"compile default": ("search.compile=default",)}
+COMPILED_ON_A_GPU = {"compile reduce-overhead": ("search.compile=reduce-overhead",)}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -53,17 +63,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="make bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--rows", default=",".join(ROWS), help=f"comma-separated, of {', '.join(ROWS)}")
+    parser.add_argument("--rows", default=",".join(ROWS), help=f"comma-separated, of {', '.join(ROWS + SLOW)}")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds of timed pairs")
     parser.add_argument("--quick", action="store_true", help="a tiny supernet, to see that everything runs")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--numbers", type=Path, default=Path("build/bench.json"), help="numbers of all rows so far")
+    parser.add_argument(
+        "--numbers", type=Path, default=Path("docs/performance.json"), help="numbers of all rows so far"
+    )
     parser.add_argument("--page", type=Path, default=Path("docs/performance.md"))
     options = parser.parse_args(arguments)
-    unknown = set(options.rows.split(",")) - set(ROWS)
+    unknown = set(options.rows.split(",")) - set(ROWS + SLOW)
     if unknown:
-        parser.error(f"unknown rows {', '.join(sorted(unknown))}: choose from {', '.join(ROWS)}")
+        parser.error(f"unknown rows {', '.join(sorted(unknown))}: choose from {', '.join(ROWS + SLOW)}")
     if options.device == "cpu":
         torch.set_num_threads(1)
     shape = Shape(batch=options.batch, device=options.device)
@@ -83,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     for row in options.rows.split(","):
         say(f"row {row}")
-        RUN[row](shape, options.rounds, numbers.setdefault(row, {}), store)
+        RUN[row](shape, options.rounds, numbers.setdefault("options" if row == "compile" else row, {}), store)
         store()
     say(f"wrote {options.page}")
 
@@ -111,11 +123,37 @@ def epoch(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]
 
 def options(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
     """Seconds of a weight step and of an alpha step under each option."""
+    _under(shape, OPTIONS if shape.device == "cpu" else OPTIONS | ON_A_GPU, rounds, numbers, store)
+
+
+def compiled(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
+    """The same for torch.compile; what it takes to compile is not counted."""
+    _under(shape, COMPILED if shape.device == "cpu" else COMPILED | COMPILED_ON_A_GPU, rounds, numbers, store)
+
+
+def _under(
+    shape: Shape, settings: dict[str, tuple[str, ...]], rounds: int, numbers: Numbers, store: Callable[[], None]
+) -> None:
     work: dict[str, Callable[[], object]] = {}
-    for name, settings in OPTIONS.items():
-        work[f"weights {name}"] = works.our_weight_step(shape, *settings)[1]
-        work[f"alpha {name}"] = works.our_alpha_step(shape, "none", "random", *settings)[1]
+    for name, overrides in settings.items():
+        work[f"weights {name}"] = works.our_weight_step(shape, *overrides)[1]
+        work[f"alpha {name}"] = works.our_alpha_step(shape, "none", "random", *overrides)[1]
     timed(shape, work, rounds, numbers, store)
+
+
+def single_kernels(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
+    """Milliseconds of depthwise convolutions and of merged edges."""
+    for kernel, stride, dilation in kernels.CONVOLUTIONS:
+        numbers[f"depthwise {kernel}x{kernel} stride {stride} dilation {dilation}"] = kernels.depthwise_row(
+            shape, kernel, stride, dilation
+        )
+    for scale in (1, 2, 4):
+        for edges in kernels.STACKED:
+            channels, image = shape.channels * scale, shape.image // scale
+            numbers[f"merged {channels}x{image}x{image} edges {edges}"] = kernels.merged_row(
+                shape, channels, image, edges
+            )
+    store()
 
 
 def growth(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
@@ -126,8 +164,8 @@ def growth(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None
         for factor in scale:
             value = max(3, int(base[field] * factor))
             of = Shape(**{**base, field: value})
-            for name in ("weights", "alpha none", "alpha monitor identity"):
-                numbers[f"{field}={value} {name}"] = vars(count(partial(STEPS[name], of)))
+            for name, make in GROWING.items():
+                numbers[f"{field}={value} {name}"] = vars(count(partial(make, of)))
             say(f"  {field}={value}")
         store()
 
@@ -187,6 +225,7 @@ def say(text: str) -> None:
 
 
 RUN = {"counts": counts, "steps": steps, "epoch": epoch, "options": options, "growth": growth}
+RUN |= {"kernels": single_kernels, "compile": compiled}
 
 if __name__ == "__main__":
     main()

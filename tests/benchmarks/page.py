@@ -54,8 +54,10 @@ def render(numbers: Numbers) -> str:
     if numbers.get("options"):
         text += ["## Options", "", *_options(numbers["options"])]
     if numbers.get("growth"):
-        text += ["## Growth", "", *_growth(numbers["growth"])]
-    absent = [row for row in ("counts", "steps", "epoch", "options", "growth") if not numbers.get(row)]
+        text += ["## Growth", "", *_growth(numbers["growth"], shape["cells"])]
+    if numbers.get("kernels"):
+        text += ["## Single convolutions", "", *_kernels(numbers["kernels"])]
+    absent = [row for row in ("counts", "steps", "epoch", "options", "growth", "kernels") if not numbers.get(row)]
     if absent:
         text += [f"Not run yet: {', '.join(absent)}.", ""]
     return "\n".join([*text, NOTES.strip(), ""])
@@ -112,32 +114,74 @@ def _options(found: Numbers) -> list[str]:
     return [*lines, ""]
 
 
-def _growth(found: Numbers) -> list[str]:
+def _growth(found: Numbers, cells: int) -> list[str]:
     lines = [
-        "Counts of ours when one number changes. `monitor` adds half a network's forward pass per cell.",
+        "Counts of ours when one number changes. The last column: the multiply-adds that the ablations add to an alpha",
+        "step, in forward passes of half the network per cell.",
         "",
-        "| supernet | step | multiply-adds, 10^9 | launches | kept, MiB |",
-        "|---|---|---|---|---|",
+        "| supernet | step | multiply-adds, 10^9 | launches | kept, MiB | ablations |",
+        "|---|---|---|---|---|---|",
     ]
     for key, one in found.items():
         where, _, step = key.partition(" ")
-        lines.append(f"| {where} | {step} | {one['macs'] / 1e9:.1f} | {one['launches']} | {one['kept'] / 2**20:.0f} |")
+        added = f"{ablations(found, where, cells):.2f}" if step == "alpha monitor identity" else ""
+        row = (
+            f"| {where} | {step} | {one['macs'] / 1e9:.1f} | {one['launches']} | {one['kept'] / 2**20:.0f} | {added} |"
+        )
+        lines.append(row)
+    return [*lines, ""]
+
+
+def ablations(found: Numbers, where: str, cells: int) -> float:
+    """What `monitor` adds to an alpha step, in forward passes of half the network per cell."""
+    monitor, none, forward = (
+        found[f"{where} {step}"]["macs"] for step in ("alpha monitor identity", "alpha none", "forward pass")
+    )
+    cells = int(where.removeprefix("cells=")) if where.startswith("cells=") else cells
+    return (monitor - none) / (cells * forward / 2)
+
+
+def _kernels(found: Numbers) -> list[str]:
+    lines = [
+        "Milliseconds of one depthwise convolution, and of its gradients as the library computes them and as",
+        "`ddarts_core/depthwise.py` rewrites them.",
+        "",
+        "| depthwise convolution | forward | input: library | ours | weights: library | ours |",
+        "|---|---|---|---|---|---|",
+    ]
+    for key, one in found.items():
+        kind, _, what = key.partition(" ")
+        if kind == "depthwise":
+            names = ("forward", "library_input", "our_input", "library_weight", "our_weight")
+            lines.append(f"| {what} | " + " | ".join(f"{one[name]:.2f}" for name in names) + " |")
+    lines += [
+        "",
+        "Milliseconds per edge of a separable half (depthwise, pointwise) forwards and backwards, when the inputs of",
+        "several edges are stacked as one tensor.",
+        "",
+        "| input of an edge | edges | stacked, MiB | per edge |",
+        "|---|---|---|---|",
+    ]
+    for key, one in found.items():
+        kind, _, what = key.partition(" ")
+        if kind == "merged":
+            where, _, edges = what.partition(" edges ")
+            lines.append(f"| {where} | {edges} | {one['mebibytes']:.0f} | {one['per_edge']:.2f} |")
     return [*lines, ""]
 
 
 NOTES = """
 ## Where the time goes
 
-- oneDNN's gradients of depthwise convolutions are 20 to 50 times slower than its forward pass when the kernel is
-  dilated or has five columns (one thread, 64x16x32x32, channels_last: forward 0.3 to 0.8 ms; gradient of the input
-  with dilation 2, 9 to 15 ms; of the weights of a 5x5 kernel, 16 to 20 ms). `ddarts_core/depthwise.py` writes them as
-  convolutions that are fast, exactly.
-- One edge's tensor (4 MiB at batch 64) stays in the cache; stacked ones of 16 MiB do not, and cost 10 to 25 times more
-  for four times the work. So edges are merged up to 4 MiB on a CPU, and always on a GPU, where launches count.
-- `centered` keeps the graph of the full pass while it differentiates an ablated network: up to one network more,
-  however many are ablated. `search.checkpoint_cells` keeps the cells' outputs only, for one more forward pass.
-- fp16 needs a GPU; bf16 pays on a CPU only where it has bfloat16 arithmetic. `search.compile` compiles the readable
-  form, minutes per kind of cell. CUDA graphs are not used.
+- oneDNN's gradients of depthwise convolutions are many times slower than its forward pass when the kernel is dilated or
+  has five columns. `ddarts_core/depthwise.py` writes them as convolutions that are fast, exactly.
+- Stacked tensors that leave the cache cost more per edge than single ones. So edges are merged up to 4 MiB on a CPU,
+  and always on a GPU, where launches count.
+- `centered` sends the gradients of all ablated networks back through the full pass cell by cell, each computed again
+  from its stored inputs: one forward pass more, and its peak is that of a step without ablation.
+- `search.checkpoint_cells` keeps the cells' outputs only, for one more forward pass.
+- fp16 needs a GPU; bf16 pays on a CPU only where it has bfloat16 arithmetic. `search.compile` fuses the readable form,
+  after minutes for every kind of cell; its mode `reduce-overhead` replays CUDA graphs and needs a GPU.
 - Nothing here was measured on a GPU yet. On one, run
-  `make bench BENCH="--device cuda --batch 128 --numbers build/gpu.json --page docs/performance-gpu.md"`.
+  `make bench BENCH="--device cuda --batch 128 --numbers docs/performance-gpu.json --page docs/performance-gpu.md"`.
 """

@@ -7,8 +7,9 @@ import json
 import torch
 from torch import nn
 
-from tests.benchmarks import bench
+from tests.benchmarks import bench, page
 from tests.benchmarks.counts import count
+from tests.benchmarks.works import Shape
 
 
 def _convolution():
@@ -31,5 +32,20 @@ def test_a_row_adds_to_the_page(tmp_path):
     assert "| alpha none |" in page.read_text() and "## Time" not in page.read_text()
     counts = json.loads(numbers.read_text())["counts"]
     assert counts["alpha none"]["macs"] <= 1.1 * counts["weights"]["macs"]
-    bench.main(["--rows", "steps", *settings])
-    assert "## Time" in page.read_text() and "| alpha none |" in page.read_text()
+    bench.main(["--rows", "steps,kernels", *settings])
+    assert all(title in page.read_text() for title in ("## Time", "| alpha none |", "## Single convolutions"))
+
+
+def test_how_cost_grows():
+    """Ablations add forward passes of half the network per cell, and no step keeps more for having them."""
+    found = {
+        f"cells={cells} {name}": vars(count(lambda make=make, cells=cells: make(Shape(cells, 4, 8, 8, nodes=1))))
+        for cells in (4, 8, 16)
+        for name, make in bench.GROWING.items()
+    }
+    for cells in (4, 8, 16):
+        of = {name: found[f"cells={cells} {name}"] for name in bench.GROWING}
+        assert 0 < page.ablations(found, f"cells={cells}", cells) <= 1
+        assert of["alpha none"]["macs"] <= 1.1 * of["weights"]["macs"]
+        assert of["alpha monitor identity"]["kept"] == of["alpha none"]["kept"]
+        assert of["alpha centered identity"]["kept"] <= 1.01 * of["alpha none"]["kept"]

@@ -149,6 +149,13 @@ def our_alpha_step(shape: Shape, ablation: str, removal: str, *overrides: str) -
     return net, step
 
 
+def our_forward_pass(shape: Shape) -> tuple[nn.Module, Step]:
+    """Logits of one batch, no gradients: the unit in which ablations are counted."""
+    net, alphas, layout = our_net(shape)
+    images, _ = shape.batch_of(layout)
+    return net, torch.no_grad()(lambda: net(images, losses.gates(alphas, "sigmoid")))
+
+
 def our_weight_step(shape: Shape, *overrides: str) -> tuple[nn.Module, Step]:
     """`Search._weight_step`."""
     net, alphas, layout = our_net(shape, *overrides)

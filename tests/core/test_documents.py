@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ddarts_core.config import ExperimentConfig, field_paths
+from ddarts_core.config import ExperimentConfig, config_hash, field_paths, load_experiment
+from tuning.config import SweepConfig
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ["published_code.md", "equations.md", "ablation.md", "extending.md"]
@@ -80,3 +81,11 @@ def test_the_defaults_that_the_ablation_page_states() -> None:
     for group, name, stated in rows:
         default = defaults[group][name]
         assert stated.strip("`") == ("all" if default is None else str(default)), name
+
+
+def test_results_belong_to_the_settings_of_today() -> None:
+    """A setting that is new or has another default changes the hash: the experiments are to be run again then."""
+    stated = re.findall(r"ddarts sweep (experiments/small/\S+\.yaml) .*hash (\w{12})", text("results.md"))
+    assert len(stated) == 3
+    for file, of_results in stated:
+        assert config_hash(load_experiment(ROOT / file, (), SweepConfig)) == of_results, file

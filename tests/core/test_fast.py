@@ -230,8 +230,9 @@ def test_what_auto_chooses():
         (("search.amp=fp16",), "fp16 needs a GPU"),
         (("search.amp=bf16", "method=darts-second-order"), "order second"),
         (("search.amp=bf16", "method=ddarts-published"), "published"),
-        (("search.compile=true", "search.checkpoint_cells=true"), "exclude each other"),
-        (("search.compile=true", "search.implementation=fast"), "readable form"),
+        (("search.compile=default", "search.checkpoint_cells=true"), "exclude each other"),
+        (("search.compile=default", "search.implementation=fast"), "readable form"),
+        (("search.compile=reduce-overhead",), "needs a GPU"),
     ],
 )
 def test_settings_that_exclude_each_other(overrides, words):
@@ -253,6 +254,30 @@ def test_an_option_does_not_change_a_search(digits, tiny_config, overrides):
     (wanted,) = digits(tiny_config("search.epochs=1")).records()
     (found,) = digits(tiny_config("search.epochs=1", *overrides)).records()
     tolerance = 5e-2 if "search.amp=bf16" in overrides else 1e-4
+    assert found.metrics["train/loss"] == pytest.approx(wanted.metrics["train/loss"], rel=tolerance)
+    assert found.metrics["alpha/loss"] == pytest.approx(wanted.metrics["alpha/loss"], rel=tolerance)
+    assert found.contributions == pytest.approx(wanted.contributions, abs=4 * tolerance)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("search.implementation=readable",),
+        ("search.checkpoint_cells=true",),
+        ("search.memory_format=contiguous",),
+        ("search.amp=bf16",),
+        ("search.amp=fp16",),
+        ("search.compile=default",),
+        ("search.compile=reduce-overhead", "ablation.loss=monitor"),
+        ("search.compile=reduce-overhead", "ablation.loss=centered"),
+    ],
+)
+def test_an_option_does_not_change_a_search_on_a_gpu(digits, tiny_config, overrides):
+    loss = [text for text in overrides if text.startswith("ablation")]
+    (wanted,) = digits(tiny_config("search.epochs=1", "search.device=cuda", *loss)).records()
+    (found,) = digits(tiny_config("search.epochs=1", "search.device=cuda", *overrides)).records()
+    tolerance = 5e-2 if "search.amp" in overrides[0] else 1e-3
     assert found.metrics["train/loss"] == pytest.approx(wanted.metrics["train/loss"], rel=tolerance)
     assert found.metrics["alpha/loss"] == pytest.approx(wanted.metrics["alpha/loss"], rel=tolerance)
     assert found.contributions == pytest.approx(wanted.contributions, abs=4 * tolerance)
