@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
 from ddarts_core.errors import UserError
+from tests.tuning import rayjob_schema
 from tests.tuning.processes import faults
 from tuning.cluster import start_ray
 from tuning.config import SweepConfig
@@ -33,33 +38,103 @@ def test_launcher_file_is_what_rays_launcher_takes() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     config = read("ray-cluster.yaml")
+    jsonschema.validate(config, launcher_schema())  # what is written in the file, without what Ray fills in
     validate_config(prepare_config(config))
     starts = [line for name in ("head", "worker") for line in config[f"{name}_start_ray_commands"] if " start " in line]
     assert len(starts) == 2
     assert all("RAY_AUTH_MODE=token" in line and "OVERRIDE_ON_ZERO=1" in line for line in starts)
 
 
+def launcher_schema() -> dict[str, Any]:
+    """The schema of a launcher file that Ray ships."""
+    from ray import autoscaler
+
+    loaded: dict[str, Any] = json.loads((Path(autoscaler.__file__).parent / "ray-schema.json").read_text())
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["max_worker"], 2),
+        (["provider", "type"], None),
+        (["auth", "ssh_user"], 1),
+        (["setup_commands"], "pip install ddarts"),
+        (["max_workers"], "two"),
+    ],
+)
+def test_a_wrong_launcher_file_fails(path: list[Any], value: Any) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(changed(read("ray-cluster.yaml"), path, value), launcher_schema())
+
+
+def changed(data: Any, path: list[Any], value: Any) -> Any:
+    """A copy with one value set; None takes the key away."""
+    copied = copy.deepcopy(data)
+    *way, last = path
+    inner = functools.reduce(lambda found, key: found[key], way, copied)
+    if value is None:
+        del inner[last]
+    else:
+        inner[last] = value
+    return copied
+
+
+def test_rayjob_is_what_kuberay_takes() -> None:
+    rayjob_schema.validate(read("rayjob.yaml"))
+
+
+HEAD = ["spec", "rayClusterSpec", "headGroupSpec"]
+WORKERS = ["spec", "rayClusterSpec", "workerGroupSpecs", 0]
+CONTAINER = [*WORKERS, "template", "spec", "containers", 0]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["apiVersion"], "ray.io/v1alpha1"),
+        (["spec", "entryPoint"], "ddarts"),
+        (["spec", "submissionMode"], "K8SJobMode"),
+        (["spec", "shutdownAfterJobFinishes"], "yes"),
+        (["spec", "ttlSecondsAfterFinished"], "600"),
+        (["spec", "rayClusterSpec", "headGroupSpec"], None),
+        (["spec", "rayClusterSpec", "rayVersion"], 2.6),
+        (["spec", "rayClusterSpec", "authOptions", "mode"], "tokens"),
+        ([*HEAD, "rayStartParams", "num-cpus"], 0),
+        ([*HEAD, "template"], None),
+        ([*WORKERS, "groupName"], None),
+        ([*WORKERS, "maxReplicas"], None),
+        ([*WORKERS, "replica"], 2),
+        ([*WORKERS, "minReplicas"], -1),
+        ([*CONTAINER, "volumemounts"], []),
+        ([*CONTAINER, "name"], None),
+        ([*CONTAINER, "env", 0, "value"], 1),
+        ([*CONTAINER, "volumeMounts", 0, "mountPath"], None),
+        ([*CONTAINER, "resources", "limit"], {}),
+        ([*WORKERS, "template", "spec", "volumes", 0, "persistentVolumeClaim", "claimName"], None),
+        ([*HEAD, "template", "spec", "containers", 0, "ports", 0, "containerPort"], "6379"),
+    ],
+)
+def test_a_wrong_rayjob_fails(path: list[Any], value: Any) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        rayjob_schema.validate(changed(read("rayjob.yaml"), path, value))
+
+
 def test_rayjob_holds_together() -> None:
-    """What a RayJob (ray.io/v1) must have, and that everything that is named is there."""
+    """What no schema says: everything that is named is there, and what is written is on the mounted claim."""
     job = read("rayjob.yaml")
-    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
-    assert job["metadata"]["name"] and job["spec"]["entrypoint"].startswith("ddarts sweep ")
+    assert job["spec"]["entrypoint"].startswith("ddarts sweep ")
     cluster = job["spec"]["rayClusterSpec"]
-    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-    assert all(isinstance(value, str) for group in groups for value in group["rayStartParams"].values())
+    assert cluster["authOptions"] == {"mode": "token"}
     for group in cluster["workerGroupSpecs"]:
-        assert group["groupName"] and group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
-    for group in groups:
-        pod = group["template"]["spec"]
-        volumes = {volume["name"] for volume in pod["volumes"]}
-        assert volumes == {"storage"}
-        for container in pod["containers"]:
-            assert container["image"] and container["name"]
-            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    for template in rayjob_schema.pods(job["spec"]):
+        volumes = {volume["name"] for volume in template["spec"]["volumes"]}
+        for container in template["spec"]["containers"]:
+            assert container["image"]
+            assert {mount["name"] for mount in container["volumeMounts"]} == volumes == {"storage"}
             assert all(mount["mountPath"] in job["spec"]["entrypoint"] for mount in container["volumeMounts"])
-            limits, requests = container["resources"]["limits"], container["resources"]["requests"]
-            assert limits == requests and all(isinstance(value, str) for value in limits.values())
-            assert all(isinstance(variable["value"], str) for variable in container.get("env", []))
+            assert container["resources"]["limits"] == container["resources"]["requests"]
 
 
 def test_slurm_script_is_a_script() -> None:
