@@ -27,13 +27,15 @@ class DropPath(nn.Module):
     """Zero whole samples with probability `probability` and scale the others by 1 / (1 - probability).
 
     One object is shared by a network: its probability and its generator are set once for all cells. Without a
-    generator the draws come from torch's global one. Not active in evaluation mode.
+    generator the draws come from torch's global one. Not active in evaluation mode. With `of_batch`, (number, part), a
+    batch is part of a larger one of that number of samples: draws are made for all of them.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.probability = 0.0
         self.generator: torch.Generator | None = None
+        self.of_batch: tuple[int, slice] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop samples of [batch, channels, height, width]."""
@@ -41,7 +43,8 @@ class DropPath(nn.Module):
             return x
         keep = 1 - self.probability
         device = x.device if self.generator is None else self.generator.device
-        draws = torch.rand(x.shape[0], 1, 1, 1, generator=self.generator, device=device)
+        number, part = self.of_batch or (x.shape[0], slice(None))
+        draws = torch.rand(number, 1, 1, 1, generator=self.generator, device=device)[part]
         return x * ((draws < keep).to(x) / keep)
 
 
@@ -138,6 +141,7 @@ class Network(nn.Module):
         genotype: the individual genotype as built.
         drop_path: probability, 0 to begin with.
         generator: where drop-path draws from; None is torch's global generator.
+        of_batch: number of images in the batch, and which of them the network is given; None is all.
         auxiliary_parameters: number of parameters of the auxiliary head.
 
     Raises:
@@ -232,6 +236,15 @@ class Network(nn.Module):
     @generator.setter
     def generator(self, generator: torch.Generator | None) -> None:
         self._dropper.generator = generator
+
+    @property
+    def of_batch(self) -> tuple[int, slice] | None:
+        """Number of images in the batch, and which of them the network is given; None is all."""
+        return self._dropper.of_batch
+
+    @of_batch.setter
+    def of_batch(self, of_batch: tuple[int, slice] | None) -> None:
+        self._dropper.of_batch = of_batch
 
     @property
     def auxiliary_parameters(self) -> int:

@@ -3,6 +3,10 @@
 `Retrain` owns no file, no tracker and no process: it yields an `EpochRecord` per epoch, and its whole state goes in and
 out through `state_dict`. Everything random comes from stateless streams of the seed, so a training that is resumed at
 an epoch's end goes on bit for bit on a CPU. It never sees the test images: `evaluate` them once, afterwards.
+
+Several processes can train together (`parallel.Group`): each runs this loop on its share of every batch, with random
+draws of the whole batch, and all of them yield the same records and hold the same state, those of one process but for
+rounding.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from .data import DataInfo, Images, augment_of, check_batch
 from .errors import Diverged, UserError
 from .genotype import Genotype
 from .network import Network
+from .parallel import ALONE, Group
 from .records import EpochRecord
 from .seeding import generator, seeded_init
 
@@ -100,6 +105,7 @@ class Retrain:
         validation: images that are only looked at after each epoch, and that choose the best one; None for none.
         seed: owns everything random.
         device: overrides `config.device`.
+        group: the processes that train together; each of them builds this object with the same arguments.
 
     Attributes:
         epoch: the next one.
@@ -129,6 +135,7 @@ class Retrain:
         validation: Images | None,
         seed: int,
         device: torch.device | None = None,
+        group: Group = ALONE,
     ) -> None:
         self.config = config
         self.genotype = genotype
@@ -137,11 +144,14 @@ class Retrain:
         self.validation = validation
         self.seed = seed
         self.device = device or _pick_device(config.device)
+        self.group = group
         self.epoch = 0
         self.num_epochs = config.epochs
         if config.batch_size < 2:
             raise UserError("retrain.batch_size 1: batch normalisation needs 2 images or more per batch")
         check_batch("train", len(train), config.batch_size)
+        if config.batch_size < group.count:
+            raise UserError(f"retrain.batch_size {config.batch_size} leaves some of {group.count} processes no image")
         _check_amp(config.amp, self.device)
         with seeded_init(seed, "retrain", "network"):
             self._trained = self._build()
@@ -149,6 +159,7 @@ class Retrain:
         if self._averaged is not None:
             self._averaged.load_state_dict(self._trained.state_dict())
         self._parameters = list(self._trained.parameters())
+        self._distributed = group.distribute(self._trained)
         self._sgd = torch.optim.SGD(
             self._parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
@@ -189,24 +200,24 @@ class Retrain:
             group["lr"] = learning_rate(self.config, epoch)
         self._trained.drop_path = drop_path_probability(self.config, epoch)
         self._trained.generator = generator(self.seed, "retrain", "drop_path", epoch, device=self.device)
-        self._trained.train()
+        self._trained.of_batch = (self.config.batch_size, self.group.share.of(self.config.batch_size))
+        self._distributed.train()
         began = time.perf_counter()
-        losses: list[Tensor] = []
+        losses: list[Tensor] = []  # of shares, not looked at yet
+        looked: list[Tensor] = []
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        seen = checked = 0
         for images, labels in self._batches(epoch):
             loss, hits = self._step(images, labels)
             losses.append(loss)
             correct += hits
-            seen += len(labels)
-            if len(losses) - checked == CHECK_EVERY:
-                self._require_finite(losses, checked)
-                checked = len(losses)
-        self._require_finite(losses, checked)
+            if len(losses) == CHECK_EVERY:
+                looked += self._look(losses, len(looked))
+                losses = []
+        looked += self._look(losses, len(looked))
         seconds = {"weights": time.perf_counter() - began}
         metrics = {
-            "train/loss": float(torch.stack(losses)[:, 0].double().mean()),
-            "train/accuracy": int(correct) / seen,
+            "train/loss": float(torch.stack(looked)[:, 0].double().mean()),
+            "train/accuracy": int(self.group.total(correct)) / (len(looked) * self.config.batch_size),
         }
         if self.validation is not None:
             began = time.perf_counter()
@@ -229,6 +240,7 @@ class Retrain:
             info=self.info,
             augment=augment_of(config, self.info.name),
             drop_last=True,
+            share=self.group.share,
         ):
             yield images.contiguous(memory_format=torch.channels_last), labels
 
@@ -237,17 +249,18 @@ class Retrain:
         return torch.autocast(self.device.type, AMP_TYPES.get(amp, torch.bfloat16), enabled=amp != "none")
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """One SGD step: ([loss of the main head, loss that is minimised], number of correct answers)."""
+        """One SGD step on a share: its part of [loss of the main head, loss that is minimised], correct answers."""
         smoothing = self.config.label_smoothing
+        part = len(labels) / self.config.batch_size
         with self._autocast():
-            output = self._trained(images)
+            output = self._distributed(images)
         logits, auxiliary = output if isinstance(output, tuple) else (output, None)
-        main = loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+        main = loss = part * F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
         if auxiliary is not None:
-            auxiliary_loss = F.cross_entropy(auxiliary.float(), labels, label_smoothing=smoothing)
+            auxiliary_loss = part * F.cross_entropy(auxiliary.float(), labels, label_smoothing=smoothing)
             loss = main + self.config.auxiliary_weight * auxiliary_loss
         self._sgd.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # mypy: torch leaves it untyped
+        self._scaler.scale(self.group.count * loss).backward()  # type: ignore[no-untyped-call]  # mypy: torch leaves it untyped
         self._scaler.unscale_(self._sgd)
         nn.utils.clip_grad_norm_(self._parameters, self.config.grad_clip)
         self._scaler.step(self._sgd)
@@ -270,16 +283,19 @@ class Retrain:
             else:
                 average.copy_(current)
 
-    def _require_finite(self, losses: list[Tensor], start: int) -> None:
-        if start == len(losses):
-            return
-        bad = (~torch.isfinite(torch.stack(losses[start:])[:, 1])).nonzero()
+    def _look(self, losses: list[Tensor], start: int) -> list[Tensor]:
+        """Losses of whole batches, which must be finite, from those of shares; the first is that of step `start`."""
+        if not losses:
+            return []
+        whole = self.group.total(torch.stack(losses))
+        bad = (~torch.isfinite(whole[:, 1])).nonzero()
         if len(bad):
-            step = start + int(bad[0])
+            step = int(bad[0])
             raise Diverged(
-                f"the training diverged: the loss is {float(losses[step][1])} in step {step} of epoch {self.epoch}; "
-                "lower retrain.lr, or use more retrain.warmup_epochs"
+                f"the training diverged: the loss is {float(whole[step, 1])} in step {start + step} of epoch "
+                f"{self.epoch}; lower retrain.lr, or use more retrain.warmup_epochs"
             )
+        return list(whole)
 
     @torch.no_grad()
     def evaluate(self, images: Images) -> dict[str, float]:
@@ -288,13 +304,16 @@ class Retrain:
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for x, labels in images.batches(
-            self.config.batch_size, generator=None, device=self.device, info=self.info, drop_last=False
+            self.config.batch_size, generator=None, device=self.device, info=self.info, share=self.group.share
         ):
+            if not len(labels):
+                continue
             with self._autocast():
                 logits = network(x.contiguous(memory_format=torch.channels_last))
             loss += F.cross_entropy(logits.float(), labels, reduction="sum")
             correct += (logits.argmax(1) == labels).sum()
-        return {"loss": float(loss) / len(images), "accuracy": int(correct) / len(images)}
+        total = self.group.total(torch.stack([loss, correct.double()])) / len(images)
+        return {"loss": float(total[0]), "accuracy": float(total[1])}
 
     # --- state ------------------------------------------------------------------------------------------------------
 

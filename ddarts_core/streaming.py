@@ -72,7 +72,8 @@ class StreamedSet:
             # For the whole pass at once: what is drawn must not depend on how far ahead the workers read.
             seeds = torch.randint(SEEDS, (len(self),), generator=generator, device=generator.device).tolist()
         if augment not in self._loaders:
-            self._loaders[augment] = _Loader(_Reader(self.files, self.size, augment), self.num_workers)
+            reader = _Reader(self.files, self.size, augment, info.channels)
+            self._loaders[augment] = _Loader(reader, self.num_workers)
         target = torch.device(device)
         parts, start = [], 0
         for size in sizes:
@@ -124,10 +125,11 @@ def _as_it_is(batch: Any) -> Any:
 class _Reader(Dataset[Tensor]):
     """What a worker does with a batch: decode, crop, and change the colours, each image by a seed of its own."""
 
-    def __init__(self, files: Any, size: int, augment: Augment | None) -> None:
+    def __init__(self, files: Any, size: int, augment: Augment | None, channels: int) -> None:
         from torchvision.transforms import v2
 
         self.files = files
+        self.none = torch.empty(0, channels, size, size, dtype=torch.uint8)
         centre = [v2.Resize(round(size * MARGIN)), v2.CenterCrop(size)]
         if augment is None:
             self.transform = v2.Compose([*centre, v2.PILToTensor()])
@@ -136,6 +138,8 @@ class _Reader(Dataset[Tensor]):
 
     def __getitems__(self, items: Sequence[tuple[int, int | None]]) -> Tensor:
         """Images of (position, seed); no seed: nothing is drawn."""
+        if not items:  # the share of a last batch that is smaller than the number of processes
+            return self.none
         images = []
         for position, seed in items:
             image, _ = self.files[position]

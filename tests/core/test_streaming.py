@@ -79,6 +79,13 @@ def test_shares_are_parts_of_the_whole_batch(root: Path) -> None:
         assert torch.equal(torch.cat([first, second]), whole)
 
 
+def test_a_share_of_the_last_batch_may_hold_no_image(root: Path) -> None:
+    info, images = load_train(config(root))
+    first, second = ([x for x, _ in images.batches(23, info=info, share=Share(rank, 2))] for rank in (0, 1))
+    assert [len(x) for x in first] == [11, 0] and [len(x) for x in second] == [12, 1]
+    assert first[1].shape[1:] == second[1].shape[1:]
+
+
 def test_splits_are_disjoint_and_join(root: Path) -> None:
     data = config(root)
     parts = split(load_train(data)[1], data, seed=0)
