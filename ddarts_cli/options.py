@@ -32,7 +32,16 @@ def json_option(command: Command) -> Command:
 
 def out_option(default: str) -> Callable[[Command], Command]:
     """`--out DIR`; the function receives `out`, a path or None for the default that the help text names."""
-    return click.option("--out", type=click.Path(path_type=Path), help=f"Folder to write to (default: {default}).")
+    return click.option("--out", type=_Folder(path_type=Path), help=f"Folder to write to (default: {default}).")
+
+
+class _Folder(click.Path):
+    """A folder's path; no URI, which `Path` would make a folder of."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from ddarts_core.files import check_folder
+
+        return super().convert(check_folder(str(value)), param, ctx)
 
 
 def storage_option(command: Command) -> Command:
@@ -47,16 +56,17 @@ def storage_folder(storage: str, overrides: Iterable[str]) -> Path:
     """The folder of studies that `--storage`, or `--set storage=...`, names.
 
     Raises:
-        UserError: `--set` names another setting: those of a study that exists are fixed.
+        UserError: `--set` names another setting: those of a study that exists are fixed. Or the folder is a URI.
     """
     from ddarts_core.config import parse_override
+    from ddarts_core.files import check_folder
 
     for text in overrides:
         path, value = parse_override(text)
         if path != "storage":
             raise UserError(f"--set {text!r}: a study that exists keeps its settings; only storage can be set here")
         storage = str(value)
-    return Path(storage)
+    return Path(check_folder(storage))
 
 
 def print_json(document: Any) -> None:

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from .errors import UserError
+
 
 def write_with(path: str | Path, write: Callable[[str], object]) -> None:
     """Let `write(temporary_path)` make the file, sync it to disk, then rename it to `path`."""
@@ -29,3 +31,18 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
     """Write text (UTF-8) or bytes as a whole."""
     data = content.encode() if isinstance(content, str) else content
     write_with(path, lambda name: Path(name).write_bytes(data))
+
+
+def check_folder(name: str) -> str:
+    """The name of a folder, if it is a path.
+
+    Raises:
+        UserError: it is a URI, which as a path would be a folder called `s3:`.
+    """
+    if "://" in name:
+        raise UserError(
+            f"{name!r} is a URI, and storage must be the path of a folder, whose files are locked, appended to and "
+            "renamed: give a local folder, one on a file system that all machines share (NFS, Lustre), or an object "
+            "store that is mounted as such a file system"
+        )
+    return name

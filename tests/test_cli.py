@@ -88,6 +88,29 @@ def test_the_same_mistakes_in_the_file(tmp_path: Path, capfd: pytest.CaptureFixt
     assert str(tmp_path) in mistake(capfd, "config", tmp_path)
 
 
+URI = "s3://bucket/studies"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["search", "FILE", "--set", f"storage={URI}"],
+        ["search", "FILE", "--out", URI],
+        ["sweep", "FILE", "--set", f"storage={URI}"],
+        ["sweep", "FILE", "--out", URI],
+        ["resume", f"{URI}/tiny"],
+        ["status", "tiny", "--storage", URI],
+        ["studies", "--storage", URI],
+        ["collect", "tiny", "--set", f"storage={URI}"],
+        ["report", f"{URI}/tiny"],
+    ],
+)
+def test_a_uri_is_no_folder(tiny: Path, capfd: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    err = mistake(capfd, *(tiny if argument == "FILE" else argument for argument in arguments))
+    assert URI in err and "is a URI" in err and "file system that all machines share" in err
+    assert not Path("s3:").exists()
+
+
 GENOTYPE = {
     "schema": 1,
     "layout": "individual",

@@ -20,7 +20,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from ddarts_core.errors import UserError
-from ddarts_core.files import write_atomic
+from ddarts_core.files import check_folder, write_atomic
 
 SCHEMA_VERSION = 1
 PACKAGES = ("torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
@@ -189,6 +189,8 @@ def find_study(argument: str | Path, storage: str | Path = "runs") -> Study:
     Raises:
         UserError: there is none; lists those that there are.
     """
+    for name in (argument, storage):
+        check_folder(str(name))
     for path in (Path(argument).expanduser(), Path(storage).expanduser() / argument):
         if (path / "study.json").is_file():
             return _load(path.absolute())
@@ -205,6 +207,7 @@ def _load(path: Path) -> Study:
 
 def list_studies(storage: str | Path = "runs") -> list[Study]:
     """All studies in a storage folder, oldest first."""
+    check_folder(str(storage))
     files = Path(storage).expanduser().absolute().glob("*/study.json")
     return sorted((_load(file.parent) for file in files), key=lambda study: (study.data["created"], study.name))
 
