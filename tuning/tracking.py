@@ -157,6 +157,20 @@ def start_study(
     return str(experiment_id), str(run.info.run_id)
 
 
+def share_view(study: Study) -> bool:
+    """Write the view of this study's columns to its experiment; whether MLflow took it.
+
+    A study of an older version has none, and one that shares its experiment has that of the study begun last.
+    """
+
+    def call() -> None:
+        client = make_client(study.data["tracking_uri"])
+        params = client.get_run(study.data["parent_run_id"]).data.params
+        client.set_experiment_tag(study.data["experiment_id"], view.TAG, view.view(params))
+
+    return _attempt(call, "view of the study")
+
+
 def end_study(study: Study, status: str) -> bool:
     """Set the status of the parent run; whether MLflow took it."""
     return end_run(study, study.data["parent_run_id"], status)

@@ -8,9 +8,19 @@ from collections.abc import Mapping
 from .config import ACCURACY, DERIVED
 
 VIEW = "ddarts"
-"""Key of the view: the UI opens it at `/#/experiments/ID/runs?viewStateShareKey=ddarts`."""
+"""Key of the view."""
 
 TAG = f"mlflow.sharedViewState.{VIEW}"
+
+
+def address(server: str, experiment_id: str, shared: bool = True) -> str:
+    """Where the UI of a server shows the runs of an experiment, in the view of this module if it is there.
+
+    Without `workflowType` the UI opens in its mode for language models, and a link whose view is missing ends there on
+    an empty page.
+    """
+    key = f"&viewStateShareKey={VIEW}" if shared else ""
+    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning{key}"
 
 
 def view(params: Mapping[str, str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from ddarts_cli.options import storage_folder, storage_option
@@ -23,13 +25,20 @@ def command(study: str, port: int | None, storage: str, overrides: tuple[str, ..
     from ddarts_cli.server import free_port, serve
     from ddarts_core.errors import UserError
     from tuning.study import find_study
-    from tuning.view import VIEW
+    from tuning.tracking import share_view
+    from tuning.view import address
 
     found = find_study(study, storage_folder(storage, overrides))
     uri = str(found.data["tracking_uri"])
     if not uri.startswith("sqlite:"):
-        raise UserError(f"study {found.name!r} is tracked at {uri}: open that address instead")
+        link = address(uri, found.data["experiment_id"]) if uri.startswith("http") else uri
+        raise UserError(f"study {found.name!r} is tracked at a server: open {link} instead")
+    database = Path(uri.removeprefix("sqlite:///"))
+    if not database.is_file():
+        raise UserError(
+            f"study {found.name!r}: its MLflow database {database} is missing; report and collect need none"
+        )
     chosen = free_port(port)
-    url = f"http://127.0.0.1:{chosen}/#/experiments/{found.data['experiment_id']}/runs?viewStateShareKey={VIEW}"
     say(f"ui {found.path}: starting MLflow, about ten seconds")
+    url = address(f"http://127.0.0.1:{chosen}", found.data["experiment_id"], share_view(found))
     raise click.exceptions.Exit(serve(uri, found.path / "mlartifacts", chosen, url))
