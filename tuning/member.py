@@ -3,6 +3,9 @@
 trial.json then has a `lineage`: after which epoch, whose state, and the settings before and after. records.jsonl stays
 the member's own history; the settings in force are among the numbers of every epoch (`setting/PATH`). With the seed,
 both tell how to repeat what led to a result.
+
+What counts after a kill is what Ray noted last, of all members at one moment. A member may have done more by then: it
+does it again, for an exchange takes place between all members as they were, and none may have run past it.
 """
 
 from __future__ import annotations
@@ -14,10 +17,10 @@ from typing import Any
 from ddarts_core import checkpoint
 from ddarts_core.config import config_hash
 from ddarts_core.errors import UserError
-from ddarts_core.records import EpochRecord, read_jsonl, write_jsonl
+from ddarts_core.records import EpochRecord, read_jsonl
 
 from .population import adopt
-from .study import read_json, trial_name, write_json
+from .study import read_json, write_json
 from .trainable import CHECKPOINT, ENDED, SearchTrial
 
 MEMBER = "member.json"
@@ -25,19 +28,44 @@ MEMBER = "member.json"
 
 
 class Member(SearchTrial):
-    """A trial whose `params` Ray may have changed, together with the checkpoint that it goes on from."""
+    """A trial whose `params` and `lineage` Ray may have changed, together with the checkpoint that it goes on from."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Start a member; its lineage comes from the scheduler."""
+        self._lineage: list[dict[str, Any]] = list(config.get("lineage", []))
+        self._ended: dict[str, Any] | None = None
+        super().setup(config)
 
     def _open_record(self) -> None:
         file = self._folder / "trial.json"
         before = read_json(file) if file.exists() else {}
-        self._before: dict[str, Any] = before.get("params", self._params)
         if before.get("state") in ENDED:
-            self._params = self._before
-        elif before:
-            write_json(file, {**before, "params": self._params})
+            # Whether Ray has noted the state at that end, a checkpoint tells.
+            self._ended = self._record = {**before, "ray_trial_id": self.trial_id}
+            self._records = read_jsonl(self._folder / "records.jsonl")
+        else:
+            self._begin(before)
+
+    def _begin(self, before: dict[str, Any]) -> None:
+        """Write trial.json for a member that is to go on."""
+        if before:
+            record = {**before, "params": self._params, "lineage": self._lineage, "state": "RUNNING"}
+            write_json(self._folder / "trial.json", record)
         super()._open_record()
-        self._record["lineage"] = before.get("lineage", [])
-        self._write()
+        self._taken_over = False
+        self._write(lineage=self._lineage)
+
+    def step(self) -> dict[str, Any]:
+        """Run one epoch; a member that ended, and whose end Ray has not noted, does it again."""
+        if self._ended is not None:
+            self._reopen()
+        return super().step()
+
+    def _reopen(self) -> None:
+        before, self._ended = self._ended, None
+        self._records = []
+        assert before is not None, "it ended"
+        self._begin(before)
 
     def _build(self) -> None:
         super()._build()
@@ -50,33 +78,29 @@ class Member(SearchTrial):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write what the next epoch depends on, and whose it is."""
-        note = {"number": self._number, "params": self._params, "lineage": self._record["lineage"]}
-        write_json(Path(checkpoint_dir) / MEMBER, note)
+        write_json(Path(checkpoint_dir) / MEMBER, {"number": self._number, "params": self._params})
         super().save_checkpoint(checkpoint_dir)
 
     def load_checkpoint(self, checkpoint_dir: Any) -> None:
         """Go on from a checkpoint of this member, or from that of another."""
-        file = self._folder / "records.jsonl"
-        own = read_jsonl(file) if file.exists() else []
+        if self._ended is not None:
+            state = self._load(Path(checkpoint_dir))
+            if self._is_own() and state["epochs"] == len(self._records):
+                self._ended = None  # the state at the end: only the report is missing
+                return
+            self._reopen()
         super().load_checkpoint(checkpoint_dir)
-        if not self._loaded:
-            return
-        note, epochs = self._note, self._loaded["epochs"]
-        lineage = note["lineage"]
-        if (note["number"], note["params"]) != (self._number, self._params):
-            earlier = [event for event in self._record["lineage"] if event["epochs"] < epochs]
-            known = [event for event in self._record["lineage"] if event["epochs"] == epochs]
-            event = {
-                "epochs": epochs,
-                "from": trial_name(note["number"]),
-                "before": known[0]["before"] if known else self._before,
-                "params": self._params,
-            }
-            lineage = [*earlier, event]
-            self._records = own[:epochs]
-            write_jsonl(file, self._records, timing=True)
+        if not self._is_own():
             self._loaded["search"] = adopt(self._loaded["search"], self._config, config_hash(self._config))
-        self._write(lineage=lineage)
+
+    def _is_own(self) -> bool:
+        return bool((self._note["number"], self._note["params"]) == (self._number, self._params))
+
+    def _history(self) -> list[EpochRecord]:
+        """The member's own: what another has done before is in that one's records."""
+        if self._is_own():
+            return super()._history()
+        return read_jsonl(self._folder / "records.jsonl")[: self._loaded["epochs"]]
 
     def _load(self, folder: Path) -> dict[str, Any]:
         """The checkpoint that Ray names, or the last intact one before it; a later one has other settings."""

@@ -24,6 +24,7 @@ from ray.tune.schedulers import (
 from .config import ACCURACY, SCHEDULERS, SEARCH_EPOCH, TuneConfig
 from .population import perturb
 from .space import Space
+from .study import trial_name
 
 
 def _asha(config: TuneConfig, num_epochs: int, seed: int, space: Space) -> Any:
@@ -95,8 +96,9 @@ class Population(PopulationBasedTraining):
 
     What is exchanged follows from the trials' accuracies, the seed, their numbers and the epoch, not from who is
     quicker. Ray's own synchronous mode waits for ever for a trial that failed, gives a trial the number of the one that
-    it follows, and forgets at a resume what it waits for. A sweep that is killed while its members wait for
-    each other may leave out that one exchange: the lineage of the trials tells.
+    it follows, and forgets at a resume what it waits for. Here Ray's configuration of each trial, which Ray notes with
+    the checkpoint that the trial goes on from, says which exchange was the last (`exchanged`) and what the trial's
+    exchanges did to it (`lineage`): a sweep that was killed repeats an exchange that Ray has not noted, and no other.
 
     Args:
         config: how often, and how many.
@@ -124,11 +126,14 @@ class Population(PopulationBasedTraining):
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """A new trial, or one that goes on after its process or the sweep was killed."""
         super().on_trial_add(tune_controller, trial)
-        epochs = (trial.last_result or {}).get(SEARCH_EPOCH, 0)
-        if epochs:
-            self._save_trial_state(self._trial_state[trial], epochs, trial.last_result, trial)
-            reached = epochs - epochs % self._perturbation_interval
-            self._next_perturbation_sync = max(self._next_perturbation_sync, reached)
+        saved, last = trial.latest_checkpoint_result, trial.last_result or {}
+        epochs = (saved.metrics or {}).get(SEARCH_EPOCH, 0) if saved else 0
+        if epochs and epochs == last.get(SEARCH_EPOCH):
+            self._save_trial_state(self._trial_state[trial], epochs, last, trial)
+        elif epochs:  # it was killed between an epoch's result and its checkpoint, and will do that epoch again
+            self._trial_state[trial].last_train_time = epochs
+        following = trial.config.get("exchanged", 0) + self._perturbation_interval
+        self._next_perturbation_sync = max(self._next_perturbation_sync, following)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Let a trial wait once it has come to the next exchange."""
@@ -144,11 +149,8 @@ class Population(PopulationBasedTraining):
             if trial.status == Trial.PENDING and self._waits(trial):  # it comes from a sweep that was killed
                 tune_controller._set_trial_status(trial, Trial.PAUSED)
         if live and all(trial.status == Trial.PAUSED and self._waits(trial) for trial in live):
-            epochs = {self._trial_state[trial].last_train_time for trial in live}
-            if epochs == {self._next_perturbation_sync}:  # else it took place before the sweep was killed
-                self._exchange(tune_controller, live)
-            while self._next_perturbation_sync <= min(epochs):
-                self._next_perturbation_sync += self._perturbation_interval
+            self._exchange(tune_controller, live)
+            self._next_perturbation_sync += self._perturbation_interval
         return super().choose_trial_to_run(tune_controller)
 
     def _waits(self, trial: Any) -> bool:
@@ -160,6 +162,9 @@ class Population(PopulationBasedTraining):
         lower, upper = self._quantiles()
         for trial in sorted(live, key=lambda trial: trial in lower):  # the checkpoints of the upper ones first
             self._checkpoint_or_exploit(trial, tune_controller, upper, lower)
+        for trial in live:
+            trial.set_config({**trial.config, "exchanged": self._next_perturbation_sync})
+            tune_controller._mark_trial_to_checkpoint(trial)
 
     def _checkpoint_or_exploit(self, trial: Any, tune_controller: Any, upper: list[Any], lower: list[Any]) -> None:
         """Ray's, which draws from `random` whom to follow."""
@@ -172,10 +177,11 @@ class Population(PopulationBasedTraining):
 
     def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The settings of a trial that goes on from another's state."""
-        number = trial.config["number"]
-        stream = random.Random(f"{self._seed}/perturb/{number}/{self._next_perturbation_sync}")
-        params = perturb(self._space, trial_to_clone.config["params"], stream)
-        return {**trial.config, "params": params}, {}
+        number, epochs, donor = trial.config["number"], self._next_perturbation_sync, trial_to_clone.config
+        params = perturb(self._space, donor["params"], random.Random(f"{self._seed}/perturb/{number}/{epochs}"))
+        event = {"epochs": epochs, "from": trial_name(donor["number"]), "before": trial.config["params"]}
+        lineage = [*trial.config.get("lineage", []), {**event, "params": params}]
+        return {**trial.config, "params": params, "lineage": lineage}, {}
 
 
 SCHEDULER_FACTORIES: Mapping[str, Callable[[TuneConfig, int, int, Space], Any]] = MappingProxyType(

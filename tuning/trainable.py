@@ -289,7 +289,7 @@ class SearchTrial(tune.Trainable):
         if self._record["state"] in ENDED:
             return
         self._loaded = self._load(Path(checkpoint_dir))
-        self._records = [EpochRecord.from_dict(data) for data in json.loads(self._loaded["records"])]
+        self._records = self._history()
         self._seconds = self._loaded["seconds"]
         text = self._loaded["genotype"]
         self._genotype = None if text is None else Genotype.from_text(text)
@@ -298,6 +298,10 @@ class SearchTrial(tune.Trainable):
         if self._genotype is not None:
             # trial.json was begun anew; these were known when the search ended.
             self._write(genotype_hash=self._genotype.hash, cost=self._cost(self._genotype))
+
+    def _history(self) -> list[EpochRecord]:
+        """The records that belong to the checkpoint that was loaded."""
+        return [EpochRecord.from_dict(data) for data in json.loads(self._loaded["records"])]
 
     def _load(self, folder: Path) -> dict[str, Any]:
         return _load_furthest(folder)

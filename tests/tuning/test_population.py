@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.train._internal.session import _TrainingResult
+from ray.tune import Checkpoint
+from ray.tune.experiment import Trial
 
+from ddarts_core import checkpoint
 from ddarts_core.config import config_hash
 from ddarts_core.errors import UserError
 from ddarts_core.records import EpochRecord, read_jsonl
 from ddarts_core.search import build_search
-from tests.tuning.processes import Driver, epochs_of
+from tests.tuning.processes import Driver, epochs_of, results
 from tuning import tracking
-from tuning.config import SweepConfig, resolve_sweep
+from tuning.config import ACCURACY, SEARCH_EPOCH, SweepConfig, resolve_sweep
+from tuning.member import Member
 from tuning.population import PERTURBABLE, adopt, draw_population, perturb
+from tuning.schedulers import Population
 from tuning.space import trial_config
 from tuning.study import find_study
 from tuning.sweep import extend_sweep
+from tuning.trainable import CHECKPOINT
 
 Make = Callable[..., SweepConfig]
 
@@ -173,16 +182,93 @@ def test_a_population_gets_no_new_members(population: Path, make_sweep: Make) ->
         extend_sweep(resolve_sweep({**settings, "tune": {**settings["tune"], "scheduler": "fifo"}}), 2)
 
 
-def test_a_killed_population_goes_on_and_loses_nothing(make_sweep: Make) -> None:
-    """Killed at its exchange, which it may then leave out: Ray forgets which members waited."""
+def lineages(study: Path) -> list[Any]:
+    return [trial["lineage"] for trial in find_study(study).trials()]
+
+
+def test_a_killed_population_makes_the_same_exchanges(population: Path, make_sweep: Make) -> None:
+    """Killed when the first member waits for its exchange, and again when the exchange has just taken place."""
     config = make_sweep("killed", **POPULATION)
     path = config.study_dir
     driver = Driver("run", path, config)
     driver.wait_for(lambda: any(epochs_of(path, number) >= 2 for number in range(3)))
     driver.kill()
     assert find_study(path).state == "INTERRUPTED"
+    driver = Driver("resume", path)
+    driver.wait_for(lambda: any(lineages(path)))
+    driver.kill()
     assert Driver("resume", path).finish().startswith("finished 0")
-    assert [trial["state"] for trial in find_study(path).trials()] == ["COMPLETED"] * 3
-    for number in range(3):
-        records = read_jsonl(path / "trials" / f"{number:05d}" / "records.jsonl")
-        assert [record.epoch for record in records] == [0, 1, 2, 3]
+    assert results(path) == results(population)
+    assert lineages(path) == lineages(population)
+
+
+# --- what a member goes on from -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reopened(population: Path, tmp_path: Path) -> Iterator[Callable[[int], Member]]:
+    """Members of the finished population as Ray makes them that noted nothing of their end."""
+    path = tmp_path / population.name
+    shutil.copytree(population, path)
+    made: list[Member] = []
+
+    def reopen(number: int) -> Member:
+        trial = find_study(path).trials()[number]
+        settings = {key: trial[key] for key in ("number", "params", "lineage")}
+        made.append(Member({"study": str(path), **settings}))
+        return made[-1]
+
+    yield reopen
+    for member in made:
+        member.cleanup()
+
+
+def checkpoints(population: Path, number: int) -> dict[int, Path]:
+    """By epochs."""
+    folders = population.glob(f"ray/{number:05d}_*/checkpoint_*")
+    return {int(checkpoint.load(folder / CHECKPOINT)["epochs"]): folder for folder in folders}
+
+
+def test_a_member_does_again_what_ray_has_not_noted(population: Path, reopened: Callable[[int], Member]) -> None:
+    """Or an exchange that was not noted would be made without it."""
+    member = reopened(1)
+    assert find_study(population).trials()[1]["state"] == "COMPLETED"
+    report = member.step()
+    assert report[SEARCH_EPOCH] == 1 and "state" not in report
+    member.load_checkpoint(str(checkpoints(population, 1)[2]))
+    assert member.step()[SEARCH_EPOCH] == 3
+
+
+def test_a_member_whose_last_state_ray_has_noted_only_reports(
+    population: Path, reopened: Callable[[int], Member]
+) -> None:
+    member = reopened(1)
+    member.load_checkpoint(str(checkpoints(population, 1)[4]))
+    report = member.step()
+    assert (report["state"], report[SEARCH_EPOCH], report["done"]) == ("COMPLETED", 4, True)
+
+
+def noted(epochs: int, saved: int, **config: Any) -> Trial:
+    """A trial as Ray brings it back: its last result, and the one that its last checkpoint belongs to."""
+    trial = Trial("member", stub=True, config={"number": 0, "params": {}, **config})
+    trial.run_metadata.last_result = {SEARCH_EPOCH: epochs, ACCURACY: 0.5}
+    result = _TrainingResult(Checkpoint("/nowhere"), {SEARCH_EPOCH: saved, ACCURACY: 0.5})
+    trial.run_metadata.checkpoint_manager._latest_checkpoint_result = result
+    return trial
+
+
+@pytest.mark.parametrize(
+    ("trial", "waits"),
+    [
+        (noted(2, 2), True),
+        (noted(2, 1), False),  # killed between the result and its checkpoint: an exchange would copy epoch 1
+        (noted(1, 1), False),
+        (noted(2, 2, exchanged=2), False),  # the exchange is noted: not a second time
+        (noted(4, 4, exchanged=2), False),  # nor after the last epoch
+    ],
+)
+def test_who_waits_for_an_exchange_after_a_kill(trial: Trial, waits: bool) -> None:
+    config = resolve_sweep(settings(exchange_every=2))
+    scheduler = Population(config.tune, 4, 0, config.build_space())
+    scheduler.on_trial_add(SimpleNamespace(search_alg=None), trial)
+    assert scheduler._waits(trial) is waits
