@@ -35,12 +35,15 @@ def average_where_missing(marginal: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class AlphaReport:
-    """One step: gradients [groups, edges, operations], scalars by name, M [groups] (NaN where not measured) or None."""
+    """One step: gradients [groups, edges, operations], scalars by name, M [groups] (NaN where not measured) or None.
+
+    `clamped` is 1 where eq. 7 would have divided by less than eps.
+    """
 
     gradients: Tensor
     scalars: Mapping[str, Tensor]
     contributions: Tensor | None
-    clamped: bool
+    clamped: Tensor
 
 
 class AlphaStep:
@@ -102,7 +105,7 @@ class AlphaStep:
         gradient = g
         if self._zero_one_weight:
             gradient = gradient + self._zero_one_weight * losses.zero_one_gradient(alphas.detach())
-        marginal, clamped = None, False
+        marginal, clamped = None, torch.zeros((), device=alphas.device)
         ablation_loss = torch.zeros(len(alphas), device=alphas.device)
         if ablate:
             marginal, h, clamped = self._ablate(outputs, alphas, labels, loss.detach(), stream, notes)
@@ -139,7 +142,7 @@ class AlphaStep:
         full: Tensor,
         stream: torch.Generator,
         notes: Sequence[CellNotes] | None,
-    ) -> tuple[Tensor, Tensor | None, bool]:
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         """M [groups] (NaN where not drawn), H or None, and whether the denominator was clamped."""
         ablation = self.config.ablation
         players = self._players(stream)
@@ -164,7 +167,7 @@ class AlphaStep:
         if ablation.sample_cells is not None:
             mean = mean if self.running_mean is None else 0.9 * self.running_mean + 0.1 * mean
             self.running_mean = mean
-        return marginal, h, bool(mean.abs() < ablation.eps)
+        return marginal, h, (mean.abs() < ablation.eps).float()
 
     def _ablation_gradient(self, marginal: Tensor, g: Tensor, h: Tensor | None) -> Tensor:
         ablation = self.config.ablation
@@ -199,8 +202,9 @@ class AlphaStep:
         if self.residual is not None:
             gradient = gradient + self.residual
         self.residual = (n - 1 - position) * g
-        self.leak = [n * gradient_of_weight for gradient_of_weight in leaked]
-        marginal, clamped = None, False
+        torch._foreach_mul_(leaked, n)
+        self.leak = leaked
+        marginal, clamped = None, torch.zeros((), device=g.device)
         ablation_loss = torch.zeros(n, device=g.device)
         if self._ablates():
             marginal, _, clamped = self._ablate(outputs, alphas, labels, loss.detach(), stream, notes)

@@ -108,10 +108,9 @@ def ablation_gradient(
         root = (mean.square() + eps**2).sqrt()
         own = _per_group((marginal - mean) * mean / root.square())
         return (h / n - own * (g - h / n)) / root
-    if mean == 0:
-        return torch.zeros_like(g)
-    ratio = _per_group(marginal / mean)
-    return ((1 - ratio) * g + ratio / n * h) / mean
+    divisor = torch.where(mean == 0, torch.ones_like(mean), mean)
+    ratio = _per_group(marginal / divisor)
+    return torch.where(mean == 0, torch.zeros_like(g), ((1 - ratio) * g + ratio / n * h) / divisor)
 
 
 def _per_group(values: Tensor) -> Tensor:

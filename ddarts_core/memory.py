@@ -3,7 +3,8 @@
 The passes of a search step are run in fake mode of torch, on the real modules: every operation yields its shape, its
 type and its layout, and nothing is computed. `Meter` counts the storage that is alive after each one. Its largest sum
 is what an allocator must hold; not counted are what the libraries take for themselves (`CONTEXT_BYTES` on a GPU,
-workspaces of convolutions) and what an allocator loses to rounding.
+workspaces of convolutions: 256 numbers per channel and kernel element in oneDNN's depthwise gradients, which only shows
+with a handful of images) and what an allocator loses to rounding.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import losses
+from .alpha_step import AlphaStep
 from .config import ExperimentConfig
-from .contributions import ablated_losses, ablated_losses_and_gradient, random_gates
 from .data import DataInfo
 from .execution import Execution, choose
 from .spaces import num_edges, operations_of
-from .supernet import CellNotes, Supernet, batch_statistics, frozen
+from .supernet import Supernet
 
 CONTEXT_BYTES = 500 * 2**20
 """What a process that uses a GPU takes on it before its first tensor: CUDA's context and its libraries."""
@@ -109,6 +110,13 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 # --- a search step without contents ---------------------------------------------------------------------------------
 
 
+class _FirstAblation(AlphaStep):
+    """Of the ablated networks, which go one after the other, the first and largest only."""
+
+    def _players(self, stream: torch.Generator) -> list[int]:
+        return [0]
+
+
 class Rehearsal:
     """A supernet with its optimisers' states and one batch; runs the two kinds of step as `search.Search` does.
 
@@ -137,6 +145,13 @@ class Rehearsal:
         images = torch.zeros(search.batch_size, info.channels, size, size)
         self.images = images.contiguous(memory_format=execution.layout)
         self.labels = torch.zeros(search.batch_size, dtype=torch.int64)
+        self.step = _FirstAblation(self.net, config)
+        #: What the published alpha step leaves for the weight step.
+        self.leak = [torch.zeros_like(weight) for weight in self.net.parameters()] if self._published else []
+
+    @property
+    def _published(self) -> bool:
+        return self.config.alpha.grad_mode == "published"
 
     def tensors(self) -> Iterable[Tensor]:
         """Everything that outlives a step."""
@@ -144,36 +159,24 @@ class Rehearsal:
         yield from self.net.buffers()
         yield from (weight.grad for weight in self.net.parameters() if weight.grad is not None)
         yield from (state["momentum_buffer"] for state in self.sgd.state.values() if state)
-        yield from (self.alphas, *self.moments, self.images, self.labels)
+        yield from (self.alphas, *self.moments, *self.leak, self.images, self.labels)
 
     def weight_step(self) -> None:
         """One step of the weights."""
-        gates = losses.gates(self.alphas, self.config.search.relaxation)
-        loss = F.cross_entropy(self.net(self.images, gates), self.labels)
+        alphas = self.alphas.clone().requires_grad_(self._published)
+        loss = F.cross_entropy(self.net(self.images, losses.gates(alphas, self.config.search.relaxation)), self.labels)
         self.sgd.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        if self._published:
+            self.step.leak = list(self.leak)
+            self.step.leak_into_weights()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.config.search.grad_clip)
         self.sgd.step()
 
     def alpha_step(self) -> None:
-        """One step of the alphas; of the ablated networks, which go one after the other, the first (and largest)."""
-        ablation = self.config.ablation
-        with batch_statistics(self.net), frozen(self.net):
-            alphas = self.alphas.clone().requires_grad_()
-            gates = losses.gates(alphas, self.config.search.relaxation)
-            ablates = ablation.loss != "none" and self.net.num_groups > 1
-            differentiates = ablates and losses.needs_ablated_gradient(ablation.loss)
-            notes = [CellNotes() for _ in self.net.cells] if ablates and not differentiates else None
-            outputs = self.net.outputs(self.images, gates, notes)
-            loss = F.cross_entropy(self.net.logits(outputs[-1]), self.labels)
-            torch.autograd.grad(loss, alphas)
-            noise = [random_gates(self.net, gates.detach(), torch.Generator())] if ablation.removal == "random" else []
-            if differentiates:
-                ablated_losses_and_gradient(
-                    self.net, outputs, gates, self.labels, [0], ablation.removal, noise, loss_scale=1.0
-                )
-            elif ablates:
-                ablated_losses(self.net, outputs, gates.detach(), self.labels, [0], ablation.removal, noise, notes)
+        """One step of the alphas."""
+        batch = (self.images, self.labels)
+        self.step.gradients(self.alphas, batch, batch, self.sgd, torch.Generator())
 
 
 def _prepared(net: Supernet, execution: Execution) -> Supernet:
@@ -190,9 +193,6 @@ def _prepared(net: Supernet, execution: Execution) -> Supernet:
 
 def step_memory(config: ExperimentConfig, info: DataInfo, device: torch.device) -> StepMemory:
     """Peak memory of the two kinds of search step.
-
-    A second-order alpha step and the published one hold a second set of gradients of the weights, and the former
-    another copy of them.
 
     Args:
         config: of the experiment.
@@ -212,11 +212,6 @@ def step_memory(config: ExperimentConfig, info: DataInfo, device: torch.device) 
         weight_step = measure(rehearsal, rehearsal.weight_step)
         alpha_step = measure(rehearsal, rehearsal.alpha_step) if config.search.epochs else 0
     weights = sum(_bytes(weight) for weight in rehearsal.net.parameters())
-    if config.search.order == "second":
-        alpha_step = max(alpha_step, weight_step) + 2 * weights
-    elif config.alpha.grad_mode == "published":
-        alpha_step = max(alpha_step, weight_step) + weights
-        weight_step += weights
     buffers = sum(_bytes(buffer) for buffer in rehearsal.net.buffers())
     alphas = _bytes(rehearsal.alphas)
     momentum = weights if config.search.momentum else 0

@@ -148,6 +148,7 @@ class Search:
         counts: dict[str, int] = defaultdict(int)
         seconds: dict[str, float] = defaultdict(float)
         marginals: list[Tensor] = []
+        clamped = torch.zeros((), device=self.device)
         alpha_batches = self._alpha_batches(epoch)
         for step, (images, labels) in enumerate(self._batches(self.splits.weights, "weights", epoch, 0)):
             began = time.perf_counter()
@@ -159,7 +160,7 @@ class Search:
                     counts[f"alpha/{name}"] += 1
                 if report.contributions is not None:
                     marginals.append(report.contributions)
-                    counts["clamped"] += int(report.clamped)
+                    clamped += report.clamped
                 seconds["alphas"] += time.perf_counter() - began
                 began = time.perf_counter()
             loss, correct = self._weight_step(images, labels)
@@ -185,7 +186,7 @@ class Search:
             filled = average_where_missing(mean)
             ablation = tuple(losses.ablation(filled, self.config.ablation.loss, self.config.ablation.eps).tolist())
             metrics["ablation/mean_contribution"] = float(mean.nanmean())
-            metrics["ablation/clamped"] = counts["clamped"] / len(marginals)
+            metrics["ablation/clamped"] = float(clamped) / len(marginals)
         self.epoch += 1
         return EpochRecord(
             epoch=epoch,

@@ -43,6 +43,8 @@ def measured_peak(rehearsal: Rehearsal, kind: str) -> int:
         {"ablation": {"loss": "paper"}, "search": {"implementation": "readable"}},
         {"search": {"checkpoint_cells": True, "channels": 4}},
         {"search": {"batch_size": 48}},
+        {"method": "darts-second-order"},
+        {"method": "ddarts-published"},
     ],
 )
 def test_peaks_are_those_of_the_allocator(groups: dict[str, Any]) -> None:
