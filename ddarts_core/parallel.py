@@ -83,7 +83,8 @@ class Group:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # torch
         else:
             synchronise(network)
-        # An operation that leads to no output has no gradient, in one process too: it must not be waited for.
+        # An operation that leads to no output has no gradient: it must not be waited for. With this on, gradients are
+        # also added up in the same order in every step, without which a resumed training would round otherwise.
         return DistributedDataParallel(
             network,
             device_ids=[parameter.device] if on_gpu else None,
