@@ -164,6 +164,7 @@ class Population(PopulationBasedTraining):
             self._checkpoint_or_exploit(trial, tune_controller, upper, lower)
         for trial in live:
             trial.set_config({**trial.config, "exchanged": self._next_perturbation_sync})
+            trial.run_metadata.invalidate_cache()  # Ray does not, and would note the checkpoint of before
             tune_controller._mark_trial_to_checkpoint(trial)
 
     def _checkpoint_or_exploit(self, trial: Any, tune_controller: Any, upper: list[Any], lower: list[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 from ray.train._internal.session import _TrainingResult
 from ray.tune import Checkpoint
 from ray.tune.experiment import Trial
+from ray.tune.trainable.metadata import _TrainingRunMetadata
 
 from ddarts_core import checkpoint
 from ddarts_core.config import config_hash
@@ -248,11 +250,11 @@ def test_a_member_whose_last_state_ray_has_noted_only_reports(
     assert (report["state"], report[SEARCH_EPOCH], report["done"]) == ("COMPLETED", 4, True)
 
 
-def noted(epochs: int, saved: int, **config: Any) -> Trial:
+def noted(epochs: int, saved: int, number: int = 0, accuracy: float = 0.5, **config: Any) -> Trial:
     """A trial as Ray brings it back: its last result, and the one that its last checkpoint belongs to."""
-    trial = Trial("member", stub=True, config={"number": 0, "params": {}, **config})
-    trial.run_metadata.last_result = {SEARCH_EPOCH: epochs, ACCURACY: 0.5}
-    result = _TrainingResult(Checkpoint("/nowhere"), {SEARCH_EPOCH: saved, ACCURACY: 0.5})
+    trial = Trial("member", stub=True, config={"number": number, "params": {}, **config})
+    trial.run_metadata.last_result = {SEARCH_EPOCH: epochs, ACCURACY: accuracy}
+    result = _TrainingResult(Checkpoint(f"/nowhere/{number}"), {SEARCH_EPOCH: saved, ACCURACY: accuracy})
     trial.run_metadata.checkpoint_manager._latest_checkpoint_result = result
     return trial
 
@@ -272,3 +274,30 @@ def test_who_waits_for_an_exchange_after_a_kill(trial: Trial, waits: bool) -> No
     scheduler = Population(config.tune, 4, 0, config.build_space())
     scheduler.on_trial_add(SimpleNamespace(search_alg=None), trial)
     assert scheduler._waits(trial) is waits
+
+
+def test_an_exchange_is_noted_as_a_whole() -> None:
+    """Settings, lineage and the checkpoint to go on from, in what Ray writes of the trial."""
+    config = resolve_sweep(settings(exchange_every=2))
+    space = config.build_space()
+    scheduler = Population(config.tune, 4, 0, space)
+    params = draw_population(space, 3, 0)
+    trials = [noted(2, 2, n, accuracy, params=params[n]) for n, accuracy in enumerate((0.5, 0.1, 0.9))]
+    for trial in trials:
+        scheduler.on_trial_add(SimpleNamespace(search_alg=None), trial)
+        trial.status = Trial.PAUSED
+        trial.get_json_state()  # Ray keeps the text until it is told of a change
+    written: list[Trial] = []
+    controller = SimpleNamespace(
+        get_live_trials=lambda: trials, get_trials=lambda: trials, _mark_trial_to_checkpoint=written.append
+    )
+    assert scheduler.choose_trial_to_run(controller) in trials
+    assert written == trials
+    for number, (trial, donor) in enumerate(zip(trials, (0, 2, 2), strict=True)):
+        state, run = trial.get_json_state()
+        restored = json.loads(state)["config"]
+        assert restored["exchanged"] == 2 and restored["number"] == number
+        events = [(event["epochs"], event["from"], event["before"]) for event in restored.get("lineage", [])]
+        assert events == ([(2, "00002", params[1])] if number == 1 else [])
+        saved = _TrainingRunMetadata.from_json_state(run).checkpoint_manager.latest_checkpoint_result
+        assert saved.checkpoint.path == f"/nowhere/{donor}"
