@@ -185,7 +185,7 @@ def slices(ranked: Sequence[Row], limit: int = 12) -> list[tuple[str, Chart]]:
         }
         kind = "log" if positive else "linear" if numeric else "category"
         axis = {"title": {"text": path}, "type": kind}
-        charts.append((path, chart([dots], path, "objective", xaxis=axis)))
+        charts.append((path, chart([dots], path, "objective", xaxis=axis, yaxis=_objective_axis(ranked))))
     return charts[:limit]
 
 
@@ -255,7 +255,7 @@ def parallel(trials: pd.DataFrame) -> Chart | None:
         for height, text in scale.marks
     ]
     names = [path.replace(".", ".<br>") for path in paths]
-    axis = {"tickvals": places, "ticktext": names, "range": [-0.15, len(paths) - 0.4], "zeroline": False}
+    axis = {"tickvals": places, "ticktext": names, "range": [-0.4, len(paths) - 0.4], "zeroline": False}
     hidden = {"showticklabels": False, "showgrid": False, "zeroline": False}
     return chart(traces, "", "", xaxis=axis, yaxis=hidden, annotations=marks)
 
@@ -276,6 +276,13 @@ def _recorded(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame | N
         return metric_frame(epochs, split, metric)
     except UserError:
         return None
+
+
+def _objective_axis(rows: Sequence[Row]) -> dict[str, Any]:
+    """Of the first objective: within 0 and 1 if it is an accuracy."""
+    names = {next(iter(json.loads(row["objectives_json"])), "") for row in rows}
+    title = {"title": {"text": "objective"}}
+    return _percent_axis("objective") if all("accuracy" in name for name in names) else title
 
 
 def _percent_axis(title: str) -> dict[str, Any]:

@@ -101,24 +101,14 @@ def _figure(
     body = rows * (grid.height + 0.06) + (rows - 1) * _GUTTER * 0.7
     height = 2 * _MARGIN + head + body + 0.12 + legend
 
-    figure = new_figure(width, height)
-    ax = figure.add_axes((0, 0, 1, 1))
-    ax.set_xlim(0, width)
-    ax.set_ylim(0, height)
-    ax.set_axis_off()
+    figure, ax = _sheet(width, height)
     y = height - _MARGIN
     if title:
         ax.text(_MARGIN, y - 0.12, title, ha="left", va="center", fontsize=11, fontweight="bold", color=TEXT)
         y -= 0.32
     named = [_with_letter(panel, index) if chain and len(shown) > 1 else panel for index, panel in enumerate(shown)]
     if chain and genotype is not None:
-        kinds = {(panel.cell, panel.reduction): chr(ord("a") + index % 26) for index, panel in enumerate(shown)}
-        letters = {
-            position: kinds[key]
-            for position, cell in enumerate(genotype.cells)
-            if (key := (cell, position in genotype.reductions)) in kinds
-        }
-        _draw_chain(ax, genotype, letters, _MARGIN, y - 0.2, width - 2 * _MARGIN)
+        _draw_chain(ax, genotype, _letters(genotype, shown), _MARGIN, y - 0.2, width - 2 * _MARGIN)
         y -= 0.5
     if len(shown) < total:
         note = f"{len(shown)} of {total} distinct cells are drawn"
@@ -129,9 +119,32 @@ def _figure(
         bottom = y - (row + 1) * (grid.height + 0.06) - row * _GUTTER * 0.7 + 0.06
         draw_panel(ax, panel, grid, _MARGIN + column * (grid.width + _GUTTER), bottom)
     _draw_legend(ax, ops, _MARGIN, _MARGIN + legend - 0.16, legend_columns, pitch)
-    for artist in (*ax.patches, *ax.lines):
-        artist.set_clip_on(False)  # a clip path on every shape is a third of an SVG's bytes
+    return _unclipped(figure)
+
+
+def _unclipped(figure: Figure) -> Figure:
+    """The figure without clip paths, which would be a third of an SVG's bytes; nothing is drawn outside."""
+    for ax in figure.axes:
+        for artist in (*ax.patches, *ax.lines):
+            artist.set_clip_on(False)
     return figure
+
+
+def _sheet(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty figure whose axes are in inches from its lower left corner."""
+    figure = new_figure(width, height)
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set_xlim(0, width)
+    ax.set_ylim(0, height)
+    ax.set_axis_off()
+    return figure, ax
+
+
+def _letters(genotype: Genotype, shown: Sequence[Panel]) -> dict[int, str]:
+    """Letter of the panel by position in the network, of those that are shown."""
+    kinds = {(panel.cell, panel.reduction): chr(ord("a") + index % 26) for index, panel in enumerate(shown)}
+    keys = ((cell, position in genotype.reductions) for position, cell in enumerate(genotype.cells))
+    return {position: kinds[key] for position, key in enumerate(keys) if key in kinds}
 
 
 def _with_letter(panel: Panel, index: int) -> Panel:
@@ -160,9 +173,32 @@ def draw_cell(cell: Cell, path: str | Path, *, title: str = "cell", reduction: b
     return save(cell_figure(cell, title=title, reduction=reduction), path)
 
 
-def genotype_svg(genotype: Genotype, *, title: str | None = None, max_cells: int | None = None) -> str:
-    """The drawing as a small SVG document for a page: text as text, coordinates to a tenth of a point."""
-    text = render(genotype_figure(genotype, title=title, max_cells=max_cells), ".svg", outlines=False).decode()
+def genotype_svgs(genotype: Genotype) -> tuple[str | None, tuple[str, ...]]:
+    """The drawing in parts that a page lays out by its width, as small SVG documents.
+
+    The chain of the cells, None where two cells are shared, and the panels, all of one size. Text is text, coordinates
+    are to a tenth of a point.
+    """
+    shown = panels(genotype)
+    grid = grid_of(panel.cell for panel in shown)
+    chain = None
+    if genotype.layout == "individual":
+        width = 0.42 * (genotype.num_cells + 1)
+        figure, ax = _sheet(width, 0.45)
+        _draw_chain(ax, genotype, _letters(genotype, shown), 0.05, 0.22, width)
+        chain = _small_svg(figure)
+        if len(shown) > 1:
+            shown = tuple(_with_letter(panel, index) for index, panel in enumerate(shown))
+    drawn = []
+    for panel in shown:
+        figure, ax = _sheet(grid.width + 0.1, grid.height + 0.16)
+        draw_panel(ax, panel, grid, 0.05, 0.11)
+        drawn.append(_small_svg(figure))
+    return chain, tuple(drawn)
+
+
+def _small_svg(figure: Figure) -> str:
+    text = render(_unclipped(figure), ".svg", outlines=False).decode()
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r' id="(?:patch|text|line2d|figure|axes)_\d+"', "", text)
     text = re.sub(r'="[^"]*"', lambda value: re.sub(r"\d+\.\d{2,}", _tenth, value[0]), text)

@@ -12,9 +12,10 @@ from urllib.parse import quote
 _POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 _CSS = """
-:root{color-scheme:light dark;--paper:#fff;--card:#f7f8fa;--ink:#20262e;--soft:#59616d;--rule:#dfe3e9;--mark:#0072b2}
+:root{color-scheme:light dark;--paper:#fff;--card:#f7f8fa;--ink:#20262e;--soft:#59616d;--rule:#dfe3e9;--mark:#0072b2;
+--shade:#0003}
 @media(prefers-color-scheme:dark){:root{--paper:#14171c;--card:#1d2127;--ink:#e6e9ee;--soft:#a3acb9;--rule:#343b45;
---mark:#6cb8ee}}
+--mark:#6cb8ee;--shade:#000c}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,
 "DejaVu Sans",sans-serif}
@@ -27,9 +28,13 @@ p{margin:.4rem 0 .8rem;max-width:46rem}.soft,figcaption,small{color:var(--soft)}
 .tile b{display:block;font-size:1.3rem;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
 .tile span{color:var(--soft);font-size:.82rem}
 .scroll{overflow-x:auto;border:1px solid var(--rule);border-radius:10px;margin:.6rem 0}
+.scroll,.wide,.strip{scrollbar-width:thin}
+.scroll{background:linear-gradient(to left,var(--paper) 1.5rem,transparent) right/3rem 100% no-repeat local,
+linear-gradient(to left,var(--shade),transparent) right/1.2rem 100% no-repeat scroll}
 table{border-collapse:collapse;width:100%;font-size:.88rem;font-variant-numeric:tabular-nums}
 th,td{padding:.38rem .65rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule)}
-td{overflow-wrap:break-word}thead th{background:var(--card);white-space:nowrap;color:var(--soft);font-weight:600}
+td{overflow-wrap:break-word}.facts td+td{overflow-wrap:anywhere}
+thead th{border-bottom-width:2px;white-space:nowrap;color:var(--soft);font-weight:600}
 tbody tr:last-child>*{border-bottom:0}
 td.n,th.n{text-align:right;white-space:nowrap}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr));gap:1rem}
@@ -38,10 +43,14 @@ figure{margin:0;background:var(--card);border:1px solid var(--rule);border-radiu
 figcaption{font-size:.84rem;margin:.2rem .2rem .1rem}
 .chart{height:340px}.small .chart{height:250px}.tall .chart{height:820px}
 .updatemenu-item-rect{fill:var(--card)!important}
-.drawing{overflow-x:auto;background:#fff;border-radius:8px}.drawing img{display:block;width:100%;min-width:560px;
-max-width:980px;margin:auto}.drawn{display:grid;gap:1rem}.drawn figure{max-width:100%}
+.drawing{background:#fff;border-radius:8px;padding:.5rem}.drawn{display:grid;gap:1rem}.drawn figure{max-width:100%}
+.strip{overflow-x:auto;margin-bottom:.4rem}.strip img{display:block;margin:auto}
+.panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:.5rem}
+.few{grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr))}
+.panels img{display:block;width:100%;max-width:500px;margin:auto}
 pre{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:.7rem .9rem;overflow-x:auto;
 font-size:.82rem;line-height:1.45;max-height:28rem}
+main>pre{white-space:pre-wrap;overflow-wrap:anywhere}
 details{margin:.5rem 0}summary{cursor:pointer;color:var(--mark)}
 .note{border-left:3px solid var(--mark);padding:.1rem .8rem;margin:1rem 0}
 @media(max-width:600px){main{padding:1rem .7rem 3rem}figure{padding:.4rem}.chart{height:290px}
@@ -53,11 +62,12 @@ _JS = """
 (() => {
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const axis = given => ({automargin: true, gridcolor: colour('--rule'), zerolinecolor: colour('--rule'),
-    linecolor: colour('--rule'), ...given});
+    linecolor: colour('--rule'), ...given, title: {standoff: 8, ...given?.title}});
   const themed = layout => ({margin: {l: 12, r: 12, t: 12, b: 12}, paper_bgcolor: 'rgba(0,0,0,0)',
     plot_bgcolor: 'rgba(0,0,0,0)', legend: {orientation: 'h', y: 1.02, yanchor: 'bottom', x: 0},
     ...layout, font: {color: colour('--ink'), size: 12, family: getComputedStyle(document.body).fontFamily},
     xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis),
+    ...(layout.annotations && {annotations: layout.annotations.map(mark => ({bgcolor: colour('--card'), ...mark}))}),
     ...(layout.updatemenus && {updatemenus: layout.updatemenus.map(menu => ({...menu, bgcolor: colour('--card'),
       bordercolor: colour('--rule'), font: {color: colour('--ink')}}))})});
   const charts = [...document.querySelectorAll('.chart')].map(element => {
@@ -105,13 +115,29 @@ def chart(spec: Mapping[str, Any], caption: str, identifier: str) -> str:
     )
 
 
-def drawing(svg: str, caption: str) -> str:
-    """A genotype's drawing; as an image, so that its styles stay its own."""
-    source = quote(svg, safe=" !$'()*+,-./:;=?@[]^_`{|}~")
+def drawing(strip: str | None, panels: Sequence[str], caption: str) -> str:
+    """A drawing of SVG documents: a strip across, and panels in as many columns as there is room for.
+
+    Each is an image, so that its styles stay its own.
+    """
+    across = f'<div class="strip">{_image(strip)}</div>' if strip is not None else ""
+    few = " few" if len(panels) in (1, 2, 4) else ""
     return (
-        f'<figure><div class="drawing"><img alt="{escape(caption)}" src="data:image/svg+xml;charset=utf-8,{source}">'
-        f"</div><figcaption>{escape(caption)}</figcaption></figure>"
+        f'<figure><div class="drawing" role="img" aria-label="{escape(caption)}">{across}'
+        f'<div class="panels{few}">{"".join(map(_image, panels))}</div></div>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
+
+
+def _image(svg: str) -> str:
+    source = quote(svg, safe=" !$'()*+,-./:;=?@[]^_`{|}~")
+    return f'<img alt="" src="data:image/svg+xml;charset=utf-8,{source}">'
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> str:
+    """A table of names and what they are; long words are broken."""
+    body = "".join(f"<tr><td>{escape(name)}</td><td>{escape(what)}</td></tr>" for name, what in rows)
+    return f'<div class="scroll"><table class="facts"><tbody>{body}</tbody></table></div>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterable[int] = ()) -> str:

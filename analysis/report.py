@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from html import escape
 from itertools import count as counter
 from pathlib import Path
@@ -19,7 +20,7 @@ from ddarts_core.files import write_atomic
 
 from . import cell_charts, charts, page
 from .collect import frames_of
-from .drawing import genotype_svg
+from .drawing import genotype_svgs
 from .export import best, count, percent, state_sentence
 from .ranking import Row, default_order, rank, value
 from .statistics import mean_interval
@@ -224,7 +225,7 @@ def _what_was_run(study: Study, rows: Sequence[Row], ranked: Sequence[Row]) -> s
     objectives = study.info.get("objectives") or []
     wanted = " and ".join(f"{'lowest' if o.get('mode') == 'min' else 'highest'} {o['metric']}" for o in objectives)
     sentence = (
-        f"Study <b>{escape(study.name)}</b>, started {escape(str(study.info.get('created', 'at an unknown time')))}: "
+        f"Study <b>{escape(study.name)}</b>, started {escape(_moment(study.info.get('created')))}: "
         f"{len(rows)} searches with {escape(', '.join(methods) or 'no method yet')} on "
         f"{escape(', '.join(data) or 'no data yet')}, looking for the {escape(wanted or 'highest objective')}."
     )
@@ -246,6 +247,15 @@ def _what_was_run(study: Study, rows: Sequence[Row], ranked: Sequence[Row]) -> s
     return f"<p>{sentence}</p>{page.tiles(items)}{note if ranked else ''}"
 
 
+def _moment(text: Any) -> str:
+    """A time of ISO 8601 to the minute, in UTC; what is none as it is."""
+    try:
+        when = datetime.fromisoformat(str(text).replace("Z", "+00:00"))  # Python 3.10 knows no Z
+    except ValueError:
+        return str(text or "at an unknown time")
+    return f"{when.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
+
+
 def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
@@ -263,7 +273,7 @@ def _ranking(ranked: Sequence[Row], objectives: Sequence[Any]) -> str:
             (
                 str(place),
                 str(row["trial_id"]),
-                *(_number(values.get(name)) for name in names),
+                *(_objective(name, values.get(name)) for name in names),
                 percent(row["held_out_accuracy"]),
                 count(row["parameters"]),
                 count(row["macs"]),
@@ -274,6 +284,10 @@ def _ranking(ranked: Sequence[Row], objectives: Sequence[Any]) -> str:
     head = ("", "trial", *names, "supernet held-out", "parameters", "multiply-adds", *paths, "genotype")
     more = f"<p class=soft>The first {LISTED} of {len(ranked)} completed trials.</p>" if len(ranked) > LISTED else ""
     return page.table(head, rows, numeric=range(2, 5 + len(names) + len(paths))) + more
+
+
+def _objective(name: str, found: Any) -> str:
+    return percent(found) if "accuracy" in name and found is not None else _number(found)
 
 
 def _number(found: Any) -> str:
@@ -291,7 +305,7 @@ def _drawings(study: Study, budget: int) -> Iterator[str]:
             f"#{place}, trial {row['trial_id']}: {percent(value(row, 'accuracy'))} held-out accuracy, "
             f"{count(row['parameters'])} parameters, {trial.genotype.num_edges} operations{found}."
         )
-        part = page.drawing(genotype_svg(trial.genotype), caption)
+        part = page.drawing(*genotype_svgs(trial.genotype), caption)
         if len(part.encode()) > budget:
             left_out += 1
             continue
@@ -324,7 +338,7 @@ def _reproduce(study: Study, ranked: Sequence[Row]) -> str:
         ("versions", ", ".join(f"{name} {v}" for name, v in (info.get("versions") or {}).items()) or "unknown"),
         ("MLflow", f"{info.get('tracking_uri', 'unknown')}, run {info.get('parent_run_id', 'unknown')}"),
     ]
-    parts = ["<h3>How to reproduce</h3>", page.table(("", ""), facts)]
+    parts = ["<h3>How to reproduce</h3>", page.facts(facts)]
     if info.get("config"):
         parts.append(page.details("Configuration of the sweep", yaml.safe_dump(dict(info["config"]), sort_keys=False)))
     if ranked:

@@ -13,7 +13,7 @@ from analysis.drawing import (
     draw_cell,
     draw_genotype,
     genotype_figure,
-    genotype_svg,
+    genotype_svgs,
 )
 from analysis.palette import OPERATION_COLOURS, OPERATION_LABELS
 from analysis.panels import panels
@@ -82,9 +82,17 @@ def test_the_same_genotype_gives_the_same_bytes(tmp_path: Path, suffix):
 
 def test_svg_is_well_formed_and_its_text_is_text(tmp_path: Path):
     ET.parse(draw_cell(genotype_of(0).cells[0], tmp_path / "x.svg"))
-    svg = genotype_svg(genotype_of(0), title="a < b & c")
-    ET.fromstring(svg)
-    assert "a &lt; b &amp; c" in svg and len(re.findall(">skip<", svg)) == str(genotype_of(0)).count("skip_connect")
+    chain, drawn = genotype_svgs(genotype_of(0))
+    assert chain is not None and len(drawn) == 4
+    for svg in (chain, *drawn):
+        ET.fromstring(svg)
+    assert len(re.findall(">skip<", "".join(drawn))) == str(genotype_of(0)).count("skip_connect")
+    assert re.findall(">([a-d])<", chain) == ["a", "b", "c", "d"]
+    assert [re.findall(">([a-d]) cells? ([0-9])", svg) for svg in drawn] == [
+        [(x, str(i))] for i, x in enumerate("abcd")
+    ]
+    cell = genotype_of(0).cells[0]
+    assert genotype_svgs(Genotype((cell, cell), layout="normal_reduce"))[0] is None
 
 
 def test_max_cells_limits_the_panels_and_says_so():
