@@ -7,6 +7,7 @@ import os
 import socket
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from unittest import mock
 from urllib.parse import urlsplit
 
@@ -59,7 +60,9 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
                 _node_ip_address="127.0.0.1",
             )
         return
-    environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    runtime: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in FORWARDED if name in os.environ}}
+    if packages := sent_code():  # Ray fails at every trial when the list is empty
+        runtime["py_modules"] = packages
     if address.startswith("ray://") and find_spec("grpc") is None:
         raise UserError(f"Ray Client, which {address!r} asks for, needs a package: pip install ddarts[cluster]")
     advice = "give auto, HOST:PORT or ray://HOST:PORT"
@@ -72,7 +75,7 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
             address=address,
             log_to_driver=False,
             logging_level=logging.CRITICAL,
-            runtime_env={"env_vars": environment, "py_modules": sent_code()},
+            runtime_env=runtime,
         )
     except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         reason = " ".join(str(error).split())[:200]

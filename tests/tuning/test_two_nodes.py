@@ -1,15 +1,23 @@
-"""A cluster of two nodes as `ray start` makes it, with a token: joined by address, by Ray Client, and refused."""
+"""A cluster of two nodes as `ray start` makes it, with a token, where ddarts is not installed at first.
+
+Joined by address and by Ray Client, which both send the checkout's packages; refused; and joined by `auto` once the
+wheel is installed, from an environment and a folder that know nothing of the checkout.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import time
+import venv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +35,47 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 BIN = Path(sys.executable).parent
 
 
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("ddarts_core", "tuning", "analysis", "ddarts_cli")
+
+
 @dataclass(frozen=True)
 class TwoNodes:
-    """Two nodes on loopback."""
+    """Two nodes on loopback, and the environment of Python that they were started from."""
 
     address: str
     client: str
     env: dict[str, str]
+    python: Path
+    folder: Path
+
+
+def bare_environment(folder: Path) -> Path:
+    """A virtual environment with everything that ddarts needs, without ddarts; its Python."""
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    # A folder that is named in a .pth file has its own .pth files, an editable install among them, left out.
+    for name in ("purelib", "platlib"):
+        site = Path(sysconfig.get_path(name, vars={"base": str(folder), "platbase": str(folder)}))
+        (site / "dependencies.pth").write_text(sysconfig.get_path(name))
+    command = [str(python), "-c", "import ray; import tuning"]
+    imported = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert "No module named 'tuning'" in imported.stderr, imported.stderr
+    return python
+
+
+def install_wheel(python: Path, folder: Path) -> None:
+    """Build the checkout's wheel, in a copy, and install it, both without a network."""
+    source = folder / "source"
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source / name)
+    offline = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
+    pip = [sys.executable, "-m", "pip"]
+    subprocess.run([*pip, "wheel", *offline, "--no-build-isolation", "-w", folder, source], check=True)
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run([*pip, "--python", python, "install", *offline, wheel], check=True)
 
 
 def _free_port() -> int:
@@ -45,30 +87,33 @@ def _free_port() -> int:
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
     folder = tmp_path_factory.mktemp("nodes")
+    python = bare_environment(folder / "venv")
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
     gcs, client = _free_port(), _free_port()
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "OMP_NUM_THREADS": "1"}
-    env |= {"RAY_USAGE_STATS_ENABLED": "0"}
+    state = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # of these nodes alone; paths of sockets must be short
+    env |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": state}
     common = ["--num-cpus=1", "--block", "--object-store-memory=100000000", "--disable-usage-stats"]
     head = ["--head", f"--port={gcs}", f"--ray-client-server-port={client}", "--include-dashboard=false"]
     starts = [[*head, "--node-ip-address=127.0.0.1"], [f"--address=127.0.0.1:{gcs}", "--node-ip-address=127.0.0.1"]]
     processes = []
     for start in starts:
         process = subprocess.Popen(
-            [BIN / "ray", "start", *start, *common], env=env, cwd=folder, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
+            [python, "-m", "ray.scripts.scripts", "start", *start, *common],
+            env=env, cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
         )  # fmt: skip
         processes.append(process)
         _wait(lambda: _answers(gcs))
     try:
-        yield TwoNodes(f"127.0.0.1:{gcs}", f"ray://127.0.0.1:{client}", env)
+        yield TwoNodes(f"127.0.0.1:{gcs}", f"ray://127.0.0.1:{client}", env, python, folder)
     finally:
         for process in reversed(processes):
             process.send_signal(signal.SIGTERM)
         for process in processes:
             process.wait(60)
+        shutil.rmtree(state, ignore_errors=True)
 
 
 def _answers(port: int) -> bool:
@@ -83,13 +128,15 @@ def _wait(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def sweep(nodes: TwoNodes, config: SweepConfig, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """`ddarts sweep` in a process of its own."""
+def sweep(
+    nodes: TwoNodes, config: SweepConfig, *arguments: str, command: Path = BIN / "ddarts", **env: str
+) -> subprocess.CompletedProcess[str]:
+    """`ddarts sweep` in a process of its own, in a folder that is not the checkout."""
     file = config.study_dir.parent / f"{config.name}.yaml"
     file.write_text(json.dumps(config.model_dump(mode="json")))
     return subprocess.run(
-        [BIN / "ddarts", "sweep", str(file), *arguments],
-        env=nodes.env | env, capture_output=True, text=True, timeout=280,
+        [command, "sweep", str(file), *arguments],
+        env=nodes.env | env, cwd=nodes.folder, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
 
 
@@ -114,3 +161,14 @@ def test_a_wrong_token_is_one_sentence(nodes: TwoNodes, make_sweep: Make, tmp_pa
     ended = sweep(nodes, config, "--address", getattr(nodes, way), RAY_AUTH_TOKEN_PATH=str(wrong))
     assert ended.returncode == 2
     assert "does not let this process in" in ended.stderr.splitlines()[-1]
+
+
+def test_a_sweep_on_nodes_with_the_wheel(nodes: TwoNodes, make_sweep: Make) -> None:
+    install_wheel(nodes.python, nodes.folder)
+    where = [str(nodes.python), "-c", "import tuning.cluster as c; print(c.__file__, c.sent_code())"]
+    found = subprocess.run(where, cwd=nodes.folder, check=True, capture_output=True, text=True).stdout.split()
+    assert Path(found[0]).is_relative_to(nodes.folder / "venv") and found[1] == "[]", "nothing is sent"
+    config = small(make_sweep, "by-wheel")
+    ended = sweep(nodes, config, "--address", "auto", command=nodes.python.parent / "ddarts")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert [trial["state"] for trial in find_study(config.study_dir).trials()] == ["COMPLETED"] * 2
