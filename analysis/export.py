@@ -127,12 +127,14 @@ def export(
 
 
 def state_sentence(study: Study) -> str:
-    """How many trials are in which state, in words."""
+    """How many trials are in which state, and how many completed ones lack a genotype, in words."""
     if not study.trials:
         return "it has no trials yet"
     states = [trial.info["state"] for trial in study.trials]
     counts = [f"{states.count(state)} {state.lower()}" for state in dict.fromkeys(states)]
-    return f"of its {len(states)} trial{'s' if len(states) > 1 else ''}, {', '.join(counts)}"
+    lacking = states.count("COMPLETED") - len(study.completed)
+    note = f", and the genotype.json of {lacking} completed is missing" if lacking else ""
+    return f"of its {len(states)} trial{'s' if len(states) > 1 else ''}, {', '.join(counts)}{note}"
 
 
 def published_text(genotype: Genotype) -> str | None:

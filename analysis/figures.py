@@ -192,9 +192,8 @@ def metric_frame(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
     rows = search[(search["split"] == split) & (search["metric"] == metric)]
     if rows.empty:
         known = sorted({f"{s}/{m}" for s, m in zip(search["split"], search["metric"], strict=True)})
-        raise UserError(
-            f"no trial recorded {split}/{metric}: choose from {', '.join(known) or 'nothing, there is no epoch'}"
-        )
+        choices = f"choose from {', '.join(known)}" if known else "there is no epoch yet"
+        raise UserError(f"no trial recorded {split}/{metric}: {choices}")
     kept: pd.DataFrame = rows[["study", "trial_id", "epoch", "value"]].sort_values(["study", "trial_id", "epoch"])
     return kept
 

@@ -96,7 +96,7 @@ def test_what_is_not_there_is_one_sentence(make_study: MakeStudy, states):
         figure_of("pareto", Subject(frames))
     if not states:
         for name in ("accuracy", "methods", "saturation", "w_ablation", "w_zero_one"):
-            with pytest.raises(UserError, match="there is no epoch"):
+            with pytest.raises(UserError, match="there is no epoch yet"):
                 figure_of(name, Subject(frames))
 
 

@@ -1,0 +1,177 @@
+"""Commands on studies that have little or nothing to show, and on files that are damaged: use, or one sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from analysis.collect import read_table
+from analysis.schema import SCHEMAS
+from ddarts_cli.main import run
+from tests.analysis.conftest import genotype_of, write_study, write_trial
+
+
+def _rewrite(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def _study(*states: str, damage: Callable[[Path], object] | None = None) -> Callable[[Path], Path]:
+    """A maker of a study with a trial per state, damaged by a function of its folder."""
+
+    def make(folder: Path) -> Path:
+        study = write_study(folder)
+        for number, state in enumerate(states):
+            write_trial(study, number, state)
+        if damage is not None:
+            damage(study)
+        return study
+
+    return make
+
+
+STUDIES = {
+    "empty": _study(),
+    "running": _study("RUNNING", "RUNNING"),
+    "one": _study("COMPLETED"),
+    "failed": _study("FAILED", "FAILED"),
+    "no genotype": _study("COMPLETED", damage=lambda s: (s / "trials/00000/genotype.json").unlink()),
+    "old study": _study("COMPLETED", damage=lambda s: _rewrite(s / "study.json", schema=0)),
+    "old trial": _study("COMPLETED", damage=lambda s: _rewrite(s / "trials/00000/trial.json", schema=0)),
+    "damaged": _study("COMPLETED", damage=lambda s: (s / "trials/00000/records.jsonl").write_text("{}\n{}\n")),
+}
+
+COMMANDS = {
+    "collect": ["collect"],
+    "report": ["report"],
+    "export": ["export"],
+    "rank by an unknown metric": ["export", "--by", "-speed"],
+    "table": ["table", "--by", "search.w_zero_one"],
+    "table of an unknown metric": ["table", "--by", "search.w_zero_one", "--metric", "speed"],
+    "table by an unknown setting": ["table", "--by", "search.speed"],
+    "figure of epochs": ["figure", "accuracy"],
+    "figure of trials": ["figure", "pareto"],
+    "figure of one trial": ["figure", "gates"],
+    "figure of two trials": ["figure", "distances"],
+    "status": ["status"],
+    "ui": ["ui"],
+}
+
+_NOTHING = "no trial is completed: there is nothing to tabulate yet"
+_UI = "MLflow database .*mlflow.db is missing"
+_UNKNOWN = "metric 'speed'.*choose from accuracy, .*parameters"
+
+#: The sentence by command and study; what is not here must succeed.
+SENTENCES = {
+    "export": {
+        "empty": "nothing to export: it has no trials yet",
+        "running": "nothing to export: of its 2 trials, 2 running",
+        "failed": "nothing to export: of its 2 trials, 2 failed",
+        "no genotype": "of its 1 trial, 1 completed, and the genotype.json of 1 completed is missing",
+    },
+    "rank by an unknown metric": {
+        "empty": "nothing to export",
+        "running": "nothing to export",
+        "failed": "nothing to export",
+        "no genotype": "nothing to export",
+        "one": _UNKNOWN,
+    },
+    "table": dict.fromkeys(("empty", "running", "failed"), _NOTHING),
+    "table of an unknown metric": {
+        **dict.fromkeys(("empty", "running", "failed"), _NOTHING),
+        **dict.fromkeys(("one", "no genotype"), "unknown metric 'speed': choose one of .*held_out/accuracy"),
+    },
+    "table by an unknown setting": {
+        **dict.fromkeys(("empty", "running", "failed"), _NOTHING),
+        **dict.fromkeys(("one", "no genotype"), "no trial has a setting 'search.speed': .*search.w_zero_one"),
+    },
+    "figure of epochs": {"empty": "no trial recorded held_out/accuracy: there is no epoch yet"},
+    "figure of trials": dict.fromkeys(("empty", "running", "failed"), "no completed trial has both parameters and"),
+    "figure of one trial": dict.fromkeys(("empty", "running", "failed"), "no completed trial to show.*--trial"),
+    "figure of two trials": dict.fromkeys(
+        ("empty", "running", "failed", "one", "no genotype"), "two completed trials with a genotype"
+    ),
+    "ui": dict.fromkeys(("empty", "running", "failed", "one", "no genotype", "old trial", "damaged"), _UI),
+}
+
+#: Of any command that reads the file.
+DAMAGE = {
+    "old study": r"study\.json.* schema 0: this version reads 1",
+    "old trial": r"trials/00000/trial\.json has schema 0: this version reads 1",
+    "damaged": r"records\.jsonl: line 1 is not an epoch record",
+}
+
+#: Commands that need only the head of each trial, or none.
+SHALLOW = {"status": {"old trial", "damaged"}, "ui": set()}
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("runs")
+    return {name: make(root / name.replace(" ", "-")) for name, make in STUDIES.items()}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_command_is_of_use_or_says_why_not(
+    studies: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, command: str
+) -> None:
+    verb, *options = COMMANDS[command]
+    target = {"collect": "dataset", "report": "page.html", "export": "best", "figure": "figure.png"}.get(verb)
+    arguments = [verb, str(studies[name]), *options] + (["--out", str(tmp_path / target)] if target else [])
+    status = run(arguments)
+    out, err = capfd.readouterr()
+    sentence = SENTENCES.get(command, {}).get(name)
+    if sentence is None and name not in SHALLOW.get(command, ()):
+        sentence = DAMAGE.get(name)
+    if sentence is None:
+        assert status == 0, err
+        assert out.strip() and (target is None or (tmp_path / target).exists())
+        return
+    assert status == 2
+    assert err.startswith("Error: ") and err.count("\n") == 1 and re.search(sentence, err), err
+    assert list(tmp_path.iterdir()) == []  # nothing half done is left
+
+
+def test_a_damaged_table_is_told_to_readers_and_mended_by_collect(
+    studies: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["collect", str(studies["one"]), "--out", str(tmp_path)]
+    assert run(arguments) == 0
+    (file,) = (tmp_path / "alphas").rglob("*.parquet")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    status, err = run(["compare", str(file), "zoo:DARTS_V2"]), capfd.readouterr().err
+    assert status == 2 and err.startswith("Error: ") and err.count("\n") == 1, err
+    with pytest.raises(ValueError, match=r"part-0\.parquet is damaged: .*collect the study again"):
+        read_table(tmp_path, "alphas")
+    assert run(arguments) == 0
+    assert {name: len(read_table(tmp_path, name)) > 0 for name in SCHEMAS} == dict.fromkeys(SCHEMAS, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "not a genotype"),
+        ("{}", "not a genotype.*'schema'"),
+        ("PAR1\x00\xff", "cannot read genotype"),
+        (genotype_of(0).to_json().replace('"schema": 1', '"schema": 0'), "schema"),
+        (None, "missing.json"),
+    ],
+    ids=["empty", "other JSON", "binary", "old schema", "missing"],
+)
+@pytest.mark.parametrize("command", ["compare", "cost", "zoo"])
+def test_a_genotype_that_is_none_is_one_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], command: str, text: str | None, sentence: str
+) -> None:
+    path = tmp_path / ("missing.json" if text is None else "genotype.json")
+    if text is not None:
+        path.write_text(text, encoding="latin-1")
+    arguments = {"compare": ["zoo:DARTS_V2", str(path)], "cost": [str(path)], "zoo": [str(path)]}[command]
+    assert run([command, *arguments]) == 2
+    err = capfd.readouterr().err
+    wanted = sentence if command != "zoo" else "DARTS_V2"  # zoo takes names only, and lists them
+    assert err.startswith("Error: ") and err.count("\n") == 1 and re.search(wanted, err), err
