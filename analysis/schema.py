@@ -81,9 +81,7 @@ SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType(
             _PHASE,
             _field("split", _NAME, "", "train, alpha, held_out, validation, or the metric's group before the slash"),
             _field("metric", _NAME, "", "metric name behind the slash", required=True),
-            _field(
-                "value", _FLOAT, "fraction of 1 | nats | count | s", "by metric: accuracy | loss | operations | time"
-            ),
+            _field("value", _FLOAT, "fraction of 1, nats, count or s", "accuracy, loss, operations or time, by metric"),
         ),
         "contributions": _schema(
             "contributions",

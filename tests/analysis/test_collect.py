@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from analysis.collect import collect, load, read_table
-from analysis.schema import SCHEMAS, VERSION_KEY
+from analysis.schema import SCHEMAS, VERSION, VERSION_KEY
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import write_jsonl
@@ -90,6 +92,20 @@ def test_files_are_zstd_with_documented_schema(study: Path):
         assert file.schema_arrow.metadata[VERSION_KEY] == b"2.0"
         for field in file.schema_arrow:
             assert field.metadata[b"description"]
+
+
+def test_the_document_has_every_column_with_type_unit_and_meaning():
+    text = (Path(__file__).parents[2] / "docs/analysis.md").read_text(encoding="utf-8")
+    rows = []
+    for table, schema in SCHEMAS.items():
+        for field in schema:
+            kind = "string" if pa.types.is_dictionary(field.type) else str(field.type)
+            about = [field.metadata[key].decode() for key in (b"unit", b"description")]
+            rows.append(" | ".join((f"| `{table}`", f"`{field.name}`", kind, *about)) + " |")
+    expected = "\n".join(rows)
+    found = "\n".join(line for line in text.splitlines() if re.match(r"\| `\w+` \| `\w+` \|", line))
+    assert found == expected, f"the table of columns in docs/analysis.md should be\n{expected}"
+    assert f"This is schema {VERSION}." in text
 
 
 def test_collecting_again_replaces_and_studies_share_a_dataset(make_study: MakeStudy, tmp_path: Path):
