@@ -118,9 +118,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = int(free.getsockname()[1])
+        self._port = free_port()
         self.uri = f"http://127.0.0.1:{self._port}"
         self.start()
 
@@ -148,6 +146,13 @@ class Server:
     def _answers(self) -> bool:
         with socket.socket() as knock:
             return knock.connect_ex(("127.0.0.1", self._port)) == 0
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def epochs_of(study: Path, number: int) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,10 +134,6 @@ def test_rayjob_holds_together() -> None:
             assert {mount["name"] for mount in container["volumeMounts"]} == volumes == {"storage"}
             assert all(mount["mountPath"] in job["spec"]["entrypoint"] for mount in container["volumeMounts"])
             assert container["resources"]["limits"] == container["resources"]["requests"]
-
-
-def test_slurm_script_is_a_script() -> None:
-    subprocess.run(["bash", "-n", str(FILES / "sweep.slurm")], check=True)
 
 
 def test_no_cluster_at_an_address_is_one_sentence() -> None:

@@ -25,6 +25,7 @@ from typing import Any
 
 import pytest
 
+from tests.tuning.processes import free_port
 from tuning.config import SweepConfig
 from tuning.study import find_study
 
@@ -78,19 +79,13 @@ def install_wheel(python: Path, folder: Path) -> None:
     subprocess.run([*pip, "--python", python, "install", *offline, wheel], check=True)
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
     folder = tmp_path_factory.mktemp("nodes")
     python = bare_environment(folder / "venv")
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
-    gcs, client = _free_port(), _free_port()
+    gcs, client = free_port(), free_port()
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "OMP_NUM_THREADS": "1"}
     state = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # of these nodes alone; paths of sockets must be short
