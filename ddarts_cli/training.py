@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ddarts_cli.console import say
+from ddarts_cli.console import follow, say
 from ddarts_cli.files import check_folder, make_folder, plain
 from ddarts_cli.loop import run_loop
 from ddarts_cli.output import write_json, write_records, write_timings, write_yaml
@@ -22,7 +22,11 @@ from ddarts_core.genotype import Genotype
 from ddarts_core.images import DataInfo
 from ddarts_core.provenance import git_commit, versions
 from ddarts_core.random_genotype import random_genotype
+from ddarts_core.records import EpochRecord
 from ddarts_core.retrain import Retrain
+
+if TYPE_CHECKING:
+    from tuning.distributed import Workers
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,20 @@ def run_seeds(
     random_baseline: bool = False,
     resume: bool = False,
     force: bool = False,
+    num_workers: int = 1,
+    address: str | None = None,
 ) -> dict[str, Score]:
     """Train with seeds `config.seed`, `config.seed + 1`, ...; read the test split once each, after the last epoch.
+
+    With several workers each training is run by that many processes together, on the Ray cluster at `address`, or on
+    this machine.
 
     Returns:
         The scores by the contender's name: `genotype`, and `random` when asked.
 
     Raises:
-        UserError: the folder may not be written, the data are missing, or the genotype does not fit.
+        UserError: the folder may not be written, the data are missing, the genotype does not fit, or so many workers
+            do not.
     """
     result_file = out / "result.json"
     check_folder(out, out / "config.yaml", result_file, "retrain", resume=resume, force=force)
@@ -81,6 +91,11 @@ def run_seeds(
         contenders["random"] = random_genotype(genotype, config.seed, config.search.space)
     info, images = load_train(config.data)
     limit_threads(config.retrain.batch_size, config.retrain.channels, info.image_size)
+    workers = None
+    if num_workers > 1:
+        from tuning.distributed import plan_workers
+
+        workers = plan_workers(config, num_workers, address)
     make_folder(out)
     result_file.unlink(missing_ok=True)
     write_yaml(out / "config.yaml", plain(config))
@@ -88,9 +103,17 @@ def run_seeds(
     scores: dict[str, Score] = {}
     for name, contender in contenders.items():
         write_atomic(out / f"{name}.json", contender.to_json())
-        accuracies = [
-            _train(contender, config, info, images, seed, out / f"{name}-seed-{seed}", name, resume) for seed in seeds
-        ]
+        accuracies = []
+        for seed in seeds:
+            folder = out / f"{name}-seed-{seed}"
+            if workers is None:
+                records, test = _train(contender, config, info, images, seed, folder, resume)
+            else:
+                records, test = _train_together(contender, config, workers, seed, folder, resume)
+            say(f"{folder.name}: test accuracy {100 * test['accuracy']:.2f} %, loss {test['loss']:.4f}")
+            write_records(folder / "records.parquet", records)
+            write_timings(folder / "timings.csv", records)
+            accuracies.append(test["accuracy"])
         scores[name] = Score(tuple(accuracies))
     for name, score in scores.items():
         say(f"test accuracy of {'the genotype' if name == 'genotype' else 'a random genotype of its size'}: {score}")
@@ -107,10 +130,9 @@ def _train(
     images: Images,
     seed: int,
     folder: Path,
-    name: str,
     resume: bool,
-) -> float:
-    """Train one network, write its files, and return its test accuracy."""
+) -> tuple[list[EpochRecord], dict[str, float]]:
+    """Train one network, keep its weights, and return its records and its loss and accuracy on the test images."""
     train, validation = images, None
     if config.retrain.validation_fraction:
         train, validation = hold_out(images, config.retrain.validation_fraction, seed)
@@ -121,11 +143,33 @@ def _train(
     if validation is not None:
         run.load_best()
     test = run.evaluate(load_test(config.data))
-    say(f"{folder.name}: test accuracy {100 * test['accuracy']:.2f} %, loss {test['loss']:.4f}")
     checkpoint.save(folder / "weights.pt", {"weights": run.network.state_dict(), "genotype": genotype.to_json()})
-    write_records(folder / "records.parquet", records)
-    write_timings(folder / "timings.csv", records)
-    return test["accuracy"]
+    return records, test
+
+
+def _train_together(
+    genotype: Genotype, config: ExperimentConfig, workers: Workers, seed: int, folder: Path, resume: bool
+) -> tuple[list[EpochRecord], dict[str, float]]:
+    """As `_train`, by several workers, who read the data and write the checkpoint and the weights."""
+    from tuning.distributed import CHECKPOINT, DistributedRetrain
+
+    records: list[EpochRecord] = []
+    total = config.retrain.epochs
+    if resume and (folder / CHECKPOINT).exists():
+        records = [EpochRecord.from_dict(record) for record in checkpoint.load(folder / CHECKPOINT)["records"]]
+        say(f"{folder.name}: resuming after epoch {len(records)} of {total}")
+    else:
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+    run = DistributedRetrain(config, genotype, seed, folder, workers)
+    try:
+        for record in follow(run.records(), total, folder.name, len(records)):
+            records = [*records[: record.epoch], record]
+    except KeyboardInterrupt:
+        say(f"{folder.name}: stopped after {len(records)} of {total} epochs: the same command with --resume goes on")
+        raise
+    if run.restarts:
+        say(f"{folder.name}: a worker died; started again {run.restarts} times, from the last checkpoint")
+    return records, run.test
 
 
 def _verdict(searched: Score, random: Score) -> str:

@@ -23,6 +23,18 @@ from ddarts_cli.options import out_option, set_option
 @click.option("--cells", type=click.IntRange(min=1), help="Derive so many cells by Algorithm 1.")
 @click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="Repeat with so many seeds.")
 @click.option("--random-baseline", is_flag=True, help="Train a random genotype of the same size beside it.")
+@click.option(
+    "--num-workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that train one network together, each on a GPU of its own if there are any.",
+)
+@click.option(
+    "--address",
+    metavar="auto|HOST:PORT|ray://HOST:PORT",
+    help="Ray cluster that the workers run on (default: this machine). Its machines must share the output folder.",
+)
 @set_option
 @out_option("runs/retrain-HASH")
 @click.option("--resume", is_flag=True, help="Go on from the last epochs that the folder holds.")
@@ -36,6 +48,8 @@ def command(
     cells: int | None,
     seeds: int,
     random_baseline: bool,
+    num_workers: int,
+    address: str | None,
     overrides: tuple[str, ...],
     out: Path | None,
     resume: bool,
@@ -43,14 +57,18 @@ def command(
 ) -> None:
     """Train the network of GENOTYPE from scratch and read the test split once.
 
-    GENOTYPE is a JSON file, a published text form, or zoo:NAME. Several seeds give a mean and its interval.
+    GENOTYPE is a JSON file, a published text form, or zoo:NAME. Several seeds give a mean and its interval. Several
+    workers deal out every batch: the result is that of one process but for rounding, and the batch size stays.
 
     \b
     Examples:
       ddarts retrain runs/quickstart/genotype.json --config runs/quickstart/config.yaml
       ddarts retrain zoo:DARTS_V2 --recipe cifar --data cifar10 --data-root data
       ddarts retrain genotype.json --seeds 4 --random-baseline --set retrain.epochs=30
+      ddarts retrain zoo:DARTS_V2 --recipe imagenet-darts --data imagenet --data-root /data/imagenet --num-workers 8
     """
+    if address is not None and num_workers == 1:
+        raise click.UsageError("--address names the cluster of several workers: give --num-workers 2 or more with it")
     from ddarts_cli.console import finish, say
     from ddarts_core.config import ExperimentConfig, read_yaml, resolve
     from ddarts_core.zoo import resolve_genotype
@@ -67,11 +85,21 @@ def command(
     say(
         f"retrain {genotype} ({read.num_cells} cells, {read.num_edges} edges): recipe {config.retrain.recipe} on "
         f"{config.data.name}, {config.retrain.epochs} epochs, {seeds} seed{'s' if seeds > 1 else ''} "
-        f"from {config.seed}"
+        f"from {config.seed}{f', {num_workers} workers' if num_workers > 1 else ''}"
     )
     from ddarts_cli.training import run_seeds
 
-    run_seeds(read, config, folder, num_seeds=seeds, random_baseline=random_baseline, resume=resume, force=force)
+    run_seeds(
+        read,
+        config,
+        folder,
+        num_seeds=seeds,
+        random_baseline=random_baseline,
+        resume=resume,
+        force=force,
+        num_workers=num_workers,
+        address=address,
+    )
     finish(
         [folder / "result.json", *sorted(folder.glob("*/weights.pt"))],
         [

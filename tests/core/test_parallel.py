@@ -1,23 +1,17 @@
-"""Two processes that train together against one that trains alone: the same to within rounding.
-
-Compared in float64: in float32 a training amplifies rounding, by a factor of 1000 in two steps where a ReLU or a
-maximum falls the other way.
-"""
+"""Two processes that train together against one that trains alone: the same to within rounding."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ddarts_core import checkpoint, images
+from ddarts_core import checkpoint
 from ddarts_core.config import DataConfig, RetrainConfig
 from ddarts_core.data import hold_out, load_train
 from ddarts_core.errors import Diverged, UserError
@@ -28,7 +22,7 @@ from ddarts_core.operations import BatchNorm
 from ddarts_core.parallel import ALONE, Group, SyncedBatchNorm
 from ddarts_core.retrain import Retrain
 from ddarts_core.seeding import generator
-from tests.core.two import Two
+from tests.core.two import Two, float64
 
 #: The separable convolution leads to node 3, which the cell does not put out: it has no gradient.
 CELL = Cell(
@@ -72,17 +66,6 @@ def build(group: Group, **settings: Any) -> Retrain:
     train, validation = hold_out(digits, 0.2, seed=0)
     config = RetrainConfig.model_validate(FULL | settings)
     return Retrain(config, GENOTYPE, info, train, validation, seed=3, group=group)
-
-
-@contextmanager
-def float64() -> Iterator[None]:
-    normalised, build_network = images.normalised, Retrain._build
-    with (
-        mock.patch.object(images, "normalised", lambda *arguments: normalised(*arguments).double()),
-        mock.patch.object(Retrain, "_build", lambda self: build_network(self).double()),
-        mock.patch.object(Tensor, "float", Tensor.double),
-    ):
-        yield
 
 
 @float64()

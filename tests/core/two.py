@@ -1,16 +1,36 @@
-"""Two processes in one process group, which live for a module's tests and run functions of it together."""
+"""Two processes in one process group, which live for a module's tests and run functions of it together, in float64."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import distributed as dist
 from torch import multiprocessing
+
+from ddarts_core import images
+from ddarts_core.retrain import Retrain
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """Within it trainings compute in float64.
+
+    In float32 they amplify rounding: by a factor of 1000 in two steps where a ReLU or a maximum falls the other way.
+    """
+    normalised, build_network = images.normalised, Retrain._build
+    with (
+        mock.patch.object(images, "normalised", lambda *arguments: normalised(*arguments).double()),
+        mock.patch.object(Retrain, "_build", lambda self: build_network(self).double()),
+        mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
+    ):
+        yield
 
 
 class Two:
