@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from ddarts_cli.main import run
+from ddarts_cli.sweeping import ATTACHED
 from ddarts_core.config import resolve
 from ddarts_core.data import load_train, split
 from ddarts_core.errors import UserError
@@ -231,3 +234,20 @@ def test_mlflow_down_costs_no_trial_and_loses_nothing(make_sweep: Make, monkeypa
         history = client.get_metric_history(trial["run_id"], "train/loss")
         assert [metric.step for metric in history] == [0, 1]
         assert client.get_run(trial["run_id"]).info.status == "FINISHED"
+
+
+def test_the_command_attaches_the_report_and_figures_to_the_studys_run(
+    make_sweep: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(make_sweep("command", tune={"num_samples": 2}).model_dump(mode="json")))
+    assert run(["sweep", str(file)]) == 0
+    study = find_study(make_sweep("command").study_dir)
+    assert f"wrote {study.path}/report.html" in capfd.readouterr().out
+    client = tracking.make_client(study.data["tracking_uri"])
+    parent = study.data["parent_run_id"]
+    names = [item.path for folder in (None, "figures") for item in client.list_artifacts(parent, folder)]
+    assert names == ["figures", "report.html", *(f"figures/{name}.png" for name in sorted(ATTACHED))]
+    for name in ("report.html", "figures/pareto.png"):
+        kept = Path(client.download_artifacts(parent, name, str(tmp_path)))
+        assert kept.read_bytes() == (study.path / name).read_bytes()
