@@ -25,6 +25,7 @@ class FakeTrial:
     trial_id: str
     config: dict[str, int] = field(hash=False)
     last_result: dict[str, float] | None = None
+    latest_checkpoint_result: None = None
     experiment_tag: str = ""
     run_metadata: Any = field(default_factory=lambda: NO_CHECKPOINTS, hash=False)
 
