@@ -212,7 +212,7 @@ def importance(shares: Mapping[str, float]) -> Chart | None:
         "marker": {"color": COLOURS[0]},
         "hovertemplate": "%{y}: %{x:.1%}<extra></extra>",
     }
-    axis = {"title": {"text": "share of the objective's variance"}, "tickformat": ".0%", "range": [0, 1]}
+    axis = {"title": {"text": "share of variance"}, "tickformat": ".0%", "range": [0, 1.08]}
     return chart([bars], "", "", xaxis=axis)
 
 

@@ -27,14 +27,15 @@ p{margin:.4rem 0 .8rem;max-width:46rem}.soft,figcaption,small{color:var(--soft)}
 .tile{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:.6rem .8rem}
 .tile b{display:block;font-size:1.3rem;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
 .tile span{color:var(--soft);font-size:.82rem}
-.scroll{overflow-x:auto;border:1px solid var(--rule);border-radius:10px;margin:.6rem 0}
+.scroll{overflow:auto;max-height:36rem;border:1px solid var(--rule);border-radius:10px;margin:.6rem 0}
 .scroll,.wide,.strip{scrollbar-width:thin}
 .scroll{background:linear-gradient(to left,var(--paper) 1.5rem,transparent) right/3rem 100% no-repeat local,
 linear-gradient(to left,var(--shade),transparent) right/1.2rem 100% no-repeat scroll}
 table{border-collapse:collapse;width:100%;font-size:.88rem;font-variant-numeric:tabular-nums}
 th,td{padding:.38rem .65rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule)}
 td{overflow-wrap:break-word}.facts td+td{overflow-wrap:anywhere}
-thead th{border-bottom-width:2px;white-space:nowrap;color:var(--soft);font-weight:600}
+thead th{position:sticky;top:0;background:var(--paper);border-bottom-width:2px;
+white-space:nowrap;color:var(--soft);font-weight:600}
 tbody tr:last-child>*{border-bottom:0}
 td.n,th.n{text-align:right;white-space:nowrap}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr));gap:1rem}
@@ -55,7 +56,7 @@ details{margin:.5rem 0}summary{cursor:pointer;color:var(--mark)}
 .note{border-left:3px solid var(--mark);padding:.1rem .8rem;margin:1rem 0}
 @media(max-width:600px){main{padding:1rem .7rem 3rem}figure{padding:.4rem}.chart{height:290px}
 .wide{overflow-x:auto}.wide .chart{min-width:640px}}
-@media print{.chart{break-inside:avoid}}
+@media print{.chart{break-inside:avoid}.scroll{max-height:none}}
 """
 
 _JS = """

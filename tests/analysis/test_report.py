@@ -212,8 +212,8 @@ def test_mistakes_are_one_sentence(study: Path, tmp_path: Path):
     assert not (tmp_path / "r.html").exists()
 
 
-#: What a person would see amiss, by the chart it is in: labels of one axis over each other or over its title, and
-#: text too close to its background (contrast under 3, WCAG's bound for large text).
+#: What a person would see amiss, by the chart it is in: labels of one axis over each other or over its title, text
+#: that is cut off, and text too close to its background (contrast under 3, WCAG's bound for large text).
 AMISS = """() => {
   const found = [];
   const boxes = (plot, query) => [...plot.querySelectorAll(query)].map(
@@ -231,6 +231,9 @@ AMISS = """() => {
         over(box, its) && found.push(`${name}: ${text} over ${other}`)));
     }
     const card = light(getComputedStyle(plot.closest('figure')).backgroundColor);
+    const room = plot.getBoundingClientRect();
+    for (const [text, box] of boxes(plot, 'text')) if (box.left < room.left - 1 || box.right > room.right + 1)
+      found.push(`${name}: ${text} is cut off`);
     for (const text of plot.querySelectorAll('text')) {
       const ink = light(getComputedStyle(text).fill);
       const contrast = (Math.max(ink, card) + 0.05) / (Math.min(ink, card) + 0.05);
