@@ -58,7 +58,7 @@ def run_loop(loop: Loop, kind: str, title: str, state_file: Path, *, resume: boo
             records.append(record)
             unsaved = {kind: loop.state_dict(), "records": [one.to_dict(timing=True) for one in records]}
             if len(records) % every == 0 or len(records) == loop.num_epochs:
-                checkpoint.save(state_file, unsaved)
+                checkpoint.save(state_file, unsaved, packed=True)
                 unsaved = None
             else:
                 unsaved = copy.deepcopy(unsaved)  # the loop goes on training the tensors that its state refers to
@@ -69,7 +69,7 @@ def run_loop(loop: Loop, kind: str, title: str, state_file: Path, *, resume: boo
             pass
     except KeyboardInterrupt:
         if unsaved is not None:
-            checkpoint.save(state_file, unsaved)
+            checkpoint.save(state_file, unsaved, packed=True)
         done = f"{title}: stopped after {len(records)} of {loop.num_epochs} epochs"
         say(f"{done}: the same command with --resume goes on")
         raise

@@ -278,6 +278,7 @@ class SearchTrial(tune.Trainable):
                 "search": self._search.state_dict() if searching and self._search is not None else None,
                 "retrain": None if self._retrain is None else self._retrain.state_dict(),
             },
+            packed=True,
         )
 
     def load_checkpoint(self, checkpoint_dir: Any) -> None:

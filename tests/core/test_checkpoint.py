@@ -27,6 +27,10 @@ def _state() -> dict[str, Any]:
         "nested": {"list": [1, 2.5, (3, True)]},
         "weights": torch.linspace(-1, 1, 7),
         "empty": torch.zeros(0, 3),
+        "channels_last": torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)).contiguous(
+            memory_format=torch.channels_last
+        ),
+        "scalar": torch.tensor(2.5, dtype=torch.float64),
         "buffer": torch.tensor([1, 2], dtype=torch.int64),
     }
 
@@ -43,17 +47,30 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scratch") / "checkpoint.pt"
 
 
-def test_round_trip_is_exact(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "new" / "c.pt", _state())
+@pytest.mark.parametrize("packed", [False, True])
+def test_round_trip_is_exact(tmp_path: Path, packed: bool) -> None:
+    checkpoint.save(tmp_path / "new" / "c.pt", _state(), packed=packed)
     loaded = checkpoint.load(tmp_path / "new" / "c.pt")
     expected = _state()
-    assert loaded.keys() == expected.keys()
+    assert list(loaded) == list(expected)
     for key, value in expected.items():
         if isinstance(value, torch.Tensor):
             assert loaded[key].dtype == value.dtype
+            assert loaded[key].stride() == value.stride()
             assert torch.equal(loaded[key], value)
         else:
             assert loaded[key] == value
+
+
+def test_packed_tensors_are_each_their_own(tmp_path: Path) -> None:
+    """A tensor that kept the flat one alive would keep the whole state in memory."""
+    state = {"a": torch.ones(3), "b": [torch.zeros(2)], "part": torch.arange(12.0).view(3, 4)[:, 1]}
+    checkpoint.save(tmp_path / "c.pt", state, packed=True)
+    loaded = checkpoint.load(tmp_path / "c.pt")
+    loaded["a"].fill_(5)
+    assert loaded["b"][0].tolist() == [0, 0]
+    assert loaded["part"].tolist() == [1, 5, 9]
+    assert loaded["part"].untyped_storage().nbytes() == 12
 
 
 def test_an_optimiser_in_the_state_comes_back(tmp_path: Path) -> None:
