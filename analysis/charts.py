@@ -23,7 +23,7 @@ Chart = dict[str, Any]
 #: Trials that stand out of a chart of all trials, by colour and in its legend.
 HIGHLIGHTED = 5
 
-_GREY = "rgba(128,135,148,0.45)"
+_GREY = "rgba(128,135,148,0.65)"
 
 
 def chart(data: Sequence[Mapping[str, Any]], x: str, y: str, **layout: Any) -> Chart:

@@ -136,6 +136,14 @@ def test_a_command_is_of_use_or_says_why_not(
     assert list(tmp_path.iterdir()) == []  # nothing half done is left
 
 
+def test_a_study_on_a_server_is_looked_at_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    study = STUDIES["one"](tmp_path / "far")
+    _rewrite(study / "study.json", tracking_uri="http://10.0.0.1:5000/", experiment_id="7")
+    assert run(["ui", str(study)]) == 2
+    link = "http://10.0.0.1:5000/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=ddarts"
+    assert f"open {link} instead" in capfd.readouterr().err
+
+
 def test_a_damaged_table_is_told_to_readers_and_mended_by_collect(
     studies: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
