@@ -170,7 +170,7 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
     if missing:
         raise UserError(
             f"{where}: tune.searcher {config.tune.searcher} needs the packages that are not installed here "
-            f"({', '.join(missing)}): pip install botorch optuna-integration[botorch], or choose another searcher"
+            f"({', '.join(missing)}): pip install botorch optuna-integration, or choose another searcher"
         )
     if config.tune.scheduler == "pbt":
         return _population(config, space, data, overrides, where)

@@ -12,6 +12,7 @@ import copy
 import math
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -34,6 +35,8 @@ MULTIPLIER = 1_000_003
 def _botorch(seed: int, tune: TuneConfig) -> optuna.samplers.BaseSampler:
     from optuna_integration import BoTorchSampler  # type: ignore[import-not-found,unused-ignore]  # an extra
 
+    # It says so again at every trial.
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning, module="optuna_integration")
     sampler: optuna.samplers.BaseSampler = BoTorchSampler(seed=seed, n_startup_trials=tune.num_startup_trials)
     return sampler
 
