@@ -317,7 +317,7 @@ def _train(job: _Job, group: Group, tell: Tell) -> None:
         records.append(done)
         saves = len(records) % job.config.retrain.checkpoint_every == 0 or len(records) == run.num_epochs
         if group.rank == 0 and saves:
-            checkpoint.save(state_file, {"retrain": run.state_dict(), "records": records})
+            checkpoint.save(state_file, {"retrain": run.state_dict(), "records": records}, packed=True)
         tell(("epoch", done))
     if run.validation is not None:
         run.load_best()

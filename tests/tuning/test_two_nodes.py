@@ -158,6 +158,21 @@ def test_a_wrong_token_is_one_sentence(nodes: TwoNodes, make_sweep: Make, tmp_pa
     assert "does not let this process in" in ended.stderr.splitlines()[-1]
 
 
+def test_a_training_by_a_worker_on_each_node(nodes: TwoNodes) -> None:
+    """The nodes have no ddarts: the worker's code is sent. Here torch's group is opened as Ray does it."""
+    ask = [nodes.python, "-c", f"import ray; ray.init({nodes.address!r}); print(len(ray.nodes()))"]
+    _wait(lambda: subprocess.run(ask, env=nodes.env, capture_output=True, text=True).stdout.endswith("2\n"))
+    settings = ("data.num_train=60", "retrain.epochs=2", "retrain.channels=2", "retrain.batch_size=15")
+    command = ["retrain", "zoo:ResNet18", "--num-workers", "2", "--address", nodes.address, "--out", "trained"]
+    ended = subprocess.run(
+        [BIN / "ddarts", *command, *(word for setting in settings for word in ("--set", setting))],
+        env=nodes.env, cwd=nodes.folder, capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    folder = nodes.folder / "trained" / "genotype-seed-0"
+    assert {file.name for file in folder.iterdir()} == {"checkpoint.pt", "weights.pt", "records.parquet", "timings.csv"}
+
+
 def test_a_sweep_on_nodes_with_the_wheel(nodes: TwoNodes, make_sweep: Make) -> None:
     install_wheel(nodes.python, nodes.folder)
     where = [str(nodes.python), "-c", "import tuning.cluster as c; print(c.__file__, c.sent_code())"]
