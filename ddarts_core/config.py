@@ -125,7 +125,7 @@ class SearchConfig(Strict):
     amp: Literal["none", "bf16", "fp16"] = Field("none", description="mixed precision; fp16 needs a GPU")
     compile: Literal["none", "default", "reduce-overhead"] = Field(
         "none",
-        description="fuse cells by torch.compile, in one of its modes: minutes at the start; reduce-overhead replays "
+        description="fuse edges by torch.compile, in one of its modes: minutes at the start; reduce-overhead replays "
         "them as CUDA graphs",
     )
     checkpoint_cells: bool = Field(False, description="keep only cells' inputs, compute cells twice: less memory")

@@ -17,13 +17,13 @@ from torch.utils.checkpoint import checkpoint
 from .config import ExperimentConfig
 from .errors import UserError
 from .fast import FastForm
-from .supernet import Cell, CellForm, CellNotes, Supernet, readable
+from .supernet import Cell, CellForm, CellNotes, Mix, MixedOp, Supernet, readable
 
 #: Stacked inputs up to this size are as fast per byte as single ones, and several times slower beyond it, where they
 #: leave the cache (docs/performance.md).
 MERGE_BYTES_ON_CPU = 4 * 2**20
 
-#: Compiled variants of one function that torch may keep: every width and kind of cell, with and without gradients.
+#: Compiled variants of one function that torch may keep: every width and stride of an edge, with and without gradients.
 RECOMPILE_LIMIT = 64
 
 
@@ -68,7 +68,7 @@ def choose(config: ExperimentConfig, device: torch.device) -> Execution:
     _check_compile(config, device)
     form: CellForm = readable
     if search.compile != "none":
-        form = CompiledForm(readable, search.compile)
+        form = CompiledForm(search.compile)
     elif search.implementation != "readable":
         form = FastForm(MERGE_BYTES_ON_CPU if device.type == "cpu" else math.inf)
     if search.checkpoint_cells:
@@ -156,12 +156,17 @@ class _SecondTime(AbstractContextManager[None]):
 
 
 class CompiledForm:
-    """A form that torch.compile fuses; the first steps take minutes, for every width and kind of cell anew."""
+    """The readable form, its edges fused by torch.compile; every width and stride of an edge is compiled once.
 
-    def __init__(self, form: CellForm, mode: str) -> None:
+    Args:
+        mode: of torch.compile.
+    """
+
+    def __init__(self, mode: str) -> None:
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
-        self.form: CellForm = torch.compile(form, dynamic=False, mode=mode)
+        self.mix: Mix = torch.compile(MixedOp.forward, dynamic=False, mode=mode)
 
     def __call__(self, cell: Cell, s0: Tensor, s1: Tensor, gates: Tensor, notes: CellNotes | None = None) -> Tensor:
         """The same value; a compiled graph keeps no notes."""
-        return self.form(cell, s0, s1, gates)
+        output: Tensor = cell(s0, s1, gates, self.mix)
+        return output

@@ -39,6 +39,10 @@ class MixedOp(nn.Module):
         return mixed
 
 
+#: Computes an edge: the mixed operation, its input and its gates.
+Mix = Callable[[MixedOp, Tensor, Tensor], Tensor]
+
+
 def _search_operation(name: str, channels: int, stride: int) -> nn.Module:
     op = build(name, channels, stride, affine=False)
     if "pool" in name:
@@ -92,14 +96,17 @@ class Cell(nn.Module):
             MixedOp(names, channels, stride=2 if reduction and source < 2 else 1) for source, _ in self.edge_list
         )
 
-    def forward(self, s0: Tensor, s1: Tensor, gates: Tensor) -> Tensor:
-        """Outputs of the two cells before and [edges, operations] -> [batch, steps * channels, height, width]."""
+    def forward(self, s0: Tensor, s1: Tensor, gates: Tensor, mix: Mix = MixedOp.__call__) -> Tensor:
+        """Outputs of the two cells before and [edges, operations] -> [batch, steps * channels, height, width].
+
+        `mix` computes an edge, from the edge, its source node and its gates.
+        """
         nodes = [self.preprocess0(s0), self.preprocess1(s1)]
         edge = 0
         for _ in range(self.steps):
-            total = self.edges[edge](nodes[0], gates[edge])
+            total = mix(self.edges[edge], nodes[0], gates[edge])  # type: ignore[arg-type]  # ModuleList items are typed Module
             for source in range(1, len(nodes)):
-                total = total + self.edges[edge + source](nodes[source], gates[edge + source])
+                total = total + mix(self.edges[edge + source], nodes[source], gates[edge + source])  # type: ignore[arg-type]
             edge += len(nodes)
             nodes.append(total)
         return torch.cat(nodes[2:], dim=1)

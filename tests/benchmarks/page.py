@@ -180,8 +180,9 @@ NOTES = """
 - `centered` sends the gradients of all ablated networks back through the full pass cell by cell, each computed again
   from its stored inputs: one forward pass more, and its peak is that of a step without ablation.
 - `search.checkpoint_cells` keeps the cells' outputs only, for one more forward pass.
-- fp16 needs a GPU; bf16 pays on a CPU only where it has bfloat16 arithmetic. `search.compile` fuses the readable form,
-  after minutes for every kind of cell; its mode `reduce-overhead` replays CUDA graphs and needs a GPU.
+- fp16 needs a GPU; bf16 pays on a CPU only where it has bfloat16 arithmetic. `search.compile` fuses the edges of the
+  readable form, once for every width and stride, which takes minutes (`--rows compile`); its mode `reduce-overhead`
+  replays CUDA graphs and needs a GPU.
 - Nothing here was measured on a GPU yet. On one, run
   `make bench BENCH="--device cuda --batch 128 --numbers docs/performance-gpu.json --page docs/performance-gpu.md"`.
 """

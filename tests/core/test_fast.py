@@ -15,11 +15,11 @@ from ddarts_core.config import resolve
 from ddarts_core.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
 from ddarts_core.depthwise import convolve, input_gradient, weight_gradient
 from ddarts_core.errors import UserError
-from ddarts_core.execution import CheckpointedForm, choose
+from ddarts_core.execution import CheckpointedForm, CompiledForm, choose
 from ddarts_core.fast import FastForm
 from ddarts_core.operations import BatchNorm
 from ddarts_core.separable import normalised_separable, separable
-from ddarts_core.supernet import CellNotes, batch_statistics, frozen, readable
+from ddarts_core.supernet import Cell, CellNotes, batch_statistics, frozen, readable
 from tests.core import textbook
 
 CPU = torch.device("cpu")
@@ -120,6 +120,20 @@ def test_every_removal(float64_net, removal, sharing, form):
         assert torch.allclose(values, results[0][0], atol=1e-11)
         assert torch.allclose(found, results[0][1], atol=1e-11)
         assert torch.allclose(gradient, results[0][2], atol=1e-10)
+
+
+def test_compiled_edges():
+    """On the CPU; `search.compile=reduce-overhead` is another mode of the same call and needs a GPU."""
+    torch.manual_seed(0)
+    cell = Cell(("skip_connect", "dil_conv_3x3"), 2, (4, 4), 4, reduction=False, after_reduction=False).double()
+    x = torch.randn(2, 4, 6, 6, dtype=torch.float64, requires_grad=True)
+    gates = torch.rand(5, 2, dtype=torch.float64, requires_grad=True)
+    results = []
+    for form in (readable, CompiledForm("default")):
+        output = form(cell, x, x, gates)
+        results.append((output, *torch.autograd.grad(output.square().sum(), (x, gates))))
+    for wanted, found in zip(*results, strict=True):
+        assert torch.allclose(found, wanted, atol=1e-11)
 
 
 def test_notes_spare_the_branches_of_unchanged_inputs(float64_net, monkeypatch):
