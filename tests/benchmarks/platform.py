@@ -261,9 +261,10 @@ def page(numbers: dict[str, Any]) -> str:
         f"| from one epoch to the next | {epoch['beside']:.3f} (longest {epoch['longest']:.3f}) | "
         f"{epoch['cpu_beside']:.3f} |",
         "",
-        f"The goal is {GOAL_S} s, 2 % of an epoch of 10 s: this is {10 * epoch['beside']:.1f} % of one. MLflow is told "
-        "by a thread",
-        "of the trial, and Ray's daemons run all the time: they take CPU seconds, but no epoch waits for them.",
+        f"The goal is {GOAL_S} s, 2 % of an epoch of 10 s: this is {10 * epoch['beside']:.1f} % of one, and "
+        f"{100 * epoch['beside'] / epoch['epoch']:.1f} % of the epoch above.",
+        "MLflow is told by a thread of the trial, and Ray's daemons run all the time: they take CPU seconds, but no "
+        "epoch waits for them.",
         "",
         "## A trial",
         "",
