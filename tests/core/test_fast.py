@@ -254,6 +254,13 @@ def test_settings_that_exclude_each_other(overrides, words):
         choose(_config(*overrides), CPU)
 
 
+def _assert_alike(found, wanted, tolerance):
+    """The records of one epoch."""
+    for name in ("train/loss", "alpha/loss"):
+        assert found.metrics[name] == pytest.approx(wanted.metrics[name], rel=tolerance)
+    assert found.contributions == pytest.approx(wanted.contributions, abs=4 * tolerance)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -268,9 +275,7 @@ def test_an_option_does_not_change_a_search(digits, tiny_config, overrides):
     (wanted,) = digits(tiny_config("search.epochs=1")).records()
     (found,) = digits(tiny_config("search.epochs=1", *overrides)).records()
     tolerance = 5e-2 if "search.amp=bf16" in overrides else 1e-4
-    assert found.metrics["train/loss"] == pytest.approx(wanted.metrics["train/loss"], rel=tolerance)
-    assert found.metrics["alpha/loss"] == pytest.approx(wanted.metrics["alpha/loss"], rel=tolerance)
-    assert found.contributions == pytest.approx(wanted.contributions, abs=4 * tolerance)
+    _assert_alike(found, wanted, tolerance)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -292,6 +297,4 @@ def test_an_option_does_not_change_a_search_on_a_gpu(digits, tiny_config, overri
     (wanted,) = digits(tiny_config("search.epochs=1", "search.device=cuda", *loss)).records()
     (found,) = digits(tiny_config("search.epochs=1", "search.device=cuda", *overrides)).records()
     tolerance = 5e-2 if "search.amp" in overrides[0] else 1e-3
-    assert found.metrics["train/loss"] == pytest.approx(wanted.metrics["train/loss"], rel=tolerance)
-    assert found.metrics["alpha/loss"] == pytest.approx(wanted.metrics["alpha/loss"], rel=tolerance)
-    assert found.contributions == pytest.approx(wanted.contributions, abs=4 * tolerance)
+    _assert_alike(found, wanted, tolerance)
