@@ -155,8 +155,7 @@ def pareto(ranked: Sequence[Row], cost: str = "parameters", label: str = "parame
         "line": {"shape": "hv", "color": COLOURS[1], "width": 1.5},
         "hoverinfo": "skip",
     }
-    axis = _percent_axis("held-out accuracy") | {"tickformat": ".1%"}  # the trials of a front are close together
-    return chart([line, dots], label, "accuracy", yaxis=axis)
+    return chart([line, dots], label, "accuracy", yaxis=_close_percent_axis("held-out accuracy"))
 
 
 def slices(ranked: Sequence[Row], limit: int = 12) -> list[tuple[str, Chart]]:
@@ -279,10 +278,18 @@ def _recorded(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame | N
 
 
 def _objective_axis(rows: Sequence[Row]) -> dict[str, Any]:
-    """Of the first objective: within 0 and 1 if it is an accuracy."""
+    """Of the first objective, the same for all charts of these trials: within 0 and 1 if it is an accuracy."""
     names = {next(iter(json.loads(row["objectives_json"])), "") for row in rows}
-    title = {"title": {"text": "objective"}}
-    return _percent_axis("objective") if all("accuracy" in name for name in names) else title
+    if not all("accuracy" in name for name in names):
+        return {"title": {"text": "objective"}}
+    found = [number for row in rows if not math.isnan(number := value(row, "objective"))]
+    margin = max(0.08 * (max(found) - min(found)), 0.002)
+    return _close_percent_axis("objective") | {"range": [min(found) - margin, max(found) + margin]}
+
+
+def _close_percent_axis(title: str) -> dict[str, Any]:
+    """For trials that are close together, as the best ones are."""
+    return _percent_axis(title) | {"tickformat": ".1%"}
 
 
 def _percent_axis(title: str) -> dict[str, Any]:
