@@ -108,8 +108,8 @@ def _knock(address: str) -> None:
         socket.create_connection((parts.hostname, parts.port), timeout=10).close()
 
 
-def concurrency(config: TuneConfig) -> int:
-    """Trials at a time.
+def room(config: TuneConfig) -> int:
+    """Trials that fit at a time on the machines that are there now.
 
     Raises:
         UserError: not even one trial fits.
@@ -117,11 +117,11 @@ def concurrency(config: TuneConfig) -> int:
     import ray
 
     have = ray.cluster_resources()  # type: ignore[no-untyped-call]  # ray
-    fits = []
+    fits = [config.num_samples]
     wanted = config.fixed_resources
     for name, label, need in (("CPU", "cpu", wanted.cpu), ("GPU", "gpu", wanted.gpu)):
         if need > have.get(name, 0):
             raise UserError(f"tune.resources.{label} {need:g} exceeds the {have.get(name, 0):g} {name}s there are")
         if need:
             fits.append(int(have[name] / need + 1e-6))
-    return min([*fits, config.max_concurrent or config.num_samples, config.num_samples])
+    return min(fits)

@@ -68,7 +68,7 @@ class TuneConfig(Strict):
     """How many trials, on what, proposed and stopped by what, and what is sought."""
 
     num_samples: int = Field(8, ge=1, le=1_000_000)
-    max_concurrent: int | None = Field(None, ge=1, description="trials at a time; null: as many as the machine holds")
+    max_concurrent: int | None = Field(None, ge=1, description="trials at a time; null: as many as the machines hold")
     resources: ResourcesConfig | Literal["auto"] = Field(
         ResourcesConfig(), description="of one trial; auto: the share of a GPU that its estimated memory needs"
     )

@@ -53,7 +53,9 @@ class Member(SearchTrial):
             write_json(self._folder / "trial.json", record)
         super()._open_record()
         self._taken_over = False
-        self._write(lineage=self._lineage)
+
+    def _own_fields(self) -> dict[str, Any]:
+        return {"lineage": self._lineage}
 
     def step(self) -> dict[str, Any]:
         """Run one epoch; a member that ended, and whose end Ray has not noted, does it again."""

@@ -8,10 +8,12 @@ proposes, is what optuna-dashboard opens: the proposing study travels in Ray's s
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import os
 import pickle
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,8 +24,12 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
+from ddarts_core.errors import UserError
+
+from .cluster import room
 from .config import ACCURACY, SEARCHERS, TuneConfig
 from .space import Space
 from .study import read_json, trial_dir, trial_name
@@ -192,6 +198,43 @@ class StudySearch(OptunaSearch):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_journal": None, "_mirrored": set()}
+
+
+class Places(ConcurrencyLimiter):
+    """As many trials at a time as fit on the machines that are there: one that joins gets trials at once.
+
+    Args:
+        searcher: proposes.
+        config: `max_concurrent` sets another number; on a cluster also one for which there is no room yet: then one
+            trial waits, for which an autoscaler starts a machine.
+        cluster: whether Ray runs on more than this machine.
+
+    Raises:
+        UserError: not even one trial fits.
+    """
+
+    EVERY_S = 5.0
+    """Seconds between two looks at the machines."""
+
+    def __init__(self, searcher: StudySearch, config: TuneConfig, cluster: bool) -> None:
+        self._config = config
+        self._fixed = config.max_concurrent if cluster else None
+        self._looked = time.monotonic()
+        super().__init__(searcher, max_concurrent=self._number())
+
+    def _number(self) -> int:
+        if self._fixed is not None:
+            return min(self._fixed, self._config.num_samples)
+        return min(room(self._config), self._config.max_concurrent or self._config.num_samples)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """The next trial, or None while there is no place for it."""
+        if not 0 <= time.monotonic() - self._looked < self.EVERY_S:  # another machine's clock after a resume
+            self._looked = time.monotonic()
+            with contextlib.suppress(UserError):  # all machines are gone for now
+                self.max_concurrent = self._number()
+        found: dict[str, Any] | None = super().suggest(trial_id)
+        return found
 
 
 def objective_values(result: Mapping[str, Any] | None, objectives: Sequence[tuple[str, str]]) -> list[float] | None:

@@ -22,7 +22,7 @@ from ddarts_core.provenance import git_commit, versions
 
 from . import tracking
 from .callback import Session, StudyCallback, active, is_full, settle, track_rest
-from .cluster import concurrency, start_ray
+from .cluster import room, start_ray
 from .config import SweepConfig, TuneConfig
 from .events import Listener
 from .population import draw_population
@@ -103,37 +103,33 @@ class Members:
         return self.params[number]
 
 
-def _proposals(study: Study, config: SweepConfig, space: Space) -> tuple[dict[str, Any], dict[str, Any]]:
+def _proposals(study: Study, config: SweepConfig, space: Space, cluster: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """Ray's `param_space`, and what proposes in it: a searcher, or for a population nothing."""
     from ray import tune
 
-    from .searcher import StudySearch
+    from .searcher import Places, StudySearch
 
     rounds = study.rounds
     fixed = {"study": str(study.path)}
     if config.tune.scheduler == "pbt":
         size, points = config.tune.num_samples, config.tune.points_to_evaluate
         members = Members(draw_population(space, size, config.seed, points))
-        concurrency(config.tune)  # that one fits; all must be there to take turns
+        room(config.tune)  # that one fits; all must be there to take turns
         return {**fixed, "number": tune.grid_search(list(range(size))), "params": tune.sample_from(members)}, {}
     searcher = StudySearch(space, config.tune, config.seed, study.path / "optuna.log", study.name)
     if len(rounds) > 1:
         searcher.go_on(study.path / rounds[-2]["folder"], rounds[-1]["points_to_evaluate"])
-    return fixed, {
-        "search_alg": searcher,
-        "num_samples": rounds[-1]["num_samples"],
-        "max_concurrent_trials": concurrency(config.tune),
-    }
+    return fixed, {"search_alg": Places(searcher, config.tune, cluster), "num_samples": rounds[-1]["num_samples"]}
 
 
-def _tuner(study: Study, config: SweepConfig, space: Space) -> Any:
+def _tuner(study: Study, config: SweepConfig, space: Space, address: str | None) -> Any:
     """For the study's last round; its searcher knows the rounds before."""
     from ray import tune
 
     from .schedulers import SCHEDULER_FACTORIES
 
     search_epochs, retrain_epochs = longest(config, space)
-    param_space, proposer = _proposals(study, config, space)
+    param_space, proposer = _proposals(study, config, space, cluster=address is not None)
     population = config.tune.scheduler == "pbt"
     # Any state of a population may be the one that another goes on from.
     callback = StudyCallback(str(study.path), search_epochs + retrain_epochs, None if population else 2)
@@ -192,7 +188,7 @@ def run_sweep(
     study = _create(config)
     with lock(study.path):
         start_ray(num_cpus, address)
-        return _run(study, _tuner(study, config, space), config.tune, Session(draw, listener))
+        return _run(study, _tuner(study, config, space, address), config.tune, Session(draw, listener))
 
 
 def resume_sweep(
@@ -226,7 +222,7 @@ def resume_sweep(
         if bring_back(state):
             tuner = tune.Tuner.restore(str(state), trainable=_resourceful(config.tune), resume_unfinished=True)
         else:
-            tuner = _tuner(study, config, config.build_space())
+            tuner = _tuner(study, config, config.build_space(), address)
         return _run(study, tuner, config.tune, Session(draw, listener))
 
 
@@ -275,7 +271,7 @@ def extend_sweep(
         start_ray(num_cpus, address)
         study = _add_round(find_study(study.path), config, more)
         stored = stored_config(study)
-        return _run(study, _tuner(study, stored, space), stored.tune, Session(draw, listener))
+        return _run(study, _tuner(study, stored, space, address), stored.tune, Session(draw, listener))
 
 
 def _add_round(study: Study, config: SweepConfig, more: int) -> Study:

@@ -112,6 +112,7 @@ class SearchTrial(tune.Trainable):
             "cost": None,
             "derived": None,
             "seconds": 0.0,
+            **self._own_fields(),
         }
         if file.exists():
             before = studies.read_json(file)
@@ -128,6 +129,10 @@ class SearchTrial(tune.Trainable):
                 self._record["begun"] = before["begun"]
                 self._taken_over = True
         self._write()
+
+    def _own_fields(self) -> dict[str, Any]:
+        """Of trial.json, beside those of every trial."""
+        return {}
 
     def _resolve(self) -> dict[str, Any]:
         """Configuration, hash and seed; of the study's own settings if the drawn parameters contradict each other."""

@@ -1,0 +1,83 @@
+"""Trials at a time: as many as the machines hold, also when one joins a sweep that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from ray.tune.search import Searcher
+
+from tests.tuning.processes import Driver, events_of
+from tuning.config import SweepConfig, TuneConfig
+from tuning.searcher import Places
+
+Make = Callable[..., SweepConfig]
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A Ray cluster of one node with room for one trial; more can be added."""
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    yield found
+    found.shutdown()
+
+
+def test_a_node_that_joins_gets_trials(make_sweep: Make, cluster: Any) -> None:
+    tune = {"num_samples": 4, "max_concurrent": None, "objective": "supernet"}
+    config = make_sweep("joined", tune=tune, search={"epochs": 30})
+    path = config.study_dir
+    driver = Driver("run", path, config, str(cluster.address))
+    driver.wait_for(lambda: driver.events.exists() and any(event["kind"] == "epoch" for event in events_of(path)))
+    cluster.add_node(num_cpus=1)
+    assert driver.finish().startswith("finished 0")
+    running: set[int] = set()
+    most = []
+    for event in events_of(path):
+        if event["kind"] == "started":
+            running.add(event["number"])
+        elif event["kind"] == "finished":
+            running.discard(event["number"])
+        most.append(len(running))
+    joined = next(i for i, number in enumerate(most) if number == 2)
+    first_epoch = next(i for i, event in enumerate(events_of(path)) if event["kind"] == "epoch")
+    assert first_epoch < joined and max(most) == 2
+
+
+class Proposer(Searcher):
+    """Proposes without end."""
+
+    def __init__(self) -> None:
+        super().__init__(metric="a", mode="max")
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        return {"a": 1}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cluster", "before", "after"),
+    [(None, False, 2, 5), (3, False, 2, 3), (None, True, 2, 5), (3, True, 3, 3), (20, True, 8, 8)],
+)
+def test_places(monkeypatch: pytest.MonkeyPatch, wanted: int | None, cluster: bool, before: int, after: int) -> None:
+    now, machines = [0.0], [2]
+    monkeypatch.setattr("tuning.searcher.room", lambda config: machines[0])
+    monkeypatch.setattr("tuning.searcher.time.monotonic", lambda: now[0])
+    places = Places(Proposer(), TuneConfig(num_samples=8, max_concurrent=wanted), cluster)  # type: ignore[arg-type]
+
+    def proposed(prefix: str) -> int:
+        return sum(places.suggest(f"{prefix}{i}") is not None for i in range(12))
+
+    assert proposed("a") == before
+    machines[0], now[0] = 5, 4.0
+    assert proposed("b") == 0  # it looks every five seconds
+    now[0] = 10.0
+    assert proposed("c") == after - before
+    places.on_trial_complete("a0")
+    assert proposed("d") == 1
