@@ -36,7 +36,7 @@ class Execution:
         layout: memory format of images and weights.
         autocast: lower precision of convolutions, or None.
         scales_loss: whether gradients need a scaled loss (fp16).
-        replays_graphs: whether cells are replayed as CUDA graphs.
+        replays_graphs: whether edges are replayed as CUDA graphs.
     """
 
     form: CellForm

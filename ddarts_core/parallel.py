@@ -131,7 +131,7 @@ class SyncedBatchNorm(BatchNorm):
                 for statistic, new in zip(running, (mean, unbiased), strict=True):
                     statistic.lerp_(new.to(statistic), self.momentum)
                 self.num_batches_tracked.add_(1)
-        return _Normalise.apply(input, self.weight, self.bias, mean, variance, number, self.eps)  # type: ignore[no-any-return]
+        return _Normalise.apply(input, self.weight, self.bias, mean, variance, number, self.eps)  # type: ignore[no-any-return]  # apply is untyped
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor, float]:

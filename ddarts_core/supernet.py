@@ -106,7 +106,7 @@ class Cell(nn.Module):
         for _ in range(self.steps):
             total = mix(self.edges[edge], nodes[0], gates[edge])  # type: ignore[arg-type]  # ModuleList items are typed Module
             for source in range(1, len(nodes)):
-                total = total + mix(self.edges[edge + source], nodes[source], gates[edge + source])  # type: ignore[arg-type]
+                total = total + mix(self.edges[edge + source], nodes[source], gates[edge + source])  # type: ignore[arg-type]  # as above
             edge += len(nodes)
             nodes.append(total)
         return torch.cat(nodes[2:], dim=1)

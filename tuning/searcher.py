@@ -218,14 +218,14 @@ class Places(ConcurrencyLimiter):
 
     def __init__(self, searcher: StudySearch, config: TuneConfig, cluster: bool) -> None:
         self._config = config
-        self._fixed = config.max_concurrent if cluster else None
+        self._may_wait = cluster and config.max_concurrent is not None
         self._looked = time.monotonic()
         super().__init__(searcher, max_concurrent=self._number())
 
     def _number(self) -> int:
-        if self._fixed is not None:
-            return min(self._fixed, self._config.num_samples)
-        return min(room(self._config), self._config.max_concurrent or self._config.num_samples)
+        fit = room(self._config)
+        wanted = min(self._config.max_concurrent or self._config.num_samples, self._config.num_samples)
+        return wanted if self._may_wait else min(fit, wanted)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next trial, or None while there is no place for it."""

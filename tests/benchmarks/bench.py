@@ -25,7 +25,7 @@ from tests.benchmarks.counts import count
 from tests.benchmarks.works import Shape
 
 ROWS = ("counts", "steps", "epoch", "options", "growth", "kernels")
-#: Rows that only run when they are named: compiling takes minutes for every kind of cell.
+#: Rows that only run when they are named: compiling takes minutes.
 SLOW = ("compile",)
 Numbers = dict[str, Any]
 
@@ -224,8 +224,15 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-RUN = {"counts": counts, "steps": steps, "epoch": epoch, "options": options, "growth": growth}
-RUN |= {"kernels": single_kernels, "compile": compiled}
+RUN = {
+    "counts": counts,
+    "steps": steps,
+    "epoch": epoch,
+    "options": options,
+    "growth": growth,
+    "kernels": single_kernels,
+    "compile": compiled,
+}
 
 if __name__ == "__main__":
     main()

@@ -254,47 +254,35 @@ def test_settings_that_exclude_each_other(overrides, words):
         choose(_config(*overrides), CPU)
 
 
-def _assert_alike(found, wanted, tolerance):
-    """The records of one epoch."""
+OPTIONS = [
+    ("search.implementation=readable",),
+    ("search.checkpoint_cells=true",),
+    ("search.memory_format=contiguous",),
+    ("search.amp=bf16",),
+]
+ON_A_GPU = [
+    *OPTIONS,
+    ("search.amp=fp16",),
+    ("search.compile=default",),
+    ("search.compile=reduce-overhead", "ablation.loss=monitor"),
+    ("search.compile=reduce-overhead", "ablation.loss=centered"),
+]
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.mark.parametrize(
+    ("device", "overrides"),
+    [
+        *(("cpu", overrides) for overrides in OPTIONS),
+        *(pytest.param("cuda", overrides, marks=needs_gpu) for overrides in ON_A_GPU),
+    ],
+)
+def test_an_option_does_not_change_a_search(digits, tiny_config, device, overrides):
+    """One epoch from one seed: the same up to rounding (16 bits: three digits)."""
+    same = ["search.epochs=1", f"search.device={device}", *(text for text in overrides if "ablation" in text)]
+    (wanted,) = digits(tiny_config(*same)).records()
+    (found,) = digits(tiny_config(*same, *overrides)).records()
+    tolerance = 5e-2 if "search.amp" in overrides[0] else {"cpu": 1e-4, "cuda": 1e-3}[device]
     for name in ("train/loss", "alpha/loss"):
         assert found.metrics[name] == pytest.approx(wanted.metrics[name], rel=tolerance)
     assert found.contributions == pytest.approx(wanted.contributions, abs=4 * tolerance)
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ("search.implementation=readable",),
-        ("search.checkpoint_cells=true",),
-        ("search.memory_format=contiguous",),
-        ("search.amp=bf16",),
-    ],
-)
-def test_an_option_does_not_change_a_search(digits, tiny_config, overrides):
-    """One epoch from one seed: the same up to rounding (bf16: three digits)."""
-    (wanted,) = digits(tiny_config("search.epochs=1")).records()
-    (found,) = digits(tiny_config("search.epochs=1", *overrides)).records()
-    tolerance = 5e-2 if "search.amp=bf16" in overrides else 1e-4
-    _assert_alike(found, wanted, tolerance)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ("search.implementation=readable",),
-        ("search.checkpoint_cells=true",),
-        ("search.memory_format=contiguous",),
-        ("search.amp=bf16",),
-        ("search.amp=fp16",),
-        ("search.compile=default",),
-        ("search.compile=reduce-overhead", "ablation.loss=monitor"),
-        ("search.compile=reduce-overhead", "ablation.loss=centered"),
-    ],
-)
-def test_an_option_does_not_change_a_search_on_a_gpu(digits, tiny_config, overrides):
-    loss = [text for text in overrides if text.startswith("ablation")]
-    (wanted,) = digits(tiny_config("search.epochs=1", "search.device=cuda", *loss)).records()
-    (found,) = digits(tiny_config("search.epochs=1", "search.device=cuda", *overrides)).records()
-    tolerance = 5e-2 if "search.amp" in overrides[0] else 1e-3
-    _assert_alike(found, wanted, tolerance)

@@ -128,7 +128,7 @@ def normalise(norm: nn.Module, x: Tensor, g: Tensor) -> list[Tensor]:
     x = x.clone().requires_grad_()
     y = norm(x)
     inputs = [x, *norm.parameters()]
-    return [y.detach(), *torch.autograd.grad(y, inputs, g), norm.running_mean, norm.running_var]  # type: ignore[list-item]
+    return [y.detach(), *torch.autograd.grad(y, inputs, g), norm.running_mean, norm.running_var]  # type: ignore[list-item]  # they are tracked
 
 
 # --- batch normalisation --------------------------------------------------------------------------------------------
