@@ -123,3 +123,8 @@ def test_total_by_hand():
     zero_one, ablation = torch.tensor([-0.1, -0.2]), torch.tensor([1.0, -1.0])
     found = losses.total(torch.tensor(2.0), zero_one, ablation, 10.0, 0.5)
     assert found.tolist() == pytest.approx([1.5, -0.5])
+
+
+def test_the_paper_gradient_is_zero_where_the_mean_contribution_is():
+    g = torch.ones(2, 1, 1)
+    assert losses.ablation_gradient("paper", torch.tensor([1.0, -1.0]), g, g, 0.05).tolist() == [[[0.0]], [[0.0]]]
