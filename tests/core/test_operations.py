@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ddarts_core.errors import UserError
 from ddarts_core.operations import OPERATIONS, BatchNorm, FactorizedReduce, ReLUConvBN, build
@@ -110,3 +114,37 @@ def test_batch_norm_leaves_no_trace() -> None:
     assert quiet.num_batches_tracked == 1
     quiet.update_statistics = False
     assert torch.equal(quiet.eval()(x), plain.eval()(x))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 7, 8])
+@pytest.mark.parametrize("size", [8, 7])
+def test_a_halving_equals_two_strided_convolutions(channels: int, size: int) -> None:
+    """Below 8 channels it is computed in another way, which keeps oneDNN from writing beyond its buffers."""
+    halve = FactorizedReduce(channels, 4).double()
+    x = torch.randn(3, channels, size, size, dtype=torch.float64).to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    padded = F.pad(x, (0, size % 2, 0, size % 2))
+    assert halve.first is not None
+    expected = torch.cat([halve.first(padded), halve.second(padded[:, :, 1:, 1:])], 1)
+    torch.testing.assert_close(halve.halve(x), expected, rtol=1e-12, atol=1e-12)
+    weight = torch.randn_like(expected)
+    inputs = (x, halve.first.weight, halve.second.weight)
+    for got, want in zip(
+        torch.autograd.grad((halve.halve(x) * weight).sum(), inputs),
+        torch.autograd.grad((expected * weight).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+def test_a_halving_of_few_channels_leaves_the_memory_whole() -> None:
+    """In a process of its own: where a kernel writes beyond its buffers, the process dies within some passes."""
+    script = (
+        "import torch; from ddarts_core.operations import FactorizedReduce\n"
+        "halve = FactorizedReduce(4, 4).to(memory_format=torch.channels_last)\n"
+        "for _ in range(200):\n"
+        "    x = torch.randn(30, 4, 8, 8).to(memory_format=torch.channels_last).requires_grad_()\n"
+        "    halve(x).sum().backward()\n"
+        "    kept = [torch.empty(int(n)) for n in torch.randint(1, 5000, (20,))]\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
