@@ -27,11 +27,16 @@ BIN = Path(sys.executable).parent
 SCRIPT = Path(__file__).parents[2] / "docs" / "cluster" / "sweep.slurm"
 
 SRUN = """#!/bin/bash
+[[ " $* " == *" --cpus-per-task=$SLURM_CPUS_PER_TASK "* && " $* " == *" --nodelist=node"[12]" "* ]] || exit 2
 while [[ $1 == --* ]]; do shift; done
 exec "$@" --node-ip-address=127.0.0.1 --object-store-memory=100000000 --disable-usage-stats >/dev/null 2>&1
 """
 SCONTROL = """#!/bin/bash
-[[ "$*" == "show hostnames node[1-2]" ]] && printf '127.0.0.1\\n127.0.0.1\\n'
+case "$*" in
+"show hostnames node[1-2]") printf 'node1\\nnode2\\n' ;;
+"--oneliner show node node1") echo "NodeName=node1 Gres=gpu:1 NodeAddr=127.0.0.1 NodeHostName=node1 Version=22.05.8" ;;
+*) exit 2 ;;
+esac
 """
 
 
