@@ -61,7 +61,7 @@ def follow(records: Iterable[EpochRecord], total: int, label: str, done: int = 0
             yield record
 
 
-def finish(wrote: Iterable[Path], commands: Iterable[str]) -> None:
+def finish(wrote: Iterable[Path | str], commands: Iterable[str]) -> None:
     """The end of every command: the paths written and the next commands to try."""
     for path in wrote:
         say(f"wrote {path}")

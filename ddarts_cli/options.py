@@ -45,28 +45,27 @@ class _Folder(click.Path):
 
 
 def storage_option(command: Command) -> Command:
-    """`--storage DIR` and `--set storage=DIR`, for commands that take a study; the function receives both."""
-    command = click.option("--storage", default="runs", show_default=True, help="Folder that holds studies by name.")(
+    """`--storage DIR|URI` and `--set storage=DIR`, for commands that take a study; the function receives both."""
+    command = click.option("--storage", default="runs", show_default=True, help="Folder or URI that holds studies.")(
         command
     )
     return set_option(command)
 
 
-def storage_folder(storage: str, overrides: Iterable[str]) -> Path:
-    """The folder of studies that `--storage`, or `--set storage=...`, names.
+def storage_folder(storage: str, overrides: Iterable[str]) -> str:
+    """The folder or URI of studies that `--storage`, or `--set storage=...`, names.
 
     Raises:
-        UserError: `--set` names another setting: those of a study that exists are fixed. Or the folder is a URI.
+        UserError: `--set` names another setting: those of a study that exists are fixed.
     """
     from ddarts_core.config import parse_override
-    from ddarts_core.files import check_folder
 
     for text in overrides:
         path, value = parse_override(text)
         if path != "storage":
             raise UserError(f"--set {text!r}: a study that exists keeps its settings; only storage can be set here")
         storage = str(value)
-    return Path(check_folder(storage))
+    return storage
 
 
 def print_json(document: Any) -> None:

@@ -92,6 +92,7 @@ def attach_report(study: Study) -> Path:
         except UserError:  # this study has nothing for it to show
             continue
         figures.append(save(figure, study.path / "figures" / f"{name}.png"))
+    study.push("report.html", "figures")
     if attach(study, [page]):
         attach(study, figures, "figures")
     return page

@@ -16,7 +16,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import UserError, unknown_name
-from .files import check_folder
 from .spaces import SPACES, default_reductions
 
 AblationLoss = Literal["none", "monitor", "centered", "relative", "paper", "rescale", "credit"]
@@ -269,11 +268,6 @@ class ExperimentConfig(Strict):
     ablation: AblationConfig = AblationConfig()
     discretise: DiscretiseConfig = DiscretiseConfig()
     retrain: RetrainConfig = RetrainConfig()
-
-    @field_validator("storage")
-    @classmethod
-    def _folder(cls, value: str) -> str:
-        return check_folder(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentConfig:

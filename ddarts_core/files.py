@@ -41,8 +41,7 @@ def check_folder(name: str) -> str:
     """
     if "://" in name:
         raise UserError(
-            f"{name!r} is a URI, and storage must be the path of a folder, whose files are locked, appended to and "
-            "renamed: give a local folder, one on a file system that all machines share (NFS, Lustre), or an object "
-            "store that is mounted as such a file system"
+            f"{name!r} is a URI, and this must be the path of a folder, whose files are appended to and renamed: give "
+            "one of this machine or of a file system that all machines share; only a sweep may go to an object store"
         )
     return name

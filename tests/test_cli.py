@@ -96,13 +96,8 @@ URI = "s3://bucket/studies"
     [
         ["search", "FILE", "--set", f"storage={URI}"],
         ["search", "FILE", "--out", URI],
-        ["sweep", "FILE", "--set", f"storage={URI}"],
-        ["sweep", "FILE", "--out", URI],
-        ["resume", f"{URI}/tiny"],
-        ["status", "tiny", "--storage", URI],
-        ["studies", "--storage", URI],
-        ["collect", "tiny", "--set", f"storage={URI}"],
-        ["report", f"{URI}/tiny"],
+        ["collect", "tiny", "--out", URI],
+        ["export", "tiny", "--out", URI],
     ],
 )
 def test_a_uri_is_no_folder(tiny: Path, capfd: pytest.CaptureFixture[str], arguments: list[str]) -> None:

@@ -102,7 +102,7 @@ def test_mistakes_about_figures(study: Path, tmp_path: Path, capfd: pytest.Captu
 
 def test_collect_from_mlflow_alone(study: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    log_study(uri, study, tmp_path / "artifacts")
+    log_study(uri, study)
     capfd.readouterr()
     assert out_of(capfd, "collect", "--tracking-uri", uri) == "toy\n"
     out = tmp_path / "from_mlflow"
@@ -144,7 +144,7 @@ def test_published_tables_have_the_papers_columns_and_numbers(
 
 def test_report_and_figures_are_attached_to_the_studys_run(study: Path, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    parent = log_study(uri, study, tmp_path / "artifacts")
+    parent = log_study(uri, study)
     data = json.loads((study / "study.json").read_text()) | {"tracking_uri": uri, "parent_run_id": parent}
     (study / "study.json").write_text(json.dumps(data))
     assert attach_report(find_study(study)) == study / "report.html"

@@ -36,7 +36,7 @@ def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for number in range(3):
         write_trial(study, number)
     database = study / "mlflow.db"
-    log_study(f"sqlite:///{database}", study, study / "mlartifacts")
+    log_study(f"sqlite:///{database}", study)
     with sqlite3.connect(database) as connection:
         assert connection.execute("delete from experiment_tags where key = ?", (TAG,)).rowcount == 1
     command = [sys.executable, "-m", "ddarts_cli", "ui", str(study)]

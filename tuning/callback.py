@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,12 @@ from typing import Any
 
 from ray import tune
 
+from ddarts_core.files import write_atomic
+
 from .config import ACCURACY
 from .events import Kind, Listener, SweepEvent
-from .snapshots import Keeper
+from .mirror import Mirror, run_folder
+from .snapshots import ONCE, Keeper, kept
 from .study import Study, await_workers, find_study, read_json, trial_dir, trial_name, write_json
 from .tracking import PATIENCE_S, STATUS, Draw, TrialRun, child_runs, delete_run, end_run
 
@@ -42,6 +45,11 @@ class Ends:
         """A trial ended."""
         self._thread.submit(self._end, study, folder)
 
+    def clear(self, mirror: Mirror, paths: Sequence[str]) -> None:
+        """Delete what is of no use in the store any more."""
+        for path in paths:
+            self._thread.submit(mirror.delete_tree, path)
+
     def close(self) -> None:
         """Wait until all that were added are done, or left to `track_rest`."""
         self._thread.shutdown()
@@ -52,8 +60,17 @@ class Ends:
             self._wait_until = time.monotonic() + PATIENCE_S
 
 
-ACTIVE: dict[str, tuple[Session, Ends]] = {}
-"""By study folder. Ray brings callbacks back from a pickle when a sweep is resumed; these need not be picklable."""
+@dataclass(frozen=True)
+class Active:
+    """A study that this process runs."""
+
+    study: Study
+    session: Session
+    ends: Ends
+
+
+ACTIVE: dict[str, Active] = {}
+"""By the study's location. Ray brings callbacks back from a pickle when a sweep is resumed; these are not picklable."""
 
 
 @contextlib.contextmanager
@@ -61,36 +78,48 @@ def active(study: Study, session: Session) -> Iterator[None]:
     """While Ray runs the trials of a study: the session is told, and MLflow too; both to the last trial."""
     await_workers(study.path)
     ends = Ends(session.draw)
-    ACTIVE[str(study.path)] = (session, ends)
+    ACTIVE[study.location] = Active(study, session, ends)
     try:
         yield
     finally:
         ends.close()
-        del ACTIVE[str(study.path)]
+        del ACTIVE[study.location]
 
 
 class StudyCallback(tune.Callback):
     """One per study.
 
     Args:
-        study: the study's folder.
+        study: the study's folder or URI.
         num_epochs: epochs of a whole trial, for progress.
         num_checkpoints: of a trial that are kept; None keeps all.
     """
 
     def __init__(self, study: str, num_epochs: int, num_checkpoints: int | None) -> None:
-        self._path = study
+        self._location = study
         self._num_epochs = num_epochs
         self._num_checkpoints = num_checkpoints
-
         self._keeper = Keeper()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Ray may have written its state."""
         if trials:
-            storage = trials[0].storage
-            folder = Path(self._path) / storage.experiment_dir_name
-            self._keeper.keep(Path(storage.experiment_driver_staging_path), folder)
+            self._keep_state(trials[0].storage)
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """The last state, which a further round of trials goes on from, is sent to the store."""
+        if trials and self._location in ACTIVE and ACTIVE[self._location].study.mirror is not None:
+            self._keep_state(trials[0].storage)
+
+    def _keep_state(self, storage: Any) -> None:
+        folder = run_folder(self._location) / storage.experiment_dir_name
+        mirror = ACTIVE[self._location].study.mirror if self._location in ACTIVE else None
+        if mirror is not None:
+            for name in (name for name in ONCE if not (folder / name).exists()):
+                with contextlib.suppress(FileNotFoundError):
+                    write_atomic(folder / name, mirror.read(f"{folder.name}/{name}"))
+        if self._keeper.keep(Path(storage.experiment_driver_staging_path), folder) and mirror is not None:
+            mirror.push_state(kept(folder)[-1])
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial got a process."""
@@ -104,7 +133,14 @@ class StudyCallback(tune.Callback):
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         """An epoch's state is written: older ones are of no use."""
-        if self._num_checkpoints is not None:
+        if self._num_checkpoints is None:
+            return
+        active = ACTIVE.get(self._location)
+        if active is not None and active.study.mirror is not None:
+            mirror, parent = active.study.mirror, str(checkpoint.path).rpartition("/")[0]
+            found = sorted(mirror.ask(lambda: mirror.fs.glob(f"{parent}/checkpoint_*")))
+            active.ends.clear(mirror, found[: -self._num_checkpoints])
+        else:
             for older in sorted(Path(checkpoint.path).parent.glob("checkpoint_*"))[: -self._num_checkpoints]:
                 shutil.rmtree(older, ignore_errors=True)  # what another process deletes is deleted
 
@@ -128,16 +164,19 @@ class StudyCallback(tune.Callback):
         self._end(trial, "FAILED", error_of(trial))
 
     def _end(self, trial: Any, state: str, reason: str) -> None:
-        study = find_study(self._path)
+        active = ACTIVE.get(self._location)  # not with Ray Client, which runs this elsewhere: `track_rest` tracks then
+        study = find_study(self._location) if active is None else active.study
         folder = trial_dir(study.path, trial.config["number"])
         record: dict[str, Any] = {}
+        study.pull(f"trials/{folder.name}")
         if (folder / "trial.json").exists():
             record = {**read_json(folder / "trial.json"), "state": state, "reason": reason or None}
             # A trial that was stopped did not know: Ray has its time, that before a restart included.
             record["seconds"] = record["seconds"] or round((trial.last_result or {}).get("time_total_s", 0.0), 3)
             write_json(folder / "trial.json", record)
-            if self._path in ACTIVE:  # not with Ray Client, which runs this elsewhere: `track_rest` delivers then
-                ACTIVE[self._path][1].add(study, folder)
+            study.push(f"trials/{folder.name}")
+            if active is not None:
+                active.ends.add(study, folder)
         result = trial.last_result or {}
         self._tell(
             "finished",
@@ -150,7 +189,7 @@ class StudyCallback(tune.Callback):
         )
 
     def _tell(self, kind: Kind, trial: Any, **fields: Any) -> None:
-        listener = ACTIVE[self._path][0].listener if self._path in ACTIVE else None
+        listener = ACTIVE[self._location].session.listener if self._location in ACTIVE else None
         if listener is not None:
             number, params = trial.config["number"], trial.config["params"]
             listener(SweepEvent(kind, trial_name(number), number, params, num_epochs=self._num_epochs, **fields))
@@ -186,6 +225,7 @@ def track_end(study: Study, folder: Path, draw: Draw | None) -> bool:
     run = TrialRun(study, folder)
     tracked = run.finish(draw, artifacts=study.data["config"]["tracking"]["log_artifacts"])
     write_json(folder / "trial.json", {**read_json(folder / "trial.json"), "run_id": run.run_id, "tracked": tracked})
+    study.push(f"trials/{folder.name}")
     return tracked
 
 

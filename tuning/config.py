@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 from ddarts_core.config import ExperimentConfig, Strict, read_yaml, resolve
 from ddarts_core.errors import UserError, unknown_name
 
+from .mirror import check_storage, is_uri, run_folder
 from .population import check_population
 from .space import Distribution, Scalar, Space, base_settings, build_space, check_points
 
@@ -142,10 +143,22 @@ class SweepConfig(ExperimentConfig):
         check_points(space, self.tune.points_to_evaluate)
         return space
 
+    @field_validator("storage")
+    @classmethod
+    def _store(cls, value: str) -> str:
+        return check_storage(value)
+
+    @property
+    def study_location(self) -> str:
+        """The study's folder, absolute, or its URI."""
+        if is_uri(self.storage):
+            return f"{self.storage}/{self.name}"
+        return str((Path(self.storage).expanduser() / self.name).absolute())
+
     @property
     def study_dir(self) -> Path:
-        """Folder of the study, absolute."""
-        return (Path(self.storage).expanduser() / self.name).absolute()
+        """Folder that the study's sweep works in, absolute: the study's own, or a copy of what is in a store."""
+        return run_folder(self.study_location)
 
 
 def load_sweep(path: str | Path, overrides: Iterable[str] = ()) -> SweepConfig:
@@ -172,6 +185,8 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
             f"{where}: tune.searcher {config.tune.searcher} needs the packages that are not installed here "
             f"({', '.join(missing)}): pip install botorch optuna-integration, or choose another searcher"
         )
+    if is_uri(config.storage):
+        _check_store(config, where)
     if config.tune.scheduler == "pbt":
         return _population(config, space, data, overrides, where)
     if config.tune.searcher == "grid":
@@ -183,6 +198,18 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
         elif config.tune.num_samples > size:
             raise UserError(f"{where}: tune.num_samples {config.tune.num_samples} exceeds the {size} grid points")
     return config
+
+
+def _check_store(config: SweepConfig, where: str) -> None:
+    """Check that a sweep can do with an object store."""
+    if config.tune.scheduler == "pbt":
+        raise UserError(f"{where}: tune.scheduler pbt needs a folder as storage, not {config.storage}")
+    if config.tracking.uri is None:
+        raise UserError(
+            f"{where}: with storage {config.storage} name an MLflow server in tracking.uri, for example "
+            "http://127.0.0.1:5000 after `mlflow server`: the default is a database in the study's folder, and a store "
+            "keeps none"
+        )
 
 
 def _population(

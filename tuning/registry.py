@@ -15,7 +15,7 @@ from ddarts_core import __version__
 from ddarts_core.errors import UserError
 
 from .study import hide_secrets, without_secrets
-from .tracking import make_client, with_secrets
+from .tracking import artifact_location, make_client, with_secrets
 
 ALIAS = "best"
 LOADER = "ddarts_core.serving"
@@ -65,7 +65,7 @@ def register(
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        run = run_id or _new_run(client, experiment, name, _artifacts(tracking_uri))
+        run = run_id or _new_run(client, experiment, name, artifact_location(tracking_uri))
         with tempfile.TemporaryDirectory() as folder:
             _save(Path(folder) / "model", weights, shape, num_classes)
             client.log_artifacts(run, str(Path(folder) / "model"), "model")
@@ -79,14 +79,6 @@ def register(
             f"cannot register {name!r} in MLflow at {without_secrets(with_secrets(tracking_uri))!r}: {reason}"
         ) from error
     return Registered(name, str(made.version))
-
-
-def _artifacts(tracking_uri: str) -> str | None:
-    """Where a new experiment of a database file keeps its artifacts: beside it; None leaves it to the server."""
-    prefix = "sqlite:///"
-    if not tracking_uri.startswith(prefix):
-        return None
-    return (Path(tracking_uri.removeprefix(prefix)).absolute().parent / "mlartifacts").as_uri()
 
 
 def _new_run(client: Any, experiment: str, name: str, artifacts: str | None) -> str:

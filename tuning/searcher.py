@@ -31,6 +31,7 @@ from ddarts_core.errors import UserError
 
 from .cluster import room
 from .config import ACCURACY, SEARCHERS, TuneConfig
+from .mirror import run_folder
 from .space import Space
 from .study import read_json, trial_dir, trial_name
 
@@ -69,17 +70,17 @@ class StudySearch(OptunaSearch):
         space: the checked search space.
         tune: sampler, objectives and first points.
         seed: of the sampler.
-        journal: file of the persistent study.
+        journal: file of the persistent study; in an object store its URI.
         study_name: its name there.
     """
 
     _ot_study: Any  # ray assigns them None first, and has no types
     _space: Any
 
-    def __init__(self, space: Space, tune: TuneConfig, seed: int, journal: Path, study_name: str) -> None:
+    def __init__(self, space: Space, tune: TuneConfig, seed: int, journal: str | Path, study_name: str) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._objectives = tune.objectives
-        self._journal_path = journal
+        self._journal_name = str(journal)
         self._journal: optuna.Study | None = None
         self._mirrored: set[int] = set()
         super().__init__(
@@ -106,11 +107,17 @@ class StudySearch(OptunaSearch):
             folder: the earlier round's, of Ray. A pickle is read from there.
             points: parameters by dotted path.
         """
-        journal = self._journal_path
+        journal = self._journal_name
         self.restore_from_dir(str(folder))
-        self._journal_path = journal  # the study's folder may have been moved
+        self._journal_name = journal  # the study's folder may have been moved
         for point in points:
             self._ot_study.enqueue_trial(dict(point))
+
+    @property
+    def _journal_path(self) -> Path:
+        """On the machine that the sweep runs on now."""
+        folder, _, name = self._journal_name.rpartition("/")
+        return run_folder(folder) / name
 
     @property
     def _directions(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ddarts_core.files import write_atomic
 
 _KEPT = "kept-"
 _STATE = "experiment_state-*.json"
-_TUNER = ("tuner.pkl", "trainable.pkl")
+ONCE = ("tuner.pkl", "trainable.pkl")
 """What Ray writes once, when it begins."""
 
 
@@ -25,8 +25,8 @@ class Keeper:
     def __init__(self) -> None:
         self._last: tuple[str, int] | None = None
 
-    def keep(self, staging: Path, folder: Path) -> None:
-        """Keep the state if it is a new one.
+    def keep(self, staging: Path, folder: Path) -> bool:
+        """Keep the state if it is a new one; whether it was.
 
         Args:
             staging: where Ray has written it.
@@ -34,22 +34,23 @@ class Keeper:
         """
         states = sorted(staging.glob(_STATE))
         if not states:
-            return
+            return False
         mark = (states[-1].name, states[-1].stat().st_mtime_ns)
         if mark == self._last:
-            return
+            return False
         earlier = kept(folder)
         target = folder / f"{_KEPT}{1 + (_number(earlier[-1]) if earlier else 0):08d}"
         unfinished = folder / ".kept"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        for file in [*staging.iterdir(), *(folder / name for name in _TUNER)]:
+        for file in [*staging.iterdir(), *(folder / name for name in ONCE)]:
             if file.suffix in (".json", ".pkl") and file.is_file():
                 _copy(file, unfinished / file.name)
         os.rename(unfinished, target)
         for old in earlier:
             shutil.rmtree(old)
         self._last = mark
+        return True
 
 
 def kept(folder: Path) -> list[Path]:

@@ -1,5 +1,7 @@
 """The folder of a study: what a sweep writes and everybody reads. No Ray, MLflow or torch, so that reading is quick.
 
+A study in an object store is read and written the same, in a folder that is a copy (see mirror.py).
+
 study.json                 what was asked, with which versions, and the study's state
 trials/TRIAL_ID/trial.json one trial: its parameters, state and results; beside it records.jsonl and genotype.json
 optuna.log, ray/, mlflow.db, mlartifacts/
@@ -12,15 +14,19 @@ import datetime
 import fcntl
 import json
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from ddarts_core.errors import UserError
-from ddarts_core.files import check_folder, write_atomic
+from ddarts_core.files import write_atomic
+
+from . import lease
+from .mirror import Mirror, check_storage, copy_folder, is_uri, run_folder
 
 SCHEMA_VERSION = 1
 PACKAGES = ("torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
@@ -34,10 +40,27 @@ class Study:
     Attributes:
         path: its folder, absolute.
         data: the contents of study.json.
+        mirror: of what the folder is a copy, if the study is in an object store.
     """
 
     path: Path
     data: Mapping[str, Any]
+    mirror: Mirror | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def location(self) -> str:
+        """Its folder, or its URI: what a user calls it by."""
+        return str(self.path) if self.mirror is None else self.mirror.uri
+
+    def pull(self, *below: str) -> None:
+        """Fetch what other processes wrote, all or below some paths in the study, if it is in an object store."""
+        if self.mirror is not None:
+            self.mirror.pull(*below)
+
+    def push(self, *below: str) -> None:
+        """Send what this process wrote, all or below some paths in the study, if it is in an object store."""
+        if self.mirror is not None:
+            self.mirror.push(*below)
 
     @property
     def name(self) -> str:
@@ -59,7 +82,8 @@ class Study:
         """Write study.json with some fields replaced."""
         data = {**self.data, **fields}
         write_json(self.path / "study.json", data)
-        return Study(self.path, data)
+        self.push("study.json")
+        return Study(self.path, data, self.mirror)
 
     def trials(self) -> list[dict[str, Any]]:
         """All trials, by number."""
@@ -83,7 +107,7 @@ class Study:
         best = ranked[0] if states["COMPLETED"] else None
         return {
             "name": self.name,
-            "path": str(self.path),
+            "path": self.location,
             "created": self.data["created"],
             "state": self.state,
             "objectives": self.data["objectives"],
@@ -127,7 +151,12 @@ class Study:
     def state(self) -> str:
         """RUNNING, FINISHED, or INTERRUPTED: also for a study that says RUNNING but whose sweep is gone."""
         state = str(self.data["state"])
-        return "INTERRUPTED" if state == "RUNNING" and not is_locked(self.path) else state
+        return "INTERRUPTED" if state == "RUNNING" and not self._is_run() else state
+
+    def _is_run(self) -> bool:
+        if self.mirror is None:
+            return is_locked(self.path)
+        return lease.is_held(self.mirror, run_folder(self.location), is_locked)
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -184,16 +213,21 @@ def num_epochs(config: Mapping[str, Any], objective: str) -> int:
 
 
 def find_study(argument: str | Path, storage: str | Path = "runs") -> Study:
-    """A study by its folder, or by its name under `storage`.
+    """A study by its folder or URI, or by its name under `storage`, a folder or URI.
 
     Raises:
-        UserError: there is none; lists those that there are.
+        UserError: there is none; lists those that there are. Or the store cannot be used.
     """
-    for name in (argument, storage):
-        check_folder(str(name))
-    for path in (Path(argument).expanduser(), Path(storage).expanduser() / argument):
-        if (path / "study.json").is_file():
-            return _load(path.absolute())
+    if is_uri(argument):
+        storage, _, argument = check_storage(str(argument)).rpartition("/")
+    elif (Path(argument).expanduser() / "study.json").is_file():
+        return _load(Path(argument).expanduser().absolute())
+    if is_uri(storage):
+        study = _fetch(f"{check_storage(str(storage))}/{argument}", "view")
+        if study is not None:
+            return study
+    elif (Path(storage).expanduser() / argument / "study.json").is_file():
+        return _load((Path(storage).expanduser() / argument).absolute())
     names = ", ".join(study.name for study in list_studies(storage)) or "none"
     raise UserError(f"no study {str(argument)!r}: not a study's folder, and not in {str(storage)!r} (studies: {names})")
 
@@ -202,31 +236,103 @@ def _load(path: Path) -> Study:
     data = read_json(path / "study.json")
     if data.get("schema") != SCHEMA_VERSION:
         raise UserError(f"{path / 'study.json'}: schema {data.get('schema')!r}: this version reads {SCHEMA_VERSION}")
-    return Study(path, data)
+    return Study(path, data, Mirror.of(path))
+
+
+def _fetch(uri: str, use: str) -> Study | None:
+    """A study in an object store, if there is one; its copy is made equal to it."""
+    mirror = Mirror(uri, copy_folder(uri, use))
+    mirror.pull()
+    mirror.unpack_states()
+    return replace(_load(mirror.folder), mirror=mirror) if (mirror.folder / "study.json").is_file() else None
+
+
+def trial_study(location: str, number: int, scratch: Path) -> Study:
+    """A study for the process of one trial.
+
+    Args:
+        location: the study's folder or URI.
+        number: of the trial.
+        scratch: folder for a copy of the trial's own files, if the study is in an object store.
+
+    Raises:
+        UserError: there is no such study, or the store cannot be used.
+    """
+    if not is_uri(location):
+        return find_study(location)
+    mirror = Mirror(location, scratch / "study")
+    lease.bind(mirror, (lease.holder(mirror) or {}).get("token"))
+    mirror.pull("study.json", f"trials/{trial_name(number)}")
+    return replace(_load(mirror.folder), mirror=mirror)
+
+
+def is_taken(location: str) -> bool:
+    """Whether there is a study at a path or URI, or anything else at the path.
+
+    Raises:
+        UserError: the store cannot be used.
+    """
+    return has_study(location) if is_uri(location) else Path(location).exists()
+
+
+def has_study(location: str) -> bool:
+    """Whether there is a study at a path or URI.
+
+    Raises:
+        UserError: the store cannot be used.
+    """
+    if is_uri(location):
+        return bool(Mirror(location, copy_folder(location, "view")).found("study.json"))
+    return (Path(location) / "study.json").is_file()
+
+
+def exists_already(location: str) -> UserError:
+    """What to say when a new study has the name of one that exists."""
+    storage, _, name = location.rpartition("/")
+    return UserError(
+        f"study {name!r} exists already in {storage}: go on with `ddarts resume {location}`, "
+        "add trials with `ddarts sweep FILE`, or choose another name with --set name=..."
+    )
 
 
 def list_studies(storage: str | Path = "runs") -> list[Study]:
-    """All studies in a storage folder, oldest first."""
-    check_folder(str(storage))
-    files = Path(storage).expanduser().absolute().glob("*/study.json")
-    return sorted((_load(file.parent) for file in files), key=lambda study: (study.data["created"], study.name))
+    """All studies in a storage folder or below a URI, oldest first.
+
+    Raises:
+        UserError: the store cannot be used.
+    """
+    if is_uri(storage):
+        uri = check_storage(str(storage))
+        store = Mirror(uri, copy_folder(uri, "view"))
+        names = [name for name in store.found("", lambda name: name.count("/") == 1) if name.endswith("/study.json")]
+        found = [_fetch(f"{uri}/{name.partition('/')[0]}", "view") for name in names]
+    else:
+        found = [_load(file.parent) for file in Path(storage).expanduser().absolute().glob("*/study.json")]
+    studies = [study for study in found if study is not None]
+    return sorted(studies, key=lambda study: (study.data["created"], study.name))
 
 
-def create_study(path: Path, data: Mapping[str, Any]) -> Study:
-    """Make the folder of a new study.
+def create_study(location: str | Path, data: Mapping[str, Any]) -> Study:
+    """Make the folder of a new study, or its copy and the first object below its URI.
 
     Raises:
         UserError: there is a study already, or something else that is in the way.
     """
+    path = run_folder(str(location))
+    mirror = None
+    if is_uri(str(location)):
+        shutil.rmtree(path, ignore_errors=True)  # what is left of one of the same name that was deleted in the store
+        mirror = Mirror(str(location), path)
     if (path / "study.json").exists():
-        raise UserError(
-            f"study {path.name!r} exists already in {path.parent}: go on with `ddarts resume {path}`, "
-            "add trials with `ddarts sweep FILE`, or choose another name with --set name=..."
-        )
+        raise exists_already(str(location))
     try:
         (path / "trials").mkdir(parents=True, exist_ok=True)
-        study = Study(path, {"schema": SCHEMA_VERSION, "name": path.name, "created": utc_now(), **data})
+        study = Study(path, {"schema": SCHEMA_VERSION, "name": path.name, "created": utc_now(), **data}, mirror)
         write_json(path / "study.json", study.data)
+        if mirror is not None:
+            mirror.write("study.json", (path / "study.json").read_bytes(), new=True)
+    except FileExistsError:
+        raise exists_already(str(location)) from None
     except OSError as error:
         raise UserError(f"cannot write the study's folder {path}: {error.strerror or error}") from error
     return study
@@ -253,6 +359,30 @@ def lock(path: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"study {path.name!r} is running in another process: wait for it or stop it") from None
         yield
+
+
+@contextlib.contextmanager
+def hold(study: Study) -> Iterator[Study]:
+    """Hold a study while its sweep runs, against other processes and, in an object store, other machines.
+
+    Yields:
+        The study as it is now, in the folder to run it in.
+
+    Raises:
+        UserError: another process runs the study.
+    """
+    if study.mirror is None:
+        with lock(study.path):
+            yield _load(study.path)
+        return
+    path = run_folder(study.location)
+    path.mkdir(parents=True, exist_ok=True)
+    with lock(path):
+        mirror = Mirror(study.location, path)
+        with lease.hold(mirror):
+            mirror.pull()
+            mirror.unpack_states()
+            yield replace(_load(path), mirror=mirror)
 
 
 WORKERS_S = 300.0

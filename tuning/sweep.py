@@ -25,11 +25,13 @@ from .callback import Session, StudyCallback, active, is_full, settle, track_res
 from .cluster import room, start_ray
 from .config import SweepConfig, TuneConfig
 from .events import Listener
+from .lease import LostLease
+from .mirror import StoreError, is_uri, store_error
 from .population import draw_population
 from .resources import with_resources
-from .snapshots import bring_back
+from .snapshots import bring_back, kept
 from .space import Space, base_settings
-from .study import Study, create_study, find_study, hide_secrets, lock, without_secrets
+from .study import Study, create_study, exists_already, find_study, has_study, hide_secrets, hold, without_secrets
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class StudyResult:
         """One sentence on how to go on after an interruption; empty without one."""
         if not self.interrupted:
             return ""
-        return f"stopped; every trial is kept at its last epoch: go on with `ddarts resume {self.study.path}`"
+        return f"stopped; every trial is kept at its last epoch: go on with `ddarts resume {self.study.location}`"
 
 
 def longest(config: SweepConfig, space: Space) -> tuple[int, int]:
@@ -110,15 +112,16 @@ def _proposals(study: Study, config: SweepConfig, space: Space, cluster: bool) -
     from .searcher import Places, StudySearch
 
     rounds = study.rounds
-    fixed = {"study": str(study.path)}
+    fixed = {"study": study.location}
     if config.tune.scheduler == "pbt":
         size, points = config.tune.num_samples, config.tune.points_to_evaluate
         members = Members(draw_population(space, size, config.seed, points))
         room(config.tune)  # that one fits; all must be there to take turns
         return {**fixed, "number": tune.grid_search(list(range(size))), "params": tune.sample_from(members)}, {}
-    searcher = StudySearch(space, config.tune, config.seed, study.path / "optuna.log", study.name)
+    searcher = StudySearch(space, config.tune, config.seed, f"{study.location}/optuna.log", study.name)
     if len(rounds) > 1:
-        searcher.go_on(study.path / rounds[-2]["folder"], rounds[-1]["points_to_evaluate"])
+        before = study.path / rounds[-2]["folder"]
+        searcher.go_on(before if study.mirror is None else kept(before)[-1], rounds[-1]["points_to_evaluate"])
     return fixed, {"search_alg": Places(searcher, config.tune, cluster), "num_samples": rounds[-1]["num_samples"]}
 
 
@@ -132,7 +135,7 @@ def _tuner(study: Study, config: SweepConfig, space: Space, address: str | None)
     param_space, proposer = _proposals(study, config, space, cluster=address is not None)
     population = config.tune.scheduler == "pbt"
     # Any state of a population may be the one that another goes on from.
-    callback = StudyCallback(str(study.path), search_epochs + retrain_epochs, None if population else 2)
+    callback = StudyCallback(study.location, search_epochs + retrain_epochs, None if population else 2)
     # Ray writes its whole state, which grows with the trials, whenever a trial has made so many checkpoints.
     noted = None if population else 10
     return tune.Tuner(
@@ -147,13 +150,36 @@ def _tuner(study: Study, config: SweepConfig, space: Space, address: str | None)
         ),
         run_config=tune.RunConfig(
             name=study.rounds[-1]["folder"],
-            storage_path=str(study.path),
+            **_ray_storage(study),
             callbacks=[callback],
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=config.tune.max_failures),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=noted, checkpoint_at_end=False),
         ),
     )
+
+
+def _ray_storage(study: Study) -> dict[str, Any]:
+    """Where Ray writes its state and the checkpoints."""
+    if study.mirror is None:
+        return {"storage_path": str(study.path)}
+    from .ray_storage import ray_filesystem
+
+    return {"storage_path": study.mirror.root, "storage_filesystem": ray_filesystem(study.location)}
+
+
+def _restored(study: Study, config: TuneConfig) -> Any:
+    """Ray at its last whole state of the study's last round; None if there is none."""
+    from ray import tune
+
+    folder = study.path / study.rounds[-1]["folder"]
+    if not bring_back(folder):
+        return None
+    storage = _ray_storage(study)
+    path = f"{storage.pop('storage_path')}/{folder.name}"
+    if study.mirror is not None:
+        study.mirror.place_state(folder)
+    return tune.Tuner.restore(path, trainable=_resourceful(config), resume_unfinished=True, **storage)
 
 
 # --- running --------------------------------------------------------------------------------------------------------
@@ -182,11 +208,10 @@ def run_sweep(
     space = config.build_space()
     _check_data(config)
     config = with_resources(config, space)
-    path = config.study_dir
-    if (path / "study.json").exists():
-        create_study(path, {})  # says that it exists and what to do
-    study = _create(config)
-    with lock(study.path):
+    _check_address(config.study_location, address)
+    if has_study(config.study_location):
+        raise exists_already(config.study_location)
+    with hold(_create(config)) as study:
         start_ray(num_cpus, address)
         return _run(study, _tuner(study, config, space, address), config.tune, Session(draw, listener))
 
@@ -206,9 +231,10 @@ def resume_sweep(
     Raises:
         UserError: there is no study, or another process runs it.
     """
-    study = find_study(study_dir)
-    config = stored_config(study)
-    with lock(study.path):
+    found = find_study(study_dir)
+    _check_address(found.location, address)
+    with hold(found) as study:
+        config = stored_config(study)
         if study.data["state"] == "FINISHED":
             untracked = track_rest(study, draw)
             tracking.end_study(study, "FINISHED")
@@ -216,13 +242,7 @@ def resume_sweep(
         study = study.update(state="RUNNING")
         tracking.end_study(study, "RUNNING")
         start_ray(num_cpus, address)
-        from ray import tune
-
-        state = study.path / study.rounds[-1]["folder"]
-        if bring_back(state):
-            tuner = tune.Tuner.restore(str(state), trainable=_resourceful(config.tune), resume_unfinished=True)
-        else:
-            tuner = _tuner(study, config, config.build_space(), address)
+        tuner = _restored(study, config.tune) or _tuner(study, config, config.build_space(), address)
         return _run(study, tuner, config.tune, Session(draw, listener))
 
 
@@ -251,7 +271,8 @@ def extend_sweep(
     Raises:
         UserError: the study has other settings than `config`, or another process runs it.
     """
-    study = find_study(config.study_dir)
+    study = find_study(config.study_location)
+    _check_address(study.location, address)
     space = config.build_space()
     check_same(study, config)
     more = num_samples or (config.tune.num_samples if study.data["state"] == "FINISHED" else 0)
@@ -263,13 +284,13 @@ def extend_sweep(
             f"{len(study.trials())} of them visited"
         )
     if study.data["state"] != "FINISHED":
-        result = resume_sweep(study.path, draw=draw, listener=listener, num_cpus=num_cpus, address=address)
+        result = resume_sweep(study.location, draw=draw, listener=listener, num_cpus=num_cpus, address=address)
         if result.interrupted or not more:
             return result
     config = with_resources(config, space)
-    with lock(study.path):
+    with hold(find_study(study.location)) as held:
         start_ray(num_cpus, address)
-        study = _add_round(find_study(study.path), config, more)
+        study = _add_round(held, config, more)
         stored = stored_config(study)
         return _run(study, _tuner(study, stored, space, address), stored.tune, Session(draw, listener))
 
@@ -321,6 +342,11 @@ def stored_config(study: Study) -> SweepConfig:
     return resolve({**study.data["base"], **groups}, (), SweepConfig, where=str(study.path / "study.json"))
 
 
+def _check_address(location: str, address: str | None) -> None:
+    if is_uri(location) and (address or "").startswith("ray://"):
+        raise UserError(f"a study in {location} is run by a process on the cluster: start it there, with auto")
+
+
 def _check_data(config: SweepConfig) -> None:
     _, images = load_train(config.data)
     splits = split(images, config.data, config.seed)
@@ -330,7 +356,7 @@ def _check_data(config: SweepConfig) -> None:
 
 def _create(config: SweepConfig) -> Study:
     """The study's folder and its run in MLflow; what is stored of a tracking URI has no secrets in it."""
-    path = config.study_dir
+    path, location = config.study_dir, config.study_location
     full = tracking.tracking_uri(config.tracking.uri, path)
     shown = without_secrets(full)
     if shown != full:
@@ -338,12 +364,12 @@ def _create(config: SweepConfig) -> Study:
     stored = config.model_dump(mode="json")
     stored["tracking"]["uri"] = config.tracking.uri and without_secrets(config.tracking.uri)
     commit, installed = git_commit(), versions()
-    path.mkdir(parents=True, exist_ok=True)
+    if not is_uri(location):
+        path.mkdir(parents=True, exist_ok=True)
     experiment_id, run_id = tracking.start_study(
         full,
         config.tracking.experiment or config.name,
         config.name,
-        path / "mlartifacts",
         {
             "study": config.name,
             "git_commit": str(commit),
@@ -355,7 +381,7 @@ def _create(config: SweepConfig) -> Study:
         tracking.flat_params({key: value for key, value in stored.items() if key != "tracking"}),
     )
     return create_study(
-        path,
+        location,
         {
             "command": shlex.join(hide_secrets(argument) for argument in sys.argv),
             "seed": config.seed,
@@ -382,17 +408,23 @@ def _run(study: Study, tuner: Any, config: TuneConfig, session: Session) -> Stud
             results = tuner.fit()
     except BaseException as error:
         _leave(study)
+        kept_so_far = "every trial is kept at its last epoch"
         if is_full(str(error)):
             raise UserError(
-                f"no space is left for study {study.path}; every trial is kept at its last epoch: make room and go on "
-                f"with `ddarts resume {study.path}`"
+                f"no space is left for study {study.location}; {kept_so_far}: make room and go on with "
+                f"`ddarts resume {study.location}`"
+            ) from error
+        if away := store_error(error):
+            raise UserError(
+                f"{away}; {kept_so_far}: go on with `ddarts resume {study.location}` when it is back"
             ) from error
         raise
+    study.pull("trials")
     ended = sum(trial["state"] != "RUNNING" for trial in study.trials())
     spent = config.time_budget_s is not None and ended >= len(results)
     if ended < config.num_samples and not spent:
         _leave(study)
-        return StudyResult(find_study(study.path), study.ranked(), True, 0)
+        return StudyResult(study.update(state="INTERRUPTED"), study.ranked(), True, 0)
     untracked = track_rest(study, session.draw)
     tracking.end_study(study, "FINISHED")
     study = study.update(state="FINISHED")
@@ -401,7 +433,8 @@ def _run(study: Study, tuner: Any, config: TuneConfig, session: Session) -> Stud
 
 def _leave(study: Study) -> None:
     """Note that a sweep stopped on the way; trials that ran stay RUNNING in the folder, to be resumed."""
-    with contextlib.suppress(OSError):  # a full disk: nobody holds the lock, which says the same
+    with contextlib.suppress(OSError, StoreError, LostLease):  # nobody holds the study, which says the same
         study.update(state="INTERRUPTED")
+        study.pull("trials")
     tracking.end_study(study, "KILLED")
     settle(study)

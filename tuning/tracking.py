@@ -125,8 +125,15 @@ def final_metrics(trial: Mapping[str, Any]) -> dict[str, float]:
 # --- a study's run --------------------------------------------------------------------------------------------------
 
 
+def artifact_location(uri: str) -> str | None:
+    """Where artifacts go: of a database file into the folder `mlartifacts` beside it, of a server where it says."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
+
+
 def start_study(
-    uri: str, experiment: str, study_name: str, artifacts: Path, tags: Mapping[str, str], params: Mapping[str, str]
+    uri: str, experiment: str, study_name: str, tags: Mapping[str, str], params: Mapping[str, str]
 ) -> tuple[str, str]:
     """Make the database, the experiment and the parent run; their identifiers.
 
@@ -141,8 +148,7 @@ def start_study(
     try:
         found = client.get_experiment_by_name(experiment)
         if found is None:
-            own = uri == tracking_uri(None, artifacts.parent)
-            experiment_id = client.create_experiment(experiment, artifact_location=artifacts.as_uri() if own else None)
+            experiment_id = client.create_experiment(experiment, artifact_location=artifact_location(uri))
         else:
             experiment_id = found.experiment_id
         run = client.create_run(experiment_id, run_name=study_name, tags=dict(tags))

@@ -20,11 +20,12 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from pyarrow.fs import FileSelector, FileType
 from ray import tune
 
 from ddarts_core import checkpoint
@@ -40,6 +41,7 @@ from ddarts_core.search import Search, build_search
 
 from . import study as studies
 from .config import ACCURACY, DERIVED, SEARCH_EPOCH
+from .mirror import StoreError
 from .space import trial_config
 from .tracking import Sender, TrialRun, delete_run
 
@@ -53,12 +55,12 @@ FAILURES = (UserError, Diverged, ArithmeticError, MemoryError, torch.OutOfMemory
 
 
 class SearchTrial(tune.Trainable):
-    """A trial. Its Ray configuration is `study` (the study's folder), `number` and `params` (by dotted path)."""
+    """A trial. Its Ray configuration is `study` (the study's folder or URI), `number`, `params` (by dotted path)."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Start a trial; the heavy parts are built by the first step."""
-        self._study = studies.find_study(config["study"])
         self._number: int = config["number"]
+        self._study = studies.trial_study(config["study"], self._number, Path(self.logdir))
         self._params: dict[str, Any] = dict(config["params"])
         self._folder = studies.trial_dir(self._study.path, self._number)
         self._search: Search | None = None
@@ -147,6 +149,10 @@ class SearchTrial(tune.Trainable):
     def _write(self, **fields: Any) -> None:
         self._record |= {"seconds": round(self._seconds, 3), **fields} if fields else {}
         studies.write_json(self._folder / "trial.json", self._record)
+        self._push()
+
+    def _push(self) -> None:
+        self._study.push(f"trials/{studies.trial_name(self._number)}")
 
     # --- epochs -----------------------------------------------------------------------------------------------------
 
@@ -159,6 +165,8 @@ class SearchTrial(tune.Trainable):
             if self._contradiction is not None:
                 raise UserError(self._contradiction)
             done = self._run_epoch()
+        except StoreError:
+            raise  # an outage: the trial goes on in another process
         except FAILURES as error:
             self._seconds += time.monotonic() - began
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -200,6 +208,7 @@ class SearchTrial(tune.Trainable):
     def _keep(self, record: EpochRecord) -> None:
         self._records.append(record)
         write_jsonl(self._folder / "records.jsonl", self._records, timing=True)
+        self._push()
         self._sender.send(self._records)
         if self._record["run_id"] != self._sender.run_id:
             self._write(run_id=self._sender.run_id)
@@ -208,9 +217,8 @@ class SearchTrial(tune.Trainable):
         """The loop that the next epoch belongs to, at the state of the checkpoint if there was one."""
         if self._taken_over and not self._loaded:
             # Ray was killed before it noted the trial, knows of no checkpoint, and has given the trial another name.
-            found = self._study.path.glob(f"ray*/{studies.trial_name(self._number)}_*/checkpoint_*")
             with contextlib.suppress(UserError):  # none is whole: the trial begins anew
-                for folder in sorted(found, key=lambda folder: folder.stat().st_mtime)[-1:]:
+                for folder in self._checkpoints()[-1:]:
                     self.load_checkpoint(folder)
         self._taken_over = False
         if self._genotype is None and self._search is None:
@@ -286,6 +294,18 @@ class SearchTrial(tune.Trainable):
             packed=True,
         )
 
+    def restore(self, checkpoint_path: Any) -> None:
+        """Go on from a checkpoint, also if it is gone: Ray's note of it may be older than those that are kept."""
+        named = checkpoint_path.checkpoint
+        parent = named.path.rpartition("/")[0]
+        if named.filesystem.get_file_info(named.path).type == FileType.NotFound:
+            beside = named.filesystem.get_file_info(FileSelector(parent, allow_not_found=True))
+            newer = sorted(found.path for found in beside if "/checkpoint_" in found.path)
+            if newer:
+                there = tune.Checkpoint(newer[-1], named.filesystem)
+                checkpoint_path = type(checkpoint_path)(checkpoint=there, metrics=checkpoint_path.metrics)
+        super().restore(checkpoint_path)
+
     def load_checkpoint(self, checkpoint_dir: Any) -> None:
         """Go on from the trial's last intact checkpoint.
 
@@ -310,22 +330,31 @@ class SearchTrial(tune.Trainable):
         return [EpochRecord.from_dict(data) for data in json.loads(self._loaded["records"])]
 
     def _load(self, folder: Path) -> dict[str, Any]:
-        return _load_furthest(folder)
+        if self._study.mirror is not None:  # `folder` is Ray's copy of one of these
+            return _load_furthest(self._checkpoints(self.trial_id))
+        return _load_furthest([folder, *folder.parent.glob("checkpoint_*")])
+
+    def _checkpoints(self, ray_trial_id: str = "*") -> list[Path]:
+        """Folders of all checkpoints of the trial's number, and of one name that Ray gave it, oldest first."""
+        pattern = f"ray*/{studies.trial_name(self._number)}_{ray_trial_id}/checkpoint_*"
+        if self._study.mirror is not None:
+            self._study.mirror.fetch(f"{pattern}/{CHECKPOINT}")
+        return sorted(self._study.path.glob(pattern), key=lambda folder: folder.stat().st_mtime)
 
 
-def _load_furthest(folder: Path) -> dict[str, Any]:
-    """The intact checkpoint with the most epochs of the trial that `folder` belongs to.
+def _load_furthest(folders: Iterable[Path]) -> dict[str, Any]:
+    """The intact checkpoint with the most epochs.
 
     After a kill it need not be the one that Ray names: Ray's note of it may be seconds old, and the checkpoint it names
     may be gone or damaged.
     """
     found: list[dict[str, Any]] = []
     errors: list[UserError] = []
-    for candidate in sorted({folder, *folder.parent.glob("checkpoint_*")}):
+    for candidate in sorted(set(folders)):
         try:
             found.append(checkpoint.load(candidate / CHECKPOINT))
         except UserError as error:
             errors.append(error)
     if not found:
-        raise errors[0]
+        raise errors[0] if errors else UserError("the trial has no checkpoint")
     return max(found, key=lambda state: int(state["epochs"]))

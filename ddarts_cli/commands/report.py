@@ -33,4 +33,4 @@ def command(studies: tuple[str, ...], storage: str, overrides: tuple[str, ...], 
         target = target / "report.html"
     say(f"report on {', '.join(study.name for study in found)}")
     importance = {study.name: importances(study) for study in found}
-    finish([report([study.path for study in found], target, importance)], [f"ddarts export {found[0].path}"])
+    finish([report([study.path for study in found], target, importance)], [f"ddarts export {found[0].location}"])

@@ -23,18 +23,19 @@ def command(study: str, storage: str, overrides: tuple[str, ...], address: str |
     Examples:
       ddarts resume quickstart_sweep
       ddarts resume /srv/studies/large
+      ddarts resume s3://bucket/studies/large --address auto
     """
     from ddarts_cli.console import say
     from tuning.study import find_study
 
     found = find_study(study, storage_folder(storage, overrides))
     summary = found.summary()
-    say(f"resume {found.path}: {found.state}, {summary['num_samples']} searches, {len(found.trials())} begun")
+    say(f"resume {found.location}: {found.state}, {summary['num_samples']} searches, {len(found.trials())} begun")
     from analysis.drawing import draw_genotype
     from ddarts_cli.commands.sweep import conclude
     from ddarts_cli.sweeping import watch
     from tuning.sweep import resume_sweep
 
     with watch(summary["num_samples"]) as listener:
-        result = resume_sweep(found.path, draw=draw_genotype, listener=listener, address=address)
+        result = resume_sweep(found.location, draw=draw_genotype, listener=listener, address=address)
     conclude(result)

@@ -46,9 +46,10 @@ def command(
     """
     from ddarts_cli.console import finish, say
     from ddarts_cli.files import SearchFolder, load_search, plain
+    from ddarts_core.files import check_folder
 
     config = load_search(file, overrides)
-    folder = SearchFolder(out or Path(config.storage) / config.name)
+    folder = SearchFolder(out or Path(check_folder(config.storage)) / config.name)
     if not profile:
         folder.check(resume=resume, force=force)
 

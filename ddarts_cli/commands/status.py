@@ -29,7 +29,7 @@ def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool)
     from ddarts_cli.sweeping import print_ranking
 
     counts = ", ".join(f"{count} {state.lower()}" for state, count in summary["trials"].items() if count)
-    click.echo(f"{found.path}: {found.state}, {summary['num_samples']} searches planned, {counts or 'none begun'}")
+    click.echo(f"{found.location}: {found.state}, {summary['num_samples']} searches planned, {counts or 'none begun'}")
     for trial in summary["running"]:
         rate = trial["epochs_per_minute"]
         click.echo(
@@ -40,4 +40,4 @@ def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool)
         click.echo(f"expected end: {summary['expected_end']}")
     print_ranking(found.ranked(), [metric for metric, _ in found.objectives])
     if found.state == "INTERRUPTED":
-        click.echo(f"go on: ddarts resume {found.path}")
+        click.echo(f"go on: ddarts resume {found.location}")

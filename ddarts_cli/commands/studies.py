@@ -27,7 +27,7 @@ def command(storage: str, overrides: tuple[str, ...], as_json: bool) -> None:
             [
                 {
                     "name": study.name,
-                    "path": str(study.path),
+                    "path": study.location,
                     "created": study.data["created"],
                     "state": study.state,
                     "objectives": study.data["objectives"],
@@ -41,4 +41,6 @@ def command(storage: str, overrides: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"no studies in {folder}; the first: ddarts sweep experiments/quickstart_sweep.yaml")
         return
     for study in studies:
-        click.echo(f"{study.data['created'][:19]}  {study.state:<11}  {len(study.trials()):>4} trials  {study.path}")
+        click.echo(
+            f"{study.data['created'][:19]}  {study.state:<11}  {len(study.trials()):>4} trials  {study.location}"
+        )

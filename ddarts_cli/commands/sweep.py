@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddarts_cli.options import out_option, set_option
+from ddarts_cli.options import set_option
 
 if TYPE_CHECKING:
+    from tuning.study import Study
     from tuning.sweep import StudyResult
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @set_option
-@out_option("storage/name of the file")
+@click.option("--out", metavar="DIR|URI", help="Folder to write to (default: storage/name of the file).")
 @click.option("--new", is_flag=True, help="If the study's name is taken, take the next free one: name-2, name-3, ...")
 @click.option(
     "--num-samples", type=click.IntRange(1, 1_000_000), help="Searches; if the study exists, as many more than it has."
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     help="Ray cluster to run on (default: this machine alone). The storage folder must be shared by its machines.",
 )
 def command(
-    file: Path, overrides: tuple[str, ...], out: Path | None, new: bool, num_samples: int | None, address: str | None
+    file: Path, overrides: tuple[str, ...], out: str | None, new: bool, num_samples: int | None, address: str | None
 ) -> None:
     """Run the searches of FILE: Optuna proposes, Ray Tune runs, MLflow records.
 
@@ -39,35 +40,37 @@ def command(
       ddarts sweep experiments/quickstart_sweep.yaml
       ddarts sweep experiments/quickstart_sweep.yaml --num-samples 4
       ddarts sweep experiments/quickstart_sweep.yaml --new --address auto
+      ddarts sweep FILE --set storage=s3://bucket/studies --set tracking.uri=http://10.0.0.1:5000 --address auto
       ddarts sweep experiments/quickstart_sweep.yaml --set tune.num_samples=20 --set name=longer
     """
     from ddarts_cli.console import say
     from tuning.config import load_sweep
+    from tuning.mirror import is_uri
+    from tuning.study import find_study, has_study, is_taken
 
     if out is not None:
-        overrides = (*overrides, f"storage={out.absolute().parent}", f"name={out.name}")
+        storage, _, name = (out if is_uri(out) else str(Path(out).absolute())).rstrip("/").rpartition("/")
+        overrides = (*overrides, f"storage={storage}", f"name={name}")
     config = load_sweep(file, overrides)
-    taken = config.study_dir
-    if new and taken.exists():
-        name = next(free for k in range(2, 10**6) if not (taken.parent / (free := f"{config.name}-{k}")).exists())
+    taken = config.study_location
+    if new and is_taken(taken):
+        name = next(f"{config.name}-{k}" for k in range(2, 10**6) if not is_taken(f"{taken}-{k}"))
         say(f"study {config.name} exists already: this one is {name}")
         overrides = (*overrides, f"name={name}")
         config = load_sweep(file, overrides)
-    exists = (config.study_dir / "study.json").exists()
+    exists = has_study(config.study_location)
     if num_samples is not None and not exists:
         config = load_sweep(file, (*overrides, f"tune.num_samples={num_samples}"))
     planned = num_samples or config.tune.num_samples
     if exists:
-        from tuning.study import find_study
-
-        found = find_study(config.study_dir)
+        found = find_study(config.study_location)
         finished = found.state == "FINISHED"
         planned = planned if finished else num_samples or 0
         begun = "" if finished else "the searches that were begun, then "
         say(f"study {config.name} exists, {found.state} with {len(found.trials())} searches: {begun}{planned} more")
     say(
         f"sweep {config.name}: {planned} searches by {config.tune.searcher}, {config.tune.scheduler}, "
-        f"on {config.data.name}, over {', '.join(config.space)}; seed {config.seed}; in {config.study_dir}"
+        f"on {config.data.name}, over {', '.join(config.space)}; seed {config.seed}; in {config.study_location}"
     )
     from analysis.drawing import draw_genotype
     from ddarts_cli.sweeping import watch
@@ -93,24 +96,29 @@ def conclude(result: StudyResult) -> None:
     study = result.study
     print_ranking(result.trials, [metric for metric, _ in study.objectives])
     if result.untracked:
-        say(f"MLflow lacks {result.untracked} trials: ddarts resume {_short(study.path)} sends them when it is back")
+        say(f"MLflow lacks {result.untracked} trials: ddarts resume {_short(study)} sends them when it is back")
     if result.interrupted:
         say(result.message)
         raise click.exceptions.Exit(130)
-    folder = _short(study.path)
+    folder = _short(study)
     if result.best is None:
         finish([folder], [f"ddarts status {folder}"])
         click.echo("Error: no trial completed; the table gives the reasons", err=True)
         raise click.exceptions.Exit(1)
-    wrote = [folder]
+    wrote: list[Path | str] = [folder]
     if study.data["config"]["tracking"]["log_artifacts"]:
         from ddarts_cli.sweeping import attach_report
 
-        wrote.append(_short(attach_report(study)))
+        wrote.append(_shorter(attach_report(study)))
     finish(wrote, [f"ddarts export {folder} --top 3", f"ddarts report {folder}", f"ddarts ui {folder}"])
 
 
-def _short(path: Path) -> Path:
+def _short(study: Study) -> Path | str:
+    """What to call a study by from here."""
+    return _shorter(study.path) if study.mirror is None else study.location
+
+
+def _shorter(path: Path) -> Path:
     """The path as seen from here, if it lies below."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

@@ -39,6 +39,6 @@ def command(study: str, port: int | None, storage: str, overrides: tuple[str, ..
             f"study {found.name!r}: its MLflow database {database} is missing; report and collect need none"
         )
     chosen = free_port(port)
-    say(f"ui {found.path}: starting MLflow, about ten seconds")
+    say(f"ui {found.location}: starting MLflow, about ten seconds")
     url = address(f"http://127.0.0.1:{chosen}", found.data["experiment_id"], share_view(found))
-    raise click.exceptions.Exit(serve(uri, found.path / "mlartifacts", chosen, url))
+    raise click.exceptions.Exit(serve(uri, database.parent / "mlartifacts", chosen, url))

@@ -44,7 +44,7 @@ def server(tmp_path: Path) -> Iterator[str]:
 def test_http_and_folder_give_the_same_tables(server: str, make_study: MakeStudy, tmp_path: Path, monkeypatch):
     folder = make_study("COMPLETED", "COMPLETED", "PRUNED", "FAILED")
     write_odd_records(folder / "trials/00001/records.jsonl")
-    log_study(server, folder, tmp_path / "unused")
+    log_study(server, folder)
     expected = collect(folder, tmp_path / "a").folder
     whole = collect_from_mlflow(server, "toy", tmp_path / "b")
     assert whole.notes == ()

@@ -30,11 +30,11 @@ PARAMS = {
 }
 
 
-def log_study(uri: str, folder: Path, artifacts: Path) -> str:
+def log_study(uri: str, folder: Path) -> str:
     """Log a study's folder as its sweep would have done; the identifier of the parent run."""
     info = json.loads((folder / "study.json").read_text())
     tags = {"study": folder.name}
-    experiment, parent = tracking.start_study(uri, folder.name, folder.name, artifacts, tags, PARAMS)
+    experiment, parent = tracking.start_study(uri, folder.name, folder.name, tags, PARAMS)
     info |= {"tracking_uri": uri, "experiment_id": experiment, "parent_run_id": parent}
     (folder / "study.json").write_text(json.dumps(info))
     study = find_study(folder)
@@ -68,7 +68,7 @@ def store(make_study: MakeStudy, tmp_path: Path) -> tuple[str, Path]:
     folder = make_study("COMPLETED", "COMPLETED", "PRUNED", "FAILED", "RUNNING")
     write_odd_records(folder / "trials/00001/records.jsonl")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    log_study(uri, folder, tmp_path / "artifacts")
+    log_study(uri, folder)
     return uri, folder
 
 
@@ -114,7 +114,7 @@ def test_runs_of_older_versions_lack_only_what_they_did_not_log(store: tuple[str
     with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
         database.execute("delete from tags where key = 'params'")
     expected = read_table(collect(folder).folder, "trials")["params_json"].tolist()
-    for path in (tmp_path / "artifacts").rglob("records.jsonl"):
+    for path in (tmp_path / "mlartifacts").rglob("records.jsonl"):
         path.unlink()
     done = collect_from_mlflow(uri, "toy", tmp_path / "out")
     assert done.rows["alphas"] == 0 and "alphas of 5 of 5 trials are left out" in done.notes[0]

@@ -36,7 +36,7 @@ GENOTYPE = Genotype((Cell((Edge(2, 0, "skip_connect"), Edge(2, 1, "sep_conv_3x3"
 def study(study_path: Path) -> Study:
     study_path.mkdir(parents=True)
     uri = tracking.tracking_uri(None, study_path)
-    experiment, parent = tracking.start_study(uri, "study", "study", study_path / "mlartifacts", {"seed": "1"}, {})
+    experiment, parent = tracking.start_study(uri, "study", "study", {"seed": "1"}, {})
     return create_study(
         study_path,
         {
@@ -212,7 +212,7 @@ def _unreachable(study: Study) -> Study:
 
 def test_a_store_that_cannot_be_used_is_a_users_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"tracking.uri 'http://127.0.0.1:9' cannot be used") as caught:
-        tracking.start_study("http://me:secret@127.0.0.1:9", "e", "s", tmp_path / "artifacts", {}, {})
+        tracking.start_study("http://me:secret@127.0.0.1:9", "e", "s", {}, {})
     assert "secret" not in str(caught.value)
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow.fs import LocalFileSystem
+from ray import tune
+from ray.train._internal.session import _TrainingResult
 
 from ddarts_core.errors import UserError
 from ddarts_core.records import read_jsonl
@@ -90,6 +94,19 @@ def test_a_damaged_checkpoint_sends_a_trial_back_to_the_last_good_one(
     reports = [second.step(), second.step()]
     assert [report.get("state") for report in reports] == [None, "COMPLETED"]
     assert read_jsonl(records) == whole
+
+
+def test_a_checkpoint_that_is_gone_is_not_missed(trial: Callable[[], SearchTrial], tmp_path: Path) -> None:
+    """Ray's note of a trial may be older than the checkpoints that are kept."""
+    first = trial()
+    for epoch in range(3):
+        first.step()
+        save(first, tmp_path / "ray" / f"checkpoint_{epoch:06d}")
+    shutil.rmtree(tmp_path / "ray" / "checkpoint_000000")
+    second = trial()
+    gone = tune.Checkpoint(str(tmp_path / "ray" / "checkpoint_000000"), LocalFileSystem())
+    second.restore(_TrainingResult(checkpoint=gone, metrics={"training_iteration": 1}))
+    assert second.step()["epochs"] == 4
 
 
 def test_a_trial_without_an_intact_checkpoint_says_so(trial: Callable[[], SearchTrial], tmp_path: Path) -> None:

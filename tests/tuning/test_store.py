@@ -1,0 +1,189 @@
+"""Sweeps whose storage is S3, as a server on loopback speaks it: the same results, kills, and other machines."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ddarts_cli.main import run
+from ddarts_core.errors import UserError
+from tests.tuning.conftest import Make
+from tests.tuning.processes import Driver, events_of, faults, results
+from tuning import lease
+from tuning.config import SweepConfig
+from tuning.mirror import Mirror
+from tuning.study import find_study, list_studies, trial_name
+from tuning.sweep import resume_sweep, run_sweep
+
+s3fs = pytest.importorskip("s3fs")
+moto = pytest.importorskip("moto.server")
+
+MakeStored = Callable[..., SweepConfig]
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A bucket's URI; this process and those it starts find the server by the variables that all S3 tools read."""
+    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "tests")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("DDARTS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("studies")
+        yield "s3://studies/runs"
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def stored(bucket: str, make_sweep: Make, tmp_path_factory: pytest.TempPathFactory) -> MakeStored:
+    """A sweep in the bucket, tracked in a database of its own."""
+    folder = tmp_path_factory.mktemp("mlflow")
+
+    def make(name: str, **groups: Any) -> SweepConfig:
+        tracking = {"uri": f"sqlite:///{folder}/{name}.db"}
+        return make_sweep(name, storage=bucket, tracking=tracking, **groups)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def calm(make_sweep: Make, ray_cluster: None) -> list[Any]:
+    """What the same sweep comes to in a folder."""
+    return results(run_sweep(make_sweep("calm")).study.path)
+
+
+def objects(uri: str) -> list[str]:
+    return [path.removeprefix("studies/runs/") for path in Mirror(uri, Path("unused")).fs.find(uri)]
+
+
+def test_kills_of_driver_and_worker(stored: MakeStored, calm: list[Any], tmp_path: Path) -> None:
+    """First a trial's process is killed, then the driver; the resumed sweep equals one that was left alone."""
+    config = stored("killed")
+    place = tmp_path / "killed"
+    driver = Driver("run", place, config)
+    driver.wait_for(lambda: _told(place, "epoch") > 1)
+    os.kill(driver.workers()[0], signal.SIGKILL)
+    driver.wait_for(lambda: _told(place, "restarted") == 1 and _told(place, "finished") > 1)
+    driver.kill()
+    assert find_study(config.study_location).state == "INTERRUPTED"
+    assert Driver("resume", place, location=config.study_location).finish().startswith("finished 0")
+    found = find_study(config.study_location)
+    assert results(found.path) == calm
+    assert not any(faults(found.path, 3, (2, 2)).values())
+
+
+def test_another_machine_goes_on(
+    stored: MakeStored, calm: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has nothing but the URI; it waits until the lease of the machine that died has lapsed."""
+    config = stored("moved")
+    driver = Driver("run", tmp_path / "moved", config)
+    driver.wait_for(lambda: _told(tmp_path / "moved", "finished") == 1)
+    driver.kill()
+    monkeypatch.setenv("DDARTS_CACHE", str(tmp_path / "elsewhere"))
+    with pytest.raises(UserError, match=r"is running on .* if it was killed, try again in"):
+        resume_sweep(config.study_location)
+    monkeypatch.setattr(lease, "LAPSE_S", 0.0)
+    assert not resume_sweep(config.study_location).interrupted
+    found = find_study(config.study_location)
+    assert results(found.path) == calm
+    assert not any(faults(found.path, 3, (2, 2)).values())
+
+
+def _told(path: Path, kind: str) -> int:
+    file = path.parent / f"{path.name}.events"
+    return sum(event["kind"] == kind for event in events_of(path)) if file.exists() else 0
+
+
+def test_a_study_is_run_looked_at_and_extended_by_its_uri(
+    stored: MakeStored,
+    calm: list[Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The commands, each as on a machine that has never seen the study; the results are those of a folder."""
+    config = stored("command")
+    file, uri = tmp_path / "command.yaml", config.study_location
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
+    assert run(["sweep", str(file)]) == 0
+    assert f"ddarts export {uri} --top 3" in capsys.readouterr().out
+    names = objects(uri)
+    assert "command/report.html" in names and "command/lease.json" not in names
+    assert sum("/checkpoint_" in name for name in names) == 6, "two of each trial"
+
+    monkeypatch.setenv("DDARTS_CACHE", str(tmp_path / "fresh"))
+    found = find_study(uri)
+    assert results(found.path) == calm and found.state == "FINISHED"
+    assert not any(faults(found.path, 3, (2, 2)).values())
+    assert "command" in [study.name for study in list_studies(config.storage)]
+    at = ["--storage", config.storage]
+    for command in (["status", uri], ["status", "command", *at], ["studies", *at]):
+        assert run(command) == 0
+        assert uri in capsys.readouterr().out
+    for command in (["collect"], ["report"], ["export"]):
+        assert run([*command, uri, "--out", str(tmp_path / command[0])]) == 0
+    assert list((tmp_path / "collect").rglob("*.parquet"))
+    assert (tmp_path / "report" / "report.html").exists() and list((tmp_path / "export").rglob("*.json"))
+
+    monkeypatch.setenv("DDARTS_CACHE", str(tmp_path / "fresher"))
+    capsys.readouterr()
+    assert run(["sweep", str(file), "--num-samples", "1"]) == 0
+    assert "FINISHED with 3 searches: 1 more" in capsys.readouterr().out
+    found = find_study(uri)
+    assert [trial["state"] for trial in found.trials()] == ["COMPLETED"] * 4
+    assert results(found.path)[:3] == calm
+    assert run(["sweep", str(file), "--new", "--address", "ray://127.0.0.1:1"]) == 2
+    assert "this one is command-2" in capsys.readouterr().out
+
+
+def test_bad_stores(stored: MakeStored, make_sweep: Make, bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One sentence each, and nothing begun."""
+    with pytest.raises(UserError, match=r"name an MLflow server in tracking\.uri"):
+        make_sweep("untracked", storage=bucket)
+    with pytest.raises(UserError, match="pbt needs a folder"):
+        stored(
+            "population",
+            tune={"scheduler": "pbt", "max_concurrent": None},
+            space={"search.lr": {"type": "float", "low": 0.01, "high": 0.1}},
+        )
+    with pytest.raises(UserError, match="start it there, with auto"):
+        run_sweep(stored("client"), address="ray://127.0.0.1:1")
+    assert run(["status", f"{bucket}/missing"]) == 2
+    err = capsys.readouterr().err
+    assert "no study 'missing'" in err and bucket in err
+    absent = "s3://nobodys-bucket/studies"
+    for command in (["status", f"{absent}/missing"], ["studies", "--storage", absent]):
+        assert run(command) == 2
+        assert "bucket does not exist" in capsys.readouterr().err
+    with pytest.raises(UserError, match="bucket does not exist"):
+        run_sweep(stored("nowhere").model_copy(update={"storage": absent}))
+
+
+def test_a_trial_writes_in_its_own_place_only(stored: MakeStored, ray_cluster: None, tmp_path: Path) -> None:
+    """What a trial of a run that lost the study still does is not sent."""
+    from tuning.study import create_study, trial_study
+
+    config = stored("fenced")
+    study = create_study(config.study_location, {"objectives": [], "config": {}, "state": "RUNNING"})
+    assert study.mirror is not None
+    with lease.hold(study.mirror):
+        mine = trial_study(config.study_location, 0, tmp_path)
+        (mine.path / "trials" / trial_name(0)).mkdir(parents=True)
+        (mine.path / "trials" / trial_name(0) / "trial.json").write_text("{}")
+        mine.push(f"trials/{trial_name(0)}")
+        assert "fenced/trials/00000/trial.json" in objects(config.study_location)
+    (mine.path / "trials" / trial_name(0) / "records.jsonl").write_text("{}")
+    with pytest.raises(lease.LostLease):
+        mine.push(f"trials/{trial_name(0)}")
+    assert "fenced/trials/00000/records.jsonl" not in objects(config.study_location)

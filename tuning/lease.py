@@ -1,0 +1,137 @@
+"""Who runs a study in an object store, where there is no lock that goes with a process.
+
+The driver keeps an object, lease.json, and renews it. One that has not been renewed for `LAPSE_S` is that of a process
+that died. Whoever sends anything looks first whether the lease is still that of the run it belongs to: so what is left
+of an earlier run, on whatever machine, cannot write into a study that goes on elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ddarts_core.errors import UserError
+
+from .mirror import Mirror
+
+LEASE = "lease.json"
+RENEW_S = 20.0
+LAPSE_S = 120.0
+
+
+class LostLease(RuntimeError):
+    """Another process runs the study now."""
+
+
+def holder(mirror: Mirror) -> dict[str, Any] | None:
+    """The lease, if there is one: token, host, pid, folder, time."""
+    try:
+        lease: dict[str, Any] = json.loads(mirror.read(LEASE))
+    except FileNotFoundError:
+        return None
+    return lease
+
+
+def _me(folder: Path) -> dict[str, Any]:
+    """Which machine and folder; of two runs of the same, only one can hold the folder's lock."""
+    return {"host": socket.gethostname(), "machine": uuid.getnode(), "folder": str(folder)}
+
+
+def _same(lease: dict[str, Any], me: dict[str, Any]) -> bool:
+    return all(lease.get(key) == value for key, value in me.items())
+
+
+def is_held(mirror: Mirror, folder: Path, locked: Callable[[Path], bool]) -> bool:
+    """Whether a process runs the study, as far as one can see.
+
+    Args:
+        mirror: of the study.
+        folder: that a driver on this machine works in.
+        locked: whether a process holds a folder.
+    """
+    lease = holder(mirror)
+    if lease is None:
+        return False
+    if _same(lease, _me(folder)):
+        return locked(folder)
+    return time.time() - float(lease["time"]) < LAPSE_S
+
+
+def bind(mirror: Mirror, token: str | None) -> None:
+    """From now on send only while the lease is that of `token`."""
+
+    def fence() -> None:
+        lease = holder(mirror)
+        if token is None or lease is None or lease["token"] != token:
+            raise LostLease(f"another process runs {mirror.uri} now, or none: nothing is sent any more")
+
+    mirror.fence = fence
+
+
+@contextlib.contextmanager
+def hold(mirror: Mirror) -> Iterator[None]:
+    """Run a study; to be used under the lock of the mirror's folder.
+
+    Raises:
+        UserError: a process runs it on another machine, or from another folder of this one.
+    """
+    mine = {"token": uuid.uuid4().hex, "pid": os.getpid(), **_me(mirror.folder)}
+    _acquire(mirror, mine)
+    bind(mirror, str(mine["token"]))
+    done = threading.Event()
+    thread = threading.Thread(target=_renew, args=(mirror, mine, done), name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        with contextlib.suppress(LostLease, UserError):
+            mirror.fence()
+            mirror.delete(LEASE)
+        mirror.fence = lambda: None
+
+
+def _acquire(mirror: Mirror, mine: dict[str, Any]) -> None:
+    lease = holder(mirror)
+    if lease is None:
+        try:
+            return mirror.write(LEASE, _with_time(mine), new=True)
+        except FileExistsError:
+            lease = holder(mirror)
+    if lease is not None:
+        # In the same folder it would hold the lock that this process has: it is dead.
+        silent = time.time() - float(lease["time"])
+        if not _same(lease, _me(mirror.folder)) and silent < LAPSE_S:
+            raise UserError(
+                f"study {mirror.uri} is running on {lease['host']} (process {lease['pid']}, last seen {silent:.0f} s "
+                f"ago): wait for it or stop it; if it was killed, try again in {LAPSE_S - silent:.0f} s"
+            )
+    mirror.write(LEASE, _with_time(mine))
+    time.sleep(1.0)  # of two that take over at the same moment, the one that wrote last has it
+    lease = holder(mirror)
+    if lease is None or lease["token"] != mine["token"]:
+        raise UserError(f"study {mirror.uri} was taken over by another process at the same moment")
+
+
+def _with_time(mine: dict[str, Any]) -> bytes:
+    return json.dumps({**mine, "time": time.time()}).encode()
+
+
+def _renew(mirror: Mirror, mine: dict[str, Any], done: threading.Event) -> None:
+    while not done.wait(RENEW_S):
+        try:
+            mirror.fence()
+            mirror.write(LEASE, _with_time(mine))
+        except UserError:  # the store is away: again, later
+            continue
+        except LostLease:
+            return  # whoever sends next is told

@@ -1,0 +1,337 @@
+"""A study in an object store: a folder on this machine, and the objects below a URI that it is a copy of.
+
+Objects cannot be locked, appended to or renamed; they can be replaced whole. So the driver works in a folder of the
+user's cache and each trial in one of its own, both like a study on a shared file system, and send what has changed:
+
+study.json, optuna.log, report.html, ...   by the driver
+trials/TRIAL_ID/...                        by the trial; by the driver once the trial has ended
+ray/kept.zip, ray-2/kept.zip, ...          the last whole state of each round of Ray, by the driver
+ray/TRIAL_ID_*/checkpoint_*                by Ray
+lease.json                                 who runs the study (see lease.py)
+
+The store is the truth: what a process did not send before it was killed, it has not done.
+
+fsspec, which pandas and torch use too, speaks with the stores: `s3://` by the package s3fs, `gs://` by gcsfs, `abfs://`
+by adlfs. Credentials come from where those look for them (environment, files, the machine's role).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from tenacity import Retrying, retry_if_not_exception_type, stop_after_delay, wait_exponential
+
+from ddarts_core.errors import UserError
+from ddarts_core.files import write_atomic
+
+NOTE = ".mirror.json"
+"""In a folder that is a copy: of what, and which files were equal when."""
+
+CACHE_VARIABLE = "DDARTS_CACHE"
+"""Environment variable: the folder for copies of studies; ~/.cache/ddarts without it."""
+
+KEPT = "kept.zip"
+
+MARKS = ("ETag", "etag", "LastModified", "updated", "created", "mtime", "size")
+"""What the stores' listings have that changes with an object."""
+
+PATIENCE_S = 60.0
+"""How long a store that does not answer is asked again."""
+
+Value = TypeVar("Value")
+
+
+def is_uri(name: str | Path) -> bool:
+    """Whether a storage is a URI, not a path."""
+    return "://" in str(name)
+
+
+def check_storage(name: str) -> str:
+    """A path as it is; a URI of a store without a slash at its end.
+
+    Raises:
+        UserError: the URI has a password or options in it, names no place, or is that of local files.
+    """
+    if not is_uri(name):
+        return name
+    parts = urlsplit(name)
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    if parts.scheme in ("file", "local"):
+        raise UserError(f"storage {shown!r}: give a folder of this machine as a path: {parts.path}")
+    if parts.password is not None or parts.query or parts.fragment:
+        raise UserError(
+            f"storage {shown!r} must be SCHEME://PLACE/PATH without password, ? and #: the credentials go where the "
+            "store's own tools look for them, for example AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL for s3"
+        )
+    if not parts.netloc:
+        raise UserError(f"storage {shown!r} names no place: give for example {parts.scheme}://BUCKET/studies")
+    return name.rstrip("/")
+
+
+def copy_folder(uri: str, use: str) -> Path:
+    """Where this user's copy of a study lies, by the study's URI: one to `run` it, one to `view` it meanwhile."""
+    base = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/ddarts").expanduser().absolute()
+    return base / hashlib.sha256(uri.encode()).hexdigest()[:12] / use / uri.rpartition("/")[2]
+
+
+def run_folder(location: str) -> Path:
+    """The folder that the driver of a study works in, by the study's path or URI."""
+    return copy_folder(location, "run") if is_uri(location) else Path(location)
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """fsspec's file system for a URI, and the path in it.
+
+    Raises:
+        UserError: there is none for such URIs, or its package is missing.
+    """
+    import fsspec  # type: ignore[import-untyped]
+
+    scheme = urlsplit(uri).scheme
+    try:
+        found, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        hint = "pip install 'ddarts[s3]'" if scheme == "s3" else "choose a path, s3://, gs:// or abfs://"
+        raise UserError(f"storage {uri!r} cannot be used: {' '.join(str(error).split())}: {hint}") from error
+    return found, str(path)
+
+
+def is_shared(name: str) -> bool:
+    """Whether a file of a study's folder, by its path in it, is one of those that are sent and fetched as they are."""
+    parts = name.split("/")
+    if any(part.startswith(".") for part in parts) or parts[0] == "lease.json":
+        return False
+    return not re.fullmatch(r"ray(-\d+)?", parts[0]) or (len(parts) == 2 and parts[1] == KEPT)
+
+
+class StoreError(UserError):
+    """The store refuses, or does not answer."""
+
+
+def store_error(error: BaseException | None) -> StoreError | None:
+    """The refusal of a store that an error is, or comes from."""
+    while error is not None and not isinstance(error, StoreError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+class Mirror:
+    """One folder and the URI that it is a copy of. Any thread may use it.
+
+    Args:
+        uri: of the study.
+        folder: made when something is fetched.
+
+    Raises:
+        UserError: the store cannot be used.
+    """
+
+    def __init__(self, uri: str, folder: Path) -> None:
+        self.uri = uri
+        self.folder = folder
+        self.fence: Callable[[], None] = lambda: None
+        """Called before anything is sent; raises when another process runs the study now."""
+        self.fs, self.root = filesystem(uri)
+        self._turn = threading.RLock()
+        self._equal: dict[str, tuple[str, int, int]] = {}  # the store's mark, and time and size of the file
+        if (folder / NOTE).exists():
+            noted = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+            self._equal = {name: tuple(entry) for name, entry in noted["files"].items()}
+
+    @classmethod
+    def of(cls, folder: Path) -> Mirror | None:
+        """Of a folder, if it is a copy of anything."""
+        if not (folder / NOTE).exists():
+            return None
+        return cls(json.loads((folder / NOTE).read_text(encoding="utf-8"))["uri"], folder)
+
+    def ask(self, call: Callable[[], Value]) -> Value:
+        """Ask the store for something, again while it does not answer.
+
+        Raises:
+            StoreError: it says no, or did not answer for a minute.
+            FileNotFoundError, FileExistsError: as the call.
+        """
+        final = (FileNotFoundError, FileExistsError, PermissionError, UserError)
+        try:
+            for attempt in Retrying(
+                stop=stop_after_delay(PATIENCE_S),
+                wait=wait_exponential(0.5, max=10),
+                retry=retry_if_not_exception_type(final),
+                reraise=True,
+            ):
+                with attempt:
+                    return call()
+        except (FileNotFoundError, FileExistsError, UserError):
+            raise
+        except Exception as error:  # each store has its own
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise StoreError(f"the store of {self.uri} cannot be used: {reason}") from error
+        raise AssertionError("an attempt returns or raises")
+
+    def path(self, name: str) -> str:
+        """Of an object, by its path in the study."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def read(self, name: str) -> bytes:
+        """An object.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        return bytes(self.ask(lambda: self.fs.cat_file(self.path(name))))
+
+    def write(self, name: str, data: bytes, *, new: bool = False) -> None:
+        """An object, whole.
+
+        Raises:
+            FileExistsError: it must be new and is not.
+        """
+        mode = {"mode": "create"} if new else {}
+        self.ask(lambda: self.fs.pipe_file(self.path(name), data, **mode))
+
+    def delete(self, name: str) -> None:
+        """An object, if there is one."""
+        with contextlib.suppress(FileNotFoundError):
+            self.ask(lambda: self.fs.rm_file(self.path(name)))
+
+    def found(self, below: str, wanted: Callable[[str], bool] = is_shared) -> dict[str, str]:
+        """Names below a path in the study, and the store's mark of each, which changes with the object.
+
+        Raises:
+            StoreError: there is not even a bucket.
+        """
+        try:
+            entries = self.ask(lambda: self.fs.find(self.path(below), detail=True))
+        except FileNotFoundError as error:  # not the objects: the bucket
+            raise StoreError(f"the store of {self.uri} cannot be used: {error}") from error
+        names = {path.removeprefix(self.root).lstrip("/"): entry for path, entry in entries.items()}
+        return {name: str([entry.get(key) for key in MARKS]) for name, entry in names.items() if wanted(name)}
+
+    def pull(self, *below: str) -> None:
+        """Make files of the folder equal to the store: all, or those below some paths in the study."""
+        with self._turn:
+            for part in below or ("",):
+                self._pull(self.found(part), part)
+            self._note()
+
+    def _pull(self, found: dict[str, str], part: str) -> None:
+        for name, mark in found.items():
+            if self._equal.get(name, ("", 0, 0)) != (mark, *_stamp(self.folder / name)):
+                write_atomic(self.folder / name, self.read(name))
+                self._equal[name] = (mark, *_stamp(self.folder / name))
+        for name in [name for name in self._equal if _is_below(name, part) and name not in found]:
+            (self.folder / name).unlink(missing_ok=True)
+            del self._equal[name]
+
+    def push(self, *below: str) -> None:
+        """Send the files of the folder that have changed since they were equal, and delete those that are gone."""
+        with self._turn:
+            changed = []
+            for name in self._names(below or ("",)):
+                stamp = _stamp(self.folder / name)
+                if self._equal.get(name, ("", 0, 0))[1:] != stamp:
+                    changed.append((name, stamp))
+            gone = [
+                name
+                for name in self._equal
+                if any(_is_below(name, part) for part in below or ("",)) and not (self.folder / name).exists()
+            ]
+            if not changed and not gone:
+                return
+            self.fence()
+            for name, stamp in changed:
+                self.write(name, (self.folder / name).read_bytes())
+                self._equal[name] = ("", *stamp)  # the mark is not known: the next `pull` fetches it once
+            for name in gone:
+                self.delete(name)
+                del self._equal[name]
+            self._note()
+
+    def _names(self, below: Iterable[str]) -> list[str]:
+        files: list[Path] = []
+        for part in below:
+            at = self.folder / part
+            files += [at] if at.is_file() else [file for file in at.rglob("*") if file.is_file()]
+        names = (file.relative_to(self.folder).as_posix() for file in files)
+        return sorted({name for name in names if is_shared(name)}, key=lambda name: (name.endswith(KEPT), name))
+
+    def _note(self) -> None:
+        """So that the next process fetches only what has changed; and so that the folder is known as a copy."""
+        write_atomic(self.folder / NOTE, json.dumps({"uri": self.uri, "files": self._equal}))
+
+    def fetch(self, pattern: str) -> list[Path]:
+        """Objects by a pattern of their path in the study, fetched anew whatever there is; their files."""
+        paths = self.ask(lambda: self.fs.glob(self.path(pattern)))
+        files = []
+        for path in paths:
+            name = str(path).removeprefix(self.root).lstrip("/")
+            write_atomic(self.folder / name, self.read(name))
+            files.append(self.folder / name)
+        return files
+
+    def delete_tree(self, path: str) -> None:
+        """All objects below a path of the file system; nothing that is gone already, or will not go, is an error."""
+        with contextlib.suppress(Exception):  # they only take room
+            self.fs.rm(path, recursive=True)
+
+    # --- Ray's state ------------------------------------------------------------------------------------------------
+
+    def push_state(self, kept: Path) -> None:
+        """Send a whole state of Ray (see snapshots.py) as one object, after all that it may rest on.
+
+        Args:
+            kept: folder of the state, in a folder of Ray.
+        """
+        with self._turn:
+            self.push("study.json", "optuna.log")
+            archive = kept.parent / f".{KEPT}"
+            shutil.make_archive(str(archive.with_suffix("")), "zip", kept)
+            os.replace(archive, kept.parent / KEPT)
+            self.push(f"{kept.parent.name}/{KEPT}")
+
+    def unpack_states(self) -> None:
+        """Put the states that were fetched where `snapshots.kept` finds them."""
+        for archive in self.folder.glob(f"ray*/{KEPT}"):
+            for old in archive.parent.glob("kept-*"):
+                shutil.rmtree(old)
+            unfinished = archive.parent / ".kept"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.unpack_archive(archive, unfinished)
+            os.rename(unfinished, archive.parent / "kept-00000001")
+
+    def place_state(self, folder: Path) -> None:
+        """Send what `snapshots.bring_back` has put into a folder of Ray, where Ray finds it, and delete the rest.
+
+        Ray writes these too while it runs, one after the other; `kept.zip` is what counts.
+        """
+        ours = {file.name: file for file in folder.iterdir() if file.suffix in (".json", ".pkl")}
+        for name, file in ours.items():
+            self.write(f"{folder.name}/{name}", file.read_bytes())
+        for path in self.ask(lambda: self.fs.glob(self.path(f"{folder.name}/*"))):
+            name = str(path).rpartition("/")[2]
+            if name.endswith((".json", ".pkl")) and name not in ours:
+                self.delete(f"{folder.name}/{name}")
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Time and size of a file; zeros if there is none."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
+
+
+def _is_below(name: str, part: str) -> bool:
+    return not part or name == part or name.startswith(f"{part}/")
