@@ -64,10 +64,15 @@ def command(
     planned = num_samples or config.tune.num_samples
     if exists:
         found = find_study(config.study_location)
-        finished = found.state == "FINISHED"
-        planned = planned if finished else num_samples or 0
-        begun = "" if finished else "the searches that were begun, then "
-        say(f"study {config.name} exists, {found.state} with {len(found.trials())} searches: {begun}{planned} more")
+        trials = found.trials()
+        parts = []
+        if found.state == "FINISHED":
+            parts.append(f"{planned} more")
+        else:
+            left = found.data["config"]["tune"]["num_samples"] - sum(trial["state"] != "RUNNING" for trial in trials)
+            parts += [f"{left} left"] + [f"then {num_samples} more"] * (num_samples is not None)
+            planned = left + (num_samples or 0)
+        say(f"study {config.name} exists, {found.state} with {len(trials)} searches begun: {', '.join(parts)}")
     say(
         f"sweep {config.name}: {planned} searches by {config.tune.searcher}, {config.tune.scheduler}, "
         f"on {config.data.name}, over {', '.join(config.space)}; seed {config.seed}; in {config.study_location}"
