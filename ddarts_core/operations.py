@@ -62,6 +62,21 @@ class Zero(nn.Module):
         return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
 
 
+class Conv2d(nn.Conv2d):
+    """torch's, but that a 1x1 convolution of stride 2 and few channels takes every second pixel first on a CPU.
+
+    With fewer than 8, AVX2 and channels last, the kernel of oneDNN that torch 2.14 has writes beyond its buffers in the
+    backward pass.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, in_channels, h, w] to [batch, out_channels, ...], as torch's."""
+        if self.kernel_size == (1, 1) and self.stride != (1, 1) and x.shape[1] < 8 and x.device.type == "cpu":
+            down, across = self.stride
+            return F.conv2d(x[:, :, ::down, ::across], self.weight, self.bias)
+        return super().forward(x)
+
+
 class FactorizedReduce(nn.Module):
     """Halve height and width: two 1x1 convolutions of stride 2, the second shifted by one pixel, concatenated.
 
@@ -74,8 +89,8 @@ class FactorizedReduce(nn.Module):
         super().__init__()
         half = out_channels // 2
         self.relu = nn.ReLU()
-        self.first = nn.Conv2d(in_channels, half, 1, stride=2, bias=False) if half else None
-        self.second = nn.Conv2d(in_channels, out_channels - half, 1, stride=2, bias=False)
+        self.first = Conv2d(in_channels, half, 1, stride=2, bias=False) if half else None
+        self.second = Conv2d(in_channels, out_channels - half, 1, stride=2, bias=False)
         self.norm = BatchNorm(out_channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,20 +103,8 @@ class FactorizedReduce(nn.Module):
         height, width = x.shape[2:]
         if height % 2 or width % 2:
             x = F.pad(x, (0, width % 2, 0, height % 2))
-        second = _every_second(self.second, x[:, :, 1:, 1:])
-        return second if self.first is None else torch.cat([_every_second(self.first, x), second], dim=1)
-
-
-def _every_second(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A 1x1 convolution of stride 2: that of every second pixel.
-
-    With fewer than 8 channels on a CPU it is computed as such: for these, AVX2 and channels last, the kernel of oneDNN
-    that torch 2.14 has writes beyond its buffers in the backward pass.
-    """
-    if x.device.type == "cpu" and x.shape[1] < 8:
-        return F.conv2d(x[:, :, ::2, ::2], conv.weight)
-    convolved: Tensor = conv(x)
-    return convolved
+        second: Tensor = self.second(x[:, :, 1:, 1:])
+        return second if self.first is None else torch.cat([self.first(x), second], dim=1)
 
 
 def _size(kernel: int | tuple[int, int]) -> tuple[int, int]:
@@ -119,7 +122,7 @@ def _conv(
     """A convolution without bias that keeps the size at stride 1 (odd kernels)."""
     height, width = _size(kernel)
     padding = (dilation * (height // 2), dilation * (width // 2))
-    return nn.Conv2d(
+    return Conv2d(
         in_channels, out_channels, (height, width), stride, padding, dilation=dilation, groups=groups, bias=False
     )
 
