@@ -144,7 +144,7 @@ def test_a_halving_of_few_channels_leaves_the_memory_whole(operation: str) -> No
     """In a process of its own: where a kernel writes beyond its buffers, the process dies within some passes."""
     script = (
         "import torch; from ddarts_core.operations import build; torch.set_num_threads(1)\n"
-        f"halve = build({operation!r}, 4, 2).to(memory_format=torch.channels_last)\n"
+        f"halve = build({operation!r}, 4, 2, affine=True).to(memory_format=torch.channels_last)\n"
         "for _ in range(200):\n"
         "    x = torch.randn(30, 4, 8, 8).to(memory_format=torch.channels_last).requires_grad_()\n"
         "    halve(x).square().sum().backward()\n"
