@@ -95,7 +95,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
     Raises:
         UserError: there is none for such URIs, or its package is missing.
     """
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec  # type: ignore[import-untyped]  # it has no types
 
     scheme = urlsplit(uri).scheme
     try:

@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -424,7 +424,7 @@ def _run(study: Study, tuner: Any, config: TuneConfig, session: Session) -> Stud
     spent = config.time_budget_s is not None and ended >= len(results)
     if ended < config.num_samples and not spent:
         _leave(study)
-        return StudyResult(study.update(state="INTERRUPTED"), study.ranked(), True, 0)
+        return StudyResult(replace(study, data={**study.data, "state": "INTERRUPTED"}), study.ranked(), True, 0)
     untracked = track_rest(study, session.draw)
     tracking.end_study(study, "FINISHED")
     study = study.update(state="FINISHED")

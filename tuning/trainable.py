@@ -217,8 +217,8 @@ class SearchTrial(tune.Trainable):
         """The loop that the next epoch belongs to, at the state of the checkpoint if there was one."""
         if self._taken_over and not self._loaded:
             # Ray was killed before it noted the trial, knows of no checkpoint, and has given the trial another name.
-            with contextlib.suppress(UserError):  # none is whole: the trial begins anew
-                for folder in self._checkpoints()[-1:]:
+            for folder in self._checkpoints()[-1:]:
+                with contextlib.suppress(UserError):  # none is whole: the trial begins anew
                     self.load_checkpoint(folder)
         self._taken_over = False
         if self._genotype is None and self._search is None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--address",
     metavar="auto|HOST:PORT|ray://HOST:PORT",
-    help="Ray cluster to run on (default: this machine alone). The storage folder must be shared by its machines.",
+    help="Ray cluster to run on (default: this machine alone). Its machines must share the storage, a folder or a URI.",
 )
 def command(
     file: Path, overrides: tuple[str, ...], out: str | None, new: bool, num_samples: int | None, address: str | None
