@@ -32,6 +32,17 @@ def put(mirror: Mirror, name: str, text: str) -> None:
     file.write_text(text)
 
 
+def spy(monkeypatch: pytest.MonkeyPatch, method: str, names: list[str]) -> None:
+    """Note the objects that a method is called for."""
+    call = getattr(Mirror, method)
+
+    def noted(self: Mirror, name: str, *rest: object, **more: object) -> object:
+        names.append(name)
+        return call(self, name, *rest, **more)
+
+    monkeypatch.setattr(Mirror, method, noted)
+
+
 def content(mirror: Mirror) -> dict[str, str]:
     files = (file for file in mirror.folder.rglob("*") if file.is_file())
     names = {file.relative_to(mirror.folder).as_posix(): file for file in files}
@@ -60,11 +71,8 @@ def test_only_what_changed_is_sent_and_fetched(two: tuple[Mirror, Mirror], monke
     b.pull()
     sent: list[str] = []
     fetched: list[str] = []
-    write, read = Mirror.write, Mirror.read
-    monkeypatch.setattr(
-        Mirror, "write", lambda self, name, *rest, **more: (sent.append(name), write(self, name, *rest, **more))
-    )
-    monkeypatch.setattr(Mirror, "read", lambda self, name: (fetched.append(name), read(self, name))[1])
+    spy(monkeypatch, "write", sent)
+    spy(monkeypatch, "read", fetched)
     put(a, "trials/1/trial.json", "changed")
     a.push()
     b.pull()
@@ -120,10 +128,7 @@ def test_a_state_travels_whole_and_after_what_it_rests_on(
 ) -> None:
     a, b = two
     order: list[str] = []
-    write = Mirror.write
-    monkeypatch.setattr(
-        Mirror, "write", lambda self, name, *rest, **more: (order.append(name), write(self, name, *rest, **more))
-    )
+    spy(monkeypatch, "write", order)
     put(a, "study.json", "1")
     put(a, "optuna.log", "trial")
     put(a, "ray/kept-00000007/experiment_state-x.json", "state")
