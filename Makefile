@@ -26,7 +26,7 @@ sweep: $(STAMP)
 	$(BIN)/ddarts sweep $(SWEEP) --new
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # Kill -9 a sweep's driver, trials, a node and its MLflow server KILLS times, count what is lost: make chaos KILLS=30
 KILLS ?= 10

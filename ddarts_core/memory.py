@@ -220,16 +220,17 @@ def step_memory(config: ExperimentConfig, info: DataInfo, device: torch.device) 
 
 def measure(rehearsal: Rehearsal, step: Callable[[], None]) -> int:
     """Bytes at the largest moment of a step, what outlives it included."""
-    gc.collect()
     meter = Meter()
     meter.note(rehearsal.tensors())
     often = gc.get_threshold()
+    gc.freeze()  # what was there before is not looked through
     gc.set_threshold(200, 10, 1000)  # tensors in a cycle of references, which fake mode makes, would count too long
     try:
         with meter:
             step()
     finally:
         gc.set_threshold(*often)
+        gc.unfreeze()
     return meter.peak
 
 

@@ -19,9 +19,10 @@ from ddarts_core.files import write_atomic
 
 from .config import ACCURACY
 from .events import Kind, Listener, SweepEvent
+from .locks import await_workers
 from .mirror import Mirror, run_folder
 from .snapshots import ONCE, Keeper, kept
-from .study import Study, await_workers, find_study, read_json, trial_dir, trial_name, write_json
+from .study import Study, find_study, read_json, trial_dir, trial_name, write_json
 from .tracking import PATIENCE_S, STATUS, Draw, TrialRun, child_runs, delete_run, end_run
 
 

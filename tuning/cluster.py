@@ -11,6 +11,8 @@ from typing import Any
 from unittest import mock
 from urllib.parse import urlsplit
 
+from tenacity import retry, retry_if_exception, stop_after_attempt
+
 import ddarts_core
 from ddarts_core.errors import UserError
 
@@ -24,6 +26,10 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 OBJECT_STORE_BYTES = 128 * 2**20
+
+ATTEMPTS = 3
+UNSTARTED = ("Starting Ray client server failed", "Proxy failed to Connect to backend")
+"""What a head answers whose server for a new client of Ray Client ended at once, or was not ready in 30 s."""
 
 FORWARDED = ("MLFLOW_TRACKING_URI", "OMP_NUM_THREADS", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
 """What trials on another machine need of this process's environment; on this one they inherit all of it."""
@@ -71,18 +77,29 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
     except (OSError, ValueError) as error:
         raise UserError(f"no Ray cluster answers at {address!r} ({error}): {advice}") from error
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            runtime_env=runtime,
-        )
+        _join(address, runtime)
     except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+        if _unstarted(error):
+            raise UserError(
+                f"the Ray cluster at {address!r} started no server for this process in {ATTEMPTS} attempts; its "
+                "head may be busy: try again, or see ray_client_server_*.err in its logs"
+            ) from error
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"the Ray cluster at {address!r} does not let this process in ({reason}): {advice}, and export "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, the file with the token that its head was started with"
         ) from error
+
+
+def _unstarted(error: BaseException) -> bool:
+    return any(words in str(error) for words in UNSTARTED)
+
+
+@retry(retry=retry_if_exception(_unstarted), stop=stop_after_attempt(ATTEMPTS), reraise=True)
+def _join(address: str, runtime: dict[str, Any]) -> None:
+    import ray
+
+    ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime)
 
 
 def sent_code() -> list[str]:

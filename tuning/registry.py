@@ -14,7 +14,7 @@ from typing import Any
 from ddarts_core import __version__
 from ddarts_core.errors import UserError
 
-from .study import hide_secrets, without_secrets
+from .redact import hide_secrets, without_secrets
 from .tracking import artifact_location, make_client, with_secrets
 
 ALIAS = "best"

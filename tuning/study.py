@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import json
-import re
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
 
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
 
 from . import lease
+from .locks import is_locked, lock
 from .mirror import Mirror, check_storage, copy_folder, is_uri, run_folder
 
 SCHEMA_VERSION = 1
@@ -343,24 +340,6 @@ def utc_now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
 
 
-# --- one sweep at a time --------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold a study; the lock goes with the process, however it ends.
-
-    Raises:
-        UserError: another process runs the study.
-    """
-    with (path / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"study {path.name!r} is running in another process: wait for it or stop it") from None
-        yield
-
-
 @contextlib.contextmanager
 def hold(study: Study) -> Iterator[Study]:
     """Hold a study while its sweep runs, against other processes and, in an object store, other machines.
@@ -383,74 +362,3 @@ def hold(study: Study) -> Iterator[Study]:
             mirror.pull()
             mirror.unpack_states()
             yield replace(_load(path), mirror=mirror)
-
-
-WORKERS_S = 300.0
-"""How long a sweep waits for the trials of one that was killed to end."""
-
-
-def join_workers(path: Path) -> IO[str]:
-    """Count this process as a trial's until the file that is returned is closed, or the process ends."""
-    file = (path / ".workers").open("a")
-    fcntl.flock(file, fcntl.LOCK_SH)
-    return file
-
-
-def await_workers(path: Path) -> None:
-    """Wait for the trials of a driver that was killed: they live on for some seconds, and write.
-
-    Raises:
-        UserError: they do not end.
-    """
-    with (path / ".workers").open("a") as file:
-        until = time.monotonic() + WORKERS_S
-        while True:
-            try:
-                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise UserError(f"trials of an earlier run of study {path.name!r} still run: stop them") from None
-                time.sleep(0.1)
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes out of what they do under the same lock for the same trial; waits for them."""
-    with (folder / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process runs the study."""
-    try:
-        with (path / ".lock").open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False
-
-
-# --- secrets --------------------------------------------------------------------------------------------------------
-
-
-def without_secrets(uri: str) -> str:
-    """A URI without user, password and, unless it names a local file, query.
-
-    Example:
-        >>> without_secrets("https://me:secret@host:5000/path?token=1")
-        'https://host:5000/path'
-    """
-    parts = urlsplit(uri)
-    if not parts.netloc and "?" not in uri:
-        return uri
-    netloc = parts.netloc.rpartition("@")[2]
-    rebuilt = urlunsplit((parts.scheme, netloc, parts.path, "", ""))
-    return rebuilt if netloc or not re.match(r"^\w[\w+]*:///", uri) else f"{parts.scheme}://{parts.path}"
-
-
-def hide_secrets(text: str) -> str:
-    """A text on one line with the secrets of the URIs in it cut out."""
-    return re.sub(r"\w[\w+.-]*://\S+", lambda match: without_secrets(match[0]), " ".join(text.split()))

@@ -28,10 +28,11 @@ from .events import Listener
 from .lease import LostLease
 from .mirror import StoreError, is_uri, store_error
 from .population import draw_population
+from .redact import hide_secrets, without_secrets
 from .resources import with_resources
 from .snapshots import bring_back, kept
 from .space import Space, base_settings
-from .study import Study, create_study, exists_already, find_study, has_study, hide_secrets, hold, without_secrets
+from .study import Study, create_study, exists_already, find_study, has_study, hold
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,9 @@ from ddarts_core.genotype import Genotype
 from ddarts_core.records import EpochRecord, read_jsonl
 
 from . import view
-from .study import Study, alone, hide_secrets, read_json, without_secrets
+from .locks import alone
+from .redact import hide_secrets, without_secrets
+from .study import Study, read_json
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 STATUS = {"COMPLETED": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED", "RUNNING": "RUNNING"}

@@ -41,6 +41,7 @@ from ddarts_core.search import Search, build_search
 
 from . import study as studies
 from .config import ACCURACY, DERIVED, SEARCH_EPOCH
+from .locks import join_workers
 from .mirror import StoreError
 from .space import trial_config
 from .tracking import Sender, TrialRun, delete_run
@@ -73,7 +74,7 @@ class SearchTrial(tune.Trainable):
         self._seconds = 0.0
         self._contradiction: str | None = None
         self._limit_resources()
-        self._presence = studies.join_workers(self._study.path)
+        self._presence = join_workers(self._study.path)
         self._open_record()
         self._sender = Sender(TrialRun(self._study, self._folder))
         self._sender.send(self._records)

@@ -16,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from ddarts_core.config import DataConfig, SplitConfig
 from ddarts_core.data import (
@@ -233,6 +234,16 @@ def test_digits_keep_their_grey_levels() -> None:
     pixels = train.images.double() / 255
     assert float(pixels.mean()) == pytest.approx(info.mean[0], abs=1e-4)
     assert float(pixels.std(correction=0)) == pytest.approx(info.std[0], abs=1e-4)
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    """All of them, each once: training images, then test images, against what its own reader gives."""
+    parts = (load_train(DataConfig())[1], load_test(DataConfig()))
+    images = torch.cat([part.images.flatten(1) for part in parts])
+    ours = torch.cat([images, torch.cat([part.labels for part in parts])[:, None]], 1)
+    digits = load_digits()
+    theirs = np.column_stack([(digits.data * 255 / 16).round(), digits.target])
+    assert sorted(ours.tolist()) == sorted(theirs.astype(int).tolist())
 
 
 # --- subsets, sizes, test set ---------------------------------------------------------------------------------------

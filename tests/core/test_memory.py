@@ -99,14 +99,16 @@ def test_a_second_half_batch_costs_half() -> None:
 
 @pytest.mark.parametrize("path", ["channels", "batch_size"])
 def test_the_largest_that_fits_fits_and_the_next_does_not(path: Any) -> None:
-    config = config_of(search={"channels": 16, "batch_size": 64})
+    config = config_of(search={"channels": 16, "batch_size": 64, "steps": 1})
     info = data_info(config.data)
     limit = int(0.55 * step_memory(config, info, CPU).peak)
     value = largest_that_fits(config, info, CPU, limit, path)
     assert value is not None
 
     def peak(value: int) -> int:
-        return step_memory(config_of(search={"channels": 16, "batch_size": 64, path: value}), info, CPU).peak
+        return step_memory(
+            config_of(search={"channels": 16, "batch_size": 64, "steps": 1, path: value}), info, CPU
+        ).peak
 
     assert peak(value) <= 1.03 * limit and peak(value + 1) > 0.97 * limit
     assert largest_that_fits(config, info, CPU, 10, path) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -153,6 +154,14 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+SLURM = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel")
+
+
+def has_slurm() -> bool:
+    """Whether Slurm's daemons can be started here."""
+    return os.geteuid() == 0 and all(shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") for name in SLURM)
 
 
 def epochs_of(study: Path, number: int) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,28 @@ def test_rayjob_holds_together() -> None:
 def test_no_cluster_at_an_address_is_one_sentence() -> None:
     with pytest.raises(UserError, match=r"no Ray cluster answers at '127\.0\.0\.1:9'.*auto, HOST:PORT or ray://"):
         start_ray(address="127.0.0.1:9")
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+def test_a_busy_head_is_asked_again(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head of Ray Client gives a new client's server 30 s, and answers as here when that was not enough."""
+    import ray
+
+    answer = "Initialization failure from server:\nRuntimeError: Starting Ray client server failed. See it for logs."
+    asked: list[str] = []
+
+    def init(address: str, **_: Any) -> None:
+        asked.append(address)
+        if len(asked) <= failures:
+            raise ConnectionAbortedError(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setattr(ray, "init", init)
+        address = f"ray://127.0.0.1:{listener.getsockname()[1]}"
+        refused = pytest.raises(UserError, match=r"started no server for this process in 3 attempts; its head")
+        with refused if failures == 3 else contextlib.nullcontext():
+            start_ray(address=address)
+    assert asked == [address] * 3
 
 
 def test_a_node_that_dies_takes_no_trial_with_it(make_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> None:

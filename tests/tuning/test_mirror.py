@@ -11,8 +11,8 @@ import pytest
 
 from ddarts_core.errors import UserError
 from tuning import lease
+from tuning.locks import is_locked
 from tuning.mirror import KEPT, Mirror, StoreError, check_storage, copy_folder, is_shared, store_error
-from tuning.study import is_locked
 
 
 @pytest.fixture

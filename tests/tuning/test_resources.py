@@ -57,9 +57,9 @@ def test_cores_of_a_machine_without_gpu_follow_its_memory(sweep: SweepConfig) ->
 
 def test_what_can_never_fit_is_refused_with_what_would(make_sweep: Make) -> None:
     space = {"search.channels": {"type": "int", "low": 2, "high": 128}}
-    config = make_sweep("large", space=space, tune={"resources": "auto"})
-    with pytest.raises(UserError, match=r"channels 128.*needs about .* GiB, the GPU has 0\.59 GiB: at most search\.ch"):
-        with_resources(config, config.build_space(), Device("cuda", 600 * 2**20, cpus=4, gpus=1))
+    config = make_sweep("large", search={"steps": 1}, space=space, tune={"resources": "auto"})
+    with pytest.raises(UserError, match=r"channels 128.*needs about .* GiB, the GPU has 0\.55 GiB: at most search\.ch"):
+        with_resources(config, config.build_space(), Device("cuda", 560 * 2**20, cpus=4, gpus=1))
 
 
 def test_resources_that_are_given_stay(make_sweep: Make) -> None:

@@ -1,4 +1,4 @@
-"""docs/cluster/sweep.slurm, run for real where Slurm's two commands are scripts that act on this machine."""
+"""docs/cluster/sweep.slurm where Slurm is not installed: its two commands are scripts that act on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tuning.processes import epochs_of, free_port
+from tests.tuning.processes import epochs_of, free_port, has_slurm
 from tuning.config import SweepConfig
 from tuning.study import find_study
 
@@ -68,6 +68,7 @@ def test_script_is_clean() -> None:
     subprocess.run([BIN / "shellcheck", SCRIPT], check=True)
 
 
+@pytest.mark.skipif(has_slurm(), reason="test_real_slurm.py does the same in a real Slurm")
 def test_a_job_that_is_stopped_before_its_limit_and_submitted_again(slurm: dict[str, str], make_sweep: Make) -> None:
     """Head and worker with a token of the job; Slurm's signal goes to the script alone, and nothing is left behind."""
     tune = {"num_samples": 2, "max_concurrent": None, "objective": "supernet"}

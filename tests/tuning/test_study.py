@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from ddarts_core.errors import UserError
+from tuning.locks import lock
+from tuning.redact import without_secrets
 from tuning.study import (
     Study,
     create_study,
     find_study,
     list_studies,
-    lock,
     read_json,
     trial_dir,
-    without_secrets,
     write_json,
 )
 

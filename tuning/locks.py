@@ -1,0 +1,78 @@
+"""Who works in a study's folder: one sweep at a time, its trials, and one at a time for a trial's own files.
+
+Locks of the operating system, which go with the process that holds them, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from ddarts_core.errors import UserError
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a study; the lock goes with the process, however it ends.
+
+    Raises:
+        UserError: another process runs the study.
+    """
+    with (path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"study {path.name!r} is running in another process: wait for it or stop it") from None
+        yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process runs the study."""
+    try:
+        with (path / ".lock").open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+WORKERS_S = 300.0
+"""How long a sweep waits for the trials of one that was killed to end."""
+
+
+def join_workers(path: Path) -> IO[str]:
+    """Count this process as a trial's until the file that is returned is closed, or the process ends."""
+    file = (path / ".workers").open("a")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    return file
+
+
+def await_workers(path: Path) -> None:
+    """Wait for the trials of a driver that was killed: they live on for some seconds, and write.
+
+    Raises:
+        UserError: they do not end.
+    """
+    with (path / ".workers").open("a") as file:
+        until = time.monotonic() + WORKERS_S
+        while True:
+            try:
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise UserError(f"trials of an earlier run of study {path.name!r} still run: stop them") from None
+                time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out of what they do under the same lock for the same trial; waits for them."""
+    with (folder / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
