@@ -1,4 +1,4 @@
-# make install: .venv and the package; make sweep: the quickstart study; make test; make check.
+# make install: .venv and the package; make sweep: the quickstart study; make test, test-slow, check.
 # Once installed, nothing here needs the network.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 SWEEP ?= experiments/quickstart_sweep.yaml
 JOBS ?= 2
 
-.PHONY: install sweep test check chaos bench bench-platform format clean chaos-search
+.PHONY: install sweep test test-slow check chaos bench bench-platform format clean chaos-search
 
 install: $(STAMP)
 
@@ -27,6 +27,10 @@ sweep: $(STAMP)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+
+# What make test leaves out: whole clusters, Slurm where it is installed, more kills. After changes in tuning/.
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(TESTS)
 
 # Kill -9 a sweep's driver, trials, a node and its MLflow server KILLS times, count what is lost: make chaos KILLS=30
 KILLS ?= 10

@@ -110,6 +110,12 @@ def _ancestors(pid: int, parents: dict[int, int]) -> list[int]:
     return found
 
 
+def left_behind(state: str) -> list[int]:
+    """Processes of a Ray that keeps its state in a folder, whose parents may have ended."""
+    found = subprocess.run(["ps", "-wweo", "pid,args"], check=True, capture_output=True, text=True).stdout.splitlines()
+    return [int(line.split()[0]) for line in found if state in line]
+
+
 class Server:
     """An MLflow server on loopback, on a database of its own.
 

@@ -23,13 +23,13 @@ from typing import Any
 
 import pytest
 
-from tests.tuning.processes import free_port
+from tests.tuning.processes import free_port, left_behind
 from tuning.config import SweepConfig
 from tuning.study import find_study
 
 Make = Callable[..., SweepConfig]
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 BIN = Path(sys.executable).parent
 
@@ -121,12 +121,6 @@ def autoscaler(address: str) -> dict[str, Any]:
 def answers(port: int) -> bool:
     with socket.socket() as knock:
         return knock.connect_ex(("127.0.0.1", port)) == 0
-
-
-def left_behind(state: str) -> list[int]:
-    """Processes of a Ray that keeps its state in a folder."""
-    found = subprocess.run(["ps", "-wweo", "pid,args"], check=True, capture_output=True, text=True).stdout.splitlines()
-    return [int(line.split()[0]) for line in found if state in line]
 
 
 def test_a_waiting_trial_gets_a_machine(head: Head, make_sweep: Make) -> None:

@@ -155,6 +155,7 @@ def test_workers_listen_on_loopback_only(two: tuple[Path, set[str]]) -> None:
     assert two[1] and two[1] <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_nothing_changes(
     command: Callable[..., Path], two: tuple[Path, set[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +192,7 @@ def test_what_stops_the_workers_is_raised_in_the_driver(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_its_workers_and_can_go_on(
     command: Callable[..., Path], one: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,7 @@ def cluster() -> Iterator[Any]:
     found.shutdown()
 
 
+@pytest.mark.slow
 def test_a_node_that_joins_gets_trials(make_sweep: Make, cluster: Any) -> None:
     tune = {"num_samples": 2, "max_concurrent": None, "objective": "supernet"}
     config = make_sweep("joined", tune=tune, search={"epochs": 200})

@@ -188,6 +188,7 @@ def lineages(study: Path) -> list[Any]:
     return [trial["lineage"] for trial in find_study(study).trials()]
 
 
+@pytest.mark.slow
 def test_a_killed_population_makes_the_same_exchanges(population: Path, make_sweep: Make) -> None:
     """Killed when the first member waits for its exchange, and again when the exchange has just taken place."""
     config = make_sweep("killed", **POPULATION)

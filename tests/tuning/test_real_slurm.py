@@ -26,6 +26,7 @@ Make = Callable[..., SweepConfig]
 PATH = f"{os.environ['PATH']}:/usr/sbin"
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.skipif(not has_slurm(), reason="Slurm is not installed, or this is not root: test_slurm.py stands in"),
 ]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tuning.processes import epochs_of, free_port, has_slurm
+from tests.tuning.processes import epochs_of, free_port, has_slurm, left_behind
 from tuning.config import SweepConfig
 from tuning.study import find_study
 
@@ -68,6 +68,7 @@ def test_script_is_clean() -> None:
     subprocess.run([BIN / "shellcheck", SCRIPT], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(has_slurm(), reason="test_real_slurm.py does the same in a real Slurm")
 def test_a_job_that_is_stopped_before_its_limit_and_submitted_again(slurm: dict[str, str], make_sweep: Make) -> None:
     """Head and worker with a token of the job; Slurm's signal goes to the script alone, and nothing is left behind."""
@@ -100,9 +101,3 @@ def test_a_job_that_is_stopped_before_its_limit_and_submitted_again(slurm: dict[
     assert [epochs_of(path, number) for number in range(2)] == [4, 4]
     assert not token.exists()
     assert not left_behind(slurm["RAY_TMPDIR"])
-
-
-def left_behind(state: str) -> list[str]:
-    """Processes of a Ray that keeps its state in a folder."""
-    found = subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout.splitlines()
-    return [line for line in found if state in line]

@@ -68,6 +68,7 @@ def objects(uri: str) -> list[str]:
     return [path.removeprefix("studies/runs/") for path in Mirror(uri, Path("unused")).fs.find(uri)]
 
 
+@pytest.mark.slow
 def test_after_kills_another_machine_goes_on(
     stored: MakeStored, calm: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from tests.tuning.processes import free_port
+from tests.tuning.processes import free_port, left_behind
 from tuning.config import SweepConfig
 from tuning.study import find_study
 
@@ -37,6 +37,7 @@ BIN = Path(sys.executable).parent
 
 
 ROOT = Path(__file__).parents[2]
+WAYS = ("address", pytest.param("client", marks=pytest.mark.slow))
 PACKAGES = ("ddarts_core", "tuning", "analysis", "ddarts_cli")
 
 
@@ -104,9 +105,10 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
     try:
         yield TwoNodes(f"127.0.0.1:{gcs}", f"ray://127.0.0.1:{client}", env, python, folder)
     finally:
-        for process in reversed(processes):
-            process.send_signal(signal.SIGTERM)
+        for pid in left_behind(state):  # ending them gently takes half a minute
+            os.kill(pid, signal.SIGKILL)
         for process in processes:
+            process.kill()
             process.wait(60)
         shutil.rmtree(state, ignore_errors=True)
 
@@ -140,7 +142,7 @@ def small(make_sweep: Make, name: str, **tune: Any) -> SweepConfig:
     return make_sweep(name, search={"epochs": 1}, tune=one, tracking={"log_artifacts": False})
 
 
-@pytest.mark.parametrize("way", ["address", "client"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_sweep_on_two_nodes_with_a_token(nodes: TwoNodes, make_sweep: Make, way: str) -> None:
     config = small(make_sweep, f"by-{way}")
     ended = sweep(nodes, config, "--address", getattr(nodes, way))
@@ -148,7 +150,7 @@ def test_a_sweep_on_two_nodes_with_a_token(nodes: TwoNodes, make_sweep: Make, wa
     assert [trial["state"] for trial in find_study(config.study_dir).trials()] == ["COMPLETED"] * 2
 
 
-@pytest.mark.parametrize("way", ["address", "client"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_wrong_token_is_one_sentence(nodes: TwoNodes, make_sweep: Make, tmp_path: Path, way: str) -> None:
     wrong = tmp_path / "wrong"
     wrong.write_text(secrets.token_hex(32))
@@ -158,6 +160,7 @@ def test_a_wrong_token_is_one_sentence(nodes: TwoNodes, make_sweep: Make, tmp_pa
     assert "does not let this process in" in ended.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_training_by_a_worker_on_each_node(nodes: TwoNodes) -> None:
     """The nodes have no ddarts: the worker's code is sent. Here torch's group is opened as Ray does it."""
     ask = [nodes.python, "-c", f"import ray; ray.init({nodes.address!r}); print(len(ray.nodes()))"]
@@ -173,6 +176,7 @@ def test_a_training_by_a_worker_on_each_node(nodes: TwoNodes) -> None:
     assert {file.name for file in folder.iterdir()} == {"checkpoint.pt", "weights.pt", "records.parquet", "timings.csv"}
 
 
+@pytest.mark.slow
 def test_a_sweep_on_nodes_with_the_wheel(nodes: TwoNodes, make_sweep: Make) -> None:
     install_wheel(nodes.python, nodes.folder)
     where = [str(nodes.python), "-c", "import tuning.cluster as c; print(c.__file__, c.sent_code())"]
