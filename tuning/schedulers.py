@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -21,10 +21,12 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
+from ddarts_core.records import EpochRecord, read_jsonl
+
 from .config import ACCURACY, SCHEDULERS, SEARCH_EPOCH, TuneConfig
 from .population import perturb
 from .space import Space
-from .study import trial_name
+from .study import Study, trial_dir, trial_name
 
 
 def _asha(config: TuneConfig, num_epochs: int, seed: int, space: Space) -> Any:
@@ -189,3 +191,30 @@ SCHEDULER_FACTORIES: Mapping[str, Callable[[TuneConfig, int, int, Space], Any]] 
     {"asha": _asha, "hyperband": _hyperband, "median": _median, "fifo": _fifo, "pbt": _pbt}
 )
 assert SCHEDULER_FACTORIES.keys() == SCHEDULERS.keys()
+
+
+def remember(scheduler: Any, study: Study) -> None:
+    """Let a scheduler compare the trials of a study's last round with those of the rounds before.
+
+    It is told what those reported, one trial after the other; what it would do with them is without effect.
+    """
+    earlier = sum(added["num_samples"] for added in study.rounds[:-1])
+    # The median rule refuses reports of a trial that it would have stopped, and notes without a decision what ends.
+    tell: Any = scheduler.on_trial_complete if isinstance(scheduler, MedianStoppingRule) else scheduler.on_trial_result
+    for number in range(earlier):
+        reports = list(reports_of(read_jsonl(trial_dir(study.path, number) / "records.jsonl")))
+        if reports:
+            trial = Trial("earlier", stub=True, trial_id=f"earlier_{number}", config={"number": number})
+            scheduler.on_trial_add(None, trial)
+            for report in reports[:-1]:
+                tell(None, trial, report)
+            scheduler.on_trial_complete(None, trial, reports[-1])
+
+
+def reports_of(records: Iterable[EpochRecord]) -> Iterator[dict[str, float]]:
+    """What schedulers compare, after each of a trial's epochs: the search's last accuracy, and its epochs so far."""
+    accuracy, searched = 0.0, 0
+    for record in records:
+        if record.phase != "retrain":
+            accuracy, searched = record.metrics[ACCURACY], searched + 1
+        yield {ACCURACY: accuracy, SEARCH_EPOCH: searched}

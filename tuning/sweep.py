@@ -127,14 +127,16 @@ def _proposals(study: Study, config: SweepConfig, space: Space, cluster: bool) -
 
 
 def _tuner(study: Study, config: SweepConfig, space: Space, address: str | None) -> Any:
-    """For the study's last round; its searcher knows the rounds before."""
+    """For the study's last round; its searcher and its scheduler know the rounds before."""
     from ray import tune
 
-    from .schedulers import SCHEDULER_FACTORIES
+    from .schedulers import SCHEDULER_FACTORIES, remember
 
     search_epochs, retrain_epochs = longest(config, space)
     param_space, proposer = _proposals(study, config, space, cluster=address is not None)
     population = config.tune.scheduler == "pbt"
+    scheduler = SCHEDULER_FACTORIES[config.tune.scheduler](config.tune, search_epochs, config.seed, space)
+    remember(scheduler, study)
     # Any state of a population may be the one that another goes on from.
     callback = StudyCallback(study.location, search_epochs + retrain_epochs, None if population else 2)
     # Ray writes its whole state, which grows with the trials, whenever a trial has made so many checkpoints.
@@ -144,7 +146,7 @@ def _tuner(study: Study, config: SweepConfig, space: Space, address: str | None)
         param_space=param_space,
         tune_config=tune.TuneConfig(
             **proposer,
-            scheduler=SCHEDULER_FACTORIES[config.tune.scheduler](config.tune, search_epochs, config.seed, space),
+            scheduler=scheduler,
             time_budget_s=config.tune.time_budget_s,
             reuse_actors=True,
             trial_dirname_creator=trial_directory,
@@ -258,8 +260,8 @@ def extend_sweep(
 ) -> StudyResult:
     """Run more trials in a study that exists; one that was stopped is brought to its end first.
 
-    The trials that ended are kept, and the searcher has learnt from them. A scheduler compares the new trials with each
-    other only. Of `config`, the first points that are new, the scheduler and the resources are taken over.
+    The trials that ended are kept: the searcher has learnt from them, and a scheduler compares the new ones with them.
+    Of `config`, the first points that are new, the scheduler and the resources are taken over.
 
     Args:
         config: of a sweep of the same name, settings, space, searcher and objectives.

@@ -43,6 +43,7 @@ from . import study as studies
 from .config import ACCURACY, DERIVED, SEARCH_EPOCH
 from .locks import join_workers
 from .mirror import StoreError
+from .schedulers import reports_of
 from .space import trial_config
 from .tracking import Sender, TrialRun, delete_run
 
@@ -182,9 +183,8 @@ class SearchTrial(tune.Trainable):
         """What Ray is told; the last time after MLflow has been told, so that nobody else tells it at the same time."""
         if done:
             self._sender.close()
-        searched = [record for record in self._records if record.phase != "retrain"]
-        accuracy = searched[-1].metrics[ACCURACY] if searched else 0.0
-        result: dict[str, Any] = {ACCURACY: accuracy, SEARCH_EPOCH: len(searched), "epochs": len(self._records)}
+        reports = [{ACCURACY: 0.0, SEARCH_EPOCH: 0}, *reports_of(self._records)]
+        result: dict[str, Any] = {**reports[-1], "epochs": len(self._records)}
         if not done:
             return result
         if self._record["state"] == "PRUNED":

@@ -18,21 +18,25 @@ Make = Callable[..., SweepConfig]
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.filterwarnings("ignore")]
 
 FAST: dict[str, Any] = {"search": {"epochs": 1}, "tune": {"num_samples": 4, "objective": "supernet"}}
+HALVING: dict[str, Any] = {"scheduler": "asha", "grace_period": 1, "reduction_factor": 2}
+
+
+def ends(trials: list[dict[str, Any]]) -> list[Any]:
+    return [(trial["params"], trial["state"], trial["objectives"]) for trial in trials]
 
 
 def test_two_and_two_are_the_four_of_an_undisturbed_sweep(make_sweep: Make) -> None:
-    """The searcher goes on with what it knew: the same proposals, the same results, every old trial untouched."""
-    whole = run_sweep(make_sweep("whole", **FAST))
-    half = {**FAST, "tune": {**FAST["tune"], "num_samples": 2}}
+    """Searcher and scheduler go on with what they knew: the same proposals and ends, every old trial untouched."""
+    tune = {**FAST["tune"], **HALVING}
+    whole = run_sweep(make_sweep("whole", search={"epochs": 2}, tune=tune))
+    half = {"search": {"epochs": 2}, "tune": {**tune, "num_samples": 2}}
     first = run_sweep(make_sweep("halves", **half))
     before = {trial["trial_id"]: trial for trial in first.trials}
     done = extend_sweep(make_sweep("halves", **half))
     trials = done.study.trials()
     assert done.study.state == "FINISHED" and not done.interrupted and done.untracked == 0
     assert {trial["trial_id"]: trial for trial in trials if trial["trial_id"] in before} == before
-    assert [(t["params"], t["objectives"]) for t in trials] == [
-        (t["params"], t["objectives"]) for t in whole.study.trials()
-    ]
+    assert ends(trials) == ends(whole.study.trials())
     journal = open_journal(done.study.path / "optuna.log", "halves", {"directions": ["maximize"]}).get_trials()
     assert [trial.user_attrs["number"] for trial in journal] == [0, 1, 2, 3]
     client = tracking.make_client(done.study.data["tracking_uri"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ddarts_core.records import EpochRecord, write_jsonl
 from tuning.config import ACCURACY, SCHEDULERS, SEARCH_EPOCH, TuneConfig, resolve_sweep
-from tuning.schedulers import SCHEDULER_FACTORIES, brackets
+from tuning.schedulers import SCHEDULER_FACTORIES, brackets, remember
+from tuning.study import create_study, trial_dir
 
 SPACE = resolve_sweep({"space": {"search.lr": {"type": "float", "low": 0.001, "high": 0.3}}}).build_space()
 SETTINGS = TuneConfig(scheduler="hyperband", grace_period=1, reduction_factor=3)
@@ -65,6 +68,51 @@ def test_a_later_bracket_spares_a_trial_that_the_first_stops() -> None:
         scheduler.on_trial_result(None, trial(good), {SEARCH_EPOCH: 1, ACCURACY: 0.9})
         action = scheduler.on_trial_result(None, trial(bad), {SEARCH_EPOCH: 1, ACCURACY: 0.1})
         assert action == ("STOP" if bracket == 0 else "CONTINUE")
+
+
+#: Accuracies of trials, epoch by epoch; the first four belong to a study that is extended.
+CURVES = [[0.3, 0.5, 0.6], [0.4, 0.5, 0.7], [0.2, 0.3, 0.3], [0.5, 0.6, 0.7]]
+CURVES += [[0.1, 0.2, 0.9], [0.35, 0.4, 0.4], [0.6, 0.9, 0.9], [0.45, 0.5, 0.65]]
+
+
+def run_trials(scheduler: Any, numbers: range) -> dict[int, int]:
+    """Epochs that each trial comes to, one after the other, as Ray tells a scheduler of them."""
+    controller = SimpleNamespace(get_live_trials=list)
+    epochs = {}
+    for number in numbers:
+        scheduler.on_trial_add(controller, trial(number))
+        for epoch, accuracy in enumerate(CURVES[number], 1):
+            report = {SEARCH_EPOCH: epoch, ACCURACY: accuracy}
+            epochs[number] = epoch
+            if epoch == len(CURVES[number]):
+                scheduler.on_trial_complete(controller, trial(number), report)
+            elif scheduler.on_trial_result(controller, trial(number), report) == "STOP":
+                break
+    return epochs
+
+
+@pytest.mark.parametrize("before", ["asha", "hyperband", "median", "fifo"])
+@pytest.mark.parametrize("name", ["asha", "hyperband", "median", "fifo"])
+def test_trials_that_are_added_are_compared_with_those_of_before(name: str, before: str, study_path: Path) -> None:
+    """As by a scheduler that saw all trials, whichever stopped the first ones; one that knows none stops fewer."""
+
+    def make(name: str) -> Any:
+        config = TuneConfig(scheduler=name, grace_period=1, reduction_factor=2)
+        return SCHEDULER_FACTORIES[name](config, 3, 0, SPACE)
+
+    rounds = [{"folder": "ray", "num_samples": 4}, {"folder": "ray-2", "num_samples": 4}]
+    study = create_study(study_path, {"config": {"tune": {"num_samples": 8}}, "rounds": rounds})
+    whole, extended = make(before), make(name)
+    for number, epochs in run_trials(whole, range(4)).items():
+        records = [EpochRecord(epoch, "search", {ACCURACY: CURVES[number][epoch]}) for epoch in range(epochs)]
+        trial_dir(study.path, number).mkdir()
+        write_jsonl(trial_dir(study.path, number) / "records.jsonl", records)
+    remember(extended, study)
+    found = run_trials(extended, range(4, 8))
+    if name == before:
+        assert found == run_trials(whole, range(4, 8))
+    ignorant = run_trials(make(name), range(4, 8))
+    assert found == ignorant if name == "fifo" else sum(found.values()) < sum(ignorant.values())
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULERS))
