@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize(("kind", "kills"), [("search", 10), ("retrain", 5)])
+@pytest.mark.parametrize(("kind", "kills"), [("search", 6), ("retrain", 4)])
 def test_killed_and_resumed(kind, kills):
     command = [sys.executable, "-m", "tests.chaos", "--kind", kind, "--kills", str(kills), "--seed", "1"]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=900)

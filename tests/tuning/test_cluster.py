@@ -165,6 +165,7 @@ def test_a_busy_head_is_asked_again(failures: int, monkeypatch: pytest.MonkeyPat
     assert asked == [address] * 3
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_takes_no_trial_with_it(make_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two nodes with a trial each; the second node is killed after its trial's first epoch."""
     import ray

@@ -37,7 +37,6 @@ BIN = Path(sys.executable).parent
 
 
 ROOT = Path(__file__).parents[2]
-WAYS = ("address", pytest.param("client", marks=pytest.mark.slow))
 PACKAGES = ("ddarts_core", "tuning", "analysis", "ddarts_cli")
 
 
@@ -142,7 +141,7 @@ def small(make_sweep: Make, name: str, **tune: Any) -> SweepConfig:
     return make_sweep(name, search={"epochs": 1}, tune=one, tracking={"log_artifacts": False})
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["address", pytest.param("client", marks=pytest.mark.slow)])
 def test_a_sweep_on_two_nodes_with_a_token(nodes: TwoNodes, make_sweep: Make, way: str) -> None:
     config = small(make_sweep, f"by-{way}")
     ended = sweep(nodes, config, "--address", getattr(nodes, way))
@@ -150,7 +149,8 @@ def test_a_sweep_on_two_nodes_with_a_token(nodes: TwoNodes, make_sweep: Make, wa
     assert [trial["state"] for trial in find_study(config.study_dir).trials()] == ["COMPLETED"] * 2
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["address", "client"])
 def test_a_wrong_token_is_one_sentence(nodes: TwoNodes, make_sweep: Make, tmp_path: Path, way: str) -> None:
     wrong = tmp_path / "wrong"
     wrong.write_text(secrets.token_hex(32))
