@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -193,6 +194,14 @@ SCHEDULER_FACTORIES: Mapping[str, Callable[[TuneConfig, int, int, Space], Any]] 
 assert SCHEDULER_FACTORIES.keys() == SCHEDULERS.keys()
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """A trial of an earlier round, as far as schedulers look at one; Ray pickles it with the scheduler."""
+
+    trial_id: str
+    config: dict[str, int] = field(compare=False)
+
+
 def remember(scheduler: Any, study: Study) -> None:
     """Let a scheduler compare the trials of a study's last round with those of the rounds before.
 
@@ -204,7 +213,7 @@ def remember(scheduler: Any, study: Study) -> None:
     for number in range(earlier):
         reports = list(reports_of(read_jsonl(trial_dir(study.path, number) / "records.jsonl")))
         if reports:
-            trial = Trial("earlier", stub=True, trial_id=f"earlier_{number}", config={"number": number})
+            trial = Earlier(f"earlier_{number}", {"number": number})
             scheduler.on_trial_add(None, trial)
             for report in reports[:-1]:
                 tell(None, trial, report)

@@ -51,8 +51,9 @@ def test_a_killed_driver_loses_nothing(make_sweep: Make) -> None:
 
 @pytest.mark.slow
 def test_a_kill_while_a_study_is_extended(make_sweep: Make) -> None:
-    """The trials of before stay as they are; the new ones are completed."""
-    config = make_sweep("extended", tune={"num_samples": 2, "max_concurrent": 2})
+    """The trials of before stay as they are; the new ones are completed, by a scheduler that remembers the others."""
+    tune = {"num_samples": 2, "max_concurrent": 2, "scheduler": "median", "grace_period": 9}  # it stops nobody
+    config = make_sweep("extended", tune=tune)
     path = config.study_dir
     assert Driver("run", path, config).finish().startswith("finished 0")
     before = find_study(path).trials()

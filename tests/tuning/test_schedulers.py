@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray import cloudpickle
 
 from ddarts_core.records import EpochRecord, write_jsonl
 from tuning.config import ACCURACY, SCHEDULERS, SEARCH_EPOCH, TuneConfig, resolve_sweep
@@ -108,6 +109,7 @@ def test_trials_that_are_added_are_compared_with_those_of_before(name: str, befo
         trial_dir(study.path, number).mkdir()
         write_jsonl(trial_dir(study.path, number) / "records.jsonl", records)
     remember(extended, study)
+    extended = cloudpickle.loads(cloudpickle.dumps(extended))  # as Ray does for a sweep that is resumed
     found = run_trials(extended, range(4, 8))
     if name == before:
         assert found == run_trials(whole, range(4, 8))
