@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ddarts_core.config import ExperimentConfig, config_hash, field_paths, load_experiment
-from tuning.config import SweepConfig
+from ddarts_core.config import ExperimentConfig, config_hash, field_paths
+from tuning.config import load_sweep
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ["published_code.md", "equations.md", "ablation.md", "extending.md"]
@@ -88,4 +88,4 @@ def test_results_belong_to_the_settings_of_today() -> None:
     stated = re.findall(r"ddarts sweep (experiments/small/\S+\.yaml) .*hash (\w{12})", text("results.md"))
     assert len(stated) == 3
     for file, of_results in stated:
-        assert config_hash(load_experiment(ROOT / file, (), SweepConfig)) == of_results, file
+        assert config_hash(load_sweep(ROOT / file)) == of_results, file
