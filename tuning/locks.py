@@ -67,7 +67,7 @@ def await_workers(path: Path) -> None:
             except BlockingIOError:
                 if time.monotonic() > until:
                     raise UserError(f"trials of an earlier run of study {path.name!r} still run: stop them") from None
-                time.sleep(0.1)
+                time.sleep(0.1)  # a lock that is let go tells nobody, and flock itself would wait without an end
 
 
 @contextlib.contextmanager
