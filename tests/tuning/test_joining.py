@@ -34,6 +34,7 @@ def test_a_node_that_joins_gets_trials(make_sweep: Make, cluster: Any) -> None:
     path = config.study_dir
     driver = Driver("run", path, config, str(cluster.address))
     driver.wait_for(lambda: driver.events.exists() and any(event["kind"] == "epoch" for event in events_of(path)))
+    assert {event["number"] for event in events_of(path) if event["kind"] == "epoch"} == {0}
     cluster.add_node(num_cpus=1)
     driver.wait_for(lambda: {event["number"] for event in events_of(path) if event["kind"] == "epoch"} == {0, 1})
     driver.kill()
