@@ -26,7 +26,7 @@ def ends(trials: list[dict[str, Any]]) -> list[Any]:
 
 
 def test_two_and_two_are_the_four_of_an_undisturbed_sweep(make_sweep: Make) -> None:
-    """Searcher and scheduler go on with what they knew: the same proposals and ends, every old trial untouched."""
+    """The searcher goes on with what it knew: the same proposals and ends, every old trial untouched."""
     tune = {**FAST["tune"], **HALVING}
     whole = run_sweep(make_sweep("whole", search={"epochs": 2}, tune=tune))
     half = {"search": {"epochs": 2}, "tune": {**tune, "num_samples": 2}}
