@@ -94,6 +94,7 @@ class Search:
         self.execution = choose(config, self.device)
         self.net = prepare(net, self.execution, self.device)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.execution.scales_loss)
+        self._scaler.scale(torch.zeros((), device=self.device))  # its first call makes the scale that `update` needs
         shape = (num_edges(config.search.steps), len(operations_of(config.search.space)))
         start = torch.zeros(net.num_groups, *shape)
         if config.alpha.init == "normal":
@@ -209,7 +210,10 @@ class Search:
         self._step.loss_scale = self._scaler.get_scale()
         report = self._step.gradients(self.alphas, batch, weight_batch, self._sgd, stream)
         if self.execution.scales_loss and not bool(report.gradients.isfinite().all()):
-            return report  # fp16 overflowed: leave the step out, as the scaler does with the weights
+            # fp16 overflowed: leave the step out and scale less, as the scaler does in a weight step. An ablated
+            # network may overflow where the weight step, which sets the scale, does not.
+            self._scaler.update(self._scaler.get_scale() * self._scaler.get_backoff_factor())
+            return report
         for alpha, adam, gradient in zip(self._alphas, self._adams, report.gradients, strict=True):
             alpha.grad = gradient
             adam.step()
