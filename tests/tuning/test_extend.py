@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from ddarts_core.errors import UserError
+from ddarts_core.records import read_jsonl
 from tuning import tracking
-from tuning.config import SweepConfig
+from tuning.config import ACCURACY, SweepConfig
 from tuning.searcher import open_journal
+from tuning.study import trial_dir
 from tuning.sweep import check_same, extend_sweep, run_sweep
 
 Make = Callable[..., SweepConfig]
@@ -45,14 +48,25 @@ def test_two_and_two_are_the_four_of_an_undisturbed_sweep(make_sweep: Make) -> N
     assert done.study.data["config"]["tune"]["num_samples"] == 4
 
 
-def test_other_settings_are_refused(make_sweep: Make) -> None:
-    study = run_sweep(make_sweep("own", **{**FAST, "tune": {**FAST["tune"], "num_samples": 1}})).study
+def test_other_settings_are_refused_and_new_trials_are_compared_with_old(make_sweep: Make) -> None:
+    settings: dict[str, Any] = {"search": {"epochs": 2}, "tune": {**FAST["tune"], "num_samples": 1}}
+    study = run_sweep(make_sweep("own", **settings)).study
     for groups, named in (
-        ({"search": {"epochs": 3}, "tune": FAST["tune"]}, "another search:"),
-        ({**FAST, "tune": {**FAST["tune"], "second_objective": "macs"}}, "tune.second_objective"),
-        ({**FAST, "tune": {**FAST["tune"], "searcher": "random"}}, "tune.searcher"),
-        ({**FAST, "space": {"alpha.lr": {"type": "float", "low": 0.1, "high": 0.2}}}, "space.ablation.loss, space.abl"),
+        ({**settings, "search": {"epochs": 3}}, "another search:"),
+        ({**settings, "tune": {**settings["tune"], "second_objective": "macs"}}, "tune.second_objective"),
+        ({**settings, "tune": {**settings["tune"], "searcher": "random"}}, "tune.searcher"),
+        ({**settings, "space": {"alpha.lr": {"type": "float", "low": 0.1, "high": 0.2}}}, "space.ablation.loss, space"),
     ):
         with pytest.raises(UserError, match=named):
             extend_sweep(make_sweep("own", **groups))
-    check_same(study, make_sweep("own", **{**FAST, "tune": {**FAST["tune"], "scheduler": "asha", "num_samples": 9}}))
+    halving = make_sweep("own", **{**settings, "tune": {**settings["tune"], **HALVING, "num_samples": 9}})
+    check_same(study, halving)
+    # Had the first trial been perfect after an epoch, the second one would be stopped there.
+    path = trial_dir(study.path, 0) / "records.jsonl"
+    perfect = [record.to_dict() for record in read_jsonl(path)]
+    for record in perfect:
+        record["metrics"][ACCURACY] = 1.0
+    path.write_text("".join(json.dumps(record) + "\n" for record in perfect))
+    done = extend_sweep(halving, num_samples=1)
+    assert [trial["state"] for trial in done.study.trials()] == ["COMPLETED", "PRUNED"]
+    assert len(list(read_jsonl(trial_dir(study.path, 1) / "records.jsonl"))) == 1
