@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from ddarts_core.files import write_atomic
 from .config import ACCURACY
 from .events import Kind, Listener, SweepEvent
 from .locks import await_workers
-from .mirror import Mirror, run_folder
+from .mirror import Mirror, StoreError, run_folder
 from .snapshots import ONCE, Keeper, kept
 from .study import Study, find_study, read_json, trial_dir, trial_name, write_json
 from .tracking import PATIENCE_S, STATUS, Draw, TrialRun, child_runs, delete_run, end_run
@@ -146,8 +147,8 @@ class StudyCallback(tune.Callback):
                 shutil.rmtree(older, ignore_errors=True)  # what another process deletes is deleted
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A process died and the trial will go on in another, unless it died of a full disk: nothing can go on then."""
-        _stop_if_full(trial)
+        """A process died and the trial will go on in another, unless nothing can: a full disk, a store that is away."""
+        _stop_if_hopeless(trial)
         self._tell("restarted", trial, reason=error_of(trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -161,7 +162,7 @@ class StudyCallback(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died too often."""
-        _stop_if_full(trial)
+        _stop_if_hopeless(trial)
         self._end(trial, "FAILED", error_of(trial))
 
     def _end(self, trial: Any, state: str, reason: str) -> None:
@@ -204,10 +205,12 @@ def is_full(text: str) -> bool:
     return any(reason in text for reason in FULL)
 
 
-def _stop_if_full(trial: Any) -> None:
+def _stop_if_hopeless(trial: Any) -> None:
     text = _error_text(trial)
     if is_full(text):
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {text.splitlines()[-1]}")
+    if text and (refusal := re.search(r"the store of \S+ cannot be used: .*", text.splitlines()[-1])):
+        raise StoreError(refusal.group())
 
 
 def _error_text(trial: Any) -> str:

@@ -45,8 +45,8 @@ KEPT = "kept.zip"
 MARKS = ("ETag", "etag", "LastModified", "updated", "created", "mtime", "size")
 """What the stores' listings have that changes with an object."""
 
-PATIENCE_S = 60.0
-"""How long a store that does not answer is asked again."""
+PATIENCE_VARIABLE = "DDARTS_STORE_PATIENCE"
+"""Environment variable: seconds that a store that does not answer is asked again; a minute without it."""
 
 Value = TypeVar("Value")
 
@@ -125,6 +125,38 @@ def store_error(error: BaseException | None) -> StoreError | None:
     return error
 
 
+def patiently(uri: str, call: Callable[[], Value]) -> Value:
+    """Ask a store for something, again while it does not answer.
+
+    Raises:
+        StoreError: it says no, or has not answered for as long as `PATIENCE_VARIABLE` says.
+        FileNotFoundError, FileExistsError: as the call.
+    """
+    final = (FileNotFoundError, FileExistsError, PermissionError, UserError)
+    try:
+        for attempt in Retrying(
+            stop=stop_after_delay(_patience()),
+            wait=wait_exponential(0.5, max=10),
+            retry=retry_if_not_exception_type(final),
+            reraise=True,
+        ):
+            with attempt:
+                return call()
+    except (FileNotFoundError, FileExistsError, UserError):
+        raise
+    except Exception as error:  # each store has its own
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise StoreError(f"the store of {uri} cannot be used: {reason}") from error
+    raise AssertionError("an attempt returns or raises")
+
+
+def _patience() -> float:
+    text = os.environ.get(PATIENCE_VARIABLE) or "60"
+    if not re.fullmatch(r"\d+(\.\d+)?", text):
+        raise UserError(f"{PATIENCE_VARIABLE} is {text!r}: give seconds, for example 600")
+    return float(text)
+
+
 class Mirror:
     """One folder and the URI that it is a copy of. Any thread may use it.
 
@@ -156,28 +188,8 @@ class Mirror:
         return cls(json.loads((folder / NOTE).read_text(encoding="utf-8"))["uri"], folder)
 
     def ask(self, call: Callable[[], Value]) -> Value:
-        """Ask the store for something, again while it does not answer.
-
-        Raises:
-            StoreError: it says no, or did not answer for a minute.
-            FileNotFoundError, FileExistsError: as the call.
-        """
-        final = (FileNotFoundError, FileExistsError, PermissionError, UserError)
-        try:
-            for attempt in Retrying(
-                stop=stop_after_delay(PATIENCE_S),
-                wait=wait_exponential(0.5, max=10),
-                retry=retry_if_not_exception_type(final),
-                reraise=True,
-            ):
-                with attempt:
-                    return call()
-        except (FileNotFoundError, FileExistsError, UserError):
-            raise
-        except Exception as error:  # each store has its own
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise StoreError(f"the store of {self.uri} cannot be used: {reason}") from error
-        raise AssertionError("an attempt returns or raises")
+        """Ask the store for something, see `patiently`."""
+        return patiently(self.uri, call)
 
     def path(self, name: str) -> str:
         """Of an object, by its path in the study."""

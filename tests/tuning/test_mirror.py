@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 import uuid
 from pathlib import Path
 
 import pytest
+from pyarrow.fs import FileType
 
 from ddarts_core.errors import UserError
 from tuning import lease
 from tuning.locks import is_locked
-from tuning.mirror import KEPT, Mirror, StoreError, check_storage, copy_folder, is_shared, store_error
+from tuning.mirror import KEPT, Mirror, StoreError, check_storage, copy_folder, filesystem, is_shared, store_error
+from tuning.ray_storage import ray_filesystem
 
 
 @pytest.fixture
@@ -222,7 +225,7 @@ def test_a_store_that_nobody_knows(tmp_path: Path) -> None:
 
 
 def test_a_store_that_does_not_answer(two: tuple[Mirror, Mirror], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.mirror.PATIENCE_S", 0.2)
+    monkeypatch.setenv("DDARTS_STORE_PATIENCE", "0.2")
     a, _ = two
     calls = []
 
@@ -236,6 +239,48 @@ def test_a_store_that_does_not_answer(two: tuple[Mirror, Mirror], monkeypatch: p
     wrapped = RuntimeError("Ray's")
     wrapped.__cause__ = error.value
     assert store_error(wrapped) is error.value and store_error(RuntimeError("other")) is None
+
+
+def test_ray_waits_for_a_store_too(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's file system; what is written arrives whole, after a store's refusals, or not at all."""
+    place = filesystem(uri)[1]
+    fs = pickle.loads(pickle.dumps(ray_filesystem(uri)))
+    refusals = {"pipe_file": 2, "cat_file": 1, "info": 1}
+    store = type(filesystem(uri)[0])
+
+    def refuse(name: str) -> None:
+        call = getattr(store, name)
+
+        def answer(self: object, *given: object, **more: object) -> object:
+            refusals[name] -= 1
+            if refusals[name] >= 0:
+                raise ConnectionError("no route to host")
+            return call(self, *given, **more)
+
+        monkeypatch.setattr(store, name, answer)
+
+    for name in refusals:
+        refuse(name)
+    with fs.open_output_stream(f"{place}/checkpoint") as file:
+        file.write(b"half, ")
+        file.write(b"half")
+    assert all(left < 0 or name != "pipe_file" for name, left in refusals.items())
+    with fs.open_input_file(f"{place}/checkpoint") as file:
+        assert file.read() == b"half, half"
+    assert fs.get_file_info(f"{place}/checkpoint").size == 10
+    assert all(left < 0 for left in refusals.values())
+    fs.open_output_stream(f"{place}/abandoned").write(b"half")
+    assert fs.get_file_info(f"{place}/abandoned").type == FileType.NotFound
+    monkeypatch.setenv("DDARTS_STORE_PATIENCE", "0.1")
+    refusals["cat_file"] = 100
+    with pytest.raises(StoreError, match="no route to host"):
+        fs.open_input_file(f"{place}/checkpoint")
+
+
+def test_bad_patience(two: tuple[Mirror, Mirror], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDARTS_STORE_PATIENCE", "long")
+    with pytest.raises(UserError, match="'long': give seconds"):
+        two[0].read("study.json")
 
 
 def test_copies_of_two_studies_and_two_uses_are_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 from ddarts_cli.main import run
 from ddarts_core.errors import UserError
 from tests.tuning.conftest import Make
+from tests.tuning.outage import Wire
 from tests.tuning.processes import Driver, events_of, faults, results
 from tuning import lease
 from tuning.config import SweepConfig
@@ -97,6 +99,52 @@ def test_after_kills_another_machine_goes_on(
 def _told(path: Path, kind: str) -> int:
     file = path.parent / f"{path.name}.events"
     return sum(event["kind"] == kind for event in events_of(path)) if file.exists() else 0
+
+
+@pytest.fixture
+def wire(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Wire:
+    """Between the processes that are started and the store."""
+    between = Wire(int(os.environ["AWS_ENDPOINT_URL"].rpartition(":")[2]))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{between.port}")
+    return between
+
+
+@pytest.mark.slow
+def test_a_short_outage_of_the_store_is_waited_for(
+    stored: MakeStored, calm: list[Any], tmp_path: Path, wire: Wire
+) -> None:
+    config = stored("short")
+    driver = Driver("run", tmp_path / "short", config)
+    driver.wait_for(lambda: _told(tmp_path / "short", "epoch") == 1)
+    wire.cut()
+    time.sleep(5)
+    wire.mend()
+    assert driver.finish().startswith("finished 0")
+    assert _told(tmp_path / "short", "restarted") == 0
+    found = find_study(config.study_location)
+    assert results(found.path) == calm
+    assert not any(faults(found.path, 2, (2, 2)).values())
+
+
+@pytest.mark.slow
+def test_a_long_outage_of_the_store_stops_the_sweep_and_nothing_is_lost(
+    stored: MakeStored, calm: list[Any], tmp_path: Path, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = stored("long")
+    monkeypatch.setenv("DDARTS_STORE_PATIENCE", "2")
+    driver = Driver("run", tmp_path / "long", config)
+    driver.wait_for(lambda: _told(tmp_path / "long", "epoch") == 3)
+    wire.cut()
+    said = driver.finish(status=1)
+    wire.mend()
+    assert said.startswith(f"Error: the store of {config.study_location} cannot be used: ")
+    assert f"go on with `ddarts resume {config.study_location}` when it is back" in said
+    found = find_study(config.study_location)
+    assert found.state == "INTERRUPTED" and {trial["state"] for trial in found.trials()} <= {"RUNNING", "COMPLETED"}
+    assert not resume_sweep(config.study_location).interrupted
+    found = find_study(config.study_location)
+    assert results(found.path) == calm
+    assert not any(faults(found.path, 2, (2, 2)).values())
 
 
 def test_a_study_is_run_looked_at_and_extended_by_its_uri(
