@@ -202,8 +202,6 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
 
 def _check_store(config: SweepConfig, where: str) -> None:
     """Check that a sweep can do with an object store."""
-    if config.tune.scheduler == "pbt":
-        raise UserError(f"{where}: tune.scheduler pbt needs a folder as storage, not {config.storage}")
     if config.tracking.uri is None:
         raise UserError(
             f"{where}: with storage {config.storage} name an MLflow server in tracking.uri, for example "

@@ -10,6 +10,7 @@ does it again, for an exchange takes place between all members as they were, and
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,11 @@ class Member(SearchTrial):
         write_json(Path(checkpoint_dir) / MEMBER, {"number": self._number, "params": self._params})
         super().save_checkpoint(checkpoint_dir)
 
+    def restore(self, checkpoint_path: Any) -> None:
+        """Go on from a checkpoint, wherever it lies."""
+        self._restored_from = str(checkpoint_path.checkpoint.path)
+        super().restore(checkpoint_path)
+
     def load_checkpoint(self, checkpoint_dir: Any) -> None:
         """Go on from a checkpoint of this member, or from that of another."""
         if self._ended is not None:
@@ -107,9 +113,7 @@ class Member(SearchTrial):
     def _load(self, folder: Path) -> dict[str, Any]:
         """The checkpoint that Ray names, or the last intact one before it; a later one has other settings."""
         error: UserError | None = None
-        for candidate in sorted({folder, *folder.parent.glob("checkpoint_*")}, reverse=True):
-            if candidate.name > folder.name:
-                continue
+        for candidate in self._up_to(folder):
             try:
                 state = checkpoint.load(candidate / CHECKPOINT)
                 self._note = read_json(candidate / MEMBER)
@@ -119,3 +123,16 @@ class Member(SearchTrial):
                 return state
         assert error is not None, "the folder itself is a candidate"
         raise error
+
+    def _up_to(self, folder: Path) -> Iterator[Path]:
+        """A checkpoint, then those before it, the latest first; from a store each when it is wanted."""
+        yield folder
+        mirror = self._study.mirror
+        if mirror is None:
+            yield from sorted((p for p in folder.parent.glob("checkpoint_*") if p.name < folder.name), reverse=True)
+            return
+        parent, _, named = self._restored_from.removeprefix(f"{mirror.root}/").rpartition("/")  # `folder` is Ray's copy
+        stored = {name.split("/")[-2] for name in mirror.found(parent, lambda name: name.endswith(f"/{CHECKPOINT}"))}
+        for name in sorted((name for name in stored if name < named), reverse=True):
+            mirror.fetch(f"{parent}/{name}/*")
+            yield self._study.path / parent / name

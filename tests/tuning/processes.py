@@ -50,11 +50,19 @@ class Driver:
         path: the study's folder.
         config: of the sweep; not needed to resume.
         address: of the Ray cluster; None starts Ray in the process.
+        location: of a study to resume, when it is not `path` but a URI.
     """
 
-    def __init__(self, mode: str, path: Path, config: SweepConfig | None = None, address: str | None = None) -> None:
+    def __init__(
+        self,
+        mode: str,
+        path: Path,
+        config: SweepConfig | None = None,
+        address: str | None = None,
+        location: str | None = None,
+    ) -> None:
         self.events = path.parent / f"{path.name}.events"
-        argument = str(path) if config is None else json.dumps(config.model_dump(mode="json"))
+        argument = (location or str(path)) if config is None else json.dumps(config.model_dump(mode="json"))
         self.process = subprocess.Popen(
             [sys.executable, "-c", RUN, mode, argument, str(self.events), *([address] if address else [])],
             stdout=subprocess.PIPE,

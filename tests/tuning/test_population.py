@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from tests.tuning.processes import Driver, epochs_of, results
 from tuning import tracking
 from tuning.config import ACCURACY, SEARCH_EPOCH, SweepConfig, resolve_sweep
 from tuning.member import Member
+from tuning.mirror import Mirror
 from tuning.population import PERTURBABLE, adopt, draw_population, perturb
 from tuning.schedulers import Population
 from tuning.space import trial_config
@@ -249,6 +251,22 @@ def test_a_member_whose_last_state_ray_has_noted_only_reports(
     member.load_checkpoint(str(checkpoints(population, 1)[4]))
     report = member.step()
     assert (report["state"], report[SEARCH_EPOCH], report["done"]) == ("COMPLETED", 4, True)
+
+
+def test_in_a_store_a_damaged_state_is_followed_by_the_one_before_it(population: Path, tmp_path: Path) -> None:
+    mirror = Mirror(f"memory://{uuid.uuid4().hex}/study", tmp_path / "study")
+    stored = {epochs: f"ray/00001_x/{folder.name}" for epochs, folder in checkpoints(population, 1).items()}
+    for epochs, folder in checkpoints(population, 1).items():
+        for file in folder.iterdir():
+            mirror.write(f"{stored[epochs]}/{file.name}", b"damaged" if epochs == 2 else file.read_bytes())
+    copy = tmp_path / "copy_of_3"
+    copy.mkdir()
+    (copy / CHECKPOINT).write_bytes(b"damaged")
+    member: Any = Member.__new__(Member)
+    member._study = SimpleNamespace(mirror=mirror, path=mirror.folder)
+    member._restored_from = mirror.path(stored[3])
+    assert member._load(copy)["epochs"] == 1
+    assert not (mirror.folder / stored[4]).exists() and (mirror.folder / stored[1]).exists()
 
 
 def noted(epochs: int, saved: int, number: int = 0, accuracy: float = 0.5, **config: Any) -> Trial:

@@ -17,6 +17,7 @@ from ddarts_core.errors import UserError
 from tests.tuning.conftest import Make
 from tests.tuning.outage import Wire
 from tests.tuning.processes import Driver, events_of, faults, results
+from tests.tuning.test_population import POPULATION
 from tuning import lease
 from tuning.config import SweepConfig
 from tuning.mirror import Mirror
@@ -147,6 +148,28 @@ def test_a_long_outage_of_the_store_stops_the_sweep_and_nothing_is_lost(
     assert not any(faults(found.path, 2, (2, 2)).values())
 
 
+@pytest.mark.slow
+def test_a_population_in_a_store(stored: MakeStored, make_sweep: Make, tmp_path: Path) -> None:
+    """As in a folder, with the driver killed before and after an exchange, and a member's checkpoint damaged."""
+    in_folder = run_sweep(make_sweep("population", **POPULATION)).study
+    config = stored("population", **POPULATION)
+    place, location = tmp_path / "population", config.study_location
+    driver = Driver("run", place, config)
+    driver.wait_for(lambda: _told(place, "epoch") >= 2)
+    driver.kill()
+    driver = Driver("resume", place, location=location)
+    driver.wait_for(lambda: any(trial.get("lineage") for trial in find_study(location).trials()))
+    driver.kill()
+    ahead = next(trial for trial in find_study(location).trials() if trial["lineage"])
+    mirror = Mirror(location, tmp_path / "unused")
+    names = mirror.found(f"ray/{ahead['trial_id']}_{ahead['ray_trial_id']}", lambda name: name.endswith(".pt"))
+    mirror.write(max(names), b"damaged")
+    assert Driver("resume", place, location=location).finish().startswith("finished 0")
+    found = find_study(location)
+    assert results(found.path) == results(in_folder.path)
+    assert [t["lineage"] for t in found.trials()] == [t["lineage"] for t in in_folder.trials()]
+
+
 def test_a_study_is_run_looked_at_and_extended_by_its_uri(
     stored: MakeStored,
     calm: list[Any],
@@ -193,12 +216,6 @@ def test_bad_stores(stored: MakeStored, make_sweep: Make, bucket: str, capsys: p
     """One sentence each, and nothing begun."""
     with pytest.raises(UserError, match=r"name an MLflow server in tracking\.uri"):
         make_sweep("untracked", storage=bucket)
-    with pytest.raises(UserError, match="pbt needs a folder"):
-        stored(
-            "population",
-            tune={"scheduler": "pbt", "max_concurrent": None},
-            space={"search.lr": {"type": "float", "low": 0.01, "high": 0.1}},
-        )
     with pytest.raises(UserError, match="start it there, with auto"):
         run_sweep(stored("client"), address="ray://127.0.0.1:1")
     assert run(["status", f"{bucket}/missing"]) == 2
