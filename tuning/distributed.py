@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import pyarrow.fs
 import ray
 import ray.train
@@ -157,7 +158,7 @@ class DistributedRetrain:
         return ray.train.torch.TorchTrainer(
             train_worker,
             train_loop_config={"job": self.job, "queue": queue},
-            torch_config=LoopbackConfig(folder=str(scratch)) if self.workers.loopback else None,
+            torch_config=LoopbackConfig(folder=str(scratch)) if self.workers.loopback else ClusterConfig(),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=self.workers.number,
                 use_gpu=self.workers.gpu,
@@ -234,7 +235,43 @@ def cpus_per_worker(nodes: Sequence[Mapping[str, float]], num_workers: int, gpu:
     )
 
 
-# --- loopback -------------------------------------------------------------------------------------------------------
+# --- how the workers talk -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ClusterConfig(ray.train.torch.TorchConfig):
+    """torch's process group on a cluster: Ray's, over the network that the machines reach each other by.
+
+    torch would take the one that a machine's own name stands for, which is loopback wherever /etc/hosts says so.
+    """
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        """Opens and closes the group."""
+        return _ClusterBackend
+
+
+class _ClusterBackend(ray.train.torch.TorchConfig().backend_cls):  # type: ignore[misc]  # Ray names it nowhere else
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        worker_group.execute(_use_network)
+        super().on_start(worker_group, backend_config)
+
+
+def _use_network() -> None:
+    """Have gloo and NCCL use the interface of the address that Ray knows this machine by, unless the user chose one."""
+    name = interface_of(str(ray.util.get_node_ip_address()))  # type: ignore[no-untyped-call]  # Ray
+    if name is not None:
+        for variable in INTERFACES:
+            os.environ.setdefault(variable, name)
+
+
+def interface_of(address: str) -> str | None:
+    """Name of the network interface that has an address; None if none has, as behind a translated one."""
+    names = (n for n, found in psutil.net_if_addrs().items() if any(entry.address == address for entry in found))
+    return next(names, None)
+
+
+INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 
 @dataclass
@@ -274,7 +311,7 @@ class _LoopbackBackend(Backend):
 
 
 def _join(backend: str, store: str, rank: int, count: int, timeout: timedelta) -> None:
-    os.environ.update(GLOO_SOCKET_IFNAME="lo", NCCL_SOCKET_IFNAME="lo")
+    os.environ.update(dict.fromkeys(INTERFACES, "lo"))
     opened = dist.FileStore(store, count)  # type: ignore[attr-defined]  # torch does not list it
     dist.init_process_group(backend, store=opened, rank=rank, world_size=count, timeout=timeout)
 

@@ -95,6 +95,10 @@ class Driver:
         return trials_below(self.process.pid)
 
 
+TRIALS = (b"ray::ResourceTrainable", b"ray::SearchTrial")
+"""What Ray calls a trial's process."""
+
+
 def trials_below(ancestor: int) -> list[int]:
     """Process numbers of the trials that descend from a process."""
     parents: dict[int, int] = {}
@@ -105,7 +109,7 @@ def trials_below(ancestor: int) -> list[int]:
             parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue  # it ended
-        if title.startswith((b"ray::ResourceTrainable", b"ray::SearchTrial")):
+        if title.startswith(TRIALS):
             trials.append(int(folder.name))
     return sorted(pid for pid in trials if ancestor in _ancestors(pid, parents))
 

@@ -24,7 +24,7 @@ from ddarts_core.parallel import ALONE
 from ddarts_core.records import EpochRecord
 from tests.core.two import float64
 from tuning import distributed
-from tuning.distributed import DistributedRetrain, Workers, cpus_per_worker, train_worker, uses_gpu
+from tuning.distributed import DistributedRetrain, Workers, cpus_per_worker, interface_of, train_worker, uses_gpu
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("ray_cluster")]
 
@@ -293,3 +293,8 @@ def test_when_workers_get_a_gpu() -> None:
     assert not uses_gpu("auto", nodes[:1]) and not uses_gpu("cpu", nodes)
     with pytest.raises(UserError, match="cuda:1"):
         uses_gpu("cuda:1", nodes)
+
+
+def test_the_interface_of_an_address() -> None:
+    assert interface_of("127.0.0.1") == "lo"
+    assert interface_of("192.0.2.1") is None  # of no machine: for documentation
