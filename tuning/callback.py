@@ -24,7 +24,8 @@ from .locks import await_workers
 from .mirror import Mirror, StoreError, run_folder
 from .snapshots import ONCE, Keeper, kept
 from .study import Study, find_study, read_json, trial_dir, trial_name, write_json
-from .tracking import PATIENCE_S, STATUS, Draw, TrialRun, child_runs, delete_run, end_run
+from .tracking import STATUS, Draw, child_runs, delete_run, end_run
+from .trial_run import PATIENCE_S, TrialRun
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ from .locks import join_workers
 from .mirror import StoreError
 from .schedulers import reports_of
 from .space import trial_config
-from .tracking import Sender, TrialRun, delete_run
+from .tracking import delete_run
+from .trial_run import Sender, TrialRun
 
 CHECKPOINT = "trial.pt"
 

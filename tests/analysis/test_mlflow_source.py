@@ -16,7 +16,7 @@ from analysis.schema import SCHEMAS
 from analysis.study import read_study
 from ddarts_core.errors import UserError
 from tests.analysis.conftest import MakeStudy, record_of
-from tuning import tracking
+from tuning import tracking, trial_run
 from tuning.study import find_study
 
 #: What a sweep logs with its own run; a setting with a condition that never held was never proposed.
@@ -39,7 +39,7 @@ def log_study(uri: str, folder: Path) -> str:
     (folder / "study.json").write_text(json.dumps(info))
     study = find_study(folder)
     for trial in read_study(folder).trials:
-        run = tracking.TrialRun(study, folder / "trials" / trial.trial_id)
+        run = trial_run.TrialRun(study, folder / "trials" / trial.trial_id)
         ended = trial.info["state"] != "RUNNING"
         assert run.finish(None, artifacts=True) if ended else run.sync(trial.records)
         path = folder / "trials" / trial.trial_id / "trial.json"

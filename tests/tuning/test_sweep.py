@@ -19,7 +19,7 @@ from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import read_jsonl
 from ddarts_core.retrain import Retrain
-from tuning import tracking
+from tuning import tracking, trial_run
 from tuning.config import SweepConfig
 from tuning.events import SweepEvent
 from tuning.searcher import open_journal
@@ -219,7 +219,7 @@ def test_mlflow_down_costs_no_trial_and_loses_nothing(make_sweep: Make, monkeypa
         return found
 
     monkeypatch.setattr(tracking, "start_study", start_and_stop)
-    monkeypatch.setattr(tracking, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(trial_run, "PATIENCE_S", 0.0)
     result = run_sweep(make_sweep("outage", tune={"num_samples": 2}))
     assert [trial["state"] for trial in result.trials] == ["COMPLETED"] * 2
     database = result.study.path / "mlflow.db"

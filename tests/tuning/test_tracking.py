@@ -16,7 +16,7 @@ import pytest
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
 from ddarts_core.records import EpochRecord, write_jsonl
-from tuning import tracking
+from tuning import tracking, trial_run
 from tuning.study import Study, create_study, trial_dir, write_json
 
 RECORDS = [
@@ -88,7 +88,7 @@ def history(study: Study, run_id: str, name: str) -> list[tuple[int, float]]:
 
 def test_a_trial_from_start_to_end(study: Study) -> None:
     folder = write_trial(study)
-    run = tracking.TrialRun(study, folder)
+    run = trial_run.TrialRun(study, folder)
     assert run.sync([])
     assert run.sync(RECORDS[:2])
     write_jsonl(folder / "records.jsonl", RECORDS)
@@ -101,7 +101,7 @@ def test_a_trial_from_start_to_end(study: Study) -> None:
         objectives={"derived/held_out/accuracy": 0.7},
         genotype_hash=GENOTYPE.hash,
     )
-    assert tracking.TrialRun(study, folder).finish(lambda genotype, path: path.write_bytes(b"png"), artifacts=True)
+    assert trial_run.TrialRun(study, folder).finish(lambda genotype, path: path.write_bytes(b"png"), artifacts=True)
 
     (found,) = runs(study)
     assert found.info.status == "FINISHED"
@@ -131,9 +131,9 @@ def test_a_trial_from_start_to_end(study: Study) -> None:
 
 def test_another_process_goes_on_in_the_same_run_without_duplicates(study: Study) -> None:
     folder = write_trial(study)
-    assert tracking.TrialRun(study, folder).sync(RECORDS[:2])
+    assert trial_run.TrialRun(study, folder).sync(RECORDS[:2])
     write_trial(study, ray_trial_id="ray2")
-    assert tracking.TrialRun(study, folder).sync(RECORDS)
+    assert trial_run.TrialRun(study, folder).sync(RECORDS)
     (found,) = runs(study)
     assert found.data.tags["ray_trial_id"] == "ray2"
     assert [step for step, _ in history(study, found.info.run_id, "held_out/accuracy")] == [0, 1, 2]
@@ -142,10 +142,10 @@ def test_another_process_goes_on_in_the_same_run_without_duplicates(study: Study
 def test_an_outage_costs_nothing_but_a_delay(
     study: Study, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(trial_run, "PATIENCE_S", 0.05)
     folder = write_trial(study)
-    run = tracking.TrialRun(study, folder)
-    sender = tracking.Sender(run)
+    run = trial_run.TrialRun(study, folder)
+    sender = trial_run.Sender(run)
     sender.send(RECORDS[:1])
     wait_for(lambda: run.run_id is not None and history(study, run.run_id, "train/loss") == [(0, 2.0)])
     up, run._study = run._study, _unreachable(study)
@@ -164,13 +164,13 @@ def test_a_server_that_hangs_does_not_hold_up_a_trial(study: Study) -> None:
     """It gets everything before the trial ends."""
     answer = threading.Event()
 
-    class Hanging(tracking.TrialRun):
+    class Hanging(trial_run.TrialRun):
         def sync(self, records: Any = None) -> bool:
             answer.wait()
             return super().sync(records)
 
     run = Hanging(study, write_trial(study))
-    sender = tracking.Sender(run)
+    sender = trial_run.Sender(run)
     for end in range(1, len(RECORDS) + 1):
         sender.send(RECORDS[:end])
     assert run.run_id is None  # all were handed over, none was sent
@@ -182,7 +182,7 @@ def test_a_server_that_hangs_does_not_hold_up_a_trial(study: Study) -> None:
 def test_what_two_send_at_the_same_time_is_there_once(study: Study) -> None:
     """The driver ends a trial that was stopped while the trial's own thread still sends."""
     folder = write_trial(study)
-    first, second = tracking.TrialRun(study, folder), tracking.TrialRun(study, folder)
+    first, second = trial_run.TrialRun(study, folder), trial_run.TrialRun(study, folder)
     assert first.sync(RECORDS[:1]) and second.sync(RECORDS[:1])
     assert first.sync(RECORDS) and second.sync(RECORDS)  # neither knows of the other's
     for name in ("train/loss", "seconds/weights", "contribution/cell_0"):
@@ -192,9 +192,9 @@ def test_what_two_send_at_the_same_time_is_there_once(study: Study) -> None:
 def test_parameters_that_a_killed_process_did_not_log_follow(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_trial(study)
     with monkeypatch.context() as patch:
-        patch.setattr(tracking, "log_params", lambda *arguments: None)
-        assert tracking.TrialRun(study, folder).sync([])
-    assert tracking.TrialRun(study, folder).sync([])
+        patch.setattr(trial_run, "log_params", lambda *arguments: None)
+        assert trial_run.TrialRun(study, folder).sync([])
+    assert trial_run.TrialRun(study, folder).sync([])
     (found,) = runs(study)
     assert found.data.params["search.lr"] == "0.1"
 
