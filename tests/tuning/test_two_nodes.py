@@ -20,6 +20,7 @@ import time
 import venv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
     env |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": state}
     common = ["--num-cpus=1", "--block", "--object-store-memory=100000000", "--disable-usage-stats"]
     head = ["--head", f"--port={gcs}", f"--ray-client-server-port={client}", "--include-dashboard=false"]
-    starts = [[*head, "--node-ip-address=127.0.0.1"], [f"--address=127.0.0.1:{gcs}", "--node-ip-address=127.0.0.1"]]
+    second = [f"--address=127.0.0.1:{gcs}", "--num-gpus=1"]  # Ray takes our word for it
+    starts = [[*start, "--node-ip-address=127.0.0.1"] for start in (head, second)]
     processes = []
     for start in starts:
         process = subprocess.Popen(
@@ -161,11 +163,35 @@ def test_a_wrong_token_is_one_sentence(nodes: TwoNodes, make_sweep: Make, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_training_by_a_worker_on_each_node(nodes: TwoNodes) -> None:
-    """The nodes have no ddarts: the worker's code is sent. Here torch's group is opened as Ray does it."""
+def test_two_trials_at_a_time_with_half_a_gpu_each(nodes: TwoNodes, make_sweep: Make) -> None:
+    """Places on a GPU that only Ray believes in: the trials compute on the CPU."""
+    _wait_for_both(nodes)
+    shared = {"num_samples": 4, "max_concurrent": None, "resources": {"cpu": 0.1, "gpu": 0.5}}
+    config = small(make_sweep, "shared", **shared)
+    ended = sweep(nodes, config, "--address", nodes.address, "--set", "search.device=cpu")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    steps = [line.split()[2] for line in ended.stdout.splitlines() if line.startswith("trial ")]
+    steps = [step for step in steps if step in ("started:", "completed")]
+    running = list(accumulate(1 if step == "started:" else -1 for step in steps))
+    assert len(steps) == 8 and max(running) == 2, ended.stdout
+
+
+def _wait_for_both(nodes: TwoNodes) -> None:
     ask = [nodes.python, "-c", f"import ray; ray.init({nodes.address!r}); print(len(ray.nodes()))"]
     _wait(lambda: subprocess.run(ask, env=nodes.env, capture_output=True, text=True).stdout.endswith("2\n"))
-    settings = ("data.num_train=60", "retrain.epochs=2", "retrain.channels=2", "retrain.batch_size=15")
+
+
+@pytest.mark.slow
+def test_a_training_by_a_worker_on_each_node(nodes: TwoNodes) -> None:
+    """The nodes have no ddarts: the worker's code is sent. Here torch's group is opened as Ray does it."""
+    _wait_for_both(nodes)
+    settings = (
+        "retrain.device=cpu",
+        "data.num_train=60",
+        "retrain.epochs=2",
+        "retrain.channels=2",
+        "retrain.batch_size=15",
+    )
     command = ["retrain", "zoo:ResNet18", "--num-workers", "2", "--address", nodes.address, "--out", "trained"]
     ended = subprocess.run(
         [BIN / "ddarts", *command, *(word for setting in settings for word in ("--set", setting))],
