@@ -42,6 +42,9 @@ WEIGHTS = "weights.pt"
 #: Deaths of a worker after which a training is given up.
 MAX_FAILURES = 3
 
+#: Variables by which gloo and NCCL are told a network interface.
+INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+
 #: Seconds that the driver waits for news before it looks whether the workers are still there.
 POLL_SECONDS = 1.0
 
@@ -269,9 +272,6 @@ def interface_of(address: str) -> str | None:
     """Name of the network interface that has an address; None if none has, as behind a translated one."""
     names = (n for n, found in psutil.net_if_addrs().items() if any(entry.address == address for entry in found))
     return next(names, None)
-
-
-INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 
 @dataclass
