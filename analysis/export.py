@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from ddarts_core.config import read_yaml
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype, to_published_text
+from ddarts_core.nested import read_yaml
 
 from . import card
 from .card import retrain_command

@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.config import get_path
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
+from ddarts_core.nested import get_path
 from ddarts_core.records import EpochRecord
 
 from .collect import Collected, write_dataset

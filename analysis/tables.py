@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ddarts_core.config import get_path
 from ddarts_core.errors import UserError, unknown_name
+from ddarts_core.nested import get_path
 
 from .collect import Frames
 from .statistics import bootstrap_difference, mean_interval

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.config import ExperimentConfig, load_experiment, read_yaml
+from ddarts_core.config import ExperimentConfig, load_experiment
 from ddarts_core.errors import UserError
+from ddarts_core.nested import read_yaml
 
 #: Top-level keys that only a sweep has.
 SWEEP_KEYS = ("space", "tune", "tracking")

@@ -26,6 +26,7 @@ COMMANDS = {
     "table": "Tabulate a metric by a setting, over seeds.",
     "collect": "Write a study's records as a Parquet dataset.",
     "ui": "Serve the MLflow UI on a study's store.",
+    "settings": "Explain the settings of a file: defaults, allowed values, meaning.",
     "config": "Print the resolved configuration; run nothing.",
     "estimate": "Print the memory, steps and time that a file will take; run nothing.",
     "cost": "Count parameters and multiply-adds of a genotype.",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.export import Models
-from ddarts_core.config import ExperimentConfig, read_yaml, resolve
+from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.cost import Cost, cost
 from ddarts_core.data import data_info
 from ddarts_core.errors import UserError
@@ -25,6 +25,7 @@ from ddarts_core.export import (
     write_safetensors,
 )
 from ddarts_core.genotype import Genotype
+from ddarts_core.nested import read_yaml
 
 #: Keys of a stored configuration that only a sweep or a tracker has.
 _EXPERIMENT = set(ExperimentConfig.model_fields)

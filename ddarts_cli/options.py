@@ -58,7 +58,7 @@ def storage_folder(storage: str, overrides: Iterable[str]) -> str:
     Raises:
         UserError: `--set` names another setting: those of a study that exists are fixed.
     """
-    from ddarts_core.config import parse_override
+    from ddarts_core.nested import parse_override
 
     for text in overrides:
         path, value = parse_override(text)

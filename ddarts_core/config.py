@@ -12,15 +12,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import UserError, unknown_name
+from .nested import merge, parse_override, read_yaml, set_path
 from .spaces import SPACES, default_reductions
 
 AblationLoss = Literal["none", "monitor", "centered", "relative", "paper", "rescale", "credit"]
 Removal = Literal["identity", "zero", "uniform", "random"]
 Rule = Literal["sparse", "edge", "darts", "complete"]
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 
 
 class Strict(BaseModel):
@@ -59,9 +62,9 @@ class SplitConfig(Strict):
     The test split is separate and never part of a search.
     """
 
-    weights: float = Field(0.4, gt=0, lt=1)
-    alphas: float = Field(0.4, gt=0, lt=1)
-    held_out: float = Field(0.2, gt=0, lt=1)
+    weights: float = Field(0.4, gt=0, lt=1, description="share that trains the weights")
+    alphas: float = Field(0.4, gt=0, lt=1, description="share that trains the alphas")
+    held_out: float = Field(0.2, gt=0, lt=1, description="share that trains nothing and gives the score")
 
     @model_validator(mode="after")
     def _at_most_one(self) -> SplitConfig:
@@ -85,10 +88,10 @@ class AugmentConfig(Strict):
 class DataConfig(AugmentConfig):
     """The data set, how much of it, and how it is split and augmented for the search."""
 
-    name: str = "digits"
+    name: str = Field("digits", description="data set")
     root: str = Field("data", description="folder of the data set's files, as torchvision lays them out")
     num_train: int | None = Field(None, gt=0, description="use only this many training images (stratified)")
-    image_size: int | None = Field(None, ge=8, le=512, description="resize to this many pixels; None keeps the size")
+    image_size: int | None = Field(None, ge=8, le=512, description="resize to this many pixels; null keeps the size")
     split: SplitConfig = SplitConfig()
     num_workers: int = Field(4, ge=0, le=128, description="processes that decode images of a set kept in files")
 
@@ -96,29 +99,33 @@ class DataConfig(AugmentConfig):
 class SearchConfig(Strict):
     """The supernet and the loop that trains its weights."""
 
-    space: str = "S"
-    num_cells: int = Field(8, ge=1, le=64)
+    space: str = Field("S", description="operations that an edge chooses from")
+    num_cells: int = Field(8, ge=1, le=64, description="cells of the supernet, n")
     channels: int = Field(16, ge=2, le=512, description="width C of the first cells; doubles at reductions")
     steps: int = Field(4, ge=1, le=8, description="intermediate nodes per cell")
     form: Literal["cifar", "imagenet"] = Field("cifar", description="stem: full size, or three halvings before cell 0")
-    reductions: tuple[int, ...] | None = Field(None, description="positions; None is n//3 and 2n//3")
+    reductions: tuple[int, ...] | None = Field(None, description="positions; null is n//3 and 2n//3")
     sharing: Literal["own", "normal_reduce", "identical"] = Field(
         "own", description="alphas per cell, two groups as in DARTS, or one per distinct cell of `start` (DARTOpti)"
     )
     start: str | None = Field(None, description="genotype that the alphas start from: a file or zoo:NAME (DARTOpti)")
-    relaxation: Literal["sigmoid", "softmax"] = "sigmoid"
-    order: Literal["first", "second", "single_level"] = "first"
-    epochs: int = Field(50, ge=1, le=10_000)
+    relaxation: Literal["sigmoid", "softmax"] = Field(
+        "sigmoid", description="of alphas to gates: FairDARTS', or DARTS'"
+    )
+    order: Literal["first", "second", "single_level"] = Field(
+        "first", description="of DARTS' gradient of the alphas; single_level takes it on the weights' own batch"
+    )
+    epochs: int = Field(50, ge=1, le=10_000, description="that train weights and alphas in turn")
     warmup_epochs: int = Field(0, ge=0, description="epochs that train only the weights, before `epochs`")
-    batch_size: int = Field(128, ge=1, le=65_536)
+    batch_size: int = Field(128, ge=1, le=65_536, description="images of a step, of weights and of alphas alike")
     lr: float = Field(0.005, gt=0, le=10, description="SGD on the weights, cosine to lr_min")
-    lr_min: float = Field(0.001, ge=0, le=10)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(3e-4, ge=0, le=1)
+    lr_min: float = Field(0.001, ge=0, le=10, description="learning rate that the cosine ends at")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD on the weights")
+    weight_decay: float = Field(3e-4, ge=0, le=1, description="of the weights")
     grad_clip: float = Field(5.0, gt=0, description="largest gradient norm of the weights")
     w_zero_one: float = Field(1.0, ge=0, le=1000, description="weight of the zero-one loss (eq. 3, 4)")
-    record_alphas: bool = True
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    record_alphas: bool = Field(True, description="keep all alphas in the record of every epoch")
+    device: str = Field("auto", pattern=DEVICE, description="auto is the GPU if there is one")
     implementation: Literal["auto", "readable", "fast"] = Field("auto", description="form of a cell; auto is fast")
     memory_format: Literal["auto", "channels_last", "contiguous"] = Field("auto", description="auto is channels_last")
     amp: Literal["none", "bf16", "fp16"] = Field("none", description="mixed precision; fp16 needs a GPU")
@@ -161,11 +168,11 @@ class SearchConfig(Strict):
 class AlphaConfig(Strict):
     """The architecture parameters: one Adam and one schedule per group of alphas."""
 
-    lr: float = Field(3e-3, gt=0, le=10)
-    lr_min: float = Field(1e-3, ge=0, le=10)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(1.1e-4, ge=0, le=1)
+    lr: float = Field(3e-3, gt=0, le=10, description="Adam on the alphas")
+    lr_min: float = Field(1e-3, ge=0, le=10, description="learning rate that the cosine ends at")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="of the learning rate")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Adam's decays of both moments")
+    weight_decay: float = Field(1.1e-4, ge=0, le=1, description="of the alphas")
     init: Literal["zeros", "normal"] = Field("zeros", description="zeros, or 1e-3 * N(0, 1)")
     start_margin: float = Field(
         2.0, gt=0, le=20, description="alphas of `search.start`: + for its operations, - for the others"
@@ -184,12 +191,12 @@ class AlphaConfig(Strict):
 class AblationConfig(Strict):
     """The ablation loss (eq. 6, 7) and what removing a cell means; see docs/ablation.md."""
 
-    loss: AblationLoss = "centered"
-    removal: Removal = "identity"
+    loss: AblationLoss = Field("centered", description="what becomes of the marginal contributions; none: not measured")
+    removal: Removal = Field("identity", description="what takes the place of a removed cell")
     weight: float = Field(0.5, ge=0, le=1000, description="w_AB (eq. 8)")
     eps: float = Field(0.05, gt=0, le=10, description="smallest denominator |mean M|")
     every: int = Field(1, ge=1, description="compute contributions at every so many alpha steps")
-    sample_cells: int | None = Field(None, ge=2, description="ablate a random subset of so many cells; None is all")
+    sample_cells: int | None = Field(None, ge=2, description="ablate a random subset of so many cells; null is all")
     num_draws: int = Field(1, ge=1, le=100, description="draws that removal `random` averages over")
     shapley_permutations: int = Field(
         0, ge=0, le=100_000, description="orders of the cells that Shapley values are sampled from at the end; 0 is off"
@@ -207,44 +214,48 @@ class AblationConfig(Strict):
 class DiscretiseConfig(Strict):
     """From alphas to a genotype (section 5.1)."""
 
-    rule: Rule = "sparse"
+    rule: Rule = Field("sparse", description="which operations of an edge are kept, and how many")
     threshold: float = Field(0.85, ge=0, lt=1, description="smallest sigma(alpha) of a kept operation")
     edges_per_node: int | None = Field(None, ge=1, description="keep only so many edges per node; published sparse: 2")
-    on_empty_node: Literal["best", "drop", "error"] = "best"
-    on_dead_cell: Literal["connect", "warn", "error"] = "warn"
+    on_empty_node: Literal["best", "drop", "error"] = Field(
+        "best", description="a node that keeps no operation: its best one, no node, or no genotype"
+    )
+    on_dead_cell: Literal["connect", "warn", "error"] = Field(
+        "warn", description="a cell that no cell reads: its successor gets an edge from it, a warning, or no genotype"
+    )
 
 
 class RetrainConfig(AugmentConfig):
     """Training of a derived network from scratch (D-DARTS section 5.1)."""
 
-    recipe: str = "quick"
-    num_cells: int | None = Field(None, ge=1, le=200, description="derive so many cells by Algorithm 1; None keeps")
+    recipe: str = Field("quick", description="preset of the settings of this group")
+    num_cells: int | None = Field(None, ge=1, le=200, description="derive so many cells by Algorithm 1; null keeps")
     reductions: Literal["thirds", "genotype"] | tuple[int, ...] | None = Field(
         None,
         description="n//3 and 2n//3, as the genotype says, or positions; null: thirds if derived deeper",
     )
     derive_order: Literal["paper", "published"] = Field("paper", description="order of Algorithm 1")
-    channels: int = Field(16, ge=2, le=1024)
-    epochs: int = Field(20, ge=1, le=10_000)
-    batch_size: int = Field(64, ge=1, le=65_536)
-    lr: float = Field(0.05, gt=0, le=10)
-    lr_min: float = Field(0.0, ge=0, le=10)
-    schedule: Literal["cosine", "step", "linear"] = "cosine"
+    channels: int = Field(16, ge=2, le=1024, description="width C of the first cells; doubles at reductions")
+    epochs: int = Field(20, ge=1, le=10_000, description="of the training, warm-up included")
+    batch_size: int = Field(64, ge=1, le=65_536, description="images of a step, of all workers together")
+    lr: float = Field(0.05, gt=0, le=10, description="SGD on the weights")
+    lr_min: float = Field(0.0, ge=0, le=10, description="learning rate that cosine and linear end at")
+    schedule: Literal["cosine", "step", "linear"] = Field("cosine", description="of the learning rate")
     step_decay: float = Field(0.97, gt=0, le=1, description="factor per epoch of schedule `step`")
-    warmup_epochs: int = Field(0, ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(3e-4, ge=0, le=1)
-    grad_clip: float = Field(5.0, gt=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    warmup_epochs: int = Field(0, ge=0, description="in which the learning rate grows linearly")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
+    weight_decay: float = Field(3e-4, ge=0, le=1, description="of the weights")
+    grad_clip: float = Field(5.0, gt=0, description="largest gradient norm")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target that all classes divide")
     auxiliary_weight: float = Field(0.0, ge=0, le=10, description="0 leaves the auxiliary head out")
     drop_path: float = Field(0.0, ge=0, lt=1, description="final probability; grows linearly over the epochs")
-    drop_path_unit: Literal["operation", "node"] = "node"
-    form: Literal["cifar", "imagenet"] = "cifar"
-    amp: Literal["none", "bf16", "fp16"] = "none"
+    drop_path_unit: Literal["operation", "node"] = Field("node", description="what is dropped for an image")
+    form: Literal["cifar", "imagenet"] = Field("cifar", description="stem: full size, or three halvings before cell 0")
+    amp: Literal["none", "bf16", "fp16"] = Field("none", description="mixed precision; fp16 needs a GPU")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0 is off")
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints; one is written on SIGTERM too")
     validation_fraction: float = Field(0.0, ge=0, lt=1, description="share of the training images that chooses epochs")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field("auto", pattern=DEVICE, description="auto is the GPU if there is one")
 
     @model_validator(mode="after")
     def _possible(self) -> RetrainConfig:
@@ -258,10 +269,10 @@ class RetrainConfig(AugmentConfig):
 class ExperimentConfig(Strict):
     """One search: the contents of an experiment file."""
 
-    name: str = Field("search", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    storage: str = "runs"
-    seed: int = Field(0, ge=0, lt=2**31)
-    method: str = "ddarts"
+    name: str = Field("search", pattern=NAME, description="of the folder that is written")
+    storage: str = Field("runs", description="folder of that folder; of a sweep also a URI")
+    seed: int = Field(0, ge=0, lt=2**31, description="owns everything random")
+    method: str = Field("ddarts", description="preset that the file's own settings are laid over; see `ddarts methods`")
     data: DataConfig = DataConfig()
     search: SearchConfig = SearchConfig()
     alpha: AlphaConfig = AlphaConfig()
@@ -299,70 +310,6 @@ Config = TypeVar("Config", bound=ExperimentConfig)
 
 
 # --- files and overrides --------------------------------------------------------------------------------------------
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        UserError: the file is missing, is not YAML, or holds something else than a mapping.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if data is None:
-        return {}
-    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise UserError(f"{path} must hold a mapping of settings (key: value)")
-    return data
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """Split `dotted.path=value`; the value is read as YAML.
-
-    Raises:
-        UserError: there is no '=' or no path.
-    """
-    path, mark, value = text.partition("=")
-    if not mark or not path.strip():
-        raise UserError(f"--set {text!r}: expected dotted.path=value, for example --set search.epochs=5")
-    try:
-        return path.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {text!r}: the value is not valid YAML") from error
-
-
-def set_path(data: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """A copy of nested dictionaries with the value at a dotted path replaced."""
-    head, _, rest = path.partition(".")
-    if not rest:
-        return {**data, head: value}
-    inner = data.get(head) or {}
-    if not isinstance(inner, Mapping):
-        raise UserError(f"{path}: {head!r} is a value, not a group of settings")
-    return {**data, head: set_path(inner, rest, value)}
-
-
-def get_path(data: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path of nested dictionaries; KeyError if there is none."""
-    value: Any = data
-    for part in path.split("."):
-        value = value[part]
-    return value
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries merged; `over` wins."""
-    out = dict(base)
-    for key, value in over.items():
-        inner = out.get(key)
-        out[key] = merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
-    return out
 
 
 def validate(model: type[Strict], data: Mapping[str, Any], where: str) -> Any:

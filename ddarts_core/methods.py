@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from .config import merge
+from .nested import merge
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddarts_core.config import load_experiment, read_yaml
+from ddarts_core.config import load_experiment
 from ddarts_core.data import data_info
+from ddarts_core.nested import read_yaml
 from ddarts_core.supernet import Supernet
 from tuning.config import load_sweep
 from tuning.space import base_settings, trial_config

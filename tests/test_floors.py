@@ -22,6 +22,7 @@ GROUND_FLOOR = {
     "genotype",
     "handcrafted",
     "methods",
+    "nested",
     "provenance",
     "random_genotype",
     "recipes",

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from ddarts_core.config import ExperimentConfig, Strict, read_yaml, resolve
+from ddarts_core.config import NAME, ExperimentConfig, Strict, resolve
 from ddarts_core.errors import UserError, unknown_name
+from ddarts_core.nested import read_yaml
 
 from .mirror import check_storage, is_uri, run_folder
 from .population import check_population
@@ -54,8 +55,8 @@ DERIVED = f"derived/{ACCURACY}"
 class ResourcesConfig(Strict):
     """What one trial takes; fractions share a core or a GPU."""
 
-    cpu: float = Field(1.0, gt=0, le=1024)
-    gpu: float = Field(0.0, ge=0, le=64, description="a fraction also caps the trial's share of the GPU's memory")
+    cpu: float = Field(1.0, gt=0, le=1024, description="cores")
+    gpu: float = Field(0.0, ge=0, le=64, description="GPUs; a fraction also caps the trial's share of the GPU's memory")
 
     @field_validator("gpu")
     @classmethod
@@ -68,14 +69,14 @@ class ResourcesConfig(Strict):
 class TuneConfig(Strict):
     """How many trials, on what, proposed and stopped by what, and what is sought."""
 
-    num_samples: int = Field(8, ge=1, le=1_000_000)
+    num_samples: int = Field(8, ge=1, le=1_000_000, description="trials")
     max_concurrent: int | None = Field(None, ge=1, description="trials at a time; null: as many as the machines hold")
     resources: ResourcesConfig | Literal["auto"] = Field(
         ResourcesConfig(), description="of one trial; auto: the share of a GPU that its estimated memory needs"
     )
-    searcher: str = "optuna-tpe"
+    searcher: str = Field("optuna-tpe", description="what proposes a trial's settings")
     num_startup_trials: int = Field(10, ge=1, description="random trials before the searcher learns from results")
-    scheduler: str = "asha"
+    scheduler: str = Field("asha", description="what stops trials early")
     grace_period: int = Field(1, ge=1, description="search epochs, warm-up included, before a trial may be stopped")
     reduction_factor: float = Field(3.0, gt=1, le=100, description="ASHA keeps one in so many at each rung")
     exchange_every: int = Field(1, ge=1, description="pbt: search epochs from one exchange to the next")
@@ -85,7 +86,9 @@ class TuneConfig(Strict):
     )
     second_objective: Literal["parameters", "macs"] | None = Field(None, description="minimised beside the accuracy")
     points_to_evaluate: list[dict[str, Scalar]] = Field(default_factory=list, description="the first trials")
-    time_budget_s: float | None = Field(None, gt=0)
+    time_budget_s: float | None = Field(
+        None, gt=0, description="seconds after which running trials are stopped and none begins"
+    )
     max_failures: int = Field(2, ge=0, description="restarts of a trial whose process died, from its last checkpoint")
 
     @field_validator("searcher")
@@ -126,8 +129,14 @@ class TrackingConfig(Strict):
 class SweepConfig(ExperimentConfig):
     """The contents of a sweep file: an experiment and `space`, `tune`, `tracking`."""
 
-    name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    space: dict[str, Distribution] = Field(default_factory=dict)
+    name: str = Field("sweep", pattern=NAME, description="of the study, and of its folder")
+    space: dict[str, Distribution] = Field(
+        default_factory=dict,
+        description=(
+            "settings that differ between trials: dotted path -> {type: float or int, low, high, log, step} or "
+            "{type: categorical, choices}, with `when: {path: [values]}` if it depends on another; see docs/sweeps.md"
+        ),
+    )
     tune: TuneConfig = TuneConfig()
     tracking: TrackingConfig = TrackingConfig()
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from ddarts_core.config import ExperimentConfig, get_path
+from ddarts_core.config import ExperimentConfig
 from ddarts_core.data import data_info
 from ddarts_core.errors import UserError
 from ddarts_core.estimate import peak_memory
 from ddarts_core.memory import CONTEXT_BYTES, largest_that_fits
+from ddarts_core.nested import get_path
 
 from .config import ResourcesConfig, SweepConfig
 from .space import Space, base_settings, trial_config

@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Discriminator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, Tag, model_validator
 
-from ddarts_core.config import ExperimentConfig, Strict, field_paths, get_path, merge, resolve, set_path
+from ddarts_core.config import ExperimentConfig, Strict, field_paths, resolve
 from ddarts_core.errors import UserError
 from ddarts_core.methods import METHODS
+from ddarts_core.nested import get_path, merge, set_path
 from ddarts_core.recipes import RECIPES
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr

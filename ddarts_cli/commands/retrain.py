@@ -70,7 +70,8 @@ def command(
     if address is not None and num_workers == 1:
         raise click.UsageError("--address names the cluster of several workers: give --num-workers 2 or more with it")
     from ddarts_cli.console import finish, say
-    from ddarts_core.config import ExperimentConfig, read_yaml, resolve
+    from ddarts_core.config import ExperimentConfig, resolve
+    from ddarts_core.nested import read_yaml
     from ddarts_core.zoo import resolve_genotype
 
     read = resolve_genotype(genotype)

@@ -8,9 +8,11 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ddarts_core.config import ExperimentConfig, config_hash, field_paths
-from tuning.config import load_sweep
+from ddarts_core.nested import merge
+from tuning.config import SCHEDULERS, SEARCHERS, load_sweep, resolve_sweep
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ["published_code.md", "equations.md", "ablation.md", "extending.md"]
@@ -89,3 +91,20 @@ def test_results_belong_to_the_settings_of_today() -> None:
     assert len(stated) == 3
     for file, of_results in stated:
         assert config_hash(load_sweep(ROOT / file)) == of_results, file
+
+
+def test_the_tables_of_the_page_on_sweeps() -> None:
+    rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \| (.+) \|$", text("sweeps.md"), flags=re.MULTILINE))
+    assert rows == {**SEARCHERS, **SCHEDULERS}
+
+
+def test_the_examples_of_the_page_on_sweeps() -> None:
+    """The first is a whole sweep; the others are parts of one."""
+    first, *parts = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.+?)```", text("sweeps.md"), re.DOTALL)]
+    assert len(parts) == 2
+    for part in ({}, *parts):
+        assert resolve_sweep(merge(first, part)).space.keys() == first["space"].keys()
+    named = re.findall(r"^\| `(\{type: .+?\})` \|", text("sweeps.md"), flags=re.MULTILINE)
+    drawn = {"float": "search.lr", "int": "search.num_cells", "categorical": "ablation.loss"}
+    space = {drawn[example["type"]]: example for example in map(yaml.safe_load, named)}
+    assert len(resolve_sweep({"space": space}).build_space().paths) == len(drawn)

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from ddarts_core.config import ExperimentConfig, merge, resolve
+from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.data import data_info
 from ddarts_core.memory import Meter, Rehearsal, largest_that_fits, step_memory, supernet_size
+from ddarts_core.nested import merge
 from ddarts_core.supernet import Supernet
 
 CPU = torch.device("cpu")

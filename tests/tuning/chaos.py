@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.config import merge
+from ddarts_core.nested import merge
 from tests.tuning.conftest import SETTINGS
 from tests.tuning.processes import Driver, Server, events_of, faults, results, trials_below
 from tuning.config import SweepConfig, resolve_sweep

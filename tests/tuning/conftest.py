@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ddarts_core.config import merge
+from ddarts_core.nested import merge
 from tuning.config import SweepConfig, resolve_sweep
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,0 +1,72 @@
+"""`ddarts settings`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from ddarts_cli.options import json_option, print_json
+from ddarts_core.errors import UserError
+
+
+@click.command()
+@click.argument("word", required=False)
+@json_option
+def command(word: str | None, as_json: bool) -> None:
+    """Explain the settings of an experiment or a sweep: defaults, allowed values, meaning.
+
+    WORD picks those whose path or meaning has it: a group (search, tune), a setting (alpha.lr) or a topic (memory).
+
+    \b
+    Examples:
+      ddarts settings
+      ddarts settings tune
+      ddarts settings memory
+      ddarts settings search.lr --json
+    """
+    from ddarts_cli.settings import groups
+    from tuning.config import SweepConfig
+
+    found = [
+        (group, chosen)
+        for group in groups(SweepConfig, tables())
+        if (chosen := [setting for setting in group.settings if _fits(word, setting.path, setting.meaning)])
+    ]
+    if not found:
+        raise UserError(f"no setting has {word!r} in its path or its meaning: see `ddarts settings`")
+    if as_json:
+        print_json({setting.path: asdict(setting) for _, chosen in found for setting in chosen})
+        return
+    for group, chosen in found:
+        click.secho(f"\n{group.path or 'top level'}: {group.meaning}", bold=True)
+        for setting in chosen:
+            click.echo(f"  {setting.path} = {json.dumps(setting.default)}    ({setting.allowed})")
+            click.echo(f"      {setting.meaning}")
+
+
+def _fits(word: str | None, path: str, meaning: str) -> bool:
+    return word is None or word.lower() in path.lower() or word.lower() in meaning.lower()
+
+
+def tables() -> dict[str, Any]:
+    """Names that a setting may have, by the setting."""
+    from ddarts_core.methods import METHODS
+    from ddarts_core.recipes import RECIPES
+    from ddarts_core.spaces import SPACES
+    from tuning.config import SCHEDULERS, SEARCHERS
+
+    named, device = ("letters, digits and . _ -",), ("auto", "cpu", "cuda", "cuda:N")
+    return {
+        "name": named,
+        "search.device": device,
+        "retrain.device": device,
+        "data.name": ("cifar10", "cifar100", "digits", "fashion_mnist", "imagenet"),
+        "method": METHODS,
+        "retrain.recipe": RECIPES,
+        "search.space": SPACES,
+        "tune.scheduler": SCHEDULERS,
+        "tune.searcher": SEARCHERS,
+    }

@@ -1,0 +1,121 @@
+"""What can be set in a file, read off the configuration models: path, default, allowed values, meaning."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Union
+
+import annotated_types
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+BOUNDS = {annotated_types.Gt: "gt", annotated_types.Ge: "ge", annotated_types.Lt: "lt", annotated_types.Le: "le"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        path: dotted.
+        default: as JSON has it.
+        allowed: values, in words.
+        meaning: one line.
+    """
+
+    path: str
+    default: Any
+    allowed: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Settings with the same path but for its last part; `meaning` is the first sentence of their model."""
+
+    path: str
+    meaning: str
+    settings: tuple[Setting, ...]
+
+
+def groups(model: type[BaseModel], names: Mapping[str, Any], prefix: str = "") -> Iterator[Group]:
+    """The groups of a configuration model, those within it after it.
+
+    Args:
+        model: of the configuration.
+        names: values of settings that are entries of a table, by dotted path.
+        prefix: dotted path of the model, with a dot at its end.
+    """
+    inner: dict[str, type[BaseModel]] = {}
+    own = []
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        nested = _model(field.annotation)
+        if nested is not None:
+            inner[f"{path}."] = nested
+        if nested is None or nested is not field.annotation:
+            own.append(Setting(path, _plain(field.get_default(call_default_factory=True)), _allowed(path, field, names),
+                               field.description or ""))  # fmt: skip
+    if own:
+        yield Group(prefix.rstrip("."), (inspect.getdoc(model) or "").split("\n\n")[0].replace("\n", " "), tuple(own))
+    for path, nested in inner.items():
+        yield from groups(nested, names, path)
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    """The model that a setting is, or may be."""
+    for option in _options(annotation):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option
+    return None
+
+
+def _options(annotation: Any) -> list[Any]:
+    union = typing.get_origin(annotation) in (Union, types.UnionType)
+    return list(typing.get_args(annotation)) if union else [annotation]
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+
+def _allowed(path: str, field: FieldInfo, names: Mapping[str, Any]) -> str:
+    if path in names:
+        return ", ".join(names[path])
+    return " or ".join(_one(option, field) for option in _options(field.annotation))
+
+
+def _one(option: Any, field: FieldInfo) -> str:
+    if option is type(None):
+        return "null"
+    if typing.get_origin(option) is Literal:
+        return ", ".join(map(str, typing.get_args(option)))
+    if option is bool:
+        return "true, false"
+    if option in (int, float):
+        return _range(option, field)
+    if option is str:
+        return "text"
+    if isinstance(option, type) and issubclass(option, BaseModel):
+        return "a group, see below"
+    return "a mapping" if typing.get_origin(option) is dict else "a list"
+
+
+def _range(kind: type, field: FieldInfo) -> str:
+    """Bounds in words.
+
+    Example:
+        >>> from ddarts_core.config import SearchConfig
+        >>> _range(float, SearchConfig.model_fields["lr"])
+        'a number above 0, at most 10'
+    """
+    bounds = {word: getattr(found, word) for found in field.metadata for bound, word in BOUNDS.items()
+              if isinstance(found, bound)}  # fmt: skip
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    parts = [f"{words[word]} {bounds[word]:g}" if abs(bounds[word]) < 1e5 else f"{words[word]} {bounds[word]}"
+             for word in ("gt", "ge", "lt", "le") if word in bounds]  # fmt: skip
+    return f"{'a whole number' if kind is int else 'a number'} {', '.join(parts)}".rstrip()
