@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ddarts_cli import completing
 from ddarts_core.errors import UserError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -21,6 +22,7 @@ def set_option(command: Command) -> Command:
         "overrides",
         multiple=True,
         metavar="PATH=VALUE",
+        shell_complete=completing.setting,
         help="Override a setting by its dotted path, for example --set search.epochs=5; repeatable.",
     )(command)
 

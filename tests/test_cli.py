@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.shell_completion import ShellComplete
 
-from ddarts_cli.main import COMMANDS, run
+from ddarts_cli.main import COMMANDS, cli, run
 from ddarts_core.genotype import Genotype
 
 ROOT = Path(__file__).parent.parent
@@ -220,6 +221,31 @@ def test_zoo_prints_a_genotype(capfd: pytest.CaptureFixture[str]) -> None:
 def test_completion(shell: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["completion", shell]) == 0
     assert "_DDARTS_COMPLETE" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["sweep", "--set", "tune.sear"], {"tune.searcher"}),
+        (["settings", "alpha.l"], {"alpha.lr", "alpha.lr_min"}),
+        (["cost", "zoo:DARTS_V"], {"zoo:DARTS_V1", "zoo:DARTS_V2", ""}),
+        (["status", "mi"], {"mine", ""}),
+        (["report", "mine", "mi"], {"mine", ""}),
+        (["status", "--storage", "elsewhere", ""], {"other", ""}),
+        (["set"], {"settings"}),
+    ],
+)
+def test_what_the_shell_offers(
+    words: list[str], offered: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`""` stands for the shell's own files or folders."""
+    monkeypatch.chdir(tmp_path)
+    for study in ("runs/mine", "runs/yours", "elsewhere/other"):
+        Path(study).mkdir(parents=True)
+        Path(study, "study.json").write_text("{}")
+    completer = ShellComplete(cli, {}, "ddarts", "_DDARTS_COMPLETE")
+    items = completer.get_completions(words[:-1], words[-1])
+    assert {item.value if item.type == "plain" else "" for item in items} == offered
 
 
 FILES = ("genotype.json", "records.parquet", "config.yaml")

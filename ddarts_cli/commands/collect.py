@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from ddarts_cli import completing
 from ddarts_cli.options import out_option, storage_folder, storage_option
 
 
 @click.command()
-@click.argument("study", required=False)
+@click.argument("study", required=False, shell_complete=completing.study)
 @click.option("--tracking-uri", help="Read the study from MLflow alone: an http address, or sqlite:///FILE.")
 @storage_option
 @out_option("STUDY/dataset; with --tracking-uri dataset-STUDY")

@@ -6,6 +6,7 @@ from typing import Literal
 
 import click
 
+from ddarts_cli import completing
 from ddarts_cli.options import json_option, print_json
 
 #: Forms of a network, and the depth at which each stacks a genotype of two cells.
@@ -13,7 +14,7 @@ DEPTH = {"cifar": 20, "imagenet": 14, "imagenet-published": 14}
 
 
 @click.command()
-@click.argument("genotype")
+@click.argument("genotype", shell_complete=completing.genotype)
 @click.option(
     "--channels", type=click.IntRange(1, 4096), default=36, show_default=True, help="Width of the first cells."
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ddarts_cli import completing
 from ddarts_cli.options import out_option, storage_folder, storage_option
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("study", metavar="STUDY|RETRAIN")
+@click.argument("study", metavar="STUDY|RETRAIN", shell_complete=completing.study)
 @click.option("--top", type=int, default=3, show_default=True, help="How many genotypes of a study.")
 @click.option("--by", help="Order: metrics, a minus for largest first, or pareto (default: the study's objectives).")
 @click.option("--onnx", is_flag=True, help="Also write model.onnx; without trained weights it is marked as untrained.")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from ddarts_cli import completing
 from ddarts_cli.options import storage_folder, storage_option
 
 
 @click.command()
-@click.argument("study")
+@click.argument("study", shell_complete=completing.study)
 @click.argument("name", required=False)
 @click.option("--trial", help="Trial of a figure about one trial (default: the completed one of highest accuracy).")
 @click.option("--cell", type=click.IntRange(min=0), default=0, show_default=True, help="Cell of the figure gates.")

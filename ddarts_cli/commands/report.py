@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from ddarts_cli import completing
 from ddarts_cli.options import storage_folder, storage_option
 
 
 @click.command()
-@click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
+@click.argument("studies", nargs=-1, required=True, metavar="STUDY...", shell_complete=completing.study)
 @storage_option
 @click.option("--out", type=click.Path(path_type=Path), help="HTML file, or folder for report.html (default: STUDY).")
 def command(studies: tuple[str, ...], storage: str, overrides: tuple[str, ...], out: Path | None) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from ddarts_cli import completing
 from ddarts_cli.options import storage_folder, storage_option
 
 
 @click.command()
-@click.argument("study")
+@click.argument("study", shell_complete=completing.study)
 @storage_option
 @click.option(
     "--address", metavar="auto|HOST:PORT|ray://HOST:PORT", help="Ray cluster to run on (default: this machine)."

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from ddarts_cli import completing
 from ddarts_cli.options import out_option, set_option
 
 
 @click.command()
-@click.argument("genotype")
+@click.argument("genotype", shell_complete=completing.genotype)
 @click.option(
     "--recipe", help="Recipe: quick, cifar, imagenet-darts or imagenet-pcdarts (default: the file's, or quick)."
 )

@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
+from ddarts_cli import completing
 from ddarts_cli.options import json_option, print_json
 from ddarts_core.errors import UserError
 
 
 @click.command()
-@click.argument("word", required=False)
+@click.argument("word", required=False, shell_complete=completing.setting)
 @json_option
 def command(word: str | None, as_json: bool) -> None:
     """Explain the settings of an experiment or a sweep: defaults, allowed values, meaning.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from ddarts_cli import completing
 from ddarts_cli.options import json_option, print_json, storage_folder, storage_option
 
 
 @click.command()
-@click.argument("study")
+@click.argument("study", shell_complete=completing.study)
 @storage_option
 @json_option
 def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool) -> None:

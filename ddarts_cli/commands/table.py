@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ddarts_cli import completing
 from ddarts_cli.options import storage_folder, storage_option
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("studies", nargs=-1, metavar="STUDY|RETRAIN...")
+@click.argument("studies", nargs=-1, metavar="STUDY|RETRAIN...", shell_complete=completing.study)
 @storage_option
 @click.option("--by", help="Dotted path of the setting that makes the rows.")
 @click.option("--metric", default="held_out/accuracy", show_default=True, help="What is averaged over seeds.")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from ddarts_cli import completing
 from ddarts_cli.options import storage_folder, storage_option
 
 
 @click.command()
-@click.argument("study")
+@click.argument("study", shell_complete=completing.study)
 @click.option("--port", type=click.IntRange(1, 65_535), help="Port on 127.0.0.1 (default: a free one).")
 @storage_option
 def command(study: str, port: int | None, storage: str, overrides: tuple[str, ...]) -> None:
