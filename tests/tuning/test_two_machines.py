@@ -7,6 +7,7 @@ the cluster is started on the head: Ray looks for its node among the processes o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -25,7 +26,7 @@ import pandas as pd
 import pytest
 
 from tests.tuning.conftest import Make
-from tests.tuning.processes import TRIALS, epochs_of, faults, left_behind, results
+from tests.tuning.processes import TRIALS, epochs_of, faults, results
 from tuning.config import SweepConfig
 from tuning.sweep import run_sweep
 
@@ -51,7 +52,7 @@ def ip(*words: str) -> None:
     subprocess.run(["ip", *words], env={"PATH": PATH}, check=True)
 
 
-def title_of(pid: str) -> bytes:
+def title_of(pid: int) -> bytes:
     """What a process calls itself; nothing if it ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -80,11 +81,14 @@ class Machines:
         assert process.returncode == 0, output
         return output
 
+    def pids(self, machine: int) -> list[int]:
+        """Processes on one of them."""
+        words = ["ip", "netns", "pids", self.names[machine]]
+        return [*map(int, subprocess.run(words, env=self.env, capture_output=True, text=True).stdout.split())]
+
     def has_trial(self, machine: int) -> bool:
         """Whether a trial's process is on one of them."""
-        words = ["ip", "netns", "pids", self.names[machine]]
-        pids = subprocess.run(words, env=self.env, check=True, capture_output=True, text=True).stdout.split()
-        return any(title_of(pid).startswith(TRIALS) for pid in pids)
+        return any(title_of(pid).startswith(TRIALS) for pid in self.pids(machine))
 
     def pull_the_cable(self) -> None:
         ip("-n", self.names[1], "link", "set", "cable", "down")
@@ -92,9 +96,13 @@ class Machines:
 
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    folder = tmp_path_factory.mktemp("machines")
     names = (f"one-{os.getpid()}", f"two-{os.getpid()}")
-    states = (tempfile.mkdtemp(prefix="ray-", dir="/tmp"), tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    if os.geteuid() != 0 or shutil.which("ip", path=PATH) is None:
+        pytest.skip("needs root and iproute2")
+    if subprocess.run(["ip", "netns", "add", names[0]], env={"PATH": PATH}, capture_output=True).returncode:
+        pytest.skip("may not make networks")
+    folder = tmp_path_factory.mktemp("machines")
+    states = (tempfile.mkdtemp(prefix="ray-", dir="/tmp"), tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short paths
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
@@ -103,10 +111,6 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     env |= {"AWS_ENDPOINT_URL": f"http://{HEAD}:{STORE}", "AWS_DEFAULT_REGION": "us-east-1"}
     env |= {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "DDARTS_CACHE": str(folder / "cache")}
     made = Machines(env, names, states)
-    if os.geteuid() != 0 or shutil.which("ip", path=PATH) is None:
-        pytest.skip("needs root and iproute2")
-    if subprocess.run(["ip", "netns", "add", names[0]], env=env, capture_output=True).returncode:
-        pytest.skip("may not make networks")
     try:
         ip("netns", "add", names[1])
         ip("link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns", names[1])
@@ -125,8 +129,9 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
         made.finish(0, sys.executable, "-c", BOTH_ARE_THERE)
         yield made
     finally:
-        for pid in {pid for state in states for pid in left_behind(state)}:
-            os.kill(pid, signal.SIGKILL)
+        for pid in (*made.pids(0), *made.pids(1)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for name in names:
             subprocess.run(["ip", "netns", "del", name], env=env, capture_output=True)
         for state in states:
