@@ -182,8 +182,8 @@ NOTES = """
 - `search.checkpoint_cells` keeps the cells' outputs only, for one more forward pass.
 - fp16 needs a GPU; bf16 pays on a CPU only where it has bfloat16 arithmetic. `search.compile` fuses the edges of the
   readable form, once for every width and stride, which takes minutes and does not pay on a CPU, where the fast form
-  takes less than half of its time (`--rows options,compile`); its mode `reduce-overhead` replays CUDA graphs and needs a
-  GPU.
+  takes less than half of its time (`--rows options,compile`); its mode `reduce-overhead` replays CUDA graphs and
+  needs a GPU.
 - Nothing here was measured on a GPU yet. On one, run
   `make bench BENCH="--device cuda --batch 128 --numbers docs/performance-gpu.json --page docs/performance-gpu.md"`.
 """
