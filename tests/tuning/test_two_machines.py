@@ -107,7 +107,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     token.write_text(secrets.token_hex(32))
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "OMP_NUM_THREADS": "1", "PATH": PATH}
-    env["RAY_USAGE_STATS_ENABLED"] = "0"
+    env |= {"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     env |= {"AWS_ENDPOINT_URL": f"http://{HEAD}:{STORE}", "AWS_DEFAULT_REGION": "us-east-1"}
     env |= {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "DDARTS_CACHE": str(folder / "cache")}
     made = Machines(env, names, states)
