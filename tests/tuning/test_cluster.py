@@ -7,6 +7,7 @@ import copy
 import functools
 import json
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,17 +174,21 @@ def test_a_node_that_dies_takes_no_trial_with_it(make_sweep: Make, monkeypatch: 
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     node = cluster.add_node(num_cpus=1)
+    begun: set[int] = set()
     killed: list[int] = []
     restarted: list[int] = []
 
     def watch(event: SweepEvent) -> None:
+        begun.add(event.number)
+        if event.kind == "epoch" and len(begun) == 1:
+            time.sleep(2)  # or the first trial might end, and the second take over its process, before it has one
         if event.kind == "epoch" and event.number == 1 and not killed:
             killed.append(event.epochs)
             cluster.remove_node(node, allow_graceful=False)
         if event.kind == "restarted":
             restarted.append(event.number)
 
-    config = make_sweep("nodes", search={"epochs": 4}, tune={"num_samples": 2, "max_concurrent": 2})
+    config = make_sweep("nodes", search={"epochs": 8}, tune={"num_samples": 2, "max_concurrent": 2})
     try:
         result = run_sweep(config, listener=watch, address=cluster.address)
     finally:
@@ -191,4 +196,4 @@ def test_a_node_that_dies_takes_no_trial_with_it(make_sweep: Make, monkeypatch: 
         cluster.shutdown()  # type: ignore[no-untyped-call]  # ray
     assert killed and not result.interrupted
     assert len(restarted) == 1
-    assert not any(faults(config.study_dir, 2, (4, 2)).values())
+    assert not any(faults(config.study_dir, 2, (8, 2)).values())

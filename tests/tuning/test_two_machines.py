@@ -152,7 +152,11 @@ def wait(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-SETTINGS: dict[str, Any] = {"search": {"epochs": 8}, "tune": {"num_samples": 3, "max_concurrent": 2}}
+SETTINGS: dict[str, Any] = {
+    "data": {"num_train": 1400},  # trials that last until the other machine has one too
+    "search": {"epochs": 8},
+    "tune": {"num_samples": 3, "max_concurrent": 2},
+}
 
 
 @pytest.fixture(scope="module")
