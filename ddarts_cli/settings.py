@@ -9,11 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
-import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-
-BOUNDS = {annotated_types.Gt: "gt", annotated_types.Ge: "ge", annotated_types.Lt: "lt", annotated_types.Le: "le"}
 
 
 @dataclass(frozen=True)
@@ -57,9 +54,9 @@ def groups(model: type[BaseModel], names: Mapping[str, Any], prefix: str = "") -
         nested = _model(field.annotation)
         if nested is not None:
             inner[f"{path}."] = nested
-        if nested is None or nested is not field.annotation:
-            own.append(Setting(path, _plain(field.get_default(call_default_factory=True)), _allowed(path, field, names),
-                               field.description or ""))  # fmt: skip
+        if nested is not field.annotation:
+            default = _plain(field.get_default(call_default_factory=True))
+            own.append(Setting(path, default, _allowed(path, field, names), field.description or ""))
     if own:
         yield Group(prefix.rstrip("."), (inspect.getdoc(model) or "").split("\n\n")[0].replace("\n", " "), tuple(own))
     for path, nested in inner.items():
@@ -113,9 +110,7 @@ def _range(kind: type, field: FieldInfo) -> str:
         >>> _range(float, SearchConfig.model_fields["lr"])
         'a number above 0, at most 10'
     """
-    bounds = {word: getattr(found, word) for found in field.metadata for bound, word in BOUNDS.items()
-              if isinstance(found, bound)}  # fmt: skip
     words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-    parts = [f"{words[word]} {bounds[word]:g}" if abs(bounds[word]) < 1e5 else f"{words[word]} {bounds[word]}"
-             for word in ("gt", "ge", "lt", "le") if word in bounds]  # fmt: skip
+    bounds = {name: getattr(found, name) for found in field.metadata for name in words if hasattr(found, name)}
+    parts = [f"{words[name]} {bounds[name]:,}" for name in words if name in bounds]
     return f"{'a whole number' if kind is int else 'a number'} {', '.join(parts)}".rstrip()
