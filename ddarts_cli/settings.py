@@ -32,7 +32,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Group:
-    """Settings with the same path but for its last part; `meaning` is the first sentence of their model."""
+    """Settings with the same path but for its last part; `meaning` is the first paragraph of their model."""
 
     path: str
     meaning: str

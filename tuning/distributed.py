@@ -262,7 +262,7 @@ class _ClusterBackend(ray.train.torch.TorchConfig().backend_cls):  # type: ignor
 
 def _use_network() -> None:
     """Have gloo and NCCL use the interface of the address that Ray knows this machine by, unless the user chose one."""
-    name = interface_of(str(ray.util.get_node_ip_address()))  # type: ignore[no-untyped-call]  # Ray
+    name = interface_of(str(ray.util.get_node_ip_address()))  # type: ignore[no-untyped-call]  # Ray has no types
     if name is not None:
         for variable in INTERFACES:
             os.environ.setdefault(variable, name)

@@ -244,7 +244,7 @@ def test_a_store_that_does_not_answer(two: tuple[Mirror, Mirror], monkeypatch: p
 def test_ray_waits_for_a_store_too(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray's file system; what is written arrives whole, after a store's refusals, or not at all."""
     place = filesystem(uri)[1]
-    fs = pickle.loads(pickle.dumps(ray_filesystem(uri)))
+    fs = pickle.loads(pickle.dumps(ray_filesystem(uri)))  # as Ray sends it to its workers
     refusals = {"pipe_file": 2, "cat_file": 1, "info": 1}
     store = type(filesystem(uri)[0])
 

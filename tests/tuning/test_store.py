@@ -118,7 +118,7 @@ def test_a_short_outage_of_the_store_is_waited_for(
     driver = Driver("run", tmp_path / "short", config)
     driver.wait_for(lambda: _told(tmp_path / "short", "epoch") == 1)
     wire.cut()
-    time.sleep(5)
+    time.sleep(5)  # the outage
     wire.mend()
     assert driver.finish().startswith("finished 0")
     assert _told(tmp_path / "short", "restarted") == 0

@@ -41,7 +41,7 @@ BOTH_ARE_THERE = f"""
 import ray, time
 ray.init("{HEAD}:{PORT}", log_to_driver=False)
 while len(ray.nodes()) < 2:
-    time.sleep(0.2)
+    time.sleep(0.2)  # Ray tells nobody that a node joined
 """
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -124,7 +124,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
         second = [f"--address={HEAD}:{PORT}", f"--node-ip-address={SECOND}"]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
         made.start(0, str(BIN / "ray"), "start", *head, "--temp-dir", states[0], *common, **quiet)
-        time.sleep(5)
+        time.sleep(5)  # until the head listens: a node that finds none gives up
         made.start(1, str(BIN / "ray"), "start", *second, "--temp-dir", states[1], *common, **quiet)
         made.finish(0, sys.executable, "-c", BOTH_ARE_THERE)
         yield made
@@ -149,7 +149,7 @@ def wait(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
     until = time.monotonic() + 240
     while not condition():
         assert process.poll() is None and time.monotonic() < until, process.communicate()[0]
-        time.sleep(0.1)
+        time.sleep(0.1)  # what is waited for tells nobody
 
 
 SETTINGS: dict[str, Any] = {
@@ -178,7 +178,7 @@ def test_machines_that_share_a_store_and_an_mlflow_server(
 import socket, time, s3fs
 for port in ({STORE}, {SERVER}):
     while socket.socket().connect_ex(("{HEAD}", port)):
-        time.sleep(0.2)
+        time.sleep(0.2)  # until the servers listen
 s3fs.S3FileSystem().mkdir("studies")
 """
     machines.finish(1, sys.executable, "-c", make_bucket)
