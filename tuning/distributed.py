@@ -6,24 +6,18 @@ in one process does, and tells the driver what happens through a queue; after a 
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
 import pyarrow.fs
 import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.train.backend import Backend
-from torch import distributed as dist
 
 from ddarts_core import checkpoint
 from ddarts_core.config import ExperimentConfig
@@ -35,15 +29,13 @@ from ddarts_core.records import EpochRecord
 from ddarts_core.retrain import Retrain
 
 from .cluster import start_ray
+from .process_group import ClusterConfig, LoopbackConfig
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "weights.pt"
 
 #: Deaths of a worker after which a training is given up.
 MAX_FAILURES = 3
-
-#: Variables by which gloo and NCCL are told a network interface.
-INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 #: Seconds that the driver waits for news before it looks whether the workers are still there.
 POLL_SECONDS = 1.0
@@ -236,89 +228,6 @@ def cpus_per_worker(nodes: Sequence[Mapping[str, float]], num_workers: int, gpu:
         f"--num-workers {num_workers} exceeds the {most} {kind} that Ray has: {advice}"
         f"{', or --set retrain.device=cpu' if gpu else ''}"
     )
-
-
-# --- how the workers talk -------------------------------------------------------------------------------------------
-
-
-@dataclass
-class ClusterConfig(ray.train.torch.TorchConfig):
-    """torch's process group on a cluster: Ray's, over the network that the machines reach each other by.
-
-    torch would take the one that a machine's own name stands for, which is loopback wherever /etc/hosts says so.
-    """
-
-    @property
-    def backend_cls(self) -> type[Backend]:
-        """Opens and closes the group."""
-        return _ClusterBackend
-
-
-class _ClusterBackend(ray.train.torch.TorchConfig().backend_cls):  # type: ignore[misc]  # Ray names it nowhere else
-    def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        worker_group.execute(_use_network)
-        super().on_start(worker_group, backend_config)
-
-
-def _use_network() -> None:
-    """Have gloo and NCCL use the interface of the address that Ray knows this machine by, unless the user chose one."""
-    name = interface_of(str(ray.util.get_node_ip_address()))  # type: ignore[no-untyped-call]  # Ray has no types
-    if name is not None:
-        for variable in INTERFACES:
-            os.environ.setdefault(variable, name)
-
-
-def interface_of(address: str) -> str | None:
-    """Name of the network interface that has an address; None if none has, as behind a translated one."""
-    names = (n for n, found in psutil.net_if_addrs().items() if any(entry.address == address for entry in found))
-    return next(names, None)
-
-
-@dataclass
-class LoopbackConfig(ray.train.torch.TorchConfig):
-    """torch's process group on one machine: its store is a file, and its sockets listen on loopback.
-
-    The store that Ray would have torch open is a server on all interfaces that asks nobody who they are.
-
-    Attributes:
-        folder: of the file; a new one for every start.
-    """
-
-    folder: str = ""
-
-    @property
-    def backend_cls(self) -> type[Backend]:
-        """Opens and closes the group."""
-        return _LoopbackBackend
-
-
-class _LoopbackBackend(Backend):
-    share_cuda_visible_devices = True  # as in Ray's own: GPUs of one machine exchange data directly
-
-    def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        count = len(worker_group)
-        store = f"{backend_config.folder}/store-{uuid.uuid4().hex}"
-        timeout = timedelta(seconds=backend_config.timeout_s)
-        ray.get(
-            [
-                worker_group.execute_single_async(rank, _join, backend_config.backend, store, rank, count, timeout)
-                for rank in range(count)
-            ]
-        )
-
-    def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
-        worker_group.execute(_leave)
-
-
-def _join(backend: str, store: str, rank: int, count: int, timeout: timedelta) -> None:
-    os.environ.update(dict.fromkeys(INTERFACES, "lo"))
-    opened = dist.FileStore(store, count)  # type: ignore[attr-defined]  # torch does not list it
-    dist.init_process_group(backend, store=opened, rank=rank, world_size=count, timeout=timeout)
-
-
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 # --- in the workers -------------------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ from ddarts_core.parallel import ALONE
 from ddarts_core.records import EpochRecord
 from tests.core.two import float64
 from tuning import distributed
-from tuning.distributed import DistributedRetrain, Workers, cpus_per_worker, interface_of, train_worker, uses_gpu
+from tuning.distributed import DistributedRetrain, Workers, cpus_per_worker, train_worker, uses_gpu
+from tuning.process_group import interface_of
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("ray_cluster")]
 
