@@ -1,4 +1,4 @@
-"""What the platform costs: an epoch's record, MLflow, checkpoint and Tune against the bare loop, and a trial's place.
+"""What the platform costs: record, MLflow, checkpoint and Tune beside an epoch; a trial's place; workers of a training.
 
     python -m tests.benchmarks.platform
 
@@ -25,9 +25,17 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import torch
+
+from ddarts_core.config import resolve
+from ddarts_core.data import load_train
 from ddarts_core.files import write_atomic
 from ddarts_core.records import EpochRecord
+from ddarts_core.retrain import Retrain
+from ddarts_core.zoo import ZOO
+from tuning.cluster import start_ray
 from tuning.config import SweepConfig, resolve_sweep
+from tuning.distributed import DistributedRetrain, Workers
 from tuning.events import SweepEvent
 from tuning.sweep import run_sweep
 from tuning.trainable import SearchTrial
@@ -45,6 +53,11 @@ SPACE = {
     "search.lr": {"type": "float", "low": 0.01, "high": 0.1, "log": True},
     "ablation.loss": {"type": "categorical", "choices": ["none", "centered"]},
     "ablation.weight": {"type": "float", "low": 0.1, "high": 1.0, "when": {"ablation.loss": ["centered"]}},
+}
+TRAINING: dict[str, Any] = {
+    "seed": 1,
+    "data": {"num_train": 600},
+    "retrain": {"num_cells": 8, "channels": 16, "epochs": 4, "batch_size": 60, "device": "cpu"},
 }
 SIMULATED_EPOCHS = 3
 GOAL_S = 0.2
@@ -235,6 +248,34 @@ def _rate(ends: list[tuple[float, float]]) -> float:
     return (ends[-1][0] - ends[0][0]) / (len(ends) - 1)
 
 
+# --- one training ---------------------------------------------------------------------------------------------------
+
+
+def training_cost(folder: Path) -> list[tuple[str, float]]:
+    """Seconds of an epoch of one training, the first epoch left out: by one process, and by two workers."""
+    import ray
+
+    config = resolve(TRAINING)
+    genotype = ZOO["DARTS_V2"].genotype
+    info, images = load_train(config.data)
+    found, threads = [], torch.get_num_threads()
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        alone = Retrain(config.retrain, genotype, info, images, None, config.seed)
+        found.append((f"one process, {count} thread{'s'[: count - 1]}", _epoch_seconds(alone.records())))
+    torch.set_num_threads(threads)
+    start_ray(num_cpus=2)
+    workers = Workers(2, cpus=1, gpu=False, loopback=True)
+    together = DistributedRetrain(config, genotype, config.seed, folder / "training", workers)
+    found.append(("two workers, 1 thread each", _epoch_seconds(together.records())))
+    ray.shutdown()
+    return found
+
+
+def _epoch_seconds(records: Iterator[EpochRecord]) -> float:
+    return statistics.median([record.seconds["weights"] for record in records][1:])
+
+
 # --- the page -------------------------------------------------------------------------------------------------------
 
 
@@ -290,6 +331,20 @@ def page(numbers: dict[str, Any]) -> str:
         ),
         "",
         *numbers["notes"],
+        "",
+        "## One training by several workers",
+        "",
+        f"`ddarts retrain` of DARTS_V2, {TRAINING['retrain']['num_cells']} cells, C = "
+        f"{TRAINING['retrain']['channels']}, batch {TRAINING['retrain']['batch_size']}, on "
+        f"{TRAINING['data']['num_train']} digits, on CPUs. Workers talk over loopback by gloo: the statistics of every "
+        "batch normalisation, forwards and backwards, and the gradient.",
+        "",
+        "| | seconds per epoch | against one thread |",
+        "|---|---|---|",
+        *(
+            f"| {who} | {seconds:.2f} | {numbers['training'][0][1] / seconds:.2f}x |"
+            for who, seconds in numbers["training"]
+        ),
     ]
     return "\n".join(text).rstrip() + "\n"
 
@@ -319,6 +374,8 @@ def main() -> None:
         numbers["epoch"] = epoch_cost(folder)
         numbers["fresh"] = simulate(folder, "fresh", 16, "random", reuse=False)
         numbers["reused"] = simulate(folder, "reused", 16, "random")
+        numbers["training"] = training_cost(folder)
+        print(numbers["training"], flush=True)
         for searcher in arguments.searchers:
             for count in arguments.trials:
                 row = simulate(folder, f"{searcher}-{count}", count, searcher)

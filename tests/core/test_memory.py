@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from ddarts_core import memory
 from ddarts_core.config import ExperimentConfig, resolve
-from ddarts_core.data import data_info
-from ddarts_core.memory import Meter, Rehearsal, largest_that_fits, step_memory, supernet_size
+from ddarts_core.data import DataInfo, data_info
+from ddarts_core.memory import Meter, Rehearsal, StepMemory, largest_that_fits, step_memory, supernet_size
 from ddarts_core.nested import merge
 from ddarts_core.supernet import Supernet
 
@@ -82,13 +83,13 @@ def test_what_is_saved_for_the_gradient_is_in_the_estimate() -> None:
 def test_parts() -> None:
     config = config_of()
     info = data_info(config.data)
-    memory = step_memory(config, info, CPU)
+    found = step_memory(config, info, CPU)
     weights = sum(weight.numel() for weight in Supernet(config.search, info).parameters())
     assert supernet_size(config, info)[0] == weights
-    assert memory.gradients == 4 * weights
-    assert memory.optimiser > memory.gradients  # momentum and the alphas' moments
-    assert memory.activations == memory.peak - memory.parameters - memory.gradients - memory.optimiser
-    assert step_memory(config_of(search={"momentum": 0.0}), info, CPU).optimiser < memory.optimiser
+    assert found.gradients == 4 * weights
+    assert found.optimiser > found.gradients  # momentum and the alphas' moments
+    assert found.activations == found.peak - found.parameters - found.gradients - found.optimiser
+    assert step_memory(config_of(search={"momentum": 0.0}), info, CPU).optimiser < found.optimiser
 
 
 def test_a_second_half_batch_costs_half() -> None:
@@ -99,18 +100,25 @@ def test_a_second_half_batch_costs_half() -> None:
 
 
 @pytest.mark.parametrize("path", ["channels", "batch_size"])
-def test_the_largest_that_fits_fits_and_the_next_does_not(path: Any) -> None:
-    config = config_of(search={"channels": 16, "batch_size": 64, "steps": 1})
+def test_the_largest_that_fits_fits_and_the_next_does_not(path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: dict[int, StepMemory] = {}
+
+    def once(config: ExperimentConfig, info: DataInfo, device: torch.device) -> StepMemory:
+        value = getattr(config.search, path)
+        if value not in known:
+            known[value] = step_memory(config, info, device)
+        return known[value]
+
+    def peak(value: int) -> int:
+        search = config.search.model_copy(update={path: value})
+        return once(config.model_copy(update={"search": search}), info, CPU).peak
+
+    monkeypatch.setattr(memory, "step_memory", once)
+    config = config_of(search={"channels": 16, "batch_size": 64, "steps": 1}, ablation={"loss": "none"})
     info = data_info(config.data)
     limit = int(0.55 * step_memory(config, info, CPU).peak)
     value = largest_that_fits(config, info, CPU, limit, path)
     assert value is not None
-
-    def peak(value: int) -> int:
-        return step_memory(
-            config_of(search={"channels": 16, "batch_size": 64, "steps": 1, path: value}), info, CPU
-        ).peak
-
     assert peak(value) <= 1.03 * limit and peak(value + 1) > 0.97 * limit
     assert largest_that_fits(config, info, CPU, 10, path) is None
 
