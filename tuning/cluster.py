@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,78 @@ def room(config: TuneConfig) -> int:
         if need:
             fits.append(int(have[name] / need + 1e-6))
     return min(fits)
+
+
+# --- the machines ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine of the cluster as Ray counts it.
+
+    Attributes:
+        node: Ray's identifier.
+        host: its address.
+        cpus: cores.
+        gpus: number of GPUs.
+        memory: bytes of main memory, the object store's not included.
+    """
+
+    node: str
+    host: str
+    cpus: float
+    gpus: float
+    memory: int
+
+
+def machines() -> list[Machine]:
+    """Those that are there now and take trials: a head of a cluster may have no cores."""
+    import ray
+
+    found = [
+        Machine(
+            node["NodeID"],
+            node["NodeManagerAddress"],
+            node["Resources"].get("CPU", 0.0),
+            node["Resources"].get("GPU", 0.0),
+            int(node["Resources"].get("memory", 0)),
+        )
+        for node in ray.nodes()  # type: ignore[no-untyped-call]  # ray
+        if node["Alive"]
+    ]
+    return [machine for machine in found if machine.cpus > 0]
+
+
+def smallest_gpu() -> int | None:
+    """Bytes of the smallest GPU that this process sees; None if torch finds none."""
+    import torch
+
+    sizes = [torch.cuda.get_device_properties(k).total_memory for k in range(torch.cuda.device_count())]
+    return min(sizes, default=None)
+
+
+def gpu_memory(machine: Machine) -> int:
+    """Bytes of the smallest GPU of a machine, asked there.
+
+    Raises:
+        UserError: torch finds no GPU there, although Ray counts some.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(machine.node, soft=False)
+    # It takes no share of a GPU, which others may have taken whole; its process ends, and leaves nothing on one.
+    once = ray.remote(num_cpus=0, max_calls=1, scheduling_strategy=there)  # type: ignore[call-overload]  # ray lacks it
+    ask = once(_smallest_gpu_there)
+    found: int | None = ray.get(ask.remote())
+    if found is None:
+        raise UserError(
+            f"tune.resources auto: Ray counts {machine.gpus:g} GPUs on {machine.host}, but torch finds none there: "
+            "install a torch with CUDA there, set search.device and retrain.device to cpu, or give tune.resources"
+        )
+    return found
+
+
+def _smallest_gpu_there() -> int | None:
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray hides them from a process that takes no share
+    return smallest_gpu()

@@ -194,6 +194,7 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
             f"{where}: tune.searcher {config.tune.searcher} needs the packages that are not installed here "
             f"({', '.join(missing)}): pip install botorch optuna-integration, or choose another searcher"
         )
+    _check_devices(config, where)
     if is_uri(config.storage):
         _check_store(config, where)
     if config.tune.scheduler == "pbt":
@@ -207,6 +208,18 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
         elif config.tune.num_samples > size:
             raise UserError(f"{where}: tune.num_samples {config.tune.num_samples} exceeds the {size} grid points")
     return config
+
+
+def _check_devices(config: SweepConfig, where: str) -> None:
+    """Check that a trial is given the GPU that it asks for; Ray shows it no other."""
+    resources = config.tune.resources
+    for path, device in (("search.device", config.search.device), ("retrain.device", config.retrain.device)):
+        if ":" in device:
+            raise UserError(f"{where}: {path} {device}: a trial sees only the GPU that Ray gives it: use auto or cuda")
+        if device == "cuda" and resources != "auto" and not resources.gpu:
+            raise UserError(
+                f"{where}: {path} cuda, but trials get no GPU: set tune.resources.gpu or tune.resources=auto"
+            )
 
 
 def _check_store(config: SweepConfig, where: str) -> None:

@@ -17,6 +17,7 @@ from ddarts_core.estimate import peak_memory
 from ddarts_core.memory import CONTEXT_BYTES, largest_that_fits
 from ddarts_core.nested import get_path
 
+from .cluster import gpu_memory, machines, smallest_gpu
 from .config import ResourcesConfig, SweepConfig
 from .space import Space, base_settings, trial_config
 
@@ -63,12 +64,45 @@ class Device:
         return CONTEXT_BYTES if self.kind == "cuda" else PROCESS_BYTES
 
 
-def this_device() -> Device:
-    """The GPU of this machine if torch sees one, else its main memory."""
+def this_device(config: SweepConfig) -> Device:
+    """What a sweep's trials use of this machine: its GPU, if it has one and they may, else its main memory."""
     cpus = len(os.sched_getaffinity(0))
-    if torch.cuda.is_available():
-        return Device("cuda", torch.cuda.get_device_properties(0).total_memory, cpus, torch.cuda.device_count())
+    memory = smallest_gpu() if uses_gpus(config) else None
+    if memory is not None:
+        return Device("cuda", memory, cpus, torch.cuda.device_count())
     return Device("cpu", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), cpus, 0)
+
+
+def idle_gpus(config: SweepConfig) -> int:
+    """GPUs of this machine that no trial would use although it could."""
+    given = config.tune.resources == "auto" or config.tune.resources.gpu > 0
+    return 0 if given or not uses_gpus(config) else torch.cuda.device_count()
+
+
+def cluster_device(config: SweepConfig) -> Device:
+    """What fits the smallest machine of the cluster that this process has joined, of those with GPUs if there are any.
+
+    Raises:
+        UserError: no machine is there, or Ray counts GPUs on one where torch finds none.
+    """
+    there = machines()
+    if not there:
+        raise UserError(
+            "tune.resources auto: no machine of the Ray cluster has cores now: give tune.resources {cpu: 1}"
+        )
+    with_gpus = [machine for machine in there if machine.gpus >= 1] if uses_gpus(config) else []
+    if with_gpus:
+        fewest = min(with_gpus, key=lambda machine: machine.cpus / machine.gpus)
+        memory = min(gpu_memory(machine) for machine in with_gpus)
+        return Device("cuda", memory, int(fewest.cpus), int(fewest.gpus))
+    smallest = min(there, key=lambda machine: machine.memory / machine.cpus)
+    return Device("cpu", smallest.memory, int(smallest.cpus), 0)
+
+
+def uses_gpus(config: SweepConfig) -> bool:
+    """Whether any part of a trial would run on a GPU that it is given."""
+    trains = config.tune.objective == "derived"
+    return config.search.device != "cpu" or (trains and config.retrain.device != "cpu")
 
 
 def with_resources(config: SweepConfig, space: Space, device: Device | None = None) -> SweepConfig:
@@ -77,14 +111,14 @@ def with_resources(config: SweepConfig, space: Space, device: Device | None = No
     Args:
         config: of a sweep.
         space: its search space.
-        device: the one that trials run on; None asks this machine.
+        device: the one that trials run on; None is this machine's.
 
     Raises:
         UserError: the largest trial cannot fit; names the estimate, and the largest width or batch that would.
     """
     if config.tune.resources != "auto":
         return config
-    device = device or this_device()
+    device = device or this_device(config)
     largest = largest_trial(config, space)
     need = math.ceil(peak_memory(largest, torch.device(device.kind)) * MARGIN) + device.overhead
     if need > device.memory:

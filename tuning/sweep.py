@@ -29,7 +29,7 @@ from .lease import LostLease
 from .mirror import StoreError, is_uri, store_error
 from .population import draw_population
 from .redact import hide_secrets, without_secrets
-from .resources import with_resources
+from .resources import cluster_device, with_resources
 from .snapshots import bring_back, kept
 from .space import Space, base_settings
 from .study import Study, create_study, exists_already, find_study, has_study, hold
@@ -210,10 +210,10 @@ def run_sweep(
     """
     space = config.build_space()
     _check_data(config)
-    config = with_resources(config, space)
     _check_address(config.study_location, address)
     if has_study(config.study_location):
         raise exists_already(config.study_location)
+    config = _with_resources(config, space, num_cpus, address)
     with hold(_create(config)) as study:
         start_ray(num_cpus, address)
         return _run(study, _tuner(study, config, space, address), config.tune, Session(draw, listener))
@@ -290,7 +290,7 @@ def extend_sweep(
         result = resume_sweep(study.location, draw=draw, listener=listener, num_cpus=num_cpus, address=address)
         if result.interrupted or not more:
             return result
-    config = with_resources(config, space)
+    config = _with_resources(config, space, num_cpus, address)
     with hold(find_study(study.location)) as held:
         start_ray(num_cpus, address)
         study = _add_round(held, config, more)
@@ -348,6 +348,14 @@ def stored_config(study: Study) -> SweepConfig:
 def _check_address(location: str, address: str | None) -> None:
     if is_uri(location) and (address or "").startswith("ray://"):
         raise UserError(f"a study in {location} is run by a process on the cluster: start it there, with auto")
+
+
+def _with_resources(config: SweepConfig, space: Space, num_cpus: int | None, address: str | None) -> SweepConfig:
+    """`auto` replaced by what fits the machines that the trials will run on."""
+    if config.tune.resources != "auto" or address is None:
+        return with_resources(config, space)
+    start_ray(num_cpus, address)
+    return with_resources(config, space, cluster_device(config))
 
 
 def _check_data(config: SweepConfig) -> None:

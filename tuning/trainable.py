@@ -35,6 +35,7 @@ from ddarts_core.data import data_info, load_train, split
 from ddarts_core.errors import Diverged, UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
+from ddarts_core.memory import CONTEXT_BYTES
 from ddarts_core.records import EpochRecord, read_jsonl, write_jsonl
 from ddarts_core.retrain import Retrain
 from ddarts_core.search import Search, build_search
@@ -96,7 +97,15 @@ class SearchTrial(tune.Trainable):
         resources = self._study.data["config"]["tune"]["resources"]
         torch.set_num_threads(max(1, int(resources["cpu"])))
         if 0 < resources["gpu"] < 1 and torch.cuda.is_available():
-            torch.cuda.set_per_process_memory_fraction(resources["gpu"])
+            # torch counts its own tensors only: CUDA's context must come out of the share too.
+            context = CONTEXT_BYTES / torch.cuda.get_device_properties(0).total_memory
+            if resources["gpu"] <= context:
+                self._contradiction = (
+                    f"tune.resources.gpu {resources['gpu']:g} is less memory than CUDA's own context takes of this "
+                    f"GPU: give at least {math.ceil(100 * context + 1) / 100:g}"
+                )
+                return
+            torch.cuda.set_per_process_memory_fraction(resources["gpu"] - context)
 
     def _open_record(self) -> None:
         """Write trial.json, or take over the one that a process before this one left."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ddarts_cli.options import json_option, print_json, set_option
+from ddarts_core.errors import UserError
 
 if TYPE_CHECKING:
+    from ddarts_core.config import ExperimentConfig
     from tuning.config import TuneConfig
 
 
@@ -22,7 +25,8 @@ def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) 
     """Print what FILE will take: parameters, multiply-adds, memory, steps, and the expected time.
 
     Memory and sizes are counted without computing anything. FILE is an experiment or a sweep; a sweep's numbers are
-    those of its settings without what the space draws, and its time that of all trials with none stopped early.
+    those of its settings without what the space draws, and its time that of all trials with none stopped early. With
+    tune.resources auto it says what share of this machine a trial would get.
 
     \b
     Examples:
@@ -53,28 +57,60 @@ def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) 
         },
         "images": dict(zip(("weights", "alphas", "held_out"), found.images, strict=True)),
         "steps": {"search": found.steps, "retrain": found.retrain_steps},
+        "resources": None,
         "seconds": None,
     }
-    if timed:
+    tune, refusal = fixed(config)
+    if tune is not None:
+        document["resources"] = {**tune.fixed_resources.model_dump(), "parallel": parallel(tune)}
+    if timed and not refusal:
         timing = time_steps(config, device)
         seconds = {"search": timing.search(config, found), "training": timing.retrain(found)}
-        tune = getattr(config, "tune", None)
         if tune is not None:
             trial = seconds["search"] + (seconds["training"] if tune.objective == "derived" else 0)
             seconds["sweep"] = trial * -(-tune.num_samples // parallel(tune))
         document["seconds"] = seconds
     if as_json:
         print_json(document)
-        return
-    click.echo(f"supernet: {found.parameters:,} parameters, {found.macs:,} multiply-adds per image, on {device}")
+    else:
+        print_text(document)
+    if refusal:
+        raise UserError(refusal)
+
+
+def print_text(document: Mapping[str, Any]) -> None:
+    """The same document in sentences."""
+    memory, steps, resources = document["memory"], document["steps"], document["resources"]
     click.echo(
-        f"memory of a search step: {mib(memory.peak)} (parameters {mib(memory.parameters)}, gradients "
-        f"{mib(memory.gradients)}, optimiser {mib(memory.optimiser)}, activations {mib(memory.activations)})"
+        f"supernet: {document['parameters']:,} parameters, {document['macs']:,} multiply-adds per image, "
+        f"on {document['device']}"
     )
-    click.echo(f"memory of a training step, heaviest derived network: {mib(found.retrain_memory)}")
-    click.echo(f"steps: {found.steps:,} of the search, {found.retrain_steps:,} of the training")
+    click.echo(
+        f"memory of a search step: {mib(memory['search'])} (parameters {mib(memory['parameters'])}, gradients "
+        f"{mib(memory['gradients'])}, optimiser {mib(memory['optimiser'])}, activations {mib(memory['activations'])})"
+    )
+    click.echo(f"memory of a training step, heaviest derived network: {mib(memory['retrain'])}")
+    click.echo(f"steps: {steps['search']:,} of the search, {steps['retrain']:,} of the training")
+    if resources is not None:
+        click.echo(
+            f"a trial takes {resources['cpu']:g} cores and {resources['gpu']:g} GPUs: "
+            f"{resources['parallel']} at a time on this machine"
+        )
     for what, value in (document["seconds"] or {}).items():
         click.echo(f"expected time of the {what}: {duration(value)}")
+
+
+def fixed(config: ExperimentConfig) -> tuple[TuneConfig | None, str]:
+    """How a sweep runs its trials, with `auto` replaced for this machine; None of a search, or with why none fits."""
+    from tuning.config import SweepConfig
+    from tuning.resources import with_resources
+
+    if not isinstance(config, SweepConfig):
+        return None, ""
+    try:
+        return with_resources(config, config.build_space()).tune, ""
+    except UserError as error:
+        return None, str(error)
 
 
 def parallel(tune: TuneConfig) -> int:
@@ -83,12 +119,11 @@ def parallel(tune: TuneConfig) -> int:
 
     import torch
 
-    if tune.resources == "auto":
-        return 1
-    fits = [int((os.cpu_count() or 1) / tune.resources.cpu)]
-    if tune.resources.gpu:
-        fits.append(int(torch.cuda.device_count() / tune.resources.gpu))
-    return max(1, min([*fits, tune.max_concurrent or tune.num_samples]))
+    resources = tune.fixed_resources
+    fits = [int((os.cpu_count() or 1) / resources.cpu)]
+    if resources.gpu:
+        fits.append(int(torch.cuda.device_count() / resources.gpu + 1e-6))
+    return max(1, min([*fits, tune.num_samples, tune.max_concurrent or tune.num_samples]))
 
 
 def mib(size: int) -> str:

@@ -79,8 +79,11 @@ def command(
     )
     from analysis.drawing import draw_genotype
     from ddarts_cli.sweeping import watch
+    from tuning.resources import idle_gpus
     from tuning.sweep import extend_sweep, run_sweep
 
+    if address is None and (idle := idle_gpus(config)):
+        say(f"no trial uses this machine's {idle} GPU{'s' if idle > 1 else ''}: --set tune.resources=auto shares them")
     with watch(planned) as listener:
         if exists:
             result = extend_sweep(config, num_samples, draw=draw_genotype, listener=listener, address=address)

@@ -8,14 +8,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from ddarts_core.errors import UserError
+from tuning import resources
+from tuning.cluster import Machine
 from tuning.config import SweepConfig
-from tuning.resources import Device, largest_trial, with_resources
+from tuning.resources import Device, cluster_device, idle_gpus, largest_trial, this_device, with_resources
 from tuning.space import base_settings
 from tuning.study import create_study
 from tuning.trainable import SearchTrial
@@ -67,6 +70,86 @@ def test_resources_that_are_given_stay(make_sweep: Make) -> None:
     assert with_resources(config, config.build_space()) is config
 
 
+def gpu_machine(name: str, cpus: float, gpus: float, memory: int = 64 * 2**30) -> Machine:
+    return Machine(name, name, cpus, gpus, memory)
+
+
+def test_on_a_cluster_the_smallest_machine_with_gpus_decides(make_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine where the sweep is started, a head without a GPU, has no say."""
+    there = [gpu_machine("head", 4, 0), gpu_machine("large", 32, 4), gpu_machine("small", 4, 1)]
+    sizes = {"large": 80 * 2**30, "small": 24 * 2**30}
+    asked: list[str] = []
+
+    def gpu_memory(machine: Machine) -> int:
+        asked.append(machine.node)
+        return sizes[machine.node]
+
+    monkeypatch.setattr(resources, "machines", lambda: there)
+    monkeypatch.setattr(resources, "gpu_memory", gpu_memory)
+    config = make_sweep("cluster", tune={"resources": "auto"})
+    assert cluster_device(config) == Device("cuda", 24 * 2**30, cpus=4, gpus=1)
+    assert asked == ["large", "small"]
+    found = with_resources(config, config.build_space(), cluster_device(config)).tune.fixed_resources
+    assert (found.cpu, found.gpu) == (0.2, 0.05)  # twenty on the GPU of the small machine share its four cores
+    on_cpus = make_sweep("cpus", tune={"resources": "auto"}, search={"device": "cpu"}, retrain={"device": "cpu"})
+    assert cluster_device(on_cpus) == Device("cpu", 64 * 2**30, cpus=32, gpus=0)
+    monkeypatch.setattr(resources, "machines", list)
+    with pytest.raises(UserError, match="no machine of the Ray cluster has cores"):
+        cluster_device(config)
+
+
+ASKED = """
+import ray
+from ddarts_core.errors import UserError
+from tuning.cluster import gpu_memory, machines
+ray.init(num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False)
+taken = ray.remote(num_gpus=2)(lambda: __import__("time").sleep(60)).remote()  # by others
+machine, = machines()
+print(machine.cpus, machine.gpus, machine.memory > 2**28)
+try:
+    gpu_memory(machine)
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_gpu_is_asked_for_its_memory_where_it_is() -> None:
+    """Ray takes our word for two GPUs; torch finds none, and the question waits for no share of them."""
+    env = {**os.environ, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    done = subprocess.run([sys.executable, "-c", ASKED], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()[-2:]
+    assert first == "1.0 2.0 True"
+    assert second.startswith("tune.resources auto: Ray counts 2 GPUs on ") and "torch finds none there" in second
+
+
+@pytest.mark.parametrize(
+    ("search", "retrain", "objective", "kind"),
+    [("auto", "auto", "derived", "cuda"), ("cpu", "auto", "derived", "cuda"), ("cpu", "auto", "supernet", "cpu")],
+)
+def test_trials_that_compute_on_cpus_take_no_gpu(
+    make_sweep: Make, monkeypatch: pytest.MonkeyPatch, search: str, retrain: str, objective: str, kind: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda k: SimpleNamespace(total_memory=(24 - k) * 2**30))
+    groups: dict[str, Any] = {"search": {"device": search}, "retrain": {"device": retrain}}
+    config = make_sweep(f"{search}-{objective}", tune={"resources": "auto", "objective": objective}, **groups)
+    found = this_device(config)
+    assert found.kind == kind
+    assert kind == "cpu" or (found.memory, found.gpus) == (23 * 2**30, 2)
+    assert idle_gpus(config) == 0
+    given = make_sweep(f"given-{search}-{objective}", tune={"objective": objective}, **groups)
+    assert idle_gpus(given) == (2 if kind == "cuda" else 0)
+
+
+def test_a_gpu_that_trials_are_not_given_is_refused(make_sweep: Make) -> None:
+    with pytest.raises(UserError, match=r"search\.device cuda, but trials get no GPU: set tune\.resources\.gpu"):
+        make_sweep("none", search={"device": "cuda"})
+    with pytest.raises(UserError, match=r"retrain\.device cuda:1: a trial sees only the GPU that Ray gives it"):
+        make_sweep("other", retrain={"device": "cuda:1"}, tune={"resources": {"gpu": 0.5}})
+    assert make_sweep("shared", search={"device": "cuda"}, tune={"resources": {"gpu": 0.5}}).search.device == "cuda"
+
+
 # --- what a trial's process keeps to -------------------------------------------------------------------------------
 
 SEEN = """
@@ -90,10 +173,18 @@ def test_a_trial_without_a_gpu_sees_none_and_has_the_threads_of_its_cores() -> N
     assert json.loads(done.stdout.splitlines()[-1]) == [["", "1"], ["", "2"]]
 
 
-@pytest.mark.parametrize(("gpu", "capped"), [(0.25, [0.25]), (1.0, []), (0.0, [])])
+@pytest.mark.parametrize(
+    ("gpu", "capped", "refused"), [(0.25, [0.1875], ""), (1.0, [], ""), (0.0, [], ""), (0.05, [], "at least 0.08")]
+)
 def test_a_share_of_a_gpu_is_a_share_of_its_memory(
-    make_sweep: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: float, capped: list[float]
+    make_sweep: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gpu: float,
+    capped: list[float],
+    refused: str,
 ) -> None:
+    """CUDA's context, which torch does not count, comes out of the share: 500 MiB of these 8,000."""
     config = make_sweep("shares", storage=str(tmp_path), tune={"resources": {"cpu": 2.0, "gpu": gpu}})
     study = create_study(
         config.study_dir, {"config": config.model_dump(mode="json"), "base": base_settings(config), "objectives": []}
@@ -101,12 +192,14 @@ def test_a_share_of_a_gpu_is_a_share_of_its_memory(
     asked: list[float] = []
     threads = torch.get_num_threads()
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda k: SimpleNamespace(total_memory=8000 * 2**20))
     monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", asked.append)
     try:
         trial = SearchTrial.__new__(SearchTrial)
-        trial._study = study
+        trial._study, trial._contradiction = study, None
         trial._limit_resources()
         assert asked == capped
+        assert (refused in trial._contradiction) if refused else trial._contradiction is None  # type: ignore[operator]
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
