@@ -1,13 +1,15 @@
 """Depthwise convolutions whose gradients are made of convolutions that every CPU library does well.
 
 oneDNN runs a depthwise convolution fast forwards with any kernel and dilation; backwards only with kernels of at most
-three columns and without dilation (twenty to fifty times slower otherwise). The gradients here are exact rewritings:
+three columns, without dilation, and on images with more rows than the kernel's less one (twenty to fifty times slower
+otherwise, and with a workspace of 256 numbers per weight). The gradients here are exact rewritings:
 
 - the gradient of the input at stride 1 is the convolution of the output's gradient with the kernel turned around;
 - dilation 2 at stride 2 reads only every second pixel: it is a dense convolution of the subsampled image;
 - dilation 2 at stride 1 never mixes even and odd pixels: rows go to the batch, columns to the channels, and what is
   left is dense;
-- five columns of the weights' gradient are twice three columns, of the image padded on one side only.
+- five columns of the weights' gradient are twice three columns, of the image padded on one side only;
+- rows of zeros below a small image and below the output's gradient add nothing to the weights' gradient.
 
 On other devices the library's own gradient is taken.
 """
@@ -55,12 +57,23 @@ def weight_gradient(gradient: Tensor, weight: Tensor, x: Tensor, stride: int, di
 def _dense_weight_gradient(gradient: Tensor, weight: Tensor, x: Tensor, stride: int) -> Tensor:
     kernel = weight.shape[2]
     middle = kernel // 2
+    gradient, x = _tall(gradient, x, kernel, stride)
     if kernel != 5:
         return _library(gradient, x, weight, stride, (middle, middle), 1, of_input=False)
     columns = weight[:, :, :, :3]
     left = _library(gradient, F.pad(x, (2, 0)), columns, stride, (middle, 0), 1, of_input=False)
     right = _library(gradient, F.pad(x, (0, 2)), columns, stride, (middle, 0), 1, of_input=False)
     return torch.cat([left, right[:, :, :, 1:]], dim=3)
+
+
+def _tall(gradient: Tensor, x: Tensor, kernel: int, stride: int) -> tuple[Tensor, Tensor]:
+    """Both with rows of zeros below, as many as an image lacks for a fast kernel."""
+    missing = kernel + stride - 1 - x.shape[2]
+    if missing <= 0:
+        return gradient, x
+    x = F.pad(x, (0, 0, 0, missing))
+    height = (x.shape[2] - 1) // stride + 1
+    return F.pad(gradient, (0, 0, 0, height - gradient.shape[2])), x
 
 
 def _phases(x: Tensor) -> Tensor:
