@@ -17,7 +17,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt
 import ddarts_core
 from ddarts_core.errors import UserError
 
-from .config import TuneConfig
+from .config import ResourcesConfig, TuneConfig
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -126,25 +126,6 @@ def _knock(address: str) -> None:
         socket.create_connection((parts.hostname, parts.port), timeout=10).close()
 
 
-def room(config: TuneConfig) -> int:
-    """Trials that fit at a time on the machines that are there now.
-
-    Raises:
-        UserError: not even one trial fits.
-    """
-    import ray
-
-    have = ray.cluster_resources()  # type: ignore[no-untyped-call]  # ray
-    fits = [config.num_samples]
-    wanted = config.fixed_resources
-    for name, label, need in (("CPU", "cpu", wanted.cpu), ("GPU", "gpu", wanted.gpu)):
-        if need > have.get(name, 0):
-            raise UserError(f"tune.resources.{label} {need:g} exceeds the {have.get(name, 0):g} {name}s there are")
-        if need:
-            fits.append(int(have[name] / need + 1e-6))
-    return min(fits)
-
-
 # --- the machines ---------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +164,48 @@ def machines() -> list[Machine]:
         if node["Alive"]
     ]
     return [machine for machine in found if machine.cpus > 0]
+
+
+def places(machine: Machine, resources: ResourcesConfig) -> int:
+    """Trials that fit on a machine at a time; each on one of its GPUs, if it takes any.
+
+    Example:
+        >>> places(Machine("node", "host", cpus=8, gpus=2, memory=2**36), ResourcesConfig(cpu=1, gpu=0.4))
+        4
+    """
+    by_cpus = int(machine.cpus / resources.cpu + 1e-6)
+    return min(by_cpus, int(1 / resources.gpu + 1e-6) * int(machine.gpus)) if resources.gpu else by_cpus
+
+
+def room(config: TuneConfig) -> int:
+    """Trials that fit at a time on the machines that are there now."""
+    return min(config.num_samples, sum(places(machine, config.fixed_resources) for machine in machines()))
+
+
+def check_room(config: TuneConfig, cluster: bool) -> None:
+    """Check that a trial fits on one of the machines, or that one may come on which it does.
+
+    Args:
+        config: of the sweep.
+        cluster: whether Ray runs on more than this machine.
+
+    Raises:
+        UserError: it would wait for ever.
+    """
+    if room(config) or may_wait(config, cluster):
+        return
+    there = sorted({(machine.cpus, machine.gpus) for machine in machines()})
+    has = "; ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in there) or "none with CPUs"
+    wanted = config.fixed_resources
+    raise UserError(
+        f"tune.resources cpu {wanted.cpu:g}, gpu {wanted.gpu:g}: a trial runs on one machine, and fits on none of "
+        f"those that are there ({has})"
+    )
+
+
+def may_wait(config: TuneConfig, cluster: bool) -> bool:
+    """Whether a trial may wait for a machine that is not there yet, which an autoscaler then starts."""
+    return cluster and config.max_concurrent is not None
 
 
 def smallest_gpu() -> int | None:

@@ -56,13 +56,18 @@ class ResourcesConfig(Strict):
     """What one trial takes; fractions share a core or a GPU."""
 
     cpu: float = Field(1.0, gt=0, le=1024, description="cores")
-    gpu: float = Field(0.0, ge=0, le=64, description="GPUs; a fraction also caps the trial's share of the GPU's memory")
+    gpu: float = Field(
+        0.0, ge=0, description="of one GPU, at most 1; a fraction also caps the trial's share of the GPU's memory"
+    )
 
     @field_validator("gpu")
     @classmethod
-    def _whole_or_fraction(cls, value: float) -> float:
-        if value > 1 and value != int(value):
-            raise ValueError(f"gpu {value:g} must be a fraction up to 1 or a whole number")
+    def _one_at_most(cls, value: float) -> float:
+        if value > 1:
+            raise ValueError(
+                f"gpu {value:g}: a search uses one GPU: give at most 1; several GPUs train a network that was found: "
+                "`ddarts retrain GENOTYPE --num-workers N`"
+            )
         return value
 
 

@@ -8,7 +8,6 @@ proposes, is what optuna-dashboard opens: the proposing study travels in Ray's s
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import os
@@ -27,9 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
-from ddarts_core.errors import UserError
-
-from .cluster import room
+from .cluster import may_wait, room
 from .config import ACCURACY, SEARCHERS, TuneConfig
 from .mirror import run_folder
 from .space import Space
@@ -215,9 +212,6 @@ class Places(ConcurrencyLimiter):
         config: `max_concurrent` sets another number; on a cluster also one for which there is no room yet: then one
             trial waits, for which an autoscaler starts a machine.
         cluster: whether Ray runs on more than this machine.
-
-    Raises:
-        UserError: not even one trial fits.
     """
 
     EVERY_S = 5.0
@@ -225,21 +219,20 @@ class Places(ConcurrencyLimiter):
 
     def __init__(self, searcher: StudySearch, config: TuneConfig, cluster: bool) -> None:
         self._config = config
-        self._may_wait = cluster and config.max_concurrent is not None
+        self._cluster = cluster
         self._looked = time.monotonic()
         super().__init__(searcher, max_concurrent=self._number())
 
     def _number(self) -> int:
-        fit = room(self._config)
         wanted = min(self._config.max_concurrent or self._config.num_samples, self._config.num_samples)
-        return wanted if self._may_wait else min(fit, wanted)
+        # One at least: where all machines are gone for now, a trial waits.
+        return wanted if may_wait(self._config, self._cluster) else max(1, min(room(self._config), wanted))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next trial, or None while there is no place for it."""
         if not 0 <= time.monotonic() - self._looked < self.EVERY_S:  # another machine's clock after a resume
             self._looked = time.monotonic()
-            with contextlib.suppress(UserError):  # all machines are gone for now
-                self.max_concurrent = self._number()
+            self.max_concurrent = self._number()
         found: dict[str, Any] | None = super().suggest(trial_id)
         return found
 

@@ -22,7 +22,7 @@ from ddarts_core.provenance import git_commit, versions
 
 from . import tracking
 from .callback import Session, StudyCallback, active, is_full, settle, track_rest
-from .cluster import room, start_ray
+from .cluster import check_room, start_ray
 from .config import SweepConfig, TuneConfig
 from .events import Listener
 from .lease import LostLease
@@ -112,12 +112,12 @@ def _proposals(study: Study, config: SweepConfig, space: Space, cluster: bool) -
 
     from .searcher import Places, StudySearch
 
+    check_room(config.tune, cluster)
     rounds = study.rounds
     fixed = {"study": study.location}
     if config.tune.scheduler == "pbt":
         size, points = config.tune.num_samples, config.tune.points_to_evaluate
         members = Members(draw_population(space, size, config.seed, points))
-        room(config.tune)  # that one fits; all must be there to take turns
         return {**fixed, "number": tune.grid_search(list(range(size))), "params": tune.sample_from(members)}, {}
     searcher = StudySearch(space, config.tune, config.seed, f"{study.location}/optuna.log", study.name)
     if len(rounds) > 1:

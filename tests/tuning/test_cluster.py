@@ -19,8 +19,8 @@ import yaml
 from ddarts_core.errors import UserError
 from tests.tuning import rayjob_schema
 from tests.tuning.processes import faults
-from tuning.cluster import start_ray
-from tuning.config import SweepConfig
+from tuning.cluster import Machine, check_room, machines, room, start_ray
+from tuning.config import ResourcesConfig, SweepConfig, TuneConfig
 from tuning.events import SweepEvent
 from tuning.sweep import run_sweep
 
@@ -164,6 +164,54 @@ def test_a_busy_head_is_asked_again(failures: int, monkeypatch: pytest.MonkeyPat
         with refused if failures == 3 else contextlib.nullcontext():
             start_ray(address=address)
     assert asked == [address] * 3
+
+
+@pytest.mark.parametrize(
+    ("there", "cpu", "gpu", "expected"),
+    [
+        ([(1, 0), (1, 0)], 2.0, 0.0, 0),
+        ([(1, 0), (1, 0)], 1.0, 0.0, 2),
+        ([(3, 0), (5, 0)], 2.0, 0.0, 3),
+        ([(4, 0)], 0.1, 0.0, 40),
+        ([(8, 1), (8, 1)], 1.0, 1.0, 2),
+        ([(8, 2), (1, 2)], 1.0, 0.4, 5),  # two to a GPU: none straddles two
+        ([(1, 0), (1, 2)], 2.0, 0.5, 0),
+        ([(8, 0), (1, 2)], 2.0, 0.5, 0),  # the cores here, the GPUs there
+        ([], 1.0, 0.0, 0),
+    ],
+)
+def test_a_trial_fits_on_one_machine_or_on_none(
+    monkeypatch: pytest.MonkeyPatch, there: list[tuple[int, int]], cpu: float, gpu: float, expected: int
+) -> None:
+    found = [Machine(f"node{k}", "host", cpus, gpus, 2**36) for k, (cpus, gpus) in enumerate(there)]
+    monkeypatch.setattr("tuning.cluster.machines", lambda: found)
+    config = TuneConfig(num_samples=100, resources=ResourcesConfig(cpu=cpu, gpu=gpu))
+    assert room(config) == expected
+    for cluster, most in ((False, None), (False, 3), (True, None), (True, 3)):
+        tune = config.model_copy(update={"max_concurrent": most})
+        refused = not expected and not (cluster and most)  # an autoscaler may start a machine that it fits on
+        with pytest.raises(UserError, match="fits on none") if refused else contextlib.nullcontext():
+            check_room(tune, cluster)
+
+
+@pytest.mark.slow
+def test_what_fits_on_no_node_is_refused_before_anything_is_written(make_sweep: Make) -> None:
+    """Two nodes of one core, and a head that takes no trials: a trial of two cores would wait for ever."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    config = make_sweep("wide", tune={"num_samples": 1, "max_concurrent": None, "resources": {"cpu": 2.0}})
+    try:
+        with pytest.raises(UserError, match=r"cpu 2, gpu 0: a trial runs on one machine.*\(1 CPUs and 0 GPUs\)"):
+            run_sweep(config, address=cluster.address)
+        assert len(machines()) == 2
+    finally:
+        ray.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]  # ray
+    assert not config.study_dir.exists()
 
 
 @pytest.mark.slow

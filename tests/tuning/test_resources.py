@@ -150,6 +150,13 @@ def test_a_gpu_that_trials_are_not_given_is_refused(make_sweep: Make) -> None:
     assert make_sweep("shared", search={"device": "cuda"}, tune={"resources": {"gpu": 0.5}}).search.device == "cuda"
 
 
+def test_a_search_is_given_one_gpu_at_most(make_sweep: Make) -> None:
+    assert make_sweep("one", tune={"resources": {"gpu": 1}}).tune.fixed_resources.gpu == 1
+    for many in (2, 1.5):
+        with pytest.raises(UserError, match=r"a search uses one GPU: give at most 1; .*`ddarts retrain "):
+            make_sweep("two", tune={"resources": {"gpu": many}})
+
+
 # --- what a trial's process keeps to -------------------------------------------------------------------------------
 
 SEEN = """
