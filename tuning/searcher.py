@@ -209,24 +209,25 @@ class Places(ConcurrencyLimiter):
 
     Args:
         searcher: proposes.
-        config: `max_concurrent` sets another number; on a cluster also one for which there is no room yet: then one
-            trial waits, for which an autoscaler starts a machine.
+        settings: gives the study's as they are now. `max_concurrent` sets another number; on a cluster also one for
+            which there is no room yet: then one trial waits, for which an autoscaler starts a machine.
         cluster: whether Ray runs on more than this machine.
     """
 
     EVERY_S = 5.0
     """Seconds between two looks at the machines."""
 
-    def __init__(self, searcher: StudySearch, config: TuneConfig, cluster: bool) -> None:
-        self._config = config
+    def __init__(self, searcher: StudySearch, settings: Callable[[], TuneConfig], cluster: bool) -> None:
+        self._settings = settings
         self._cluster = cluster
         self._looked = time.monotonic()
         super().__init__(searcher, max_concurrent=self._number())
 
     def _number(self) -> int:
-        wanted = min(self._config.max_concurrent or self._config.num_samples, self._config.num_samples)
+        config = self._settings()
+        wanted = min(config.max_concurrent or config.num_samples, config.num_samples)
         # One at least: where all machines are gone for now, a trial waits.
-        return wanted if may_wait(self._config, self._cluster) else max(1, min(room(self._config), wanted))
+        return wanted if may_wait(config, self._cluster) else max(1, min(room(config), wanted))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next trial, or None while there is no place for it."""

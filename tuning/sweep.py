@@ -10,8 +10,9 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,13 @@ from .cluster import check_room, start_ray
 from .config import SweepConfig, TuneConfig
 from .events import Listener
 from .lease import LostLease
-from .mirror import StoreError, is_uri, store_error
+from .mirror import StoreError, is_uri, run_folder, store_error
 from .population import draw_population
 from .redact import hide_secrets, without_secrets
 from .resources import cluster_device, with_resources
 from .snapshots import bring_back, kept
 from .space import Space, base_settings
-from .study import Study, create_study, exists_already, find_study, has_study, hold
+from .study import Study, create_study, exists_already, find_study, has_study, hold, read_json
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,6 @@ def _proposals(study: Study, config: SweepConfig, space: Space, cluster: bool) -
 
     from .searcher import Places, StudySearch
 
-    check_room(config.tune, cluster)
     rounds = study.rounds
     fixed = {"study": study.location}
     if config.tune.scheduler == "pbt":
@@ -123,10 +123,11 @@ def _proposals(study: Study, config: SweepConfig, space: Space, cluster: bool) -
     if len(rounds) > 1:
         before = study.path / rounds[-2]["folder"]
         searcher.go_on(before if study.mirror is None else kept(before)[-1], rounds[-1]["points_to_evaluate"])
-    return fixed, {"search_alg": Places(searcher, config.tune, cluster), "num_samples": rounds[-1]["num_samples"]}
+    places = Places(searcher, partial(current_tune, study.location), cluster)
+    return fixed, {"search_alg": places, "num_samples": rounds[-1]["num_samples"]}
 
 
-def _tuner(study: Study, config: SweepConfig, space: Space, address: str | None) -> Any:
+def new_tuner(study: Study, config: SweepConfig, space: Space, address: str | None) -> Any:
     """For the study's last round; its searcher and its scheduler know the rounds before."""
     from ray import tune
 
@@ -171,18 +172,18 @@ def _ray_storage(study: Study) -> dict[str, Any]:
     return {"storage_path": study.mirror.root, "storage_filesystem": ray_filesystem(study.location)}
 
 
-def _restored(study: Study, config: TuneConfig) -> Any:
-    """Ray at its last whole state of the study's last round; None if there is none."""
+def next_tuner(study: Study, config: SweepConfig, space: Space, address: str | None) -> Any:
+    """Ray at its last whole state of the study's last round, or anew if there is none."""
     from ray import tune
 
     folder = study.path / study.rounds[-1]["folder"]
     if not bring_back(folder):
-        return None
+        return new_tuner(study, config, space, address)
     storage = _ray_storage(study)
     path = f"{storage.pop('storage_path')}/{folder.name}"
     if study.mirror is not None:
         study.mirror.place_state(folder)
-    return tune.Tuner.restore(path, trainable=_resourceful(config), resume_unfinished=True, **storage)
+    return tune.Tuner.restore(path, trainable=_resourceful(config.tune), resume_unfinished=True, **storage)
 
 
 # --- running --------------------------------------------------------------------------------------------------------
@@ -206,22 +207,27 @@ def run_sweep(
         address: of a Ray cluster; None starts Ray on this machine.
 
     Raises:
-        UserError: the space, the data or the tracking store is not usable, or the study exists.
+        UserError: the space, the data or the tracking store is not usable, no trial fits on the machines, or the study
+            exists. Then nothing is written.
     """
     space = config.build_space()
     _check_data(config)
-    _check_address(config.study_location, address)
+    check_address(config.study_location, address)
     if has_study(config.study_location):
         raise exists_already(config.study_location)
-    config = _with_resources(config, space, num_cpus, address)
+    config = prepare(config, space, num_cpus, address)
     with hold(_create(config)) as study:
-        start_ray(num_cpus, address)
-        return _run(study, _tuner(study, config, space, address), config.tune, Session(draw, listener))
+        return run(study, lambda: new_tuner(study, config, space, address), config.tune, Session(draw, listener))
+
+
+CORRIGIBLE = ("resources", "max_concurrent", "time_budget_s")
+"""Settings of `tune` that say how trials run, not what comes of them."""
 
 
 def resume_sweep(
     study_dir: str | Path,
     *,
+    corrected: SweepConfig | None = None,
     draw: tracking.Draw | None = None,
     listener: Listener | None = None,
     num_cpus: int | None = None,
@@ -231,112 +237,39 @@ def resume_sweep(
 
     Ray unpickles its own state in the study's folder: resume only studies that you trust.
 
-    Raises:
-        UserError: there is no study, or another process runs it.
-    """
-    found = find_study(study_dir)
-    _check_address(found.location, address)
-    with hold(found) as study:
-        config = stored_config(study)
-        if study.data["state"] == "FINISHED":
-            untracked = track_rest(study, draw)
-            tracking.end_study(study, "FINISHED")
-            return StudyResult(study, study.ranked(), False, untracked)
-        study = study.update(state="RUNNING")
-        tracking.end_study(study, "RUNNING")
-        start_ray(num_cpus, address)
-        tuner = _restored(study, config.tune) or _tuner(study, config, config.build_space(), address)
-        return _run(study, tuner, config.tune, Session(draw, listener))
-
-
-def extend_sweep(
-    config: SweepConfig,
-    num_samples: int | None = None,
-    *,
-    draw: tracking.Draw | None = None,
-    listener: Listener | None = None,
-    num_cpus: int | None = None,
-    address: str | None = None,
-) -> StudyResult:
-    """Run more trials in a study that exists; one that was stopped is brought to its end first.
-
-    The trials that ended are kept: the searcher has learnt from them, and a scheduler compares the new ones with them.
-    Of `config`, the first points that are new, the scheduler and the resources are taken over.
-
     Args:
-        config: of a sweep of the same name, settings, space, searcher and objectives.
-        num_samples: trials more. None: as many as `config` asks for if the study is finished, else none.
+        study_dir: the study's folder or URI.
+        corrected: of the same study: its settings of `CORRIGIBLE` replace the study's.
         draw: draws the picture of a genotype into a file; None logs none.
         listener: is told of every trial's progress.
         num_cpus: cores that Ray may use; None is all.
         address: of a Ray cluster; None starts Ray on this machine.
 
     Raises:
-        UserError: the study has other settings than `config`, or another process runs it.
+        UserError: there is no study, no trial fits on the machines, or another process runs the study, which stays as
+            it is.
     """
-    study = find_study(config.study_location)
-    _check_address(study.location, address)
-    space = config.build_space()
-    check_same(study, config)
-    more = num_samples or (config.tune.num_samples if study.data["state"] == "FINISHED" else 0)
-    if config.tune.scheduler == "pbt" and more:
-        raise UserError(f"study {study.name!r} is a population and gets no new members: use --new or --set name=...")
-    if config.tune.searcher == "grid" and more and len(study.trials()) + more > len(space.grid()):
-        raise UserError(
-            f"study {study.name!r} cannot get {more} trials more: its grid has {len(space.grid())} points, "
-            f"{len(study.trials())} of them visited"
-        )
-    if study.data["state"] != "FINISHED":
-        result = resume_sweep(study.location, draw=draw, listener=listener, num_cpus=num_cpus, address=address)
-        if result.interrupted or not more:
-            return result
-    config = _with_resources(config, space, num_cpus, address)
-    with hold(find_study(study.location)) as held:
-        start_ray(num_cpus, address)
-        study = _add_round(held, config, more)
-        stored = stored_config(study)
-        return _run(study, _tuner(study, stored, space, address), stored.tune, Session(draw, listener))
+    found = find_study(study_dir)
+    check_address(found.location, address)
+    with hold(found) as study:
+        config = stored_config(study)
+        if study.data["state"] == "FINISHED":
+            untracked = track_rest(study, draw)
+            tracking.end_study(study, "FINISHED")
+            return StudyResult(study, study.ranked(), False, untracked)
+        if corrected is not None:
+            taken = {name: getattr(corrected.tune, name) for name in CORRIGIBLE}
+            config = config.model_copy(update={"tune": config.tune.model_copy(update=taken)})
+        space = config.build_space()
+        config = prepare(config, space, num_cpus, address)
+        tune = config.model_dump(mode="json")["tune"]
+        study = study.update(config={**study.data["config"], "tune": tune})
+        return run(study, lambda: next_tuner(study, config, space, address), config.tune, Session(draw, listener))
 
 
-def _add_round(study: Study, config: SweepConfig, more: int) -> Study:
-    """Note that there are more trials to do, before Ray knows of them: a kill from here on is resumed."""
-    stored, rounds = study.data["config"], study.rounds
-    known = stored["tune"]["points_to_evaluate"]
-    points = [dict(point) for point in config.tune.points_to_evaluate if point not in known]
-    tune = config.model_dump(mode="json")["tune"]
-    tune |= {"num_samples": len(study.trials()) + more, "points_to_evaluate": [*known, *points]}
-    added = {"folder": f"ray-{len(rounds) + 1}", "num_samples": more, "points_to_evaluate": points}
-    tracking.end_study(study, "RUNNING")
-    return study.update(config={**stored, "tune": tune}, rounds=[*rounds, added], state="RUNNING")
-
-
-LASTING = ("objective", "second_objective", "searcher", "num_startup_trials")
-"""Settings of `tune` that all trials of a study share."""
-
-
-def check_same(study: Study, config: SweepConfig) -> None:
-    """Check that trials of `config` belong into a study.
-
-    Raises:
-        UserError: it has another space, other objectives or other settings.
-    """
-    old, new = study.data["config"], config.model_dump(mode="json")
-    differing = [f"space.{path}" for path in _differing(old["space"], new["space"])]
-    differing += [f"tune.{name}" for name in LASTING if old["tune"][name] != new["tune"][name]]
-    if "pbt" in (old["tune"]["scheduler"], new["tune"]["scheduler"]):
-        differing += [f"tune.{name}" for name in ("scheduler",) if old["tune"][name] != new["tune"][name]]
-    differing += [
-        path for path in _differing(study.data["base"], base_settings(config)) if path not in ("name", "storage")
-    ]
-    if differing:
-        raise UserError(
-            f"study {study.name!r} exists with another {', '.join(differing)}: only trials of the same settings can be "
-            "added; keep them, or start another study with --new or --set name=..."
-        )
-
-
-def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    return [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+def current_tune(location: str) -> TuneConfig:
+    """How trials of a study run now; Ray, which has a state of its own, asks for it wherever it runs."""
+    return TuneConfig.model_validate(read_json(run_folder(location) / "study.json")["config"]["tune"])
 
 
 def stored_config(study: Study) -> SweepConfig:
@@ -345,17 +278,33 @@ def stored_config(study: Study) -> SweepConfig:
     return resolve({**study.data["base"], **groups}, (), SweepConfig, where=str(study.path / "study.json"))
 
 
-def _check_address(location: str, address: str | None) -> None:
+def check_address(location: str, address: str | None) -> None:
+    """Check that a process at this end of an address can write a study.
+
+    Raises:
+        UserError: the study is in an object store, and the sweep would run elsewhere.
+    """
     if is_uri(location) and (address or "").startswith("ray://"):
         raise UserError(f"a study in {location} is run by a process on the cluster: start it there, with auto")
 
 
-def _with_resources(config: SweepConfig, space: Space, num_cpus: int | None, address: str | None) -> SweepConfig:
-    """`auto` replaced by what fits the machines that the trials will run on."""
-    if config.tune.resources != "auto" or address is None:
-        return with_resources(config, space)
+def prepare(config: SweepConfig, space: Space, num_cpus: int | None, address: str | None) -> SweepConfig:
+    """Start or join Ray, and check that a trial fits there, before anything is written.
+
+    Returns:
+        The configuration with `auto` replaced by what fits the machines that the trials will run on.
+
+    Raises:
+        UserError: no cluster answers, or no trial can ever run there.
+    """
+    cluster = address is not None
+    if not cluster:
+        config = with_resources(config, space)
     start_ray(num_cpus, address)
-    return with_resources(config, space, cluster_device(config))
+    if config.tune.resources == "auto":
+        config = with_resources(config, space, cluster_device(config))
+    check_room(config.tune, cluster)
+    return config
 
 
 def _check_data(config: SweepConfig) -> None:
@@ -411,10 +360,21 @@ def _create(config: SweepConfig) -> Study:
     )
 
 
-def _run(study: Study, tuner: Any, config: TuneConfig, session: Session) -> StudyResult:
+def run(study: Study, make_tuner: Callable[[], Any], config: TuneConfig, session: Session) -> StudyResult:
+    """Run the trials of a study that this process holds; whatever stops them leaves it INTERRUPTED.
+
+    Args:
+        study: is held.
+        make_tuner: gives Ray with what is left to do.
+        config: of the sweep.
+        session: is told.
+    """
     # `auto` is so seldom that it takes a twentieth of the time. A population goes on from what Ray noted last.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "2" if config.scheduler == "pbt" else "auto"
     try:
+        study = study.update(state="RUNNING")
+        tracking.end_study(study, "RUNNING")
+        tuner = make_tuner()
         with active(study, session):
             results = tuner.fit()
     except BaseException as error:

@@ -79,8 +79,9 @@ def command(
     )
     from analysis.drawing import draw_genotype
     from ddarts_cli.sweeping import watch
+    from tuning.extending import extend_sweep
     from tuning.resources import idle_gpus
-    from tuning.sweep import extend_sweep, run_sweep
+    from tuning.sweep import run_sweep
 
     if address is None and (idle := idle_gpus(config)):
         say(f"no trial uses this machine's {idle} GPU{'s' if idle > 1 else ''}: --set tune.resources=auto shares them")

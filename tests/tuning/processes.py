@@ -24,7 +24,8 @@ RUN = """
 import json, sys
 from ddarts_core.errors import UserError
 from tuning.config import resolve_sweep
-from tuning.sweep import extend_sweep, resume_sweep, run_sweep
+from tuning.extending import extend_sweep
+from tuning.sweep import resume_sweep, run_sweep
 mode, argument, events, *address = sys.argv[1:]
 def note(event):
     with open(events, "a") as file:

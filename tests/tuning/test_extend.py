@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from ddarts_core.errors import UserError
 from ddarts_core.records import read_jsonl
 from tuning import tracking
 from tuning.config import ACCURACY, SweepConfig
+from tuning.events import SweepEvent
+from tuning.extending import check_same, extend_sweep
 from tuning.searcher import open_journal
-from tuning.study import trial_dir
-from tuning.sweep import check_same, extend_sweep, run_sweep
+from tuning.study import Study, find_study, trial_dir
+from tuning.sweep import _create, resume_sweep, run_sweep
 
 Make = Callable[..., SweepConfig]
 
@@ -70,3 +73,68 @@ def test_other_settings_are_refused_and_new_trials_are_compared_with_old(make_sw
     done = extend_sweep(halving, num_samples=1)
     assert [trial["state"] for trial in done.study.trials()] == ["COMPLETED", "PRUNED"]
     assert len(list(read_jsonl(trial_dir(study.path, 1) / "records.jsonl"))) == 1
+
+
+NOWHERE: dict[str, Any] = {"resources": {"gpu": 1}}
+
+
+def parent(study: Study) -> str:
+    """Status of a study's run in MLflow."""
+    client = tracking.make_client(study.data["tracking_uri"])
+    return str(client.get_run(study.data["parent_run_id"]).info.status)
+
+
+def test_what_cannot_run_is_refused_and_leaves_a_study_as_it_was(make_sweep: Make) -> None:
+    """This machine has no GPU for Ray. A refusal before a study's first trial, and one after its last."""
+    one: dict[str, Any] = {**FAST, "tune": {**FAST["tune"], "num_samples": 1}}
+    wrong = make_sweep("refused", **{**one, "tune": {**one["tune"], **NOWHERE}})
+    with pytest.raises(UserError, match="fits on none of those that are there"):
+        run_sweep(wrong)
+    assert not wrong.study_dir.exists()
+
+    left = _create(wrong)  # as by a sweep on a cluster with a GPU that is no more
+    left.update(state="INTERRUPTED")
+    tracking.end_study(left, "KILLED")
+    for go_on in (lambda: resume_sweep(wrong.study_dir), lambda: extend_sweep(wrong)):
+        with pytest.raises(UserError, match="fits on none of those that are there"):
+            go_on()
+        assert (find_study(wrong.study_dir).data["state"], parent(left)) == ("INTERRUPTED", "KILLED")
+
+    done = extend_sweep(make_sweep("refused", **one))
+    assert not done.interrupted and [trial["state"] for trial in done.trials] == ["COMPLETED"]
+    assert parent(done.study) == "FINISHED" and done.study.data["config"]["tune"]["resources"]["gpu"] == 0
+    before = (done.study.path / "study.json").read_bytes()
+    with pytest.raises(UserError, match="fits on none of those that are there"):
+        extend_sweep(wrong, 1)
+    assert (done.study.path / "study.json").read_bytes() == before and parent(done.study) == "FINISHED"
+
+
+def test_a_sweep_that_cannot_begin_is_not_left_running(make_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def new_tuner(*_: Any) -> None:
+        raise UserError("no")
+
+    monkeypatch.setattr("tuning.sweep.new_tuner", new_tuner)
+    config = make_sweep("stillborn", **FAST)
+    with pytest.raises(UserError, match="no"):
+        run_sweep(config)
+    study = find_study(config.study_dir)
+    assert (study.data["state"], parent(study)) == ("INTERRUPTED", "KILLED")
+
+
+def test_a_stopped_study_takes_over_how_its_trials_run(make_sweep: Make) -> None:
+    """Stopped with one trial at a time, which takes both cores; it goes on with two, the begun one among them."""
+    tune = {**FAST["tune"], "num_samples": 2, "max_concurrent": None, "resources": {"cpu": 2}}
+    settings: dict[str, Any] = {"search": {"epochs": 6}, "tracking": {"log_artifacts": False}}
+
+    def stop(event: SweepEvent) -> None:
+        assert event.kind != "epoch", "stopped"
+
+    with pytest.raises(Exception, match="stopped"):
+        run_sweep(make_sweep("freed", tune=tune, **settings), listener=stop)
+    events: list[SweepEvent] = []
+    corrected = make_sweep("freed", tune={**tune, "max_concurrent": 2, "resources": {"cpu": 1}}, **settings)
+    done = extend_sweep(corrected, listener=events.append)
+    assert [trial["state"] for trial in done.trials] == ["COMPLETED"] * 2
+    assert done.study.data["config"]["tune"]["resources"]["cpu"] == 1
+    steps = [1 if event.kind == "started" else -1 for event in events if event.kind in ("started", "finished")]
+    assert max(accumulate(steps)) == 2

@@ -25,13 +25,13 @@ from ddarts_core.search import build_search
 from tests.tuning.processes import Driver, epochs_of, results
 from tuning import tracking
 from tuning.config import ACCURACY, SEARCH_EPOCH, SweepConfig, resolve_sweep
+from tuning.extending import extend_sweep
 from tuning.member import Member
 from tuning.mirror import Mirror
 from tuning.population import PERTURBABLE, adopt, draw_population, perturb
 from tuning.schedulers import Population
 from tuning.space import trial_config
 from tuning.study import find_study
-from tuning.sweep import extend_sweep
 from tuning.trainable import CHECKPOINT
 
 Make = Callable[..., SweepConfig]

@@ -1,0 +1,106 @@
+"""More trials in a study that exists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ddarts_core.errors import UserError
+
+from . import tracking
+from .callback import Session
+from .config import SweepConfig
+from .events import Listener
+from .space import base_settings
+from .study import Study, find_study, hold
+from .sweep import StudyResult, check_address, new_tuner, prepare, resume_sweep, run, stored_config
+
+LASTING = ("objective", "second_objective", "searcher", "num_startup_trials")
+"""Settings of `tune` that all trials of a study share."""
+
+
+def extend_sweep(
+    config: SweepConfig,
+    num_samples: int | None = None,
+    *,
+    draw: tracking.Draw | None = None,
+    listener: Listener | None = None,
+    num_cpus: int | None = None,
+    address: str | None = None,
+) -> StudyResult:
+    """Run more trials in a study that exists; one that was stopped is brought to its end first.
+
+    The trials that ended are kept: the searcher has learnt from them, and a scheduler compares the new ones with them.
+    Of `config`, the first points that are new, the scheduler and the resources are taken over; by what is left of a
+    study that was stopped, how its trials run (`sweep.CORRIGIBLE`): a file that is put right repairs it.
+
+    Args:
+        config: of a sweep of the same name, settings, space, searcher and objectives.
+        num_samples: trials more. None: as many as `config` asks for if the study is finished, else none.
+        draw: draws the picture of a genotype into a file; None logs none.
+        listener: is told of every trial's progress.
+        num_cpus: cores that Ray may use; None is all.
+        address: of a Ray cluster; None starts Ray on this machine.
+
+    Raises:
+        UserError: the study has other settings than `config`, no trial fits on the machines, or another process runs
+            the study, which stays as it is.
+    """
+    study = find_study(config.study_location)
+    check_address(study.location, address)
+    space = config.build_space()
+    check_same(study, config)
+    more = num_samples or (config.tune.num_samples if study.data["state"] == "FINISHED" else 0)
+    if config.tune.scheduler == "pbt" and more:
+        raise UserError(f"study {study.name!r} is a population and gets no new members: use --new or --set name=...")
+    if config.tune.searcher == "grid" and more and len(study.trials()) + more > len(space.grid()):
+        raise UserError(
+            f"study {study.name!r} cannot get {more} trials more: its grid has {len(space.grid())} points, "
+            f"{len(study.trials())} of them visited"
+        )
+    if study.data["state"] != "FINISHED":
+        result = resume_sweep(
+            study.location, corrected=config, draw=draw, listener=listener, num_cpus=num_cpus, address=address
+        )
+        if result.interrupted or not more:
+            return result
+    with hold(find_study(study.location)) as held:
+        added = _add_round(held, prepare(config, space, num_cpus, address), more)
+        stored = stored_config(added)
+        return run(added, lambda: new_tuner(added, stored, space, address), stored.tune, Session(draw, listener))
+
+
+def _add_round(study: Study, config: SweepConfig, more: int) -> Study:
+    """Note that there are more trials to do, before Ray knows of them: a kill from here on is resumed."""
+    stored, rounds = study.data["config"], study.rounds
+    known = stored["tune"]["points_to_evaluate"]
+    points = [dict(point) for point in config.tune.points_to_evaluate if point not in known]
+    tune = config.model_dump(mode="json")["tune"]
+    tune |= {"num_samples": len(study.trials()) + more, "points_to_evaluate": [*known, *points]}
+    added = {"folder": f"ray-{len(rounds) + 1}", "num_samples": more, "points_to_evaluate": points}
+    return study.update(config={**stored, "tune": tune}, rounds=[*rounds, added], state="INTERRUPTED")
+
+
+def check_same(study: Study, config: SweepConfig) -> None:
+    """Check that trials of `config` belong into a study.
+
+    Raises:
+        UserError: it has another space, other objectives or other settings.
+    """
+    old, new = study.data["config"], config.model_dump(mode="json")
+    differing = [f"space.{path}" for path in _differing(old["space"], new["space"])]
+    differing += [f"tune.{name}" for name in LASTING if old["tune"][name] != new["tune"][name]]
+    if "pbt" in (old["tune"]["scheduler"], new["tune"]["scheduler"]):
+        differing += [f"tune.{name}" for name in ("scheduler",) if old["tune"][name] != new["tune"][name]]
+    differing += [
+        path for path in _differing(study.data["base"], base_settings(config)) if path not in ("name", "storage")
+    ]
+    if differing:
+        raise UserError(
+            f"study {study.name!r} exists with another {', '.join(differing)}: only trials of the same settings can be "
+            "added; keep them, or start another study with --new or --set name=..."
+        )
+
+
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    return [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
