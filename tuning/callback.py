@@ -25,6 +25,7 @@ from .mirror import Mirror, StoreError, run_folder
 from .snapshots import ONCE, Keeper, kept
 from .study import Study, find_study, read_json, trial_dir, trial_name, write_json
 from .tracking import STATUS, Draw, child_runs, delete_run, end_run
+from .trial_record import new_record, resolved
 from .trial_run import PATIENCE_S, TrialRun
 
 
@@ -170,17 +171,17 @@ class StudyCallback(tune.Callback):
         active = ACTIVE.get(self._location)  # not with Ray Client, which runs this elsewhere: `track_rest` tracks then
         study = find_study(self._location) if active is None else active.study
         folder = trial_dir(study.path, trial.config["number"])
-        record: dict[str, Any] = {}
-        study.pull(f"trials/{folder.name}")
-        if (folder / "trial.json").exists():
-            record = {**read_json(folder / "trial.json"), "state": state, "reason": reason or None}
-            # A trial that was stopped did not know: Ray has its time, that before a restart included.
-            record["seconds"] = record["seconds"] or round((trial.last_result or {}).get("time_total_s", 0.0), 3)
-            write_json(folder / "trial.json", record)
-            study.push(f"trials/{folder.name}")
-            if active is not None:
-                active.ends.add(study, folder)
         result = trial.last_result or {}
+        study.pull(f"trials/{folder.name}")
+        file = folder / "trial.json"
+        record = {**(read_json(file) if file.exists() else _unbegun(study, trial)), "state": state}
+        record["reason"] = reason or None
+        # A trial that was stopped did not know: Ray has its time, that before a restart included.
+        record["seconds"] = record["seconds"] or round(result.get("time_total_s", 0.0), 3)
+        write_json(file, record)
+        study.push(f"trials/{folder.name}")
+        if active is not None:
+            active.ends.add(study, folder)
         self._tell(
             "finished",
             trial,
@@ -188,7 +189,7 @@ class StudyCallback(tune.Callback):
             reason=reason,
             epochs=result.get("epochs", 0),
             accuracy=result.get(ACCURACY),
-            objectives=record.get("objectives") or {},
+            objectives=record["objectives"] or {},
         )
 
     def _tell(self, kind: Kind, trial: Any, **fields: Any) -> None:
@@ -196,6 +197,14 @@ class StudyCallback(tune.Callback):
         if listener is not None:
             number, params = trial.config["number"], trial.config["params"]
             listener(SweepEvent(kind, trial_name(number), number, params, num_epochs=self._num_epochs, **fields))
+
+
+def _unbegun(study: Study, trial: Any) -> dict[str, Any]:
+    """The record of a trial whose process came to write none."""
+    number, params = trial.config["number"], trial.config["params"]
+    config, _ = resolved(study.data["base"], params)
+    lineage = {"lineage": trial.config["lineage"]} if "lineage" in trial.config else {}
+    return {**new_record(number, params, trial.trial_id, config), **lineage}
 
 
 FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))

@@ -29,7 +29,6 @@ from pyarrow.fs import FileSelector, FileType
 from ray import tune
 
 from ddarts_core import checkpoint
-from ddarts_core.config import config_hash
 from ddarts_core.cost import cost
 from ddarts_core.data import data_info, load_train, split
 from ddarts_core.errors import Diverged, UserError
@@ -45,8 +44,8 @@ from .config import ACCURACY, DERIVED, SEARCH_EPOCH
 from .locks import join_workers
 from .mirror import StoreError
 from .schedulers import reports_of
-from .space import trial_config
 from .tracking import delete_run
+from .trial_record import new_record, resolved
 from .trial_run import Sender, TrialRun
 
 CHECKPOINT = "trial.pt"
@@ -97,37 +96,18 @@ class SearchTrial(tune.Trainable):
         resources = self._study.data["config"]["tune"]["resources"]
         torch.set_num_threads(max(1, int(resources["cpu"])))
         if 0 < resources["gpu"] < 1 and torch.cuda.is_available():
-            # torch counts its own tensors only: CUDA's context must come out of the share too.
-            context = CONTEXT_BYTES / torch.cuda.get_device_properties(0).total_memory
-            if resources["gpu"] <= context:
-                self._contradiction = (
-                    f"tune.resources.gpu {resources['gpu']:g} is less memory than CUDA's own context takes of this "
-                    f"GPU: give at least {math.ceil(100 * context + 1) / 100:g}"
-                )
-                return
-            torch.cuda.set_per_process_memory_fraction(resources["gpu"] - context)
+            try:
+                self._contradiction = _cap_memory(resources["gpu"])
+            except RuntimeError as error:  # CUDA's: raised here it would end the process, and the trial without a word
+                self._contradiction = " ".join(str(error).split())
 
     def _open_record(self) -> None:
         """Write trial.json, or take over the one that a process before this one left."""
         file = self._folder / "trial.json"
-        self._record: dict[str, Any] = {
-            "schema": studies.SCHEMA_VERSION,
-            "trial_id": studies.trial_name(self._number),
-            "ray_trial_id": self.trial_id,
-            "number": self._number,
-            "params": self._params,
-            **self._resolve(),
-            "begun": studies.utc_now(),
-            "run_id": None,
-            "state": "RUNNING",
-            "reason": None,
-            "objectives": None,
-            "genotype_hash": None,
-            "cost": None,
-            "derived": None,
-            "seconds": 0.0,
-            **self._own_fields(),
-        }
+        self._config, contradiction = resolved(self._study.data["base"], self._params)
+        self._contradiction = self._contradiction or contradiction
+        begun = new_record(self._number, self._params, self.trial_id, self._config)
+        self._record: dict[str, Any] = {**begun, **self._own_fields()}
         if file.exists():
             before = studies.read_json(file)
             if before["params"] != self._params:
@@ -147,16 +127,6 @@ class SearchTrial(tune.Trainable):
     def _own_fields(self) -> dict[str, Any]:
         """Of trial.json, beside those of every trial."""
         return {}
-
-    def _resolve(self) -> dict[str, Any]:
-        """Configuration, hash and seed; of the study's own settings if the drawn parameters contradict each other."""
-        try:
-            self._config = trial_config(self._study.data["base"], self._params)
-        except UserError as error:
-            self._contradiction = str(error)
-            self._config = trial_config(self._study.data["base"], {})
-        config = self._config.model_dump(mode="json")
-        return {"config": config, "config_hash": config_hash(self._config), "seed": self._config.seed}
 
     def _write(self, **fields: Any) -> None:
         self._record |= {"seconds": round(self._seconds, 3), **fields} if fields else {}
@@ -351,6 +321,19 @@ class SearchTrial(tune.Trainable):
         if self._study.mirror is not None:
             self._study.mirror.fetch(f"{pattern}/{CHECKPOINT}")
         return sorted(self._study.path.glob(pattern), key=lambda folder: folder.stat().st_mtime)
+
+
+def _cap_memory(share: float) -> str | None:
+    """Keep this process to its share of the GPU's memory; the reason if the share is too small."""
+    # torch counts its own tensors only: CUDA's context must come out of the share too.
+    context = CONTEXT_BYTES / torch.cuda.get_device_properties(0).total_memory
+    if share <= context:
+        return (
+            f"tune.resources.gpu {share:g} is less memory than CUDA's own context takes of this GPU: give at least "
+            f"{math.ceil(100 * context + 1) / 100:g}"
+        )
+    torch.cuda.set_per_process_memory_fraction(share - context)
+    return None
 
 
 def _load_furthest(folders: Iterable[Path]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tuning.config import SweepConfig
 from tuning.resources import Device, cluster_device, idle_gpus, largest_trial, this_device, with_resources
 from tuning.space import base_settings
 from tuning.study import create_study
+from tuning.sweep import _create
 from tuning.trainable import SearchTrial
 
 Make = Callable[..., SweepConfig]
@@ -210,3 +211,20 @@ def test_a_share_of_a_gpu_is_a_share_of_its_memory(
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_gpu_that_refuses_its_share_ends_the_trial_with_the_reason(
+    make_sweep: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cap(share: float) -> None:
+        raise RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA")
+
+    study = _create(make_sweep("full", storage=str(tmp_path), tune={"resources": {"gpu": 0.5}}))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda k: SimpleNamespace(total_memory=8000 * 2**20))
+    monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", cap)
+    params = {"search.w_zero_one": 1.0, "ablation.loss": "none"}
+    report = SearchTrial({"study": str(study.path), "number": 0, "params": params}).step()
+    assert report["done"] and report["state"] == "FAILED"
+    [trial] = study.trials()
+    assert trial["state"] == "FAILED" and trial["reason"].startswith("CUDA error: out of memory Compile")

@@ -206,6 +206,31 @@ def test_failed_and_stopped_trials_leave_the_others_alone(make_sweep: Make) -> N
     assert client.get_run(trials[1]["run_id"]).data.tags["reason"] == trials[1]["reason"]
 
 
+def test_a_trial_whose_process_cannot_be_set_up_fails_and_counts(
+    make_sweep: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one's process dies before it has written anything; then what was in its way is gone."""
+    tune = {"num_samples": 2, "objective": "supernet", "max_failures": 1}
+    config = make_sweep("setup", search={"epochs": 1}, tune=tune)
+    barrier = config.study_dir / ".workers"  # where a trial's process notes that it is there
+
+    def clear(event: SweepEvent) -> None:
+        if event.kind == "finished" and event.number == 0:
+            barrier.rmdir()
+
+    monkeypatch.setattr("tuning.callback.await_workers", lambda path: barrier.mkdir())
+    result = run_sweep(config, listener=clear)
+    assert not result.interrupted and result.study.state == "FINISHED"
+    first, second = result.study.trials()
+    assert [first["state"], second["state"]] == ["FAILED", "COMPLETED"]
+    assert "Is a directory" in first["reason"] and first.keys() == second.keys()
+    assert first["config"]["search"]["w_zero_one"] == first["params"]["search.w_zero_one"]
+    journal = open_journal(result.study.path / "optuna.log", "setup", {"directions": ["maximize"]})
+    assert [trial.state.name for trial in journal.get_trials()] == ["FAIL", "COMPLETE"]
+    client = tracking.make_client(result.study.data["tracking_uri"])
+    assert [client.get_run(trial["run_id"]).info.status for trial in (first, second)] == ["FAILED", "FINISHED"]
+
+
 def test_mlflow_down_costs_no_trial_and_loses_nothing(make_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store is unreachable from the first trial to the last; a resume delivers everything."""
     real = tracking.start_study
