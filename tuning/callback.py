@@ -154,13 +154,13 @@ class StudyCallback(tune.Callback):
         self._tell("restarted", trial, reason=error_of(trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial ended by itself or was stopped by the scheduler."""
+        """A trial ended by itself or was stopped, by the scheduler or because the time is spent."""
         result = trial.last_result or {}
         if "state" in result:
             self._end(trial, str(result["state"]), str(result["reason"]))
         else:
-            epochs = result.get("epochs", 0)
-            self._end(trial, "PRUNED", f"stopped by the scheduler after {epochs} epochs")
+            reason = result.get("reason") or f"stopped by the scheduler after {result.get('epochs', 0)} epochs"
+            self._end(trial, "PRUNED", str(reason))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died too often."""

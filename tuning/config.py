@@ -92,7 +92,9 @@ class TuneConfig(Strict):
     second_objective: Literal["parameters", "macs"] | None = Field(None, description="minimised beside the accuracy")
     points_to_evaluate: list[dict[str, Scalar]] = Field(default_factory=list, description="the first trials")
     time_budget_s: float | None = Field(
-        None, gt=0, description="seconds after which running trials are stopped and none begins"
+        None,
+        gt=0,
+        description="seconds after which each trial ends with the epoch it is in and none begins; anew after a resume",
     )
     max_failures: int = Field(2, ge=0, description="restarts of a trial whose process died, from its last checkpoint")
 

@@ -150,14 +150,15 @@ class StudySearch(OptunaSearch):
             self._ot_trials[trial_id].report(result[ACCURACY], int(result["epochs"]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The end of a trial, by itself, by the scheduler or by an error."""
+        """The end of a trial, by itself, by the scheduler or by an error; no result if it never ran."""
         trial = self._ot_trials[trial_id]
         if trial_id not in self._completed_trials:
             values = objective_values(result, self._objectives)
-            if error or not result or result.get("state") == "FAILED":
+            if error or (result and result.get("state") == "FAILED"):
                 self._ot_study.tell(trial, state=TrialState.FAIL)
             elif values is None:
-                if len(self._objectives) == 1 and result["epochs"] not in self._frozen(trial).intermediate_values:
+                told = self._frozen(trial).intermediate_values
+                if result and len(self._objectives) == 1 and result["epochs"] not in told:
                     trial.report(result[ACCURACY], int(result["epochs"]))
                 self._ot_study.tell(trial, state=TrialState.PRUNED)
             else:

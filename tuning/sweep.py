@@ -10,6 +10,7 @@ import contextlib
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,6 +35,7 @@ from .resources import cluster_device, with_resources
 from .snapshots import bring_back, kept
 from .space import Space, base_settings
 from .study import Study, create_study, exists_already, find_study, has_study, hold, read_json
+from .time_budget import TimeBudget, was_spent
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,7 @@ def new_tuner(study: Study, config: SweepConfig, space: Space, address: str | No
         param_space=param_space,
         tune_config=tune.TuneConfig(
             **proposer,
-            scheduler=scheduler,
-            time_budget_s=config.tune.time_budget_s,
+            scheduler=TimeBudget(scheduler, partial(current_tune, study.location)),
             reuse_actors=True,
             trial_dirname_creator=trial_directory,
         ),
@@ -371,12 +372,13 @@ def run(study: Study, make_tuner: Callable[[], Any], config: TuneConfig, session
     """
     # `auto` is so seldom that it takes a twentieth of the time. A population goes on from what Ray noted last.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "2" if config.scheduler == "pbt" else "auto"
+    began = time.monotonic()
     try:
         study = study.update(state="RUNNING")
         tracking.end_study(study, "RUNNING")
         tuner = make_tuner()
         with active(study, session):
-            results = tuner.fit()
+            tuner.fit()
     except BaseException as error:
         _leave(study)
         kept_so_far = "every trial is kept at its last epoch"
@@ -391,14 +393,16 @@ def run(study: Study, make_tuner: Callable[[], Any], config: TuneConfig, session
             ) from error
         raise
     study.pull("trials")
-    ended = sum(trial["state"] != "RUNNING" for trial in study.trials())
-    spent = config.time_budget_s is not None and ended >= len(results)
-    if ended < config.num_samples and not spent:
+    trials = study.trials()
+    whole = len(trials) >= config.num_samples or was_spent(trials, config, time.monotonic() - began)
+    if not whole or any(trial["state"] == "RUNNING" for trial in trials):
         _leave(study)
         return StudyResult(replace(study, data={**study.data, "state": "INTERRUPTED"}), study.ranked(), True, 0)
     untracked = track_rest(study, session.draw)
     tracking.end_study(study, "FINISHED")
-    study = study.update(state="FINISHED")
+    *earlier, last = study.rounds
+    last = {**last, "num_samples": len(trials) - sum(added["num_samples"] for added in earlier)}
+    study = study.update(state="FINISHED", rounds=[*earlier, last])
     return StudyResult(study, study.ranked(), False, untracked)
 
 

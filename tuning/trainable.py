@@ -168,7 +168,7 @@ class SearchTrial(tune.Trainable):
         if not done:
             return result
         if self._record["state"] == "PRUNED":
-            return result | {"done": True}
+            return result | {"done": True, "reason": self._record["reason"]}
         objectives = self._record["objectives"] if self._record["state"] == "COMPLETED" else None
         result |= {f"objective/{metric}": value for metric, value in (objectives or {}).items()}
         return result | {"done": True, "state": self._record["state"], "reason": self._record["reason"] or ""}

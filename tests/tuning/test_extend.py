@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from itertools import accumulate
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -138,3 +139,31 @@ def test_a_stopped_study_takes_over_how_its_trials_run(make_sweep: Make) -> None
     assert done.study.data["config"]["tune"]["resources"]["cpu"] == 1
     steps = [1 if event.kind == "started" else -1 for event in events if event.kind in ("started", "finished")]
     assert max(accumulate(steps)) == 2
+
+
+def test_a_time_budget_ends_a_study_that_can_be_extended(make_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is spent after an epoch of the first trial, while the second waits for the cores; the third never begins."""
+    now = [0.0]
+    monkeypatch.setattr("tuning.time_budget.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("tuning.searcher.may_wait", lambda config, cluster: True)
+    tune = {**FAST["tune"], "num_samples": 3, "max_concurrent": 2, "resources": {"cpu": 2}}
+
+    def pass_time(event: SweepEvent) -> None:
+        now[0] += 100.0 * (event.kind == "epoch")
+
+    budget = make_sweep("timed", search={"epochs": 4}, tune={**tune, "time_budget_s": 100})
+    study = run_sweep(budget, listener=pass_time).study
+    trials = study.trials()
+    assert study.state == "FINISHED" and [trial["state"] for trial in trials] == ["PRUNED"] * 2
+    assert {trial["reason"] for trial in trials} == {"time budget of 100 s spent"}
+    records = [read_jsonl(trial_dir(study.path, number) / "records.jsonl") for number in (0, 1)]
+    assert [len(epochs) for epochs in records] == [2, 0]
+    assert [added["num_samples"] for added in study.rounds] == [2]
+    client = tracking.make_client(study.data["tracking_uri"])
+    assert {run.info.status for run in client.search_runs([study.data["experiment_id"]])} == {"FINISHED"}
+
+    done = extend_sweep(make_sweep("timed", search={"epochs": 4}, tune=tune), 1)
+    assert not done.interrupted and done.study.trials()[:2] == trials
+    assert [trial["state"] for trial in done.study.trials()] == ["PRUNED", "PRUNED", "COMPLETED"]
+    journal = open_journal(study.path / "optuna.log", "timed", {"directions": ["maximize"]}).get_trials()
+    assert [trial.state.name for trial in journal] == ["PRUNED", "PRUNED", "COMPLETE"]
