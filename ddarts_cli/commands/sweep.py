@@ -90,7 +90,20 @@ def command(
             result = extend_sweep(config, num_samples, draw=draw_genotype, listener=listener, address=address)
         else:
             result = run_sweep(config, draw=draw_genotype, listener=listener, address=address)
+    if config.tune.resources == "auto":
+        say(f"each trial: {taken(**result.study.data['config']['tune']['resources'])}")
     conclude(result)
+
+
+def taken(cpu: float, gpu: float) -> str:
+    """What a trial takes, in words.
+
+    Example:
+        >>> taken(0.5, 0.25)
+        '0.5 cores, 0.25 of a GPU'
+    """
+    cores = f"{cpu:g} core{'' if cpu == 1 else 's'}"
+    return f"{cores}, {f'{gpu:g} of a' if gpu < 1 else '1'} GPU" if gpu else cores
 
 
 def conclude(result: StudyResult) -> None:

@@ -123,9 +123,9 @@ def test_a_sweep_that_cannot_begin_is_not_left_running(make_sweep: Make, monkeyp
 
 
 def test_a_stopped_study_takes_over_how_its_trials_run(make_sweep: Make) -> None:
-    """Stopped with one trial at a time, which takes both cores; it goes on with two, the begun one among them."""
-    tune = {**FAST["tune"], "num_samples": 2, "max_concurrent": None, "resources": {"cpu": 2}}
-    settings: dict[str, Any] = {"search": {"epochs": 6}, "tracking": {"log_artifacts": False}}
+    """Stopped with one trial at a time, for want of cores; it goes on with two, the begun one among them."""
+    tune = {**FAST["tune"], "num_samples": 2, "max_concurrent": None, "resources": {"cpu": 1.5}}
+    settings: dict[str, Any] = {"search": {"epochs": 4}, "tracking": {"log_artifacts": False}}
 
     def stop(event: SweepEvent) -> None:
         assert event.kind != "epoch", "stopped"
@@ -146,12 +146,12 @@ def test_a_time_budget_ends_a_study_that_can_be_extended(make_sweep: Make, monke
     now = [0.0]
     monkeypatch.setattr("tuning.time_budget.time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr("tuning.searcher.may_wait", lambda config, cluster: True)
-    tune = {**FAST["tune"], "num_samples": 3, "max_concurrent": 2, "resources": {"cpu": 2}}
+    tune = {**FAST["tune"], "num_samples": 3, "max_concurrent": 2, "resources": {"cpu": 1.5}}
 
     def pass_time(event: SweepEvent) -> None:
         now[0] += 100.0 * (event.kind == "epoch")
 
-    budget = make_sweep("timed", search={"epochs": 4}, tune={**tune, "time_budget_s": 100})
+    budget = make_sweep("timed", search={"epochs": 3}, tune={**tune, "time_budget_s": 100})
     study = run_sweep(budget, listener=pass_time).study
     trials = study.trials()
     assert study.state == "FINISHED" and [trial["state"] for trial in trials] == ["PRUNED"] * 2
@@ -162,7 +162,7 @@ def test_a_time_budget_ends_a_study_that_can_be_extended(make_sweep: Make, monke
     client = tracking.make_client(study.data["tracking_uri"])
     assert {run.info.status for run in client.search_runs([study.data["experiment_id"]])} == {"FINISHED"}
 
-    done = extend_sweep(make_sweep("timed", search={"epochs": 4}, tune=tune), 1)
+    done = extend_sweep(make_sweep("timed", search={"epochs": 3}, tune=tune), 1)
     assert not done.interrupted and done.study.trials()[:2] == trials
     assert [trial["state"] for trial in done.study.trials()] == ["PRUNED", "PRUNED", "COMPLETED"]
     journal = open_journal(study.path / "optuna.log", "timed", {"directions": ["maximize"]}).get_trials()

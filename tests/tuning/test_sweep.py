@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ddarts_cli.commands.sweep import taken
 from ddarts_cli.main import run
 from ddarts_cli.sweeping import ATTACHED
 from ddarts_core.config import resolve
@@ -261,14 +262,25 @@ def test_mlflow_down_costs_no_trial_and_loses_nothing(make_sweep: Make, monkeypa
         assert client.get_run(trial["run_id"]).info.status == "FINISHED"
 
 
+@pytest.mark.parametrize(
+    ("cpu", "gpu", "words"),
+    [(1.0, 0.0, "1 core"), (0.5, 0.25, "0.5 cores, 0.25 of a GPU"), (2.0, 1.0, "2 cores, 1 GPU")],
+)
+def test_what_a_trial_takes_in_words(cpu: float, gpu: float, words: str) -> None:
+    assert taken(cpu, gpu) == words
+
+
 def test_the_command_attaches_the_report_and_figures_to_the_studys_run(
     make_sweep: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    tune = {"num_samples": 2, "resources": "auto"}
     file = tmp_path / "sweep.yaml"
-    file.write_text(yaml.safe_dump(make_sweep("command", tune={"num_samples": 2}).model_dump(mode="json")))
+    file.write_text(yaml.safe_dump(make_sweep("command", tune=tune).model_dump(mode="json")))
     assert run(["sweep", str(file)]) == 0
     study = find_study(make_sweep("command").study_dir)
-    assert f"wrote {study.path}/report.html" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert f"wrote {study.path}/report.html" in said
+    assert f"each trial: {taken(**study.data['config']['tune']['resources'])}" in said
     client = tracking.make_client(study.data["tracking_uri"])
     parent = study.data["parent_run_id"]
     names = [item.path for folder in (None, "figures") for item in client.list_artifacts(parent, folder)]
