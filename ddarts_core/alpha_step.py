@@ -7,8 +7,10 @@ running statistics. Published mode reproduces, from the same single pass, what t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,6 +55,8 @@ class AlphaStep:
         self.net = net
         self.config = config
         self.num_steps = 0
+        #: The context that ablated networks are computed in: a profiler's mark.
+        self.around_ablations: Callable[[], AbstractContextManager[object]] = partial(record_function, ABLATIONS)
         #: Factor of losses while they are differentiated in fp16.
         self.loss_scale = 1.0
         self.running_mean: Tensor | None = None
@@ -60,9 +64,9 @@ class AlphaStep:
         self.residual: Tensor | None = None
         #: Gradients of the weights on the alpha split that the published loop adds to the weight step.
         self.leak: list[Tensor] | None = None
-        # DARTS' and FairDARTS' zero-one loss is one mean over both groups; D-DARTS' is a mean per cell.
-        own = config.search.sharing == "own"
-        self._zero_one_weight = config.search.w_zero_one / (1 if own else net.num_groups)
+        # FairDARTS' zero-one loss is one mean over both groups; D-DARTS' is a mean per cell, shared alphas or not.
+        one_mean = config.search.sharing == "normal_reduce"
+        self._zero_one_weight = config.search.w_zero_one / (net.num_groups if one_mean else 1)
 
     def gradients(
         self, alphas: Tensor, batch: Batch, weight_batch: Batch, sgd: torch.optim.SGD, stream: torch.Generator
@@ -150,7 +154,7 @@ class AlphaStep:
         gates = losses.gates(alphas, self.config.search.relaxation)
         noise = [random_gates(self.net, gates.detach(), stream) for _ in range(draws)]
         h = None
-        with record_function(ABLATIONS):
+        with self.around_ablations():
             if self._differentiates():
                 found, through = ablated_losses_and_gradient(
                     self.net, outputs, gates, labels, players, ablation.removal, noise, self.loss_scale
@@ -162,11 +166,14 @@ class AlphaStep:
                     self.net, outputs, gates.detach(), labels, players, ablation.removal, noise, notes
                 )
         marginal = full.new_full((self.net.num_groups,), float("nan"))
-        marginal[players] = losses.contributions(full, found)
+        of_players = losses.contributions(full, found)
+        # An ablated network that overflows fp16 says nothing about its cell.
+        marginal[players] = torch.where(of_players.isfinite(), of_players, float("nan"))
         mean = marginal.nanmean()
         if ablation.sample_cells is not None:
-            mean = mean if self.running_mean is None else 0.9 * self.running_mean + 0.1 * mean
-            self.running_mean = mean
+            before = mean if self.running_mean is None else self.running_mean
+            # An overflow of fp16, whose step is left out, must not stay in the mean.
+            self.running_mean = mean = torch.where(mean.isfinite(), 0.9 * before + 0.1 * mean, before)
         return marginal, h, (mean.abs() < ablation.eps).float()
 
     def _ablation_gradient(self, marginal: Tensor, g: Tensor, h: Tensor | None) -> Tensor:
@@ -251,6 +258,8 @@ class AlphaStep:
         """The inverse of `state_dict`."""
         if set(state) != set(self.state_dict()):
             raise UserError(f"unexpected alpha-step state: {', '.join(sorted(state))}")
+        device = next(self.net.parameters()).device
         self.num_steps = state["num_steps"]
-        self.running_mean = state["running_mean"]
-        self.residual = state["residual"]
+        self.running_mean, self.residual = (
+            None if stored is None else stored.to(device) for stored in (state["running_mean"], state["residual"])
+        )

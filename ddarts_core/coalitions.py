@@ -51,6 +51,12 @@ def coalition_worth(
     return valued
 
 
+def num_coalitions(players: int, permutations: int) -> int:
+    """Networks that `shapley_values` runs, at most: all coalitions, or one per player of each permutation."""
+    sampled = permutations * players
+    return 2**players if players <= shapley.MAX_EXACT_PLAYERS and 2**players <= sampled else sampled
+
+
 def shapley_values(
     net: Supernet,
     images: Tensor,
@@ -67,7 +73,7 @@ def shapley_values(
     """
     worth = coalition_worth(net, images, labels, gates, removal)
     players = net.num_groups
-    if players <= shapley.MAX_EXACT_PLAYERS and 2**players <= permutations * players:
+    if num_coalitions(players, permutations) == 2**players:
         found = shapley.exact(players, worth)
     else:
         found = shapley.sampled(players, worth, permutations=permutations, seed=seed)

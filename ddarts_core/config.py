@@ -23,6 +23,7 @@ Removal = Literal["identity", "zero", "uniform", "random"]
 Rule = Literal["sparse", "edge", "darts", "complete"]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+AMP = "lower precision of convolutions; none is float32 in full; tf32 and fp16 need a GPU"
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 
 
@@ -128,7 +129,7 @@ class SearchConfig(Strict):
     device: str = Field("auto", pattern=DEVICE, description="auto is the GPU if there is one")
     implementation: Literal["auto", "readable", "fast"] = Field("auto", description="form of a cell; auto is fast")
     memory_format: Literal["auto", "channels_last", "contiguous"] = Field("auto", description="auto is channels_last")
-    amp: Literal["none", "bf16", "fp16"] = Field("none", description="mixed precision; fp16 needs a GPU")
+    amp: Literal["none", "tf32", "bf16", "fp16"] = Field("none", description=AMP)
     compile: Literal["none", "default", "reduce-overhead"] = Field(
         "none",
         description="fuse edges by torch.compile, in one of its modes: minutes at the start; reduce-overhead replays "
@@ -251,7 +252,7 @@ class RetrainConfig(AugmentConfig):
     drop_path: float = Field(0.0, ge=0, lt=1, description="final probability; grows linearly over the epochs")
     drop_path_unit: Literal["operation", "node"] = Field("node", description="what is dropped for an image")
     form: Literal["cifar", "imagenet"] = Field("cifar", description="stem: full size, or three halvings before cell 0")
-    amp: Literal["none", "bf16", "fp16"] = Field("none", description="mixed precision; fp16 needs a GPU")
+    amp: Literal["none", "tf32", "bf16", "fp16"] = Field("none", description=AMP)
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0 is off")
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints; one is written on SIGTERM too")
     validation_fraction: float = Field(0.0, ge=0, lt=1, description="share of the training images that chooses epochs")
@@ -285,6 +286,10 @@ class ExperimentConfig(Strict):
         groups = 2 if self.search.sharing == "normal_reduce" else self.search.num_cells
         if self.ablation.sample_cells is not None and self.ablation.sample_cells > groups:
             raise ValueError(f"ablation.sample_cells {self.ablation.sample_cells} exceeds the {groups} alpha groups")
+        if self.ablation.sample_cells is not None and self.ablation.loss in ("rescale", "credit"):
+            raise ValueError(
+                f"ablation.loss {self.ablation.loss} compares all cells of a step: use ablation.sample_cells null"
+            )
         if self.search.relaxation == "softmax" and self.discretise.rule != "darts":
             raise ValueError(f"discretise.rule {self.discretise.rule!r} needs sigmoid gates: use darts with softmax")
         if (
@@ -371,9 +376,28 @@ def load_experiment(
     return resolve(read_yaml(path), overrides, model, where=str(path))
 
 
-def config_hash(config: BaseModel, exclude: Iterable[str] = ("name", "storage")) -> str:
-    """12 hex digits of the SHA-256 of everything that determines the results (not where they are stored)."""
-    data = config.model_dump(mode="json", exclude=set(exclude))
+#: Settings that determine where a run is and what it takes, not what it finds.
+PLACES = (
+    "name",
+    "storage",
+    "data.root",
+    "data.num_workers",
+    "search.device",
+    "retrain.device",
+    "retrain.checkpoint_every",
+)
+
+
+def config_hash(config: BaseModel, exclude: Iterable[str] = PLACES) -> str:
+    """12 hex digits of the SHA-256 of everything that determines the results, but for rounding.
+
+    Args:
+        config: or a part of one.
+        exclude: dotted paths that are left out; those that `config` does not have count for nothing.
+    """
+    data = config.model_dump(mode="json")
+    for group, _, name in (path.rpartition(".") for path in exclude):
+        (data.get(group, {}) if group else data).pop(name, None)
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

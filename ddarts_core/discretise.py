@@ -16,7 +16,7 @@ the zero operation of space S_none is never chosen):
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -30,7 +30,8 @@ CellGates: TypeAlias = list[list[float]]
 #: A gate above or below these counts as decided.
 OVER, UNDER = 0.9, 0.1
 
-_MOST_OPERATIONS = {"sparse": 1, "edge": 2, "darts": 1, "complete": None}
+#: Operations that an edge may keep, by rule; None is all.
+MOST_OPERATIONS: Mapping[str, int | None] = {"sparse": 1, "edge": 2, "darts": 1, "complete": None}
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def select(gates: CellGates, operations: Sequence[str], steps: int, config: Disc
     Each choice depends on the gates of one node only, and a higher threshold keeps a subset.
     """
     threshold = -math.inf if config.rule == "darts" else config.threshold
-    most_operations = _MOST_OPERATIONS[config.rule]
+    most_operations = MOST_OPERATIONS[config.rule]
     most_edges = 2 if config.rule == "darts" and config.edges_per_node is None else config.edges_per_node
     real = [k for k, name in enumerate(operations) if name != "none"]
     ranked = [sorted(((row[k], k) for k in real), key=lambda item: -item[0]) for row in gates]

@@ -8,18 +8,20 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
+from .coalitions import num_coalitions
 from .config import ExperimentConfig
-from .data import DataInfo, Splits, data_info, load_train, split
+from .data import DataInfo, Splits, load_train, split
+from .discretise import MOST_OPERATIONS
 from .genotype import Cell, Edge, Genotype
+from .images import Images, ImageSet
 from .memory import Meter, StepMemory, step_memory, supernet_size
+from .operations import build
 from .retrain import Retrain, build_network
 from .search import Search
 from .spaces import operations_of
+from .supernet import group_map
 
 TIMED_STEPS = 3
-
-#: From the operation that keeps most for its gradient to those that keep least.
-HEAVY = ("sep_conv_5x5", "sep_conv_3x3", "dil_conv_5x5", "dil_conv_3x3")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Estimate:
         macs: multiply-adds of one image through the supernet, convolutions and linear layers.
         memory: of a search step, bytes.
         retrain_memory: peak of a training step of the heaviest network that the search may find, bytes.
+        data_memory: training images that stay on a GPU beside either, bytes.
         images: of the splits weights, alphas and held_out.
         steps: weight steps of the search, warm-up included.
         retrain_steps: of the training.
@@ -40,14 +43,15 @@ class Estimate:
     macs: int
     memory: StepMemory
     retrain_memory: int
+    data_memory: int
     images: tuple[int, int, int]
     steps: int
     retrain_steps: int
 
     @property
     def peak(self) -> int:
-        """The larger of search and training, bytes."""
-        return max(self.memory.peak, self.retrain_memory)
+        """The larger of search and training, with the images, bytes."""
+        return max(self.memory.peak, self.retrain_memory) + self.data_memory
 
 
 def estimate(config: ExperimentConfig, device: torch.device) -> Estimate:
@@ -70,6 +74,7 @@ def estimate(config: ExperimentConfig, device: torch.device) -> Estimate:
         macs,
         step_memory(config, info, device),
         retrain_memory(config, info),
+        data_memory(train, info, device),
         (len(splits.weights), len(splits.alphas), len(splits.held_out)),
         epochs * (len(splits.weights) // config.search.batch_size),
         config.retrain.epochs * (trained // config.retrain.batch_size),
@@ -77,22 +82,48 @@ def estimate(config: ExperimentConfig, device: torch.device) -> Estimate:
 
 
 def peak_memory(config: ExperimentConfig, device: torch.device) -> int:
-    """Bytes at the largest moment of the search and of its derived network's training; reads no data."""
-    info = data_info(config.data)
-    return max(step_memory(config, info, device).peak, retrain_memory(config, info))
+    """Bytes at the largest moment of the search and of its derived network's training, images included.
+
+    Raises:
+        UserError: the data cannot be read.
+    """
+    info, train = load_train(config.data)
+    largest = max(step_memory(config, info, device).peak, retrain_memory(config, info))
+    return largest + data_memory(train, info, device)
+
+
+def data_memory(train: Images, info: DataInfo, device: torch.device) -> int:
+    """Bytes of images that a loop keeps on its device; none of those that are streamed, or on a CPU.
+
+    There they lie in main memory once, as bytes, for all trials of a process.
+    """
+    on_device = device.type == "cuda" and isinstance(train, ImageSet)
+    return len(train) * (info.channels * info.image_size**2 + 8) if on_device else 0
 
 
 def heaviest_genotype(config: ExperimentConfig) -> Genotype:
-    """Two of the largest operations at each node of each cell (or as many as `discretise.edges_per_node` says)."""
-    search = config.search
-    names = operations_of(search.space)
-    op = next((name for name in HEAVY if name in names), names[-1])
-    per_node = config.discretise.edges_per_node or 2
+    """The largest operations on as many edges, and as many on each, as the rule of discretisation lets pass."""
+    search, rule = config.search, config.discretise
+    names = [name for name in operations_of(search.space) if name != "none"]
+    kept = sorted(names, key=_weight, reverse=True)[: MOST_OPERATIONS[rule.rule]]
+    per_node = rule.edges_per_node or (2 if rule.rule == "darts" else search.steps + 1)
     edges = [
-        Edge(target, source, op) for target in range(2, search.steps + 2) for source in range(min(per_node, target))
+        Edge(target, source, op)
+        for target in range(2, search.steps + 2)
+        for source in range(min(per_node, target))
+        for op in kept
     ]
     cell = Cell(tuple(edges), tuple(range(2, search.steps + 2)))
     return Genotype(tuple([cell] * search.num_cells), search.reduction_positions)
+
+
+def _weight(name: str) -> tuple[int, int]:
+    """Bytes that an operation holds from its forward to its backward pass on a small image; its parameters."""
+    with FakeTensorMode():
+        op, x = build(name, 8, 1, True), torch.zeros(2, 8, 8, 8)
+        with Meter() as meter:
+            y = op(x)
+        return (0 if y is x else meter.alive), sum(parameter.numel() for parameter in op.parameters())
 
 
 def retrain_memory(config: ExperimentConfig, info: DataInfo) -> int:
@@ -123,7 +154,7 @@ class Timing:
     """Seconds on this machine.
 
     Attributes:
-        weight_step: one step of the weights.
+        weight_step: one step of the weights, its data and those of the alphas included.
         alpha_step: one step of the alphas.
         image: evaluation of the supernet, per image.
         retrain_step: one training step of the heaviest derived network.
@@ -138,7 +169,10 @@ class Timing:
         """Seconds of a whole search."""
         epochs = config.search.warmup_epochs + config.search.epochs
         searching = found.steps * config.search.epochs / epochs
-        return found.steps * self.weight_step + searching * self.alpha_step + epochs * found.images[2] * self.image
+        in_steps = found.steps * self.weight_step + searching * self.alpha_step
+        ablation, groups = config.ablation, max(group_map(config.search)) + 1
+        coalitions = num_coalitions(groups, ablation.shapley_permutations)
+        return in_steps + (epochs * found.images[2] + coalitions * config.search.batch_size) * self.image
 
     def retrain(self, found: Estimate) -> float:
         """Seconds of the training of the derived network, at most."""
@@ -160,15 +194,16 @@ def time_steps(config: ExperimentConfig, device: torch.device | None = None) -> 
         splits.alphas,
         splits.held_out.subset(torch.arange(min(len(splits.held_out), 256))),
     )
-    short = config.search.model_copy(update={"warmup_epochs": 0, "epochs": 2})
-    _, searched = Search(config.model_copy(update={"search": short}), info, few, device).records()
+    short = {"search": config.search.model_copy(update={"warmup_epochs": 0, "epochs": 2})}
+    short |= {"ablation": config.ablation.model_copy(update={"shapley_permutations": 0})}
+    _, searched = Search(config.model_copy(update=short), info, few, device).records()
     trainings = min(TIMED_STEPS, len(train) // config.retrain.batch_size)
     images = train.subset(torch.arange(trainings * config.retrain.batch_size))
     settings = config.retrain.model_copy(update={"warmup_epochs": 0, "epochs": 2})
     _, trained = Retrain(settings, heaviest_genotype(config), info, images, None, config.seed, device).records()
     return Timing(
-        searched.seconds["weights"] / steps,
+        (searched.seconds["data"] + searched.seconds["weights"]) / steps,
         searched.seconds["alphas"] / steps,
         searched.seconds["evaluation"] / len(few.held_out),
-        trained.seconds["weights"] / trainings,
+        (trained.seconds["data"] + trained.seconds["weights"]) / trainings,
     )

@@ -1,11 +1,10 @@
-"""How a search runs on its device: the form of a cell, the memory layout, the precision. The one place that chooses.
+"""How a search runs on its device: the form of a cell, the memory layout, the precision.
 
 Everything here changes speed, memory and rounding, never the function: tests hold every form against the equations.
 """
 
 from __future__ import annotations
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -15,13 +14,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .config import ExperimentConfig
+from .devices import AUTOCAST, check_amp, merge_bytes, set_float32
 from .errors import UserError
 from .fast import FastForm
 from .supernet import Cell, CellForm, CellNotes, Mix, MixedOp, Supernet, readable
-
-#: Stacked inputs up to this size are as fast per byte as single ones, and several times slower beyond it, where they
-#: leave the cache (docs/performance.md).
-MERGE_BYTES_ON_CPU = 4 * 2**20
 
 #: Compiled variants of one function that torch may keep: every width and stride of an edge, with and without gradients.
 RECOMPILE_LIMIT = 64
@@ -36,6 +32,7 @@ class Execution:
         layout: memory format of images and weights.
         autocast: lower precision of convolutions, or None.
         scales_loss: whether gradients need a scaled loss (fp16).
+        float32: of `set_float32`.
         replays_graphs: whether edges are replayed as CUDA graphs.
     """
 
@@ -43,6 +40,7 @@ class Execution:
     layout: torch.memory_format
     autocast: torch.dtype | None
     scales_loss: bool
+    float32: str = "none"
     replays_graphs: bool = False
 
     def begin_step(self) -> None:
@@ -64,20 +62,22 @@ def choose(config: ExperimentConfig, device: torch.device) -> Execution:
         UserError: the device lacks the precision, or two settings exclude each other.
     """
     search = config.search
-    _check_precision(config, device)
+    check_amp(search.amp, device)
+    _check_precision(config)
     _check_compile(config, device)
     form: CellForm = readable
     if search.compile != "none":
         form = CompiledForm(search.compile)
     elif search.implementation != "readable":
-        form = FastForm(MERGE_BYTES_ON_CPU if device.type == "cpu" else math.inf)
+        form = FastForm(merge_bytes(device))
     if search.checkpoint_cells:
         form = CheckpointedForm(form)
     return Execution(
         form=form,
         layout=torch.contiguous_format if search.memory_format == "contiguous" else torch.channels_last,
-        autocast={"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}[search.amp],
+        autocast=AUTOCAST.get(search.amp),
         scales_loss=search.amp == "fp16",
+        float32=search.amp,
         replays_graphs=search.compile == "reduce-overhead",
     )
 
@@ -94,14 +94,10 @@ def _check_compile(config: ExperimentConfig, device: torch.device) -> None:
         raise UserError("search.compile reduce-overhead needs a GPU, which replays CUDA graphs: use default or none")
 
 
-def _check_precision(config: ExperimentConfig, device: torch.device) -> None:
+def _check_precision(config: ExperimentConfig) -> None:
     amp = config.search.amp
     if amp == "none":
         return
-    if amp == "fp16" and device.type == "cpu":
-        raise UserError("search.amp fp16 needs a GPU: use bf16 or none on a CPU")
-    if amp == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise UserError("search.amp bf16: this GPU has no bfloat16 arithmetic; use fp16 or none")
     if config.search.order == "second":
         raise UserError(f"search.order second subtracts gradients, which {amp} rounds away: use search.amp=none")
     if config.alpha.grad_mode == "published":
@@ -109,7 +105,8 @@ def _check_precision(config: ExperimentConfig, device: torch.device) -> None:
 
 
 def prepare(net: Supernet, execution: Execution, device: torch.device) -> Supernet:
-    """Move a supernet to the device and have it run as chosen."""
+    """Move a supernet to the device and have it run as chosen, in this process the only one from now on."""
+    set_float32(execution.float32)
     net = net.to(device).to(memory_format=execution.layout)
     net.form = execution.form
     net.precision = nullcontext

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .devices import takes_pixels_first
 from .errors import unknown_name
 
 Factory = Callable[[int, int, bool], nn.Module]
@@ -63,15 +64,11 @@ class Zero(nn.Module):
 
 
 class Conv2d(nn.Conv2d):
-    """torch's, but that a 1x1 convolution of stride 2 and few channels takes every second pixel first on a CPU.
-
-    With fewer than 8, AVX2 and channels last, the kernel of oneDNN that torch 2.14 has writes beyond its buffers in the
-    backward pass.
-    """
+    """torch's, but that a 1x1 convolution with a stride takes its pixels first where it must."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, in_channels, h, w] to [batch, out_channels, ...], as torch's."""
-        if self.kernel_size == (1, 1) and self.stride != (1, 1) and x.shape[1] < 8 and x.device.type == "cpu":
+        if self.kernel_size == (1, 1) and self.stride != (1, 1) and takes_pixels_first(x):
             down, across = self.stride
             return F.conv2d(x[:, :, ::down, ::across], self.weight, self.bias)
         return super().forward(x)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.autograd import DeviceType  # type: ignore[attr-defined]  # torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from .alpha_step import ABLATIONS
 from .data import Images
+from .devices import wait
 from .files import write_with
 from .search import Search
 
@@ -39,24 +43,34 @@ def profile_search(search: Search, trace: Path, num_steps: int = 3) -> list[Part
         trace: JSON file.
         num_steps: after one more that warms up.
     """
-    on_gpu = search.device.type == "cuda"
     weights = _endless(search, search.splits.weights, "weights")
     alphas = _endless(search, search.splits.alphas, "alphas")
+    search._step.around_ablations = partial(_part, search, ABLATIONS)
     _step(search, weights, alphas, 0)
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if search.device.type == "cuda" else [])]
     with profile(activities=activities) as profiler:
         for number in range(1, num_steps + 1):
             _step(search, weights, alphas, number)
     write_with(trace, profiler.export_chrome_trace)
-    found = {event.key: event for event in profiler.key_averages()}
+    # A GPU's own account of a part leaves out the backward passes, which another thread starts.
+    found = {event.key: event for event in profiler.key_averages() if event.device_type == DeviceType.CPU}
     total = {
-        name: (found[name].device_time_total if on_gpu else found[name].cpu_time_total) / 1000 / num_steps
+        name: found[name].cpu_time_total / 1000 / num_steps
         for name in (DATA, ALPHAS, ABLATIONS, WEIGHTS, LOGGING)
         if name in found
     }
     total[ALPHAS] -= total.get(ABLATIONS, 0.0)
     whole = sum(total.values())
     return [Part(name, milliseconds, milliseconds / whole) for name, milliseconds in total.items()]
+
+
+@contextmanager
+def _part(search: Search, name: str) -> Iterator[None]:
+    """One part of a step: begun when all before it is done on the device, and over when it is done there."""
+    wait(search.device)
+    with record_function(name):
+        yield
+        wait(search.device)
 
 
 def _endless(search: Search, images: Images, name: str) -> Iterator[tuple[Tensor, Tensor]]:
@@ -67,13 +81,13 @@ def _endless(search: Search, images: Images, name: str) -> Iterator[tuple[Tensor
 def _step(
     search: Search, weights: Iterator[tuple[Tensor, Tensor]], alphas: Iterator[tuple[Tensor, Tensor]], number: int
 ) -> None:
-    with record_function(DATA):
+    with _part(search, DATA):
         weight_batch, alpha_batch = next(weights), next(alphas)
-    with record_function(ALPHAS):
+    with _part(search, ALPHAS):
         report = search._alpha_step(alpha_batch, weight_batch, 0, number)
-    with record_function(WEIGHTS):
+    with _part(search, WEIGHTS):
         search._weight_step(*weight_batch)
-    with record_function(LOGGING):
+    with _part(search, LOGGING):
         torch.stack(list(report.scalars.values())).tolist()
         search._architecture_metrics()
 

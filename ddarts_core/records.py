@@ -7,6 +7,7 @@ Metric names carry their split: `train/` (images that trained the weights), `alp
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +25,13 @@ class EpochRecord:
         phase: `warmup`, `search` or `retrain`.
         metrics: scalar by name, for example `held_out/accuracy` (a fraction of 1) or `alpha/zero_one`.
         contributions: marginal contribution M of each group of alphas (eq. 6, nats), averaged over the epoch's steps;
-            empty when not computed.
+            empty when not computed, NaN (null in JSON) of a group that no step removed.
         ablation: ablation loss L_AB of each group (eq. 7).
         shapley: Shapley value of each group on held-out images, with the sign of eq. 6 (nats); empty when not computed.
         shapley_errors: their standard errors; zeros where the values are exact.
         alphas: [groups][edges][operations], after the epoch; empty unless recorded.
-        seconds: wall time by part of the step (`weights`, `alphas`, `evaluation`); not reproducible.
+        seconds: by part of the epoch (`data`, `alphas`, `weights`, `evaluation`), which make up all of it; not
+            reproducible.
         peak_memory: largest memory in bytes; not reproducible.
     """
 
@@ -50,7 +52,7 @@ class EpochRecord:
             "epoch": self.epoch,
             "phase": self.phase,
             "metrics": dict(sorted(self.metrics.items())),
-            "contributions": list(self.contributions),
+            "contributions": [None if math.isnan(value) else value for value in self.contributions],
             "ablation": list(self.ablation),
             "alphas": [[list(edge) for edge in cell] for cell in self.alphas],
         }
@@ -67,7 +69,7 @@ class EpochRecord:
             epoch=data["epoch"],
             phase=data["phase"],
             metrics=dict(data["metrics"]),
-            contributions=tuple(data["contributions"]),
+            contributions=tuple(math.nan if value is None else value for value in data["contributions"]),
             ablation=tuple(data["ablation"]),
             alphas=tuple(tuple(tuple(edge) for edge in cell) for cell in data["alphas"]),
             shapley=tuple(data.get("shapley", ())),

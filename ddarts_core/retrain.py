@@ -12,8 +12,6 @@ rounding.
 from __future__ import annotations
 
 import math
-import resource
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +21,7 @@ from torch.nn import functional as F
 
 from .config import RetrainConfig, config_hash
 from .data import DataInfo, Images, augment_of, check_batch
+from .devices import AUTOCAST, Stopwatch, check_amp, forget_peak, peak_memory, pick_device, set_float32
 from .errors import Diverged, UserError
 from .genotype import Genotype
 from .network import Network
@@ -35,8 +34,6 @@ CHECK_EVERY = 100
 
 #: Epochs at the end that PC-DARTS' linear schedule spends on a second, flatter line.
 LINEAR_TAIL = 5
-
-AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def learning_rate(config: RetrainConfig, epoch: int) -> float:
@@ -143,7 +140,7 @@ class Retrain:
         self.train = train
         self.validation = validation
         self.seed = seed
-        self.device = device or _pick_device(config.device)
+        self.device = device or pick_device(config.device, "retrain.device")
         self.group = group
         self.epoch = 0
         self.num_epochs = config.epochs
@@ -152,7 +149,8 @@ class Retrain:
         check_batch("train", len(train), config.batch_size)
         if config.batch_size < group.count:
             raise UserError(f"retrain.batch_size {config.batch_size} leaves some of {group.count} processes no image")
-        _check_amp(config.amp, self.device)
+        check_amp(config.amp, self.device, "retrain.amp")
+        set_float32(config.amp)
         with seeded_init(seed, "retrain", "network"):
             self._trained = self._build()
             self._averaged = self._build() if config.ema_decay else None
@@ -194,41 +192,41 @@ class Retrain:
 
     def _run_epoch(self) -> EpochRecord:
         epoch = self.epoch
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+        forget_peak(self.device)
         for group in self._sgd.param_groups:
             group["lr"] = learning_rate(self.config, epoch)
         self._trained.drop_path = drop_path_probability(self.config, epoch)
         self._trained.generator = generator(self.seed, "retrain", "drop_path", epoch, device=self.device)
         self._trained.of_batch = (self.config.batch_size, self.group.share.of(self.config.batch_size))
         self._distributed.train()
-        began = time.perf_counter()
+        watch = Stopwatch(self.device)
         losses: list[Tensor] = []  # of shares, not looked at yet
         looked: list[Tensor] = []
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for images, labels in self._batches(epoch):
+            watch.lap("data")
             loss, hits = self._step(images, labels)
             losses.append(loss)
             correct += hits
             if len(losses) == CHECK_EVERY:
                 looked += self._look(losses, len(looked))
                 losses = []
+            watch.lap("weights")
         looked += self._look(losses, len(looked))
-        seconds = {"weights": time.perf_counter() - began}
         metrics = {
             "train/loss": float(torch.stack(looked)[:, 0].double().mean()),
             "train/accuracy": int(self.group.total(correct)) / (len(looked) * self.config.batch_size),
         }
         if self.validation is not None:
-            began = time.perf_counter()
+            watch.lap("weights")
             result = self.evaluate(self.validation)
             metrics |= {f"validation/{name}": value for name, value in result.items()}
-            seconds["evaluation"] = time.perf_counter() - began
+            watch.lap("evaluation")
             if self._best is None or result["accuracy"] > self._best["accuracy"]:
                 weights = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
                 self._best = {"epoch": epoch, "accuracy": result["accuracy"], "weights": weights}
         self.epoch += 1
-        return EpochRecord(epoch, "retrain", metrics, seconds=seconds, peak_memory=self._peak_memory())
+        return EpochRecord(epoch, "retrain", metrics, seconds=watch.seconds(), peak_memory=peak_memory(self.device))
 
     def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffled and augmented; a last batch that is smaller is left out."""
@@ -246,7 +244,7 @@ class Retrain:
 
     def _autocast(self) -> torch.autocast:
         amp = self.config.amp
-        return torch.autocast(self.device.type, AMP_TYPES.get(amp, torch.bfloat16), enabled=amp != "none")
+        return torch.autocast(self.device.type, AUTOCAST.get(amp, torch.bfloat16), enabled=amp in AUTOCAST)
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One SGD step on a share: its part of [loss of the main head, loss that is minimised], correct answers."""
@@ -369,24 +367,3 @@ class Retrain:
             "genotype": self.genotype.hash,
             "seed": self.seed,
         }
-
-    def _peak_memory(self) -> int:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _pick_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"retrain.device {name!r}: no GPU is visible to torch; use cpu or auto")
-    return torch.device(name)
-
-
-def _check_amp(amp: str, device: torch.device) -> None:
-    """Refuse a number format that the device does not compute in."""
-    if amp == "fp16" and device.type != "cuda":
-        raise UserError(f"retrain.amp fp16 needs a GPU, not {device.type}: use none or bf16")
-    if amp == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise UserError("retrain.amp bf16: this GPU does not compute in bf16; use fp16 or none")

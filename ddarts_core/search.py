@@ -8,8 +8,6 @@ at an epoch's end goes on bit for bit on a CPU.
 from __future__ import annotations
 
 import math
-import resource
-import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
@@ -24,6 +22,7 @@ from .alpha_step import AlphaStep, average_where_missing
 from .coalitions import shapley_values
 from .config import ExperimentConfig, config_hash
 from .data import DataInfo, Images, Splits, augment_of, check_batch, load_train, split
+from .devices import Stopwatch, forget_peak, peak_memory, pick_device
 from .discretise import Derivation, discretise, saturation
 from .errors import Diverged, UserError
 from .execution import choose, prepare
@@ -33,19 +32,6 @@ from .shapley import ShapleyValues
 from .spaces import num_edges, operations_of
 from .supernet import Supernet
 from .warm_start import encode, start_genotype
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is the GPU if there is one.
-
-    Raises:
-        UserError: a GPU is asked for and there is none.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"search.device {name!r}: no GPU is visible to torch; use cpu or auto")
-    return torch.device(name)
 
 
 def cosine(start: float, end: float, epoch: int, epochs: int) -> float:
@@ -143,18 +129,18 @@ class Search:
         config, epoch = self.config.search, self.epoch
         warmup = epoch < config.warmup_epochs
         self._set_learning_rates(epoch)
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+        forget_peak(self.device)
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=self.device))
         counts: dict[str, int] = defaultdict(int)
-        seconds: dict[str, float] = defaultdict(float)
         marginals: list[Tensor] = []
         clamped = torch.zeros((), device=self.device)
         alpha_batches = self._alpha_batches(epoch)
+        watch = Stopwatch(self.device)
         for step, (images, labels) in enumerate(self._batches(self.splits.weights, "weights", epoch, 0)):
-            began = time.perf_counter()
+            watch.lap("data")
             if not warmup:
                 batch = (images, labels) if config.order == "single_level" else next(alpha_batches)
+                watch.lap("data")
                 report = self._alpha_step(batch, (images, labels), epoch, step)
                 for name, value in report.scalars.items():
                     sums[f"alpha/{name}"] += value
@@ -162,22 +148,20 @@ class Search:
                 if report.contributions is not None:
                     marginals.append(report.contributions)
                     clamped += report.clamped
-                seconds["alphas"] += time.perf_counter() - began
-                began = time.perf_counter()
+                watch.lap("alphas")
             loss, correct = self._weight_step(images, labels)
             sums["train/loss"] += loss
             sums["train/accuracy"] += correct
             counts["train/loss"] += 1
             counts["train/accuracy"] += len(labels)
-            seconds["weights"] += time.perf_counter() - began
+            watch.lap("weights")
         metrics = {name: float(value / counts[name]) for name, value in sums.items()}
         self._require_finite(metrics, epoch)
-        began = time.perf_counter()
+        watch.lap("weights")
         metrics |= {f"held_out/{name}": value for name, value in self.evaluate(self.splits.held_out).items()}
         metrics |= self._architecture_metrics()
         shapley = self._shapley_values()
-        seconds["evaluation"] = time.perf_counter() - began
-        self._require_finite(metrics, epoch)
+        watch.lap("evaluation")
         contributions: tuple[float, ...] = ()
         ablation: tuple[float, ...] = ()
         if marginals:
@@ -188,6 +172,7 @@ class Search:
             ablation = tuple(losses.ablation(filled, self.config.ablation.loss, self.config.ablation.eps).tolist())
             metrics["ablation/mean_contribution"] = float(mean.nanmean())
             metrics["ablation/clamped"] = float(clamped) / len(marginals)
+        self._require_finite(metrics, epoch)
         self.epoch += 1
         return EpochRecord(
             epoch=epoch,
@@ -198,8 +183,8 @@ class Search:
             alphas=_nested(self.alphas) if config.record_alphas else (),
             shapley=shapley.values,
             shapley_errors=shapley.standard_errors,
-            seconds=dict(seconds),
-            peak_memory=self._peak_memory(),
+            seconds=watch.seconds(),
+            peak_memory=peak_memory(self.device),
         )
 
     def _alpha_step(
@@ -388,11 +373,6 @@ class Search:
                 f"the search diverged in epoch {epoch}: {bad[0]} is {metrics[bad[0]]}; lower search.lr or alpha.lr"
                 + (", or use ablation.loss: centered" if self.config.ablation.loss == "paper" else "")
             )
-
-    def _peak_memory(self) -> int:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def build_search(config: ExperimentConfig, device: torch.device | None = None) -> Search:

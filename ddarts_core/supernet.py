@@ -35,7 +35,7 @@ class MixedOp(nn.Module):
         """[batch, channels, height, width] and [operations] -> [batch, channels, height / stride, width / stride]."""
         mixed: Tensor = gates[0] * self.ops[0](x)
         for gate, op in zip(gates[1:], self.ops[1:], strict=True):
-            mixed = torch.addcmul(mixed, gate, op(x))
+            mixed = mixed + gate * op(x)  # not addcmul, which autocast computes in float32 on a GPU
         return mixed
 
 

@@ -34,8 +34,8 @@ def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) 
       ddarts estimate experiments/quickstart_sweep.yaml --set search.channels=16 --json
     """
     from ddarts_cli.files import load
+    from ddarts_core.devices import pick_device
     from ddarts_core.estimate import estimate, time_steps
-    from ddarts_core.search import pick_device
 
     config = load(file, overrides)
     device = pick_device(config.search.device)

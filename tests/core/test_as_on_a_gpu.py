@@ -82,6 +82,28 @@ def test_a_search_step_stays_on_its_device(overrides, tiny_config, on_meta):
     assert {x.device for x in (images, labels, report.gradients, loss, correct)} == {META}
 
 
+@pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
+@pytest.mark.parametrize(
+    "overrides", [("method=ddarts-published",), ("ablation.sample_cells=2",), ("ablation.loss=centered",)]
+)
+def test_a_search_resumes_on_its_device(overrides, tiny_config, on_meta):
+    """A checkpoint is read into main memory; what it brings must follow the search to its device."""
+    config = tiny_config(*overrides, "search.num_cells=2", "search.reductions=[1]")
+    info, train = load_train(config.data)
+    splits = split(train, config.data, config.seed)
+    before = search.Search(config, info, splits, CPU)
+    batch = next(before._batches(before.splits.weights, "weights", 0, 0))
+    before._alpha_step(batch, batch, 0, 0)
+    before._weight_step(*batch)
+    built = search.Search(config, info, splits, META)
+    built.load_state_dict(before.state_dict())
+    with OneDevice():
+        batch = next(built._batches(built.splits.weights, "weights", 0, 0))
+        report = built._alpha_step(batch, batch, 0, 1)
+        built._weight_step(*batch)
+    assert report.gradients.device == META
+
+
 def merges(form):
     """Whether all edges of a node are merged, as only a GPU's form has it."""
     return getattr(form, "form", form).merge_bytes == float("inf")
@@ -104,8 +126,8 @@ def test_a_training_step_stays_on_its_device(settings, tiny_config, on_meta):
 
 @pytest.fixture
 def fp16_on_cpu(monkeypatch):
-    monkeypatch.setattr(execution, "_check_precision", lambda config, device: None)
-    monkeypatch.setattr(retrain, "_check_amp", lambda amp, device: None)
+    for module in (execution, retrain):
+        monkeypatch.setattr(module, "check_amp", lambda *_: None)
 
 
 def scaler(scale):
