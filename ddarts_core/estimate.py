@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -79,17 +80,6 @@ def estimate(config: ExperimentConfig, device: torch.device) -> Estimate:
         epochs * (len(splits.weights) // config.search.batch_size),
         config.retrain.epochs * (trained // config.retrain.batch_size),
     )
-
-
-def peak_memory(config: ExperimentConfig, device: torch.device) -> int:
-    """Bytes at the largest moment of the search and of its derived network's training, images included.
-
-    Raises:
-        UserError: the data cannot be read.
-    """
-    info, train = load_train(config.data)
-    largest = max(step_memory(config, info, device).peak, retrain_memory(config, info))
-    return largest + data_memory(train, info, device)
 
 
 def data_memory(train: Images, info: DataInfo, device: torch.device) -> int:
@@ -194,7 +184,7 @@ def time_steps(config: ExperimentConfig, device: torch.device | None = None) -> 
         splits.alphas,
         splits.held_out.subset(torch.arange(min(len(splits.held_out), 256))),
     )
-    short = {"search": config.search.model_copy(update={"warmup_epochs": 0, "epochs": 2})}
+    short: dict[str, Any] = {"search": config.search.model_copy(update={"warmup_epochs": 0, "epochs": 2})}
     short |= {"ablation": config.ablation.model_copy(update={"shapley_permutations": 0})}
     _, searched = Search(config.model_copy(update=short), info, few, device).records()
     trainings = min(TIMED_STEPS, len(train) // config.retrain.batch_size)

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -252,31 +252,29 @@ def supernet_size(config: ExperimentConfig, info: DataInfo) -> tuple[int, int]:
     return sum(weight.numel() for weight in rehearsal.net.parameters()), counter.get_total_flops() // 2
 
 
-def largest_that_fits(
-    config: ExperimentConfig, info: DataInfo, device: torch.device, limit: int, path: Literal["channels", "batch_size"]
-) -> int | None:
-    """The largest value of `search.channels` or `search.batch_size` whose search step fits; None if not even 1 does.
+def largest_that_fits(peak: Callable[[int], int], limit: int, below: int, *, quadratic: bool) -> int | None:
+    """The largest value of a setting whose peak fits; None if not even 1 does.
 
-    The peak is linear in the batch size and quadratic in the channels, so three small networks tell it.
+    Three small networks tell how the peak grows.
 
     Args:
-        config: one that does not fit.
-        info: of its data.
-        device: the one it would run on.
+        peak: bytes at a value; linear in it, or quadratic (channels).
         limit: bytes.
-        path: `channels` or `batch_size`.
+        below: a value that does not fit.
+        quadratic: how the peak grows.
+
+    Example:
+        >>> largest_that_fits(lambda value: 10 + 3 * value**2, 130, 100, quadratic=True)
+        6
     """
-
-    def peak(value: int) -> int:
-        search = config.search.model_copy(update={path: value})
-        return step_memory(config.model_copy(update={"search": search}), info, device).peak
-
-    points = (2, 4, 8)
-    y0, y1, y2 = (peak(value) for value in points)
-    second = ((y2 - y1) / 4 - (y1 - y0) / 2) / 6 if path == "channels" else 0.0
+    y0, y1, y2 = (peak(value) for value in (2, 4, 8))
+    second = ((y2 - y1) / 4 - (y1 - y0) / 2) / 6 if quadratic else 0.0
     first = (y1 - y0) / 2 - 6 * second
 
     def fits(value: int) -> bool:
         return y0 + first * (value - 2) + second * (value**2 - 4) <= limit
 
-    return max(filter(fits, range(1, int(getattr(config.search, path)))), default=None)
+    found = max(filter(fits, range(1, below)), default=0)
+    while found and peak(found) > limit:  # what is extrapolated is a few hundredths off
+        found -= max(1, found // 50)
+    return found or None

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ddarts_core.config import ExperimentConfig
-from ddarts_core.data import data_info
+from ddarts_core.config import DataConfig, ExperimentConfig
+from ddarts_core.data import data_info, load_train
 from ddarts_core.errors import UserError
-from ddarts_core.estimate import peak_memory
-from ddarts_core.memory import CONTEXT_BYTES, largest_that_fits
-from ddarts_core.nested import get_path
+from ddarts_core.estimate import data_memory, retrain_memory
+from ddarts_core.memory import CONTEXT_BYTES, largest_that_fits, step_memory
+from ddarts_core.nested import get_path, set_path
 
 from .cluster import gpu_memory, machines, smallest_gpu
 from .config import ResourcesConfig, SweepConfig
@@ -26,11 +27,17 @@ SIZES = (
     "search.channels",
     "search.steps",
     "search.batch_size",
+    "search.momentum",
+    "data.image_size",
+    "discretise.edges_per_node",
     "retrain.num_cells",
     "retrain.channels",
     "retrain.batch_size",
+    "retrain.momentum",
+    "retrain.auxiliary_weight",
+    "retrain.ema_decay",
 )
-"""Settings that memory grows with."""
+"""Settings that memory grows with; of the others, what is chosen from words or true and false is tried."""
 
 MARGIN = 1.15
 """What an allocator and the libraries' workspaces take beside what is counted."""
@@ -101,8 +108,7 @@ def cluster_device(config: SweepConfig) -> Device:
 
 def uses_gpus(config: SweepConfig) -> bool:
     """Whether any part of a trial would run on a GPU that it is given."""
-    trains = config.tune.objective == "derived"
-    return config.search.device != "cpu" or (trains and config.retrain.device != "cpu")
+    return config.search.device != "cpu" or (trains(config) and config.retrain.device != "cpu")
 
 
 def with_resources(config: SweepConfig, space: Space, device: Device | None = None) -> SweepConfig:
@@ -119,10 +125,10 @@ def with_resources(config: SweepConfig, space: Space, device: Device | None = No
     if config.tune.resources != "auto":
         return config
     device = device or this_device(config)
-    largest = largest_trial(config, space)
-    need = math.ceil(peak_memory(largest, torch.device(device.kind)) * MARGIN) + device.overhead
+    largest = largest_trial(config, space, device)
+    need = memory_of(largest, device, trains(config))
     if need > device.memory:
-        raise UserError(_refusal(largest, device, need))
+        raise UserError(_refusal(largest, device, trains(config)))
     resources = ResourcesConfig(cpu=1.0)
     if device.kind == "cuda":
         share = min(1.0, round(math.ceil(need / device.memory / STEP - 1e-9) * STEP, 2))
@@ -134,29 +140,71 @@ def with_resources(config: SweepConfig, space: Space, device: Device | None = No
     return config.model_copy(update={"tune": config.tune.model_copy(update={"resources": resources})})
 
 
-def largest_trial(config: SweepConfig, space: Space) -> ExperimentConfig:
-    """The settings with the largest value that the space has of each size."""
+def trains(config: SweepConfig) -> bool:
+    """Whether a trial trains the network that it finds."""
+    return config.tune.objective == "derived"
+
+
+def memory_of(config: ExperimentConfig, device: Device, trained: bool) -> int:
+    """Bytes that a trial takes at its largest moment, its process and a margin included."""
+    return math.ceil(max(_peaks(config, device, trained).values()) * MARGIN) + device.overhead
+
+
+def _peaks(config: ExperimentConfig, device: Device, trained: bool) -> dict[str, int]:
+    """Bytes at the largest moment of the search and of the training, by the group of settings that they follow."""
+    info, kind = data_info(config.data), torch.device(device.kind)
+    beside = _images_memory(config.data, kind)
+    peaks = {"search": step_memory(config, info, kind).peak + beside}
+    return peaks | ({"retrain": retrain_memory(config, info) + beside} if trained else {})
+
+
+@functools.lru_cache(maxsize=8)
+def _images_memory(config: DataConfig, device: torch.device) -> int:
+    info, images = load_train(config)
+    return data_memory(images, info, device)
+
+
+def largest_trial(config: SweepConfig, space: Space, device: Device) -> ExperimentConfig:
+    """The settings with the largest value that the space has of each size, and of each choice the one that takes most.
+
+    Choices are tried one after the other, each beside the largest so far.
+    """
     drawn = dict(space.distributions)
     params: dict[str, Any] = {path: max(drawn[path].corners()) for path in SIZES if path in drawn}
-    return trial_config(base_settings(config), params, where="the space's largest trial")
+    base, where = base_settings(config), "the space's largest trial"
+    largest = trial_config(base, params, where=where)
+    for path, distribution in drawn.items():
+        choices = [value for value in distribution.corners() if isinstance(value, str | bool)]
+        found = {}
+        for choice in choices:
+            with contextlib.suppress(UserError):  # it contradicts another choice, and such a trial fails at once
+                found[choice] = trial_config(base, {**params, path: choice}, where=where)
+        if found:
+            choice = max(found, key=lambda choice: memory_of(found[choice], device, trains(config)))
+            params[path], largest = choice, found[choice]
+    return largest
 
 
-def _refusal(config: ExperimentConfig, device: Device, need: int) -> str:
+def _refusal(config: ExperimentConfig, device: Device, trained: bool) -> str:
     limit = int((device.memory - device.overhead) / MARGIN)
-    info, kind = data_info(config.data), torch.device(device.kind)
     there = "GPU" if device.kind == "cuda" else "machine"
-    advice = []
-    for path, name in (("channels", "search.channels"), ("batch_size", "search.batch_size")):
-        value = largest_that_fits(config, info, kind, limit, path)  # type: ignore[arg-type]  # mypy: str of a tuple
-        if value is not None and value >= 2:
-            advice.append(f"{name} {value}")
-    sizes = ", ".join(f"{path} {value}" for path, value in _sizes(config.model_dump()).items())
-    would = f"at most {' or '.join(advice)} would fit" if advice else "no width or batch alone makes it fit"
+    peaks = _peaks(config, device, trained)
+    settings = config.model_dump(mode="json")
+    sizes, advice = [], []
+    for group in (group for group, peak in peaks.items() if peak > limit):
+        values = {path: get_path(settings, path) for path in (f"{group}.channels", f"{group}.batch_size")}
+        sizes += [f"{path} {value}" for path, value in values.items()]
+        fitting = []
+        for path, value in values.items():
+
+            def peak(value: int, path: str = path, group: str = group) -> int:
+                return _peaks(ExperimentConfig.model_validate(set_path(settings, path, value)), device, trained)[group]
+
+            found = largest_that_fits(peak, limit, value, quadratic=path.endswith("channels"))
+            fitting += [f"{path} {found}"] if found is not None and found >= 2 else []
+        advice.append(f"at most {' or '.join(fitting)}" if fitting else f"no {group}.channels or batch_size alone")
+    need = math.ceil(max(peaks.values()) * MARGIN) + device.overhead
     return (
-        f"tune.resources auto: the largest trial ({sizes}) needs about {need / 2**30:.2f} GiB, the {there} has "
-        f"{device.memory / 2**30:.2f} GiB: {would}"
+        f"tune.resources auto: the largest trial ({', '.join(sizes)}) needs about {need / 2**30:.2f} GiB, the {there} "
+        f"has {device.memory / 2**30:.2f} GiB: {', and '.join(advice)} would fit"
     )
-
-
-def _sizes(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {path: get_path(settings, path) for path in ("search.channels", "search.batch_size", "search.num_cells")}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 import torch
 
-from ddarts_core import memory
 from ddarts_core.config import ExperimentConfig, resolve
-from ddarts_core.data import DataInfo, data_info
-from ddarts_core.memory import Meter, Rehearsal, StepMemory, largest_that_fits, step_memory, supernet_size
+from ddarts_core.data import data_info
+from ddarts_core.memory import Meter, Rehearsal, largest_that_fits, step_memory, supernet_size
 from ddarts_core.nested import merge
 from ddarts_core.supernet import Supernet
 
@@ -100,27 +100,21 @@ def test_a_second_half_batch_costs_half() -> None:
 
 
 @pytest.mark.parametrize("path", ["channels", "batch_size"])
-def test_the_largest_that_fits_fits_and_the_next_does_not(path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    known: dict[int, StepMemory] = {}
-
-    def once(config: ExperimentConfig, info: DataInfo, device: torch.device) -> StepMemory:
-        value = getattr(config.search, path)
-        if value not in known:
-            known[value] = step_memory(config, info, device)
-        return known[value]
-
-    def peak(value: int) -> int:
-        search = config.search.model_copy(update={path: value})
-        return once(config.model_copy(update={"search": search}), info, CPU).peak
-
-    monkeypatch.setattr(memory, "step_memory", once)
+def test_the_largest_that_fits_fits_and_the_next_does_not(path: Any) -> None:
     config = config_of(search={"channels": 16, "batch_size": 64, "steps": 1}, ablation={"loss": "none"})
     info = data_info(config.data)
-    limit = int(0.55 * step_memory(config, info, CPU).peak)
-    value = largest_that_fits(config, info, CPU, limit, path)
+
+    @functools.cache
+    def peak(value: int) -> int:
+        search = config.search.model_copy(update={path: value})
+        return step_memory(config.model_copy(update={"search": search}), info, CPU).peak
+
+    too_large: int = getattr(config.search, path)
+    limit = int(0.55 * peak(too_large))
+    value = largest_that_fits(peak, limit, too_large, quadratic=path == "channels")
     assert value is not None
-    assert peak(value) <= 1.03 * limit and peak(value + 1) > 0.97 * limit
-    assert largest_that_fits(config, info, CPU, 10, path) is None
+    assert peak(value) <= limit and peak(value + 1) > 0.97 * limit
+    assert largest_that_fits(peak, 10, too_large, quadratic=path == "channels") is None
 
 
 def test_meter_counts_shared_storage_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,7 +39,7 @@ def sweep(make_sweep: Make) -> SweepConfig:
 
 
 def test_the_largest_trial_counts(sweep: SweepConfig) -> None:
-    largest = largest_trial(sweep, sweep.build_space())
+    largest = largest_trial(sweep, sweep.build_space(), Device("cpu", 2**34, cpus=2, gpus=0))
     assert largest.search.channels == 6 and sweep.search.channels == 2
 
 
@@ -64,6 +65,46 @@ def test_what_can_never_fit_is_refused_with_what_would(make_sweep: Make) -> None
     config = make_sweep("large", search={"steps": 1}, space=space, tune={"resources": "auto"})
     with pytest.raises(UserError, match=r"channels 128.*needs about .* GiB, the GPU has 0\.55 GiB: at most search\.ch"):
         with_resources(config, config.build_space(), Device("cuda", 560 * 2**20, cpus=4, gpus=1))
+
+
+@pytest.mark.parametrize(
+    ("path", "choices", "taken"),
+    [
+        ("search.order", ["first", "second"], "second"),
+        ("search.checkpoint_cells", [True, False], False),
+        ("discretise.rule", ["darts", "edge"], "edge"),
+    ],
+)
+def test_of_a_choice_the_one_that_takes_most_counts(
+    make_sweep: Make, path: str, choices: list[Any], taken: Any
+) -> None:
+    space = {**SPACE, path: {"type": "categorical", "choices": choices}}
+    groups: dict[str, Any] = {"ablation": {"loss": "none"}, "tune": {"resources": "auto"}}
+    if path == "discretise.rule":  # which only a training shows that takes more than the search
+        groups["retrain"] = {"channels": 32, "batch_size": 100}
+    config = make_sweep("choices", space=space, **groups)
+    largest = largest_trial(config, config.build_space(), Device("cpu", 2**34, cpus=2, gpus=0))
+    group, _, name = path.partition(".")
+    assert largest.model_dump()[group][name] == taken
+    assert largest.search.channels == 6
+
+
+@pytest.mark.parametrize("objective", ["derived", "supernet"])
+def test_a_training_that_cannot_fit_is_refused_with_its_own_settings(make_sweep: Make, objective: str) -> None:
+    settings = {"channels": 64, "batch_size": 100}
+    tune = {"resources": "auto", "objective": objective}
+    config = make_sweep(f"training-{objective}", space=SPACE, retrain=settings, tune=tune)
+    device = Device("cuda", 600 * 2**20, cpus=4, gpus=1)
+    if objective == "supernet":  # nothing is trained
+        assert with_resources(config, config.build_space(), device).tune.fixed_resources.gpu > 0
+        return
+    with pytest.raises(UserError, match=r"retrain\.channels 64, retrain\.batch_size 100\) needs") as refused:
+        with_resources(config, config.build_space(), device)
+    advice = str(refused.value).partition("GiB: ")[2]
+    assert "search." not in advice
+    for path, value in re.findall(r"retrain\.(\w+) (\d+)", advice):
+        smaller = make_sweep("smaller", space=SPACE, retrain={**settings, path: int(value)}, tune=tune)
+        assert with_resources(smaller, smaller.build_space(), device).tune.fixed_resources.gpu > 0
 
 
 def test_resources_that_are_given_stay(make_sweep: Make) -> None:
