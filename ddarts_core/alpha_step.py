@@ -172,8 +172,9 @@ class AlphaStep:
         mean = marginal.nanmean()
         if ablation.sample_cells is not None:
             before = mean if self.running_mean is None else self.running_mean
-            # An overflow of fp16, whose step is left out, must not stay in the mean.
-            self.running_mean = mean = torch.where(mean.isfinite(), 0.9 * before + 0.1 * mean, before)
+            # A step that overflowed, and measured nothing, leaves the mean as it was.
+            moved = torch.where(before.isfinite(), 0.9 * before + 0.1 * mean, mean)
+            self.running_mean = mean = torch.where(mean.isfinite(), moved, before)
         return marginal, h, (mean.abs() < ablation.eps).float()
 
     def _ablation_gradient(self, marginal: Tensor, g: Tensor, h: Tensor | None) -> Tensor:

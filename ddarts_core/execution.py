@@ -108,11 +108,16 @@ def prepare(net: Supernet, execution: Execution, device: torch.device) -> Supern
     """Move a supernet to the device and have it run as chosen, in this process the only one from now on."""
     set_float32(execution.float32)
     net = net.to(device).to(memory_format=execution.layout)
+    run_as(net, execution, device.type)
+    return net
+
+
+def run_as(net: Supernet, execution: Execution, kind: str) -> None:
+    """Have a supernet's cells computed as chosen, on a device of a kind (`cpu`, `cuda`)."""
     net.form = execution.form
     net.precision = nullcontext
     if execution.autocast is not None:
-        net.precision = partial(torch.autocast, device.type, dtype=execution.autocast)
-    return net
+        net.precision = partial(torch.autocast, kind, dtype=execution.autocast)
 
 
 class CheckpointedForm:

@@ -13,7 +13,6 @@ import gc
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from . import losses
 from .alpha_step import AlphaStep
 from .config import ExperimentConfig
 from .data import DataInfo
-from .execution import Execution, choose
+from .execution import Execution, choose, run_as
 from .spaces import num_edges, operations_of
 from .supernet import Supernet
 
@@ -185,9 +184,7 @@ def _prepared(net: Supernet, execution: Execution) -> Supernet:
         for name, weight in module.named_parameters(recurse=False):
             if weight.dim() == 4:
                 setattr(module, name, nn.Parameter(weight.detach().contiguous(memory_format=execution.layout)))
-    net.form = execution.form
-    if execution.autocast is not None:
-        net.precision = partial(torch.autocast, "cpu", dtype=execution.autocast)
+    run_as(net, execution, "cpu")
     return net
 
 

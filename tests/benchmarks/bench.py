@@ -53,7 +53,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "checkpoint_cells": ("search.checkpoint_cells=true",),
     "bf16": ("search.amp=bf16",),
 }
-ON_A_GPU = {"fp16": ("search.amp=fp16",)}
+ON_A_GPU = {"tf32": ("search.amp=tf32",), "fp16": ("search.amp=fp16",)}
 COMPILED = {"compile default": ("search.compile=default",)}
 COMPILED_ON_A_GPU = {"compile reduce-overhead": ("search.compile=reduce-overhead",)}
 

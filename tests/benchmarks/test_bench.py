@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.benchmarks import bench, page
+from tests.benchmarks import bench, page, works
 from tests.benchmarks.counts import count
 from tests.benchmarks.works import Shape
 
@@ -34,6 +36,44 @@ def test_a_row_adds_to_the_page(tmp_path):
     assert counts["alpha none"]["macs"] <= 1.1 * counts["weights"]["macs"]
     bench.main(["--rows", "steps,kernels", *settings])
     assert all(title in page.read_text() for title in ("## Time", "| alpha none |", "## Single convolutions"))
+
+
+def test_launches_and_kept_activations_of_a_search_step_reach_their_goals():
+    """Of the full-sized supernet; two images, since neither ratio grows with the batch in the textbook's favour."""
+    counts = {name: vars(count(lambda make=make: make(Shape(batch=2)))) for name, make in bench.STEPS.items()}
+    theirs = [counts["textbook alpha"], counts["textbook weights"]]
+    ours = [counts["alpha monitor random"], counts["weights"]]
+    assert sum(of["launches"] for of in ours) <= sum(of["launches"] for of in theirs) / 4
+    assert max(of["kept"] for of in ours) <= max(of["kept"] for of in theirs) / 3
+
+
+def test_the_goal_of_an_epoch_is_that_of_the_device():
+    numbers = {"textbook": [6.0], "ours": [1.0]}
+    assert ">= 5x" in page._times({}, numbers, 5.0)[-2]
+    shape, machine = vars(Shape(device="cuda")), bench.machine(Shape())
+    assert "| 6.0x | >= 10x |" in page.render({"shape": shape, "machine": machine, "epoch": numbers})
+
+
+class Formats(TorchDispatchMode):
+    """Number formats of the convolutions that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket.__name__ == "convolution":
+            self.found.add(args[0].dtype)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("amp", "wanted"), [("none", torch.float32), ("bf16", torch.bfloat16)])
+@pytest.mark.parametrize("make", [works.our_weight_step, lambda *a: works.our_alpha_step(a[0], "none", "random", a[1])])
+def test_a_row_computes_in_the_format_that_it_names(make, amp, wanted):
+    _, step = make(Shape(cells=3, channels=4, image=8, batch=4, nodes=1), f"search.amp={amp}")
+    with Formats() as formats:
+        step()
+    assert formats.found == {wanted}
 
 
 def test_how_cost_grows():

@@ -13,7 +13,8 @@ from ddarts_core import losses
 from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
 from ddarts_core.data import ImageSet, Splits
-from ddarts_core.execution import choose
+from ddarts_core.devices import set_float32
+from ddarts_core.execution import Execution, choose, run_as
 from ddarts_core.images import DataInfo
 from ddarts_core.search import Search
 from ddarts_core.supernet import CellNotes, Supernet, batch_statistics, frozen
@@ -112,24 +113,31 @@ def textbook_weight_step(shape: Shape) -> tuple[nn.Module, Step]:
     return net, step
 
 
-def our_net(shape: Shape, *overrides: str) -> tuple[Supernet, Tensor, torch.memory_format]:
-    """The supernet as a search runs it, alphas, and the layout of images."""
+def our_net(shape: Shape, *overrides: str) -> tuple[Supernet, Tensor, Execution]:
+    """The supernet as a search runs it, alphas, and how it runs."""
     torch.manual_seed(0)
     config = shape.config(*overrides)
     execution = choose(config, torch.device(shape.device))
     net = _placed(shape, Supernet(config.search, shape.info), execution.layout)
-    net.form = execution.form
+    run_as(net, execution, torch.device(shape.device).type)
     alphas = torch.zeros(net.num_groups, len(net.cells[0].edges), len(net.cells[0].names), device=shape.device)
-    return net, alphas, execution.layout
+    return net, alphas, execution
+
+
+def _begin(execution: Execution) -> None:
+    """As a search begins a step; the precision of float32 is the process's, and rounds of options are interleaved."""
+    set_float32(execution.float32)
+    execution.begin_step()
 
 
 def our_alpha_step(shape: Shape, ablation: str, removal: str, *overrides: str) -> tuple[nn.Module, Step]:
     """`AlphaStep` without its bookkeeping: the full pass, its gradient, and what `ablation` adds."""
-    net, start, layout = our_net(shape, *overrides)
-    images, labels = shape.batch_of(layout)
+    net, start, execution = our_net(shape, *overrides)
+    images, labels = shape.batch_of(execution.layout)
     groups = list(range(net.num_groups))
 
     def step() -> None:
+        _begin(execution)
         alphas = start.clone().requires_grad_()
         with batch_statistics(net), frozen(net):
             gates = losses.gates(alphas, "sigmoid")
@@ -151,18 +159,19 @@ def our_alpha_step(shape: Shape, ablation: str, removal: str, *overrides: str) -
 
 def our_forward_pass(shape: Shape) -> tuple[nn.Module, Step]:
     """Logits of one batch, no gradients: the unit in which ablations are counted."""
-    net, alphas, layout = our_net(shape)
-    images, _ = shape.batch_of(layout)
+    net, alphas, execution = our_net(shape)
+    images, _ = shape.batch_of(execution.layout)
     return net, torch.no_grad()(lambda: net(images, losses.gates(alphas, "sigmoid")))
 
 
 def our_weight_step(shape: Shape, *overrides: str) -> tuple[nn.Module, Step]:
     """`Search._weight_step`."""
-    net, alphas, layout = our_net(shape, *overrides)
-    images, labels = shape.batch_of(layout)
+    net, alphas, execution = our_net(shape, *overrides)
+    images, labels = shape.batch_of(execution.layout)
     sgd = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=3e-4)
 
     def step() -> None:
+        _begin(execution)
         F.cross_entropy(net(images, losses.gates(alphas, "sigmoid")), labels).backward()
         nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         sgd.step()

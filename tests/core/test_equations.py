@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from ddarts_core import losses
 from ddarts_core.alpha_step import AlphaStep
 from ddarts_core.config import resolve
+from ddarts_core.data import DataInfo
 from ddarts_core.derive import algorithm_1
 from ddarts_core.operations import build
 from ddarts_core.spaces import cell_space_size
-from ddarts_core.supernet import MixedOp
+from ddarts_core.supernet import MixedOp, Supernet
 
 
 @pytest.mark.parametrize("relaxation", ["softmax", "sigmoid"])
@@ -71,6 +72,23 @@ def test_shared_cells_have_one_zero_one_loss(float64_net: Any) -> None:
     loss = F.cross_entropy(net(x, a.sigmoid()), y) - 10 * (a.sigmoid() - 0.5).square().mean()
     (expected,) = torch.autograd.grad(loss, a)
     assert torch.allclose(found, expected, atol=1e-12)
+
+
+def test_identical_cells_have_the_zero_one_loss_of_a_cell() -> None:
+    """D-DARTS: the loss of alphas alpha_i has the whole w_01 L_01(alpha_i), also where cells share them (eq. 3, 4)."""
+    torch.manual_seed(0)
+    start = {"sharing": "identical", "start": "zoo:ResNet50", "space": "S_o"}
+    search = {**start, "num_cells": 4, "reductions": [1, 2, 3], "channels": 2, "steps": 6, "w_zero_one": 3.0}
+    config = resolve({"search": search, "ablation": {"loss": "none"}})
+    info = DataInfo("x", num_classes=4, channels=2, image_size=8, mean=(0.5,), std=(0.5,))
+    net = Supernet(config.search, info).double().train()
+    assert net.num_groups == 3
+    a = torch.randn(3, 27, 12, dtype=torch.float64).requires_grad_()
+    x, y = torch.randn(3, 2, 8, 8, dtype=torch.float64), torch.arange(3)
+    found = AlphaStep(net, config).gradients(a.detach(), (x, y), (x, y), None, torch.Generator())  # type: ignore[arg-type]
+    loss = F.cross_entropy(net(x, a.sigmoid()), y) + 3 * losses.zero_one(a).sum()
+    (expected,) = torch.autograd.grad(loss, a)
+    assert torch.allclose(found.gradients, expected, atol=1e-12)
 
 
 def test_every_cell_has_the_schedule_of_the_alphas(digits: Any, tiny_config: Any) -> None:

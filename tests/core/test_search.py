@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import math
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from ddarts_core import losses
-from ddarts_core.config import resolve
+from ddarts_core import alpha_step, losses
+from ddarts_core.config import config_hash, resolve
 from ddarts_core.errors import Diverged, UserError
 from ddarts_core.operations import BatchNorm
+from ddarts_core.records import read_jsonl, write_jsonl
 from ddarts_core.seeding import generator
 from tests.core import textbook
 
@@ -293,3 +295,53 @@ def test_settings_that_do_not_fit_the_data(tiny_config, overrides, words):
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match=words):
         build_search(tiny_config(*overrides))
+
+
+def test_an_ablated_network_that_overflows_says_nothing_of_its_cell(digits, tiny_config, monkeypatch):
+    """As fp16 does now and then: the mean that divides later gradients must not keep an infinity."""
+    search = digits(tiny_config("ablation.sample_cells=2", "search.epochs=1"))
+    step, real = search._step, alpha_step.ablated_losses_and_gradient
+    calls = []
+
+    def overflowing(*args):
+        found, through = real(*args)
+        calls.append(None)
+        return (found * float("inf") if len(calls) == 1 else found), through
+
+    monkeypatch.setattr(alpha_step, "ablated_losses_and_gradient", overflowing)
+    batch = next(search._alpha_batches(0))
+    reports = [step.gradients(search.alphas, batch, batch, search._sgd, generator(0, number)) for number in range(3)]
+    assert not reports[0].gradients.isfinite().all()  # in fp16 such a step is left out
+    assert reports[0].contributions.isnan().all() and reports[-1].gradients.isfinite().all()
+    assert step.running_mean.isfinite() and reports[-1].contributions.nansum() != 0
+
+
+def test_a_cell_that_no_step_removed_has_no_contribution_in_json(digits, tiny_config, tmp_path):
+    """One step of two of three cells; strict JSON knows no NaN."""
+    config = tiny_config("ablation.sample_cells=2", "search.epochs=1", "search.batch_size=60")
+    (record,) = digits(config).records()
+    assert sum(math.isnan(value) for value in record.contributions) == 1
+    write_jsonl(tmp_path / "records.jsonl", [record])
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    line = json.loads((tmp_path / "records.jsonl").read_text(), parse_constant=refuse)
+    assert line["contributions"].count(None) == 1
+    (again,) = read_jsonl(tmp_path / "records.jsonl")
+    assert [math.isnan(value) for value in again.contributions] == [math.isnan(v) for v in record.contributions]
+
+
+@pytest.mark.parametrize("loss", ["rescale", "credit"])
+def test_losses_that_compare_all_cells_take_no_sample(tiny_config, loss):
+    with pytest.raises(UserError, match=f"ablation.loss {loss} compares all cells of a step"):
+        tiny_config(f"ablation.loss={loss}", "ablation.sample_cells=2")
+
+
+def test_where_a_search_runs_is_not_what_it_finds(tiny_config):
+    here = config_hash(tiny_config())
+    places = ("data.root=elsewhere", "data.num_workers=0", "search.device=auto", "retrain.device=cpu", "name=other")
+    for place in (*places, "storage=there", "retrain.checkpoint_every=7"):
+        assert config_hash(tiny_config(place)) == here, place
+    for setting in ("seed=1", "data.flip=true", "search.lr=0.1", "retrain.channels=8", "search.amp=bf16"):
+        assert config_hash(tiny_config(setting)) != here, setting
