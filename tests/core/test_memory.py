@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ddarts_core.alpha_step import AlphaStep
 from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.data import data_info
-from ddarts_core.memory import Meter, Rehearsal, largest_that_fits, step_memory, supernet_size
+from ddarts_core.memory import Meter, Rehearsal, largest_that_fits, measure, step_memory, supernet_size
 from ddarts_core.nested import merge
 from ddarts_core.supernet import Supernet
 
@@ -115,6 +117,19 @@ def test_the_largest_that_fits_fits_and_the_next_does_not(path: Any) -> None:
     assert value is not None
     assert peak(value) <= limit and peak(value + 1) > 0.97 * limit
     assert largest_that_fits(peak, 10, too_large, quadratic=path == "channels") is None
+
+
+@pytest.mark.parametrize("cells", [4, 8])
+def test_memory_does_not_grow_with_the_ablations(cells: int) -> None:
+    """All cells of a step are ablated, one after the other: notes of the full pass included, it takes no more."""
+    peaks = {}
+    for loss in ("none", "monitor", "centered"):
+        config = config_of(search={"num_cells": cells, "channels": 4}, ablation={"loss": loss})
+        with FakeTensorMode():
+            rehearsal = Rehearsal(config, data_info(config.data), CPU)
+            rehearsal.step = AlphaStep(rehearsal.net, config)  # type: ignore[assignment]  # all ablations, not the first
+            peaks[loss] = measure(rehearsal, rehearsal.alpha_step)
+    assert max(peaks.values()) <= 1.03 * peaks["none"]
 
 
 def test_meter_counts_shared_storage_once() -> None:
