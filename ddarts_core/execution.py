@@ -160,11 +160,15 @@ class _SecondTime(AbstractContextManager[None]):
 class CompiledForm:
     """The readable form, its edges fused by torch.compile; every width and stride of an edge is compiled once.
 
+    What was compiled for searches before, in a process that serves one trial after another, is let go: it would count
+    against torch's limit, beyond which nothing is compiled any more.
+
     Args:
         mode: of torch.compile.
     """
 
     def __init__(self, mode: str) -> None:
+        torch._dynamo.reset()
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
         self.mix: Mix = torch.compile(MixedOp.forward, dynamic=False, mode=mode)
 

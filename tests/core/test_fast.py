@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ddarts_core import losses
+from ddarts_core import execution, losses
 from ddarts_core.config import resolve
 from ddarts_core.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
 from ddarts_core.depthwise import convolve, input_gradient, weight_gradient
@@ -19,7 +19,7 @@ from ddarts_core.execution import CheckpointedForm, CompiledForm, choose
 from ddarts_core.fast import FastForm
 from ddarts_core.operations import BatchNorm
 from ddarts_core.separable import normalised_separable, separable
-from ddarts_core.supernet import Cell, CellNotes, batch_statistics, frozen, readable
+from ddarts_core.supernet import Cell, CellNotes, MixedOp, batch_statistics, frozen, readable
 from tests.core import textbook
 
 CPU = torch.device("cpu")
@@ -227,6 +227,23 @@ def test_a_pass_keeps_less_than_a_third_of_the_textbook(float64_net):
 
 def _config(*overrides):
     return resolve({"search": {"num_cells": 3, "channels": 2, "steps": 2}}, overrides)
+
+
+def test_searches_before_do_not_use_up_what_torch_compiles(monkeypatch):
+    """Of trials in one process, each with other widths: beyond a limit torch compiles nothing more, in silence."""
+    compiled, compile_ = [], torch.compile
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda f, dynamic, mode: compile_(f, dynamic=dynamic, backend=backend))
+    monkeypatch.setattr(execution, "RECOMPILE_LIMIT", 2)
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+    for channels in range(2, 7):
+        form = execution.CompiledForm("default")
+        form.mix(MixedOp(("avg_pool_3x3",), channels, 1), torch.zeros(2, channels, 4, 4), torch.ones(1))
+        assert len(compiled) == channels - 1
 
 
 def test_what_auto_chooses():
