@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -128,3 +129,12 @@ def test_every_pass_of_replayed_graphs_begins_a_step(
     steps = len(search.splits.weights) // 24
     evaluated = -(-len(search.splits.held_out) // 24)
     assert len(begun) == 2 * steps + evaluated
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="this kernel forgets no peak")
+def test_a_peak_is_that_of_the_epoch_and_not_of_the_process() -> None:
+    large = torch.ones(50_000_000)  # 190 MiB
+    before = devices.peak_memory(CPU)
+    del large
+    devices.forget_peak(CPU)
+    assert devices.peak_memory(CPU) < before - 100 * 2**20
