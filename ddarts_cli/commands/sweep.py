@@ -91,15 +91,15 @@ def command(
         else:
             result = run_sweep(config, draw=draw_genotype, listener=listener, address=address)
     if config.tune.resources == "auto":
-        say(f"each trial: {taken(**result.study.data['config']['tune']['resources'])}")
+        say(f"each trial: {in_words(**result.study.data['config']['tune']['resources'])}")
     conclude(result)
 
 
-def taken(cpu: float, gpu: float) -> str:
+def in_words(cpu: float, gpu: float) -> str:
     """What a trial takes, in words.
 
     Example:
-        >>> taken(0.5, 0.25)
+        >>> in_words(0.5, 0.25)
         '0.5 cores, 0.25 of a GPU'
     """
     cores = f"{cpu:g} core{'' if cpu == 1 else 's'}"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ddarts_cli.commands.sweep import taken
+from ddarts_cli.commands.sweep import in_words
 from ddarts_cli.main import run
 from ddarts_cli.sweeping import ATTACHED
 from ddarts_core.config import resolve
@@ -267,7 +267,7 @@ def test_mlflow_down_costs_no_trial_and_loses_nothing(make_sweep: Make, monkeypa
     [(1.0, 0.0, "1 core"), (0.5, 0.25, "0.5 cores, 0.25 of a GPU"), (2.0, 1.0, "2 cores, 1 GPU")],
 )
 def test_what_a_trial_takes_in_words(cpu: float, gpu: float, words: str) -> None:
-    assert taken(cpu, gpu) == words
+    assert in_words(cpu, gpu) == words
 
 
 def test_the_command_attaches_the_report_and_figures_to_the_studys_run(
@@ -280,7 +280,7 @@ def test_the_command_attaches_the_report_and_figures_to_the_studys_run(
     study = find_study(make_sweep("command").study_dir)
     said = capfd.readouterr().out
     assert f"wrote {study.path}/report.html" in said
-    assert f"each trial: {taken(**study.data['config']['tune']['resources'])}" in said
+    assert f"each trial: {in_words(**study.data['config']['tune']['resources'])}" in said
     client = tracking.make_client(study.data["tracking_uri"])
     parent = study.data["parent_run_id"]
     names = [item.path for folder in (None, "figures") for item in client.list_artifacts(parent, folder)]
