@@ -34,6 +34,8 @@ from tenacity import Retrying, retry_if_not_exception_type, stop_after_delay, wa
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
 
+from .redact import has_password, without_secrets
+
 NOTE = ".mirror.json"
 """In a folder that is a copy: of what, and which files were equal when."""
 
@@ -65,10 +67,10 @@ def check_storage(name: str) -> str:
     if not is_uri(name):
         return name
     parts = urlsplit(name)
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    shown = without_secrets(name)
     if parts.scheme in ("file", "local"):
         raise UserError(f"storage {shown!r}: give a folder of this machine as a path: {parts.path}")
-    if parts.password is not None or parts.query or parts.fragment:
+    if has_password(name) or parts.query or parts.fragment:
         raise UserError(
             f"storage {shown!r} must be SCHEME://PLACE/PATH without password, ? and #: the credentials go where the "
             "store's own tools look for them, for example AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL for s3"

@@ -14,7 +14,7 @@ from typing import Any
 from ddarts_core import __version__
 from ddarts_core.errors import UserError
 
-from .redact import hide_secrets, without_secrets
+from .redact import hide_secrets, one_line, without_secrets
 from .tracking import artifact_location, make_client, with_secrets
 
 ALIAS = "best"
@@ -74,7 +74,7 @@ def register(
         made = client.create_model_version(name, source=f"runs:/{run}/model", run_id=run, tags=dict(tags))
         client.set_registered_model_alias(name, ALIAS, made.version)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = hide_secrets(str(error))[:200]
+        reason = one_line(hide_secrets(str(error), tracking_uri))[:200]
         raise UserError(
             f"cannot register {name!r} in MLflow at {without_secrets(with_secrets(tracking_uri))!r}: {reason}"
         ) from error

@@ -30,7 +30,7 @@ from .events import Listener
 from .lease import LostLease
 from .mirror import StoreError, is_uri, run_folder, store_error
 from .population import draw_population
-from .redact import hide_secrets, without_secrets
+from .redact import URI_VARIABLE, hide_secrets, without_secrets
 from .resources import cluster_device, with_resources
 from .snapshots import bring_back, kept
 from .space import Space, base_settings
@@ -321,7 +321,7 @@ def _create(config: SweepConfig) -> Study:
     full = tracking.tracking_uri(config.tracking.uri, path)
     shown = without_secrets(full)
     if shown != full:
-        os.environ[tracking.URI_VARIABLE] = full  # for the trials, which inherit it
+        os.environ[URI_VARIABLE] = full  # for the trials, which inherit it
     stored = config.model_dump(mode="json")
     stored["tracking"]["uri"] = config.tracking.uri and without_secrets(config.tracking.uri)
     commit, installed = git_commit(), versions()
@@ -344,7 +344,7 @@ def _create(config: SweepConfig) -> Study:
     return create_study(
         location,
         {
-            "command": shlex.join(hide_secrets(argument) for argument in sys.argv),
+            "command": shlex.join(hide_secrets(argument, argument) for argument in sys.argv),
             "seed": config.seed,
             "config": stored,
             "base": base_settings(config),

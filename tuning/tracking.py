@@ -17,10 +17,9 @@ from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 
 from . import view
-from .redact import hide_secrets, without_secrets
+from .redact import URI_VARIABLE, hide_secrets, one_line, without_secrets
 from .study import Study
 
-URI_VARIABLE = "MLFLOW_TRACKING_URI"
 STATUS = {"COMPLETED": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED", "RUNNING": "RUNNING"}
 """MLflow's status of a run by the state of the trial."""
 
@@ -104,10 +103,11 @@ def start_study(
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    client = make_client(uri)
+    quiet_mlflow()
     from mlflow.exceptions import MlflowException
 
     try:
+        client = make_client(uri)
         found = client.get_experiment_by_name(experiment)
         if found is None:
             experiment_id = client.create_experiment(experiment, artifact_location=artifact_location(uri))
@@ -116,8 +116,14 @@ def start_study(
         run = client.create_run(experiment_id, run_name=study_name, tags=dict(tags))
         log_params(client, run.info.run_id, params)
         client.set_experiment_tag(experiment_id, view.TAG, view.view(params))
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = hide_secrets(str(error))[:200]
+    except (
+        MlflowException,
+        SQLAlchemyError,
+        OSError,
+        ImportError,
+        ValueError,
+    ) as error:  # no such driver, port or host
+        reason = one_line(hide_secrets(str(error), uri))[:200]
         raise UserError(f"tracking.uri {without_secrets(uri)!r} cannot be used: {reason}") from error
     if uri.startswith("sqlite:///"):
         with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
@@ -204,6 +210,6 @@ def attempt(call: Callable[[], object], what: str) -> bool:
     try:
         call()
     except Exception as error:  # a broken tracker, whatever is wrong with it, must not end a sweep
-        _log.warning("MLflow did not take the %s: %s", what, hide_secrets(str(error))[:200])
+        _log.warning("MLflow did not take the %s: %s", what, one_line(hide_secrets(str(error)))[:200])
         return False
     return True

@@ -13,7 +13,6 @@ import pytest
 
 from ddarts_core.errors import UserError
 from tuning.locks import lock
-from tuning.redact import without_secrets
 from tuning.study import (
     Study,
     create_study,
@@ -115,19 +114,6 @@ def test_damaged_study_is_a_users_error(study_path: Path) -> None:
     (study_path / "study.json").write_text("{")
     with pytest.raises(UserError, match=r"cannot read .*study\.json"):
         find_study(study_path)
-
-
-@pytest.mark.parametrize(
-    ("uri", "safe"),
-    [
-        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
-        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
-        ("https://me:secret@host:5000/a?token=secret#x", "https://host:5000/a"),
-        ("postgresql://me:secret@host/db", "postgresql://host/db"),
-    ],
-)
-def test_secrets_are_cut_out(uri: str, safe: str) -> None:
-    assert without_secrets(uri) == safe
 
 
 def test_reading_a_study_imports_nothing_heavy() -> None:
