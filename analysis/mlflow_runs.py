@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from ddarts_core.errors import UserError
+from ddarts_core.redact import hide_secrets, one_line, without_secrets
 
 SQLITE = "sqlite:///"
 PARENT = "mlflow.parentRunId"
@@ -120,8 +121,8 @@ def _guarded(uri: str, call: Callable[[], Value]) -> Value:
         # MLflow is imported only where it is used, so its exception has no name here unless it was raised.
         if not isinstance(error, (OSError, _mlflow_exception())):
             raise
-        host = urlsplit(uri).hostname or uri
-        raise UserError(f"the MLflow store at {host!r} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        reason = one_line(hide_secrets(str(error), uri))[:200]
+        raise UserError(f"the MLflow store at {without_secrets(uri)!r} cannot be read: {reason}") from error
 
 
 def _mlflow_exception() -> type[Exception]:

@@ -13,6 +13,7 @@ import click
 
 from ddarts_core import __version__
 from ddarts_core.errors import Diverged, UserError
+from ddarts_core.redact import hide_secrets, one_line
 
 #: Subcommand -> one line of help. Its module in `ddarts_cli.commands` is imported when the subcommand is used.
 COMMANDS = {
@@ -94,23 +95,22 @@ def _interrupt(*_: object) -> NoReturn:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; errors of the program itself keep their traceback."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        result = cli.main(
-            args=None if arguments is None else list(arguments), prog_name="ddarts", standalone_mode=False
-        )
+        result = cli.main(args=words, prog_name="ddarts", standalone_mode=False)
     except UserError as error:
-        return _mistake(str(error))
+        return _mistake(str(error), words)
     except Diverged as error:
-        _mistake(str(error))
+        _mistake(str(error), words)
         return 1
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2
     except click.UsageError as error:
         hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
-        return _mistake(error.format_message() + hint)
+        return _mistake(error.format_message() + hint, words)
     except click.ClickException as error:
-        return _mistake(error.format_message())
+        return _mistake(error.format_message(), words)
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted: the files written so far are whole.", err=True)
         return 130
@@ -120,8 +120,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _mistake(message: str) -> int:
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+def _mistake(message: str, words: Sequence[str]) -> int:
+    """Print a mistake without the passwords of the words that were typed and of the URIs in it."""
+    click.echo(f"Error: {one_line(hide_secrets(message, *words))}", err=True)
     return 2
 
 

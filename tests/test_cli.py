@@ -178,6 +178,51 @@ def test_config_prints_what_it_reads(tiny: Path, tmp_path: Path, capfd: pytest.C
     assert capfd.readouterr().out == text
 
 
+SECRET = "S3cR"
+SECRETS = [
+    f"http://me:{SECRET}@host:5000",
+    f"postgresql://me:a/{SECRET}#b@host/db",
+    f"postgresql://host/db?password={SECRET}",
+]
+
+
+@pytest.mark.parametrize("uri", SECRETS)
+@pytest.mark.parametrize("by", ["file", "set"])
+def test_config_prints_no_secret(tmp_path: Path, capfd: pytest.CaptureFixture[str], uri: str, by: str) -> None:
+    space = {"search.lr": {"type": "float", "low": 0.002, "high": 0.01}}
+    data = {"space": space, "tracking": {"uri": uri} if by == "file" else {}}
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(data))
+    assert run(["config", str(path), *(["--set", f"tracking.uri={uri}"] if by == "set" else [])]) == 0
+    text = capfd.readouterr().out
+    assert SECRET not in text and "tracking.uri is without its secrets" in text.splitlines()[1]
+    path.write_text(text)
+    assert run(["config", str(path)]) == 0
+    assert "secrets" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("uri", SECRETS[:2])
+@pytest.mark.parametrize("command", ["config", "sweep", "estimate", "search"])
+def test_no_mistake_shows_a_secret(tmp_path: Path, capfd: pytest.CaptureFixture[str], uri: str, command: str) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text("space: {search.lr: {type: float, low: 0.002, high: 0.01}}")
+    for wrong in (f"tracking.uri=[{uri}]", f"tracking={uri}", f'tracking.uri="{uri}', f"tracking.url={uri}", uri):
+        assert SECRET not in mistake(capfd, command, path, "--set", wrong), wrong
+    for text in (
+        f"tracking: {{uri: [{uri!r}]}}",
+        f"tracking: {uri!r}",
+        f'tracking: {{uri: "{uri}',
+        f"tracking:\n  uri: {uri}\n wrong: [",
+        f"tracking: {{{uri!r}: 1}}",
+        f"tracking: {{uri: @{uri}}}",
+        f"{'x' * 40} {uri}: {{",
+    ):
+        path.write_text(f"space: {{search.lr: {{type: float, low: 0.002, high: 0.01}}}}\n{text}")
+        assert SECRET not in mistake(capfd, command, path), text
+    assert SECRET not in mistake(capfd, command, path, uri)
+    assert SECRET not in mistake(capfd, command, path, f"--uri={uri}")
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
 def test_experiment_files_resolve(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["config", str(path)]) == 0

@@ -26,6 +26,7 @@ GROUND_FLOOR = {
     "random_genotype",
     "recipes",
     "records",
+    "redact",
     "shapley",
     "spaces",
     "zoo",

@@ -17,6 +17,7 @@ from typing import Any
 from ray import tune
 
 from ddarts_core.files import write_atomic
+from ddarts_core.redact import hide_secrets
 
 from .config import ACCURACY
 from .events import Kind, Listener, SweepEvent
@@ -231,7 +232,7 @@ def _error_text(trial: Any) -> str:
 def error_of(trial: Any) -> str:
     """The last line of what a trial's process raised."""
     text = _error_text(trial)
-    return text.splitlines()[-1][:1000] if text else "the trial's process died"
+    return hide_secrets(text.splitlines()[-1])[:1000] if text else "the trial's process died"
 
 
 def track_end(study: Study, folder: Path, draw: Draw | None) -> bool:

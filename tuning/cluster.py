@@ -16,6 +16,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt
 
 import ddarts_core
 from ddarts_core.errors import UserError
+from ddarts_core.redact import hide_secrets, one_line
 
 from .config import ResourcesConfig, TuneConfig
 
@@ -85,7 +86,7 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
                 f"the Ray cluster at {address!r} started no server for this process in {ATTEMPTS} attempts; its "
                 "head may be busy: try again, or see ray_client_server_*.err in its logs"
             ) from error
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(hide_secrets(str(error)))[:200]
         raise UserError(
             f"the Ray cluster at {address!r} does not let this process in ({reason}): {advice}, and export "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, the file with the token that its head was started with"

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 from ddarts_core.config import NAME, ExperimentConfig, Strict, resolve
 from ddarts_core.errors import UserError, unknown_name
 from ddarts_core.nested import read_yaml
+from ddarts_core.redact import without_secrets
 
 from .mirror import check_storage, is_uri, run_folder
 from .population import check_population
@@ -163,6 +164,12 @@ class SweepConfig(ExperimentConfig):
     @classmethod
     def _store(cls, value: str) -> str:
         return check_storage(value)
+
+    @property
+    def shown(self) -> SweepConfig:
+        """The same without the secrets of its tracking URI: what is printed and stored."""
+        uri = self.tracking.uri and without_secrets(self.tracking.uri)
+        return self.model_copy(update={"tracking": self.tracking.model_copy(update={"uri": uri})})
 
     @property
     def study_location(self) -> str:

@@ -33,8 +33,7 @@ from tenacity import Retrying, retry_if_not_exception_type, stop_after_delay, wa
 
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
-
-from .redact import has_password, without_secrets
+from ddarts_core.redact import has_password, hide_secrets, one_line, without_secrets
 
 NOTE = ".mirror.json"
 """In a folder that is a copy: of what, and which files were equal when."""
@@ -147,7 +146,7 @@ def patiently(uri: str, call: Callable[[], Value]) -> Value:
     except (FileNotFoundError, FileExistsError, UserError):
         raise
     except Exception as error:  # each store has its own
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(hide_secrets(str(error)))[:300] or type(error).__name__
         raise StoreError(f"the store of {uri} cannot be used: {reason}") from error
     raise AssertionError("an attempt returns or raises")
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from ddarts_core import __version__
 from ddarts_core.errors import UserError
+from ddarts_core.redact import hide_secrets, one_line, without_secrets
 
-from .redact import hide_secrets, one_line, without_secrets
 from .tracking import artifact_location, make_client, with_secrets
 
 ALIAS = "best"

@@ -21,6 +21,7 @@ from ddarts_core.config import config_hash, resolve
 from ddarts_core.data import check_batch, load_train, split
 from ddarts_core.errors import UserError
 from ddarts_core.provenance import git_commit, versions
+from ddarts_core.redact import hide_secrets, without_secrets
 
 from . import tracking
 from .callback import Session, StudyCallback, active, is_full, settle, track_rest
@@ -30,7 +31,6 @@ from .events import Listener
 from .lease import LostLease
 from .mirror import StoreError, is_uri, run_folder, store_error
 from .population import draw_population
-from .redact import URI_VARIABLE, hide_secrets, without_secrets
 from .resources import cluster_device, with_resources
 from .snapshots import bring_back, kept
 from .space import Space, base_settings
@@ -321,9 +321,9 @@ def _create(config: SweepConfig) -> Study:
     full = tracking.tracking_uri(config.tracking.uri, path)
     shown = without_secrets(full)
     if shown != full:
-        os.environ[URI_VARIABLE] = full  # for the trials, which inherit it
+        os.environ[tracking.URI_VARIABLE] = full  # for the trials, which inherit it
+    config = config.shown
     stored = config.model_dump(mode="json")
-    stored["tracking"]["uri"] = config.tracking.uri and without_secrets(config.tracking.uri)
     commit, installed = git_commit(), versions()
     if not is_uri(location):
         path.mkdir(parents=True, exist_ok=True)

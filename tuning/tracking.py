@@ -15,10 +15,13 @@ from typing import Any
 
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
+from ddarts_core.redact import hide_secrets, one_line, without_secrets
 
 from . import view
-from .redact import URI_VARIABLE, hide_secrets, one_line, without_secrets
 from .study import Study
+
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
+"""Names the store in full: what is stored of its URI has no secrets."""
 
 STATUS = {"COMPLETED": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED", "RUNNING": "RUNNING"}
 """MLflow's status of a run by the state of the trial."""

@@ -36,6 +36,7 @@ from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
 from ddarts_core.memory import CONTEXT_BYTES
 from ddarts_core.records import EpochRecord, read_jsonl, write_jsonl
+from ddarts_core.redact import hide_secrets, one_line
 from ddarts_core.retrain import Retrain
 from ddarts_core.search import Search, build_search
 
@@ -151,7 +152,7 @@ class SearchTrial(tune.Trainable):
             raise  # an outage: the trial goes on in another process
         except FAILURES as error:
             self._seconds += time.monotonic() - began
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(hide_secrets(str(error))) or type(error).__name__
             self._write(state="FAILED", reason=reason[:1000])
             return self._report(done=True)
         self._seconds += time.monotonic() - began

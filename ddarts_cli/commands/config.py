@@ -15,7 +15,7 @@ from ddarts_cli.options import set_option
 def command(file: Path, overrides: tuple[str, ...]) -> None:
     """Print the resolved configuration, every default shown; run nothing.
 
-    The output is itself a valid file. FILE is an experiment or a sweep.
+    The output is itself a valid file, without the password of a tracking URI. FILE is an experiment or a sweep.
 
     \b
     Examples:
@@ -24,9 +24,13 @@ def command(file: Path, overrides: tuple[str, ...]) -> None:
     """
     from ddarts_cli.files import load
     from ddarts_core.config import config_hash
+    from tuning.config import SweepConfig
 
-    config = load(file, overrides)
+    full = load(file, overrides)
+    config = full.shown if isinstance(full, SweepConfig) else full
     click.echo(f"# config hash {config_hash(config)}")
+    if config != full:
+        click.echo("# tracking.uri is without its secrets: to run this, have it in full in MLFLOW_TRACKING_URI")
     click.echo(dump(config), nl=False)
 
 

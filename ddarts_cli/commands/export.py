@@ -116,6 +116,7 @@ def _register(
     """Register the weights in a folder; the line that loads them."""
     from ddarts_cli.console import say
     from ddarts_core.export import read_safetensors
+    from ddarts_core.redact import without_secrets
     from tuning.registry import ALIAS, register
 
     weights = folder / "weights.safetensors"
@@ -132,4 +133,5 @@ def _register(
         experiment=experiment,
     )
     say(f"registered {name}, version {made.version}, alias {ALIAS}")
-    return [f"python -c \"import mlflow; mlflow.set_tracking_uri('{uri}'); mlflow.pyfunc.load_model('{made.uri}')\""]
+    shown = without_secrets(uri)
+    return [f"python -c \"import mlflow; mlflow.set_tracking_uri('{shown}'); mlflow.pyfunc.load_model('{made.uri}')\""]

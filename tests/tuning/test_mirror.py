@@ -287,3 +287,10 @@ def test_copies_of_two_studies_and_two_uses_are_apart(monkeypatch: pytest.Monkey
     monkeypatch.setenv("DDARTS_CACHE", str(tmp_path))
     folders = {copy_folder(uri, use) for uri in ("s3://a/x/s", "s3://b/x/s") for use in ("run", "view")}
     assert len(folders) == 4 and all(folder.is_relative_to(tmp_path) and folder.name == "s" for folder in folders)
+
+
+@pytest.mark.parametrize("password", ["secret", "se/cret", "se?cret"])
+def test_a_password_in_a_storage_is_refused_and_not_shown(password: str) -> None:
+    with pytest.raises(UserError, match="without password") as caught:
+        check_storage(f"s3://me:{password}@bucket/studies")
+    assert "cret" not in str(caught.value)

@@ -216,6 +216,15 @@ def test_a_store_that_cannot_be_used_is_a_users_error(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "uri", ["foo://me:se/cret@host", "postgresql://me:se/cret@host:port/db", "http://me:se/cret@[h"]
+)
+def test_a_store_of_no_known_kind_is_a_users_error_without_the_secret(uri: str) -> None:
+    with pytest.raises(UserError, match=r"tracking\.uri .* cannot be used") as caught:
+        tracking.start_study(uri, "e", "s", {}, {})
+    assert "cret" not in str(caught.value)
+
+
 def test_secrets_come_from_the_environment_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@host/path")
     assert tracking.with_secrets("https://host/path") == "https://me:secret@host/path"

@@ -6,10 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ddarts_core.errors import UserError
-from tuning import tracking
-from tuning.mirror import check_storage
-from tuning.redact import hide_secrets, without_secrets
+from ddarts_core.redact import hide_secrets, without_secrets
 
 RESERVED = [
     "se/cret",
@@ -104,19 +101,3 @@ def test_a_text_without_secrets_stays_as_it_is(text: str) -> None:
 def test_settings_of_a_connection_are_cut() -> None:
     text = "host=h user=me password='a b' sslpassword=xyz ok; access_token=abc&x=1"
     assert hide_secrets(text) == "host=h user=me password=*** sslpassword=*** ok; access_token=***&x=1"
-
-
-@pytest.mark.parametrize(
-    "uri", ["foo://me:se/cret@host", "postgresql://me:se/cret@host:port/db", "http://me:se/cret@[h"]
-)
-def test_a_store_of_no_known_kind_is_a_users_error_without_the_secret(uri: str) -> None:
-    with pytest.raises(UserError, match=r"tracking\.uri .* cannot be used") as caught:
-        tracking.start_study(uri, "e", "s", {}, {})
-    assert "cret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("password", ["secret", "se/cret", "se?cret"])
-def test_a_password_in_a_storage_is_refused_and_not_shown(password: str) -> None:
-    with pytest.raises(UserError, match="without password") as caught:
-        check_storage(f"s3://me:{password}@bucket/studies")
-    assert "cret" not in str(caught.value)

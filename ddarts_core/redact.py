@@ -10,9 +10,6 @@ import os
 import re
 from urllib.parse import quote, unquote
 
-URI_VARIABLE = "MLFLOW_TRACKING_URI"
-"""Names the tracking URI in full: what is stored of one has no secrets."""
-
 CUT = "***"
 
 SHORTEST = 4
@@ -64,9 +61,10 @@ def hide_secrets(text: str, *known: str) -> str:
     Args:
         text: in which a password with spaces may be taken for one that ends before them.
         known: texts that each end with a URI, or are none. Their secrets are cut out wherever they occur, and so are
-            those of the tracking URI in the environment.
+            those of variables of the environment that are URIs.
     """
-    secrets = set[str]().union(*(_secrets(uri) for uri in (*known, os.environ.get(URI_VARIABLE, ""))))
+    environment = [value for value in os.environ.values() if _URI.fullmatch(value)]
+    secrets = set[str]().union(*(_secrets(uri) for uri in (*known, *environment)))
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, CUT)
     text = _IN_TEXT.sub(lambda match: without_secrets(match[0]), text)
@@ -78,7 +76,8 @@ def _secrets(text: str) -> set[str]:
     found = [pair["value"] for pair in _PAIR.finditer(text)]
     uri = _URI.search(text)
     if uri is not None:
-        secret = uri["password"] or (uri["user"] if uri["scheme"] not in _CONTAINERS else None) or ""
+        token = uri["user"] if uri["scheme"] in ("http://", "https://") else None
+        secret = uri["password"] or token or ""
         found += [secret, secret.partition("@")[0]]  # SQLAlchemy's own end
     forms = (str, unquote, lambda secret: quote(secret, safe=""), lambda secret: repr(secret)[1:-1], one_line)
     return {form(secret) for secret in found for form in forms if len(form(secret)) >= SHORTEST}
