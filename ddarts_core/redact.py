@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import sys
 from urllib.parse import quote, unquote
 
 CUT = "***"
@@ -81,6 +83,11 @@ def _secrets(text: str) -> set[str]:
         found += [secret, secret.partition("@")[0]]  # SQLAlchemy's own end
     forms = (str, unquote, lambda secret: quote(secret, safe=""), lambda secret: repr(secret)[1:-1], one_line)
     return {form(secret) for secret in found for form in forms if len(form(secret)) >= SHORTEST}
+
+
+def command_line() -> str:
+    """What this process was started with, without the secrets of URIs."""
+    return shlex.join(hide_secrets(word, word) for word in sys.argv)
 
 
 def one_line(text: str) -> str:

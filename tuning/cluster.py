@@ -16,7 +16,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt
 
 import ddarts_core
 from ddarts_core.errors import UserError
-from ddarts_core.redact import hide_secrets, one_line
+from ddarts_core.redact import command_line, hide_secrets, one_line
 
 from .config import ResourcesConfig, TuneConfig
 
@@ -33,8 +33,10 @@ ATTEMPTS = 3
 UNSTARTED = ("Starting Ray client server failed", "Proxy failed to Connect to backend")
 """What a head answers whose server for a new client of Ray Client ended at once, or was not ready in 30 s."""
 
-FORWARDED = ("MLFLOW_TRACKING_URI", "OMP_NUM_THREADS", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
-"""What trials on another machine need of this process's environment; on this one they inherit all of it."""
+FORWARDED = ("OMP_NUM_THREADS", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
+"""What trials on another machine need of this process's environment; on this one they inherit all of it.
+
+Ray logs these on every machine: none may be a secret (see secret.py)."""
 
 
 def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
@@ -57,7 +59,7 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
     if address is None:
         # Ray would replace 127.0.0.1 by an address of this machine, and listen on all its interfaces.
         with mock.patch("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False):
-            ray.init(
+            _init(
                 address="local",  # not a cluster that happens to run on this machine
                 num_cpus=num_cpus,
                 include_dashboard=False,
@@ -99,9 +101,15 @@ def _unstarted(error: BaseException) -> bool:
 
 @retry(retry=retry_if_exception(_unstarted), stop=stop_after_attempt(ATTEMPTS), reraise=True)
 def _join(address: str, runtime: dict[str, Any]) -> None:
+    _init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime)
+
+
+def _init(**options: Any) -> None:
+    """`ray.init`, which would write the whole command line, a password in it included, into the cluster's state."""
     import ray
 
-    ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime)
+    with mock.patch("ray._private.utils.get_entrypoint_name", command_line):
+        ray.init(**options)
 
 
 def sent_code() -> list[str]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +19,7 @@ from ddarts_core.config import config_hash, resolve
 from ddarts_core.data import check_batch, load_train, split
 from ddarts_core.errors import UserError
 from ddarts_core.provenance import git_commit, versions
-from ddarts_core.redact import hide_secrets, without_secrets
+from ddarts_core.redact import command_line, without_secrets
 
 from . import tracking
 from .callback import Session, StudyCallback, active, is_full, settle, track_rest
@@ -32,6 +30,7 @@ from .lease import LostLease
 from .mirror import StoreError, is_uri, run_folder, store_error
 from .population import draw_population
 from .resources import cluster_device, with_resources
+from .secret import handed_over
 from .snapshots import bring_back, kept
 from .space import Space, base_settings
 from .study import Study, create_study, exists_already, find_study, has_study, hold, read_json
@@ -321,7 +320,7 @@ def _create(config: SweepConfig) -> Study:
     full = tracking.tracking_uri(config.tracking.uri, path)
     shown = without_secrets(full)
     if shown != full:
-        os.environ[tracking.URI_VARIABLE] = full  # for the trials, which inherit it
+        os.environ[tracking.URI_VARIABLE] = full
     config = config.shown
     stored = config.model_dump(mode="json")
     commit, installed = git_commit(), versions()
@@ -344,7 +343,7 @@ def _create(config: SweepConfig) -> Study:
     return create_study(
         location,
         {
-            "command": shlex.join(hide_secrets(argument, argument) for argument in sys.argv),
+            "command": command_line(),
             "seed": config.seed,
             "config": stored,
             "base": base_settings(config),
@@ -377,7 +376,7 @@ def run(study: Study, make_tuner: Callable[[], Any], config: TuneConfig, session
         study = study.update(state="RUNNING")
         tracking.end_study(study, "RUNNING")
         tuner = make_tuner()
-        with active(study, session):
+        with active(study, session), handed_over(study):
             tuner.fit()
     except BaseException as error:
         _leave(study)

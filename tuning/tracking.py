@@ -41,6 +41,7 @@ def quiet_mlflow() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it prints them with the password
     import mlflow  # noqa: F401  # it sets the levels of its loggers when it is imported
 
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):

@@ -45,6 +45,7 @@ from .config import ACCURACY, DERIVED, SEARCH_EPOCH
 from .locks import join_workers
 from .mirror import StoreError
 from .schedulers import reports_of
+from .secret import receive
 from .tracking import delete_run
 from .trial_record import new_record, resolved
 from .trial_run import Sender, TrialRun
@@ -66,6 +67,7 @@ class SearchTrial(tune.Trainable):
         self._number: int = config["number"]
         self._study = studies.trial_study(config["study"], self._number, Path(self.logdir))
         self._params: dict[str, Any] = dict(config["params"])
+        receive(self._study)
         self._folder = studies.trial_dir(self._study.path, self._number)
         self._search: Search | None = None
         self._retrain: Retrain | None = None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
+import http.server
 import json
 import os
 import shutil
@@ -9,10 +12,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ddarts_core.records import read_jsonl
 from tuning import tracking
@@ -166,6 +171,71 @@ class Server:
     def _answers(self) -> bool:
         with socket.socket() as knock:
             return knock.connect_ex(("127.0.0.1", self._port)) == 0
+
+
+PASSWORD = "S3cR#t/4711"
+LOGIN = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
+FORMS = (PASSWORD, quote(PASSWORD, safe=""), LOGIN, "S3cR")
+
+
+class Guard(http.server.ThreadingHTTPServer):
+    """Passes on to an MLflow server what comes with the password; whatever else comes is refused, and counted.
+
+    Args:
+        server: the server's URI.
+    """
+
+    def __init__(self, server: str) -> None:
+        super().__init__(("127.0.0.1", 0), Guarded)
+        self.behind = server.removeprefix("http://")
+        self.uri = f"http://me:{quote(PASSWORD, safe='')}@127.0.0.1:{self.server_port}"
+        self.passed = self.refused = 0
+
+    def __enter__(self) -> Guard:
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.shutdown()
+        super().__exit__(*error)
+
+
+class Guarded(http.server.BaseHTTPRequestHandler):
+    server: Guard
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("Authorization") != f"Basic {LOGIN}":
+            self.server.refused += 1
+            return self._answer(401, b"")
+        self.server.passed += 1
+        there = http.client.HTTPConnection(self.server.behind)
+        there.request(self.command, self.path, body, dict(self.headers))
+        reply = there.getresponse()
+        return self._answer(reply.status, reply.read())
+
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def told(text: str) -> bool:
+    """Whether a text has the password in any of its forms."""
+    return any(form in text for form in FORMS)
+
+
+def leaks(*folders: str | Path) -> list[Path]:
+    """Files that have it."""
+    files = [file for folder in folders for file in Path(folder).rglob("*") if file.is_file()]
+    assert len(files) > 20
+    return [file for file in files if told(file.read_bytes().decode("latin-1"))]
 
 
 def free_port() -> int:

@@ -6,13 +6,18 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ddarts_core.errors import UserError
-from tuning.config import resolve_sweep
+from tests.tuning.processes import Driver, Guard, Server, leaks, told
+from tuning.config import SweepConfig, resolve_sweep
 from tuning.study import find_study
+
+Make = Callable[..., SweepConfig]
 
 ROOT = Path(__file__).parents[2]
 SPACE = {"search.w_zero_one": {"type": "float", "low": 0.5, "high": 2.0}}
@@ -91,3 +96,48 @@ def _forbidden(call: ast.Call) -> bool:
         return not any(word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in call.keywords)
     loads = ("pickle.load", "pickle.loads", "cloudpickle.load", "cloudpickle.loads", "pd.read_pickle", "joblib.load")
     return called in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_load", *loads)
+
+
+# --- the password of a tracking server ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guard]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    with Guard(server.uri) as found:
+        yield found
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A node that does not have the password in its environment."""
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    yield found
+    found.shutdown()
+
+
+def kept_by_ray(cluster: Any) -> tuple[list[str], list[bytes]]:
+    """What Ray's state says of all jobs, and the names of what this project has there."""
+    from ray._raylet import GcsClient
+
+    client = GcsClient(address=cluster.address)
+    return [str(job) for job in client.get_all_job_info().values()], client.internal_kv_keys(b"ddarts", None)
+
+
+def test_the_password_of_a_tracking_server_reaches_the_trials_and_nothing_else(
+    make_sweep: Make, guard: Guard, cluster: Any
+) -> None:
+    tune = {"num_samples": 1, "objective": "supernet"}
+    config = make_sweep("guarded", search={"epochs": 1}, tracking={"uri": guard.uri}, tune=tune)
+    driver = Driver("run", config.study_dir, config, str(cluster.address))
+    output, _ = driver.process.communicate(timeout=300)
+    assert output.splitlines()[-1].startswith("finished 0"), output
+    assert guard.passed and not guard.refused, "the driver and every trial have the password"
+    assert not told(output)
+    assert leaks(config.study_dir, cluster.head_node.get_session_dir_path()) == []
+    jobs, kept = kept_by_ray(cluster)
+    assert jobs and not any(told(job) for job in jobs)
+    assert kept == []

@@ -26,8 +26,9 @@ from typing import Any
 
 import pytest
 
-from tests.tuning.processes import free_port, left_behind
-from tuning.config import SweepConfig
+from ddarts_core.redact import without_secrets
+from tests.tuning.processes import Guard, Server, free_port, leaks, left_behind, told
+from tuning.config import SweepConfig, TrackingConfig
 from tuning.study import find_study
 
 Make = Callable[..., SweepConfig]
@@ -149,6 +150,24 @@ def test_a_sweep_on_two_nodes_with_a_token(nodes: TwoNodes, make_sweep: Make, wa
     ended = sweep(nodes, config, "--address", getattr(nodes, way))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert [trial["state"] for trial in find_study(config.study_dir).trials()] == ["COMPLETED"] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["address", "client"])
+def test_the_password_of_a_tracking_server_comes_by_the_sweep(
+    nodes: TwoNodes, make_sweep: Make, tmp_path: Path, way: str
+) -> None:
+    """The nodes were started without it; none of their files has it."""
+    server = Server(tmp_path)
+    with Guard(server.uri) as guard:
+        config = small(make_sweep, f"guarded-{way}").model_copy(
+            update={"tracking": TrackingConfig(uri=without_secrets(guard.uri), log_artifacts=False)}
+        )
+        ended = sweep(nodes, config, "--address", getattr(nodes, way), MLFLOW_TRACKING_URI=guard.uri)
+        server.kill()
+    assert ended.returncode == 0 and not told(ended.stdout + ended.stderr), ended.stdout + ended.stderr
+    assert guard.passed and not guard.refused
+    assert leaks(config.study_dir, nodes.env["RAY_TMPDIR"]) == []
 
 
 @pytest.mark.slow
