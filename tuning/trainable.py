@@ -145,6 +145,7 @@ class SearchTrial(tune.Trainable):
         """Run one epoch."""
         if self._record["state"] in ENDED:
             return self._report(done=True)
+        self._sender.send(self._records)  # their last checkpoint is written: none of these epochs will be done again
         began = time.monotonic()
         try:
             if self._contradiction is not None:
@@ -165,6 +166,7 @@ class SearchTrial(tune.Trainable):
     def _report(self, done: bool) -> dict[str, Any]:
         """What Ray is told; the last time after MLflow has been told, so that nobody else tells it at the same time."""
         if done:
+            self._sender.send(self._records)
             self._sender.close()
         reports = [{ACCURACY: 0.0, SEARCH_EPOCH: 0}, *reports_of(self._records)]
         result: dict[str, Any] = {**reports[-1], "epochs": len(self._records)}
@@ -193,7 +195,6 @@ class SearchTrial(tune.Trainable):
         self._records.append(record)
         write_jsonl(self._folder / "records.jsonl", self._records, timing=True)
         self._push()
-        self._sender.send(self._records)
         if self._record["run_id"] != self._sender.run_id:
             self._write(run_id=self._sender.run_id)
 

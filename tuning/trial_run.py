@@ -1,9 +1,12 @@
 """MLflow's run of a trial, kept in step with the trial's folder; whatever MLflow cannot take now is given to it later.
 
 Everything the run holds follows from the folder (trial.json, records.jsonl, genotype.json), so `TrialRun.sync` can be
-called by the trial's `Sender` after every epoch, by the driver when the trial ends, and by a resumed sweep: it asks
-once which epochs the run has, and sends the others. A point's time follows from the records too, so that one that two
-processes send at the same moment is one row in MLflow's database. Nothing here raises because of MLflow.
+called by the trial's `Sender` after every checkpoint, by the driver when the trial ends, and by a resumed sweep: it
+asks once which epochs the run has, and sends the others. A point's time follows from the records too, so that one that
+two processes send at the same moment is one row in MLflow's database. Nothing here raises because of MLflow.
+
+MLflow keeps every value that a point is given. So an epoch is sent when it will not be done again; where it was
+nevertheless, and came out otherwise, the run is begun anew when the trial ends.
 """
 
 from __future__ import annotations
@@ -87,14 +90,34 @@ class TrialRun:
 
     def finish(self, draw: Draw | None, artifacts: bool) -> bool:
         """Bring the run to its end: all records, final numbers, artifacts, status; whether MLflow has all now."""
-        return self.sync() and attempt(
-            lambda: self._finish(draw if artifacts else None, artifacts), f"end of trial {self._folder.name}"
+        return (
+            attempt(self._drop_outdated, f"records of trial {self._folder.name}")
+            and self.sync()
+            and attempt(
+                lambda: self._finish(draw if artifacts else None, artifacts), f"end of trial {self._folder.name}"
+            )
         )
+
+    def _drop_outdated(self) -> None:
+        """Delete the run if it has another loss of an epoch than the records, or an epoch more.
+
+        A checkpoint was lost then, and what followed it was done again on a device that repeats nothing bit for bit.
+        """
+        with alone(self._folder):
+            run_id = self._open()
+            logged = self._losses(run_id)
+            records = read_jsonl(self._folder / "records.jsonl")
+            losses = {_key(record): record.metrics.get("train/loss", math.nan) for record in records}
+            if all(math.isclose(loss, losses.get(key, math.nan), rel_tol=1e-12) for key, loss in logged.items()):
+                self._logged = set(logged)
+            else:
+                self._client.delete_run(run_id)
+                self.run_id = self._logged = None
 
     def _sync(self, records: Iterable[EpochRecord]) -> None:
         run_id = self._open()
         if self._logged is None:
-            self._logged = self._steps(run_id)
+            self._logged = set(self._losses(run_id))
         for keys, metrics in self._batches(records, self._logged):
             self._client.log_batch(run_id, metrics=metrics)
             self._logged |= keys
@@ -110,7 +133,7 @@ class TrialRun:
         batch: list[Metric] = []
         for record in records:
             stamp += 1000 * sum(record.seconds.values())
-            key = (_phase(record), record.epoch)
+            key = _key(record)
             if key in logged:
                 continue
             metrics = [Metric(name, value, int(stamp), record.epoch) for name, value in epoch_metrics(record).items()]
@@ -169,12 +192,13 @@ class TrialRun:
             **versions,
         }
 
-    def _steps(self, run_id: str) -> set[tuple[str, int]]:
-        """Phase and epoch of what the run has."""
-        steps: set[tuple[str, int]] = set()
+    def _losses(self, run_id: str) -> dict[tuple[str, int], float]:
+        """Phase and epoch of what the run has, and the loss there."""
+        losses: dict[tuple[str, int], float] = {}
         for phase, name in (("search", "train/loss"), ("retrain", "retrain/train/loss")):
-            steps |= {(phase, metric.step) for metric in self._client.get_metric_history(run_id, name)}
-        return steps
+            history = self._client.get_metric_history(run_id, name)
+            losses |= {(phase, metric.step): float(metric.value) for metric in history}
+        return losses
 
     def _finish(self, draw: Draw | None, artifacts: bool) -> None:
         from mlflow.entities import Metric, RunTag
@@ -203,8 +227,8 @@ class TrialRun:
                 self._client.log_artifact(run_id, str(file))
 
 
-def _phase(record: EpochRecord) -> str:
-    return "retrain" if record.phase == "retrain" else "search"
+def _key(record: EpochRecord) -> tuple[str, int]:
+    return "retrain" if record.phase == "retrain" else "search", record.epoch
 
 
 class Sender:

@@ -139,6 +139,31 @@ def test_another_process_goes_on_in_the_same_run_without_duplicates(study: Study
     assert [step for step, _ in history(study, found.info.run_id, "held_out/accuracy")] == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        [RECORDS[0], dataclasses.replace(RECORDS[1], metrics={"train/loss": 1.1, "held_out/accuracy": 0.2})],
+        [*RECORDS[:3], dataclasses.replace(RECORDS[2], epoch=3)],
+    ],
+    ids=["another loss", "an epoch more"],
+)
+def test_epochs_that_came_out_otherwise_are_not_kept(study: Study, before: list[EpochRecord]) -> None:
+    """A checkpoint was lost after its epochs were sent; a GPU repeats nothing bit for bit."""
+    folder = write_trial(study)
+    first = trial_run.TrialRun(study, folder)
+    assert first.sync(before)
+    write_jsonl(folder / "records.jsonl", RECORDS)
+    write_trial(study, state="COMPLETED")
+    last = trial_run.TrialRun(study, folder)
+    assert last.finish(None, artifacts=False)
+    (found,) = runs(study)
+    assert found.info.run_id == last.run_id != first.run_id and found.info.status == "FINISHED"
+    assert history(study, found.info.run_id, "train/loss") == [(0, 2.0), (1, 1.0), (2, 0.0)]
+    assert history(study, found.info.run_id, "held_out/accuracy") == [(0, 0.0), (1, 0.1), (2, 0.2)]
+    again = trial_run.TrialRun(study, folder)
+    assert again.finish(None, artifacts=False) and again.run_id == last.run_id
+
+
 def test_an_outage_costs_nothing_but_a_delay(
     study: Study, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

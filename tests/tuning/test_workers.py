@@ -17,6 +17,7 @@ from ray.train._internal.session import _TrainingResult
 from ddarts_core.errors import UserError
 from ddarts_core.records import read_jsonl
 from tests.tuning.processes import Driver, epochs_of, events_of, faults, results
+from tuning import tracking
 from tuning.config import SweepConfig
 from tuning.sweep import _create
 from tuning.trainable import CHECKPOINT, SearchTrial
@@ -94,6 +95,32 @@ def test_a_damaged_checkpoint_sends_a_trial_back_to_the_last_good_one(
     reports = [second.step(), second.step()]
     assert [report.get("state") for report in reports] == [None, "COMPLETED"]
     assert read_jsonl(records) == whole
+
+
+def test_mlflow_is_sent_an_epoch_once_its_checkpoint_is_written(
+    trial: Callable[[], SearchTrial], tmp_path: Path
+) -> None:
+    """So what is done again after a kill is sent once, and is what the records have."""
+    first = trial()
+    first.step()
+    folder = save(first, tmp_path / "ray" / "checkpoint_000000")
+    first.step()
+    first.cleanup()  # killed before the second checkpoint was whole
+    assert [step for step, _ in points(first, "train/loss")] == [0]
+    second = trial()
+    second.load_checkpoint(str(folder))
+    while not second.step().get("done"):
+        pass
+    records = read_jsonl(tmp_path / "alone" / "trials" / "00000" / "records.jsonl")
+    for prefix, of_phase in (("", records[:2]), ("retrain/", records[2:])):
+        part = next(iter(of_phase[0].seconds))
+        assert points(second, f"{prefix}seconds/{part}") == [(r.epoch, r.seconds[part]) for r in of_phase]
+
+
+def points(trial: SearchTrial, name: str) -> list[tuple[int, float]]:
+    """What MLflow has of a metric."""
+    client = tracking.make_client(trial._study.data["tracking_uri"])
+    return [(point.step, point.value) for point in client.get_metric_history(str(trial._sender.run_id), name)]
 
 
 def test_a_checkpoint_that_is_gone_is_not_missed(trial: Callable[[], SearchTrial], tmp_path: Path) -> None:
