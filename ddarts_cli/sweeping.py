@@ -98,28 +98,48 @@ def attach_report(study: Study) -> Path:
     return page
 
 
-def print_ranking(trials: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> None:
-    """The ranked table: place, trial, state, objectives, parameters, and the settings that were sampled."""
+def front_of(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tuple[str, str]]) -> set[str]:
+    """Identifiers of the completed trials that no other beats in all objectives, each a metric and `max` or `min`."""
+    from analysis.ranking import pareto_front
+
+    done = [trial for trial in trials if trial["state"] == "COMPLETED"]
+    points = [[trial["objectives"][metric] for metric, _ in objectives] for trial in done]
+    return {str(done[i]["trial_id"]) for i in pareto_front(points, [mode == "max" for _, mode in objectives])}
+
+
+def print_ranking(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tuple[str, str]]) -> None:
+    """The ranked table: place, trial, state, objectives, parameters, and the settings that were sampled.
+
+    With several objectives the Pareto front comes first, and its trials alone have a place.
+    """
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=None, show_edge=False)
     for heading in ("#", "trial", "state"):
         table.add_column(heading, no_wrap=True)
-    for heading in (*metrics, "parameters"):
+    metrics = [metric for metric, _ in objectives]
+    ranked = [str(trial["trial_id"]) for trial in trials if trial["state"] == "COMPLETED"]
+    if len(objectives) > 1:
+        front = front_of(trials, objectives)
+        ranked = [trial_id for trial_id in ranked if trial_id in front]
+        trials = sorted(trials, key=lambda trial: trial["trial_id"] not in front)
+        table.title = f"Pareto front: no trial beats one of these {len(front)} in {' and '.join(metrics)}"
+    for heading in dict.fromkeys((*metrics, "parameters")):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("settings", overflow="fold")
-    for place, trial in enumerate(trials, 1):
-        objectives = trial["objectives"] or {}
-        completed = trial["state"] == "COMPLETED"
+    for trial in trials:
+        found = trial["objectives"] or {}
+        place = ranked.index(trial["trial_id"]) + 1 if trial["trial_id"] in ranked else None
         cost = trial["cost"] or {}
         table.add_row(
-            str(place) if completed else "",
+            "" if place is None else str(place),
             str(trial["trial_id"]),
             str(trial["state"]).lower(),
-            *(number(metric, objectives[metric]) if metric in objectives else "" for metric in metrics),
-            f"{cost['parameters']:,}" if "parameters" in cost else "",
-            settings(trial["params"]) if completed or not trial["reason"] else str(trial["reason"]),
+            *(number(metric, found[metric]) if metric in found else "" for metric in metrics),
+            *([] if "parameters" in metrics else [f"{cost['parameters']:,}" if "parameters" in cost else ""]),
+            settings(trial["params"]) if trial["state"] == "COMPLETED" or not trial["reason"] else str(trial["reason"]),
+            end_section=len(objectives) > 1 and place == len(ranked),
         )
     # A pipe or a file has no width of its own: 160 columns keep a trial on one or two lines.
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)

@@ -283,6 +283,26 @@ def has_study(location: str) -> bool:
     return (Path(location) / "study.json").is_file()
 
 
+BEGUN = {".lock", ".workers", "trials", "mlflow.db", "mlartifacts"}
+"""What a sweep that was killed before study.json leaves."""
+
+
+def check_folder(path: Path) -> None:
+    """Check that a new study would be alone in a folder.
+
+    Raises:
+        UserError: it is a file, or holds what is not a study's.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file: give a study another folder with --out or --set name=...")
+    others = sorted(file.name for file in path.glob("*") if file.name not in BEGUN)
+    if others and not (path / "study.json").exists():
+        raise UserError(
+            f"{path} holds {', '.join(others[:3])}{', ...' if len(others) > 3 else ''} and no study: give the study a "
+            "folder of its own with --out or --set name=..."
+        )
+
+
 def exists_already(location: str) -> UserError:
     """What to say when a new study has the name of one that exists."""
     storage, _, name = location.rpartition("/")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,13 +28,14 @@ from .cluster import check_room, start_ray
 from .config import SweepConfig, TuneConfig
 from .events import Listener
 from .lease import LostLease
+from .locks import lock
 from .mirror import StoreError, is_uri, run_folder, store_error
 from .population import draw_population
 from .resources import cluster_device, with_resources
 from .secret import handed_over
 from .snapshots import bring_back, kept
 from .space import Space, base_settings
-from .study import Study, create_study, exists_already, find_study, has_study, hold, read_json
+from .study import Study, check_folder, create_study, exists_already, find_study, has_study, hold, read_json
 from .time_budget import TimeBudget, was_spent
 
 
@@ -215,6 +217,8 @@ def run_sweep(
     check_address(config.study_location, address)
     if has_study(config.study_location):
         raise exists_already(config.study_location)
+    if not is_uri(config.study_location):
+        check_folder(config.study_dir)
     config = prepare(config, space, num_cpus, address)
     with hold(_create(config)) as study:
         return run(study, lambda: new_tuner(study, config, space, address), config.tune, Session(draw, listener))
@@ -315,7 +319,33 @@ def _check_data(config: SweepConfig) -> None:
 
 
 def _create(config: SweepConfig) -> Study:
-    """The study's folder and its run in MLflow; what is stored of a tracking URI has no secrets in it."""
+    """The study's folder and its run in MLflow, or nothing at all.
+
+    Raises:
+        UserError: another process makes it at this moment or has made it, the folder holds something else, or the
+            tracking store cannot be used.
+    """
+    path, new = config.study_dir, not config.study_dir.exists()
+    if is_uri(config.study_location):  # the store sees to it that there is one
+        return _create_in(config)
+    check_folder(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write the study's folder {path}: {error.strerror or error}") from error
+    try:
+        with lock(path):
+            if has_study(config.study_location):
+                raise exists_already(config.study_location)
+            return _create_in(config)
+    except BaseException:
+        if new and not has_study(config.study_location):
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def _create_in(config: SweepConfig) -> Study:
+    """In a folder that this process holds; what is stored of a tracking URI has no secrets in it."""
     path, location = config.study_dir, config.study_location
     full = tracking.tracking_uri(config.tracking.uri, path)
     shown = without_secrets(full)
@@ -324,8 +354,6 @@ def _create(config: SweepConfig) -> Study:
     config = config.shown
     stored = config.model_dump(mode="json")
     commit, installed = git_commit(), versions()
-    if not is_uri(location):
-        path.mkdir(parents=True, exist_ok=True)
     experiment_id, run_id = tracking.start_study(
         full,
         config.tracking.experiment or config.name,

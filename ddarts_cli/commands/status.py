@@ -39,6 +39,6 @@ def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool)
         )
     if summary["expected_end"]:
         click.echo(f"expected end: {summary['expected_end']}")
-    print_ranking(found.ranked(), [metric for metric, _ in found.objectives])
+    print_ranking(found.ranked(), found.objectives)
     if found.state == "INTERRUPTED":
         click.echo(f"go on: ddarts resume {found.location}")

@@ -116,7 +116,7 @@ def conclude(result: StudyResult) -> None:
     from ddarts_cli.sweeping import print_ranking
 
     study = result.study
-    print_ranking(result.trials, [metric for metric, _ in study.objectives])
+    print_ranking(result.trials, study.objectives)
     if result.untracked:
         say(f"MLflow lacks {result.untracked} trials: ddarts resume {_short(study)} sends them when it is back")
     if result.interrupted:
@@ -132,7 +132,8 @@ def conclude(result: StudyResult) -> None:
         from ddarts_cli.sweeping import attach_report
 
         wrote.append(_shorter(attach_report(study)))
-    finish(wrote, [f"ddarts export {folder} --top 3", f"ddarts report {folder}", f"ddarts ui {folder}"])
+    best = "--top 3" if len(study.objectives) == 1 else "--by pareto"
+    finish(wrote, [f"ddarts export {folder} {best}", f"ddarts report {folder}", f"ddarts ui {folder}"])
 
 
 def _short(study: Study) -> Path | str:

@@ -23,6 +23,7 @@ from ddarts_core.retrain import Retrain
 from tuning import tracking, trial_run
 from tuning.config import SweepConfig
 from tuning.events import SweepEvent
+from tuning.locks import lock
 from tuning.searcher import open_journal
 from tuning.study import find_study, list_studies
 from tuning.sweep import StudyResult, resume_sweep, run_sweep
@@ -153,6 +154,33 @@ def test_the_same_seed_gives_the_same_trials(done: StudyResult, make_sweep: Make
 def test_an_existing_study_is_refused_with_the_way_to_go_on(done: StudyResult, make_sweep: Make) -> None:
     with pytest.raises(UserError, match=r"'first' exists already.*`ddarts resume "):
         run_sweep(make_sweep("first"))
+
+
+def test_a_study_has_a_folder_of_its_own(make_sweep: Make, tmp_path: Path) -> None:
+    config = make_sweep("search", storage=str(tmp_path))
+    config.study_dir.mkdir()
+    (config.study_dir / "genotype.json").write_text("of a search")
+    with pytest.raises(UserError, match=r"holds genotype\.json and no study: give the study a folder of its own"):
+        run_sweep(config)
+    assert [file.name for file in config.study_dir.iterdir()] == ["genotype.json"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file: give a study another folder"):
+        run_sweep(make_sweep("file", storage=str(tmp_path)))
+
+
+def test_what_tracking_refuses_leaves_no_folder(make_sweep: Make, tmp_path: Path) -> None:
+    config = make_sweep("refused", storage=str(tmp_path), tracking={"uri": "sqlite:////proc/none/mlflow.db"})
+    with pytest.raises(UserError, match=r"tracking\.uri .* cannot be used"):
+        run_sweep(config)
+    assert not config.study_dir.exists()
+
+
+def test_of_two_processes_that_begin_a_study_one_is_told(make_sweep: Make, tmp_path: Path) -> None:
+    config = make_sweep("two", storage=str(tmp_path))
+    config.study_dir.mkdir()
+    with lock(config.study_dir), pytest.raises(UserError, match="'two' is running in another process"):
+        run_sweep(config)
+    assert [file.name for file in config.study_dir.iterdir()] == [".lock"]
 
 
 def test_resuming_a_finished_study_runs_nothing(done: StudyResult) -> None:

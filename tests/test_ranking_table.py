@@ -1,0 +1,57 @@
+"""The table at the end of a sweep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ddarts_cli.sweeping import print_ranking
+
+ACCURACY, PARAMETERS = ("derived/held_out/accuracy", "max"), ("parameters", "min")
+
+
+def trial(number: int, state: str, accuracy: float = 0.0, parameters: int = 0) -> dict[str, Any]:
+    done = state == "COMPLETED"
+    return {
+        "trial_id": f"{number:05d}",
+        "number": number,
+        "state": state,
+        "reason": None if done else "stopped",
+        "objectives": {ACCURACY[0]: accuracy, PARAMETERS[0]: parameters} if done else None,
+        "cost": {"parameters": parameters, "macs": 1} if done else None,
+        "params": {"search.lr": 0.1},
+    }
+
+
+#: By accuracy. Trial 2 is as accurate as 1 and larger, 3 is beaten by 1 in both, 4 is the smallest.
+TRIALS = [
+    trial(0, "COMPLETED", 0.9, 4000),
+    trial(1, "COMPLETED", 0.8, 2000),
+    trial(2, "COMPLETED", 0.8, 3000),
+    trial(3, "COMPLETED", 0.7, 2500),
+    trial(4, "COMPLETED", 0.6, 1000),
+    trial(5, "PRUNED"),
+]
+
+
+def places(shown: str) -> list[tuple[str, str]]:
+    """Place and trial of each row."""
+    rows = [[cell.strip() for cell in line.split("│")] for line in shown.splitlines() if "│" in line]
+    return [(row[0], row[1]) for row in rows if row[1].isdigit()]
+
+
+def test_one_objective_ranks_all_that_completed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_ranking(TRIALS, [ACCURACY])
+    shown = capsys.readouterr().out
+    assert places(shown) == [(str(k + 1), f"{k:05d}") for k in range(5)] + [("", "00005")]
+    assert "Pareto" not in shown and "4,000" in shown
+
+
+def test_two_objectives_end_in_the_pareto_front(capsys: pytest.CaptureFixture[str]) -> None:
+    print_ranking(TRIALS, [ACCURACY, PARAMETERS])
+    shown = capsys.readouterr().out
+    front, others = [("1", "00000"), ("2", "00001"), ("3", "00004")], [("", "00002"), ("", "00003"), ("", "00005")]
+    assert places(shown) == front + others
+    assert "no trial beats one of these 3 in derived/held_out/accuracy and parameters" in " ".join(shown.split())
+    assert shown.count("4,000") == 1  # parameters are an objective: one column
