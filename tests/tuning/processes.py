@@ -142,15 +142,15 @@ class Server:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._port = free_port()
         self.uri = f"http://127.0.0.1:{self._port}"
         self.start()
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self._folder}/ml.db"]
-        command += ["--artifacts-destination", str(self._folder / "artifacts"), "--host", "127.0.0.1"]
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self.folder}/ml.db"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts"), "--host", "127.0.0.1"]
         self._process = subprocess.Popen(
             [*command, "--port", str(self._port), "--workers", "1"],
             env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
@@ -182,12 +182,13 @@ class Guard(http.server.ThreadingHTTPServer):
     """Passes on to an MLflow server what comes with the password; whatever else comes is refused, and counted.
 
     Args:
-        server: the server's URI.
+        server: the server.
     """
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: Server) -> None:
         super().__init__(("127.0.0.1", 0), Guarded)
-        self.behind = server.removeprefix("http://")
+        self.behind = server.uri.removeprefix("http://")
+        self.folder = server.folder
         self.uri = f"http://me:{quote(PASSWORD, safe='')}@127.0.0.1:{self.server_port}"
         self.passed = self.refused = 0
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ddarts_cli.main import run
 from ddarts_core.errors import UserError
 from tests.tuning.processes import Driver, Guard, Server, leaks, told
 from tuning.config import SweepConfig, resolve_sweep
@@ -104,7 +105,7 @@ def _forbidden(call: ast.Call) -> bool:
 @pytest.fixture(scope="module")
 def guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guard]:
     server = Server(tmp_path_factory.mktemp("server"))
-    with Guard(server.uri) as found:
+    with Guard(server) as found:
         yield found
     server.kill()
 
@@ -128,7 +129,11 @@ def kept_by_ray(cluster: Any) -> tuple[list[str], list[bytes]]:
 
 
 def test_the_password_of_a_tracking_server_reaches_the_trials_and_nothing_else(
-    make_sweep: Make, guard: Guard, cluster: Any
+    make_sweep: Make,
+    guard: Guard,
+    cluster: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     tune = {"num_samples": 1, "objective": "supernet"}
     config = make_sweep("guarded", search={"epochs": 1}, tracking={"uri": guard.uri}, tune=tune)
@@ -137,7 +142,17 @@ def test_the_password_of_a_tracking_server_reaches_the_trials_and_nothing_else(
     assert output.splitlines()[-1].startswith("finished 0"), output
     assert guard.passed and not guard.refused, "the driver and every trial have the password"
     assert not told(output)
-    assert leaks(config.study_dir, cluster.head_node.get_session_dir_path()) == []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", guard.uri)
+    study = str(config.study_dir)
+    for command in ("status", "report", "collect", "export"):
+        assert run([command, study]) == 0
+    assert run(["status", study, "--json"]) == 0
+    assert run(["studies", "--json", "--storage", str(config.study_dir.parent)]) == 0
+    assert run(["collect", "guarded", "--tracking-uri", guard.uri, "--out", f"{study}/again"]) == 0
+    assert run(["ui", study]) == 2
+    said = capfd.readouterr()
+    assert not told(said.out + said.err)
+    assert leaks(config.study_dir, guard.folder, cluster.head_node.get_session_dir_path()) == []
     jobs, kept = kept_by_ray(cluster)
     assert jobs and not any(told(job) for job in jobs)
     assert kept == []

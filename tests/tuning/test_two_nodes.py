@@ -159,7 +159,7 @@ def test_the_password_of_a_tracking_server_comes_by_the_sweep(
 ) -> None:
     """The nodes were started without it; none of their files has it."""
     server = Server(tmp_path)
-    with Guard(server.uri) as guard:
+    with Guard(server) as guard:
         config = small(make_sweep, f"guarded-{way}").model_copy(
             update={"tracking": TrackingConfig(uri=without_secrets(guard.uri), log_artifacts=False)}
         )
@@ -167,7 +167,7 @@ def test_the_password_of_a_tracking_server_comes_by_the_sweep(
         server.kill()
     assert ended.returncode == 0 and not told(ended.stdout + ended.stderr), ended.stdout + ended.stderr
     assert guard.passed and not guard.refused
-    assert leaks(config.study_dir, nodes.env["RAY_TMPDIR"]) == []
+    assert leaks(config.study_dir, guard.folder, nodes.env["RAY_TMPDIR"]) == []
 
 
 @pytest.mark.slow
