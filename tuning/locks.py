@@ -1,6 +1,7 @@
 """Who works in a study's folder: one sweep at a time, its trials, and one at a time for a trial's own files.
 
-Locks of the operating system, which go with the process that holds them, however it ends.
+Locks of the operating system, which go with the process that holds them, however it ends. NFS makes byte-range locks of
+them: a file must be readable to be shared, and writable to be held alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from typing import IO
 
 from ddarts_core.errors import UserError
 
+GLANCE_S = 1.0
+"""How long a sweep waits for those who look whether the study is held: each shares the lock for an instant."""
+
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
@@ -23,18 +27,16 @@ def lock(path: Path) -> Iterator[None]:
         UserError: another process runs the study.
     """
     with (path / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"study {path.name!r} is running in another process: wait for it or stop it") from None
+        if not _comes(file, GLANCE_S, every=0.01):
+            raise UserError(f"study {path.name!r} is running in another process: wait for it or stop it")
         yield
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process runs the study."""
+    """Whether a process runs the study. Any number may look at a time: they share the lock."""
     try:
         with (path / ".lock").open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except FileNotFoundError:
@@ -48,7 +50,7 @@ WORKERS_S = 300.0
 
 def join_workers(path: Path) -> IO[str]:
     """Count this process as a trial's until the file that is returned is closed, or the process ends."""
-    file = (path / ".workers").open("a")
+    file = (path / ".workers").open("a+")
     fcntl.flock(file, fcntl.LOCK_SH)
     return file
 
@@ -60,14 +62,25 @@ def await_workers(path: Path) -> None:
         UserError: they do not end.
     """
     with (path / ".workers").open("a") as file:
-        until = time.monotonic() + WORKERS_S
-        while True:
-            try:
-                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise UserError(f"trials of an earlier run of study {path.name!r} still run: stop them") from None
-                time.sleep(0.1)  # a lock that is let go tells nobody, and flock itself would wait without an end
+        if not _comes(file, WORKERS_S, every=0.1):
+            raise UserError(f"trials of an earlier run of study {path.name!r} still run: stop them")
+
+
+def _comes(file: IO[str], seconds: float, every: float) -> bool:
+    """Whether the lock of a file comes within some seconds, for this process alone.
+
+    A lock that is let go tells nobody, and flock itself would wait without an end: so it is asked again and again.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(every)
+        else:
+            return True
 
 
 @contextlib.contextmanager
