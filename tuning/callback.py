@@ -19,6 +19,7 @@ from ray import tune
 from ddarts_core.files import write_atomic
 from ddarts_core.redact import hide_secrets
 
+from .checkpoints import superseded, when_written
 from .config import ACCURACY
 from .events import Kind, Listener, SweepEvent
 from .locks import await_workers
@@ -142,12 +143,17 @@ class StudyCallback(tune.Callback):
             return
         active = ACTIVE.get(self._location)
         if active is not None and active.study.mirror is not None:
-            mirror, parent = active.study.mirror, str(checkpoint.path).rpartition("/")[0]
-            found = sorted(mirror.ask(lambda: mirror.fs.glob(f"{parent}/checkpoint_*")))
-            active.ends.clear(mirror, found[: -self._num_checkpoints])
+            mirror = active.study.mirror
+            newest = str(checkpoint.path).removeprefix(f"{mirror.root}/")
+            written = mirror.written(f"{newest.rpartition('/')[0]}/checkpoint_*")
+            active.ends.clear(
+                mirror, [mirror.path(name) for name in superseded(written, newest, self._num_checkpoints)]
+            )
         else:
-            for older in sorted(Path(checkpoint.path).parent.glob("checkpoint_*"))[: -self._num_checkpoints]:
-                shutil.rmtree(older, ignore_errors=True)  # what another process deletes is deleted
+            folders = Path(checkpoint.path).parent.glob("checkpoint_*")
+            times = {str(folder): when_written(folder) for folder in folders}
+            for name in superseded(times, str(checkpoint.path), self._num_checkpoints):
+                shutil.rmtree(name, ignore_errors=True)  # what another process deletes is deleted
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A process died and the trial will go on in another, unless nothing can: a full disk, a store that is away."""

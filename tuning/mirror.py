@@ -46,6 +46,9 @@ KEPT = "kept.zip"
 MARKS = ("ETag", "etag", "LastModified", "updated", "created", "mtime", "size")
 """What the stores' listings have that changes with an object."""
 
+TIMES = ("LastModified", "updated", "last_modified", "created")
+"""What the stores call the time at which an object was written: S3, Google's, Azure's, fsspec's own memory."""
+
 PATIENCE_VARIABLE = "DDARTS_STORE_PATIENCE"
 """Environment variable: seconds that a store that does not answer is asked again; a minute without it."""
 
@@ -292,6 +295,19 @@ class Mirror:
             write_atomic(self.folder / name, self.read(name))
             files.append(self.folder / name)
         return files
+
+    def written(self, pattern: str) -> dict[str, Any]:
+        """When the last object of each folder was written, by the store's clock, by the folder's path in the study.
+
+        Args:
+            pattern: of those paths.
+        """
+        times: dict[str, Any] = {}
+        for path, entry in self.ask(lambda: self.fs.glob(self.path(f"{pattern}/*"), detail=True)).items():
+            folder = str(path).removeprefix(self.root).strip("/").rpartition("/")[0]
+            time = next(entry[key] for key in TIMES if entry.get(key) is not None)
+            times[folder] = max(times.get(folder, time), time)
+        return times
 
     def delete_tree(self, path: str) -> None:
         """All objects below a path of the file system; nothing that is gone already, or will not go, is an error."""

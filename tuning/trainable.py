@@ -41,6 +41,7 @@ from ddarts_core.retrain import Retrain
 from ddarts_core.search import Search, build_search
 
 from . import study as studies
+from .checkpoints import when_written
 from .config import ACCURACY, DERIVED, SEARCH_EPOCH
 from .locks import join_workers
 from .mirror import StoreError
@@ -324,7 +325,7 @@ class SearchTrial(tune.Trainable):
         pattern = f"ray*/{studies.trial_name(self._number)}_{ray_trial_id}/checkpoint_*"
         if self._study.mirror is not None:
             self._study.mirror.fetch(f"{pattern}/{CHECKPOINT}")
-        return sorted(self._study.path.glob(pattern), key=lambda folder: folder.stat().st_mtime)
+        return sorted(self._study.path.glob(pattern), key=when_written)
 
 
 def _cap_memory(share: float) -> str | None:

@@ -260,8 +260,23 @@ def epochs_of(study: Path, number: int) -> int:
 
 
 def events_of(path: Path) -> list[dict[str, Any]]:
-    """What all drivers of a study were told."""
-    return [json.loads(line) for line in (path.parent / f"{path.name}.events").read_text().splitlines()]
+    """What all drivers of a study were told; nothing if it was run without one."""
+    file = path.parent / f"{path.name}.events"
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def repeats(path: Path) -> list[int]:
+    """How many epochs were done again each time that a trial went on after a kill: at most one is allowed."""
+    done: dict[int, int] = {}
+    found = []
+    for event in events_of(path):
+        if event["kind"] == "epoch":
+            again = done.get(event["number"], 0) - event["epochs"] + 1
+            found += [again] if again > 0 else []
+            done[event["number"]] = event["epochs"]
+    return found
 
 
 def results(path: Path) -> list[Any]:
@@ -280,6 +295,8 @@ def results(path: Path) -> list[Any]:
 
 def faults(path: Path, num_trials: int, num_epochs: tuple[int, int]) -> dict[str, int]:
     """What is missing or double in a finished study, in its folder, in MLflow and in Optuna's journal; all 0 is whole.
+
+    An epoch that was done again counts when it was not the only one of its trial at that kill.
 
     Args:
         path: the study's folder.
@@ -303,6 +320,7 @@ def faults(path: Path, num_trials: int, num_epochs: tuple[int, int]) -> dict[str
         "trials lost": num_trials - sum(trial["state"] == "COMPLETED" for trial in trials),
         "trials double": len(trials) - len({trial["number"] for trial in trials}),
         "epochs lost": lost,
+        "epochs repeated": sum(again - 1 for again in repeats(path)),
         "points lost": points,
         "points double": doubled,
         "runs not ended": sum(run.info.status != "FINISHED" for run in runs) + abs(len(runs) - num_trials - 1),

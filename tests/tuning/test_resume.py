@@ -25,6 +25,7 @@ NONE: dict[str, int] = dict.fromkeys(
         "trials lost",
         "trials double",
         "epochs lost",
+        "epochs repeated",
         "points lost",
         "points double",
         "runs not ended",
