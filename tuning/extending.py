@@ -11,6 +11,7 @@ from . import tracking
 from .callback import Session
 from .config import SweepConfig
 from .events import Listener
+from .moving import settle_in
 from .space import base_settings
 from .study import Study, find_study, hold
 from .sweep import StudyResult, check_address, new_tuner, prepare, resume_sweep, run, stored_config
@@ -65,6 +66,7 @@ def extend_sweep(
         if result.interrupted or not more:
             return result
     with hold(find_study(study.location)) as held:
+        settle_in(held)
         added = _add_round(held, prepare(config, space, num_cpus, address), more)
         stored = stored_config(added)
         return run(added, lambda: new_tuner(added, stored, space, address), stored.tune, Session(draw, listener))

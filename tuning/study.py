@@ -233,7 +233,13 @@ def _load(path: Path) -> Study:
     data = read_json(path / "study.json")
     if data.get("schema") != SCHEMA_VERSION:
         raise UserError(f"{path / 'study.json'}: schema {data.get('schema')!r}: this version reads {SCHEMA_VERSION}")
-    return Study(path, data, Mirror.of(path))
+    return Study(path, data | _own_database(path, data), Mirror.of(path))
+
+
+def _own_database(path: Path, data: Mapping[str, Any]) -> dict[str, str]:
+    """MLflow's database in the study's folder goes where the folder goes; one that was named stays."""
+    named = data.get("config", {}).get("tracking", {}).get("uri", "")
+    return {"tracking_uri": f"sqlite:///{path / 'mlflow.db'}"} if named is None else {}
 
 
 def _fetch(uri: str, use: str) -> Study | None:

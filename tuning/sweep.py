@@ -30,6 +30,7 @@ from .events import Listener
 from .lease import LostLease
 from .locks import lock
 from .mirror import StoreError, is_uri, run_folder, store_error
+from .moving import move_state, settle_in
 from .population import draw_population
 from .resources import cluster_device, with_resources
 from .secret import handed_over
@@ -181,6 +182,7 @@ def next_tuner(study: Study, config: SweepConfig, space: Space, address: str | N
     folder = study.path / study.rounds[-1]["folder"]
     if not bring_back(folder):
         return new_tuner(study, config, space, address)
+    move_state(folder, study.location)
     storage = _ray_storage(study)
     path = f"{storage.pop('storage_path')}/{folder.name}"
     if study.mirror is not None:
@@ -256,6 +258,7 @@ def resume_sweep(
     found = find_study(study_dir)
     check_address(found.location, address)
     with hold(found) as study:
+        settle_in(study)
         config = stored_config(study)
         if study.data["state"] == "FINISHED":
             untracked = track_rest(study, draw)

@@ -25,6 +25,7 @@ def command(study: str, port: int | None, storage: str, overrides: tuple[str, ..
     from ddarts_cli.console import say
     from ddarts_cli.server import free_port, serve
     from ddarts_core.errors import UserError
+    from tuning.moving import place_artifacts
     from tuning.study import find_study
     from tuning.tracking import share_view
     from tuning.view import address
@@ -39,6 +40,7 @@ def command(study: str, port: int | None, storage: str, overrides: tuple[str, ..
         raise UserError(
             f"study {found.name!r}: its MLflow database {database} is missing; report and collect need none"
         )
+    place_artifacts(found)
     chosen = free_port(port)
     say(f"ui {found.location}: starting MLflow, about ten seconds")
     url = address(f"http://127.0.0.1:{chosen}", found.data["experiment_id"], share_view(found))

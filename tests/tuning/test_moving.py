@@ -1,0 +1,200 @@
+"""A study whose folder was moved or copied goes on where it is, and nothing is written where it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray import cloudpickle
+
+from ddarts_core.errors import UserError
+from tests.tuning.processes import Driver, epochs_of, faults
+from tests.tuning.test_population import POPULATION
+from tuning import tracking
+from tuning.callback import StudyCallback
+from tuning.config import SweepConfig
+from tuning.locks import await_workers
+from tuning.moving import LOCATIONS, location_in, moved_json, moved_pickle, settle_in
+from tuning.study import Study, create_study, find_study
+
+Make = Callable[..., SweepConfig]
+
+PLACES = {"/a/s": "/b/longer/s"}
+
+
+@dataclasses.dataclass
+class Thing:
+    name: str
+    inside: Any
+
+
+@pytest.mark.parametrize("protocol", range(3, 6))
+def test_places_in_a_pickle(protocol: int) -> None:
+    def things(place: str) -> Any:
+        many = [f"{place}/{number}" for number in range(300)]
+        return [Thing("/a/s2", {place: b"/a/s"}), f"{place}/ä\udc80", "see /a/s", "x" * 70000, many, many, 7]
+
+    moved = pickle.loads(moved_pickle(pickle.dumps(things("/a/s"), protocol), PLACES))
+    assert moved == things("/b/longer/s")
+    assert moved[4] is moved[5], "what was one thing is one thing"
+
+
+def test_places_in_rays_json() -> None:
+    def state(place: str) -> Any:
+        packed = {"_type": "CLOUDPICKLE_FALLBACK", "value": pickle.dumps([f"{place}/ray"], 5).hex()}
+        return json.dumps({"config": {"study": place, "n": float("inf")}, "storage": packed}), packed
+
+    def whole(place: str) -> bytes:
+        text, packed = state(place)
+        return json.dumps({"trial_data": [[text, "{}"]], "runner_data": [packed, None]}).encode()
+
+    moved = json.loads(moved_json(whole("/a/s"), PLACES))
+    [[trial, _]] = moved["trial_data"]
+    trial = json.loads(trial)
+    assert trial["config"] == {"study": "/b/longer/s", "n": float("inf")}
+    for packed in (trial["storage"], moved["runner_data"][0]):
+        assert pickle.loads(bytes.fromhex(packed["value"])) == ["/b/longer/s/ray"]
+
+
+# --- whole studies --------------------------------------------------------------------------------------------------
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def artifacts(study: Study) -> set[str]:
+    client = tracking.make_client(study.data["tracking_uri"])
+    return {run.info.artifact_uri for run in client.search_runs([study.data["experiment_id"]])}
+
+
+@pytest.fixture(scope="module")
+def killed(make_sweep: Make) -> Path:
+    """A study whose first trial has begun, and that nobody runs."""
+    config = make_sweep("killed", tune={"num_samples": 2, "searcher": "random"}, search={"epochs": 3})
+    driver = Driver("run", config.study_dir, config)
+    driver.wait_for(lambda: epochs_of(config.study_dir, 0) >= 3)
+    driver.kill()
+    await_workers(config.study_dir)
+    return config.study_dir
+
+
+def check_whole(path: Path) -> None:
+    """It came to its end, with its artifacts in its folder."""
+    assert not any(faults(path, 2, (3, 2)).values())
+    study = find_study(path)
+    assert all(uri.startswith((path / "mlartifacts").as_uri()) for uri in artifacts(study))
+    assert len(list(path.glob("mlartifacts/*/artifacts/records.jsonl"))) == 2
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_copy_leaves_the_original_alone(killed: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(killed, copy)
+    before = contents(killed)
+    assert Driver("resume", copy).finish().startswith("finished 0")
+    assert contents(killed) == before
+    check_whole(copy)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_moved_study_goes_on_and_can_be_moved_again(killed: Path, tmp_path: Path) -> None:
+    """First before its second trial, then when that one has begun."""
+    first, second = tmp_path / "first", tmp_path / "below" / "second"
+    os.rename(killed, first)
+    driver = Driver("resume", first)
+    driver.wait_for(lambda: epochs_of(first, 1) >= 2)
+    driver.kill()
+    await_workers(first)
+    second.parent.mkdir()
+    os.rename(first, second)
+    assert Driver("resume", second).finish().startswith("finished 0")
+    assert not killed.exists() and not first.exists()
+    check_whole(second)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_moved_population_goes_on_from_the_states_that_were_exchanged(make_sweep: Make, tmp_path: Path) -> None:
+    """A member's next state lies among another's checkpoints."""
+    config = make_sweep("population", **POPULATION)
+    path, place = config.study_dir, tmp_path / "moved"
+    driver = Driver("run", path, config)
+    driver.wait_for(lambda: epochs_of(path, 0) >= 1)
+    driver.wait_for(lambda: any(trial["lineage"] for trial in find_study(path).trials()))
+    driver.kill()
+    await_workers(path)
+    os.rename(path, place)
+    assert Driver("resume", place).finish().startswith("finished 0")
+    assert not path.exists()
+    assert [trial["state"] for trial in find_study(place).trials()] == ["COMPLETED"] * 3
+
+
+# --- MLflow ---------------------------------------------------------------------------------------------------------
+
+SERVER = "https://me:secret@host/mlflow"
+
+
+def on_a_server(path: Path) -> Study:
+    """A study that Ray has begun, tracked elsewhere."""
+    data = {"tracking_uri": SERVER, "config": {"tracking": {"uri": SERVER}, "tune": {"num_samples": 1}}}
+    study = create_study(path, {**data, "parent_run_id": "run", "experiment_id": "1"})
+    (path / "ray").mkdir()
+    location = study.location
+    run = SimpleNamespace(storage_path=location, callbacks=[StudyCallback(location, 1, 2)])
+    (path / "ray" / "tuner.pkl").write_bytes(cloudpickle.dumps({"_run_config": run}))
+    assert location_in(path / "ray") == location
+    settle_in(study)
+    return study
+
+
+def test_a_copy_does_not_share_the_runs_on_a_server(tmp_path: Path) -> None:
+    original = on_a_server(tmp_path / "one" / "s")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    copy = find_study(tmp_path / "two" / "s")
+    with pytest.raises(UserError, match=f"{copy.path} is a copy of {original.path} .* at https://host/mlflow: go on"):
+        settle_in(copy)
+    shutil.rmtree(original.path)
+    settle_in(copy)  # it was moved
+
+
+def test_the_same_folder_by_another_name_is_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_server(tmp_path / "one" / "s")
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    settle_in(find_study(tmp_path / "link" / "s"))
+    monkeypatch.chdir(tmp_path / "one")
+    settle_in(find_study("s"))
+    settle_in(find_study("../link/s"))
+
+
+def test_a_database_in_the_studys_folder_goes_with_it(study_path: Path, tmp_path: Path) -> None:
+    """Every place in it, and no other."""
+    uri = tracking.tracking_uri(None, study_path)
+    study_path.parent.mkdir(parents=True)
+    study_path.mkdir()
+    experiment, run = tracking.start_study(uri, "e", "study", {}, {})
+    data = {"tracking_uri": uri, "experiment_id": experiment, "parent_run_id": run}
+    create_study(study_path, {**data, "config": {"tracking": {"uri": None}}})
+    other = tracking.make_client(uri).create_run("0").info
+    moved = tmp_path / "moved_to"
+    os.rename(study_path, moved)
+    study = find_study(moved)
+    assert study.data["tracking_uri"] == f"sqlite:///{moved}/mlflow.db"
+    settle_in(study)
+    client = tracking.make_client(study.data["tracking_uri"])
+    assert client.get_run(run).info.artifact_uri == f"{(moved / 'mlartifacts').as_uri()}/{run}/artifacts"
+    assert client.get_experiment(experiment).artifact_location == (moved / "mlartifacts").as_uri()
+    assert client.get_run(other.run_id).info.artifact_uri == other.artifact_uri
+    with sqlite3.connect(moved / "mlflow.db") as database:
+        for table, column in LOCATIONS:
+            assert column in [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
