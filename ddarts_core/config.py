@@ -10,12 +10,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import UserError, unknown_name
-from .nested import merge, parse_override, read_yaml, set_path
+from .nested import merge, parse_override, read_yaml, set_path, shorten
 from .spaces import SPACES, default_reductions
 
 AblationLoss = Literal["none", "monitor", "centered", "relative", "paper", "rescale", "credit"]
@@ -25,6 +26,17 @@ Rule = Literal["sparse", "edge", "darts", "complete"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 AMP = "lower precision of convolutions; none is float32 in full; tf32 and fp16 need a GPU"
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+
+#: What the patterns ask for, in words.
+PATTERNS = MappingProxyType(
+    {
+        NAME: "should be up to 100 letters, digits and . _ -, a letter or a digit first",
+        DEVICE: "should be auto, cpu, cuda or cuda:N",
+    }
+)
+
+#: Names of the data sets; `data.DATASETS` has their readers.
+DATA_SETS = ("digits", "fashion_mnist", "cifar10", "cifar100", "imagenet")
 
 
 class Strict(BaseModel):
@@ -95,6 +107,13 @@ class DataConfig(AugmentConfig):
     image_size: int | None = Field(None, ge=8, le=512, description="resize to this many pixels; null keeps the size")
     split: SplitConfig = SplitConfig()
     num_workers: int = Field(4, ge=0, le=128, description="processes that decode images of a set kept in files")
+
+    @field_validator("name")
+    @classmethod
+    def _known_name(cls, value: str) -> str:
+        if value not in DATA_SETS:
+            raise unknown_name("data set", value, DATA_SETS)
+        return value
 
 
 class SearchConfig(Strict):
@@ -326,7 +345,7 @@ def validate(model: type[Strict], data: Mapping[str, Any], where: str) -> Any:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise UserError(_sentence(error, model, where)) from error
+        raise UserError(_sentence(error, model, data, where)) from error
 
 
 def resolve(
@@ -348,12 +367,10 @@ def resolve(
         path, value = parse_override(text)
         merged = set_path(merged, path, value)
     method = merged.get("method", "ddarts")
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
+    _check_name("method", "method", method, METHODS, where)
     retrain = merged.get("retrain")
     recipe = retrain.get("recipe", "quick") if isinstance(retrain, Mapping) else "quick"
-    if recipe not in RECIPES:
-        raise unknown_name("recipe", recipe, RECIPES)
+    _check_name("recipe", "retrain.recipe", recipe, RECIPES, where)
     presets = merge({"retrain": RECIPES[recipe]}, METHODS[method].settings)
     settings = merge(presets, merged)
     config: Config = validate(model, settings, where)
@@ -361,6 +378,11 @@ def resolve(
         # Two shared cells say nothing of the depth: unless told otherwise, derive the depth that was searched.
         config = validate(model, set_path(settings, "retrain.num_cells", config.search.num_cells), where)
     return config
+
+
+def _check_name(kind: str, path: str, name: object, table: Iterable[str], where: str) -> None:
+    if not isinstance(name, str) or name not in table:
+        raise UserError(f"{where}: {path}: {unknown_name(kind, name, table)}")
 
 
 def load_experiment(
@@ -414,19 +436,75 @@ def field_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
     return paths
 
 
-def _sentence(error: ValidationError, model: type[BaseModel], where: str) -> str:
-    first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        import difflib
+#: What pydantic says of a value of another kind, in the words of a file.
+_KINDS = {
+    "model_type": "should be a group of settings (key: value)",
+    "dict_type": "should be a mapping (key: value)",
+    "list_type": "should be a list",
+    "tuple_type": "should be a list",
+}
 
-        near = difflib.get_close_matches(path, field_paths(model), n=1)
-        group = path.rpartition(".")[0]
-        inside = [p[len(group) :].lstrip(".") for p in field_paths(model) if p.startswith(group)]
-        siblings = sorted({p.split(".")[0] for p in inside})
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(siblings)}"
-        return f"{where}: unknown setting {path!r}; {hint}"
-    message = first["msg"].removeprefix("Value error, ")
-    value = first.get("input")
-    shown = "" if isinstance(value, Mapping) or repr(value) in message else f" (got {value!r})"
-    return f"{where}: {path + ': ' if path else ''}{message[:1].lower() + message[1:]}{shown}"
+
+def _sentence(error: ValidationError, model: type[BaseModel], data: Mapping[str, Any], where: str) -> str:
+    """The first mistake; of a setting that may be of several kinds, what is wrong with it as each of them."""
+    errors = [(_location(entry, data), entry) for entry in error.errors()]
+    start = errors[0][0]
+    path, first = max(((p, e) for p, e in errors if p[: len(start)] == start), key=lambda found: len(found[0]))
+    if first["type"] == "extra_forbidden":
+        return f"{where}: {_unknown_setting(path, model)}"
+    messages = dict.fromkeys(_words(entry) for other, entry in errors if other == path)
+    message, *others = messages
+    message = " or ".join([message, *(text.removeprefix("should be ") for text in others)])
+    value, text = first.get("input"), repr(first.get("input"))
+    shown = "" if isinstance(value, Mapping) or text in message else f" (got {shorten(text)})"
+    return f"{where}: {'.'.join(path) + ': ' if path else ''}{message}{shown}"
+
+
+def _location(entry: Any, data: Any) -> tuple[str, ...]:
+    """The path in the settings; pydantic also names the kinds that it tried."""
+    path = []
+    for part in entry["loc"]:
+        if isinstance(data, Mapping):
+            found = part in data
+        else:
+            found = isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data)
+        if found:
+            data = data[part]
+        if found or (entry["type"] == "missing" and part == entry["loc"][-1]):
+            path.append(str(part))
+    return tuple(path)
+
+
+def _words(entry: Any) -> str:
+    pattern = entry.get("ctx", {}).get("pattern")
+    text: str = _KINDS.get(entry["type"]) or PATTERNS.get(pattern) or entry["msg"]
+    text = text.removeprefix("Value error, ").removeprefix("Input ")
+    return text[:1].lower() + text[1:]
+
+
+def _unknown_setting(path: tuple[str, ...], model: type[BaseModel]) -> str:
+    import difflib
+
+    *groups, name = path
+    known = field_paths(model)
+    if name in known:
+        group, _, inner = name.rpartition(".")
+        return f"{name!r} is one key: write it as a key of its group, {group}: {{{inner}: ...}}"
+    annotation: Any = model
+    for group in groups:  # a key of a mapping has the annotation of the mapping
+        annotation = next(
+            (m.model_fields[group].annotation for m in _models(annotation) if group in m.model_fields), annotation
+        )
+    siblings = sorted({field for found in _models(annotation) for field in found.model_fields})
+    prefix = "".join(f"{group}." for group in groups)
+    near = [prefix + sibling for sibling in difflib.get_close_matches(name, siblings, n=1)]
+    near += [path for path in difflib.get_close_matches(prefix + name, known, n=1) if not prefix.startswith(f"{path}.")]
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(siblings)}"
+    return f"unknown setting {prefix + name!r}; {hint}"
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a value may be, or be made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for option in get_args(annotation) for model in _models(option)]

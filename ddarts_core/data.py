@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from .augment import Augment, Policy
-from .config import DataConfig, RetrainConfig
-from .errors import UserError, unknown_name
+from .config import DATA_SETS, DataConfig, RetrainConfig
+from .errors import UserError
 from .images import DataInfo, Images, ImageSet
 from .seeding import stream_seed
 from .streaming import StreamedSet
@@ -183,14 +183,11 @@ DATASETS = _table(
 )
 
 
-def data_info(config: DataConfig) -> DataInfo:
-    """The facts of the configured data set at the configured size; reads no file.
+assert tuple(DATASETS) == DATA_SETS
 
-    Raises:
-        UserError: there is no such data set.
-    """
-    if config.name not in DATASETS:
-        raise unknown_name("data set (data.name)", config.name, DATASETS)
+
+def data_info(config: DataConfig) -> DataInfo:
+    """The facts of the configured data set at the configured size; reads no file."""
     info = DATASETS[config.name].info
     size = info.image_size if config.image_size is None else config.image_size
     return DataInfo(info.name, info.num_classes, info.channels, size, info.mean, info.std)
@@ -200,7 +197,7 @@ def load_train(config: DataConfig) -> tuple[DataInfo, Images]:
     """The training images: the first `num_train` of a fixed stratified order, resized to `image_size`.
 
     Raises:
-        UserError: no such data set, its files are absent or damaged, or there are not enough images.
+        UserError: its files are absent or damaged, or there are not enough images.
     """
     info = data_info(config)
     images = _read(config, train=True)
@@ -219,7 +216,7 @@ def load_test(config: DataConfig) -> Images:
     """All test images, resized to `image_size`. Never part of a search: read once, after training.
 
     Raises:
-        UserError: no such data set, or its files are absent or damaged.
+        UserError: its files are absent or damaged.
     """
     return _read(config, train=False)
 

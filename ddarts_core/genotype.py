@@ -198,7 +198,7 @@ class Genotype:
         if stripped.startswith("{"):
             try:
                 data = json.loads(stripped)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"not a genotype: bad JSON ({error})") from error
             return cls.from_dict(data)
         name, fields = _parse_call(stripped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,60 @@ import yaml
 
 from .errors import UserError
 
+#: Mappings whose keys are dotted paths themselves: distributions, and the conditions of one.
+DOTTED = ("space", "when")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key is given once; no setting is a date, so that what looks like one is text."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                where = " and ".join(f"line {number}" for number in sorted({lines[name], line}))
+                raise UserError(f"the key {name!r} is given twice ({where}): keep one of the two")
+            lines[name] = line
+        return node
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _parse(text: str, where: str) -> Any:
+    """The value that a text means.
+
+    Raises:
+        UserError: it means none, or a key is given twice.
+    """
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{where} is not valid YAML: {_mistake(error)}") from error
+    except (ValueError, LookupError, AttributeError) as error:  # PyYAML's way to refuse 0x_ and !!int many
+        raise UserError(f"{where}: a value is not the number that it looks like: put text into quotes") from error
+    except RecursionError as error:
+        raise UserError(f"{where} is nested too deeply: no setting has more than a few levels") from error
+
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        UserError: the file is missing, is not YAML, or holds something else than a mapping.
+        UserError: the file is missing, is not YAML, gives a key twice, or holds something else than a mapping.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {_mistake(error)}") from error
+    data = _parse(text, str(path))
     if data is None:
         return {}
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
@@ -43,26 +83,49 @@ def parse_override(text: str) -> tuple[str, Any]:
     """Split `dotted.path=value`; the value is read as YAML.
 
     Raises:
-        UserError: there is no '=' or no path.
+        UserError: there is no '=' or no path, or the value is not YAML.
     """
     path, mark, value = text.partition("=")
     if not mark or not path.strip():
         raise UserError(f"--set {text!r}: expected dotted.path=value, for example --set search.epochs=5")
-    try:
-        return path.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {text!r}: the value is not valid YAML") from error
+    return path.strip(), _parse(value, f"--set {shorten(text)!r}")
+
+
+def shorten(text: str) -> str:
+    """A text for a message: its beginning if it is long."""
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def override(path: str, value: object) -> str:
+    """The override that `parse_override` reads back: the value is taken as it is, whatever it looks like."""
+    return f"{path}={json.dumps(value)}"
 
 
 def set_path(data: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """A copy of nested dictionaries with the value at a dotted path replaced."""
-    head, _, rest = path.partition(".")
-    if not rest:
-        return {**data, head: value}
-    inner = data.get(head) or {}
-    if not isinstance(inner, Mapping):
-        raise UserError(f"{path}: {head!r} is a value, not a group of settings")
-    return {**data, head: set_path(inner, rest, value)}
+    """A copy of nested dictionaries with the value at a dotted path replaced.
+
+    Example:
+        >>> set_path({"space": {"search.lr": {"low": 1}}}, "space.search.lr.low", 2)
+        {'space': {'search.lr': {'low': 2}}}
+    """
+    out = inner = dict(data)
+    group, rest = "", path
+    while True:
+        head = _key(inner, rest) if group in DOTTED else rest.partition(".")[0]
+        rest = rest[len(head) + 1 :]
+        if not rest:
+            inner[head] = value
+            return out
+        below = inner.get(head) or {}
+        if not isinstance(below, Mapping):
+            raise UserError(f"{path}: {head!r} is a value, not a group of settings")
+        inner[head] = dict(below)
+        inner, group = inner[head], head
+
+
+def _key(data: Mapping[str, Any], path: str) -> str:
+    """The key with dots in it that a path begins with, if there is it, else the path."""
+    return next((key for key in data if path == key or path.startswith(f"{key}.")), path)
 
 
 def get_path(data: Mapping[str, Any], path: str) -> Any:

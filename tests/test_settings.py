@@ -31,7 +31,7 @@ def test_every_setting_is_explained() -> None:
 
 
 def test_the_data_sets_are_those_of_the_table() -> None:
-    assert sorted(tables()["data.name"]) == sorted(DATASETS)
+    assert tables()["data.name"] == tuple(DATASETS)
 
 
 def test_what_is_read_off_a_model() -> None:

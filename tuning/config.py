@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from ddarts_core.config import NAME, ExperimentConfig, Strict, resolve
+from ddarts_core.config import NAME, ExperimentConfig, Strict, field_paths, resolve
 from ddarts_core.errors import UserError, unknown_name
 from ddarts_core.nested import read_yaml
 from ddarts_core.redact import without_secrets
@@ -160,6 +160,17 @@ class SweepConfig(ExperimentConfig):
         check_points(space, self.tune.points_to_evaluate)
         return space
 
+    @field_validator("space", mode="before")
+    @classmethod
+    def _dotted(cls, value: Any) -> Any:
+        for name, inner in value.items() if isinstance(value, Mapping) else ():
+            paths = [path for path in field_paths(ExperimentConfig) if path.startswith(f"{name}.")]
+            keys = inner if isinstance(inner, Mapping) else {}
+            if paths and "type" not in keys:
+                example = next((path for path in paths if path.removeprefix(f"{name}.") in keys), paths[0])
+                raise ValueError(f"{name!r} is a group: write the whole path of a setting as one key, like {example}")
+        return value
+
     @field_validator("storage")
     @classmethod
     def _store(cls, value: str) -> str:
@@ -201,7 +212,10 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
     """
     overrides = list(overrides)
     config = resolve(data, overrides, SweepConfig, where=where)
-    space = config.build_space()
+    try:
+        space = config.build_space()
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
     missing = [name for name in EXTRA_PACKAGES.get(config.tune.searcher, ()) if find_spec(name) is None]
     if missing:
         raise UserError(

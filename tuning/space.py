@@ -74,8 +74,11 @@ class FloatDistribution(_Conditional):
         return self
 
     def corners(self) -> list[Any]:
-        """Both bounds."""
-        return [self.low, self.high]
+        """Both bounds, and between whole bounds a number that is not whole, if the distribution yields one."""
+        bounds = [self.low, self.high]
+        between = self.low + (0.5 * min(1.0, self.high - self.low) if self.step is None else self.step)
+        whole = all(bound.is_integer() for bound in bounds)
+        return [*bounds, between] if whole and self.low < between < self.high else bounds
 
     def contains(self, value: Any) -> bool:
         """Whether a number lies within the bounds and on a step."""

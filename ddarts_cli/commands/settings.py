@@ -54,6 +54,7 @@ def _fits(word: str | None, path: str, meaning: str) -> bool:
 
 def tables() -> dict[str, Any]:
     """Names that a setting may have, by the setting."""
+    from ddarts_core.config import DATA_SETS
     from ddarts_core.methods import METHODS
     from ddarts_core.recipes import RECIPES
     from ddarts_core.spaces import SPACES
@@ -64,7 +65,7 @@ def tables() -> dict[str, Any]:
         "name": named,
         "search.device": device,
         "retrain.device": device,
-        "data.name": ("cifar10", "cifar100", "digits", "fashion_mnist", "imagenet"),
+        "data.name": DATA_SETS,
         "method": METHODS,
         "retrain.recipe": RECIPES,
         "search.space": SPACES,

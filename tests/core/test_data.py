@@ -139,8 +139,8 @@ def test_absent_files_name_the_folder_and_what_is_expected(name: str, tmp_path: 
 
 
 def test_an_unknown_data_set_lists_the_known() -> None:
-    with pytest.raises(UserError, match="choose one of cifar10, cifar100, digits, fashion_mnist, imagenet"):
-        load_train(DataConfig(name="mnist"))
+    with pytest.raises(ValueError, match="choose one of cifar10, cifar100, digits, fashion_mnist, imagenet"):
+        DataConfig(name="mnist")
 
 
 @pytest.mark.parametrize("packed", [True, False])

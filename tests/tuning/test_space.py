@@ -22,7 +22,7 @@ CONDITIONAL: dict[str, Any] = {
 
 
 def space_of(space: dict[str, Any], **settings: Any) -> Space:
-    return resolve_sweep({"space": space, **settings}).build_space()
+    return resolve_sweep({"space": space, **settings}, where="f.yaml").build_space()
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,14 @@ def space_of(space: dict[str, Any], **settings: Any) -> Space:
             },
             ("in a circle",),
         ),
-        ({}, ("needs a `space`",)),
+        ({}, ("needs a `space`", "f.yaml")),
+        ({"search.warmup_epochs": {"type": "float", "low": 1, "high": 3}}, ("1.5 is refused", "valid integer")),
+        ({"search.warmup_epochs": {"type": "float", "low": 1, "high": 3, "step": 0.25}}, ("1.25 is refused",)),
+        ({"data.name": {"type": "categorical", "choices": ["digits", "foo"]}}, ("'foo' is refused", "fashion_mnist")),
+        ({"search": {"lr": FLOAT}}, ("f.yaml: space: 'search' is a group", "as one key, like search.lr")),
+        ({"search.lr": {**FLOAT, "low": 2}}, ("f.yaml: space.search.lr: low 2 must",)),
+        ({"search.order": {"type": "categorical", "choices": [[1]]}}, ("space.search.order.choices.0: should be a",)),
+        ({"search.lr": {"type": "float", "low": 1}}, ("f.yaml: space.search.lr.high: field required",)),
     ],
 )
 def test_mistakes_are_told_in_one_sentence(space: dict[str, Any], words: tuple[str, ...]) -> None:
@@ -75,6 +82,17 @@ def test_points_must_lie_in_the_space() -> None:
     for point, words in (({"search.lr": 1.0}, "lies outside"), ({"alpha.lr": 0.01}, "not in the space")):
         with pytest.raises(UserError, match=words):
             resolve_sweep({"space": {"search.lr": FLOAT}, "tune": {"points_to_evaluate": [point]}})
+
+
+def test_a_bound_is_overridden_by_its_path() -> None:
+    config = resolve_sweep({"space": {"search.lr": FLOAT}}, ["space.search.lr.low=0.05"])
+    assert config.build_space().distributions[0][1].corners() == [0.05, 0.1]
+    with pytest.raises(UserError, match=r"unknown setting 'tune\.resources\.mem'; choose one of cpu, gpu"):
+        resolve_sweep({"space": {"search.lr": FLOAT}}, ["tune.resources={mem: 1}"])
+
+
+def test_a_float_of_whole_steps_is_whole() -> None:
+    assert space_of({"search.warmup_epochs": {"type": "float", "low": 1, "high": 3, "step": 1}})
 
 
 def test_draws_respect_bounds_and_conditions() -> None:

@@ -1,0 +1,69 @@
+"""Files and overrides that hold nonsense: one sentence that says what, where, and which values are allowed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ddarts_core.config import load_experiment, resolve
+from ddarts_core.errors import UserError
+from ddarts_core.nested import override, parse_override, set_path
+
+FILES = {
+    "search: {lr: 0.1}\nseed: 1\nsearch: {epochs: 3}": r"key 'search' is given twice \(line 1 and line 3\): keep",
+    "search:\n  lr: 0.1\n  lr: 0.2": r"the key 'lr' is given twice \(line 2 and line 3\)",
+    "name: 0x_": "is not the number that it looks like: put text into quotes",
+    "seed: !!int many": "is not the number that it looks like",
+    "name: " + "[" * 3000: "nested too deeply",
+    "method: [a]": r"method: unknown method \['a'\]: choose one of .*fairdarts",
+    "method: null": "method: unknown method None: choose one of",
+    "retrain: {recipe: [1]}": r"retrain.recipe: unknown recipe \[1\]: choose one of cifar, ",
+    "data: {name: nope}": "data.name: unknown data set 'nope': choose one of cifar10, .*imagenet",
+    "search.epochs: 3": r"'search.epochs' is one key: write it as a key of its group, search: {epochs: ...}",
+    "search: {alpha.lr: 3}": "'alpha.lr' is one key",
+    "search: {epoch: 3}": "unknown setting 'search.epoch'; did you mean 'search.epochs'",
+    "search: 3": r"search: should be a group of settings \(key: value\) \(got 3\)",
+    "search: {reductions: 3}": r"search.reductions: should be a list \(got 3\)",
+    "search: {device: gpu}": "search.device: should be auto, cpu, cuda or cuda:N",
+    "retrain: {reductions: half}": "retrain.reductions: should be 'thirds' or 'genotype' or a list",
+    "retrain: {reductions: [a]}": "retrain.reductions.0: should be a valid integer",
+    "alpha: {betas: [0.9]}": "alpha.betas.1: field required",
+    "name: a b": "name: should be up to 100 letters, digits and",
+    "seed: " + "1" * 400: r"seed: should be less than .*1\.\.\.\)$",
+}
+
+
+@pytest.mark.parametrize("text", FILES, ids=lambda text: re.sub(r"\W+", "-", text)[:30])
+def test_a_wrong_file_is_one_sentence_with_its_name(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_experiment(path)
+    sentence = str(caught.value)
+    assert sentence.startswith(str(path)) and "\n" not in sentence and len(sentence) < 400
+    assert re.search(FILES[text], sentence), sentence
+
+
+@pytest.mark.parametrize("text", ["name=" + "[" * 3000, "x." * 3000 + "y=1", "search={lr: 1, lr: 2}", "name=0b_"])
+def test_a_wrong_override_is_one_sentence(text: str) -> None:
+    with pytest.raises(UserError):
+        resolve({}, [text])
+
+
+def test_what_looks_like_a_date_is_text() -> None:
+    assert resolve({}, ["name=2020-13-45", "data.root=2024-01-15"]).name == "2020-13-45"
+
+
+@pytest.mark.parametrize("value", ["2024", "2024-01-15", "yes", "", "a: b", 3, None])
+def test_an_override_of_a_value_is_that_value(value: object) -> None:
+    assert parse_override(override("data.root", value)) == ("data.root", value)
+
+
+def test_the_keys_of_a_space_have_dots() -> None:
+    space = {"space": {"search.lr": {"low": 1}}}
+    assert set_path(space, "space.search.lr.low", 2) == {"space": {"search.lr": {"low": 2}}}
+    assert set_path(space, "space.alpha.lr", {})["space"] == {"search.lr": {"low": 1}, "alpha.lr": {}}
+    assert set_path(space, "space.search.lr.when.seed", [1])["space"]["search.lr"]["when"] == {"seed": [1]}
+    assert space == {"space": {"search.lr": {"low": 1}}}
