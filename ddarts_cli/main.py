@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import click
 
+from ddarts_cli.system import refusal
 from ddarts_core import __version__
 from ddarts_core.errors import Diverged, UserError
 from ddarts_core.redact import hide_secrets, one_line
@@ -115,13 +116,27 @@ def run(arguments: Sequence[str] | None = None) -> int:
         click.echo("Interrupted: the files written so far are whole.", err=True)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: no message at exit either
+        _drop_output()  # nobody reads
         return 0
+    except Exception as error:
+        sentence = refusal(error)
+        if sentence is None:
+            raise
+        return _mistake(sentence, words)
     return result if isinstance(result, int) else 0
+
+
+def _drop_output() -> None:
+    """Send what is still to be printed nowhere, so that there is no message at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _mistake(message: str, words: Sequence[str]) -> int:
     """Print a mistake without the passwords of the words that were typed and of the URIs in it."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # full as well
+        _drop_output()
     click.echo(f"Error: {one_line(hide_secrets(message, *words))}", err=True)
     return 2
 

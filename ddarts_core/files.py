@@ -11,9 +11,25 @@ from .errors import UserError
 
 
 def write_with(path: str | Path, write: Callable[[str], object]) -> None:
-    """Let `write(temporary_path)` make the file, sync it to disk, then rename it to `path`."""
+    """Let `write(temporary_path)` make the file, sync it to disk, then rename it to `path`.
+
+    Raises:
+        UserError: there is a folder or a device at the path.
+        OSError: it cannot be written; names the path.
+    """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and not target.is_file():
+        raise UserError(f"{target} is a {'folder' if target.is_dir() else 'device'}: give the name of a file")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _replace(target, write)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(target)) from error
+
+
+def _replace(target: Path, write: Callable[[str], object]) -> None:
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
     os.close(handle)
     try:

@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from .alpha_step import ABLATIONS
 from .data import Images
 from .devices import wait
+from .errors import UserError
 from .files import write_with
 from .search import Search
 
@@ -42,6 +43,9 @@ def profile_search(search: Search, trace: Path, num_steps: int = 3) -> list[Part
         search: one of its own for this; it goes through the splits again when they end.
         trace: JSON file.
         num_steps: after one more that warms up.
+
+    Raises:
+        UserError: the trace cannot be written.
     """
     weights = _endless(search, search.splits.weights, "weights")
     alphas = _endless(search, search.splits.alphas, "alphas")
@@ -51,7 +55,7 @@ def profile_search(search: Search, trace: Path, num_steps: int = 3) -> list[Part
     with profile(activities=activities) as profiler:
         for number in range(1, num_steps + 1):
             _step(search, weights, alphas, number)
-    write_with(trace, profiler.export_chrome_trace)
+    write_with(trace, lambda name: _export(profiler, name, trace))
     # A GPU's own account of a part leaves out the backward passes, which another thread starts.
     found = {event.key: event for event in profiler.key_averages() if event.device_type == DeviceType.CPU}
     total = {
@@ -62,6 +66,14 @@ def profile_search(search: Search, trace: Path, num_steps: int = 3) -> list[Part
     total[ALPHAS] -= total.get(ABLATIONS, 0.0)
     whole = sum(total.values())
     return [Part(name, milliseconds, milliseconds / whole) for name, milliseconds in total.items()]
+
+
+def _export(profiler: profile, name: str, trace: Path) -> None:
+    """Write the trace; the profiler only logs that it could not, and the file is empty or ends somewhere."""
+    profiler.export_chrome_trace(name)
+    if not Path(name).read_bytes().rstrip().endswith(b"}"):
+        Path(f"{name}.tmp").unlink(missing_ok=True)
+        raise UserError(f"cannot write {trace}: the profiler wrote only a part of it; make room, or write elsewhere")
 
 
 @contextmanager

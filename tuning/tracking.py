@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,12 @@ def start_study(
         ImportError,
         ValueError,
     ) as error:  # no such driver, port or host
-        reason = one_line(hide_secrets(str(error), uri))[:200]
-        raise UserError(f"tracking.uri {without_secrets(uri)!r} cannot be used: {reason}") from error
+        reason = textwrap.shorten(one_line(hide_secrets(str(error), uri)), 200, placeholder=" ...")
+        raise UserError(
+            f"tracking.uri {without_secrets(uri)!r} cannot be used: {reason}; give an MLflow server "
+            "(http://HOST:PORT), a database (sqlite:///FILE, postgresql://HOST/NAME), or null for one in the study's "
+            "folder"
+        ) from error
     if uri.startswith("sqlite:///"):
         with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
             database.execute("PRAGMA journal_mode=WAL")

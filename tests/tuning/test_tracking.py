@@ -52,6 +52,15 @@ def study(study_path: Path) -> Study:
     )
 
 
+@pytest.mark.parametrize("uri", ["ftp://place", "nonsense://"])
+def test_an_address_of_no_store_is_one_sentence(uri: str) -> None:
+    with pytest.raises(
+        UserError, match=r"^tracking\.uri '.*' cannot be used: .*http://HOST:PORT.*sqlite:///FILE"
+    ) as said:
+        tracking.start_study(uri, "study", "study", {}, {})
+    assert "\n" not in str(said.value)
+
+
 def write_trial(study: Study, **fields: Any) -> Path:
     folder = trial_dir(study.path, 0)
     data: dict[str, Any] = {

@@ -1,0 +1,44 @@
+"""What the system refuses, a full disk or a folder that may only be read, as one sentence."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+_ROOM = "make room there, or write elsewhere"
+_RIGHTS = "choose a place where you may read and write, or ask for the right to"
+_PATH = "choose another path"
+
+#: What to do, by what is wrong; any other error of the system is one of the program.
+_ADVICE = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: _ROOM,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: _RIGHTS,
+    errno.EISDIR: _PATH,
+    errno.ENOTDIR: _PATH,
+    errno.EEXIST: "a file is where a folder is needed; choose another path",
+    errno.ENAMETOOLONG: _PATH,
+    errno.ELOOP: _PATH,
+    errno.EIO: "look after the disk",
+}
+
+#: What libraries say in errors of their own: what is wrong, by a part of their text.
+_TEXTS = {
+    **{os.strerror(code): code for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)},
+    "database or disk is full": errno.ENOSPC,
+    "attempt to write a readonly database": errno.EROFS,
+}
+
+
+def refusal(error: Exception) -> str | None:
+    """What the system refused, where, and what to do; None if the error is one of the program."""
+    code = error.errno if isinstance(error, OSError) else None
+    if code is None:
+        code = next((code for text, code in _TEXTS.items() if text in str(error)), None)
+    if code not in _ADVICE:
+        return None
+    place = getattr(error, "filename", None)
+    return f"cannot write or read{f' {os.fsdecode(place)}' if place else ''}: {os.strerror(code)}; {_ADVICE[code]}"

@@ -1,0 +1,104 @@
+"""What the system refuses is one sentence: a full disk, a folder that may only be read, a file in the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from ddarts_cli import main
+from ddarts_cli.main import run
+from ddarts_cli.system import refusal
+from ddarts_core import files
+from tests.analysis.conftest import write_study, write_trial
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_study(tmp_path_factory.mktemp("runs") / "one")
+    write_trial(folder, 0, "COMPLETED")
+    return folder
+
+
+def refused(capfd: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    status = run([str(argument) for argument in arguments])
+    err = capfd.readouterr().err
+    assert status == 2 and err.startswith("Error: ") and err.count("\n") == 1, err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file", "code"),
+    [
+        (["report"], "report.html", errno.ENOSPC),
+        (["export"], "genotype.json", errno.EROFS),
+        (["collect"], "part-0.parquet", errno.EDQUOT),
+        (["figure", "accuracy"], "accuracy.png", errno.EACCES),
+        (["table", "--by", "search.w_zero_one", "--out", "table.md"], "table.md", errno.EIO),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_cannot_be_written_is_named(
+    study: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    file: str,
+    code: int,
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(code, os.strerror(code), "/some/.temporary")
+
+    monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
+    err = refused(capfd, arguments[0], study, *arguments[1:])
+    assert f"{file}: {os.strerror(code)}; " in err and "temporary" not in err
+
+
+def test_a_path_that_is_taken(study: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    arguments = ["table", study, "--by", "search.w_zero_one", "--out"]
+    assert f"{tmp_path} is a folder: give the name of a file" in refused(capfd, *arguments, tmp_path)
+    for command in (arguments, ["report", study, "--out"]):
+        assert "file is where a folder is needed" in refused(capfd, *command, tmp_path / "file" / "page.html")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_device_is_not_replaced(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "/dev/null is a device" in refused(capfd, "table", "--published", "1", "--out", "/dev/null")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_full_output() -> None:
+    command = [sys.executable, "-m", "ddarts_cli", "methods"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=Path(__file__).parent.parent, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("(sqlite3.OperationalError) database or disk is full [SQL: ...]"), "No space left"),
+        (RuntimeError("(sqlite3.OperationalError) attempt to write a readonly database"), "Read-only file system"),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), "No space left"),
+        (OSError(errno.ENOSPC, "Error writing bytes to file. Detail: [errno 28]"), "No space left on device"),
+    ],
+)
+def test_errors_of_libraries(error: Exception, words: str) -> None:
+    assert words in (refusal(error) or "")
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "gone", "x"), OSError("bug"), ValueError("bug")])
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    @click.command()
+    def broken() -> None:
+        raise error
+
+    monkeypatch.setattr(main.LazyGroup, "get_command", lambda *_: broken)
+    with pytest.raises(type(error)):
+        run(["zoo"])
