@@ -217,10 +217,15 @@ def _remove_stale(root: Path, current: set[Path]) -> None:
     for folder in root.iterdir():
         if folder in current or not folder.is_dir() or not _FOLDER.fullmatch(folder.name):
             continue
-        for name in FILES:
-            (folder / name).unlink(missing_ok=True)
-        if not any(folder.iterdir()):
-            folder.rmdir()
+        remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove what an export wrote to a folder, and the folder when nothing else lies in it."""
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 # --- card -----------------------------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -59,6 +61,23 @@ def follow(records: Iterable[EpochRecord], total: int, label: str, done: int = 0
         for record in records:
             bar.update(task, completed=record.epoch + 1, metrics=describe(record.metrics))
             yield record
+
+
+def again(*options: str) -> str:
+    """The command that is running, as a shell takes it, with these options for its `--resume` and `--force`."""
+    given: list[str] = click.get_current_context().obj
+    return shlex.join(["ddarts", *(word for word in given if word not in ("--resume", "--force")), *options])
+
+
+@contextmanager
+def resumable(command: str, begun: Callable[[], bool]) -> Iterator[None]:
+    """When Ctrl-C or SIGTERM stops what is inside, say which command goes on, if there is something to go on with."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if begun():
+            say(f"go on: {command}")
+        raise
 
 
 def finish(wrote: Iterable[Path | str], commands: Iterable[str]) -> None:

@@ -1,14 +1,17 @@
-"""Configuration files, and the folder of a single search."""
+"""Configuration files, and the folders of a single search and of a retrain."""
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.config import ExperimentConfig, load_experiment
+from ddarts_core.config import PLACES, ExperimentConfig, field_paths, load_experiment, resolve
 from ddarts_core.errors import UserError
-from ddarts_core.nested import read_yaml
+from ddarts_core.nested import get_path, read_yaml
 
 #: Top-level keys that only a sweep has.
 SWEEP_KEYS = ("space", "tune", "tracking")
@@ -58,13 +61,23 @@ class SearchFolder:
         """Whether a search ran to its end here: `search.json` is written last."""
         return self.summary.exists()
 
-    def check(self, *, resume: bool, force: bool) -> None:
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to go on with: `config.yaml` is written first."""
+        return self.config.exists() or self.checkpoint.exists()
+
+    def check(self, config: ExperimentConfig, *, resume: bool, force: bool) -> None:
         """Refuse a folder that this search may not write.
 
         Raises:
-            UserError: it holds a study, or a search that neither `resume` nor `force` is about.
+            UserError: it holds a study, a retrain, or a search that neither `resume` nor `force` is about, or that was
+                begun with other settings.
         """
+        if (self.path / "result.json").exists():
+            raise UserError(f"{self.path} holds a retrain: choose another folder with --out")
         check_folder(self.path, self.checkpoint, self.summary, "search", resume=resume, force=force)
+        if resume:
+            check_begun(self.config, config, self.begun, "search")
 
     def prepare(self, *, force: bool) -> None:
         """Make the folder; with `force` remove the search that it holds.
@@ -76,6 +89,71 @@ class SearchFolder:
             for file in (self.summary, self.checkpoint, self.genotype, self.records, self.timings):
                 file.unlink(missing_ok=True)
         make_folder(self.path)
+
+
+class RetrainFolder:
+    """Names of the files that a retrain leaves, and whether it may write them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.genotype = path / "genotype.json"
+        self.config = path / "config.yaml"
+        self.result = path / "result.json"
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to go on with: `config.yaml` is written first."""
+        return self.config.exists()
+
+    def check(self, config: ExperimentConfig, *, resume: bool, force: bool) -> None:
+        """Refuse a folder that this retrain may not write.
+
+        Raises:
+            UserError: it holds a study, a search, or a retrain that neither `resume` nor `force` is about, or that was
+                begun with other settings.
+        """
+        if SearchFolder(self.path).summary.exists() or SearchFolder(self.path).checkpoint.exists():
+            raise UserError(f"{self.path} holds a search: choose another folder with --out")
+        check_folder(self.path, self.config, self.result, "retrain", resume=resume, force=force)
+        if resume:
+            check_begun(self.config, config, self.begun, "retrain")
+
+    def seed_folders(self, contender: str = "genotype") -> dict[int, Path]:
+        """The folders of a contender's trainings by their seeds."""
+        found = {path: re.fullmatch(rf"{contender}-seed-(\d+)", path.name) for path in self.path.glob("*-seed-*")}
+        return {int(match[1]): path for path, match in sorted(found.items()) if match}
+
+    def read_result(self) -> dict[str, Any] | None:
+        """What a finished retrain left; None of an unfinished one.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if not self.result.exists():
+            return None
+        try:
+            data: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
+            if any(len(test["accuracies"]) != len(data["seeds"]) for test in data["test"].values()):
+                raise ValueError("not one accuracy for each seed")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{self.result} is damaged: {error}") from error
+        return data
+
+    def clear(self) -> None:
+        """Remove the retrain that the folder holds, and what was exported of it; other files stay.
+
+        `config.yaml` is the last to go: a folder that is half cleared is that of an unfinished retrain.
+        """
+        self.result.unlink(missing_ok=True)
+        for contender in ("genotype", "random"):
+            for folder in self.seed_folders(contender).values():
+                shutil.rmtree(folder)
+        (self.path / "random.json").unlink(missing_ok=True)
+        if (self.path / "export").is_dir():
+            from analysis.export import remove
+
+            remove(self.path / "export")
+        self.config.unlink(missing_ok=True)
 
 
 def check_folder(path: Path, checkpoint: Path, last: Path, what: str, *, resume: bool, force: bool) -> None:
@@ -90,12 +168,33 @@ def check_folder(path: Path, checkpoint: Path, last: Path, what: str, *, resume:
         raise UserError(f"{path} is a file: choose a folder with --out")
     if resume and force:
         raise UserError("--resume goes on and --force starts again: choose one of them")
-    if resume and not checkpoint.exists():
-        raise UserError(f"nothing to resume in {path}: there is no {checkpoint.name}; leave --resume out")
     if last.exists() and not (force or resume):
         raise UserError(f"{path} holds a finished {what}: write elsewhere with --out, or replace it with --force")
     if checkpoint.exists() and not (force or resume):
         raise UserError(f"{path} holds an unfinished {what}: go on with --resume, or start again with --force")
+
+
+def check_begun(file: Path, config: ExperimentConfig, begun: bool, what: str) -> None:
+    """Refuse to go on where nothing was begun, or with other settings than those in `file`, which it was begun with.
+
+    Raises:
+        UserError: names each setting that differs, but for places, with both values.
+    """
+    if not begun:
+        raise UserError(f"nothing to resume in {file.parent}: no {what} was begun there; leave --resume out")
+    if not file.exists():
+        return  # the checkpoint has a hash of its settings
+    before, now = plain(resolve(read_yaml(file), where=str(file))), plain(config)
+    differing = [
+        f"{path} was {json.dumps(get_path(before, path))}, is {json.dumps(get_path(now, path))}"
+        for path in field_paths(ExperimentConfig)
+        if path not in PLACES and get_path(before, path) != get_path(now, path)
+    ]
+    if differing:
+        raise UserError(
+            f"the {what} in {file.parent} was begun with other settings: {'; '.join(differing)}; go on with those it "
+            "was begun with, write elsewhere with --out, or start again with --force"
+        )
 
 
 def make_folder(path: Path) -> None:

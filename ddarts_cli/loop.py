@@ -70,7 +70,6 @@ def run_loop(loop: Loop, kind: str, title: str, state_file: Path, *, resume: boo
     except KeyboardInterrupt:
         if unsaved is not None:
             checkpoint.save(state_file, unsaved, packed=True)
-        done = f"{title}: stopped after {len(records)} of {loop.num_epochs} epochs"
-        say(f"{done}: the same command with --resume goes on")
+        say(f"{title}: stopped after {len(records)} of {loop.num_epochs} epochs")
         raise
     return records

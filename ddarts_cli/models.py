@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.export import Models
+from ddarts_cli.files import RetrainFolder
 from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.cost import Cost, cost
 from ddarts_core.data import data_info
@@ -58,22 +58,23 @@ class Weights:
 def find_weights(folder: Path) -> Weights | None:
     """The weights in a folder of `ddarts retrain`; None when it has none. Seeds are not chosen by test accuracy.
 
+    Of a finished retrain they are those of the first seed that `result.json` lists.
+
     Raises:
         UserError: one of the folder's files is damaged.
     """
-    found = {int(path.parent.name.rpartition("-")[2]): path for path in folder.glob("genotype-seed-*/weights.pt")}
+    place = RetrainFolder(folder)
+    found = {seed: path / "weights.pt" for seed, path in place.seed_folders().items()}
+    found = {seed: path for seed, path in found.items() if path.exists()}
+    result = place.read_result() if found else None
+    accuracies: tuple[tuple[int, float], ...] = ()
+    if result is not None:
+        accuracies = tuple(zip(result["seeds"], result["test"]["genotype"]["accuracies"], strict=True))
+        found = {seed: found[seed] for seed in result["seeds"] if seed in found}
     if not found:
         return None
     seed = min(found)
-    accuracies: tuple[tuple[int, float], ...] = ()
-    result = folder / "result.json"
-    if result.is_file():
-        try:
-            data = json.loads(result.read_text(encoding="utf-8"))
-            accuracies = tuple(zip(data["seeds"], data["test"]["genotype"]["accuracies"], strict=True))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{result} is damaged: {error}") from error
-    return Weights(found[seed], seed, resolve(read_yaml(folder / "config.yaml")), accuracies)
+    return Weights(found[seed], seed, resolve(read_yaml(place.config), where=str(place.config)), accuracies)
 
 
 def retrain_cost(genotype: Genotype, config: ExperimentConfig) -> Cost:

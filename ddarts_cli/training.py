@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ddarts_cli.console import follow, say
-from ddarts_cli.files import check_folder, make_folder, plain
+from ddarts_cli.files import RetrainFolder, make_folder, plain
 from ddarts_cli.loop import run_loop
 from ddarts_cli.output import write_json, write_records, write_timings, write_yaml
 from ddarts_cli.threads import limit_threads
 from ddarts_core import checkpoint
 from ddarts_core.config import ExperimentConfig, config_hash
 from ddarts_core.data import Images, hold_out, load_test, load_train
+from ddarts_core.devices import check_amp, pick_device
+from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
 from ddarts_core.images import DataInfo
 from ddarts_core.provenance import git_commit, versions
 from ddarts_core.random_genotype import random_genotype
 from ddarts_core.records import EpochRecord
-from ddarts_core.retrain import Retrain
+from ddarts_core.retrain import Retrain, build_network, check_batches
 
 if TYPE_CHECKING:
     from tuning.distributed import Workers
@@ -75,7 +79,8 @@ def run_seeds(
     """Train with seeds `config.seed`, `config.seed + 1`, ...; read the test split once each, after the last epoch.
 
     With several workers each training is run by that many processes together, on the Ray cluster at `address`, or on
-    this machine.
+    this machine. Everything that can be refused is refused before the folder is made or written. A retrain that is
+    resumed keeps the seeds and the random genotype that it has; with nothing left to train its scores are returned.
 
     Returns:
         The scores by the contender's name: `genotype`, and `random` when asked.
@@ -84,22 +89,40 @@ def run_seeds(
         UserError: the folder may not be written, the data are missing, the genotype does not fit, or so many workers
             do not.
     """
-    result_file = out / "result.json"
-    check_folder(out, out / "config.yaml", result_file, "retrain", resume=resume, force=force)
+    place = RetrainFolder(out)
+    place.check(config, resume=resume, force=force)
+    done = None
+    if resume:
+        _check_genotype(place, genotype)
+        done = place.read_result()
+    if done is not None:
+        num_seeds = max(num_seeds, len(done["seeds"]))
+        random_baseline = random_baseline or "random" in done["test"]
+    seeds = range(config.seed, config.seed + num_seeds)
     contenders = {"genotype": genotype}
     if random_baseline:
         contenders["random"] = random_genotype(genotype, config.seed, config.search.space)
+    if done is not None and done["seeds"] == list(seeds) and done["test"].keys() == contenders.keys():
+        say(f"{out} holds this retrain, finished")
+        return {name: Score(tuple(test["accuracies"])) for name, test in done["test"].items()}
     info, images = load_train(config.data)
     limit_threads(config.retrain.batch_size, config.retrain.channels, info.image_size)
+    check_training(config, images, seeds)
+    for contender in contenders.values():
+        with torch.device("meta"):
+            build_network(config.retrain, contender, info)
     workers = None
     if num_workers > 1:
         from tuning.distributed import plan_workers
 
         workers = plan_workers(config, num_workers, address)
+        check_amp(config.retrain.amp, torch.device("cuda" if workers.gpu else "cpu"), "retrain.amp")
+    else:
+        check_device(config)
+    if force:
+        place.clear()
     make_folder(out)
-    result_file.unlink(missing_ok=True)
-    write_yaml(out / "config.yaml", plain(config))
-    seeds = range(config.seed, config.seed + num_seeds)
+    write_yaml(place.config, plain(config))
     scores: dict[str, Score] = {}
     for name, contender in contenders.items():
         write_atomic(out / f"{name}.json", contender.to_json())
@@ -119,8 +142,42 @@ def run_seeds(
         say(f"test accuracy of {'the genotype' if name == 'genotype' else 'a random genotype of its size'}: {score}")
     if random_baseline:
         say(_verdict(scores["genotype"], scores["random"]))
-    write_json(result_file, _result(config, contenders, seeds, scores))
+    write_json(place.result, _result(config, contenders, seeds, scores))
     return scores
+
+
+def check_training(config: ExperimentConfig, images: Images, seeds: Iterable[int]) -> None:
+    """Refuse training images that do not suffice for a batch, or for the images that choose an epoch.
+
+    Raises:
+        UserError: they do not, with one of the seeds.
+    """
+    for seed in seeds:
+        train, _ = _dealt(config, images, seed)
+        check_batches(config.retrain, len(train))
+
+
+def check_device(config: ExperimentConfig) -> None:
+    """Refuse a device that is not here, or that lacks the precision.
+
+    Raises:
+        UserError: it is.
+    """
+    check_amp(config.retrain.amp, pick_device(config.retrain.device, "retrain.device"), "retrain.amp")
+
+
+def _check_genotype(place: RetrainFolder, genotype: Genotype) -> None:
+    if place.genotype.exists() and (begun := Genotype.load(place.genotype).hash) != genotype.hash:
+        raise UserError(
+            f"the retrain in {place.path} is of another genotype (hash {begun}, this one is {genotype.hash}): write "
+            "elsewhere with --out, or start again with --force"
+        )
+
+
+def _dealt(config: ExperimentConfig, images: Images, seed: int) -> tuple[Images, Images | None]:
+    """Images that train, and those that choose an epoch if there are any."""
+    fraction = config.retrain.validation_fraction
+    return hold_out(images, fraction, seed) if fraction else (images, None)
 
 
 def _train(
@@ -133,9 +190,7 @@ def _train(
     resume: bool,
 ) -> tuple[list[EpochRecord], dict[str, float]]:
     """Train one network, keep its weights, and return its records and its loss and accuracy on the test images."""
-    train, validation = images, None
-    if config.retrain.validation_fraction:
-        train, validation = hold_out(images, config.retrain.validation_fraction, seed)
+    train, validation = _dealt(config, images, seed)
     run = Retrain(config.retrain, genotype, info, train, validation, seed)
     state_file = folder / "checkpoint.pt"
     every = config.retrain.checkpoint_every
@@ -165,7 +220,7 @@ def _train_together(
         for record in follow(run.records(), total, folder.name, len(records)):
             records = [*records[: record.epoch], record]
     except KeyboardInterrupt:
-        say(f"{folder.name}: stopped after {len(records)} of {total} epochs: the same command with --resume goes on")
+        say(f"{folder.name}: stopped after {len(records)} of {total} epochs")
         raise
     if run.restarts:
         say(f"{folder.name}: a worker died; started again {run.restarts} times, from the last checkpoint")

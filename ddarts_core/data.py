@@ -329,7 +329,7 @@ def augment_of(config: DataConfig | RetrainConfig, name: str) -> Augment | None:
     return None if augment.changes_nothing else augment
 
 
-def check_batch(split_name: str, size: int, batch_size: int) -> None:
+def check_batch(split_name: str, size: int, batch_size: int, setting: str = "search.batch_size") -> None:
     """Refuse a batch that is larger than the split it is drawn from.
 
     Raises:
@@ -337,6 +337,6 @@ def check_batch(split_name: str, size: int, batch_size: int) -> None:
     """
     if batch_size > size:
         raise UserError(
-            f"batch_size {batch_size} exceeds the {size} images of split {split_name}: "
+            f"{setting} {batch_size} exceeds the {size} images of split {split_name}: "
             f"use at most {size}, or more images (data.num_train, data.split)"
         )

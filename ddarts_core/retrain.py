@@ -91,6 +91,17 @@ def build_network(config: RetrainConfig, genotype: Genotype, info: DataInfo) -> 
     )
 
 
+def check_batches(config: RetrainConfig, num_images: int) -> None:
+    """Refuse a batch that is too small to normalise, or larger than the training images.
+
+    Raises:
+        UserError: it is.
+    """
+    if config.batch_size < 2:
+        raise UserError("retrain.batch_size 1: batch normalisation needs 2 images or more per batch")
+    check_batch("train", num_images, config.batch_size, "retrain.batch_size")
+
+
 class Retrain:
     """One training from scratch.
 
@@ -144,9 +155,7 @@ class Retrain:
         self.group = group
         self.epoch = 0
         self.num_epochs = config.epochs
-        if config.batch_size < 2:
-            raise UserError("retrain.batch_size 1: batch normalisation needs 2 images or more per batch")
-        check_batch("train", len(train), config.batch_size)
+        check_batches(config, len(train))
         if config.batch_size < group.count:
             raise UserError(f"retrain.batch_size {config.batch_size} leaves some of {group.count} processes no image")
         check_amp(config.amp, self.device, "retrain.amp")

@@ -311,7 +311,7 @@ def test_same_seed_same_bytes_and_resume(tiny: Path, tmp_path: Path, capfd: pyte
     summary = json.loads((outs[0] / "search.json").read_text())
     assert summary["genotype_hash"] == Genotype.load(outs[0] / "genotype.json").hash
     assert "finished" in mistake(capfd, "search", tiny, "--out", outs[0])
-    assert "another configuration" in mistake(capfd, "search", tiny, "--out", outs[0], "--resume", "--set", "seed=9")
+    assert "seed was 0, is 9" in mistake(capfd, "search", tiny, "--out", outs[0], "--resume", "--set", "seed=9")
     assert "nothing to resume" in mistake(capfd, "search", tiny, "--out", tmp_path / "c", "--resume")
 
 

@@ -89,5 +89,6 @@ def test_sigterm_ends_like_ctrl_c(tmp_path):
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "--resume goes on" in out and "Traceback" not in err
+    assert "go on: ddarts search experiments/quickstart.yaml --out " in out and "--resume\n" in out
+    assert "Traceback" not in err
     assert len(checkpoint.load(tmp_path / "s" / "checkpoint.pt")["records"]) >= 1

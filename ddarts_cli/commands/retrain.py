@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ddarts_cli import completing
 from ddarts_cli.options import out_option, set_option
+
+if TYPE_CHECKING:
+    from ddarts_cli.files import RetrainFolder
+    from ddarts_cli.training import Score
+
+#: Seeds that give an interval worth having.
+MANY = 4
 
 
 @click.command()
@@ -70,7 +79,8 @@ def command(
     """
     if address is not None and num_workers == 1:
         raise click.UsageError("--address names the cluster of several workers: give --num-workers 2 or more with it")
-    from ddarts_cli.console import finish, say
+    from ddarts_cli.console import again, finish, resumable, say
+    from ddarts_cli.files import RetrainFolder
     from ddarts_core.config import ExperimentConfig, resolve
     from ddarts_core.nested import read_yaml
     from ddarts_core.zoo import resolve_genotype
@@ -91,24 +101,33 @@ def command(
     )
     from ddarts_cli.training import run_seeds
 
-    run_seeds(
-        read,
-        config,
-        folder,
-        num_seeds=seeds,
-        random_baseline=random_baseline,
-        resume=resume,
-        force=force,
-        num_workers=num_workers,
-        address=address,
-    )
-    finish(
-        [folder / "result.json", *sorted(folder.glob("*/weights.pt"))],
-        [
-            f"ddarts cost {folder / 'genotype.json'}",
-            f"ddarts retrain {genotype} --config {folder / 'config.yaml'} --seeds 4 --random-baseline",
-        ],
-    )
+    place = RetrainFolder(folder)
+    with resumable(again("--resume"), lambda: place.begun):
+        scores = run_seeds(
+            read,
+            config,
+            folder,
+            num_seeds=seeds,
+            random_baseline=random_baseline,
+            resume=resume,
+            force=force,
+            num_workers=num_workers,
+            address=address,
+        )
+    finish([place.result, *sorted(folder.glob("*/weights.pt"))], _following(place, scores, num_workers, address))
+
+
+def _following(place: RetrainFolder, scores: Mapping[str, Score], num_workers: int, address: str | None) -> list[str]:
+    """What to run next; the same retrain with more seeds and a random genotype, unless it has them."""
+    commands = [["ddarts", "export", place.path], ["ddarts", "cost", place.genotype]]
+    num_seeds = len(scores["genotype"].accuracies)
+    if num_seeds < MANY or "random" not in scores:
+        more = ["ddarts", "retrain", place.genotype, "--config", place.config, "--out", place.path, "--resume"]
+        more += ["--seeds", max(MANY, num_seeds), "--random-baseline"]
+        more += ["--num-workers", num_workers] if num_workers > 1 else []
+        more += ["--address", address] if address is not None else []
+        commands.append(more)
+    return [shlex.join(map(str, words)) for words in commands]
 
 
 def _base(data: dict[str, Any], recipe: str | None) -> dict[str, Any]:

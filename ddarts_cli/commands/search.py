@@ -44,17 +44,21 @@ def command(
       ddarts search experiments/quickstart.yaml --set seed=11 --set search.epochs=5 --out runs/short
       ddarts search experiments/fashion_mnist.yaml --retrain
     """
-    from ddarts_cli.console import finish, say
-    from ddarts_cli.files import SearchFolder, load_search, plain
+    from ddarts_cli.console import again, finish, resumable, say
+    from ddarts_cli.files import RetrainFolder, SearchFolder, load_search, plain
     from ddarts_core.files import check_folder
 
     config = load_search(file, overrides)
     folder = SearchFolder(out or Path(check_folder(config.storage)) / config.name)
+    trained = RetrainFolder(folder.path / "retrain")
+    retrain_begun = resume and trained.begun
     if not profile:
-        folder.check(resume=resume, force=force)
+        folder.check(config, resume=resume, force=force)
+    if retrain and not profile:
+        trained.check(config, resume=retrain_begun, force=force)
 
     from ddarts_cli.threads import limit_threads
-    from ddarts_core.data import data_info
+    from ddarts_core.data import data_info, load_train
     from ddarts_core.search import build_search
 
     limit_threads(config.search.batch_size, config.search.channels, data_info(config.data).image_size)
@@ -67,6 +71,13 @@ def command(
         click.echo(table(profile_search(search, trace)))
         finish([trace], [f"ddarts search {file}"])
         return
+    if retrain:
+        from ddarts_cli.training import check_device, check_training, run_seeds
+
+        check_training(config, load_train(config.data)[1], [config.seed])
+        check_device(config)
+        if force:
+            trained.clear()
     folder.prepare(force=force)
     say(
         f"search {config.name}: method {config.method} on {config.data.name}, {config.search.num_cells} cells of "
@@ -76,19 +87,17 @@ def command(
 
     write_yaml(folder.config, plain(config))
     from ddarts_cli.loop import run_loop
-
-    records = run_loop(search, "search", "search", folder.checkpoint, resume=resume)
-    derivation = search.discretise()
-    _write(folder, config, records, derivation)
     from ddarts_core.discretise import convergence_sentence
 
-    say(convergence_sentence(search.gates.cpu(), derivation, config.discretise, config.search.relaxation))
-    wrote = [folder.genotype, folder.records, folder.timings, folder.config, folder.summary, folder.checkpoint]
-    if retrain:
-        from ddarts_cli.training import run_seeds
-
-        run_seeds(derivation.genotype, config, folder.path / "retrain", num_seeds=1, random_baseline=False)
-        wrote.append(folder.path / "retrain")
+    with resumable(again("--resume"), lambda: folder.begun):
+        records = run_loop(search, "search", "search", folder.checkpoint, resume=resume)
+        derivation = search.discretise()
+        _write(folder, config, records, derivation)
+        say(convergence_sentence(search.gates.cpu(), derivation, config.discretise, config.search.relaxation))
+        wrote = [folder.genotype, folder.records, folder.timings, folder.config, folder.summary, folder.checkpoint]
+        if retrain:
+            run_seeds(derivation.genotype, config, trained.path, resume=retrain_begun)
+            wrote.append(trained.path)
     finish(wrote, [f"ddarts retrain {folder.genotype} --config {folder.config}", f"ddarts cost {folder.genotype}"])
 
 

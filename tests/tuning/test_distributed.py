@@ -207,7 +207,7 @@ def test_an_interrupted_training_ends_its_workers_and_can_go_on(
         raise KeyboardInterrupt
 
     folder = command("stopped", "--num-workers", "2", hook=interrupt, status=130)
-    assert "--resume goes on" in capfd.readouterr().out
+    assert "go on: ddarts retrain " in capfd.readouterr().out
     assert len(pids) == 2 and not ray.is_initialized()
     assert not psutil.wait_procs(pids, timeout=30)[1]
     assert not (folder / "result.json").exists() and not (folder / "genotype-seed-4" / "ray").exists()

@@ -1,0 +1,263 @@
+"""Folders of a search and of a retrain: gone on with after an interruption, replaced, refused; nothing is mixed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ddarts_cli.main import run
+from ddarts_cli.models import find_weights
+from ddarts_core import checkpoint
+from ddarts_core.errors import UserError
+from ddarts_core.records import EpochRecord
+from ddarts_core.retrain import Retrain
+from ddarts_core.search import Search
+
+TINY = {
+    "name": "tiny",
+    "data": {"name": "digits", "num_train": 100},
+    "search": {"num_cells": 3, "channels": 2, "steps": 2, "epochs": 2, "batch_size": 20, "device": "cpu"},
+    "retrain": {"epochs": 2, "channels": 2, "batch_size": 50, "device": "cpu"},
+}
+GENOTYPE = {
+    "schema": 1,
+    "layout": "individual",
+    "reductions": [1],
+    "cells": [{"edges": [["skip_connect", 0, 2]], "concat": [2]}] * 3,
+}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A folder with the experiment `tiny.yaml` and the genotype `g.json`."""
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    (tmp_path / "g.json").write_text(json.dumps(GENOTYPE))
+    return tmp_path
+
+
+@pytest.fixture
+def retrain(tiny: Path) -> list[str]:
+    """`ddarts retrain` of that genotype to the folder `r`."""
+    return ["retrain", str(tiny / "g.json"), "--config", str(tiny / "tiny.yaml"), "--out", str(tiny / "r")]
+
+
+@pytest.fixture
+def search(tiny: Path) -> list[str]:
+    """`ddarts search --retrain` to the folder `s`."""
+    return ["search", str(tiny / "tiny.yaml"), "--retrain", "--out", str(tiny / "s")]
+
+
+def mistake(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    """The one sentence of a command that must fail with status 2."""
+    capfd.readouterr()
+    status = run(arguments)
+    err = capfd.readouterr().err
+    assert status == 2 and err.startswith("Error: ") and err.count("\n") == 1, err
+    return err
+
+
+def interrupted(arguments: list[str], capfd: pytest.CaptureFixture[str], loop: type, after: int) -> list[str]:
+    """Let Ctrl-C reach a command when `loop` has done so many epochs; the arguments of the command that it prints."""
+    whole = loop.records
+
+    def records(self: Search | Retrain) -> Iterator[EpochRecord]:
+        for _, record in zip(range(after), whole(self), strict=False):
+            yield record
+        raise KeyboardInterrupt
+
+    capfd.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "records", records)
+        assert run(arguments) == 130
+    (line,) = (line for line in capfd.readouterr().out.splitlines() if line.startswith("go on: "))
+    program, *words = shlex.split(line.removeprefix("go on: "))
+    assert program == "ddarts"
+    return words
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file by its name, but for what a clock wrote."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in ("timings.csv", "checkpoint.pt"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+# --- interrupted ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("loop", "after"), [(Search, 0), (Retrain, 1)])
+def test_the_command_that_an_interrupted_search_prints_goes_on(
+    tiny: Path, search: list[str], capfd: pytest.CaptureFixture[str], loop: type, after: int
+) -> None:
+    """In the first epoch there is no checkpoint yet; in the retrain the search is done."""
+    settings = ["--set", "data.root=two words"]
+    words = interrupted([*search, *settings], capfd, loop, after)
+    assert words == [*search, *settings, "--resume"]
+    assert interrupted([*search, *settings, "--force"], capfd, loop, after) == words
+    assert run(words) == 0
+    assert run([*search[:-1], str(tiny / "whole"), *settings]) == 0
+    assert content(tiny / "s") == content(tiny / "whole")
+    assert run(words) == 0  # done
+    assert "holds a finished search" in mistake(capfd, [*search, *settings])
+
+
+def test_the_command_that_an_interrupted_retrain_prints_goes_on(
+    tiny: Path, retrain: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = interrupted(retrain, capfd, Retrain, 1)
+    assert words == [*retrain, "--resume"]
+    assert run(words) == 0
+    assert run([*retrain[:-1], str(tiny / "whole")]) == 0
+    assert content(tiny / "r") == content(tiny / "whole")
+
+
+def test_what_was_not_begun_is_not_resumed(
+    tiny: Path, search: list[str], retrain: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in (search, retrain):
+        assert "nothing to resume" in mistake(capfd, [*arguments, "--resume"])
+    assert not (tiny / "s").exists() and not (tiny / "r").exists()
+
+
+def test_other_settings_are_named_with_both_values(
+    tiny: Path, search: list[str], retrain: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    interrupted(search, capfd, Search, 1)
+    interrupted(retrain, capfd, Retrain, 1)
+    before = content(tiny)
+    err = mistake(capfd, [*search, "--resume", "--set", "search.lr=0.02", "--set", "seed=9", "--set", "name=other"])
+    assert "seed was 0, is 9; search.lr was 0.005, is 0.02;" in err and str(tiny / "s") in err and 'tiny"' not in err
+    err = mistake(capfd, [*retrain, "--resume", "--set", "retrain.lr=0.1"])
+    assert "retrain.lr was 0.05, is 0.1;" in err and str(tiny / "r") in err
+    other = {**GENOTYPE, "cells": [{"edges": [["sep_conv_3x3", 0, 2]], "concat": [2]}] * 3}
+    (tiny / "other.json").write_text(json.dumps(other))
+    assert "another genotype" in mistake(capfd, ["retrain", str(tiny / "other.json"), *retrain[2:], "--resume"])
+    (tiny / "other.json").unlink()
+    assert content(tiny) == before
+
+
+# --- replaced ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_replaced_retrain_leaves_nothing_behind(
+    tiny: Path, retrain: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither weights nor a random genotype nor an export of the one before; files of others stay."""
+    assert run([*retrain, "--seeds", "2", "--random-baseline"]) == 0
+    assert run(["export", str(tiny / "r")]) == 0
+    (tiny / "r" / "export" / "notes").write_text("mine")
+    (tiny / "r" / "genotype-seed-x").mkdir()
+    settings = ["--set", "seed=5", "--set", "retrain.lr=0.1"]
+    assert run([*retrain, *settings, "--force"]) == 0
+    assert {path.name for path in (tiny / "r").iterdir()} == {
+        *("config.yaml", "genotype.json", "result.json"),
+        *("genotype-seed-5", "genotype-seed-x", "export"),
+    }
+    assert [path.name for path in (tiny / "r" / "export").iterdir()] == ["notes"]
+    assert run(["export", str(tiny / "r")]) == 0
+    assert "trained with seed 5" in (tiny / "r" / "export" / "README.md").read_text()
+
+
+def test_weights_are_those_of_a_seed_that_the_result_lists(tiny: Path, retrain: list[str]) -> None:
+    assert run([*retrain, "--set", "seed=5"]) == 0
+    stale = tiny / "r" / "genotype-seed-0"
+    stale.mkdir()
+    checkpoint.save(stale / "weights.pt", {})
+    (tiny / "r" / "genotype-seed-x").mkdir()
+    (tiny / "r" / "genotype-seed-x" / "weights.pt").touch()
+    weights = find_weights(tiny / "r")
+    assert weights is not None and weights.seed == 5
+    (tiny / "r" / "config.yaml").write_text("serch: {}")
+    with pytest.raises(UserError, match=r"r/config\.yaml.*serch"):
+        find_weights(tiny / "r")
+
+
+def test_a_search_is_replaced_with_its_retrain(
+    tiny: Path, search: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(search) == 0
+    settings = ["--set", "seed=3"]
+    words = interrupted([*search, *settings, "--force"], capfd, Search, 1)
+    assert run(words) == 0
+    assert [path.name for path in (tiny / "s" / "retrain").glob("*-seed-*")] == ["genotype-seed-3"]
+
+
+def test_a_retrain_that_is_there_is_refused_before_the_search(
+    tiny: Path, search: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["retrain", str(tiny / "g.json"), "--config", search[1], "--out", str(tiny / "s" / "retrain")]) == 0
+    before = content(tiny)
+    assert "holds a finished retrain" in mistake(capfd, search)
+    assert content(tiny) == before
+
+
+def test_a_folder_of_the_other_kind_is_refused(
+    tiny: Path, search: list[str], retrain: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run([word for word in search if word != "--retrain"]) == 0
+    assert run(retrain) == 0
+    before = content(tiny)
+    assert "holds a search" in mistake(capfd, [*retrain[:-1], str(tiny / "s"), "--force"])
+    assert "holds a retrain" in mistake(capfd, [*search[:-1], str(tiny / "r"), "--force"])
+    assert content(tiny) == before
+
+
+# --- refused ----------------------------------------------------------------------------------------------------------
+
+
+REFUSED = [
+    (["--cells", "2"], "cannot derive 2 cells"),
+    (["--set", "retrain.batch_size=300"], "retrain.batch_size 300 exceeds the 100 images of split train"),
+    (["--set", "retrain.validation_fraction=0.999"], "retrain.validation_fraction"),
+    (["--set", "retrain.validation_fraction=0.5", "--set", "retrain.batch_size=60"], "exceeds the 50 images"),
+    (["--set", "retrain.amp=fp16"], "retrain.amp fp16"),
+    (["--set", "retrain.reductions=[7]"], "reductions"),
+]
+
+
+def test_a_retrain_that_is_refused_changes_no_folder(
+    tiny: Path, retrain: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, words in REFUSED:
+        assert words in mistake(capfd, [*retrain, *arguments])
+        assert not (tiny / "r").exists()
+    assert run(retrain) == 0
+    before = content(tiny)
+    for arguments, words in REFUSED:
+        assert words in mistake(capfd, [*retrain, *arguments, "--force"])
+        assert content(tiny) == before
+
+
+@pytest.mark.parametrize("setting", ["retrain.batch_size=300", "retrain.validation_fraction=0.999", "retrain.amp=fp16"])
+def test_what_the_retrain_would_refuse_is_refused_before_the_search(
+    tiny: Path, search: list[str], capfd: pytest.CaptureFixture[str], setting: str
+) -> None:
+    assert setting.partition("=")[0] in mistake(capfd, [*search, "--set", setting])
+    assert not (tiny / "s").exists()
+
+
+# --- next -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_next_commands_of_a_retrain_run(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """With more seeds in the same folder; what is trained already is kept, whatever is asked for then."""
+    folder = tiny / "two words"
+    given = ["retrain", str(tiny / "g.json"), "--config", str(tiny / "tiny.yaml"), "--out", str(folder)]
+    assert run([*given, "--set", "retrain.epochs=1", "--set", "seed=2"]) == 0
+    weights = (folder / "genotype-seed-2" / "weights.pt").read_bytes()
+    lines = capfd.readouterr().out.partition("next:\n")[2].splitlines()
+    commands = [shlex.split(line)[1:] for line in lines]
+    assert [words[0] for words in commands] == ["export", "cost", "retrain"]
+    for words in commands:
+        assert run(words) == 0
+    assert "--random-baseline" not in capfd.readouterr().out.rpartition("next:\n")[2]
+    result = json.loads((folder / "result.json").read_text())
+    assert result["seeds"] == [2, 3, 4, 5] and set(result["test"]) == {"genotype", "random"}
+    assert (folder / "genotype-seed-2" / "weights.pt").read_bytes() == weights
+    before = content(folder)
+    assert run([*given, "--set", "retrain.epochs=1", "--set", "seed=2", "--resume"]) == 0
+    assert content(folder) == before
