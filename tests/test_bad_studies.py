@@ -160,16 +160,82 @@ def test_a_damaged_table_is_told_to_readers_and_mended_by_collect(
     assert {name: len(read_table(tmp_path, name)) > 0 for name in SCHEMAS} == dict.fromkeys(SCHEMAS, True)
 
 
+@pytest.mark.parametrize("command", ["status", "resume"])
+@pytest.mark.parametrize(
+    ("file", "damage", "sentence"),
+    [
+        ("study.json", {"objectives": None}, "study.json is damaged: 'objectives' is None, and should be of type list"),
+        ("study.json", {"config": 3}, "study.json is damaged: 'config' is 3, and should be of type dict"),
+        ("study.json", "{}", "study.json: schema None"),
+        ("study.json", '{"schema": 1}', "study.json is damaged: it lacks 'name'"),
+        ("study.json", "", "cannot read .*study.json"),
+        ("trials/00000/trial.json", '{"schema": 1}', "00000/trial.json is damaged: it lacks 'trial_id'"),
+        (
+            "trials/00000/trial.json",
+            {"number": "0"},
+            "trial.json is damaged: 'number' is '0', and should be of type int",
+        ),
+        ("trials/00000/trial.json", {"objectives": None}, "trial.json is damaged: .*lack 'derived/held_out/accuracy'"),
+    ],
+)
+def test_a_damaged_file_is_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], file: str, damage: object, sentence: str, command: str
+) -> None:
+    study = STUDIES["one"](tmp_path / "one")
+    if isinstance(damage, dict):
+        _rewrite(study / file, **damage)
+    else:
+        (study / file).write_text(str(damage))
+    assert run([command, str(study)]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("Error: ") and err.count("\n") == 1 and re.search(sentence, err), err
+
+
+def test_one_damaged_study_hides_no_other(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        STUDIES["one"](tmp_path / name)
+    (tmp_path / "two/study.json").write_text('{"schema": 1}')
+    (tmp_path / "one/trials/00000/trial.json").write_text("{}")  # a list opens no trial
+    assert run(["studies", "--storage", str(tmp_path)]) == 0
+    damaged, reason, whole = capfd.readouterr().out.splitlines()
+    assert re.search(r"DAMAGED +1 trials .*two$", damaged) and "FINISHED" in whole
+    assert reason.strip().endswith("two/study.json is damaged: it lacks 'name'")
+    assert run(["studies", "--storage", str(tmp_path), "--json"]) == 0
+    found = {study["name"]: study for study in json.loads(capfd.readouterr().out)}
+    assert found["two"]["state"] == "DAMAGED" and "lacks 'name'" in found["two"]["damage"]
+    assert (found["one"]["state"], found["one"]["damage"], found["one"]["trials"]) == ("FINISHED", None, 1)
+    assert run(["status", "nope", "--storage", str(tmp_path)]) == 2
+    assert "(studies: two, one)" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["garbage\n", "[]\n", "3\n", '{"op_code": 0}\n\x00\n', "[" * 3000 + "\n"])
+@pytest.mark.parametrize("command", ["report", "resume"])
+def test_a_damaged_journal_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str], command: str, text: str) -> None:
+    study = STUDIES["one"](tmp_path / "one")
+    (study / "optuna.log").write_text(text)
+    assert run([command, str(study)]) == 2
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1 and re.search(r"optuna\.log is damaged in line \d: delete it", err), err
+
+
+@pytest.mark.parametrize("text", ["", "half a li"])
+def test_an_empty_journal_has_nothing_to_say(tmp_path: Path, text: str) -> None:
+    study = STUDIES["one"](tmp_path / "one")
+    (study / "optuna.log").write_text(text)
+    assert run(["report", str(study)]) == 0
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("", "not a genotype"),
+        ('{"schema": 1, "cells": ' + "[" * 100_000, "not a genotype: bad JSON"),
         ("{}", "not a genotype.*'schema'"),
         ("PAR1\x00\xff", "cannot read genotype"),
         (genotype_of(0).to_json().replace('"schema": 1', '"schema": 0'), "schema"),
         (None, "missing.json"),
     ],
-    ids=["empty", "other JSON", "binary", "old schema", "missing"],
+    ids=["empty", "deep", "other JSON", "binary", "old schema", "missing"],
 )
 @pytest.mark.parametrize("command", ["compare", "cost", "zoo"])
 def test_a_genotype_that_is_none_is_one_sentence(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .study import Study
+from .study import Study, check_journal
 
 SEED = 0
 """Of the random forest: the same journal gives the same numbers."""
@@ -15,10 +15,14 @@ def importances(study: Study) -> dict[str, float]:
 
     Settings that only some trials have (`when`) are left out, as Optuna does. Empty when there is no journal, or fewer
     than two completed trials, or no setting took two values: nothing can be said then.
+
+    Raises:
+        UserError: the journal is damaged.
     """
     journal = Path(study.path) / "optuna.log"
     if not journal.is_file():
         return {}
+    check_journal(journal)
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
     from optuna.storages import JournalStorage
@@ -26,7 +30,10 @@ def importances(study: Study) -> dict[str, float]:
     from optuna.trial import TrialState
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    stored = optuna.load_study(study_name=study.name, storage=JournalStorage(JournalFileBackend(str(journal))))
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    if study.name not in optuna.get_all_study_names(storage):
+        return {}
+    stored = optuna.load_study(study_name=study.name, storage=storage)
     trials = stored.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     common = set.intersection(*(set(trial.params) for trial in trials)) if trials else set()
     varied = [name for name in sorted(common) if len({str(trial.params[name]) for trial in trials}) > 1]

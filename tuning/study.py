@@ -13,8 +13,9 @@ import contextlib
 import datetime
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,17 @@ from ddarts_core.files import write_atomic
 
 from . import lease
 from .locks import is_locked, lock
-from .mirror import Mirror, check_storage, copy_folder, is_uri, run_folder
+from .mirror import Mirror, StoreError, check_storage, copy_folder, is_uri, run_folder
 
 SCHEMA_VERSION = 1
 PACKAGES = ("torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
 TRIAL_STATES = ("RUNNING", "COMPLETED", "PRUNED", "FAILED")
+
+STUDY_FIELDS = {"name": str, "created": str, "state": str, "objectives": list, "config": dict}
+TRIAL_FIELDS = {"trial_id": str, "number": int, "state": str, "params": dict} | dict.fromkeys(
+    ("objectives", "cost", "reason", "seconds"), object
+)
+"""What every study.json and trial.json has, and its type; `object` is any, null too."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +89,26 @@ class Study:
         self.push("study.json")
         return Study(self.path, data, self.mirror)
 
+    @property
+    def num_trials(self) -> int:
+        """Trials that were begun; opens none of their files."""
+        return sum(1 for _ in self.path.glob("trials/*/trial.json"))
+
     def trials(self) -> list[dict[str, Any]]:
-        """All trials, by number."""
+        """All trials, by number.
+
+        Raises:
+            UserError: one of their files is damaged.
+        """
         files = self.path.glob("trials/*/trial.json")
-        return sorted((read_json(file) for file in files), key=lambda trial: int(trial["number"]))
+        return sorted((self._trial(file) for file in files), key=lambda trial: int(trial["number"]))
+
+    def _trial(self, file: Path) -> dict[str, Any]:
+        trial = _checked(file, TRIAL_FIELDS)
+        lacking = [metric for metric, _ in self.objectives if metric not in (trial["objectives"] or {})]
+        if trial["state"] == "COMPLETED" and lacking:
+            raise UserError(f"{file} is damaged: the trial is completed and its objectives lack {lacking[0]!r}")
+        return trial
 
     def ranked(self) -> list[dict[str, Any]]:
         """Completed trials, best first objective first; then the others, by number."""
@@ -169,10 +192,25 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"{path} must hold a JSON object")
+    return data
+
+
+def _checked(path: Path, fields: Mapping[str, type]) -> dict[str, Any]:
+    """A JSON object with at least these fields.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    data = read_json(path)
+    for name, kind in fields.items():
+        if name not in data:
+            raise UserError(f"{path} is damaged: it lacks {name!r}")
+        if not isinstance(data[name], kind):
+            raise UserError(f"{path} is damaged: {name!r} is {data[name]!r}, and should be of type {kind.__name__}")
     return data
 
 
@@ -233,13 +271,25 @@ def _load(path: Path) -> Study:
     data = read_json(path / "study.json")
     if data.get("schema") != SCHEMA_VERSION:
         raise UserError(f"{path / 'study.json'}: schema {data.get('schema')!r}: this version reads {SCHEMA_VERSION}")
+    data = _checked(path / "study.json", STUDY_FIELDS)
     return Study(path, data | _own_database(path, data), Mirror.of(path))
 
 
 def _own_database(path: Path, data: Mapping[str, Any]) -> dict[str, str]:
     """MLflow's database in the study's folder goes where the folder goes; one that was named stays."""
-    named = data.get("config", {}).get("tracking", {}).get("uri", "")
+    named = data["config"].get("tracking", {}).get("uri", "")
     return {"tracking_uri": f"sqlite:///{path / 'mlflow.db'}"} if named is None else {}
+
+
+def _listed(path: Path, load: Callable[[], Study | None], mirror: Mirror | None = None) -> Study | None:
+    """A study for a list: one that cannot be read is DAMAGED, and its `damage` says what is wrong."""
+    try:
+        return load()
+    except StoreError:
+        raise
+    except UserError as error:
+        data = {"name": path.name, "created": "", "state": "DAMAGED", "objectives": [], "damage": str(error)}
+        return Study(path, data, mirror)
 
 
 def _fetch(uri: str, use: str) -> Study | None:
@@ -318,8 +368,13 @@ def exists_already(location: str) -> UserError:
     )
 
 
+def _listed_in_store(uri: str) -> Study | None:
+    mirror = Mirror(uri, copy_folder(uri, "view"))
+    return _listed(mirror.folder, partial(_fetch, uri, "view"), mirror)
+
+
 def list_studies(storage: str | Path = "runs") -> list[Study]:
-    """All studies in a storage folder or below a URI, oldest first.
+    """All studies in a storage folder or below a URI, oldest first; before them those that cannot be read, DAMAGED.
 
     Raises:
         UserError: the store cannot be used.
@@ -328,9 +383,10 @@ def list_studies(storage: str | Path = "runs") -> list[Study]:
         uri = check_storage(str(storage))
         store = Mirror(uri, copy_folder(uri, "view"))
         names = [name for name in store.found("", lambda name: name.count("/") == 1) if name.endswith("/study.json")]
-        found = [_fetch(f"{uri}/{name.partition('/')[0]}", "view") for name in names]
+        found = [_listed_in_store(f"{uri}/{name.partition('/')[0]}") for name in names]
     else:
-        found = [_load(file.parent) for file in Path(storage).expanduser().absolute().glob("*/study.json")]
+        folders = [file.parent for file in Path(storage).expanduser().absolute().glob("*/study.json")]
+        found = [_listed(folder, partial(_load, folder)) for folder in folders]
     studies = [study for study in found if study is not None]
     return sorted(studies, key=lambda study: (study.data["created"], study.name))
 
@@ -361,6 +417,25 @@ def create_study(location: str | Path, data: Mapping[str, Any]) -> Study:
     return study
 
 
+def check_journal(path: Path) -> None:
+    """Check that Optuna can read its journal; half a last line is cut off when it is opened.
+
+    Raises:
+        UserError: a line is damaged.
+    """
+    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            whole = "op_code" in json.loads(line)
+        except (ValueError, TypeError, RecursionError):
+            whole = False
+        if not whole:
+            raise UserError(
+                f"{path} is damaged in line {number}: delete it; Ray's state has its trials, and a sweep that goes on "
+                "writes it anew"
+            )
+
+
 def utc_now() -> str:
     """The time as ISO 8601 with microseconds, UTC."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
@@ -374,10 +449,11 @@ def hold(study: Study) -> Iterator[Study]:
         The study as it is now, in the folder to run it in.
 
     Raises:
-        UserError: another process runs the study.
+        UserError: another process runs the study, or its journal is damaged.
     """
     if study.mirror is None:
         with lock(study.path):
+            check_journal(study.path / "optuna.log")
             yield _load(study.path)
         return
     path = run_folder(study.location)
@@ -387,4 +463,5 @@ def hold(study: Study) -> Iterator[Study]:
         with lease.hold(mirror):
             mirror.pull()
             mirror.unpack_states()
+            check_journal(path / "optuna.log")
             yield replace(_load(path), mirror=mirror)

@@ -11,7 +11,7 @@ from ddarts_cli.options import json_option, print_json, storage_folder, storage_
 @storage_option
 @json_option
 def command(storage: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """List studies, oldest first.
+    """List studies, oldest first; before them those that are DAMAGED, and why.
 
     \b
     Examples:
@@ -31,7 +31,8 @@ def command(storage: str, overrides: tuple[str, ...], as_json: bool) -> None:
                     "created": study.data["created"],
                     "state": study.state,
                     "objectives": study.data["objectives"],
-                    "trials": len(study.trials()),
+                    "trials": study.num_trials,
+                    "damage": study.data.get("damage"),
                 }
                 for study in studies
             ]
@@ -42,5 +43,7 @@ def command(storage: str, overrides: tuple[str, ...], as_json: bool) -> None:
         return
     for study in studies:
         click.echo(
-            f"{study.data['created'][:19]}  {study.state:<11}  {len(study.trials()):>4} trials  {study.location}"
+            f"{study.data['created'][:19]:<19}  {study.state:<11}  {study.num_trials:>4} trials  {study.location}"
         )
+        if study.state == "DAMAGED":
+            click.echo(f"    {study.data['damage']}")

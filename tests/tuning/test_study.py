@@ -38,6 +38,7 @@ def add_trial(study: Study, number: int, state: str, value: float | None = None,
         "params": {},
         "seconds": seconds,
         "cost": None,
+        "reason": None,
         "objectives": None if value is None else {"held_out/accuracy": value},
     }
     write_json(trial_dir(study.path, number) / "trial.json", data)
