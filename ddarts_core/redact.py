@@ -69,8 +69,13 @@ def hide_secrets(text: str, *known: str) -> str:
     secrets = set[str]().union(*(_secrets(uri) for uri in (*known, *environment)))
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, CUT)
-    text = _IN_TEXT.sub(lambda match: without_secrets(match[0]), text)
+    text = _IN_TEXT.sub(lambda match: without_secrets(match[0]) if _has_user(match[0]) else match[0], text)
     return _PAIR.sub(rf"\g<name>{CUT}", text)
+
+
+def _has_user(uri: str) -> bool:
+    match = _URI.fullmatch(uri)
+    return match is not None and (match["user"] is not None or match["password"] is not None)
 
 
 def _secrets(text: str) -> set[str]:
