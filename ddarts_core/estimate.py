@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from .coalitions import num_coalitions
 from .config import ExperimentConfig
-from .data import DataInfo, Splits, load_train, split
+from .data import DataInfo, Splits, check_batch, load_train, split
 from .discretise import MOST_OPERATIONS
 from .genotype import Cell, Edge, Genotype
 from .images import Images, ImageSet
 from .memory import Meter, StepMemory, step_memory, supernet_size
 from .operations import build
-from .retrain import Retrain, build_network
+from .retrain import Retrain, build_network, check_batches
 from .search import Search
 from .spaces import operations_of
 from .supernet import group_map
@@ -65,8 +65,7 @@ def estimate(config: ExperimentConfig, device: torch.device) -> Estimate:
     Raises:
         UserError: the data cannot be read or do not fit the configuration.
     """
-    info, train = load_train(config.data)
-    splits = split(train, config.data, config.seed)
+    info, train, splits = _read(config)
     parameters, macs = supernet_size(config, info)
     epochs = config.search.warmup_epochs + config.search.epochs
     trained = len(splits.weights) + len(splits.alphas)
@@ -80,6 +79,20 @@ def estimate(config: ExperimentConfig, device: torch.device) -> Estimate:
         epochs * (len(splits.weights) // config.search.batch_size),
         config.retrain.epochs * (trained // config.retrain.batch_size),
     )
+
+
+def _read(config: ExperimentConfig) -> tuple[DataInfo, Images, Splits]:
+    """The training images and their splits, none smaller than the batch that is drawn from it.
+
+    Raises:
+        UserError: the data cannot be read or do not suffice for a batch.
+    """
+    info, train = load_train(config.data)
+    splits = split(train, config.data, config.seed)
+    check_batch("weights", len(splits.weights), config.search.batch_size)
+    check_batch("alphas", len(splits.alphas), config.search.batch_size)
+    check_batches(config.retrain, len(train))
+    return info, train, splits
 
 
 def data_memory(train: Images, info: DataInfo, device: torch.device) -> int:
@@ -175,9 +188,11 @@ def time_steps(config: ExperimentConfig, device: torch.device | None = None) -> 
     Args:
         config: of the experiment.
         device: overrides `search.device` and `retrain.device`.
+
+    Raises:
+        UserError: the data cannot be read or do not suffice for a batch.
     """
-    info, train = load_train(config.data)
-    splits = split(train, config.data, config.seed)
+    info, train, splits = _read(config)
     steps = min(TIMED_STEPS, len(splits.weights) // config.search.batch_size)
     few = Splits(
         splits.weights.subset(torch.arange(steps * config.search.batch_size)),

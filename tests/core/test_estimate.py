@@ -12,6 +12,7 @@ from ddarts_cli.main import main
 from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.data import data_info, load_train, split
 from ddarts_core.discretise import discretise
+from ddarts_core.errors import UserError
 from ddarts_core.estimate import estimate, heaviest_genotype, time_steps
 from ddarts_core.retrain import build_network
 from ddarts_core.search import build_search
@@ -87,6 +88,20 @@ def test_time_is_that_of_a_search_by_a_clock_of_steps(monkeypatch: pytest.Monkey
     expected = time_steps(CONFIG, CPU).search(CONFIG, estimate(CONFIG, CPU))
     took = sum(sum(record.seconds.values()) for record in build_search(CONFIG).records())
     assert expected == pytest.approx(took, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("search.batch_size", "search.batch_size 60000 exceeds the 80 images of split weights: use at most 80"),
+        ("retrain.batch_size", "retrain.batch_size 60000 exceeds the 200 images of split train: use at most 200"),
+    ],
+)
+def test_a_batch_is_compared_with_the_whole_split(setting: str, words: str) -> None:
+    config: ExperimentConfig = resolve(CONFIG.model_dump(mode="json"), (f"{setting}=60000",))
+    for function in (estimate, time_steps):
+        with pytest.raises(UserError, match=words):
+            function(config, CPU)
 
 
 def test_command(capfd: pytest.CaptureFixture[str]) -> None:
