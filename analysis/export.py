@@ -21,7 +21,7 @@ from . import card
 from .card import retrain_command
 from .drawing import draw_genotype
 from .ranking import Row, default_order, rank
-from .study import MACS_CONVENTION, Study, Trial, read_study, trial_row
+from .study import MACS_CONVENTION, Study, Trial, find_trial, read_study, trial_row
 
 #: Files with weights or a whole network, which `Enrich` may write.
 MODEL_FILES = ("weights.safetensors", "model.onnx", "model.pt2")
@@ -64,8 +64,11 @@ class Models:
 #: Writes models of a genotype with this configuration to a folder; needs torch, so it comes from a floor above.
 Enrich = Callable[[Path, Genotype, Mapping[str, Any]], Models]
 
+#: Row and trial of a genotype, and the ids of the other trials that found it.
+Find = tuple[Row, Trial, tuple[str, ...]]
 
-def best(study: Study, top: int | None = None, by: str | None = None) -> list[tuple[Row, Trial, tuple[str, ...]]]:
+
+def best(study: Study, top: int | None = None, by: str | None = None) -> list[Find]:
     """Rows and trials of the distinct genotypes of a study, best first, each with the ids of later equal finds.
 
     Args:
@@ -94,8 +97,9 @@ def export(
     by: str | None = None,
     out: str | Path | None = None,
     enrich: Enrich | None = None,
+    trial: str | None = None,
 ) -> list[Exported]:
-    """Write the best distinct genotypes of a study's completed trials to `STUDY/export/NN_HASH/`.
+    """Write the best distinct genotypes of a study's completed trials to `STUDY/export/NN_HASH/`, NN being their place.
 
     Folders of an earlier export that are no longer among the best lose the files that we wrote; whatever else lies in
     them stays.
@@ -106,24 +110,40 @@ def export(
         by: metrics as in `ranking.rank`, such as `-accuracy,params` or `pareto`; None follows the study's objectives.
         out: another folder to write to.
         enrich: writes models beside each genotype.
+        trial: write only the genotype of this trial, a name or a number; what was exported before stays.
 
     Raises:
-        UserError: no study, no completed trial, an unknown metric, or a damaged file.
+        UserError: no study, no completed trial, no such trial, an unknown metric, or a damaged file.
     """
     study = read_study(study_dir)
-    chosen = best(study, top, by)
-    if not chosen:
+    places = list(enumerate(best(study, top if trial is None else None, by), start=1))
+    if not places:
         raise UserError(f"study {study.name!r} has nothing to export: {state_sentence(study)}")
+    if trial is not None:
+        places = [_place_of(study, trial, places)]
     root = Path(out) if out is not None else study.folder / "export"
     exported = []
-    for place, (row, trial, also) in enumerate(chosen, start=1):
-        assert trial.genotype is not None  # `Study.completed` has only trials with a genotype
-        folder = root / f"{place:02d}_{trial.genotype.hash}"
-        item = Exported(folder, place, row, trial.genotype, also)
-        _write(item, study, trial, enrich)
+    for place, (row, found, also) in places:
+        assert found.genotype is not None  # `Study.completed` has only trials with a genotype
+        folder = root / f"{place:02d}_{found.genotype.hash}"
+        item = Exported(folder, place, row, found.genotype, also)
+        _write(item, study, found, enrich)
         exported.append(item)
-    _remove_stale(root, {item.folder for item in exported})
+    if trial is None:
+        _remove_stale(root, {item.folder for item in exported})
     return exported
+
+
+def _place_of(study: Study, name: str, places: Sequence[tuple[int, Find]]) -> tuple[int, Find]:
+    """A trial with the place of its genotype; the others that found the same are in its card."""
+    wanted = find_trial(name, [trial.trial_id for trial in study.trials])
+    for place, (row, _, also) in places:
+        ids = (str(row["trial_id"]), *also)
+        if wanted in ids:
+            (trial,) = (trial for trial in study.completed if trial.trial_id == wanted)
+            return place, (trial_row(trial), trial, tuple(other for other in ids if other != wanted))
+    ranked = sorted(name for _, (row, _, also) in places for name in (str(row["trial_id"]), *also))
+    raise UserError(f"trial {wanted!r} has no genotype in this order: choose one of {', '.join(ranked)}")
 
 
 def state_sentence(study: Study) -> str:

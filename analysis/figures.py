@@ -82,7 +82,7 @@ def contributions_map(contributions: pd.DataFrame, trial_id: str, study: str | N
     Raises:
         UserError: the trial has no contributions.
     """
-    rows = contributions[contributions["trial_id"] == trial_id]
+    rows = contributions[contributions["trial_id"] == trial_id].dropna(subset="contribution")
     if study is not None:
         rows = rows[rows["study"] == study]
     if rows.empty:

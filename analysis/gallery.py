@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from ddarts_core.errors import UserError, unknown_name
 
 from . import cell_figures, figures, parameter_figures
 from .collect import Frames, frames_of
-from .study import read_study
+from .study import Study, find_trial, read_study
 
 #: Trials whose genotypes are compared with each other.
 COMPARED = 20
@@ -25,7 +26,7 @@ class Subject:
 
     Attributes:
         frames: of one or more studies.
-        trial: for figures about one trial; None is the completed one of highest accuracy.
+        trial: for figures about one trial, its name, or its number; None is the completed one of highest accuracy.
         cell: for figures about one cell.
         importances: importance of each setting, shares of 1.
     """
@@ -54,9 +55,7 @@ class Subject:
         trials = self.frames.trials
         known = [str(name) for name in trials["trial_id"]]
         if self.trial is not None:
-            if self.trial not in known:
-                raise unknown_name("trial", self.trial, known)
-            return self.trial
+            return find_trial(self.trial, known)
         best = self.best_ids
         if not best:
             raise UserError("no completed trial to show: name one that runs with --trial")
@@ -67,13 +66,15 @@ class Subject:
 class FigureEntry:
     """A figure: what it shows, the function that draws it, and a table that it needs beside trials and epochs.
 
-    `whole` says that it needs this table of all trials, not only of the one that it shows.
+    `whole` says that it needs this table of all trials, not only of the one that it shows; `column` is the one of the
+    table that it shows, where that may be empty.
     """
 
     what: str
     draw: Callable[[Subject], Figure]
     table: str | None = None
     whole: bool = False
+    column: str | None = None
 
 
 def _pareto(subject: Subject, cost: str = "parameters") -> Figure:
@@ -121,6 +122,7 @@ FIGURES: Mapping[str, FigureEntry] = MappingProxyType(
             "marginal contribution of each cell by epoch, of one trial",
             lambda s: figures.contributions_map(s.frames.contributions, s.trial_id),
             "contributions",
+            column="contribution",
         ),
         "gates": FigureEntry(
             "σ(α) of every edge of a cell by epoch, of one trial",
@@ -173,13 +175,28 @@ def read_figure(
     frames = frames_of([study], ("trials", "epochs"))
     table = FIGURES[name].table
     if table is not None:
-        chosen = study.trials
-        if not FIGURES[name].whole:  # those of all trials could be large
-            trial = Subject(frames, trial).trial_id
-            chosen = tuple(t for t in study.trials if t.trial_id == trial)
-        only = replace(study, trials=chosen)
-        frames = replace(frames, **{table: getattr(frames_of([only], (table,)), table)})
+        if FIGURES[name].whole:
+            rows = getattr(frames_of([study], (table,)), table)
+        else:  # those of all trials could be large
+            trial, rows = _first_with(study, FIGURES[name], Subject(frames, trial))
+        frames = replace(frames, **{table: rows})
     return figure_of(name, Subject(frames, trial, cell, importances))
+
+
+def _first_with(study: Study, entry: FigureEntry, subject: Subject) -> tuple[str, pd.DataFrame]:
+    """The trial of the subject and its rows of the figure's table; if none was named, the best one that has any.
+
+    If none has any it is the best of all, of which the figure says that it has none.
+    """
+    assert entry.table is not None
+    first = subject.trial_id
+    rows = pd.DataFrame()
+    for name in subject.best_ids if subject.trial is None else [first]:
+        only = replace(study, trials=tuple(trial for trial in study.trials if trial.trial_id == name))
+        rows = getattr(frames_of([only], (entry.table,)), entry.table)
+        if len(rows if entry.column is None else rows.dropna(subset=entry.column)):
+            return name, rows
+    return first, rows
 
 
 def figure_of(name: str, subject: Subject) -> Figure:

@@ -8,12 +8,12 @@ counts once, with its last values.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.errors import UserError
+from ddarts_core.errors import UserError, unknown_name
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import EpochRecord
 
@@ -74,6 +74,20 @@ def read_study(folder: str | Path) -> Study:
     folders = sorted(path.parent for path in root.glob("trials/*/trial.json"))
     trials = sorted((read_trial(path) for path in folders), key=lambda t: (int(t.info["number"]), t.trial_id))
     return Study(root, info, tuple(trials))
+
+
+def find_trial(name: str, known: Sequence[str]) -> str:
+    """The trial of this name; leading zeros may be left out: `2` is `00002`.
+
+    Raises:
+        UserError: there is none; lists those there are.
+    """
+    same = [trial for trial in known if trial == name] or [
+        trial for trial in known if name.isdecimal() and trial.isdecimal() and int(trial) == int(name)
+    ]
+    if not same:
+        raise unknown_name("trial", name, known)
+    return same[0]
 
 
 def read_trial(folder: Path) -> Trial:

@@ -89,6 +89,22 @@ def test_figures_are_listed_and_go_to_the_study(study: Path, capfd: pytest.Captu
     assert (study / "figures" / "distances.png").exists()
 
 
+def test_a_trial_is_known_by_its_number(study: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out_of(capfd, "figure", study, "gates", "--trial", "1")
+    assert "unknown trial '99': choose one of 00000" in mistake(capfd, "figure", study, "gates", "--trial", "99")
+
+
+def test_contributions_are_those_of_the_best_trial_that_has_some(
+    make_study: MakeStudy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    study = make_study("COMPLETED", "COMPLETED")
+    best = study / "trials/00001/records.jsonl"
+    records = [json.loads(line) for line in best.read_text().splitlines()]
+    best.write_text("".join(json.dumps({**record, "contributions": []}) + "\n" for record in records))
+    out_of(capfd, "figure", study, "contributions")
+    assert "'00001' recorded no contributions" in mistake(capfd, "figure", study, "contributions", "--trial", "1")
+
+
 def test_mistakes_about_figures(study: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "pareto" in mistake(capfd, "figure", study, "fig9")
     assert ".svg, .png or .pdf" in mistake(capfd, "figure", study, "pareto", "--out", tmp_path / "x.bmp")
@@ -235,6 +251,21 @@ def test_an_untrained_model_says_so_and_old_models_go(make_study: MakeStudy, cap
     assert "freshly initialised, not trained" in card and "the untrained network as a torch.export program" in card
     out_of(capfd, "export", study)
     assert not (folder / "model.pt2").exists() and "model.pt2" not in (folder / "README.md").read_text()
+
+
+def test_one_chosen_trial_is_exported_beside_the_best(study: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """At its place in the order; also one that others found before it."""
+    out_of(capfd, "export", study, "--top", "1")
+    (study / "trials/00004/genotype.json").write_bytes((study / "trials/00001/genotype.json").read_bytes())
+    assert "trial 00001" in out_of(capfd, "export", study, "--trial", "1")
+    names = sorted(folder.name for folder in (study / "export").iterdir())
+    assert names == [f"01_{genotype_of(5).hash}", f"02_{genotype_of(1).hash}"]
+    assert "Trials 00004 found the same" in (study / "export" / names[1] / "README.md").read_text()
+    assert "unknown trial '99'" in mistake(capfd, "export", study, "--trial", "99")
+    assert "choose one of 00000, 00001" in mistake(capfd, "export", study, "--trial", "7")  # failed
+    assert "--top" in mistake(capfd, "export", study, "--trial", "1", "--top", "2")
+    (study.parent / "result.json").write_text("{}")
+    assert "is a retrain" in mistake(capfd, "export", study.parent, "--trial", "1")
 
 
 def test_a_retrain_without_weights_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("study", metavar="STUDY|RETRAIN", shell_complete=completing.study)
-@click.option("--top", type=int, default=3, show_default=True, help="How many genotypes of a study.")
+@click.option("--top", type=int, help="How many genotypes of a study (default: 3).")
+@click.option("--trial", help="Only the genotype of this trial of a study, for example 2; the others stay as they are.")
 @click.option("--by", help="Order: metrics, a minus for largest first, or pareto (default: the study's objectives).")
 @click.option("--onnx", is_flag=True, help="Also write model.onnx; without trained weights it is marked as untrained.")
 @click.option("--program", is_flag=True, help="Also write model.pt2, a torch.export program.")
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 @out_option("STUDY/export")
 def command(
     study: str,
-    top: int,
+    top: int | None,
+    trial: str | None,
     by: str | None,
     onnx: bool,
     program: bool,
@@ -45,14 +47,20 @@ def command(
     Examples:
       ddarts export quickstart_sweep --top 3
       ddarts export quickstart_sweep --by -accuracy,params --out best
+      ddarts export quickstart_sweep --trial 2 --onnx
       ddarts export quickstart_sweep --by pareto --top 10 --onnx --program
       ddarts export runs/retrain-0123456789ab --onnx
       ddarts export quickstart_sweep --top 1 --register digits
     """
     from ddarts_cli.console import finish, say
+    from ddarts_core.errors import UserError
 
+    if trial is not None and top is not None:
+        raise UserError("--trial names one genotype and --top counts the best: choose one of them")
     retrain = Path(study)
     if (retrain / "result.json").is_file() and not (retrain / "study.json").exists():
+        if trial is not None:
+            raise UserError(f"{retrain} is a retrain, which has no trials: leave --trial out")
         _export_retrain(retrain, onnx, program, register, tracking_uri, out)
         return
     from analysis.card import retrain_command
@@ -61,8 +69,9 @@ def command(
     from tuning.study import find_study
 
     found = find_study(study, storage_folder(storage, overrides))
-    say(f"export the best {top} of {found.path}")
-    exported = export(found.path, top, by, out, ModelWriter(onnx, program))
+    top = 3 if top is None else top
+    say(f"export {f'the best {top}' if trial is None else f'trial {trial}'} of {found.path}")
+    exported = export(found.path, top, by, out, ModelWriter(onnx, program), trial)
     for item in exported:
         say(f"{item.place}. {item.genotype.hash}: {item.genotype.num_edges} edges, trial {item.row['trial_id']}")
     following = [retrain_command(item.folder) for item in exported[:1]]

@@ -13,7 +13,7 @@ from ddarts_cli.options import storage_folder, storage_option
 @click.command()
 @click.argument("study", shell_complete=completing.study)
 @click.argument("name", required=False)
-@click.option("--trial", help="Trial of a figure about one trial (default: the completed one of highest accuracy).")
+@click.option("--trial", help="Trial of a figure about one trial (default: the best that has what it shows).")
 @click.option("--cell", type=click.IntRange(min=0), default=0, show_default=True, help="Cell of the figure gates.")
 @click.option(
     "--out",
@@ -37,7 +37,7 @@ def command(
       ddarts figure quickstart_sweep
       ddarts figure quickstart_sweep pareto --out pareto.pdf
       ddarts figure small-w-zero-one w_zero_one --out figure3.svg
-      ddarts figure quickstart_sweep gates --trial 00002 --cell 5
+      ddarts figure quickstart_sweep gates --trial 2 --cell 5
     """
     from analysis.figures import save
     from analysis.gallery import FIGURES, read_figure
