@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from ddarts_core.errors import UserError
 from ddarts_core.records import EpochRecord
 from ddarts_core.retrain import Retrain
 from ddarts_core.search import Search
+from tests.analysis.conftest import write_study
 
+ROOT = Path(__file__).parent.parent
 TINY = {
     "name": "tiny",
     "data": {"name": "digits", "num_train": 100},
@@ -138,6 +142,46 @@ def test_other_settings_are_named_with_both_values(
     assert "another genotype" in mistake(capfd, ["retrain", str(tiny / "other.json"), *retrain[2:], "--resume"])
     (tiny / "other.json").unlink()
     assert content(tiny) == before
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_second_ctrl_c_does_not_hide_how_a_sweep_goes_on(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], begun: bool
+) -> None:
+    """Ray takes the first one; the second comes out of the sweep. Without a study there is nothing to go on with."""
+    study = tiny / "two words" / "tiny"
+
+    def run_sweep(*_: object, **__: object) -> None:
+        if begun and not study.exists():
+            write_study(study)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tuning.sweep.run_sweep", run_sweep)
+    monkeypatch.setattr("tuning.sweep.resume_sweep", run_sweep)
+    space = "space={search.lr: {type: float, low: 0.1, high: 0.2}}"
+    assert run(["sweep", str(tiny / "tiny.yaml"), "--set", space, "--set", f"storage={study.parent}"]) == 130
+    line = f"go on: ddarts resume '{study}'\n"
+    assert (line in capfd.readouterr().out) == begun
+    if begun:
+        assert run(["resume", str(study)]) == 130
+        assert line in capfd.readouterr().out
+
+
+def test_ctrl_c_while_the_command_line_is_imported() -> None:
+    code = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Finder())
+sys.argv = ["ddarts", "methods"]
+from ddarts_cli.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 
 # --- replaced ---------------------------------------------------------------------------------------------------------

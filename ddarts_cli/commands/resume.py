@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from ddarts_cli import completing
@@ -26,7 +28,7 @@ def command(study: str, storage: str, overrides: tuple[str, ...], address: str |
       ddarts resume /srv/studies/large
       ddarts resume s3://bucket/studies/large --address auto
     """
-    from ddarts_cli.console import say
+    from ddarts_cli.console import resumable, say
     from tuning.study import find_study
 
     found = find_study(study, storage_folder(storage, overrides))
@@ -37,6 +39,7 @@ def command(study: str, storage: str, overrides: tuple[str, ...], address: str |
     from ddarts_cli.sweeping import watch
     from tuning.sweep import resume_sweep
 
-    with watch(summary["num_samples"]) as listener:
+    go_on = f"ddarts resume {shlex.quote(found.location)}"
+    with resumable(go_on, lambda: True), watch(summary["num_samples"]) as listener:
         result = resume_sweep(found.location, draw=draw_genotype, listener=listener, address=address)
     conclude(result)

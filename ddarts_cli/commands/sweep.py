@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ def command(
       ddarts sweep FILE --set storage=s3://bucket/studies --set tracking.uri=http://10.0.0.1:5000 --address auto
       ddarts sweep experiments/quickstart_sweep.yaml --set tune.num_samples=20 --set name=longer
     """
-    from ddarts_cli.console import say
+    from ddarts_cli.console import resumable, say
     from tuning.config import load_sweep
     from tuning.mirror import is_uri
     from tuning.study import find_study, has_study, is_taken
@@ -85,7 +86,9 @@ def command(
 
     if address is None and (idle := idle_gpus(config)):
         say(f"no trial uses this machine's {idle} GPU{'s' if idle > 1 else ''}: --set tune.resources=auto shares them")
-    with watch(planned) as listener:
+    location = config.study_location
+    go_on = f"ddarts resume {shlex.quote(location)}"  # at the first Ctrl-C Ray comes to an end, the second one ends it
+    with resumable(go_on, lambda: exists or has_study(location)), watch(planned) as listener:
         if exists:
             result = extend_sweep(config, num_samples, draw=draw_genotype, listener=listener, address=address)
         else:
