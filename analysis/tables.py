@@ -67,21 +67,30 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last") ->
 
 
 def markdown(table: pd.DataFrame, metric: str, digits: int = 4) -> str:
-    """The table of `by_setting` as Markdown; nothing is set in bold, the intervals speak."""
+    """The table of `by_setting` as Markdown; nothing is in bold, the intervals speak; a dash is none."""
     by = table.columns[0]
     lines = [
         f"| {by} | seeds | {metric} | 95 % interval | difference to the first | 95 % interval |",
         "|---|---|---|---|---|---|",
     ]
-    for row in table.itertuples(index=False):
+    for place, row in enumerate(table.itertuples(index=False)):
         value, seeds, mean, low, high, difference, difference_low, difference_high = row
-        first = row == next(table.itertuples(index=False))
-        apart = "–" if first else f"{difference:+.{digits}f}"
-        interval = "–" if first else f"{difference_low:+.{digits}f} to {difference_high:+.{digits}f}"
-        lines.append(
-            f"| {value} | {seeds} | {mean:.{digits}f} | {low:.{digits}f} to {high:.{digits}f} | {apart} | {interval} |"
-        )
+        apart = ["–", "–"]  # the first is not compared with itself
+        if place:
+            signed = f"+.{digits}f"
+            apart = [_number(difference, signed), _interval(difference_low, difference_high, signed)]
+        cells = [value, seeds, _number(mean, f".{digits}f"), _interval(low, high, f".{digits}f"), *apart]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
+
+
+def _number(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else format(value, form)
+
+
+def _interval(low: float, high: float, form: str) -> str:
+    """Both ends; a dash for the interval that a single seed does not have."""
+    return "–" if math.isnan(low) or math.isnan(high) else f"{low:{form}} to {high:{form}}"
 
 
 def _setting(config: Any, path: str) -> Any:

@@ -15,7 +15,9 @@ import yaml
 from click.shell_completion import ShellComplete
 
 from ddarts_cli.main import COMMANDS, cli, run
+from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
+from ddarts_core.nested import parse_override
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -105,6 +107,36 @@ def test_a_uri_is_no_folder(tiny: Path, capfd: pytest.CaptureFixture[str], argum
     err = mistake(capfd, *(tiny if argument == "FILE" else argument for argument in arguments))
     assert URI in err and "is a URI" in err and "file system that all machines share" in err
     assert not Path("s3:").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "storage", "name"),
+    [
+        ("runs/2024-01-15", "runs", "2024-01-15"),
+        ("runs/2024", "runs", "2024"),
+        ("s3://bucket/1e3", "s3://bucket", "1e3"),
+    ],
+)
+def test_a_name_that_looks_like_a_number(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, out: str, storage: str, name: str
+) -> None:
+    taken: dict[str, object] = {}
+
+    def load_sweep(file: Path, overrides: tuple[str, ...]) -> None:
+        taken.update(parse_override(text) for text in overrides)
+        raise UserError("seen")
+
+    monkeypatch.setattr("tuning.config.load_sweep", load_sweep)
+    assert run(["sweep", str(tiny), "--out", out]) == 2
+    assert str(taken["storage"]).endswith(storage) and taken["name"] == name
+
+
+def test_places_that_are_none(tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for out in ("/", "s3://bucket"):
+        assert f"--out {out}: a study needs a folder of its own" in mistake(capfd, "sweep", tiny, "--out", out)
+    (tmp_path / "5").write_text("")
+    arguments = ["retrain", "zoo:DARTS_V2", "--data", "cifar10", "--data-root", "5", "--out", tmp_path / "out"]
+    assert re.search("cannot read cifar10 in '.*/5'", mistake(capfd, *arguments))
 
 
 GENOTYPE = {

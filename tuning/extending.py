@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ddarts_core.errors import UserError
@@ -90,13 +90,10 @@ def check_same(study: Study, config: SweepConfig) -> None:
         UserError: it has another space, other objectives or other settings.
     """
     old, new = study.data["config"], config.model_dump(mode="json")
-    differing = [f"space.{path}" for path in _differing(old["space"], new["space"])]
-    differing += [f"tune.{name}" for name in LASTING if old["tune"][name] != new["tune"][name]]
-    if "pbt" in (old["tune"]["scheduler"], new["tune"]["scheduler"]):
-        differing += [f"tune.{name}" for name in ("scheduler",) if old["tune"][name] != new["tune"][name]]
-    differing += [
-        path for path in _differing(study.data["base"], base_settings(config)) if path not in ("name", "storage")
-    ]
+    lasting = (*LASTING, "scheduler") if "pbt" in (old["tune"]["scheduler"], new["tune"]["scheduler"]) else LASTING
+    parts = ({"space": c["space"], "tune": {name: c["tune"][name] for name in lasting}} for c in (old, new))
+    bases = ({**base, "name": None, "storage": None} for base in (study.data["base"], base_settings(config)))
+    differing = [*_differing(*parts), *_differing(*bases)]
     if differing:
         raise UserError(
             f"study {study.name!r} exists with another {', '.join(differing)}: only trials of the same settings can be "
@@ -105,4 +102,18 @@ def check_same(study: Study, config: SweepConfig) -> None:
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    return [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+    """The settings that differ, with their values before and after."""
+    old, new = dict(_leaves(before)), dict(_leaves(after))
+    return [
+        f"{path} ({old.get(path, 'not set')} there, {new.get(path, 'not set')} now)"
+        for path in sorted({*old, *new})
+        if old.get(path) != new.get(path)
+    ]
+
+
+def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

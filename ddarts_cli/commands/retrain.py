@@ -82,7 +82,7 @@ def command(
     from ddarts_cli.console import again, finish, resumable, say
     from ddarts_cli.files import RetrainFolder
     from ddarts_core.config import ExperimentConfig, resolve
-    from ddarts_core.nested import read_yaml
+    from ddarts_core.nested import override, read_yaml
     from ddarts_core.zoo import resolve_genotype
 
     read = resolve_genotype(genotype)
@@ -90,7 +90,7 @@ def command(
     settings = {"retrain.num_cells": cells, "data.name": data_name, "data.root": data_root}
     config: ExperimentConfig = resolve(
         _base(data, recipe),
-        [*(f"{path}={value}" for path, value in settings.items() if value is not None), *overrides],
+        [*(override(path, value) for path, value in settings.items() if value is not None), *overrides],
         where=str(file) if file else "retrain",
     )
     folder = out or Path(config.storage) / f"retrain-{read.hash}"

@@ -45,19 +45,23 @@ def command(
       ddarts sweep experiments/quickstart_sweep.yaml --set tune.num_samples=20 --set name=longer
     """
     from ddarts_cli.console import resumable, say
+    from ddarts_core.errors import UserError
+    from ddarts_core.nested import override
     from tuning.config import load_sweep
     from tuning.mirror import is_uri
     from tuning.study import find_study, has_study, is_taken
 
     if out is not None:
         storage, _, name = (out if is_uri(out) else str(Path(out).absolute())).rstrip("/").rpartition("/")
-        overrides = (*overrides, f"storage={storage}", f"name={name}")
+        if not name or storage.endswith(":/"):
+            raise UserError(f"--out {out}: a study needs a folder of its own: give for example {out.rstrip('/')}/sweep")
+        overrides = (*overrides, override("storage", storage or "/"), override("name", name))
     config = load_sweep(file, overrides)
     taken = config.study_location
     if new and is_taken(taken):
         name = next(f"{config.name}-{k}" for k in range(2, 10**6) if not is_taken(f"{taken}-{k}"))
         say(f"study {config.name} exists already: this one is {name}")
-        overrides = (*overrides, f"name={name}")
+        overrides = (*overrides, override("name", name))
         config = load_sweep(file, overrides)
     exists = has_study(config.study_location)
     if num_samples is not None and not exists:

@@ -32,6 +32,14 @@ def test_markdown_has_a_row_per_value_and_no_bold(make_study):
     assert "| ddarts | 3 |" in text and "**" not in text
 
 
+def test_a_single_seed_has_no_interval(make_study):
+    text = markdown(by_setting(load(make_study(*["COMPLETED"] * 2)), "method", "derived_accuracy"), "derived_accuracy")
+    assert text.splitlines()[2:] == [
+        "| ddarts | 1 | 0.5000 | – | – | – |",
+        "| fairdarts | 1 | 0.5300 | – | +0.0300 | – |",
+    ]
+
+
 def test_mistakes_are_sentences(make_study, tmp_path):
     frames = load(make_study(*["COMPLETED"] * 2))
     with pytest.raises(UserError, match=r"no trial has a setting 'search.nothing'"):

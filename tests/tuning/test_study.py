@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from ddarts_core.errors import UserError
+from tuning.config import resolve_sweep
 from tuning.locks import lock
+from tuning.space import base_settings
 from tuning.study import (
     Study,
     create_study,
@@ -124,3 +127,21 @@ def test_reading_a_study_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_differs_is_named_with_both_values(tmp_path: Path) -> None:
+    from tuning.extending import check_same
+
+    lr = {"type": "float", "low": 0.01, "high": 0.1}
+    data: dict[str, Any] = {"name": "a", "search": {"lr": 0.05, "epochs": 2}, "space": {"alpha.lr": lr}}
+    config = resolve_sweep(data)
+    study = Study(tmp_path, {"name": "a", "config": config.model_dump(mode="json"), "base": base_settings(config)})
+    check_same(study, resolve_sweep({**data, "name": "b", "tune": {"num_samples": 3}}))
+    for override, named in (
+        ("search.epochs=3", "search.epochs (2 there, 3 now)"),
+        ("seed=1", "seed (not set there, 1 now)"),
+        ("space.alpha.lr.low=0.02", "space.alpha.lr.low (0.01 there, 0.02 now)"),
+        ("tune.searcher=random", "tune.searcher (optuna-tpe there, random now)"),
+    ):
+        with pytest.raises(UserError, match=re.escape(f"study 'a' exists with another {named}: only")):
+            check_same(study, resolve_sweep(data, [override]))
