@@ -11,6 +11,7 @@ import os
 import sqlite3
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -121,7 +122,7 @@ def _guarded(uri: str, call: Callable[[], Value]) -> Value:
         # MLflow is imported only where it is used, so its exception has no name here unless it was raised.
         if not isinstance(error, (OSError, _mlflow_exception())):
             raise
-        reason = one_line(hide_secrets(str(error), uri))[:200]
+        reason = textwrap.shorten(one_line(hide_secrets(str(error), uri)), 200, placeholder=" ...")
         raise UserError(f"the MLflow store at {without_secrets(uri)!r} cannot be read: {reason}") from error
 
 

@@ -181,7 +181,7 @@ class Genotype:
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"not a genotype: {type(error).__name__} {error} in its cells or reductions") from error
+            raise UserError(f"not a genotype: {_FORM}") from error
         return cls(cells, reductions, data["layout"])
 
     @classmethod
@@ -207,7 +207,7 @@ class Genotype:
         except (KeyError, TypeError, ValueError, IndexError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"not a genotype: unexpected content of {name} ({type(error).__name__} {error})") from error
+            raise UserError(f"not a genotype: unexpected content of {name}; {_GENES}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> Genotype:
@@ -217,13 +217,23 @@ class Genotype:
             UserError: the file is missing, unreadable or not a genotype.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read genotype {str(path)!r}: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"cannot read genotype {str(path)!r}: {reason}; give a file or zoo:NAME") from error
         try:
             return cls.from_text(text)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
+
+
+_FORM = (
+    '`cells` must be a list of {"edges": [[operation, source, target], ...], "concat": [node, ...]} and `reductions` a '
+    "list of positions"
+)
+_GENES = (
+    "its genes are lists of (operation, target, source), or of (operation, source), and its other fields of integers"
+)
 
 
 def _int(value: Any) -> int:
@@ -273,11 +283,14 @@ def _parse_call(text: str) -> tuple[str, dict[str, Any]]:
 def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("range", "list", "tuple"):
         values = [_literal(argument) for argument in node.args]
-        if node.func.id == "range":
-            if not values or any(isinstance(v, bool) or not isinstance(v, int) or abs(v) > 1000 for v in values):
-                raise UserError("not a genotype: range(...) takes small integers")
-            return list(range(*values))
-        return list(values[0]) if values else []
+        if node.func.id != "range":
+            if len(values) > 1 or (values and not isinstance(values[0], (list, tuple))):
+                raise UserError(f"not a genotype: {node.func.id}(...) takes one list")
+            return list(values[0]) if values else []
+        small = all(isinstance(v, int) and not isinstance(v, bool) and abs(v) <= 1000 for v in values)
+        if not 1 <= len(values) <= 3 or not small or values[2:] == [0]:
+            raise UserError("not a genotype: range(...) takes one to three small integers, the third not 0")
+        return list(range(*values))
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from .errors import unknown_name
+from .errors import UserError, unknown_name
 from .genotype import Genotype
 from .handcrafted import HANDCRAFTED
 
@@ -52,6 +53,10 @@ def resolve_genotype(argument: str) -> Genotype:
     if argument.startswith(PREFIX):
         name = argument.removeprefix(PREFIX)
         if name not in ZOO:
-            raise unknown_name("zoo genotype", name, ZOO)
+            near = difflib.get_close_matches(name.lower(), [known.lower() for known in ZOO], n=1)
+            hint = "".join(f"; did you mean {known!r}?" for known in ZOO if known.lower() in near)
+            raise UserError(f"{unknown_name('zoo genotype', name, ZOO)}{hint}")
         return ZOO[name].genotype
+    if not argument:
+        raise UserError("the name of a genotype is empty: give a file or zoo:NAME")
     return Genotype.load(argument)

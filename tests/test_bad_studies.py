@@ -12,6 +12,9 @@ import pytest
 from analysis.collect import read_table
 from analysis.schema import SCHEMAS
 from ddarts_cli.main import run
+from ddarts_core.errors import UserError
+from ddarts_core.genotype import Genotype
+from ddarts_core.zoo import resolve_genotype
 from tests.analysis.conftest import genotype_of, write_study, write_trial
 
 
@@ -249,3 +252,44 @@ def test_a_genotype_that_is_none_is_one_sentence(
     err = capfd.readouterr().err
     wanted = sentence if command != "zoo" else "DARTS_V2"  # zoo takes names only, and lists them
     assert err.startswith("Error: ") and err.count("\n") == 1 and re.search(wanted, err), err
+
+
+def _cells(cells: object, reductions: object = ()) -> str:
+    return json.dumps({"schema": 1, "layout": "individual", "cells": cells, "reductions": reductions})
+
+
+_CELL = {"edges": [["skip_connect", 0, 2]], "concat": [2]}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (_cells(12), "`cells` must be a list of"),
+        (_cells([3]), "`cells` must be a list of"),
+        (_cells([{"edges": [["skip_connect", 0]], "concat": [2]}]), "`cells` must be a list of"),
+        (_cells([_CELL], 3), "`reductions` a list of positions"),
+        ("Genotype_nested(genes=12, concat=[2], reductions=[])", "its genes are lists of"),
+        (
+            "Genotype_opt(genes=[[('skip_connect', 2, 0)]], seq=[5], concat=[2], reductions=[])",
+            "its genes are lists of",
+        ),
+        ("Genotype_nested(genes=list(5), concat=[2], reductions=[])", r"list\(...\) takes one list"),
+        ("Genotype_nested(genes=[], concat=range(1, 2, 0), reductions=[])", r"range\(...\) takes one to three"),
+    ],
+)
+def test_a_genotype_of_another_form(text: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as said:
+        Genotype.from_text(text)
+    assert not re.search("Error|iterable|index|unpack|subscript", str(said.value))
+
+
+def test_names_of_genotypes(tmp_path: Path) -> None:
+    for name, sentence in (
+        ("zoo:darts_v2", "unknown zoo genotype 'darts_v2': .*; did you mean 'DARTS_V2'?"),
+        ("", "the name of a genotype is empty"),
+        (str(tmp_path / "no.json"), f"^cannot read genotype '{tmp_path}/no.json': No such file or directory; give a"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            resolve_genotype(name)
+    (tmp_path / "genotype.json").write_text(_cells([_CELL]), encoding="utf-8-sig")
+    assert resolve_genotype(str(tmp_path / "genotype.json")).num_cells == 1
