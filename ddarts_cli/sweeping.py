@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -141,5 +142,7 @@ def print_ranking(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tupl
             settings(trial["params"]) if trial["state"] == "COMPLETED" or not trial["reason"] else str(trial["reason"]),
             end_section=len(objectives) > 1 and place == len(ranked),
         )
-    # A pipe or a file has no width of its own: 160 columns keep a trial on one or two lines.
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+    # A pipe or a file has no width of its own: 160 columns keep a trial on one or two lines. A narrow terminal wraps
+    # lines, which reads better than columns that are left out.
+    width = max(100, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 160
+    Console(width=width, highlight=False).print(table)

@@ -16,6 +16,7 @@ from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 from ddarts_core.zoo import resolve_genotype
 from tests.analysis.conftest import genotype_of, write_study, write_trial
+from tuning.locks import lock
 
 
 def _rewrite(path: Path, **fields: object) -> None:
@@ -192,6 +193,33 @@ def test_a_damaged_file_is_named(
     assert run([command, str(study)]) == 2
     err = capfd.readouterr().err
     assert err.startswith("Error: ") and err.count("\n") == 1 and re.search(sentence, err), err
+
+
+@pytest.mark.parametrize(
+    ("state", "words"), [("INTERRUPTED", "trial 00000 stopped at epoch 2 of "), ("RUNNING", "trial 00000 stopped at")]
+)
+def test_a_trial_of_a_sweep_that_is_gone_has_stopped(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], state: str, words: str
+) -> None:
+    study = _study("RUNNING")(tmp_path / "one")
+    _rewrite(study / "study.json", state=state)
+    assert run(["status", str(study)]) == 0
+    out = capfd.readouterr().out
+    assert words in out and "per minute" not in out and f"ddarts resume {study}" in out
+    with lock(study):
+        _rewrite(study / "study.json", state="RUNNING")
+        assert run(["status", str(study)]) == 0
+    assert "trial 00000 runs: epoch 2 of" in capfd.readouterr().out
+
+
+def test_a_narrow_terminal_leaves_no_column_out(
+    studies: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert run(["status", str(studies["one"])]) == 0
+    out = re.sub(r"\x1b\[[\d;]*m", "", capfd.readouterr().out)
+    assert re.search(r" 1 .* 00000 .* completed .* 50\.00 % .* 1,000 .* search\.w_zero_one=0", out), out
 
 
 def test_one_damaged_study_hides_no_other(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

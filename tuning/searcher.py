@@ -253,5 +253,6 @@ def open_journal(path: Path, name: str, directions: Mapping[str, Any]) -> optuna
         data = path.read_bytes()
         if not data.endswith(b"\n"):
             os.truncate(path, data.rfind(b"\n") + 1)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(path)))
     return optuna.create_study(study_name=name, storage=storage, load_if_exists=True, **directions)

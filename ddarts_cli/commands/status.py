@@ -33,10 +33,13 @@ def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool)
     click.echo(f"{found.location}: {found.state}, {summary['num_samples']} searches planned, {counts or 'none begun'}")
     for trial in summary["running"]:
         rate = trial["epochs_per_minute"]
-        click.echo(
-            f"trial {trial['trial_id']} runs: epoch {trial['epochs']} of {trial['num_epochs']}"
-            + (f", {rate:.3g} epochs per minute" if rate else "")
-        )
+        epochs = f"epoch {trial['epochs']} of {trial['num_epochs']}"
+        if found.state != "RUNNING":
+            click.echo(f"trial {trial['trial_id']} stopped at {epochs}")
+        else:
+            click.echo(
+                f"trial {trial['trial_id']} runs: {epochs}" + (f", {rate:.3g} epochs per minute" if rate else "")
+            )
     if summary["expected_end"]:
         click.echo(f"expected end: {summary['expected_end']}")
     print_ranking(found.ranked(), found.objectives)

@@ -51,3 +51,10 @@ def test_nothing_is_said_without_evidence(tmp_path: Path, journal: optuna.Study)
     assert importances(study_at(tmp_path)) == {}
     add(journal, 3, lr=0.0)  # only the method varies, and the objective does not
     assert importances(study_at(tmp_path)) == {}
+
+
+def test_a_journal_is_opened_without_a_word(tmp_path: Path, journal: optuna.Study) -> None:
+    """Also in a process that took the searcher over instead of making it."""
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    open_journal(tmp_path / "optuna.log", "toy", {"directions": ["maximize"]})
+    assert optuna.logging.get_verbosity() == optuna.logging.WARNING
