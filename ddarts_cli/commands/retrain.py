@@ -47,7 +47,7 @@ MANY = 4
 )
 @set_option
 @out_option("runs/retrain-HASH")
-@click.option("--resume", is_flag=True, help="Go on from the last epochs that the folder holds.")
+@click.option("--resume", is_flag=True, help="Go on from the last epochs in the folder, or with more seeds.")
 @click.option("--force", is_flag=True, help="Replace a retrain that the folder holds.")
 def command(
     genotype: str,
