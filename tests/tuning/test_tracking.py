@@ -61,6 +61,17 @@ def test_an_address_of_no_store_is_one_sentence(uri: str) -> None:
     assert "\n" not in str(said.value)
 
 
+def test_a_sweep_that_cannot_be_tracked_leaves_no_folder(tmp_path: Path) -> None:
+    from tuning.config import resolve_sweep
+    from tuning.sweep import _create
+
+    space = {"search.lr": {"type": "float", "low": 0.01, "high": 0.1}}
+    data = {"storage": str(tmp_path), "space": space, "tracking": {"uri": "ftp://place"}}
+    with pytest.raises(UserError, match="cannot be used"):
+        _create(resolve_sweep(data))
+    assert list(tmp_path.iterdir()) == []
+
+
 def write_trial(study: Study, **fields: Any) -> Path:
     folder = trial_dir(study.path, 0)
     data: dict[str, Any] = {
