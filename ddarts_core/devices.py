@@ -65,8 +65,8 @@ def set_float32(amp: str) -> None:
 
     torch's own default is tf32, in which neither a difference of gradients nor an equality to 1e-5 survives.
     """
-    convolutions: Any = torch.backends.cudnn
-    convolutions.conv.fp32_precision = "tf32" if amp == "tf32" else "ieee"
+    # Not `fp32_precision`: torch.export reads this one, and torch refuses to read it where the other was set.
+    torch.backends.cudnn.allow_tf32 = amp == "tf32"
 
 
 # --- kernels --------------------------------------------------------------------------------------------------------
