@@ -12,7 +12,7 @@ import torch
 from ddarts_core import losses
 from ddarts_core.config import AblationLoss, DataConfig, DiscretiseConfig, Removal, Rule, SearchConfig, resolve
 from ddarts_core.data import DATASETS, data_info, load_train
-from ddarts_core.discretise import _MOST_OPERATIONS, discretise
+from ddarts_core.discretise import MOST_OPERATIONS, discretise
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
 from ddarts_core.methods import METHODS
@@ -145,7 +145,7 @@ def test_a_rule_gives_a_genotype(rule: Rule) -> None:
     gates = torch.rand(3, num_edges(4), 7, generator=torch.Generator().manual_seed(1)) * 0.1 + 0.88
     genotype = discretise(gates, DiscretiseConfig(rule=rule), "S", 4, (1, 2)).genotype
     pairs = [(edge.target, edge.source) for edge in genotype.cells[0].edges]
-    assert max(pairs.count(pair) for pair in pairs) == (_MOST_OPERATIONS[rule] or 7)
+    assert max(pairs.count(pair) for pair in pairs) == (MOST_OPERATIONS[rule] or 7)
     assert Genotype.from_text(genotype.to_json()) == genotype
 
 
