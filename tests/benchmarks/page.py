@@ -106,7 +106,11 @@ def _counts(counts: Numbers) -> list[str]:
 
 
 def _options(found: Numbers) -> list[str]:
-    lines = ["Seconds of ours; `default` is what `search.implementation: auto` chooses on this device.", ""]
+    lines = [
+        "Seconds of ours; `default` is what `search.implementation: auto` chooses on this device. Runs of their own:",
+        "compare them with each other, not with the table above.",
+        "",
+    ]
     lines += ["| option | weight step, s | alpha step, s |", "|---|---|---|"]
     for name in dict.fromkeys(key.partition(" ")[2] for key in found):
         weights, alpha = (statistics.median(found[f"{kind} {name}"]) for kind in ("weights", "alpha"))
@@ -180,10 +184,10 @@ NOTES = """
 - `centered` sends the gradients of all ablated networks back through the full pass cell by cell, each computed again
   from its stored inputs: one forward pass more, and its peak is that of a step without ablation.
 - `search.checkpoint_cells` keeps the cells' outputs only, for one more forward pass.
-- fp16 needs a GPU; bf16 pays on a CPU only where it has bfloat16 arithmetic. `search.compile` fuses the edges of the
-  readable form, once for every width and stride, which takes minutes and does not pay on a CPU, where the fast form
-  takes less than half of its time (`--rows options,compile`); its mode `reduce-overhead` replays CUDA graphs and
-  needs a GPU.
+- fp16 and tf32 need a GPU; on this CPU, which has bfloat16 arithmetic, bf16 does not pay. `search.compile` fuses the
+  edges of the readable form, once for every width and stride, which takes minutes and does not pay on a CPU; its mode
+  `reduce-overhead` replays CUDA graphs and needs a GPU (`--rows options,compile`).
+- On a GPU float32 is float32: torch's own default, tf32, keeps 11 bits of 24. `search.amp=tf32` asks for it.
 - Nothing here was measured on a GPU yet. On one, run
   `make bench BENCH="--device cuda --batch 128 --numbers docs/performance-gpu.json --page docs/performance-gpu.md"`.
 """
