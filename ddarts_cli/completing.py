@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 
 def setting(ctx: Any, param: Any, incomplete: str) -> list[str]:
     """Dotted paths of settings."""
-    from ddarts_core.config import field_paths
+    from ddarts_core.validation import field_paths
     from tuning.config import SweepConfig
 
     return _beginning(incomplete, field_paths(SweepConfig))

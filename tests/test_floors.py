@@ -29,6 +29,7 @@ GROUND_FLOOR = {
     "redact",
     "shapley",
     "spaces",
+    "validation",
     "zoo",
 }
 

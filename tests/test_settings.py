@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 from ddarts_cli.commands.settings import tables
 from ddarts_cli.main import run
 from ddarts_cli.settings import Group, groups
-from ddarts_core.config import field_paths
 from ddarts_core.data import DATASETS
+from ddarts_core.validation import field_paths
 from tuning.config import SweepConfig
 
 

@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from ddarts_core.config import NAME, ExperimentConfig, Strict, field_paths, resolve
+from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.errors import UserError, unknown_name
 from ddarts_core.nested import read_yaml
 from ddarts_core.redact import without_secrets
+from ddarts_core.validation import NAME, Strict, field_paths
 
 from .mirror import check_storage, is_uri, run_folder
 from .population import check_population

@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Discriminator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, Tag, model_validator
 
-from ddarts_core.config import ExperimentConfig, Strict, field_paths, resolve
+from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.errors import UserError
 from ddarts_core.methods import METHODS
 from ddarts_core.nested import get_path, merge, set_path
 from ddarts_core.recipes import RECIPES
+from ddarts_core.validation import Strict, field_paths
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ddarts_core.config import ExperimentConfig, config_hash, field_paths
+from ddarts_core.config import ExperimentConfig, config_hash
 from ddarts_core.nested import merge
+from ddarts_core.validation import field_paths
 from tuning.config import SCHEDULERS, SEARCHERS, load_sweep, resolve_sweep
 
 ROOT = Path(__file__).parents[2]
