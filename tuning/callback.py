@@ -19,7 +19,7 @@ from ray import tune
 from ddarts_core.files import write_atomic
 from ddarts_core.redact import hide_secrets
 
-from .checkpoints import superseded, when_written
+from .checkpoints import passed, superseded, when_written
 from .config import ACCURACY
 from .events import Kind, Listener, SweepEvent
 from .locks import await_workers
@@ -98,8 +98,11 @@ class StudyCallback(tune.Callback):
     Args:
         study: the study's folder or URI.
         num_epochs: epochs of a whole trial, for progress.
-        num_checkpoints: of a trial that are kept; None keeps all.
+        num_checkpoints: of a trial that are kept; None, for a population, keeps those that a member may go on from.
     """
+
+    _named: frozenset[str] = frozenset()
+    """Checkpoints that members went on from, or would have, when Ray's last state was kept."""
 
     def __init__(self, study: str, num_epochs: int, num_checkpoints: int | None) -> None:
         self._location = study
@@ -110,22 +113,45 @@ class StudyCallback(tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Ray may have written its state."""
         if trials:
-            self._keep_state(trials[0].storage)
+            self._keep_state(trials)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """The last state, which a further round of trials goes on from, is sent to the store."""
         if trials and self._location in ACTIVE and ACTIVE[self._location].study.mirror is not None:
-            self._keep_state(trials[0].storage)
+            self._keep_state(trials)
 
-    def _keep_state(self, storage: Any) -> None:
+    def _keep_state(self, trials: list[Any]) -> None:
+        storage = trials[0].storage
         folder = run_folder(self._location) / storage.experiment_dir_name
         mirror = ACTIVE[self._location].study.mirror if self._location in ACTIVE else None
         if mirror is not None:
             for name in (name for name in ONCE if not (folder / name).exists()):
                 with contextlib.suppress(FileNotFoundError):
                     write_atomic(folder / name, mirror.read(f"{folder.name}/{name}"))
-        if self._keeper.keep(Path(storage.experiment_driver_staging_path), folder) and mirror is not None:
-            mirror.push_state(kept(folder)[-1])
+        if self._keeper.keep(Path(storage.experiment_driver_staging_path), folder):
+            if mirror is not None:
+                mirror.push_state(kept(folder)[-1])
+            if self._num_checkpoints is None:
+                self._forget(folder, trials)
+
+    def _forget(self, folder: Path, trials: list[Any]) -> None:
+        """Delete a population's checkpoints that no kept state of Ray names any more.
+
+        The only state that is kept now was written after those were noted that are named here: it names them, or later
+        ones.
+        """
+        named = self._named
+        self._named = frozenset(str(trial.checkpoint.path) for trial in trials if trial.checkpoint)
+        active = ACTIVE.get(self._location)
+        if active is not None and active.study.mirror is not None:
+            mirror = active.study.mirror
+            times = mirror.written(f"{folder.name}/*/checkpoint_*")
+            older = passed(times, [name.removeprefix(f"{mirror.root}/") for name in named])
+            active.ends.clear(mirror, [mirror.path(name) for name in older])
+        else:
+            times = {str(found): when_written(found) for found in folder.glob("*/checkpoint_*")}
+            for name in passed(times, named):
+                shutil.rmtree(name, ignore_errors=True)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial got a process."""

@@ -1,4 +1,4 @@
-"""Which checkpoints of a trial are of no use any more.
+"""Which checkpoints of trials are of no use any more.
 
 Ray numbers a trial's checkpoints; after a resume it counts on from what it noted last, so that a new checkpoint may
 have a lower number than older ones, or that of one. What counts is when each was written.
@@ -7,7 +7,7 @@ have a lower number than older ones, or that of one. What counts is when each wa
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +34,23 @@ def when_written(folder: Path) -> int:
         with contextlib.suppress(FileNotFoundError):
             times.append(path.stat().st_mtime_ns)
     return max(times)
+
+
+def passed(written: Mapping[str, Any], named: Iterable[str]) -> list[str]:
+    """The checkpoints of a population to delete: in each folder, all before the first that is named but one.
+
+    That one stays in case the named one is damaged. Where none is named, all stay: their member has not come so far.
+
+    Args:
+        written: when each was written, by its path.
+        named: paths of those that a member may go on from; another member's among them.
+    """
+    first: dict[str, Any] = {}
+    for path in set(named) & written.keys():
+        folder = path.rpartition("/")[0]
+        first[folder] = min(first.get(folder, written[path]), written[path])
+    deleted = []
+    for folder, time in first.items():
+        before = [path for path in written if path.rpartition("/")[0] == folder and written[path] < time]
+        deleted += sorted(before, key=lambda path: (written[path], path))[:-1]
+    return deleted

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from ray.tune.trainable.metadata import _TrainingRunMetadata
 
 from tests.tuning.processes import Driver, epochs_of, faults, repeats
+from tests.tuning.test_population import POPULATION
 from tuning.callback import ACTIVE, Active, Ends, Session, StudyCallback
-from tuning.checkpoints import superseded
+from tuning.checkpoints import passed, superseded
 from tuning.config import SweepConfig
+from tuning.locks import await_workers
 from tuning.mirror import Mirror
+from tuning.snapshots import kept
+from tuning.study import Study
 
 Make = Callable[..., SweepConfig]
 
@@ -36,41 +42,118 @@ def test_the_newest_and_the_one_before_it_stay(written: dict[str, int], newest: 
     assert superseded(written, newest, 2) == deleted
 
 
-NUMBERS = (6, 7, 0, 1, 7, 2)
-"""Of checkpoints as they are written: Ray counts on from an older state, and over one that there is."""
+class Shelf:
+    """The checkpoints of trials in a study's folder, or in a store, and the callback that keeps them.
 
-LEFT = [{6}, {6, 7}, {7, 0}, {0, 1}, {1, 7}, {7, 2}]
+    Args:
+        folder: of the study, or of its copy.
+        stored: whether it is in a store.
+        num_kept: of a trial; None for a population.
+    """
 
+    def __init__(self, folder: Path, stored: bool, num_kept: int | None) -> None:
+        self._folder = folder
+        self._mirror = Mirror(f"memory://{uuid.uuid4().hex}/study", folder) if stored else None
+        self.root = self._mirror.root if self._mirror else str(folder)
+        self.location = self._mirror.uri if self._mirror else str(folder)
+        self.callback = StudyCallback(self.location, 9, num_kept)
+        self._moment = 2_000_000_000
 
-def write(callback: StudyCallback, path: str) -> None:
-    callback.on_checkpoint(0, [], None, SimpleNamespace(path=path))
+    def write(self, name: str) -> None:
+        """A checkpoint, later than those before."""
+        self._moment += 1
+        if self._mirror:
+            self._mirror.write(f"{name}/trial.pt", b"state")
+            return
+        (self._folder / name).mkdir(parents=True, exist_ok=True)
+        (self._folder / name / "trial.pt").write_text("state")
+        os.utime(self._folder / name / "trial.pt", (self._moment, self._moment))
 
-
-def test_in_a_folder(tmp_path: Path) -> None:
-    callback = StudyCallback(str(tmp_path), 9, 2)
-    trial = tmp_path / "ray" / "00000_x"
-    for moment, number in enumerate(NUMBERS):
-        folder = trial / f"checkpoint_{number:06d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "trial.pt").write_text(str(moment))
-        os.utime(folder / "trial.pt", (2e9 + moment, 2e9 + moment))
-        write(callback, str(folder))
-        assert {int(found.name[-6:]) for found in trial.iterdir()} == LEFT[moment]
-
-
-def test_in_a_store(tmp_path: Path) -> None:
-    mirror = Mirror(f"memory://{uuid.uuid4().hex}/study", tmp_path / "study")
-    callback = StudyCallback(mirror.uri, 9, 2)
-    for moment, number in enumerate(NUMBERS):
-        name = f"ray/00000_x/checkpoint_{number:06d}"
-        mirror.write(f"{name}/trial.pt", str(moment).encode())
+    def run(self, call: Callable[[], None]) -> set[str]:
+        """Do something while the study runs; the checkpoints that there are then."""
         ends = Ends(None)
-        study: Any = SimpleNamespace(mirror=mirror)
-        ACTIVE[mirror.uri] = Active(study, Session(), ends)
-        write(callback, mirror.path(name))
-        del ACTIVE[mirror.uri]
+        ACTIVE[self.location] = Active(cast(Study, SimpleNamespace(mirror=self._mirror)), Session(), ends)
+        call()
         ends.close()
-        assert {int(found.split("/")[-2][-6:]) for found in mirror.fs.find(mirror.root)} == LEFT[moment]
+        del ACTIVE[self.location]
+        if self._mirror:
+            files = [path.removeprefix(f"{self.root}/") for path in self._mirror.fs.find(self.root)]
+        else:
+            files = [file.relative_to(self._folder).as_posix() for file in self._folder.glob("ray/*/*/trial.pt")]
+        return {file.removesuffix("/trial.pt").removeprefix("ray/") for file in files}
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_numbers_that_begin_anew(stored: bool, tmp_path: Path) -> None:
+    """Ray counts on from an older state, then over a checkpoint that there is."""
+    shelf = Shelf(tmp_path, stored, num_kept=2)
+    for number, left in ((6, {6}), (7, {6, 7}), (0, {7, 0}), (1, {0, 1}), (7, {1, 7}), (2, {7, 2})):
+        name = f"ray/00000_x/checkpoint_{number:06d}"
+        shelf.write(name)
+        written: Any = SimpleNamespace(path=f"{shelf.root}/{name}")
+        found = shelf.run(lambda written=written: shelf.callback.on_checkpoint(0, [], None, written))  # type: ignore[misc]
+        assert found == {f"00000_x/checkpoint_{each:06d}" for each in left}
+
+
+# --- a population -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "named", "deleted"),
+    [
+        ({"a/1": 1, "a/2": 2, "a/3": 3, "a/4": 4}, {"a/3"}, ["a/1"]),
+        ({"a/1": 1, "a/2": 2, "a/3": 3, "b/1": 1, "b/2": 2, "b/3": 3}, {"a/3", "b/3"}, ["a/1", "b/1"]),
+        ({"a/1": 1, "a/2": 2, "a/3": 3, "a/4": 4, "b/1": 1}, {"a/4", "a/2"}, []),  # b goes on from a's second
+        ({"a/1": 1, "a/2": 2, "a/3": 3}, {"b/1"}, []),
+        ({"a/1": 5, "a/2": 6, "a/7": 1, "a/8": 2, "a/9": 3}, {"a/1"}, ["a/7", "a/8"]),  # the numbers begin anew
+        ({"a/1": 5, "a/2": 5, "a/3": 5}, {"a/3"}, []),  # a store's clock of whole seconds
+    ],
+)
+def test_of_a_population_all_stay_that_a_member_may_go_on_from(
+    written: dict[str, int], named: set[str], deleted: list[str]
+) -> None:
+    assert sorted(passed(written, named)) == deleted
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_population_forgets_what_ray_has_passed(stored: bool, tmp_path: Path) -> None:
+    """The second member follows the first in its third state, after both have come to their fourth."""
+    shelf = Shelf(tmp_path, stored, num_kept=None)
+
+    def keep(*latest: str) -> set[str]:
+        trials = [SimpleNamespace(checkpoint=SimpleNamespace(path=f"{shelf.root}/ray/{name}")) for name in latest]
+        return shelf.run(lambda: shelf.callback._forget(tmp_path / "ray", trials))
+
+    both = [f"{member}/checkpoint_{number}" for number in range(1, 6) for member in "ab"]
+    for name in both[:8]:
+        shelf.write(f"ray/{name}")
+    assert keep("a/checkpoint_3", "b/checkpoint_3") == set(both[:8]), "an earlier state may name the first ones"
+    assert keep("a/checkpoint_4", "a/checkpoint_3") == set(both[2:8])
+    for name in both[8:]:
+        shelf.write(f"ray/{name}")
+    assert keep("a/checkpoint_5", "b/checkpoint_5") == set(both[2:]), "a's third was named"
+    assert keep("a/checkpoint_5", "b/checkpoint_5") == set(both[6:])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_what_the_kept_state_of_a_population_names_is_there(make_sweep: Make) -> None:
+    config = make_sweep("many", **{**POPULATION, "search": {"epochs": 60}})
+    path = config.study_dir
+    driver = Driver("run", path, config)
+    driver.wait_for(lambda: all(epochs_of(path, number) >= 20 for number in range(3)))
+    driver.kill()
+    await_workers(path)
+    [state] = kept(path / "ray")
+    [*_, newest] = sorted(state.glob("experiment_state-*.json"))
+    managers = [
+        _TrainingRunMetadata.from_json_state(run).checkpoint_manager
+        for _, run in json.loads(newest.read_text())["trial_data"]
+    ]
+    for manager in managers:
+        assert (Path(manager.latest_checkpoint_result.checkpoint.path) / "trial.pt").exists()
+    done = sum(epochs_of(path, number) for number in range(3))
+    assert len(list(path.glob("ray/*/checkpoint_*"))) < done / 2
 
 
 @pytest.mark.slow

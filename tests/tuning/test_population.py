@@ -24,6 +24,7 @@ from ddarts_core.records import EpochRecord, read_jsonl
 from ddarts_core.search import build_search
 from tests.tuning.processes import Driver, epochs_of, results
 from tuning import tracking
+from tuning.callback import StudyCallback
 from tuning.config import ACCURACY, SEARCH_EPOCH, SweepConfig, resolve_sweep
 from tuning.extending import extend_sweep
 from tuning.member import Member
@@ -32,6 +33,7 @@ from tuning.population import PERTURBABLE, adopt, draw_population, perturb
 from tuning.schedulers import Population
 from tuning.space import trial_config
 from tuning.study import find_study
+from tuning.sweep import run_sweep
 from tuning.trainable import CHECKPOINT
 
 Make = Callable[..., SweepConfig]
@@ -125,10 +127,13 @@ def test_perturbed_settings_stay_in_the_space_and_move() -> None:
 
 
 @pytest.fixture(scope="module")
-def population(make_sweep: Make) -> Path:
-    config = make_sweep("population", **POPULATION)
-    assert Driver("run", config.study_dir, config).finish().startswith("finished 0")
-    return config.study_dir
+def population(make_sweep: Make, ray_cluster: None) -> Path:
+    """With all of its checkpoints."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StudyCallback, "_forget", lambda *arguments: None)
+        result = run_sweep(resolve_sweep(make_sweep("population", **POPULATION).model_dump(mode="json")))
+    assert not result.interrupted and not result.untracked
+    return result.study.path
 
 
 def plain(record: EpochRecord) -> dict[str, Any]:
