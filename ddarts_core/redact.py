@@ -22,7 +22,7 @@ _CONTAINERS = ("abfs://", "abfss://")
 """What stands before the @ in these, if it has no colon, is a place in the store."""
 
 _IN_TEXT = re.compile(
-    r"""[\w+.-]*://
+    r"""[\w+.-]+://
     (?: [^\s:/]* : (?!\s|\d+\b) .* @ )?  # spaces that follow a user's name and no port are the password's
     \S*""",
     re.DOTALL | re.VERBOSE,
@@ -69,13 +69,15 @@ def hide_secrets(text: str, *known: str) -> str:
     secrets = set[str]().union(*(_secrets(uri) for uri in (*known, *environment)))
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, CUT)
-    text = _IN_TEXT.sub(lambda match: without_secrets(match[0]) if _has_user(match[0]) else match[0], text)
+    text = _IN_TEXT.sub(lambda match: _in_text(match[0]), text)
     return _PAIR.sub(rf"\g<name>{CUT}", text)
 
 
-def _has_user(uri: str) -> bool:
-    match = _URI.fullmatch(uri)
-    return match is not None and (match["user"] is not None or match["password"] is not None)
+def _in_text(uri: str) -> str:
+    """A URI without secrets, but with the page of a server's UI that a link names after `#/`."""
+    cut = without_secrets(uri)
+    before, mark, page = uri.rpartition("@")[2].partition("#/")
+    return cut + mark + page if mark and cut.endswith(before) else cut
 
 
 def _secrets(text: str) -> set[str]:

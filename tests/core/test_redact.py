@@ -92,10 +92,17 @@ def test_the_decoded_form_of_a_known_secret_is_cut_too(monkeypatch: pytest.Monke
         "http://host: mail to me@host",
         "RAY_AUTH_TOKEN_PATH=/srv/token and RAY_AUTH_MODE=token",
         "--set search.epochs=5",
+        "open http://host:5000/#/experiments/7/runs?workflowType=machine_learning instead",
     ],
 )
 def test_a_text_without_secrets_stays_as_it_is(text: str) -> None:
     assert hide_secrets(text) == text
+
+
+def test_a_link_keeps_its_page_and_nothing_else() -> None:
+    assert hide_secrets("open http://me:secret@host/a#/runs/1?x=1 now") == "open http://host/a#/runs/1?x=1 now"
+    assert hide_secrets("http://host/a?x=1#/runs http://host#access") == "http://host/a http://host"
+    assert hide_secrets("sqlite:////srv/a#/m.db") == "sqlite:////srv/a#/m.db"
 
 
 def test_settings_of_a_connection_are_cut() -> None:
