@@ -143,12 +143,13 @@ def test_a_moved_population_goes_on_from_the_states_that_were_exchanged(make_swe
 # --- MLflow ---------------------------------------------------------------------------------------------------------
 
 SERVER = "https://me:secret@host/mlflow"
+BEGUN: dict[str, Any] = {"state": "INTERRUPTED", "objectives": []}
 
 
 def on_a_server(path: Path) -> Study:
     """A study that Ray has begun, tracked elsewhere."""
     data = {"tracking_uri": SERVER, "config": {"tracking": {"uri": SERVER}, "tune": {"num_samples": 1}}}
-    study = create_study(path, {**data, "parent_run_id": "run", "experiment_id": "1"})
+    study = create_study(path, {**BEGUN, **data, "parent_run_id": "run", "experiment_id": "1"})
     (path / "ray").mkdir()
     location = study.location
     run = SimpleNamespace(storage_path=location, callbacks=[StudyCallback(location, 1, 2)])
@@ -184,7 +185,7 @@ def test_a_database_in_the_studys_folder_goes_with_it(study_path: Path, tmp_path
     study_path.mkdir()
     experiment, run = tracking.start_study(uri, "e", "study", {}, {})
     data = {"tracking_uri": uri, "experiment_id": experiment, "parent_run_id": run}
-    create_study(study_path, {**data, "config": {"tracking": {"uri": None}}})
+    create_study(study_path, {**BEGUN, **data, "config": {"tracking": {"uri": None}}})
     other = tracking.make_client(uri).create_run("0").info
     moved = tmp_path / "moved_to"
     os.rename(study_path, moved)
