@@ -43,7 +43,11 @@ def _parse(text: str, where: str) -> Any:
         UserError: it means none, or a key is given twice.
     """
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
+        loader = _Loader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     except yaml.YAMLError as error:
