@@ -123,7 +123,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_output()  # nobody reads
         return 0
-    except Exception as error:
+    except Exception as error:  # libraries have errors of their own for a full disk; any other is raised again
         sentence = refusal(error)
         if sentence is None:
             raise

@@ -206,12 +206,16 @@ def _checked(path: Path, fields: Mapping[str, type]) -> dict[str, Any]:
         UserError: the file is missing or damaged.
     """
     data = read_json(path)
+    _check(data, path, fields)
+    return data
+
+
+def _check(data: Mapping[str, Any], path: Path, fields: Mapping[str, type]) -> None:
     for name, kind in fields.items():
         if name not in data:
             raise UserError(f"{path} is damaged: it lacks {name!r}")
         if not isinstance(data[name], kind):
             raise UserError(f"{path} is damaged: {name!r} is {data[name]!r}, and should be of type {kind.__name__}")
-    return data
 
 
 def trial_name(number: int) -> str:
@@ -271,7 +275,7 @@ def _load(path: Path) -> Study:
     data = read_json(path / "study.json")
     if data.get("schema") != SCHEMA_VERSION:
         raise UserError(f"{path / 'study.json'}: schema {data.get('schema')!r}: this version reads {SCHEMA_VERSION}")
-    data = _checked(path / "study.json", STUDY_FIELDS)
+    _check(data, path / "study.json", STUDY_FIELDS)
     return Study(path, data | _own_database(path, data), Mirror.of(path))
 
 
