@@ -201,11 +201,10 @@ class SearchTrial(tune.Trainable):
 
     def _build(self) -> None:
         """The loop that the next epoch belongs to, at the state of the checkpoint if there was one."""
-        if self._taken_over and not self._loaded:
+        if self._taken_over and not self._loaded and (newest := self._newest_checkpoint()) is not None:
             # Ray was killed before it noted the trial, knows of no checkpoint, and has given the trial another name.
-            for folder in self._checkpoints()[-1:]:
-                with contextlib.suppress(UserError):  # none is whole: the trial begins anew
-                    self.load_checkpoint(folder)
+            with contextlib.suppress(UserError):  # none is whole: the trial begins anew
+                self.load_checkpoint(newest)
         self._taken_over = False
         if self._genotype is None and self._search is None:
             self._search = build_search(self._config)
@@ -316,16 +315,25 @@ class SearchTrial(tune.Trainable):
         return [EpochRecord.from_dict(data) for data in json.loads(self._loaded["records"])]
 
     def _load(self, folder: Path) -> dict[str, Any]:
-        if self._study.mirror is not None:  # `folder` is Ray's copy of one of these
-            return _load_furthest(self._checkpoints(self.trial_id))
-        return _load_furthest([folder, *folder.parent.glob("checkpoint_*")])
+        """The furthest of a checkpoint and those beside it."""
+        mirror = self._study.mirror
+        if mirror is None:
+            return _load_furthest([folder, *folder.parent.glob("checkpoint_*")])
+        if folder.is_relative_to(mirror.folder):
+            beside = folder.parent.relative_to(mirror.folder).as_posix()
+        else:  # Ray's copy
+            beside = f"ray*/{studies.trial_name(self._number)}_{self.trial_id}"
+        return _load_furthest(file.parent for file in mirror.fetch(f"{beside}/checkpoint_*/{CHECKPOINT}"))
 
-    def _checkpoints(self, ray_trial_id: str = "*") -> list[Path]:
-        """Folders of all checkpoints of the trial's number, and of one name that Ray gave it, oldest first."""
-        pattern = f"ray*/{studies.trial_name(self._number)}_{ray_trial_id}/checkpoint_*"
-        if self._study.mirror is not None:
-            self._study.mirror.fetch(f"{pattern}/{CHECKPOINT}")
-        return sorted(self._study.path.glob(pattern), key=when_written)
+    def _newest_checkpoint(self) -> Path | None:
+        """Of all that the trial's number has, whatever Ray called the trial."""
+        pattern = f"ray*/{studies.trial_name(self._number)}_*/checkpoint_*"
+        written: dict[Path, Any]
+        if (mirror := self._study.mirror) is not None:
+            written = {mirror.folder / name: time for name, time in mirror.written(pattern).items()}
+        else:
+            written = {folder: when_written(folder) for folder in self._study.path.glob(pattern)}
+        return max(written, key=lambda folder: (written[folder], folder), default=None)
 
 
 def _cap_memory(share: float) -> str | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 from pyarrow.fs import LocalFileSystem
 from ray import tune
 from ray.train._internal.session import _TrainingResult
@@ -19,6 +21,7 @@ from ddarts_core.records import read_jsonl
 from tests.tuning.processes import Driver, epochs_of, events_of, faults, results
 from tuning import tracking
 from tuning.config import SweepConfig
+from tuning.study import hold
 from tuning.sweep import _create
 from tuning.trainable import CHECKPOINT, SearchTrial
 
@@ -134,6 +137,25 @@ def test_a_checkpoint_that_is_gone_is_not_missed(trial: Callable[[], SearchTrial
     gone = tune.Checkpoint(str(tmp_path / "ray" / "checkpoint_000000"), LocalFileSystem())
     second.restore(_TrainingResult(checkpoint=gone, metrics={"training_iteration": 1}))
     assert second.step()["epochs"] == 4
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_trial_that_ray_had_not_noted_goes_on_under_its_new_name(
+    stored: bool, make_sweep: Make, tmp_path: Path
+) -> None:
+    """From the newest of its number's checkpoints, also when it was renamed before."""
+    groups = {"storage": f"memory://{tmp_path.name}"} if stored else {"storage": str(tmp_path)}
+    study = _create(make_sweep("renamed", tracking={"uri": f"sqlite:///{tmp_path}/ml.db"}, **groups))
+    params = {"search.w_zero_one": 1.0, "ablation.loss": "none"}
+    filesystem, root = url_to_fs(study.location)
+    with hold(study):
+        for epochs, name in enumerate(("ray/00000_zz", "ray-2/00000_mm", "ray/00000_aa"), start=1):
+            trial = SearchTrial({"study": study.location, "number": 0, "params": params})
+            assert trial.step()["epochs"] == epochs
+            folder = save(trial, tmp_path / "written" / name)
+            filesystem.put(f"{folder}/", f"{root}/{name}/checkpoint_000000/", recursive=True)
+            trial.cleanup()  # killed
+            time.sleep(0.01)  # so that the next checkpoint is later on any clock
 
 
 def test_a_trial_without_an_intact_checkpoint_says_so(trial: Callable[[], SearchTrial], tmp_path: Path) -> None:
