@@ -297,6 +297,6 @@ def settle(study: Study) -> None:
     for run_id, trial_id in child_runs(study, "RUNNING"):
         trial = trials.get(trial_id)
         if trial is None or trial["run_id"] not in (None, run_id):
-            delete_run(study, run_id)
+            delete_run(study.data["tracking_uri"], run_id)
         else:
             end_run(study, run_id, "KILLED" if trial["state"] == "RUNNING" else STATUS[trial["state"]])

@@ -12,8 +12,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -119,54 +118,6 @@ class Study:
         done.sort(key=lambda trial: (sign * trial["objectives"][metric], trial["number"]))
         return done + [trial for trial in trials if trial["state"] != "COMPLETED"]
 
-    def summary(self) -> dict[str, Any]:
-        """Trials by state, the best so far and the epochs of those that run, as plain data."""
-        ranked = self.ranked()
-        states = {state: sum(trial["state"] == state for trial in ranked) for state in TRIAL_STATES}
-        running = [trial for trial in ranked if trial["state"] == "RUNNING"]
-        best = ranked[0] if states["COMPLETED"] else None
-        return {
-            "name": self.name,
-            "path": self.location,
-            "created": self.data["created"],
-            "state": self.state,
-            "objectives": self.data["objectives"],
-            "num_samples": self.data["config"]["tune"]["num_samples"],
-            "trials": states,
-            "best": best and {key: best[key] for key in ("trial_id", "number", "objectives", "params", "cost")},
-            "running": [self._progress(trial) for trial in running],
-            "expected_end": self._expected_end(ranked),
-        }
-
-    def _progress(self, trial: Mapping[str, Any]) -> dict[str, Any]:
-        """Epochs done and to do, and epochs per minute since the trial's process began to count."""
-        done = count_records(trial_dir(self.path, trial["number"]))
-        seconds = sum(epoch_seconds(trial_dir(self.path, trial["number"])))
-        rate = round(60 * done / seconds, 3) if seconds else None
-        return {
-            "trial_id": trial["trial_id"],
-            "epochs": done,
-            "num_epochs": num_epochs(trial["config"], self.objectives[0][0]) if "config" in trial else None,
-            "epochs_per_minute": rate,
-        }
-
-    def _expected_end(self, trials: Sequence[Mapping[str, Any]]) -> str | None:
-        """When the sweep will be over if it goes on as it went, ISO 8601 UTC; None unless it runs and a trial ended.
-
-        Each trial that is left takes what those that ended took, as many at a time as run now. Pauses do not count.
-        """
-        took = [trial["seconds"] for trial in trials if trial["state"] != "RUNNING"]
-        if self.state != "RUNNING" or not took:
-            return None
-        mean = sum(took) / len(took)
-        running = [trial for trial in trials if trial["state"] == "RUNNING"]
-        left = mean * max(0, int(self.data["config"]["tune"]["num_samples"]) - len(trials))
-        for trial in running:
-            left += max(0.0, mean - sum(epoch_seconds(trial_dir(self.path, trial["number"]))))
-        now = datetime.datetime.now(datetime.timezone.utc)
-        end: datetime.datetime = now + datetime.timedelta(seconds=left / max(1, len(running)))
-        return end.isoformat(timespec="seconds")
-
     @property
     def state(self) -> str:
         """RUNNING, FINISHED, or INTERRUPTED: also for a study that says RUNNING but whose sweep is gone."""
@@ -226,29 +177,6 @@ def trial_name(number: int) -> str:
 def trial_dir(study: Path, number: int) -> Path:
     """The folder of a trial."""
     return study / "trials" / trial_name(number)
-
-
-def count_records(folder: Path) -> int:
-    """Epochs that a trial has recorded."""
-    file = folder / "records.jsonl"
-    if not file.exists():
-        return 0
-    with file.open("rb") as lines:
-        return sum(1 for line in lines if line.strip())
-
-
-def epoch_seconds(folder: Path) -> list[float]:
-    """Wall time of each epoch that a trial has recorded."""
-    file = folder / "records.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return [sum(json.loads(line).get("seconds", {}).values()) for line in lines if line.strip()]
-
-
-def num_epochs(config: Mapping[str, Any], objective: str) -> int:
-    """Epochs of a whole trial: warm-up, search, and the training if the derived network is the objective."""
-    search = config["search"]
-    trained = config["retrain"]["epochs"] if objective.startswith("derived/") else 0
-    return int(search["warmup_epochs"] + search["epochs"] + trained)
 
 
 def find_study(argument: str | Path, storage: str | Path = "runs") -> Study:
@@ -343,35 +271,6 @@ def has_study(location: str) -> bool:
     return (Path(location) / "study.json").is_file()
 
 
-BEGUN = {".lock", ".workers", "trials", "mlflow.db", "mlartifacts"}
-"""What a sweep that was killed before study.json leaves."""
-
-
-def check_folder(path: Path) -> None:
-    """Check that a new study would be alone in a folder.
-
-    Raises:
-        UserError: it is a file, or holds what is not a study's.
-    """
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file: give a study another folder with --out or --set name=...")
-    others = sorted(file.name for file in path.glob("*") if file.name not in BEGUN)
-    if others and not (path / "study.json").exists():
-        raise UserError(
-            f"{path} holds {', '.join(others[:3])}{', ...' if len(others) > 3 else ''} and no study: give the study a "
-            "folder of its own with --out or --set name=..."
-        )
-
-
-def exists_already(location: str) -> UserError:
-    """What to say when a new study has the name of one that exists."""
-    storage, _, name = location.rpartition("/")
-    return UserError(
-        f"study {name!r} exists already in {storage}: go on with `ddarts resume {location}`, "
-        "add trials with `ddarts sweep FILE`, or choose another name with --set name=..."
-    )
-
-
 def _listed_in_store(uri: str) -> Study | None:
     mirror = Mirror(uri, copy_folder(uri, "view"))
     return _listed(mirror.folder, partial(_fetch, uri, "view"), mirror)
@@ -393,32 +292,6 @@ def list_studies(storage: str | Path = "runs") -> list[Study]:
         found = [_listed(folder, partial(_load, folder)) for folder in folders]
     studies = [study for study in found if study is not None]
     return sorted(studies, key=lambda study: (study.data["created"], study.name))
-
-
-def create_study(location: str | Path, data: Mapping[str, Any]) -> Study:
-    """Make the folder of a new study, or its copy and the first object below its URI.
-
-    Raises:
-        UserError: there is a study already, or something else that is in the way.
-    """
-    path = run_folder(str(location))
-    mirror = None
-    if is_uri(str(location)):
-        shutil.rmtree(path, ignore_errors=True)  # what is left of one of the same name that was deleted in the store
-        mirror = Mirror(str(location), path)
-    if (path / "study.json").exists():
-        raise exists_already(str(location))
-    try:
-        (path / "trials").mkdir(parents=True, exist_ok=True)
-        study = Study(path, {"schema": SCHEMA_VERSION, "name": path.name, "created": utc_now(), **data}, mirror)
-        write_json(path / "study.json", study.data)
-        if mirror is not None:
-            mirror.write("study.json", (path / "study.json").read_bytes(), new=True)
-    except FileExistsError:
-        raise exists_already(str(location)) from None
-    except OSError as error:
-        raise UserError(f"cannot write the study's folder {path}: {error.strerror or error}") from error
-    return study
 
 
 def check_journal(path: Path) -> None:

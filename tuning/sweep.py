@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,11 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.config import config_hash, resolve
+from ddarts_core.config import resolve
 from ddarts_core.data import check_batch, load_train, split
 from ddarts_core.errors import UserError
-from ddarts_core.provenance import git_commit, versions
-from ddarts_core.redact import command_line, without_secrets
 
 from . import tracking
 from .callback import Session, StudyCallback, active, is_full, settle, track_rest
@@ -28,15 +25,15 @@ from .cluster import check_room, start_ray
 from .config import SweepConfig, TuneConfig
 from .events import Listener
 from .lease import LostLease
-from .locks import lock
 from .mirror import StoreError, is_uri, run_folder, store_error
 from .moving import move_state, settle_in
+from .new_study import check_folder, exists_already, new_study
 from .population import draw_population
 from .resources import cluster_device, with_resources
 from .secret import handed_over
 from .snapshots import bring_back, kept
-from .space import Space, base_settings
-from .study import Study, check_folder, create_study, exists_already, find_study, has_study, hold, read_json
+from .space import Space
+from .study import Study, find_study, has_study, hold, read_json
 from .time_budget import TimeBudget, was_spent
 
 
@@ -222,7 +219,7 @@ def run_sweep(
     if not is_uri(config.study_location):
         check_folder(config.study_dir)
     config = prepare(config, space, num_cpus, address)
-    with hold(_create(config)) as study:
+    with hold(new_study(config)) as study:
         return run(study, lambda: new_tuner(study, config, space, address), config.tune, Session(draw, listener))
 
 
@@ -319,76 +316,6 @@ def _check_data(config: SweepConfig) -> None:
     splits = split(images, config.data, config.seed)
     check_batch("weights", len(splits.weights), config.search.batch_size)
     check_batch("alphas", len(splits.alphas), config.search.batch_size)
-
-
-def _create(config: SweepConfig) -> Study:
-    """The study's folder and its run in MLflow, or nothing at all.
-
-    Raises:
-        UserError: another process makes it at this moment or has made it, the folder holds something else, or the
-            tracking store cannot be used.
-    """
-    path, new = config.study_dir, not config.study_dir.exists()
-    if is_uri(config.study_location):  # the store sees to it that there is one
-        return _create_in(config)
-    check_folder(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write the study's folder {path}: {error.strerror or error}") from error
-    try:
-        with lock(path):
-            if has_study(config.study_location):
-                raise exists_already(config.study_location)
-            return _create_in(config)
-    except BaseException:
-        if new and not has_study(config.study_location):
-            shutil.rmtree(path, ignore_errors=True)
-        raise
-
-
-def _create_in(config: SweepConfig) -> Study:
-    """In a folder that this process holds; what is stored of a tracking URI has no secrets in it."""
-    path, location = config.study_dir, config.study_location
-    full = tracking.tracking_uri(config.tracking.uri, path)
-    shown = without_secrets(full)
-    if shown != full:
-        os.environ[tracking.URI_VARIABLE] = full
-    config = config.shown
-    stored = config.model_dump(mode="json")
-    commit, installed = git_commit(), versions()
-    experiment_id, run_id = tracking.start_study(
-        full,
-        config.tracking.experiment or config.name,
-        config.name,
-        {
-            "study": config.name,
-            "git_commit": str(commit),
-            "seed": str(config.seed),
-            "method": config.method,
-            "config_hash": config_hash(config),
-            **{f"version.{name}": version for name, version in installed.items()},
-        },
-        tracking.flat_params({key: value for key, value in stored.items() if key != "tracking"}),
-    )
-    return create_study(
-        location,
-        {
-            "command": command_line(),
-            "seed": config.seed,
-            "config": stored,
-            "base": base_settings(config),
-            "config_hash": config_hash(config),
-            "git_commit": commit,
-            "versions": installed,
-            "tracking_uri": shown,
-            "experiment_id": experiment_id,
-            "parent_run_id": run_id,
-            "objectives": [{"metric": metric, "mode": mode} for metric, mode in config.tune.objectives],
-            "rounds": [{"folder": "ray", "num_samples": config.tune.num_samples, "points_to_evaluate": []}],
-            "state": "RUNNING",
-        },
-    )
 
 
 def run(study: Study, make_tuner: Callable[[], Any], config: TuneConfig, session: Session) -> StudyResult:

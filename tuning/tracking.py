@@ -192,9 +192,9 @@ def log_params(client: Any, run_id: str, params: Mapping[str, str]) -> None:
         client.log_batch(run_id, params=items[start : start + 100])
 
 
-def delete_run(study: Study, run_id: str) -> bool:
-    """Delete a run that no trial needs; whether MLflow took it."""
-    return attempt(lambda: make_client(study.data["tracking_uri"]).delete_run(run_id), "superseded run")
+def delete_run(uri: str, run_id: str) -> bool:
+    """Delete a run that no trial or study needs; whether MLflow took it."""
+    return attempt(lambda: make_client(uri).delete_run(run_id), "superseded run")
 
 
 def child_runs(study: Study, status: str) -> list[tuple[str, str]]:

@@ -117,7 +117,7 @@ class SearchTrial(tune.Trainable):
             if before["params"] != self._params:
                 # The sweep was killed before it noted this number: it has drawn the number's parameters anew.
                 if before["run_id"]:
-                    delete_run(self._study, before["run_id"])
+                    delete_run(self._study.data["tracking_uri"], before["run_id"])
                 shutil.rmtree(self._folder)
             elif before["state"] in ENDED:
                 # It was killed after the trial's end and before it noted the end: only the report is missing.

@@ -29,17 +29,18 @@ def command(study: str, storage: str, overrides: tuple[str, ...], address: str |
       ddarts resume s3://bucket/studies/large --address auto
     """
     from ddarts_cli.console import resumable, say
+    from tuning.progress import summary
     from tuning.study import find_study
 
     found = find_study(study, storage_folder(storage, overrides))
-    summary = found.summary()
-    say(f"resume {found.location}: {found.state}, {summary['num_samples']} searches, {len(found.trials())} begun")
+    shown = summary(found)
+    say(f"resume {found.location}: {found.state}, {shown['num_samples']} searches, {len(found.trials())} begun")
     from analysis.drawing import draw_genotype
     from ddarts_cli.commands.sweep import conclude
     from ddarts_cli.sweeping import watch
     from tuning.sweep import resume_sweep
 
     go_on = f"ddarts resume {shlex.quote(found.location)}"
-    with resumable(go_on, lambda: True), watch(summary["num_samples"]) as listener:
+    with resumable(go_on, lambda: True), watch(shown["num_samples"]) as listener:
         result = resume_sweep(found.location, draw=draw_genotype, listener=listener, address=address)
     conclude(result)

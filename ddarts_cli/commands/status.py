@@ -20,18 +20,19 @@ def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool)
       ddarts status quickstart_sweep
       ddarts status runs/quickstart_sweep --json
     """
+    from tuning.progress import summary
     from tuning.study import find_study
 
     found = find_study(study, storage_folder(storage, overrides))
-    summary = found.summary()
+    shown = summary(found)
     if as_json:
-        print_json(summary)
+        print_json(shown)
         return
     from ddarts_cli.sweeping import print_ranking
 
-    counts = ", ".join(f"{count} {state.lower()}" for state, count in summary["trials"].items() if count)
-    click.echo(f"{found.location}: {found.state}, {summary['num_samples']} searches planned, {counts or 'none begun'}")
-    for trial in summary["running"]:
+    counts = ", ".join(f"{count} {state.lower()}" for state, count in shown["trials"].items() if count)
+    click.echo(f"{found.location}: {found.state}, {shown['num_samples']} searches planned, {counts or 'none begun'}")
+    for trial in shown["running"]:
         rate = trial["epochs_per_minute"]
         epochs = f"epoch {trial['epochs']} of {trial['num_epochs']}"
         if found.state != "RUNNING":
@@ -40,8 +41,8 @@ def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool)
             click.echo(
                 f"trial {trial['trial_id']} runs: {epochs}" + (f", {rate:.3g} epochs per minute" if rate else "")
             )
-    if summary["expected_end"]:
-        click.echo(f"expected end: {summary['expected_end']}")
+    if shown["expected_end"]:
+        click.echo(f"expected end: {shown['expected_end']}")
     print_ranking(found.ranked(), found.objectives)
     if found.state == "INTERRUPTED":
         click.echo(f"go on: ddarts resume {found.location}")

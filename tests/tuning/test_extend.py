@@ -16,9 +16,10 @@ from tuning import tracking
 from tuning.config import ACCURACY, SweepConfig
 from tuning.events import SweepEvent
 from tuning.extending import check_same, extend_sweep
+from tuning.new_study import new_study
 from tuning.searcher import open_journal
 from tuning.study import Study, find_study, trial_dir
-from tuning.sweep import _create, resume_sweep, run_sweep
+from tuning.sweep import resume_sweep, run_sweep
 
 Make = Callable[..., SweepConfig]
 
@@ -96,7 +97,7 @@ def test_what_cannot_run_is_refused_and_leaves_a_study_as_it_was(make_sweep: Mak
         run_sweep(wrong)
     assert not wrong.study_dir.exists()
 
-    left = _create(wrong)  # as by a sweep on a cluster with a GPU that is no more
+    left = new_study(wrong)  # as by a sweep on a cluster with a GPU that is no more
     left.update(state="INTERRUPTED")
     tracking.end_study(left, "KILLED")
     for go_on in (lambda: resume_sweep(wrong.study_dir), lambda: extend_sweep(wrong)):

@@ -24,7 +24,8 @@ from tuning.callback import StudyCallback
 from tuning.config import SweepConfig
 from tuning.locks import await_workers
 from tuning.moving import LOCATIONS, location_in, moved_json, moved_pickle, settle_in
-from tuning.study import Study, create_study, find_study
+from tuning.new_study import create_study
+from tuning.study import Study, find_study
 
 Make = Callable[..., SweepConfig]
 

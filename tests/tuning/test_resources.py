@@ -19,10 +19,9 @@ from ddarts_core.errors import UserError
 from tuning import resources
 from tuning.cluster import Machine
 from tuning.config import SweepConfig
+from tuning.new_study import create_study, new_study
 from tuning.resources import Device, cluster_device, idle_gpus, largest_trial, this_device, with_resources
 from tuning.space import base_settings
-from tuning.study import create_study
-from tuning.sweep import _create
 from tuning.trainable import SearchTrial
 
 Make = Callable[..., SweepConfig]
@@ -260,7 +259,7 @@ def test_a_gpu_that_refuses_its_share_ends_the_trial_with_the_reason(
     def cap(share: float) -> None:
         raise RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA")
 
-    study = _create(make_sweep("full", storage=str(tmp_path), tune={"resources": {"gpu": 0.5}}))
+    study = new_study(make_sweep("full", storage=str(tmp_path), tune={"resources": {"gpu": 0.5}}))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda k: SimpleNamespace(total_memory=8000 * 2**20))
     monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", cap)

@@ -12,8 +12,9 @@ from ray import cloudpickle
 
 from ddarts_core.records import EpochRecord, write_jsonl
 from tuning.config import ACCURACY, SCHEDULERS, SEARCH_EPOCH, TuneConfig, resolve_sweep
+from tuning.new_study import create_study
 from tuning.schedulers import SCHEDULER_FACTORIES, brackets, remember
-from tuning.study import create_study, trial_dir
+from tuning.study import trial_dir
 
 SPACE = resolve_sweep({"space": {"search.lr": {"type": "float", "low": 0.001, "high": 0.3}}}).build_space()
 SETTINGS = TuneConfig(scheduler="hyperband", grace_period=1, reduction_factor=3)

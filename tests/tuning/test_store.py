@@ -21,6 +21,7 @@ from tests.tuning.test_population import POPULATION
 from tuning import lease
 from tuning.config import SweepConfig
 from tuning.mirror import Mirror
+from tuning.new_study import create_study
 from tuning.study import find_study, list_studies, trial_name
 from tuning.sweep import resume_sweep, run_sweep
 
@@ -231,7 +232,7 @@ def test_bad_stores(stored: MakeStored, make_sweep: Make, bucket: str, capsys: p
 
 def test_a_trial_writes_in_its_own_place_only(stored: MakeStored, ray_cluster: None, tmp_path: Path) -> None:
     """What a trial of a run that lost the study still does is not sent."""
-    from tuning.study import create_study, trial_study
+    from tuning.study import trial_study
 
     config = stored("fenced")
     study = create_study(config.study_location, {"objectives": [], "config": {}, "state": "RUNNING"})

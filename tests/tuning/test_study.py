@@ -15,10 +15,11 @@ import pytest
 from ddarts_core.errors import UserError
 from tuning.config import resolve_sweep
 from tuning.locks import lock
+from tuning.new_study import create_study
+from tuning.progress import summary
 from tuning.space import base_settings
 from tuning.study import (
     Study,
-    create_study,
     find_study,
     list_studies,
     read_json,
@@ -55,12 +56,12 @@ def test_ranking_and_summary(study_path: Path) -> None:
     add_trial(study, 3, "RUNNING")
     (trial_dir(study_path, 3) / "records.jsonl").write_text("{}\n{}\n")
     assert [trial["number"] for trial in study.ranked()] == [2, 0, 1, 3]
-    summary = study.summary()
-    assert summary["trials"] == {"RUNNING": 1, "COMPLETED": 2, "PRUNED": 0, "FAILED": 1}
-    assert summary["best"]["number"] == 2
-    [running] = summary["running"]
+    shown = summary(study)
+    assert shown["trials"] == {"RUNNING": 1, "COMPLETED": 2, "PRUNED": 0, "FAILED": 1}
+    assert shown["best"]["number"] == 2
+    [running] = shown["running"]
     assert (running["trial_id"], running["epochs"], running["epochs_per_minute"]) == ("00003", 2, None)
-    assert summary["expected_end"] is None  # nobody runs it
+    assert shown["expected_end"] is None  # nobody runs it
 
 
 def test_rate_and_expected_end_of_a_running_study(study_path: Path) -> None:
@@ -75,9 +76,9 @@ def test_rate_and_expected_end_of_a_running_study(study_path: Path) -> None:
     lines = [json.dumps({"seconds": {"weights": 4.0, "evaluation": 1.0}})] * 3
     (trial_dir(study_path, 2) / "records.jsonl").write_text("\n".join(lines) + "\n")
     with lock(study_path):
-        summary = study.summary()
-    assert summary["running"] == [{"trial_id": "00002", "epochs": 3, "num_epochs": 5, "epochs_per_minute": 12.0}]
-    expected = datetime.datetime.fromisoformat(summary["expected_end"])
+        shown = summary(study)
+    assert shown["running"] == [{"trial_id": "00002", "epochs": 3, "num_epochs": 5, "epochs_per_minute": 12.0}]
+    expected = datetime.datetime.fromisoformat(shown["expected_end"])
     left = (expected - datetime.datetime.now(datetime.timezone.utc)).total_seconds()
     assert abs(left - 75) < 5
 

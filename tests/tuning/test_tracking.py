@@ -17,7 +17,9 @@ from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
 from ddarts_core.records import EpochRecord, write_jsonl
 from tuning import tracking, trial_run
-from tuning.study import Study, create_study, trial_dir, write_json
+from tuning.config import resolve_sweep
+from tuning.new_study import create_study, new_study
+from tuning.study import Study, trial_dir, write_json
 
 RECORDS = [
     EpochRecord(
@@ -61,15 +63,15 @@ def test_an_address_of_no_store_is_one_sentence(uri: str) -> None:
     assert "\n" not in str(said.value)
 
 
-def test_a_sweep_that_cannot_be_tracked_leaves_no_folder(tmp_path: Path) -> None:
-    from tuning.config import resolve_sweep
-    from tuning.sweep import _create
-
+def test_of_two_that_begin_a_study_in_a_store_the_second_leaves_no_run(tmp_path: Path) -> None:
     space = {"search.lr": {"type": "float", "low": 0.01, "high": 0.1}}
-    data = {"storage": str(tmp_path), "space": space, "tracking": {"uri": "ftp://place"}}
-    with pytest.raises(UserError, match="cannot be used"):
-        _create(resolve_sweep(data))
-    assert list(tmp_path.iterdir()) == []
+    uri = f"sqlite:///{tmp_path}/ml.db"
+    config = resolve_sweep({"storage": f"memory://{tmp_path.name}", "space": space, "tracking": {"uri": uri}})
+    study = new_study(config)
+    with pytest.raises(UserError, match="exists already"):
+        new_study(config)
+    [run] = tracking.make_client(uri).search_runs([study.data["experiment_id"]])
+    assert run.info.run_id == study.data["parent_run_id"]
 
 
 def write_trial(study: Study, **fields: Any) -> Path:

@@ -21,8 +21,8 @@ from ddarts_core.records import read_jsonl
 from tests.tuning.processes import Driver, epochs_of, events_of, faults, results
 from tuning import tracking
 from tuning.config import SweepConfig
+from tuning.new_study import new_study
 from tuning.study import hold
-from tuning.sweep import _create
 from tuning.trainable import CHECKPOINT, SearchTrial
 
 Make = Callable[..., SweepConfig]
@@ -66,7 +66,7 @@ def test_a_killed_worker_costs_one_epoch_at_most(make_sweep: Make, calm: list[An
 @pytest.fixture
 def trial(make_sweep: Make, tmp_path: Path) -> Callable[[], SearchTrial]:
     """Makes a process's side of trial 0 of a new study, anew at every call."""
-    study = _create(make_sweep("alone", storage=str(tmp_path)))
+    study = new_study(make_sweep("alone", storage=str(tmp_path)))
     params = {"search.w_zero_one": 1.0, "ablation.loss": "centered", "ablation.weight": 0.5}
     return lambda: SearchTrial({"study": str(study.path), "number": 0, "params": params})
 
@@ -145,7 +145,7 @@ def test_a_trial_that_ray_had_not_noted_goes_on_under_its_new_name(
 ) -> None:
     """From the newest of its number's checkpoints, also when it was renamed before."""
     groups = {"storage": f"memory://{tmp_path.name}"} if stored else {"storage": str(tmp_path)}
-    study = _create(make_sweep("renamed", tracking={"uri": f"sqlite:///{tmp_path}/ml.db"}, **groups))
+    study = new_study(make_sweep("renamed", tracking={"uri": f"sqlite:///{tmp_path}/ml.db"}, **groups))
     params = {"search.w_zero_one": 1.0, "ablation.loss": "none"}
     filesystem, root = url_to_fs(study.location)
     with hold(study):

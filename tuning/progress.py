@@ -1,0 +1,85 @@
+"""How far a study is: its trials by state, the epochs of those that run, and when the last will end."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .study import TRIAL_STATES, Study, trial_dir
+
+
+def summary(study: Study) -> dict[str, Any]:
+    """Trials by state, the best so far and the epochs of those that run, as plain data."""
+    ranked = study.ranked()
+    states = {state: sum(trial["state"] == state for trial in ranked) for state in TRIAL_STATES}
+    running = [trial for trial in ranked if trial["state"] == "RUNNING"]
+    best = ranked[0] if states["COMPLETED"] else None
+    return {
+        "name": study.name,
+        "path": study.location,
+        "created": study.data["created"],
+        "state": study.state,
+        "objectives": study.data["objectives"],
+        "num_samples": study.data["config"]["tune"]["num_samples"],
+        "trials": states,
+        "best": best and {key: best[key] for key in ("trial_id", "number", "objectives", "params", "cost")},
+        "running": [_progress(study, trial) for trial in running],
+        "expected_end": _expected_end(study, ranked),
+    }
+
+
+def _progress(study: Study, trial: Mapping[str, Any]) -> dict[str, Any]:
+    """Epochs done and to do, and epochs per minute since the trial's process began to count."""
+    done = _count_records(trial_dir(study.path, trial["number"]))
+    seconds = sum(_epoch_seconds(trial_dir(study.path, trial["number"])))
+    rate = round(60 * done / seconds, 3) if seconds else None
+    return {
+        "trial_id": trial["trial_id"],
+        "epochs": done,
+        "num_epochs": _num_epochs(trial["config"], study.objectives[0][0]) if "config" in trial else None,
+        "epochs_per_minute": rate,
+    }
+
+
+def _expected_end(study: Study, trials: Sequence[Mapping[str, Any]]) -> str | None:
+    """When the sweep will be over if it goes on as it went, ISO 8601 UTC; None unless it runs and a trial ended.
+
+    Each trial that is left takes what those that ended took, as many at a time as run now. Pauses do not count.
+    """
+    took = [trial["seconds"] for trial in trials if trial["state"] != "RUNNING"]
+    if study.state != "RUNNING" or not took:
+        return None
+    mean = sum(took) / len(took)
+    running = [trial for trial in trials if trial["state"] == "RUNNING"]
+    left = mean * max(0, int(study.data["config"]["tune"]["num_samples"]) - len(trials))
+    for trial in running:
+        left += max(0.0, mean - sum(_epoch_seconds(trial_dir(study.path, trial["number"]))))
+    now = datetime.datetime.now(datetime.timezone.utc)
+    end: datetime.datetime = now + datetime.timedelta(seconds=left / max(1, len(running)))
+    return end.isoformat(timespec="seconds")
+
+
+def _count_records(folder: Path) -> int:
+    """Epochs that a trial has recorded."""
+    file = folder / "records.jsonl"
+    if not file.exists():
+        return 0
+    with file.open("rb") as lines:
+        return sum(1 for line in lines if line.strip())
+
+
+def _epoch_seconds(folder: Path) -> list[float]:
+    """Wall time of each epoch that a trial has recorded."""
+    file = folder / "records.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [sum(json.loads(line).get("seconds", {}).values()) for line in lines if line.strip()]
+
+
+def _num_epochs(config: Mapping[str, Any], objective: str) -> int:
+    """Epochs of a whole trial: warm-up, search, and the training if the derived network is the objective."""
+    search = config["search"]
+    trained = config["retrain"]["epochs"] if objective.startswith("derived/") else 0
+    return int(search["warmup_epochs"] + search["epochs"] + trained)
