@@ -234,18 +234,19 @@ class Mirror:
         names = {path.removeprefix(self.root).lstrip("/"): entry for path, entry in entries.items()}
         return {name: str([entry.get(key) for key in MARKS]) for name, entry in names.items() if wanted(name)}
 
-    def pull(self, *below: str) -> None:
-        """Make files of the folder equal to the store: all, or those below some paths in the study."""
+    def pull(self, *below: str, wanted: Callable[[str], bool] = is_shared) -> None:
+        """Make files of the folder equal to the store: all that are wanted, or those below some paths in the study."""
         with self._turn:
             for part in below or ("",):
-                self._pull(self.found(part), part)
+                self._pull(self.found(part, wanted), part)
             self._note()
 
     def _pull(self, found: dict[str, str], part: str) -> None:
         for name, mark in found.items():
             if self._equal.get(name, ("", 0, 0)) != (mark, *_stamp(self.folder / name)):
-                write_atomic(self.folder / name, self.read(name))
-                self._equal[name] = (mark, *_stamp(self.folder / name))
+                with contextlib.suppress(FileNotFoundError):  # it was deleted in this moment
+                    write_atomic(self.folder / name, self.read(name))
+                    self._equal[name] = (mark, *_stamp(self.folder / name))
         for name in [name for name in self._equal if _is_below(name, part) and name not in found]:
             (self.folder / name).unlink(missing_ok=True)
             del self._equal[name]

@@ -23,7 +23,7 @@ from ddarts_core.files import write_atomic
 
 from . import lease
 from .locks import is_locked, lock
-from .mirror import Mirror, StoreError, check_storage, copy_folder, is_uri, run_folder
+from .mirror import KEPT, Mirror, StoreError, check_storage, copy_folder, is_shared, is_uri, run_folder
 
 SCHEMA_VERSION = 1
 PACKAGES = ("torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
@@ -190,7 +190,7 @@ def find_study(argument: str | Path, storage: str | Path = "runs") -> Study:
     elif (Path(argument).expanduser() / "study.json").is_file():
         return _load(Path(argument).expanduser().absolute())
     if is_uri(storage):
-        study = _fetch(f"{check_storage(str(storage))}/{argument}", "view")
+        study = _fetch(f"{check_storage(str(storage))}/{argument}")
         if study is not None:
             return study
     elif (Path(storage).expanduser() / argument / "study.json").is_file():
@@ -224,11 +224,10 @@ def _listed(path: Path, load: Callable[[], Study | None], mirror: Mirror | None 
         return Study(path, data, mirror)
 
 
-def _fetch(uri: str, use: str) -> Study | None:
-    """A study in an object store, if there is one; its copy is made equal to it."""
-    mirror = Mirror(uri, copy_folder(uri, use))
-    mirror.pull()
-    mirror.unpack_states()
+def _fetch(uri: str) -> Study | None:
+    """A study in an object store, if there is one; this user's copy to look at, without Ray's state, is made equal."""
+    mirror = Mirror(uri, copy_folder(uri, "view"))
+    mirror.pull(wanted=lambda name: is_shared(name) and not name.endswith(KEPT))
     return replace(_load(mirror.folder), mirror=mirror) if (mirror.folder / "study.json").is_file() else None
 
 
@@ -273,7 +272,7 @@ def has_study(location: str) -> bool:
 
 def _listed_in_store(uri: str) -> Study | None:
     mirror = Mirror(uri, copy_folder(uri, "view"))
-    return _listed(mirror.folder, partial(_fetch, uri, "view"), mirror)
+    return _listed(mirror.folder, partial(_fetch, uri), mirror)
 
 
 def list_studies(storage: str | Path = "runs") -> list[Study]:

@@ -6,6 +6,7 @@ import json
 import pickle
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,19 @@ from pyarrow.fs import FileType
 from ddarts_core.errors import UserError
 from tuning import lease
 from tuning.locks import is_locked
-from tuning.mirror import KEPT, Mirror, StoreError, check_storage, copy_folder, filesystem, is_shared, store_error
+from tuning.mirror import (
+    CACHE_VARIABLE,
+    KEPT,
+    Mirror,
+    StoreError,
+    check_storage,
+    copy_folder,
+    filesystem,
+    is_shared,
+    store_error,
+)
 from tuning.ray_storage import ray_filesystem
+from tuning.study import STUDY_FIELDS, find_study
 
 
 @pytest.fixture
@@ -141,6 +153,35 @@ def test_a_state_travels_whole_and_after_what_it_rests_on(
     b.unpack_states()
     assert [f.name for f in (b.folder / "ray").glob("kept-*")] == ["kept-00000001"]
     assert (b.folder / "ray" / "kept-00000001" / "experiment_state-x.json").read_text() == "state"
+
+
+def test_many_may_look_at_a_study_at_once(
+    uri: str, two: tuple[Mirror, Mirror], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They share a copy, and leave what only a run needs in the store."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    a, _ = two
+    put(a, "study.json", json.dumps({"schema": 1, **{name: kind() for name, kind in STUDY_FIELDS.items()}}))
+    put(a, "ray/kept-00000007/experiment_state-x.json", "state")
+    a.push_state(a.folder / "ray" / "kept-00000007")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(find_study, [uri] * 40))
+    assert {study.location for study in found} == {uri}
+    assert not list((tmp_path / "cache").rglob("*kept*"))
+
+
+def test_what_is_deleted_while_it_is_fetched_is_not_there(
+    two: tuple[Mirror, Mirror], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = two
+    put(a, "study.json", "1")
+    put(a, "trials/00000/trial.json", "x")
+    a.push()
+    listed = b.found("")
+    monkeypatch.setattr(b, "found", lambda *_: listed)
+    a.delete("trials/00000/trial.json")
+    b.pull()
+    assert content(b) == {"study.json": "1"}
 
 
 def test_one_process_at_a_time(two: tuple[Mirror, Mirror]) -> None:
