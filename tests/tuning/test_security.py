@@ -14,7 +14,7 @@ import pytest
 
 from ddarts_cli.main import run
 from ddarts_core.errors import UserError
-from tests.tuning.processes import Driver, Guard, Server, leaks, told
+from tests.tuning.processes import Driver, Guard, Server, epochs_of, leaks, told
 from tuning.config import SweepConfig, resolve_sweep
 from tuning.study import find_study
 
@@ -135,14 +135,19 @@ def test_the_password_of_a_tracking_server_reaches_the_trials_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
+    """Also when the sweep was killed and goes on, which a password of the environment is enough for."""
     tune = {"num_samples": 1, "objective": "supernet"}
-    config = make_sweep("guarded", search={"epochs": 1}, tracking={"uri": guard.uri}, tune=tune)
+    config = make_sweep("guarded", search={"epochs": 2}, tracking={"uri": guard.uri}, tune=tune)
     driver = Driver("run", config.study_dir, config, str(cluster.address))
+    driver.wait_for(lambda: epochs_of(config.study_dir, 0) >= 1)
+    driver.kill()
+    before = guard.passed
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", guard.uri)
+    driver = Driver("resume", config.study_dir, address=str(cluster.address))
     output, _ = driver.process.communicate(timeout=300)
     assert output.splitlines()[-1].startswith("finished 0"), output
-    assert guard.passed and not guard.refused, "the driver and every trial have the password"
+    assert guard.passed > before and not guard.refused, "the driver and every trial have the password"
     assert not told(output)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", guard.uri)
     study = str(config.study_dir)
     for command in ("status", "report", "collect", "export"):
         assert run([command, study]) == 0
