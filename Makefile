@@ -33,8 +33,8 @@ test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(TESTS)
 
 # Kill -9 a sweep's driver, trials, a node and its MLflow server KILLS times, count what is lost: make chaos KILLS=30
-KILLS ?= 10
 SEED ?= 0
+chaos: KILLS ?= 10
 chaos: $(STAMP)
 	$(BIN)/python -m tests.tuning.chaos --kills $(KILLS) --seed $(SEED)
 
@@ -55,8 +55,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 # Kill searches and trainings with SIGKILL, resume them, and compare every byte: make chaos-search KILLS=200
-KILLS ?= 100
-
+chaos-search: KILLS ?= 100
 chaos-search: $(STAMP)
 	$(BIN)/python -m tests.chaos --kind search --kills $(KILLS)
 	$(BIN)/python -m tests.chaos --kind retrain --kills $(KILLS)
