@@ -53,7 +53,8 @@ TABLES: Mapping[int, PublishedTable] = MappingProxyType(
                 ("Searched On", "searched_on"),
             ),
             {"†": "the paper's own implementation in search space S_o"},
-            "baselines: from their articles; cost in GPU days",
+            "baselines: from their articles; cost in GPU days; multiply-adds of D-DARTS' rows and of own retrains: "
+            "convention B of `ddarts cost`",
         ),
     }
 )

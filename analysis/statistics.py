@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from scipy.special import stdtrit
+
+Seeded = Sequence[tuple[int, float]]
+"""Runs that differ in nothing but the seed: seed and value of each."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +41,42 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     return Estimate(mean, mean - half, mean + half, len(known))
 
 
-def bootstrap_difference(
-    first: Sequence[float], second: Sequence[float], *, draws: int = 10_000, seed: int = 0, level: float = 0.95
-) -> Estimate:
-    """Mean of `second` minus mean of `first` with a percentile bootstrap interval; `count` is the smaller group's.
+def difference(first: Seeded, second: Seeded, level: float = 0.95) -> Estimate:
+    """Mean of `second` minus mean of `first` with a Student-t interval; `count` is the smaller group's.
 
-    An interval that contains 0 means that the seeds do not tell the groups apart.
+    Where both have the same seeds, each once, the interval is that of the differences seed by seed: they share images
+    and data order. Else it is Welch's, which lets the groups vary differently. Where it contains 0, the seeds do not
+    tell the groups apart.
+
+    Args:
+        first: seed and value of each run; NaNs are left out.
+        second: the same of the other group.
+        level: of the interval.
     """
-    a = np.asarray([v for v in first if not math.isnan(v)])
-    b = np.asarray([v for v in second if not math.isnan(v)])
-    if not len(a) or not len(b):
+    a, b = ([(seed, value) for seed, value in group if not math.isnan(value)] for group in (first, second))
+    before, after = dict(a), dict(b)
+    if before.keys() == after.keys() and len(before) == len(a) == len(b):
+        return mean_interval([after[seed] - before[seed] for seed in before], level)
+    return welch([value for _, value in a], [value for _, value in b], level)
+
+
+def welch(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> Estimate:
+    """Mean of `second` minus mean of `first` with Welch's interval (unequal variances, Satterthwaite's degrees).
+
+    Example:
+        >>> welch([0.0, 2.0], [5.0]).mean
+        4.0
+    """
+    count = min(len(first), len(second))
+    if not count:
         return Estimate(math.nan, math.nan, math.nan, 0)
-    difference, count = float(b.mean() - a.mean()), min(len(a), len(b))
+    apart = statistics.fmean(second) - statistics.fmean(first)
     if count < 2:
-        return Estimate(difference, math.nan, math.nan, count)
-    rng = np.random.default_rng(seed)
-    samples = b[rng.integers(len(b), size=(draws, len(b)))].mean(1) - a[
-        rng.integers(len(a), size=(draws, len(a)))
-    ].mean(1)
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(difference, float(low), float(high), count)
+        return Estimate(apart, math.nan, math.nan, count)
+    parts = [(statistics.variance(group) / len(group), len(group) - 1) for group in (first, second)]
+    variance = sum(part for part, _ in parts)
+    if not variance:
+        return Estimate(apart, apart, apart, count)
+    degrees = variance**2 / sum(part**2 / freedom for part, freedom in parts)
+    half = float(stdtrit(degrees, 0.5 + level / 2)) * math.sqrt(variance)
+    return Estimate(apart, apart - half, apart + half, count)

@@ -13,7 +13,7 @@ from ddarts_core.errors import UserError, unknown_name
 from ddarts_core.nested import get_path
 
 from .collect import Frames
-from .statistics import bootstrap_difference, mean_interval
+from .statistics import difference, mean_interval
 
 Reduce = Literal["last", "best", "lowest"]
 
@@ -24,8 +24,8 @@ TRIAL_METRICS = ("derived_accuracy", "parameters", "macs", "seconds")
 def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last") -> pd.DataFrame:
     """One row per value of a setting: value, seeds, mean, low, high, and difference to the first value with interval.
 
-    Completed trials only. `difference_low` to `difference_high` is a bootstrap interval: where it contains 0, the seeds
-    do not tell the value from the first one.
+    Completed trials only. `difference_low` to `difference_high` is the 95 % interval of `statistics.difference`: where
+    it contains 0, the seeds do not tell the value from the first one.
 
     Args:
         frames: of one or more studies.
@@ -40,16 +40,18 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last") ->
     if trials.empty:
         raise UserError("no trial is completed: there is nothing to tabulate yet (see ddarts status)")
     values = _metric_values(frames, trials, metric, reduce)
-    groups: dict[Any, list[float]] = {}
+    groups: dict[Any, list[tuple[int, float]]] = {}
     for (study, trial), config in zip(
         trials[["study", "trial_id"]].itertuples(index=False), trials["config_json"], strict=True
     ):
-        groups.setdefault(_setting(json.loads(config), by), []).append(values.get((study, trial), math.nan))
+        settings = json.loads(config)
+        run = (int(settings["seed"]), values.get((study, trial), math.nan))
+        groups.setdefault(_setting(settings, by), []).append(run)
     rows = []
     ordered = sorted(groups, key=lambda value: (isinstance(value, str), value))
     for value in ordered:
-        found = mean_interval(groups[value])
-        apart = bootstrap_difference(groups[ordered[0]], groups[value])
+        found = mean_interval([value for _, value in groups[value]])
+        apart = difference(groups[ordered[0]], groups[value])
         rows.append(
             {
                 by: value,

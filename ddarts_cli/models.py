@@ -11,8 +11,7 @@ from typing import Any
 from analysis.export import Models
 from ddarts_cli.files import RetrainFolder
 from ddarts_core.config import ExperimentConfig, resolve
-from ddarts_core.cost import Cost, cost
-from ddarts_core.data import data_info
+from ddarts_core.cost import retrain_cost
 from ddarts_core.errors import UserError
 from ddarts_core.export import (
     OPSET,
@@ -77,22 +76,6 @@ def find_weights(folder: Path) -> Weights | None:
     return Weights(found[seed], seed, resolve(read_yaml(place.config), where=str(place.config)), accuracies)
 
 
-def retrain_cost(genotype: Genotype, config: ExperimentConfig) -> Cost:
-    """Parameters and multiply-adds of the network that these settings train."""
-    settings, info = config.retrain, data_info(config.data)
-    return cost(
-        genotype,
-        channels=settings.channels,
-        num_cells=settings.num_cells,
-        num_classes=info.num_classes,
-        form=settings.form,
-        reductions=settings.reductions,
-        derive_order=settings.derive_order,
-        image_size=info.image_size,
-        in_channels=info.channels,
-    )
-
-
 def table_row(folder: Path) -> dict[str, str]:
     """A folder of `ddarts retrain` as a row of a published table; what it does not know is left out.
 
@@ -110,7 +93,7 @@ def table_row(folder: Path) -> dict[str, str]:
     return {
         "model": f"{folder.name} (here: {weights.config.data.name}, {seeds})",
         "params_m": f"{counted.parameters / 1e6:.2f}",
-        "macs_m": f"{counted.macs['A'] / 1e6:.0f}",
+        "macs_m": f"{counted.macs['B'] / 1e6:.0f}",
         "top1_percent": f"{statistics.fmean(accuracies):.2f}{spread}",
         "layers": str(weights.config.retrain.num_cells or genotype.num_cells),
     }

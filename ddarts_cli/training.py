@@ -1,4 +1,4 @@
-"""Training of a derived network over seeds, beside a random genotype of similar size when asked."""
+"""Training of a derived network over seeds, beside a random genotype with as many operations when asked."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ddarts_cli.output import write_json, write_records, write_timings, write_ya
 from ddarts_cli.threads import limit_threads
 from ddarts_core import checkpoint
 from ddarts_core.config import ExperimentConfig, config_hash
+from ddarts_core.cost import retrain_cost
 from ddarts_core.data import Images, hold_out, load_test, load_train
 from ddarts_core.devices import check_amp, pick_device
 from ddarts_core.errors import UserError
@@ -25,7 +26,7 @@ from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
 from ddarts_core.images import DataInfo
 from ddarts_core.provenance import git_commit, versions
-from ddarts_core.random_genotype import random_genotype
+from ddarts_core.random_genotype import random_genotype, space_of
 from ddarts_core.records import EpochRecord
 from ddarts_core.retrain import Retrain, build_network, check_batches
 
@@ -101,7 +102,7 @@ def run_seeds(
     seeds = range(config.seed, config.seed + num_seeds)
     contenders = {"genotype": genotype}
     if random_baseline:
-        contenders["random"] = random_genotype(genotype, config.seed, config.search.space)
+        contenders["random"] = random_genotype(genotype, config.seed, space_of(genotype, config.search.space))
     if done is not None and done["seeds"] == list(seeds) and done["test"].keys() == contenders.keys():
         say(f"{out} holds this retrain, finished")
         return {name: Score(tuple(test["accuracies"])) for name, test in done["test"].items()}
@@ -139,7 +140,9 @@ def run_seeds(
             accuracies.append(test["accuracy"])
         scores[name] = Score(tuple(accuracies))
     for name, score in scores.items():
-        say(f"test accuracy of {'the genotype' if name == 'genotype' else 'a random genotype of its size'}: {score}")
+        size = f"{retrain_cost(contenders[name], config).parameters:,} parameters"
+        words = "the genotype" if name == "genotype" else "a random genotype with as many operations"
+        say(f"test accuracy of {words} ({size}): {score}")
     if random_baseline:
         say(_verdict(scores["genotype"], scores["random"]))
     write_json(place.result, _result(config, contenders, seeds, scores))
@@ -251,7 +254,12 @@ def _result(
         "recipe": config.retrain.recipe,
         "seeds": list(seeds),
         "test": {
-            name: {"genotype_hash": contenders[name].hash, "edges": contenders[name].num_edges, **score.to_dict()}
+            name: {
+                "genotype_hash": contenders[name].hash,
+                "edges": contenders[name].num_edges,
+                "parameters": retrain_cost(contenders[name], config).parameters,
+                **score.to_dict(),
+            }
             for name, score in scores.items()
         },
     }

@@ -30,11 +30,6 @@ Batch = tuple[Tensor, Tensor]
 ABLATIONS = "ablations"
 
 
-def average_where_missing(marginal: Tensor) -> Tensor:
-    """M with NaN (a cell that was not drawn) replaced by the mean of the others: its L_AB is 0."""
-    return torch.where(marginal.isnan(), marginal.nanmean(), marginal)
-
-
 @dataclass(frozen=True)
 class AlphaReport:
     """One step: gradients [groups, edges, operations], scalars by name, M [groups] (NaN where not measured) or None.
@@ -179,13 +174,10 @@ class AlphaStep:
 
     def _ablation_gradient(self, marginal: Tensor, g: Tensor, h: Tensor | None) -> Tensor:
         ablation = self.config.ablation
-        if ablation.sample_cells is not None:
-            # A cell that was not drawn counts as average: only its share of H moves it.
-            marginal = average_where_missing(marginal)
         return losses.ablation_gradient(ablation.loss, marginal, g, h, ablation.eps, self.running_mean)
 
     def _ablation_loss(self, marginal: Tensor) -> Tensor:
-        return losses.ablation(average_where_missing(marginal), self.config.ablation.loss, self.config.ablation.eps)
+        return losses.ablation(marginal, self.config.ablation.loss, self.config.ablation.eps, self.running_mean)
 
     # --- the published loop -----------------------------------------------------------------------------------------
 

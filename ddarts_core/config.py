@@ -137,6 +137,11 @@ class SearchConfig(Strict):
                 f"num_cells {self.num_cells} is too few for two reduction cells at n//3 and 2n//3: "
                 "use 3 or more, or name the positions in search.reductions"
             )
+        if self.sharing == "normal_reduce" and not 0 < len(positions) < self.num_cells:
+            raise ValueError(
+                f"sharing normal_reduce needs cells of both kinds: of {self.num_cells}, {len(positions)} are reduction "
+                "cells (see reductions)"
+            )
         return self
 
     @property
@@ -287,6 +292,13 @@ class ExperimentConfig(Strict):
             raise ValueError("alpha.grad_mode published runs only with search.order first and ablation.loss monitor")
         if self.search.order == "second" and self.ablation.loss not in ("none", "monitor"):
             raise ValueError(f"search.order second cannot use ablation.loss {self.ablation.loss}: use none or monitor")
+        depth, positions = self.retrain.num_cells, self.search.reduction_positions
+        deeper = self.search.sharing == "own" and depth is not None and depth > self.search.num_cells
+        if deeper and self.retrain.reductions is None and positions != default_reductions(self.search.num_cells):
+            raise ValueError(
+                f"retrain.num_cells {depth} is derived by Algorithm 1, whose reduction cells were searched at n//3 and "
+                f"2n//3: leave search.reductions {list(positions)} out, or keep the {self.search.num_cells} cells"
+            )
         return self
 
 

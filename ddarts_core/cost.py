@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .config import ExperimentConfig
+from .data import data_info
 from .derive import Order
 from .genotype import Genotype
 from .network import DEPTH, IMAGE_SIZE, Network
@@ -113,3 +115,23 @@ def cost(
         size = IMAGE_SIZE[form] if image_size is None else image_size
         macs = count_macs(network, torch.empty(1, in_channels, size, size))
     return Cost(network.num_parameters, network.auxiliary_parameters, macs)
+
+
+def retrain_cost(genotype: Genotype, config: ExperimentConfig) -> Cost:
+    """Count the network that an experiment's settings of `data` and `retrain` train.
+
+    Raises:
+        UserError: see `Network`.
+    """
+    settings, info = config.retrain, data_info(config.data)
+    return cost(
+        genotype,
+        channels=settings.channels,
+        num_cells=settings.num_cells,
+        num_classes=info.num_classes,
+        form=settings.form,
+        reductions=settings.reductions,
+        derive_order=settings.derive_order,
+        image_size=info.image_size,
+        in_channels=info.channels,
+    )

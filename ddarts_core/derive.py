@@ -110,6 +110,8 @@ def arrange(
 ) -> Genotype:
     """The individual genotype that a network is built from: depth by Algorithm 1 or stacking, then the reductions.
 
+    Algorithm 1 takes the searched cells at n//3 and 2n//3 for the reduction cells, whatever a genotype says.
+
     Args:
         genotype: of either layout.
         num_cells: depth; None keeps that of an individual genotype.
@@ -118,7 +120,8 @@ def arrange(
         order: order of Algorithm 1.
 
     Raises:
-        UserError: a `normal_reduce` genotype without a depth, an impossible depth, or impossible positions.
+        UserError: a `normal_reduce` genotype without a depth, an impossible depth, impossible positions, or a deeper
+            network of a genotype whose reduction cells are not at its thirds, with `reductions` None.
     """
     if num_cells is None and genotype.layout == "normal_reduce":
         raise UserError(
@@ -126,6 +129,8 @@ def arrange(
         )
     count = genotype.num_cells if num_cells is None else num_cells
     kept = genotype.layout == "individual" and count == genotype.num_cells
+    if reductions is None and not kept:
+        _check_thirds(genotype, count)
     if reductions is None:
         reductions = "genotype" if kept else "thirds"
     if isinstance(reductions, str):
@@ -141,3 +146,14 @@ def arrange(
     if genotype.layout == "normal_reduce":
         return stack(genotype, count, positions)
     return Genotype(deeper(genotype, count, order).cells, positions)
+
+
+def _check_thirds(genotype: Genotype, num_cells: int) -> None:
+    thirds = default_reductions(genotype.num_cells)
+    if genotype.layout == "individual" and len(genotype.reductions) == 2 and genotype.reductions != thirds:
+        raise UserError(
+            f"cannot derive {num_cells} cells: Algorithm 1 takes cells {thirds[0]} and {thirds[1]} for the reduction "
+            f"cells, this genotype has {genotype.reductions[0]} and {genotype.reductions[1]} (keep its "
+            f"{genotype.num_cells} cells; or with reductions thirds, if cells {thirds[0]} and {thirds[1]} were the "
+            "reduction cells of the search, as in published files)"
+        )

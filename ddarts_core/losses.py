@@ -38,13 +38,26 @@ def denominator(mean: Tensor, eps: float) -> Tensor:
     return mean.abs().clamp_min(eps)
 
 
-def ablation(marginal: Tensor, kind: AblationLoss, eps: float) -> Tensor:
+def average_where_missing(values: Tensor, mean: Tensor | None = None) -> Tensor:
+    """Values with NaN replaced by a mean, or by the mean of the others."""
+    return torch.where(values.isnan(), values.nanmean() if mean is None else mean, values)
+
+
+def ablation(marginal: Tensor, kind: AblationLoss, eps: float, scale: Tensor | None = None) -> Tensor:
     """Ablation loss of each group (eq. 7), [groups].
 
     `monitor` and `paper`: (M_i - m) / m as printed, 0 if m = 0. `relative`: (M_i - m) / sqrt(m^2 + eps^2). The others:
-    (M_i - m) / max(|m|, eps), whose sign does not flip with that of m.
+    (M_i - m) / max(|m|, eps), whose sign does not flip with that of m. A group that was not measured (NaN) counts as
+    average: its loss is 0.
+
+    Args:
+        marginal: M, [groups].
+        kind: name of the loss.
+        eps: smallest denominator.
+        scale: what stands for m; None is the mean of `marginal`.
     """
-    mean = marginal.mean()
+    mean = marginal.nanmean() if scale is None else scale
+    marginal = average_where_missing(marginal, mean)
     if kind == "none":
         return torch.zeros_like(marginal)
     if kind in ("monitor", "paper"):
@@ -87,21 +100,23 @@ def ablation_gradient(
 
     Args:
         kind: name of the loss.
-        marginal: M, [groups].
+        marginal: M, [groups]; NaN where it was not measured, which counts as average.
         g: gradients of the full network's cross entropy.
         h: sums of gradients of the ablated networks' cross entropy; only where `needs_ablated_gradient`.
         eps: smallest denominator.
-        scale: mean of M to divide by instead of that of `marginal` (a running mean when cells are sampled).
+        scale: what stands for m (a running mean when cells are sampled); None is the mean of `marginal`.
     """
     n = len(g)
-    mean = marginal.mean() if scale is None else scale
+    mean = marginal.nanmean() if scale is None else scale
     if kind in ("none", "monitor"):
         return torch.zeros_like(g)
     if kind == "rescale":
-        return _per_group(ablation(marginal, kind, eps).tanh()) * g
+        return _per_group(ablation(marginal, kind, eps, scale).tanh()) * g
     if kind == "credit":
-        return _per_group(marginal.abs() / marginal.abs().mean().clamp_min(eps) - 1) * g
+        sizes = average_where_missing(marginal.abs())
+        return _per_group(sizes / sizes.mean().clamp_min(eps) - 1) * g
     assert h is not None
+    marginal = average_where_missing(marginal, mean)
     if kind == "centered":
         return h / (n * denominator(mean, eps))
     if kind == "relative":

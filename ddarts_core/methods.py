@@ -78,7 +78,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                     "reductions": [1, 2, 3],
                     "channels": 32,
                     "warmup_epochs": 5,
+                    "w_zero_one": 8.0,
                 },
+                "alpha": {"weight_decay": 5e-4},
                 "retrain": {"channels": 64},
             },
         ),
@@ -89,6 +91,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 "search": {"sharing": "normal_reduce", "w_zero_one": 10.0},
                 "alpha": {"schedule": "constant", "weight_decay": 1e-3},
                 "ablation": {"loss": "none"},
+                "discretise": {"edges_per_node": 2},
             },
         ),
         "darts": Method(

@@ -1,4 +1,4 @@
-"""A random genotype as large as a given one: the baseline that a search has to beat. Torch-free."""
+"""A random genotype with as many operations as a given one: a baseline for a search. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,17 +6,30 @@ import random
 
 from .errors import UserError
 from .genotype import Cell, Edge, Genotype
-from .spaces import operations_of
+from .spaces import SPACES, operations_of
+
+
+def space_of(genotype: Genotype, preferred: str = "S") -> str:
+    """The space that a genotype is of: the preferred one if it has all of its operations, else the smallest that has.
+
+    Raises:
+        UserError: the space is unknown, or no space has them all.
+    """
+    used = {edge.op for cell in genotype.cells for edge in cell.edges}
+    for space in (preferred, *sorted(SPACES, key=lambda name: len(SPACES[name]))):
+        if used <= set(operations_of(space)):
+            return space
+    raise UserError(f"no search space has all of the genotype's operations ({', '.join(sorted(used))})")
 
 
 def random_genotype(like: Genotype, seed: int, space: str = "S") -> Genotype:
-    """Draw a genotype with the nodes, the number of edges per cell, the reductions and the layout of `like`.
+    """Draw a genotype of the layout, reductions and nodes of `like`, each node with as many sources and operations.
 
-    Sources and operations are uniform over what keeps every node fed; an edge gets a second operation only where the
-    cell has more operations than pairs of nodes. The zero operation is never drawn.
+    Sources and operations are uniform. The zero operation is never drawn. The network need not have as many parameters:
+    a search may prefer operations with many.
 
     Raises:
-        UserError: the space is unknown, or too small for the number of edges.
+        UserError: the space is unknown, or has fewer operations than the node with the most needs.
 
     Example:
         >>> cell = Cell((Edge(2, 0, "skip_connect"), Edge(2, 1, "sep_conv_3x3")), concat=(2,))
@@ -30,17 +43,17 @@ def random_genotype(like: Genotype, seed: int, space: str = "S") -> Genotype:
 
 
 def _random_cell(like: Cell, names: list[str], draw: random.Random) -> Cell:
-    nodes = like.nodes
-    sources = {node: [0, 1, *(earlier for earlier in nodes if earlier < node)] for node in nodes}
-    pairs = [(draw.choice(sources[node]), node) for node in nodes]
-    others = [(s, node) for node in nodes for s in sources[node] if (s, node) not in pairs]
-    draw.shuffle(others)
-    pairs = (pairs + others)[: len(like.edges)]
-    edges = [Edge(target, source, draw.choice(names)) for source, target in pairs]
-    spare = [edge for source, target in pairs for name in names if (edge := Edge(target, source, name)) not in edges]
-    missing = len(like.edges) - len(edges)
-    if missing > len(spare):
-        raise UserError(
-            f"a cell with {len(like.edges)} edges cannot be drawn from {len(names)} operations: use a larger space"
-        )
-    return Cell((*edges, *draw.sample(spare, missing)), like.concat)
+    edges: list[Edge] = []
+    for node in like.nodes:
+        into = [edge for edge in like.edges if edge.target == node]
+        count = len({edge.source for edge in into})
+        earlier = [0, 1, *(other for other in like.nodes if other < node)]
+        drawn = [Edge(node, source, draw.choice(names)) for source in sorted(draw.sample(earlier, count))]
+        spare = [edge for first in drawn for name in names if (edge := Edge(node, first.source, name)) not in drawn]
+        missing = len(into) - count
+        if missing > len(spare):
+            raise UserError(
+                f"{len(into)} edges from {count} nodes need more than {len(names)} operations: use a larger space"
+            )
+        edges += [*drawn, *draw.sample(spare, missing)]
+    return Cell(tuple(edges), like.concat)

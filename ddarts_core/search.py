@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import losses
-from .alpha_step import AlphaStep, average_where_missing
+from .alpha_step import AlphaStep
 from .coalitions import shapley_values
 from .config import ExperimentConfig, config_hash
 from .data import DataInfo, Images, Splits, augment_of, check_batch, load_train, split
@@ -168,8 +168,7 @@ class Search:
             # Cells that were not drawn in a step are NaN there: average what was measured.
             mean = torch.stack(marginals).nanmean(0)
             contributions = tuple(mean.tolist())
-            filled = average_where_missing(mean)
-            ablation = tuple(losses.ablation(filled, self.config.ablation.loss, self.config.ablation.eps).tolist())
+            ablation = tuple(losses.ablation(mean, self.config.ablation.loss, self.config.ablation.eps).tolist())
             metrics["ablation/mean_contribution"] = float(mean.nanmean())
             metrics["ablation/clamped"] = float(clamped) / len(marginals)
         self._require_finite(metrics, epoch)

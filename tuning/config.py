@@ -27,8 +27,8 @@ SEARCHERS: Mapping[str, str] = MappingProxyType(
     {
         "optuna-tpe": "Optuna's tree-structured Parzen estimator, multivariate; any space, one or two objectives",
         "optuna-nsga2": "Optuna's NSGA-II; for two objectives and many trials",
-        "optuna-gp": "Optuna's Gaussian process; spaces without conditions",
-        "optuna-botorch": "Optuna's BoTorch sampler, if botorch is installed; spaces without conditions",
+        "optuna-gp": "Optuna's Gaussian process; draws settings with a `when` at random",
+        "optuna-botorch": "Optuna's BoTorch sampler, if botorch is installed; draws settings with a `when` at random",
         "random": "independent draws, seeded",
         "grid": "every combination of a space of categorical and int parameters, once",
     }
@@ -52,6 +52,7 @@ SCHEDULERS: Mapping[str, str] = MappingProxyType(
 ACCURACY = "held_out/accuracy"
 SEARCH_EPOCH = "search_epoch"
 DERIVED = f"derived/{ACCURACY}"
+VALIDATION = "retrain.validation_fraction"
 
 
 class ResourcesConfig(Strict):
@@ -222,6 +223,11 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
         raise UserError(
             f"{where}: tune.searcher {config.tune.searcher} needs the packages that are not installed here "
             f"({', '.join(missing)}): pip install botorch optuna-integration, or choose another searcher"
+        )
+    if config.retrain.validation_fraction or VALIDATION in config.space:
+        raise UserError(
+            f"{where}: {VALIDATION} has no place in a sweep, whose trials are scored after their last epoch on the "
+            "held-out images: leave it out, and give it to ddarts retrain"
         )
     _check_devices(config, where)
     if is_uri(config.storage):

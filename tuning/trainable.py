@@ -29,8 +29,8 @@ from pyarrow.fs import FileSelector, FileType
 from ray import tune
 
 from ddarts_core import checkpoint
-from ddarts_core.cost import cost
-from ddarts_core.data import data_info, load_train, split
+from ddarts_core.cost import retrain_cost
+from ddarts_core.data import load_train, split
 from ddarts_core.errors import Diverged, UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
@@ -249,16 +249,7 @@ class SearchTrial(tune.Trainable):
 
     def _cost(self, genotype: Genotype) -> dict[str, int]:
         """Parameters without the auxiliary head, and multiply-adds of convolutions and linear layers per image."""
-        config, info = self._config, data_info(self._config.data)
-        counted = cost(
-            genotype,
-            channels=config.retrain.channels,
-            num_cells=config.retrain.num_cells,
-            num_classes=info.num_classes,
-            form=config.retrain.form,
-            image_size=info.image_size,
-            in_channels=info.channels,
-        )
+        counted = retrain_cost(genotype, self._config)
         return {"parameters": counted.parameters, "macs": counted.macs["A"]}
 
     # --- checkpoints ------------------------------------------------------------------------------------------------

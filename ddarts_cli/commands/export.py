@@ -90,7 +90,8 @@ def _export_retrain(
 ) -> None:
     from analysis.export import export_retrain
     from ddarts_cli.console import finish, say
-    from ddarts_cli.models import ModelWriter, find_weights, retrain_cost
+    from ddarts_cli.models import ModelWriter, find_weights
+    from ddarts_core.cost import retrain_cost
     from ddarts_core.errors import UserError
     from ddarts_core.genotype import Genotype
 

@@ -32,7 +32,7 @@ MANY = 4
 @click.option("--data-root", help="Folder of the data set's files.")
 @click.option("--cells", type=click.IntRange(min=1), help="Derive so many cells by Algorithm 1.")
 @click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="Repeat with so many seeds.")
-@click.option("--random-baseline", is_flag=True, help="Train a random genotype of the same size beside it.")
+@click.option("--random-baseline", is_flag=True, help="Train one random genotype with as many operations beside it.")
 @click.option(
     "--num-workers",
     type=click.IntRange(min=1),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from analysis.figures import (
 )
 from analysis.gallery import FIGURES, Subject, figure_of
 from analysis.parameter_figures import Scale
-from analysis.statistics import bootstrap_difference, mean_interval
+from analysis.statistics import difference, mean_interval, welch
 from ddarts_core.errors import UserError
 from tests.analysis.conftest import CELLS, EPOCHS, MakeStudy, genotype_of, record_of
 
@@ -180,10 +181,47 @@ def test_one_value_has_no_interval_and_none_has_no_mean():
     assert math.isnan(mean_interval([]).mean) and mean_interval([math.nan]).count == 0
 
 
-def test_bootstrap_separates_what_differs_and_not_what_does_not():
-    apart = bootstrap_difference([1.0, 1.1, 0.9], [2.0, 2.1, 1.9])
-    assert apart.mean == pytest.approx(1.0) and apart.low > 0
-    same = bootstrap_difference([1.0, 2.0, 3.0], [1.1, 1.9, 3.1])
-    assert same.low < 0 < same.high
-    assert apart == bootstrap_difference([1.0, 1.1, 0.9], [2.0, 2.1, 1.9])
-    assert math.isnan(bootstrap_difference([1.0], [2.0]).low) and math.isnan(bootstrap_difference([], [2.0]).mean)
+def numbered(values):
+    return list(enumerate(values))
+
+
+groups = st.lists(st.floats(-100, 100), min_size=2, max_size=6).filter(lambda v: max(v) - min(v) > 1e-3)
+
+
+@given(groups, groups)
+def test_difference_of_unlike_seeds_is_welchs(first, second):
+    expected = stats.ttest_ind(second, first, equal_var=False).confidence_interval(0.95)
+    shifted = [(seed + 100, value) for seed, value in numbered(second)]
+    got = difference(numbered(first), [*shifted, (7, math.nan)])
+    assert (got.low, got.high) == (pytest.approx(expected.low, abs=1e-6), pytest.approx(expected.high, abs=1e-6))
+    assert got.count == min(len(first), len(second))
+
+
+@given(groups)
+def test_difference_of_the_same_seeds_is_paired(first):
+    second = [value + 1 + 0.1 * seed**2 for seed, value in numbered(first)]
+    expected = stats.ttest_rel(second, first).confidence_interval(0.95)
+    got = difference(numbered(first), numbered(second)[::-1])
+    assert (got.low, got.high) == (pytest.approx(expected.low, abs=1e-6), pytest.approx(expected.high, abs=1e-6))
+
+
+def test_seeds_that_repeat_are_not_paired():
+    first, second = [(0, 1.0), (0, 2.0)], [(0, 1.5), (0, 2.6)]
+    assert difference(first, second) == welch([1.0, 2.0], [1.5, 2.6])
+
+
+def test_differences_that_have_no_interval():
+    assert math.isnan(welch([1.0], [2.0]).low) and math.isnan(welch([], [2.0]).mean)
+    assert welch([1.0, 1.0], [2.0, 2.0]).low == 1.0
+    assert math.isnan(difference([(0, 1.0)], [(0, 2.0)]).low)
+
+
+def test_equal_groups_are_told_apart_as_seldom_as_the_level_says():
+    """Three runs each, 2,000 times: a percentile bootstrap finds 19 % of them different."""
+    draw = random.Random(0)
+    alarms = 0
+    for _ in range(2000):
+        first, second = ([draw.gauss(0, 1) for _ in range(3)] for _ in range(2))
+        found = welch(first, second)
+        alarms += not found.low < 0 < found.high
+    assert alarms / 2000 < 0.06

@@ -30,6 +30,8 @@ FILES = {
     "retrain: {reductions: half}": "retrain.reductions: should be 'thirds' or 'genotype' or a list",
     "retrain: {reductions: [a]}": "retrain.reductions.0: should be a valid integer",
     "alpha: {betas: [0.9]}": "alpha.betas.1: field required",
+    "search: {sharing: normal_reduce, reductions: []}": "search: sharing normal_reduce needs cells of both kinds: of",
+    "search: {reductions: [3, 6]}\nretrain: {num_cells: 14}": r"retrain.num_cells 14 .*search.reductions \[3, 6\] out",
     "name: a b": "name: should be up to 100 letters, digits and",
     "seed: " + "1" * 400: r"seed: should be less than .*1\.\.\.\)$",
 }

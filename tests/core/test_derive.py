@@ -99,7 +99,8 @@ def test_arrange_positions() -> None:
     genotype = chain(8, (2, 6))
     assert arrange(genotype) == genotype
     assert arrange(genotype, reductions="thirds").reductions == (2, 5)
-    assert arrange(genotype, 14).reductions == (4, 9)
+    assert arrange(genotype, 14, "thirds") == arrange(chain(8, (2, 5)), 14)
+    assert arrange(genotype, 14, "thirds").reductions == (4, 9)
     assert arrange(genotype, 14, "genotype").reductions == (2, 6), "taken literally"
     assert arrange(genotype, 14, "genotype").cells == deeper(genotype, 14).cells
     assert arrange(genotype, reductions=(1,)).reductions == (1,)
@@ -120,6 +121,14 @@ def test_arrange_positions() -> None:
 def test_arrange_refuses(num_cells: int | None, reductions: str | tuple[int, ...] | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
         arrange(chain(8, (2, 5)), num_cells, reductions)
+
+
+def test_reduction_cells_do_not_become_normal_ones_in_silence() -> None:
+    with pytest.raises(
+        UserError, match=r"takes cells 2 and 5 .* has 3 and 6 \(keep its 8 cells; or with reductions thirds"
+    ):
+        arrange(chain(8, (3, 6)), 14)
+    assert arrange(chain(8, (3, 6)), 8).reductions == (3, 6)
 
 
 def test_arrange_needs_a_depth() -> None:

@@ -137,6 +137,8 @@ def test_row_of_dartopti(name: str) -> None:
     weights, steps, memory = estimate(config)
     print(f"{name}: {weights:,} weights, {steps} steps per epoch, at least {memory / 2**20:.1f} MiB")
     groups = HANDCRAFTED[name][1]
+    assert search.w_zero_one == pytest.approx(8 / groups, rel=2e-3)
+    assert config.alpha.weight_decay == pytest.approx(1e-3 / (groups + 1))
     assert weights == HANDCRAFTED[name][0]
     assert memory == 4 * (3 * weights + 4 * groups * num_edges(search.steps) * 12)
 

@@ -98,6 +98,18 @@ def test_relative_gradient_by_finite_differences():
         assert found[i, 1, 0].item() == pytest.approx(slope, rel=1e-5, abs=1e-8)
 
 
+@pytest.mark.parametrize("kind", ["centered", "relative", "paper", "rescale", "credit"])
+def test_a_cell_that_was_not_measured_counts_as_average(kind):
+    """Its L_AB is 0, and only H moves its alphas, whatever stands for the mean."""
+    marginal, scale = torch.tensor([-0.4, math.nan, -0.2, math.nan]), torch.tensor(-0.1)
+    g = torch.ones(4, 1, 1)
+    found = losses.ablation_gradient(kind, marginal, g, torch.zeros(4, 1, 1), 0.05, scale).flatten()
+    assert found[[1, 3]].tolist() == [0, 0] and (kind == "centered" or (found[[0, 2]] != 0).any())
+    value = losses.ablation(marginal, kind, 0.05, scale)
+    assert value[[1, 3]].tolist() == [0, 0] and value[0] != 0 and value[2] != 0
+    assert losses.ablation(marginal, kind, 0.05).nansum().abs() < 1e-6, "by its own mean the losses sum to 0"
+
+
 def test_centered_does_not_scale_the_cross_entropy_gradient():
     g, h = torch.randn(3, 2, 2), torch.randn(3, 2, 2)
     marginal = torch.tensor([-0.1, -0.2, -0.6])

@@ -211,7 +211,7 @@ def test_reductions_and_depth() -> None:
     with torch.device("meta"):
         assert Network(genotype, 4, 2).genotype.reductions == (2, 6)
         assert Network(genotype, 4, 2, reductions="thirds").genotype.reductions == (2, 5)
-        assert Network(genotype, 4, 2, num_cells=14).genotype.reductions == (4, 9)
+        assert Network(genotype, 4, 2, num_cells=14, reductions="thirds").genotype.reductions == (4, 9)
         assert Network(genotype, 4, 2, num_cells=14, reductions="genotype").genotype.reductions == (2, 6)
         assert len(Network(ZOO["DARTS_V2"].genotype, 4, 2).cells) == 20
         assert len(Network(ZOO["DARTS_V2"].genotype, 4, 2, form="imagenet").cells) == 14

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.random_genotype import random_genotype
+from ddarts_core.random_genotype import random_genotype, space_of
 from ddarts_core.spaces import S, edge_list
+from ddarts_core.zoo import ZOO
 
 
 @st.composite
@@ -24,7 +27,10 @@ def genotypes(draw: st.DrawFn) -> Genotype:
 @given(genotypes(), st.integers(0, 2**31 - 1))
 def test_size_and_shape_are_those_of_the_model(like: Genotype, seed: int) -> None:
     drawn = random_genotype(like, seed)
-    assert [len(cell.edges) for cell in drawn.cells] == [len(cell.edges) for cell in like.cells]
+    for mine, model in zip(drawn.cells, like.cells, strict=True):
+        for node in model.nodes:
+            into, theirs = ([edge for edge in cell.edges if edge.target == node] for cell in (mine, model))
+            assert len(into) == len(theirs) and len({e.source for e in into}) == len({e.source for e in theirs})
     assert [cell.nodes for cell in drawn.cells] == [cell.nodes for cell in like.cells]
     assert (drawn.reductions, drawn.layout) == (like.reductions, like.layout)
     assert all(edge.op in S for cell in drawn.cells for edge in cell.edges)
@@ -44,3 +50,10 @@ def test_the_zero_operation_is_never_drawn() -> None:
     for seed in range(20):
         drawn = random_genotype(Genotype((cell,) * 3), seed, space="S_none")
         assert all(edge.op in S for c in drawn.cells for edge in c.edges)
+
+
+def test_the_space_is_the_genotypes() -> None:
+    assert space_of(ZOO["ResNet18"].genotype) == "S_o" and space_of(ZOO["DD_1"].genotype) == "S"
+    assert space_of(ZOO["DD_1"].genotype, "S_o") == "S_o" and space_of(ZOO["DD_1"].genotype, "S_none") == "S_none"
+    with pytest.raises(UserError, match=r"no search space has all .*sep_conv_7x7"):
+        space_of(Genotype((Cell((Edge(2, 0, "sep_conv_7x7"), Edge(2, 1, "sep_conv_3x3")), concat=(2,)),) * 3))

@@ -78,6 +78,18 @@ def test_mistakes_are_told_in_one_sentence(space: dict[str, Any], words: tuple[s
         assert word in text
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"space": {"search.lr": FLOAT}, "retrain": {"validation_fraction": 0.2}},
+        {"space": {"retrain.validation_fraction": FLOAT}},
+    ],
+)
+def test_a_sweep_chooses_no_epoch_of_its_trainings(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"retrain\.validation_fraction has no place in a sweep"):
+        resolve_sweep(settings)
+
+
 def test_points_must_lie_in_the_space() -> None:
     for point, words in (({"search.lr": 1.0}, "lies outside"), ({"alpha.lr": 0.01}, "not in the space")):
         with pytest.raises(UserError, match=words):

@@ -158,6 +158,16 @@ def test_a_trial_that_ray_had_not_noted_goes_on_under_its_new_name(
             time.sleep(0.01)  # so that the next checkpoint is later on any clock
 
 
+def test_what_is_recorded_of_the_network_is_that_of_the_one_that_is_trained(make_sweep: Make, tmp_path: Path) -> None:
+    retrain = {"num_cells": 7, "reductions": [5, 6], "derive_order": "published"}
+    study = new_study(make_sweep("sized", storage=str(tmp_path), search={"num_cells": 5, "epochs": 1}, retrain=retrain))
+    trial = SearchTrial({"study": str(study.path), "number": 0, "params": {}})
+    trial.step()
+    trial.step()
+    assert trial._retrain is not None
+    assert trial._record["cost"]["parameters"] == trial._retrain.network.num_parameters
+
+
 def test_a_trial_without_an_intact_checkpoint_says_so(trial: Callable[[], SearchTrial], tmp_path: Path) -> None:
     first = trial()
     first.step()
