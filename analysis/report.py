@@ -17,6 +17,7 @@ import yaml
 
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
+from ddarts_core.shell import ddarts
 
 from . import cell_charts, charts, page
 from .collect import frames_of
@@ -314,7 +315,7 @@ def _drawings(study: Study, budget: int) -> Iterator[str]:
     if left_out:
         yield (
             f"<p class=soft>{left_out} more drawing{'s' if left_out > 1 else ''} would make this page too large: "
-            f"<code>ddarts export {escape(str(study.folder))}</code> writes them.</p>"
+            f"<code>{escape(ddarts('export', study.folder))}</code> writes them.</p>"
         )
 
 
@@ -344,7 +345,7 @@ def _reproduce(study: Study, ranked: Sequence[Row]) -> str:
     if ranked:
         parts.append(
             "<p>Genotypes, configurations and exact commands of the best trials:</p>"
-            f"<pre>ddarts export {escape(str(study.folder))} --top {min(len(ranked), DRAWN)}</pre>"
+            f"<pre>{escape(ddarts('export', study.folder, '--top', min(len(ranked), DRAWN)))}</pre>"
             "<p>One trial again, with its configuration below in <code>trial.yaml</code>:</p>"
             "<pre>ddarts search trial.yaml --out again</pre>"
         )

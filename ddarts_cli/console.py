@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 import click
 
 from ddarts_core.records import EpochRecord
+from ddarts_core.shell import ddarts
 
 #: Metrics that the progress shows, with their short names.
 SHOWN = {
@@ -63,10 +63,10 @@ def follow(records: Iterable[EpochRecord], total: int, label: str, done: int = 0
             yield record
 
 
-def again(*options: str) -> str:
-    """The command that is running, as a shell takes it, with these options for its `--resume` and `--force`."""
+def again(*options: str, without: tuple[str, ...] = ("--resume", "--force")) -> str:
+    """The command that is running, as a shell takes it, with other options in the place of some."""
     given: list[str] = click.get_current_context().obj
-    return shlex.join(["ddarts", *(word for word in given if word not in ("--resume", "--force")), *options])
+    return ddarts(*(word for word in given if word not in without), *options)
 
 
 @contextmanager

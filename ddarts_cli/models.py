@@ -12,6 +12,7 @@ from analysis.export import Models
 from ddarts_cli.files import RetrainFolder
 from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.cost import retrain_cost
+from ddarts_core.data import data_info
 from ddarts_core.errors import UserError
 from ddarts_core.export import (
     OPSET,
@@ -25,6 +26,7 @@ from ddarts_core.export import (
 )
 from ddarts_core.genotype import Genotype
 from ddarts_core.nested import read_yaml
+from ddarts_core.shell import ddarts
 
 #: Keys of a stored configuration that only a sweep or a tracker has.
 _EXPERIMENT = set(ExperimentConfig.model_fields)
@@ -74,6 +76,20 @@ def find_weights(folder: Path) -> Weights | None:
         return None
     seed = min(found)
     return Weights(found[seed], seed, resolve(read_yaml(place.config), where=str(place.config)), accuracies)
+
+
+def cost_command(genotype: Path, config: ExperimentConfig) -> str:
+    """The command that counts what `retrain_cost` does."""
+    settings, info = config.retrain, data_info(config.data)
+    words: list[object] = ["--channels", settings.channels, "--classes", info.num_classes]
+    words += ["--image-size", info.image_size, "--in-channels", info.channels]
+    words += [] if settings.num_cells is None else ["--cells", settings.num_cells]
+    words += [] if settings.form == "cifar" else ["--form", settings.form]
+    words += [] if settings.derive_order == "paper" else ["--order", settings.derive_order]
+    if settings.reductions is not None:
+        positions = settings.reductions
+        words += ["--reductions", positions if isinstance(positions, str) else ",".join(map(str, positions))]
+    return ddarts("cost", genotype, *words)
 
 
 def table_row(folder: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import sys
+from pathlib import Path
 from urllib.parse import quote, unquote
 
 CUT = "***"
@@ -93,8 +94,10 @@ def _secrets(text: str) -> set[str]:
 
 
 def command_line() -> str:
-    """What this process was started with, without the secrets of URIs."""
-    return shlex.join(hide_secrets(word, word) for word in sys.argv)
+    """What this process was started with, without the secrets of URIs and without the place of the program."""
+    program, *words = sys.argv
+    own = Path(program).name == "ddarts" or program.endswith("ddarts_cli/__main__.py")
+    return shlex.join(["ddarts" if own else program, *(hide_secrets(word, word) for word in words)])
 
 
 def one_line(text: str) -> str:

@@ -13,13 +13,17 @@ import pytest
 import yaml
 
 from ddarts_cli.main import run
-from ddarts_cli.models import find_weights
+from ddarts_cli.models import cost_command, find_weights
 from ddarts_core import checkpoint
+from ddarts_core.config import resolve
+from ddarts_core.cost import retrain_cost
 from ddarts_core.errors import UserError
+from ddarts_core.genotype import Cell, Edge, Genotype
+from ddarts_core.random_genotype import random_genotype
 from ddarts_core.records import EpochRecord
 from ddarts_core.retrain import Retrain
 from ddarts_core.search import Search
-from tests.analysis.conftest import write_study
+from tests.analysis.conftest import write_study, write_trial
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -34,6 +38,7 @@ GENOTYPE = {
     "reductions": [1],
     "cells": [{"edges": [["skip_connect", 0, 2]], "concat": [2]}] * 3,
 }
+CELL = Cell((Edge(2, 0, "skip_connect"), Edge(3, 1, "sep_conv_3x3"), Edge(3, 2, "skip_connect")), (2, 3))
 
 
 @pytest.fixture
@@ -54,6 +59,52 @@ def retrain(tiny: Path) -> list[str]:
 def search(tiny: Path) -> list[str]:
     """`ddarts search --retrain` to the folder `s`."""
     return ["search", str(tiny / "tiny.yaml"), "--retrain", "--out", str(tiny / "s")]
+
+
+def test_a_printed_command_takes_any_path(
+    tiny: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny)
+    out = tiny / "a folder; with 'all'"
+    assert run(["search", str(tiny / "tiny.yaml"), "--out", str(out)]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    commands = [shlex.split(line) for line in lines[lines.index("next:") + 1 :]]
+    assert [words[:3] for words in commands] == [
+        ["ddarts", "retrain", str(out / "genotype.json")],
+        ["ddarts", "cost", str(out / "genotype.json")],
+    ]
+    for words in commands:
+        assert run(words[1:]) == 0
+    study = write_study(tiny / "my runs" / "mine")
+    info = json.loads((study / "study.json").read_text())
+    (study / "study.json").write_text(json.dumps({**info, "state": "RUNNING"}))
+    write_trial(study, 0, "RUNNING")
+    assert run(["status", str(study)]) == 0
+    shown = capfd.readouterr().out
+    assert shlex.split(shown.splitlines()[-1]) == ["go", "on:", "ddarts", "resume", str(study)]
+    assert "1 stopped" in shown and "running" not in shown
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["retrain.reductions=[]"],
+        ["retrain.reductions=[0,2]", "retrain.channels=8"],
+        ["search.num_cells=5", "retrain.num_cells=9", "retrain.derive_order=published"],
+        ["retrain.form=imagenet", "data.name=cifar100", "retrain.reductions=thirds"],
+    ],
+)
+def test_the_printed_cost_is_that_of_the_network_that_is_trained(
+    overrides: list[str], tiny: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = resolve(TINY, overrides)
+    genotype = random_genotype(Genotype((CELL,) * config.search.num_cells, config.search.reduction_positions), 0)
+    (tiny / "other.json").write_text(genotype.to_json())
+    assert run([*shlex.split(cost_command(tiny / "other.json", config))[1:], "--json"]) == 0
+    shown = json.loads(capfd.readouterr().out)
+    counted = retrain_cost(genotype, config).to_dict()
+    assert {key: shown[key] for key in counted} == counted
 
 
 def mistake(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> str:

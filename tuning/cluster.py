@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,8 +112,30 @@ def _init(**options: Any) -> None:
     """`ray.init`, which would write the whole command line, a password in it included, into the cluster's state."""
     import ray
 
+    before = signal.getsignal(signal.SIGTERM)
     with mock.patch("ray._private.utils.get_entrypoint_name", command_line):
         ray.init(**options)
+    if callable(before) and _in_main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray's own prints the stack and aborts
+
+
+@contextlib.contextmanager
+def polite_stops() -> Iterator[None]:
+    """While Ray runs trials, SIGTERM (of Slurm, Kubernetes, systemd) is the Ctrl-C that Ray Tune ends well at."""
+    if not _in_main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _in_main_thread() -> bool:
+    """Only there may a handler be set."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def sent_code() -> list[str]:

@@ -12,6 +12,7 @@ from ddarts_core.config import config_hash
 from ddarts_core.errors import UserError
 from ddarts_core.provenance import git_commit, versions
 from ddarts_core.redact import command_line, without_secrets
+from ddarts_core.shell import ddarts
 
 from . import tracking
 from .config import SweepConfig
@@ -44,7 +45,7 @@ def exists_already(location: str) -> UserError:
     """What to say when a new study has the name of one that exists."""
     storage, _, name = location.rpartition("/")
     return UserError(
-        f"study {name!r} exists already in {storage}: go on with `ddarts resume {location}`, "
+        f"study {name!r} exists already in {storage}: go on with `{ddarts('resume', location)}`, "
         "add trials with `ddarts sweep FILE`, or choose another name with --set name=..."
     )
 

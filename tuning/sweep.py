@@ -18,10 +18,11 @@ from typing import Any
 from ddarts_core.config import resolve
 from ddarts_core.data import check_batch, load_train, split
 from ddarts_core.errors import UserError
+from ddarts_core.shell import ddarts
 
 from . import tracking
 from .callback import Session, StudyCallback, active, is_full, settle, track_rest
-from .cluster import check_room, start_ray
+from .cluster import check_room, polite_stops, start_ray
 from .config import SweepConfig, TuneConfig
 from .events import Listener
 from .lease import LostLease
@@ -63,7 +64,7 @@ class StudyResult:
         """One sentence on how to go on after an interruption; empty without one."""
         if not self.interrupted:
             return ""
-        return f"stopped; every trial is kept at its last epoch: go on with `ddarts resume {self.study.location}`"
+        return f"stopped; every trial is kept at its last epoch: go on with `{ddarts('resume', self.study.location)}`"
 
 
 def longest(config: SweepConfig, space: Space) -> tuple[int, int]:
@@ -334,20 +335,17 @@ def run(study: Study, make_tuner: Callable[[], Any], config: TuneConfig, session
         study = study.update(state="RUNNING")
         tracking.end_study(study, "RUNNING")
         tuner = make_tuner()
-        with active(study, session), handed_over(study):
+        with active(study, session), handed_over(study), polite_stops():
             tuner.fit()
     except BaseException as error:
         _leave(study)
-        kept_so_far = "every trial is kept at its last epoch"
+        kept_so_far, go_on = "every trial is kept at its last epoch", ddarts("resume", study.location)
         if is_full(str(error)):
             raise UserError(
-                f"no space is left for study {study.location}; {kept_so_far}: make room and go on with "
-                f"`ddarts resume {study.location}`"
+                f"no space is left for study {study.location}; {kept_so_far}: make room and go on with `{go_on}`"
             ) from error
         if away := store_error(error):
-            raise UserError(
-                f"{away}; {kept_so_far}: go on with `ddarts resume {study.location}` when it is back"
-            ) from error
+            raise UserError(f"{away}; {kept_so_far}: go on with `{go_on}` when it is back") from error
         raise
     study.pull("trials")
     trials = study.trials()

@@ -45,6 +45,7 @@ def command(
         following = []
     else:
         from analysis.collect import collect
+        from ddarts_core.shell import ddarts
         from tuning.study import find_study
 
         if study is None:
@@ -52,7 +53,7 @@ def command(
         found = find_study(study, storage_folder(storage, overrides))
         say(f"collect {found.path}")
         collected = collect(found.path, out)
-        following = [f"ddarts report {found.path}"]
+        following = [ddarts("report", found.path)]
     for table, rows in collected.rows.items():
         say(f"{table}: {rows:,} rows")
     for note in collected.notes:

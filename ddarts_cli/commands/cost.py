@@ -121,6 +121,6 @@ def parse_reductions(text: str | None) -> str | tuple[int, ...] | None:
         return text
     assert text is not None
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise UserError(f"--reductions {text!r}: choose thirds, genotype, or positions such as 2,5") from None

@@ -90,7 +90,7 @@ def _export_retrain(
 ) -> None:
     from analysis.export import export_retrain
     from ddarts_cli.console import finish, say
-    from ddarts_cli.models import ModelWriter, find_weights
+    from ddarts_cli.models import ModelWriter, cost_command, find_weights
     from ddarts_core.cost import retrain_cost
     from ddarts_core.errors import UserError
     from ddarts_core.genotype import Genotype
@@ -103,7 +103,7 @@ def _export_retrain(
     counted = retrain_cost(Genotype.load(retrain / "genotype.json"), weights.config)
     say(f"export {retrain}, seed {weights.seed}")
     folder = export_retrain(retrain, counted.to_dict(), out, ModelWriter(onnx, program, retrain))
-    following = [f"ddarts cost {folder / 'genotype.json'}"]
+    following = [cost_command(folder / "genotype.json", weights.config)]
     if register is not None and tracking_uri is not None:
         following = _register(register, folder, tracking_uri, None, {}, weights.config.name)
     finish([folder], following)

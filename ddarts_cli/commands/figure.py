@@ -43,6 +43,7 @@ def command(
     from analysis.gallery import FIGURES, read_figure
     from ddarts_cli.console import finish
     from ddarts_core.errors import UserError
+    from ddarts_core.shell import ddarts
     from tuning.study import find_study
 
     found = find_study(study, storage_folder(storage, overrides))
@@ -59,4 +60,4 @@ def command(
         shares = importances(found)
     figure = read_figure(name, found.path, trial=trial, cell=cell, importances=shares)
     path = save(figure, out or found.path / "figures" / f"{name}.png")
-    finish([path], [f"ddarts report {found.path}"])
+    finish([path], [ddarts("report", found.path)])

@@ -24,6 +24,7 @@ def command(studies: tuple[str, ...], storage: str, overrides: tuple[str, ...], 
     """
     from analysis.report import report
     from ddarts_cli.console import finish, say
+    from ddarts_core.shell import ddarts
     from tuning.importance import importances
     from tuning.study import find_study
 
@@ -34,4 +35,4 @@ def command(studies: tuple[str, ...], storage: str, overrides: tuple[str, ...], 
         target = target / "report.html"
     say(f"report on {', '.join(study.name for study in found)}")
     importance = {study.name: importances(study) for study in found}
-    finish([report([study.path for study in found], target, importance)], [f"ddarts export {found[0].location}"])
+    finish([report([study.path for study in found], target, importance)], [ddarts("export", found[0].location)])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 import click
 
 from ddarts_cli import completing
@@ -29,6 +27,7 @@ def command(study: str, storage: str, overrides: tuple[str, ...], address: str |
       ddarts resume s3://bucket/studies/large --address auto
     """
     from ddarts_cli.console import resumable, say
+    from ddarts_core.shell import ddarts
     from tuning.progress import summary
     from tuning.study import find_study
 
@@ -40,7 +39,7 @@ def command(study: str, storage: str, overrides: tuple[str, ...], address: str |
     from ddarts_cli.sweeping import watch
     from tuning.sweep import resume_sweep
 
-    go_on = f"ddarts resume {shlex.quote(found.location)}"
+    go_on = ddarts("resume", found.location)
     with resumable(go_on, lambda: True), watch(shown["num_samples"]) as listener:
         result = resume_sweep(found.location, draw=draw_genotype, listener=listener, address=address)
     conclude(result)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from ddarts_cli.options import out_option, set_option
 if TYPE_CHECKING:
     from ddarts_cli.files import RetrainFolder
     from ddarts_cli.training import Score
+    from ddarts_core.config import ExperimentConfig
 
 #: Seeds that give an interval worth having.
 MANY = 4
@@ -81,7 +81,7 @@ def command(
         raise click.UsageError("--address names the cluster of several workers: give --num-workers 2 or more with it")
     from ddarts_cli.console import again, finish, resumable, say
     from ddarts_cli.files import RetrainFolder
-    from ddarts_core.config import ExperimentConfig, resolve
+    from ddarts_core.config import resolve
     from ddarts_core.nested import override, read_yaml
     from ddarts_core.zoo import resolve_genotype
 
@@ -114,20 +114,27 @@ def command(
             num_workers=num_workers,
             address=address,
         )
-    finish([place.result, *sorted(folder.glob("*/weights.pt"))], _following(place, scores, num_workers, address))
+    finish(
+        [place.result, *sorted(folder.glob("*/weights.pt"))], _following(place, config, scores, num_workers, address)
+    )
 
 
-def _following(place: RetrainFolder, scores: Mapping[str, Score], num_workers: int, address: str | None) -> list[str]:
+def _following(
+    place: RetrainFolder, config: ExperimentConfig, scores: Mapping[str, Score], num_workers: int, address: str | None
+) -> list[str]:
     """What to run next; the same retrain with more seeds and a random genotype, unless it has them."""
-    commands = [["ddarts", "export", place.path], ["ddarts", "cost", place.genotype]]
+    from ddarts_cli.models import cost_command
+    from ddarts_core.shell import ddarts
+
+    commands = [ddarts("export", place.path), cost_command(place.genotype, config)]
     num_seeds = len(scores["genotype"].accuracies)
     if num_seeds < MANY or "random" not in scores:
-        more = ["ddarts", "retrain", place.genotype, "--config", place.config, "--out", place.path, "--resume"]
+        more = ["retrain", place.genotype, "--config", place.config, "--out", place.path, "--resume"]
         more += ["--seeds", max(MANY, num_seeds), "--random-baseline"]
         more += ["--num-workers", num_workers] if num_workers > 1 else []
         more += ["--address", address] if address is not None else []
-        commands.append(more)
-    return [shlex.join(map(str, words)) for words in commands]
+        commands.append(ddarts(*more))
+    return commands
 
 
 def _base(data: dict[str, Any], recipe: str | None) -> dict[str, Any]:

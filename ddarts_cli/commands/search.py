@@ -47,6 +47,7 @@ def command(
     from ddarts_cli.console import again, finish, resumable, say
     from ddarts_cli.files import RetrainFolder, SearchFolder, load_search, plain
     from ddarts_core.files import check_folder
+    from ddarts_core.shell import ddarts
 
     config = load_search(file, overrides)
     folder = SearchFolder(out or Path(check_folder(config.storage)) / config.name)
@@ -69,7 +70,7 @@ def command(
         trace = folder.path / "trace.json"
         say(f"profile {config.name}: a few steps on {search.device}, then stop")
         click.echo(table(profile_search(search, trace)))
-        finish([trace], [f"ddarts search {file}"])
+        finish([trace], [again(without=("--profile",))])
         return
     if retrain:
         from ddarts_cli.training import check_device, check_training, run_seeds
@@ -87,6 +88,7 @@ def command(
 
     write_yaml(folder.config, plain(config))
     from ddarts_cli.loop import run_loop
+    from ddarts_cli.models import cost_command
     from ddarts_core.discretise import convergence_sentence
 
     with resumable(again("--resume"), lambda: folder.begun):
@@ -98,7 +100,8 @@ def command(
         if retrain:
             run_seeds(derivation.genotype, config, trained.path, resume=retrain_begun)
             wrote.append(trained.path)
-    finish(wrote, [f"ddarts retrain {folder.genotype} --config {folder.config}", f"ddarts cost {folder.genotype}"])
+    train = ddarts("retrain", folder.genotype, "--config", folder.config)
+    finish(wrote, [train, cost_command(folder.genotype, config)])
 
 
 def _write(folder: SearchFolder, config: ExperimentConfig, records: list[EpochRecord], derivation: Derivation) -> None:

@@ -29,8 +29,11 @@ def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool)
         print_json(shown)
         return
     from ddarts_cli.sweeping import print_ranking
+    from ddarts_core.shell import ddarts
 
-    counts = ", ".join(f"{count} {state.lower()}" for state, count in shown["trials"].items() if count)
+    stopped = {} if found.state == "RUNNING" else {"RUNNING": "stopped"}
+    states = {stopped.get(state, state.lower()): count for state, count in shown["trials"].items()}
+    counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)
     click.echo(f"{found.location}: {found.state}, {shown['num_samples']} searches planned, {counts or 'none begun'}")
     for trial in shown["running"]:
         rate = trial["epochs_per_minute"]
@@ -43,6 +46,7 @@ def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool)
             )
     if shown["expected_end"]:
         click.echo(f"expected end: {shown['expected_end']}")
-    print_ranking(found.ranked(), found.objectives)
+    ranked = [{**trial, "state": stopped.get(trial["state"], trial["state"])} for trial in found.ranked()]
+    print_ranking(ranked, found.objectives)
     if found.state == "INTERRUPTED":
-        click.echo(f"go on: ddarts resume {found.location}")
+        click.echo(f"go on: {ddarts('resume', found.location)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +83,7 @@ def command(
     )
     from analysis.drawing import draw_genotype
     from ddarts_cli.sweeping import watch
+    from ddarts_core.shell import ddarts
     from tuning.extending import extend_sweep
     from tuning.resources import idle_gpus
     from tuning.sweep import run_sweep
@@ -91,7 +91,7 @@ def command(
     if address is None and (idle := idle_gpus(config)):
         say(f"no trial uses this machine's {idle} GPU{'s' if idle > 1 else ''}: --set tune.resources=auto shares them")
     location = config.study_location
-    go_on = f"ddarts resume {shlex.quote(location)}"  # at the first Ctrl-C Ray comes to an end, the second one ends it
+    go_on = ddarts("resume", location)  # at the first Ctrl-C Ray comes to an end, the second one ends it
     with resumable(go_on, lambda: exists or has_study(location)), watch(planned) as listener:
         if exists:
             result = extend_sweep(config, num_samples, draw=draw_genotype, listener=listener, address=address)
@@ -121,17 +121,18 @@ def conclude(result: StudyResult) -> None:
     """
     from ddarts_cli.console import finish, say
     from ddarts_cli.sweeping import print_ranking
+    from ddarts_core.shell import ddarts
 
     study = result.study
     print_ranking(result.trials, study.objectives)
     if result.untracked:
-        say(f"MLflow lacks {result.untracked} trials: ddarts resume {_short(study)} sends them when it is back")
+        say(f"MLflow lacks {result.untracked} trials: {ddarts('resume', _short(study))} sends them when it is back")
     if result.interrupted:
         say(result.message)
         raise click.exceptions.Exit(130)
     folder = _short(study)
     if result.best is None:
-        finish([folder], [f"ddarts status {folder}"])
+        finish([folder], [ddarts("status", folder)])
         click.echo("Error: no trial completed; the table gives the reasons", err=True)
         raise click.exceptions.Exit(1)
     wrote: list[Path | str] = [folder]
@@ -139,8 +140,8 @@ def conclude(result: StudyResult) -> None:
         from ddarts_cli.sweeping import attach_report
 
         wrote.append(_shorter(attach_report(study)))
-    best = "--top 3" if len(study.objectives) == 1 else "--by pareto"
-    finish(wrote, [f"ddarts export {folder} {best}", f"ddarts report {folder}", f"ddarts ui {folder}"])
+    best = ("--top", 3) if len(study.objectives) == 1 else ("--by", "pareto")
+    finish(wrote, [ddarts("export", folder, *best), ddarts("report", folder), ddarts("ui", folder)])
 
 
 def _short(study: Study) -> Path | str:

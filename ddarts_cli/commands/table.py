@@ -56,12 +56,13 @@ def command(
     else:
         from analysis.collect import load
         from analysis.tables import by_setting, markdown
+        from ddarts_core.shell import ddarts
         from tuning.study import find_study
 
         folder = storage_folder(storage, overrides)
         frames = load(*(find_study(study, folder).path for study in studies))
         text = markdown(by_setting(frames, by, metric, epoch), metric)
-        following = [f"ddarts report {studies[0]}"]
+        following = [ddarts("report", studies[0])]
     click.echo(text)
     if out is not None:
         write_atomic(out, text + "\n")

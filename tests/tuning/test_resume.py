@@ -66,12 +66,13 @@ def test_a_kill_while_a_study_is_extended(make_sweep: Make) -> None:
     assert find_study(path).trials()[:2] == before
 
 
-def test_one_ctrl_c_keeps_everything_and_says_how_to_go_on(make_sweep: Make) -> None:
-    config = make_sweep("stopped")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_one_polite_stop_keeps_everything_and_says_how_to_go_on(make_sweep: Make, sent: signal.Signals) -> None:
+    config = make_sweep(f"stopped-{sent.name}")
     path = config.study_dir
     driver = Driver("run", path, config)
     driver.wait_for(lambda: epochs_of(path, 1) >= 1)
-    driver.process.send_signal(signal.SIGINT)
+    driver.process.send_signal(sent)
     last = driver.finish()
     assert last.startswith("interrupted") and f"`ddarts resume {path}`" in last
     study = find_study(path)
