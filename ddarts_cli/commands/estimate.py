@@ -80,6 +80,8 @@ def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) 
 
 def print_text(document: Mapping[str, Any]) -> None:
     """The same document in sentences."""
+    from ddarts_cli.commands.sweep import in_words
+
     memory, steps, resources = document["memory"], document["steps"], document["resources"]
     click.echo(
         f"supernet: {document['parameters']:,} parameters, {document['macs']:,} multiply-adds per image, "
@@ -93,8 +95,8 @@ def print_text(document: Mapping[str, Any]) -> None:
     click.echo(f"steps: {steps['search']:,} of the search, {steps['retrain']:,} of the training")
     if resources is not None:
         click.echo(
-            f"a trial takes {resources['cpu']:g} cores and {resources['gpu']:g} GPUs: "
-            f"{resources['parallel']} at a time on this machine"
+            f"a trial takes {in_words(resources['cpu'], resources['gpu'])}: {resources['parallel']} at a time on this "
+            "machine"
         )
     for what, value in (document["seconds"] or {}).items():
         click.echo(f"expected time of the {what}: {duration(value)}")
