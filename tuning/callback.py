@@ -98,7 +98,8 @@ class StudyCallback(tune.Callback):
     Args:
         study: the study's folder or URI.
         num_epochs: epochs of a whole trial, for progress.
-        num_checkpoints: of a trial that are kept; None, for a population, keeps those that a member may go on from.
+        num_checkpoints: of a trial that are kept until it ends; None, for a population, keeps those that a member may
+            go on from, also of one that ended.
     """
 
     _named: frozenset[str] = frozenset()
@@ -215,6 +216,8 @@ class StudyCallback(tune.Callback):
         study.push(f"trials/{folder.name}")
         if active is not None:
             active.ends.add(study, folder)
+        if self._num_checkpoints is not None:
+            _clear(study, folder.name, active)
         self._tell(
             "finished",
             trial,
@@ -230,6 +233,16 @@ class StudyCallback(tune.Callback):
         if listener is not None:
             number, params = trial.config["number"], trial.config["params"]
             listener(SweepEvent(kind, trial_name(number), number, params, num_epochs=self._num_epochs, **fields))
+
+
+def _clear(study: Study, trial_id: str, active: Active | None) -> None:
+    """Delete the checkpoints of a trial whose end is noted: whoever goes on with it only reports the end."""
+    pattern = f"{study.rounds[-1]['folder']}/{trial_id}_*/checkpoint_*"
+    if active is not None and (mirror := study.mirror) is not None:
+        active.ends.clear(mirror, [mirror.path(name) for name in mirror.written(pattern)])
+    else:
+        for found in study.path.glob(pattern):
+            shutil.rmtree(found, ignore_errors=True)
 
 
 def _unbegun(study: Study, trial: Any) -> dict[str, Any]:

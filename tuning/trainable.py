@@ -19,6 +19,7 @@ import contextlib
 import json
 import math
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -271,7 +272,10 @@ class SearchTrial(tune.Trainable):
         )
 
     def restore(self, checkpoint_path: Any) -> None:
-        """Go on from a checkpoint, also if it is gone: Ray's note of it may be older than those that are kept."""
+        """Go on from a checkpoint, also if it is gone: Ray's note of it may be older than those that are kept.
+
+        Of a trial that ended none need be left: it takes over what Ray counts, and will report the end.
+        """
         named = checkpoint_path.checkpoint
         parent = named.path.rpartition("/")[0]
         if named.filesystem.get_file_info(named.path).type == FileType.NotFound:
@@ -280,6 +284,11 @@ class SearchTrial(tune.Trainable):
             if newer:
                 there = tune.Checkpoint(newer[-1], named.filesystem)
                 checkpoint_path = type(checkpoint_path)(checkpoint=there, metrics=checkpoint_path.metrics)
+            elif self._record["state"] in ENDED:
+                with tempfile.TemporaryDirectory() as empty:
+                    nothing = tune.Checkpoint.from_directory(empty)
+                    super().restore(type(checkpoint_path)(checkpoint=nothing, metrics=checkpoint_path.metrics))
+                return
         super().restore(checkpoint_path)
 
     def load_checkpoint(self, checkpoint_dir: Any) -> None:

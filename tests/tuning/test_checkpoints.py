@@ -9,12 +9,12 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from ray.tune.trainable.metadata import _TrainingRunMetadata
 
-from tests.tuning.processes import Driver, epochs_of, faults, repeats
+from tests.tuning.processes import Driver, epochs_of, faults, repeats, results
 from tests.tuning.test_population import POPULATION
 from tuning.callback import ACTIVE, Active, Ends, Session, StudyCallback
 from tuning.checkpoints import passed, superseded
@@ -22,7 +22,7 @@ from tuning.config import SweepConfig
 from tuning.locks import await_workers
 from tuning.mirror import Mirror
 from tuning.snapshots import kept
-from tuning.study import Study
+from tuning.study import find_study
 
 Make = Callable[..., SweepConfig]
 
@@ -58,6 +58,9 @@ class Shelf:
         self.location = self._mirror.uri if self._mirror else str(folder)
         self.callback = StudyCallback(self.location, 9, num_kept)
         self._moment = 2_000_000_000
+        rounds = [{"folder": "ray"}]
+        silent = dict.fromkeys(("pull", "push"), lambda *below: None)
+        self._study: Any = SimpleNamespace(mirror=self._mirror, path=folder, rounds=rounds, **silent)
 
     def write(self, name: str) -> None:
         """A checkpoint, later than those before."""
@@ -72,7 +75,7 @@ class Shelf:
     def run(self, call: Callable[[], None]) -> set[str]:
         """Do something while the study runs; the checkpoints that there are then."""
         ends = Ends(None)
-        ACTIVE[self.location] = Active(cast(Study, SimpleNamespace(mirror=self._mirror)), Session(), ends)
+        ACTIVE[self.location] = Active(self._study, Session(), ends)
         call()
         ends.close()
         del ACTIVE[self.location]
@@ -93,6 +96,58 @@ def test_numbers_that_begin_anew(stored: bool, tmp_path: Path) -> None:
         written: Any = SimpleNamespace(path=f"{shelf.root}/{name}")
         found = shelf.run(lambda written=written: shelf.callback.on_checkpoint(0, [], None, written))  # type: ignore[misc]
         assert found == {f"00000_x/checkpoint_{each:06d}" for each in left}
+
+
+@pytest.mark.parametrize("num_kept", [2, None])
+@pytest.mark.parametrize("stored", [False, True])
+def test_the_end_of_a_trial(
+    stored: bool, num_kept: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoints go, also those under a name that Ray gave it before; those of a population may be followed."""
+    monkeypatch.setattr("tuning.callback.track_end", lambda *trial: True)
+    shelf = Shelf(tmp_path, stored, num_kept)
+    names = [f"{number}/checkpoint_{each:06d}" for number in ("00000_x", "00000_y", "00001_z") for each in (3, 4)]
+    for name in names:
+        shelf.write(f"ray/{name}")
+    (tmp_path / "trials" / "00000").mkdir(parents=True)
+    file = tmp_path / "trials" / "00000" / "trial.json"
+    file.write_text(json.dumps({"seconds": 1.0, "objectives": None}))
+    trial: Any = SimpleNamespace(config={"number": 0, "params": {}}, last_result={"epochs": 4})
+    left = shelf.run(lambda: shelf.callback.on_trial_complete(0, [], trial))
+    assert json.loads(file.read_text())["state"] == "PRUNED"
+    assert left == set(names[4:] if num_kept else names)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_kills_around_the_end_of_a_trial(make_sweep: Make) -> None:
+    """Ray goes on with a trial that ended, whose checkpoints are gone: the results are those without a kill."""
+    groups: dict[str, Any] = {"search": {"epochs": 12}, "retrain": {"epochs": 1}, "tune": {"num_samples": 2}}
+    config = make_sweep("calm", **groups)
+    assert Driver("run", config.study_dir, config).finish().startswith("finished 0")
+    calm = results(config.study_dir)
+    config = make_sweep("ending", **groups)
+    path = config.study_dir
+
+    def checkpoints() -> list[Path]:
+        return list(path.glob("ray/00000_*/checkpoint_*/trial.pt"))
+
+    driver = Driver("run", path, config)
+    driver.wait_for(lambda: epochs_of(path, 0) > 0 and find_study(path).trials()[0]["state"] == "COMPLETED")
+    driver.kill()
+    for _ in range(2):
+        driver = Driver("resume", path)
+        driver.wait_for(lambda: find_study(path).trials()[0]["state"] == "COMPLETED" and not checkpoints())
+        driver.kill()
+        await_workers(path)
+        assert latest(path)[0] is not None, "Ray has noted a checkpoint that is gone"
+    driver = Driver("resume", path)
+    driver.wait_for(lambda: epochs_of(path, 1) >= 1)
+    driver.kill()
+    assert Driver("resume", path).finish().startswith("finished 0")
+    assert not any(faults(path, 2, (12, 1)).values())
+    assert results(path) == calm
+    assert not list(path.glob("ray/*/checkpoint_*"))
 
 
 # --- a population -----------------------------------------------------------------------------------------------
@@ -147,11 +202,17 @@ def test_what_the_kept_state_of_a_population_names_is_there(make_sweep: Make) ->
     driver.wait_for(lambda: not any(path.glob("ray/*/checkpoint_000000")))
     driver.kill()
     await_workers(path)
+    for checkpoint in latest(path):
+        assert checkpoint is not None and (checkpoint / "trial.pt").exists()
+
+
+def latest(path: Path) -> list[Path | None]:
+    """The checkpoint from which each trial goes on, by the state of Ray that is kept."""
     [state] = kept(path / "ray")
     [*_, newest] = sorted(state.glob("experiment_state-*.json"))
-    for _, run in json.loads(newest.read_text())["trial_data"]:
-        manager = _TrainingRunMetadata.from_json_state(run).checkpoint_manager
-        assert (Path(manager.latest_checkpoint_result.checkpoint.path) / "trial.pt").exists()
+    runs = [_TrainingRunMetadata.from_json_state(run) for _, run in json.loads(newest.read_text())["trial_data"]]
+    found = [run.checkpoint_manager.latest_checkpoint_result for run in runs]
+    return [Path(result.checkpoint.path) if result else None for result in found]
 
 
 @pytest.mark.slow

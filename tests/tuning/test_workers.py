@@ -139,6 +139,21 @@ def test_a_checkpoint_that_is_gone_is_not_missed(trial: Callable[[], SearchTrial
     assert second.step()["epochs"] == 4
 
 
+def test_no_checkpoint_is_needed_after_the_end(trial: Callable[[], SearchTrial], tmp_path: Path) -> None:
+    """Ray may not have noted the end: the trial reports it once more. One that has not ended needs a checkpoint."""
+    first, gone = trial(), tune.Checkpoint(str(tmp_path / "ray" / "checkpoint_000000"), LocalFileSystem())
+    noted = _TrainingResult(checkpoint=gone, metrics={"training_iteration": 3})
+    for _ in range(3):
+        first.step()
+    with pytest.raises(ValueError, match="does not exist"):
+        trial().restore(noted)
+    last = first.step()
+    second = trial()
+    second.restore(noted)
+    assert second.step() == last and last["state"] == "COMPLETED"
+    assert second.training_iteration == 3
+
+
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_trial_that_ray_had_not_noted_goes_on_under_its_new_name(
     stored: bool, make_sweep: Make, tmp_path: Path
