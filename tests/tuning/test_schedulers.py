@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from ray import cloudpickle
+from ray.tune.experiment import Trial
 
 from ddarts_core.records import EpochRecord, write_jsonl
 from tuning.config import ACCURACY, SCHEDULERS, SEARCH_EPOCH, TuneConfig, resolve_sweep
@@ -127,3 +128,16 @@ def test_no_scheduler_stops_the_only_trial(name: str) -> None:
     report = {SEARCH_EPOCH: 1, ACCURACY: 0.5, "time_total_s": 1.0}
     waiting = {"pbt": "PAUSE"}  # for the others, who never come
     assert scheduler.on_trial_result(controller, trial(0), report) == waiting.get(name, "CONTINUE")
+
+
+@pytest.mark.parametrize("name", ["asha", "hyperband", "median", "fifo"])
+def test_no_trial_waits_for_others_to_begin(name: str) -> None:
+    """With those that wait for a place, the first ones would pause and lose their processes."""
+    scheduler = SCHEDULER_FACTORIES[name](TuneConfig(scheduler=name, grace_period=1), 5, 0, SPACE)
+    waiting = [SimpleNamespace(status=Trial.PENDING), SimpleNamespace(status=Trial.PAUSED)]
+    controller = SimpleNamespace(get_live_trials=lambda: waiting)
+    for number in range(3):
+        scheduler.on_trial_add(controller, trial(number))
+        for epoch in range(1, 4):
+            report = {SEARCH_EPOCH: epoch, ACCURACY: 0.5}
+            assert scheduler.on_trial_result(controller, trial(number), report) == "CONTINUE"
