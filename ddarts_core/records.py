@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,11 @@ class EpochRecord:
             data |= {"seconds": dict(self.seconds), "peak_memory": self.peak_memory}
         return data
 
+    @cached_property
+    def line(self) -> str:
+        """All of it as JSON on one line; made once, so that a file may be written anew after every epoch."""
+        return json.dumps(self.to_dict(timing=True))
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EpochRecord:
         """The inverse of `to_dict`."""
@@ -81,8 +87,8 @@ class EpochRecord:
 
 def write_jsonl(path: str | Path, records: Iterable[EpochRecord], timing: bool = False) -> None:
     """Write records, one JSON object per line, to a temporary name and rename it."""
-    lines = "".join(json.dumps(record.to_dict(timing)) + "\n" for record in records)
-    write_atomic(path, lines)
+    lines = (record.line if timing else json.dumps(record.to_dict()) for record in records)
+    write_atomic(path, "".join(f"{line}\n" for line in lines))
 
 
 def read_jsonl(path: str | Path) -> list[EpochRecord]:

@@ -261,7 +261,7 @@ class SearchTrial(tune.Trainable):
         checkpoint.save(
             Path(checkpoint_dir) / CHECKPOINT,
             {
-                "records": json.dumps([record.to_dict(timing=True) for record in self._records]),
+                "records": f"[{', '.join(record.line for record in self._records)}]",
                 "epochs": len(self._records),
                 "seconds": self._seconds,
                 "genotype": None if self._genotype is None else self._genotype.to_json(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,8 +17,9 @@ from pyarrow.fs import LocalFileSystem
 from ray import tune
 from ray.train._internal.session import _TrainingResult
 
+from ddarts_core import checkpoint
 from ddarts_core.errors import UserError
-from ddarts_core.records import read_jsonl
+from ddarts_core.records import EpochRecord, read_jsonl
 from tests.tuning.processes import Driver, epochs_of, events_of, faults, results
 from tuning import tracking
 from tuning.config import SweepConfig
@@ -98,6 +100,28 @@ def test_a_damaged_checkpoint_sends_a_trial_back_to_the_last_good_one(
     reports = [second.step(), second.step()]
     assert [report.get("state") for report in reports] == [None, "COMPLETED"]
     assert read_jsonl(records) == whole
+
+
+def test_an_epoch_is_serialised_once(
+    trial: Callable[[], SearchTrial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not again with every epoch after it, in the file and in the checkpoint; what is written is the same."""
+    plain, calls = EpochRecord.to_dict, []
+
+    def counted(record: EpochRecord, timing: bool = False) -> dict[str, Any]:
+        calls.append(record.epoch)
+        return plain(record, timing)
+
+    monkeypatch.setattr(EpochRecord, "to_dict", counted)
+    first = trial()
+    for epoch in range(4):
+        first.step()
+        folder = save(first, tmp_path / "ray" / f"checkpoint_{epoch:06d}")
+    assert calls == [0, 1, 0, 1]
+    written = (tmp_path / "alone" / "trials" / "00000" / "records.jsonl").read_text()
+    data = [plain(record, timing=True) for record in first._records]
+    assert written == "".join(json.dumps(each) + "\n" for each in data)
+    assert checkpoint.load(folder / CHECKPOINT)["records"] == json.dumps(data)
 
 
 def test_mlflow_is_sent_an_epoch_once_its_checkpoint_is_written(
