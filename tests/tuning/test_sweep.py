@@ -316,3 +316,12 @@ def test_the_command_attaches_the_report_and_figures_to_the_studys_run(
     for name in ("report.html", "figures/pareto.png"):
         kept = Path(client.download_artifacts(parent, name, str(tmp_path)))
         assert kept.read_bytes() == (study.path / name).read_bytes()
+
+
+def test_ray_does_not_remember_every_call() -> None:
+    """Of a long study the head would: its process has the setting when it starts."""
+    import ray
+
+    [head] = ray._private.worker._global_node.all_processes["gcs_server"]
+    environment = Path(f"/proc/{head.process.pid}/environ").read_bytes().split(b"\0")
+    assert b"RAY_task_events_report_interval_ms=0" in environment
