@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +22,7 @@ from ddarts_core.records import EpochRecord
 from ddarts_core.spaces import edge_list, num_edges, operations_of
 
 from .schema import SCHEMAS, VERSION, VERSION_KEY
-from .study import Study, Trial, read_study, trial_row
+from .study import Study, Trial, read_info, read_study, read_trial, trial_folders, trial_row
 
 
 @dataclass(frozen=True)
@@ -65,34 +65,37 @@ def collect(study_dir: str | Path, out: str | Path | None = None) -> Collected:
     Raises:
         UserError: the folder is no study, or one of its files is damaged.
     """
-    study = read_study(study_dir)
-    folder = Path(out) if out is not None else study.folder / "dataset"
-    return write_dataset(folder, study)
+    root = Path(study_dir)
+    name, trials = str(read_info(root)["name"]), trial_folders(root)
+    for trial in trials:  # what is damaged is found before the first file is replaced
+        read_trial(trial, alphas=False)
+    return write_dataset(Path(out) if out is not None else root / "dataset", name, map(read_trial, trials))
 
 
-def write_dataset(folder: Path, study: Study) -> Collected:
-    """Write a study's tables as the hive partitions `study=NAME/trial=NUMBER` of a dataset.
+def write_dataset(folder: Path, study: str, trials: Iterable[Trial]) -> Collected:
+    """Write the tables of a study's trials as the hive partitions `study=NAME/trial=NUMBER` of a dataset.
 
-    Other files of the study, of trials that are gone or of an older layout, are removed once all are written. A table
-    without a row in the whole study has one empty file, so that every reader finds its columns.
+    The trials are taken and written one after the other, so an iterator that reads them need not hold them all. Other
+    files of the study, of trials that are gone or of an older layout, are removed once all are written. A table without
+    a row in the whole study has one empty file, so that every reader finds its columns.
     """
     rows = dict.fromkeys(SCHEMAS, 0)
     written: dict[str, set[Path]] = {name: set() for name in SCHEMAS}
 
     def write(name: str, partition: str, table: pa.Table) -> None:
-        path = folder / name / f"study={study.name}" / partition / "part-0.parquet"
+        path = folder / name / f"study={study}" / partition / "part-0.parquet"
         write_with(path, lambda file: pq.write_table(table, file, compression="zstd"))
         rows[name] += table.num_rows
         written[name].add(path)
 
-    for trial in study.trials:
-        for name, table in arrow_tables(replace(study, trials=(trial,))).items():
+    for trial in trials:
+        for name, table in arrow_tables(Study(Path(), {"name": study}, (trial,))).items():
             if table.num_rows:
                 write(name, f"trial={int(trial.info['number'])}", table)
     for name, schema in SCHEMAS.items():
         if not written[name]:
             write(name, "trial=0", schema.empty_table())
-        for path in sorted((folder / name / f"study={study.name}").rglob("*.parquet")):
+        for path in sorted((folder / name / f"study={study}").rglob("*.parquet")):
             if path not in written[name]:
                 path.unlink()
                 with suppress(OSError):  # the folder may hold what is not ours
@@ -100,19 +103,22 @@ def write_dataset(folder: Path, study: Study) -> Collected:
     return Collected(folder, rows)
 
 
-def load(*study_dirs: str | Path) -> Frames:
+def load(*study_dirs: str | Path, tables: Iterable[str] = tuple(SCHEMAS)) -> Frames:
     """Frames of one or more studies, read from their folders (no dataset is needed).
+
+    Only the tables that are named are built, the others stay empty; table `alphas` is many times the size of the rest.
 
     Raises:
         UserError: no folder is given, a folder is no study, two have one name, or a file is damaged.
     """
     if not study_dirs:
         raise UserError("name at least one study")
-    studies = [read_study(folder) for folder in study_dirs]
+    wanted = tuple(tables)
+    studies = [read_study(folder, alphas="alphas" in wanted) for folder in study_dirs]
     names = [study.name for study in studies]
     if len(set(names)) != len(names):
         raise UserError(f"two of the studies have the same name: {', '.join(sorted(names))}")
-    return frames_of(studies)
+    return frames_of(studies, wanted)
 
 
 def frames_of(studies: Iterable[Study], names: Iterable[str] = tuple(SCHEMAS)) -> Frames:

@@ -115,7 +115,7 @@ def export(
     Raises:
         UserError: no study, no completed trial, no such trial, an unknown metric, or a damaged file.
     """
-    study = read_study(study_dir)
+    study = read_study(study_dir, alphas=False)
     places = list(enumerate(best(study, top if trial is None else None, by), start=1))
     if not places:
         raise UserError(f"study {study.name!r} has nothing to export: {state_sentence(study)}")

@@ -14,7 +14,7 @@ from ddarts_core.errors import UserError, unknown_name
 
 from . import cell_figures, figures, parameter_figures
 from .collect import Frames, frames_of
-from .study import Study, find_trial, read_study
+from .study import Study, find_trial, read_study, with_alphas
 
 #: Trials whose genotypes are compared with each other.
 COMPARED = 20
@@ -171,7 +171,7 @@ def read_figure(
     """
     if name not in FIGURES:
         raise unknown_name("figure", name, FIGURES)
-    study = read_study(study_dir)
+    study = read_study(study_dir, alphas=False)
     frames = frames_of([study], ("trials", "epochs"))
     table = FIGURES[name].table
     if table is not None:
@@ -192,7 +192,10 @@ def _first_with(study: Study, entry: FigureEntry, subject: Subject) -> tuple[str
     first = subject.trial_id
     rows = pd.DataFrame()
     for name in subject.best_ids if subject.trial is None else [first]:
-        only = replace(study, trials=tuple(trial for trial in study.trials if trial.trial_id == name))
+        found = (trial for trial in study.trials if trial.trial_id == name)
+        only = replace(
+            study, trials=tuple(with_alphas(study, trial) if entry.table == "alphas" else trial for trial in found)
+        )
         rows = getattr(frames_of([only], (entry.table,)), entry.table)
         if len(rows if entry.column is None else rows.dropna(subset=entry.column)):
             return name, rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,14 @@ from ddarts_core.records import EpochRecord
 
 from .collect import Collected, write_dataset
 from .mlflow_runs import PARENT, Run, read_artifacts, read_runs, study_names
-from .study import Study, Trial, parse_records
+from .study import Trial, parse_records
 
 #: Settings whose value is text even when it looks like a number.
 _RECORD_ALPHAS = "search.record_alphas"
 _TEXT = frozenset({"name", "storage", "method", "data.name", "data.root", "retrain.recipe"})
+
+#: Trials whose files of records are read together: those of a remote store at the same time.
+_TOGETHER = 16
 
 #: MLflow stores infinity as the largest float of its databases.
 _INFINITE = 1.797e308
@@ -34,38 +37,36 @@ Point = tuple[str, int, float]
 
 
 def collect_from_mlflow(tracking_uri: str, study: str, out: str | Path) -> Collected:
-    """Write the Parquet dataset of a study that only MLflow holds to the folder `out`.
+    """Write the Parquet dataset of the newest study of that name that MLflow holds to the folder `out`.
+
+    The alphas of the trials are read and written a few trials at a time, so that they need not fit in memory together.
 
     Raises:
         UserError: the store cannot be read, or it has no study of that name; lists those it has.
     """
-    read, notes = read_study_from_mlflow(tracking_uri, study)
-    return replace(write_dataset(Path(out), read), notes=notes)
+    parent, children = _runs_of(tracking_uri, study)
+    with_genotype = [run for run in children if "genotype_hash" in run.tags]
+    genotypes = read_artifacts(tracking_uri, with_genotype, "genotype.json")
+    trials = {run.run_id: _trial(run, parent, genotypes.get(run.run_id)) for run in children}
+    children.sort(key=lambda run: int(trials[run.run_id].info["number"]))
+    # Alphas are recorded, and it is only for them that the file is needed.
+    wanted = {run.run_id for run in children if run.points and run.params.get(_RECORD_ALPHAS) == "True"}
+    alphas_of: set[str] = set()
 
+    def whole() -> Iterator[Trial]:
+        for start in range(0, len(children), _TOGETHER):
+            some = children[start : start + _TOGETHER]
+            records = read_artifacts(tracking_uri, [run for run in some if run.run_id in wanted], "records.jsonl")
+            alphas_of.update(records)
+            for run in some:
+                yield _with_alphas(trials[run.run_id], records.pop(run.run_id, ""))
 
-def read_study_from_mlflow(tracking_uri: str, study: str) -> tuple[Study, tuple[str, ...]]:
-    """The newest study of that name, and a sentence on each thing that its runs lack.
-
-    Raises:
-        UserError: the store cannot be read, or it has no study of that name; lists those it has.
-    """
-    runs = read_runs(tracking_uri, study)
-    parents = [run for run in runs if PARENT not in run.tags]
-    if not parents:
-        names = ", ".join(study_names(tracking_uri)) or "none"
-        raise UserError(f"MLflow holds no study {study!r}: it has {names}")
-    parent = max(parents, key=lambda run: run.start or 0)
-    children = {
-        run.tags["trial_id"]: run
-        for run in sorted(runs, key=lambda run: run.start or 0)
-        if run.tags.get(PARENT) == parent.run_id and "trial_id" in run.tags
-    }
-    notes: list[str] = []
-    genotypes = _artifacts(tracking_uri, children.values(), "genotype.json", notes)
-    records = _artifacts(tracking_uri, children.values(), "records.jsonl", notes)
-    trials = [_trial(run, parent, genotypes.get(run.run_id), records.get(run.run_id, "")) for run in children.values()]
-    trials.sort(key=lambda trial: int(trial.info["number"]))
-    return Study(Path(), {"schema": 1, "name": study, "parent_run_id": parent.run_id}, tuple(trials)), tuple(notes)
+    collected = write_dataset(Path(out), study, whole())
+    notes = [
+        *_lacking("genotypes", len(with_genotype), len(genotypes), "genotype.json"),
+        *_lacking("alphas", len(wanted), len(alphas_of), "records.jsonl"),
+    ]
+    return replace(collected, notes=tuple(notes))
 
 
 def studies_in_mlflow(tracking_uri: str) -> list[str]:
@@ -77,25 +78,36 @@ def studies_in_mlflow(tracking_uri: str) -> list[str]:
     return study_names(tracking_uri)
 
 
-def _artifacts(uri: str, runs: Iterable[Run], name: str, notes: list[str]) -> dict[str, str]:
-    """Text of an artifact of the runs that should have it; notes how many do not."""
-    if name == "genotype.json":
-        what, wanted = "genotypes", [run for run in runs if "genotype_hash" in run.tags]
-    else:  # alphas are recorded, and it is only for them that the file is needed
-        what, wanted = "alphas", [run for run in runs if run.points and run.params.get(_RECORD_ALPHAS) == "True"]
-    found = read_artifacts(uri, wanted, name)
-    if len(found) < len(wanted):
-        notes.append(
-            f"{what} of {len(wanted) - len(found)} of {len(wanted)} trials are left out: MLflow has no {name} of them "
+def _runs_of(uri: str, study: str) -> tuple[Run, list[Run]]:
+    """The run of the newest study of that name, and the newest run of each of its trials."""
+    runs = read_runs(uri, study)
+    parents = [run for run in runs if PARENT not in run.tags]
+    if not parents:
+        names = ", ".join(study_names(uri)) or "none"
+        raise UserError(f"MLflow holds no study {study!r}: it has {names}")
+    parent = max(parents, key=lambda run: run.start or 0)
+    children = {
+        run.tags["trial_id"]: run
+        for run in sorted(runs, key=lambda run: run.start or 0)
+        if run.tags.get(PARENT) == parent.run_id and "trial_id" in run.tags
+    }
+    return parent, list(children.values())
+
+
+def _lacking(what: str, wanted: int, found: int, name: str) -> Iterator[str]:
+    """A sentence on the trials that lack an artifact, if there are any."""
+    if found < wanted:
+        yield (
+            f"{what} of {wanted - found} of {wanted} trials are left out: MLflow has no {name} of them "
             "(a trial leaves it when it ends, unless tracking.log_artifacts is off or the artifact store is elsewhere)"
         )
-    return found
 
 
 # --- from a run to a trial ------------------------------------------------------------------------------------------
 
 
-def _trial(run: Run, parent: Run, genotype: str | None, records: str) -> Trial:
+def _trial(run: Run, parent: Run, genotype: str | None) -> Trial:
+    """Without alphas."""
     config = _config(run.params, run.run_id)
     steps, finals = _split(run)
     warmup = int(config["search"].get("warmup_epochs") or 0)
@@ -124,12 +136,15 @@ def _trial(run: Run, parent: Run, genotype: str | None, records: str) -> Trial:
         "run_id": run.run_id,
         "seconds": finals.get("final/seconds"),
     }
-    by_epoch = {(record.phase, record.epoch): record for record in parse_records(records, f"MLflow run {run.run_id}")}
-    with_alphas = tuple(
-        replace(record, alphas=by_epoch[key].alphas) if (key := (record.phase, record.epoch)) in by_epoch else record
-        for record in _records(steps, warmup)
-    )
-    return Trial(info, with_alphas, Genotype.from_text(genotype) if genotype else None)
+    return Trial(info, _records(steps, warmup), Genotype.from_text(genotype) if genotype else None)
+
+
+def _with_alphas(trial: Trial, records: str) -> Trial:
+    """The trial with the alphas out of the text of its file of records, where that has them."""
+    where = f"MLflow run {trial.info['run_id']}"
+    alphas = {(record.phase, record.epoch): record.alphas for record in parse_records(records, where)}
+    found = (replace(record, alphas=alphas.get((record.phase, record.epoch), ())) for record in trial.records)
+    return replace(trial, records=tuple(found))
 
 
 def _config(params: Mapping[str, str], run_id: str) -> dict[str, Any]:

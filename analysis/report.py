@@ -25,7 +25,7 @@ from .drawing import genotype_svgs
 from .export import best, count, percent, state_sentence
 from .ranking import Row, default_order, rank, value
 from .statistics import mean_interval
-from .study import Study, read_study, trial_row
+from .study import Study, read_study, trial_row, with_alphas
 
 #: Best genotypes that are drawn, and rows of the ranked table, per study.
 DRAWN, LISTED = 3, 100
@@ -66,7 +66,13 @@ def report(
     target = Path(out)
     if target.is_dir():
         raise UserError(f"{str(target)!r} is a folder: name the HTML file to write")
-    studies = [read_study(folder) for folder in study_dirs]
+    return write_report([read_study(folder, alphas=False) for folder in study_dirs], target, importances)
+
+
+def write_report(
+    studies: Sequence[Study], target: Path, importances: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+) -> Path:
+    """`report` on studies that are already read; they need no alphas, the best trial's are read from its file."""
     body = list(_body(studies, importances))
     library = _plotly() if any('class="chart"' in part for part in body) else None
     title = f"D-DARTS report: {', '.join(study.name for study in studies)}"
@@ -168,7 +174,8 @@ def _study_sections(study: Study, ids: Iterator[int], budget: int, shares: Mappi
 def _cells_of_best(study: Study, ranked: Sequence[str], figures: list[str], ids: Iterator[int]) -> Iterator[str]:
     """The curves that are there, and how the best trial came to its cells."""
     best_trial = next((trial for trial in study.trials if ranked and trial.trial_id == ranked[0]), None)
-    frames = frames_of([replace(study, trials=(best_trial,) if best_trial else ())], ("alphas", "genotypes"))
+    shown = (with_alphas(study, best_trial),) if best_trial else ()
+    frames = frames_of([replace(study, trials=shown)], ("alphas", "genotypes"))
     bars = cell_charts.operations(frames.genotypes, ranked[0]) if ranked else None
     if bars is not None:
         caption = f"Operations in each cell of trial {ranked[0]}, in the colours of the drawings."

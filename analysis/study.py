@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,21 +59,46 @@ class Study:
         return tuple(t for t in self.trials if t.info["state"] == "COMPLETED" and t.genotype is not None)
 
 
-def read_study(folder: str | Path) -> Study:
+def read_study(folder: str | Path, alphas: bool = True) -> Study:
     """Read a study's folder.
+
+    The alphas of all trials take many times the memory of the rest: without them (`alphas=False`) every record's are
+    empty, and `with_alphas` reads those of one trial.
 
     Raises:
         UserError: the folder is missing or no study, or one of its files is damaged or of another schema version.
     """
     root = Path(folder)
+    info = read_info(root)
+    trials = [read_trial(path, alphas) for path in trial_folders(root)]
+    return Study(root, info, tuple(sorted(trials, key=lambda t: (int(t.info["number"]), t.trial_id))))
+
+
+def read_info(root: Path) -> dict[str, Any]:
+    """The content of a study's `study.json`.
+
+    Raises:
+        UserError: the folder is missing or no study, or the file is damaged or of another schema version.
+    """
     if not root.is_dir():
         raise UserError(f"no study at {str(root)!r}: the folder does not exist")
     if not (root / "study.json").is_file():
         raise UserError(f"{str(root)!r} is not a study: it has no study.json")
-    info = _read_json(root / "study.json", ("name",))
-    folders = sorted(path.parent for path in root.glob("trials/*/trial.json"))
-    trials = sorted((read_trial(path) for path in folders), key=lambda t: (int(t.info["number"]), t.trial_id))
-    return Study(root, info, tuple(trials))
+    return _read_json(root / "study.json", ("name",))
+
+
+def trial_folders(root: Path) -> list[Path]:
+    """Folders of a study's trials, by name."""
+    return sorted(path.parent for path in root.glob("trials/*/trial.json"))
+
+
+def with_alphas(study: Study, trial: Trial) -> Trial:
+    """A trial of a study that was read without alphas, its records read again with them.
+
+    Raises:
+        UserError: the file of its records is damaged.
+    """
+    return replace(trial, records=read_records(study.folder / "trials" / trial.trial_id / "records.jsonl"))
 
 
 def find_trial(name: str, known: Sequence[str]) -> str:
@@ -90,8 +115,8 @@ def find_trial(name: str, known: Sequence[str]) -> str:
     return same[0]
 
 
-def read_trial(folder: Path) -> Trial:
-    """Read one trial's folder.
+def read_trial(folder: Path, alphas: bool = True) -> Trial:
+    """Read one trial's folder, its records with or without their alphas.
 
     Raises:
         UserError: one of its files is damaged or of another schema version.
@@ -100,19 +125,24 @@ def read_trial(folder: Path) -> Trial:
     if info["state"] not in STATES:
         raise UserError(f"{folder / 'trial.json'}: state {info['state']!r} is none of {', '.join(STATES)}")
     path = folder / "genotype.json"
-    return Trial(info, read_records(folder / "records.jsonl"), Genotype.load(path) if path.is_file() else None)
+    records = read_records(folder / "records.jsonl", alphas)
+    return Trial(info, records, Genotype.load(path) if path.is_file() else None)
 
 
-def read_records(path: Path) -> tuple[EpochRecord, ...]:
+def read_records(path: Path, alphas: bool = True) -> tuple[EpochRecord, ...]:
     """Epochs in order, each once; a cut-off last line is left out, a missing file has none.
+
+    Without `alphas` each record's are empty.
 
     Raises:
         UserError: a line that is not the last one, or a complete line, is not an epoch record.
     """
-    return parse_records(path.read_text(encoding="utf-8", errors="replace"), str(path)) if path.is_file() else ()
+    if not path.is_file():
+        return ()
+    return parse_records(path.read_text(encoding="utf-8", errors="replace"), str(path), alphas)
 
 
-def parse_records(text: str, where: str) -> tuple[EpochRecord, ...]:
+def parse_records(text: str, where: str, alphas: bool = True) -> tuple[EpochRecord, ...]:
     """`read_records` of a file's text; `where` names it.
 
     Raises:
@@ -125,7 +155,7 @@ def parse_records(text: str, where: str) -> tuple[EpochRecord, ...]:
             continue
         try:
             record = EpochRecord.from_dict(json.loads(line))
-            epochs[record.phase, int(record.epoch)] = record
+            epochs[record.phase, int(record.epoch)] = record if alphas else replace(record, alphas=())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if number == len(lines):  # no newline behind it: the trial is writing it, or was cut off while it did
                 break

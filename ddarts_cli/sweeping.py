@@ -72,24 +72,31 @@ def number(metric: str, value: float) -> str:
     return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
 
 
-#: Figures that are attached to a study's run in MLflow, when its records allow them.
+#: Figures out of trials and epochs that are attached to a study's run in MLflow, when its records allow them.
 ATTACHED = ("accuracy", "methods", "saturation", "pareto")
 
 
 def attach_report(study: Study) -> Path:
-    """Write report.html into the study's folder and attach it and some figures to the study's run in MLflow."""
+    """Write report.html into the study's folder and attach it and some figures to the study's run in MLflow.
+
+    The study's folder is read once for all of them.
+    """
+    from analysis.collect import frames_of
     from analysis.figures import save
-    from analysis.gallery import read_figure
-    from analysis.report import report
+    from analysis.gallery import Subject, figure_of
+    from analysis.report import write_report
+    from analysis.study import read_study
     from ddarts_core.errors import UserError
     from tuning.importance import importances
     from tuning.tracking import attach
 
-    page = report([study.path], study.path / "report.html", {study.name: importances(study)})
+    read = read_study(study.path, alphas=False)
+    page = write_report([read], study.path / "report.html", {study.name: importances(study)})
+    subject = Subject(frames_of([read], ("trials", "epochs")))
     figures = []
     for name in ATTACHED:
         try:
-            figure = read_figure(name, study.path)
+            figure = figure_of(name, subject)
         except UserError:  # this study has nothing for it to show
             continue
         figures.append(save(figure, study.path / "figures" / f"{name}.png"))

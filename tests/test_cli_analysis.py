@@ -17,11 +17,11 @@ from analysis.gallery import FIGURES
 from ddarts_cli.main import run
 from ddarts_cli.sweeping import ATTACHED, attach_report
 from ddarts_core.serving import Predictor
-from tests.analysis.conftest import MakeStudy, genotype_of, make_study, study
+from tests.analysis.conftest import EPOCHS, MakeStudy, Parsed, genotype_of, make_study, parsed, study
 from tests.analysis.test_mlflow_source import log_study
 from tuning.study import find_study
 
-__all__ = ["make_study", "study"]  # fixtures
+__all__ = ["make_study", "parsed", "study"]  # fixtures
 
 
 def out_of(capfd: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -168,6 +168,23 @@ def test_report_and_figures_are_attached_to_the_studys_run(study: Path, tmp_path
     assert [file.path for file in client.list_artifacts(parent)] == ["figures", "report.html"]
     names = [file.path for file in client.list_artifacts(parent, "figures")]
     assert names == [f"figures/{name}.png" for name in sorted(ATTACHED)]
+
+
+def test_the_end_of_a_sweep_reads_each_trial_once_and_the_alphas_of_one(study: Path, parsed: Parsed) -> None:
+    attach_report(find_study(study))
+    assert sorted(parsed.files) == sorted([f"{number:05d}" for number in range(9)] + ["00005"])  # its gates are shown
+    assert parsed.alphas == EPOCHS
+    assert {path.stem for path in (study / "figures").iterdir()} == set(ATTACHED)
+
+
+def test_figures_and_tables_keep_no_alphas_but_of_the_gates(
+    study: Path, parsed: Parsed, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out_of(capfd, "figure", study, "distances")
+    out_of(capfd, "table", study, "--by", "method")
+    assert parsed.alphas == 0
+    out_of(capfd, "figure", study, "gates", "--trial", "1")
+    assert parsed.alphas == EPOCHS
 
 
 def test_a_store_that_is_away_costs_only_a_warning(study: Path, caplog: pytest.LogCaptureFixture) -> None:

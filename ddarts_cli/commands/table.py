@@ -60,7 +60,7 @@ def command(
         from tuning.study import find_study
 
         folder = storage_folder(storage, overrides)
-        frames = load(*(find_study(study, folder).path for study in studies))
+        frames = load(*(find_study(study, folder).path for study in studies), tables=("trials", "epochs"))
         text = markdown(by_setting(frames, by, metric, epoch), metric)
         following = [ddarts("report", studies[0])]
     click.echo(text)

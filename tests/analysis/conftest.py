@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from analysis import study as study_module
 from ddarts_core.config import resolve
 from ddarts_core.genotype import Cell, Edge, Genotype
 from ddarts_core.records import EpochRecord, write_jsonl
@@ -156,3 +158,46 @@ def study(make_study: MakeStudy) -> Path:
     with (folder / "trials/00005/records.jsonl").open("a") as file:  # the last epoch again, as after a resume
         file.write(json.dumps(nan) + "\n")
     return folder
+
+
+class Parsed:
+    """What was read out of files of records: which files, and the records with alphas among what they held.
+
+    Attributes:
+        files: name of each file's trial, once per time that it was read.
+        alphas: records that had alphas, all together.
+        most: most of them that were in memory at the same time.
+    """
+
+    def __init__(self) -> None:
+        self.files: list[str] = []
+        self.alphas = 0
+        self.most = 0
+        self._alive: weakref.WeakSet[Alive] = weakref.WeakSet()
+
+    def note(self, where: str, records: tuple[EpochRecord, ...]) -> tuple[EpochRecord, ...]:
+        marked = tuple(Alive(**vars(record)) if record.alphas else record for record in records)
+        self.files.append(Path(where).parent.name)
+        self._alive.update(record for record in marked if isinstance(record, Alive))
+        self.alphas += sum(isinstance(record, Alive) for record in marked)
+        self.most = max(self.most, len(self._alive))
+        return marked
+
+
+class Alive(EpochRecord):
+    """A record that is told from its equals."""
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> Parsed:
+    """What the code under test reads out of files of records."""
+    found, parse = Parsed(), study_module.parse_records
+
+    def noted(text: str, where: str, *rest: Any) -> tuple[EpochRecord, ...]:
+        return found.note(where, parse(text, where, *rest))
+
+    monkeypatch.setattr(study_module, "parse_records", noted)
+    return found

@@ -16,10 +16,11 @@ import pytest
 
 from analysis.collect import collect, load, read_table
 from analysis.schema import SCHEMAS, VERSION, VERSION_KEY
+from analysis.study import read_study, with_alphas
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import write_jsonl
-from tests.analysis.conftest import CELLS, EPOCHS, MakeStudy, genotype_of, record_of, write_trial
+from tests.analysis.conftest import CELLS, EPOCHS, MakeStudy, Parsed, genotype_of, record_of, write_trial
 
 
 def test_all_tables_have_the_rows_of_the_folder(study: Path):
@@ -32,6 +33,31 @@ def test_all_tables_have_the_rows_of_the_folder(study: Path):
     assert done.rows["alphas"] == records * CELLS * 14 * 7
     assert done.rows["genotypes"] == sum(genotype_of(n).num_edges for n in range(6))
     assert not list(study.glob("dataset/**/.*"))
+
+
+def test_collecting_holds_the_alphas_of_a_trial_or_two_at_a_time(study: Path, parsed: Parsed):
+    done = collect(study)
+    assert parsed.alphas == 6 * EPOCHS + 3 * 2 and done.rows["alphas"] == parsed.alphas * CELLS * 14 * 7
+    assert parsed.most <= 2 * EPOCHS
+
+
+def test_a_study_read_without_alphas_lacks_nothing_else(study: Path):
+    whole, lean = read_study(study), read_study(study, alphas=False)
+    for one, other in zip(whole.trials, lean.trials, strict=True):
+        assert other.info == one.info and other.genotype == one.genotype
+        assert [record.to_dict() for record in other.records] == [
+            record.to_dict() | {"alphas": []} for record in one.records
+        ]
+        assert with_alphas(lean, other).records[0] == one.records[0] and one.records[0].alphas
+
+
+def test_only_the_tables_that_are_named_are_built(study: Path, parsed: Parsed):
+    lean = load(study, tables=("trials", "epochs"))
+    assert parsed.alphas == 0
+    whole = load(study)
+    pd.testing.assert_frame_equal(lean.trials, whole.trials)
+    pd.testing.assert_frame_equal(lean.epochs, whole.epochs)
+    assert len(lean.alphas) == 0 < len(whole.alphas) and lean.alphas.columns.tolist() == whole.alphas.columns.tolist()
 
 
 def test_values_survive(study: Path):

@@ -12,7 +12,7 @@ from analysis.study import read_study
 from ddarts_core.config import resolve
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
-from tests.analysis.conftest import MakeStudy, genotype_of, write_trial
+from tests.analysis.conftest import MakeStudy, Parsed, genotype_of, write_trial
 
 
 def test_best_genotypes_come_out_complete_and_in_order(study: Path):
@@ -33,6 +33,11 @@ def test_best_genotypes_come_out_complete_and_in_order(study: Path):
     ]
     assert Genotype.load(folder / "genotype.json") == Genotype.load(folder / "genotype.txt") == genotype_of(5)
     assert (folder / "genotype.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_no_alphas_are_kept_to_export(study: Path, parsed: Parsed):
+    assert len(export(study, top=3)) == 3
+    assert len(parsed.files) == 9 and parsed.alphas == 0
 
 
 def test_the_configuration_is_the_trials_and_valid(study: Path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import mlflow_runs
+from analysis import mlflow_runs, mlflow_source
 from analysis.collect import collect, read_table
 from analysis.mlflow_source import collect_from_mlflow
 from analysis.schema import SCHEMAS
@@ -91,6 +91,21 @@ def test_mlflow_and_folder_give_the_same_tables(store: tuple[str, Path], tmp_pat
         assert_same_tables(expected, other.folder, running="00004")
         assert len(other.notes) == 1 and other.notes[0].startswith("alphas of 1 of 5 trials are left out")
     assert read_table(expected, "contributions")["shapley"].notna().sum() == 4
+
+
+def test_files_of_records_are_read_a_few_trials_at_a_time(store: tuple[str, Path], tmp_path: Path, monkeypatch):
+    uri, folder = store
+    calls: list[int] = []
+
+    def counted(uri: str, runs: list[mlflow_runs.Run], name: str) -> dict[str, str]:
+        calls.extend([len(runs)] if name == "records.jsonl" else [])
+        return mlflow_runs.read_artifacts(uri, runs, name)
+
+    monkeypatch.setattr(mlflow_source, "_TOGETHER", 2)
+    monkeypatch.setattr(mlflow_source, "read_artifacts", counted)
+    found = collect_from_mlflow(uri, "toy", tmp_path / "out").folder
+    assert calls == [2, 2, 1]
+    assert_same_tables(collect(folder).folder, found, running="00004")
 
 
 def test_a_point_that_was_logged_twice_counts_once_with_its_later_value(store: tuple[str, Path], tmp_path: Path):
