@@ -199,7 +199,10 @@ def skips(epochs: pd.DataFrame, trials: pd.DataFrame) -> Chart | None:
 
 
 def importance(shares: Mapping[str, float]) -> Chart | None:
-    """Importance of each setting for the objective, largest on top; None when there is none."""
+    """Share of the objective's variance that each setting explains by itself, largest on top; None when there is none.
+
+    The shares need not sum to 1: the rest is interactions and noise.
+    """
     if not shares:
         return None
     names = sorted(shares, key=lambda name: shares[name])
@@ -211,7 +214,7 @@ def importance(shares: Mapping[str, float]) -> Chart | None:
         "marker": {"color": COLOURS[0]},
         "hovertemplate": "%{y}: %{x:.1%}<extra></extra>",
     }
-    axis = {"title": {"text": "share of variance"}, "tickformat": ".0%", "range": [0, 1.08]}
+    axis = {"title": {"text": "share of variance explained alone"}, "tickformat": ".0%", "range": [0, 1.08]}
     return chart([bars], "", "", xaxis=axis)
 
 

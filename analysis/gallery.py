@@ -28,7 +28,7 @@ class Subject:
         frames: of one or more studies.
         trial: for figures about one trial, its name, or its number; None is the completed one of highest accuracy.
         cell: for figures about one cell.
-        importances: importance of each setting, shares of 1.
+        importances: share of the objective's variance that each setting explains by itself.
     """
 
     frames: Frames
@@ -145,7 +145,8 @@ FIGURES: Mapping[str, FigureEntry] = MappingProxyType(
             _skips,
         ),
         "importance": FigureEntry(
-            "importance of each setting for the objective", lambda s: parameter_figures.importance(s.importances)
+            "share of the objective's variance that each setting explains by itself",
+            lambda s: parameter_figures.importance(s.importances),
         ),
         "slices": FigureEntry("objective against each setting", lambda s: parameter_figures.slices(s.frames.trials)),
         "parallel": FigureEntry(

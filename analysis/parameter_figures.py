@@ -57,7 +57,9 @@ def is_wide(values: Sequence[Any]) -> bool:
 
 
 def importance(shares: Mapping[str, float]) -> Figure:
-    """Importance of each setting for the objective as shares of 1, largest on top.
+    """Share of the objective's variance that each setting explains by itself, largest on top.
+
+    The shares need not sum to 1: the rest is interactions and noise.
 
     Raises:
         UserError: there are none.
@@ -65,7 +67,7 @@ def importance(shares: Mapping[str, float]) -> Figure:
     if not shares:
         raise UserError("there is no importance to show: it needs two completed trials that differ in a setting")
     names = sorted(shares, key=lambda name: shares[name])
-    figure, ax = axes("importance (share of the objective's variance)", "", height=0.9 + 0.32 * len(names))
+    figure, ax = axes("share of the objective's variance explained alone", "", height=0.9 + 0.32 * len(names))
     ax.barh(names, [shares[name] for name in names], color=_BLUE, height=0.65)
     ax.set_xlim(0, 1)
     ax.grid(False, axis="y")

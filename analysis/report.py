@@ -199,8 +199,9 @@ def _settings(
     bars = charts.importance(shares)
     if bars is not None:
         caption = (
-            "Importance of each setting for the first objective (fANOVA over completed trials); with few trials it is "
-            "a hint, not a finding."
+            "Importance of each setting for the first objective: share of the variance that it explains by itself "
+            "(fANOVA over completed trials). What is left of 100 % are interactions and noise; with few trials noise "
+            "has shares too, so it is a hint, not a finding."
         )
         mattered.append(page.chart(bars, caption, f"c{next(ids)}"))
     lines = charts.parallel(trials)
