@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,13 @@ from ddarts_core.errors import UserError
 from .cell_figures import UNKNOWN, counts
 from .charts import Chart, chart
 from .palette import OPERATION_COLOURS, OPERATION_LABELS
+from .ranking import evenly
 
 #: Epochs that a map of gates shows at most; of more, evenly spaced ones, the first and the last among them.
 SHOWN_EPOCHS = 60
+
+#: Gates of all cells and epochs together that a map holds at most: of larger networks fewer epochs are shown.
+SHOWN_GATES = 50_000
 
 
 def gates(alphas: pd.DataFrame) -> Chart | None:
@@ -25,8 +30,8 @@ def gates(alphas: pd.DataFrame) -> Chart | None:
     if alphas.empty:
         return None
     epochs = sorted(alphas["epoch"].unique().tolist())
-    places = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), SHOWN_EPOCHS)).round().astype(int))
-    kept = [epochs[place] for place in places]
+    per_epoch = math.ceil(len(alphas) / len(epochs))
+    kept = evenly(epochs, max(2, min(SHOWN_EPOCHS, SHOWN_GATES // per_epoch)))
     cells = sorted(alphas["cell"].unique().tolist())
     rows = alphas[alphas["epoch"].isin(kept)]
     grids = [_grid(rows[rows["cell"] == cell], kept) for cell in cells]

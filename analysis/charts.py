@@ -16,12 +16,18 @@ from ddarts_core.errors import UserError
 from .compare import front_volume
 from .figures import COLOURS, by_epoch, finished, metric_frame
 from .parameter_figures import Scale, proposals
-from .ranking import Row, pareto_front, value
+from .ranking import Row, evenly, pareto_front, value
 
 Chart = dict[str, Any]
 
 #: Trials that stand out of a chart of all trials, by colour and in its legend.
 HIGHLIGHTED = 5
+
+#: Lines of other trials that a chart has at most; of more trials, these are evenly chosen by rank.
+LINES = 100
+
+#: Dots of a chart with one per trial, chosen in the same way.
+POINTS = 300
 
 _GREY = "rgba(128,135,148,0.65)"
 
@@ -41,16 +47,25 @@ def plain(number: float, digits: int = 5) -> float | None:
 
 
 def curves(epochs: pd.DataFrame, best: Sequence[str]) -> Chart | None:
-    """Held-out accuracy by epoch: the best trials in colour, all others in grey; None when nothing was recorded."""
+    """Held-out accuracy by epoch: the best trials in colour, others in grey; None when nothing was recorded.
+
+    `best` has the completed trials, best first; those of the records that are not among them rank behind. Of more than
+    `LINES` others, so many are drawn, evenly chosen by rank, and the legend says of how many.
+    """
     frame = _recorded(epochs, "held_out", "accuracy")
     if frame is None:
         return None
     places = {trial: place for place, trial in enumerate(best[:HIGHLIGHTED])}
     traces: list[dict[str, Any]] = []
     others_named = False
-    groups = sorted(frame.groupby("trial_id"), key=lambda item: -places.get(str(item[0]), len(places)))
-    for name, group in groups:
-        trial = str(name)
+    groups = {str(name): group for name, group in frame.groupby("trial_id")}
+    others = [trial for trial in dict.fromkeys([*best, *groups]) if trial in groups and trial not in places]
+    drawn = evenly(others, LINES)
+    label = "other trials"
+    if len(drawn) < len(others):
+        label = f"{len(drawn)} of {len(others):,} other trials, evenly by rank"
+    for trial in [*drawn, *(trial for trial in reversed(places) if trial in groups)]:
+        group = groups[trial]
         place = places.get(trial)
         traces.append(
             {
@@ -58,7 +73,7 @@ def curves(epochs: pd.DataFrame, best: Sequence[str]) -> Chart | None:
                 "mode": "lines+markers" if len(group) == 1 else "lines",
                 "x": group["epoch"].tolist(),
                 "y": [plain(v) for v in group["value"]],
-                "name": "other trials" if place is None else f"#{place + 1}: {trial}",
+                "name": label if place is None else f"#{place + 1}: {trial}",
                 "legendgroup": "others" if place is None else trial,
                 "showlegend": place is not None or not others_named,
                 "legendrank": 1000 if place is None else place,
@@ -126,7 +141,7 @@ def contributions(frame: pd.DataFrame, trial_id: str) -> Chart | None:
 def pareto(ranked: Sequence[Row], cost: str = "parameters", label: str = "parameters") -> Chart | None:
     """Accuracy against a cost of completed trials, the front joined; None when fewer than two have both.
 
-    The legend has the front's hypervolume (`compare.front_volume`).
+    The legend has the front's hypervolume (`compare.front_volume`). Beside the front at most `POINTS` trials are shown.
     """
     points = [(value(row, cost), value(row, "accuracy"), row) for row in ranked]
     known = [point for point in points if not (math.isnan(point[0]) or math.isnan(point[1]))]
@@ -134,6 +149,9 @@ def pareto(ranked: Sequence[Row], cost: str = "parameters", label: str = "parame
         return None
     front = {i for i in pareto_front([(x, y) for x, y, _ in known], [False, True])}
     joined = sorted((known[i][0], known[i][1]) for i in front)
+    volume = front_volume([(x, y) for x, y, _ in known])[0]
+    shown = sorted({*front, *evenly([i for i in range(len(known)) if i not in front], POINTS)})
+    known = [known[i] for i in shown]
     dots = {
         "type": "scatter",
         "mode": "markers",
@@ -141,7 +159,7 @@ def pareto(ranked: Sequence[Row], cost: str = "parameters", label: str = "parame
         "x": [x for x, _, _ in known],
         "y": [plain(y) for _, y, _ in known],
         "text": [str(row["trial_id"]) for _, _, row in known],
-        "marker": {"size": 9, "color": [COLOURS[1] if i in front else COLOURS[0] for i in range(len(known))]},
+        "marker": {"size": 9, "color": [COLOURS[1] if i in front else COLOURS[0] for i in shown]},
         "hovertemplate": f"trial %{{text}}<br>%{{x:,}} {label}, %{{y:.2%}}<extra></extra>",
         "showlegend": False,
     }
@@ -149,7 +167,7 @@ def pareto(ranked: Sequence[Row], cost: str = "parameters", label: str = "parame
         "type": "scatter",
         "mode": "lines",
         "showlegend": True,
-        "name": f"front, hypervolume {front_volume([(x, y) for x, y, _ in known])[0]:.3f}",
+        "name": f"front, hypervolume {volume:.3f}",
         "x": [x for x, _ in joined],
         "y": [plain(y) for _, y in joined],
         "line": {"shape": "hv", "color": COLOURS[1], "width": 1.5},
@@ -159,7 +177,10 @@ def pareto(ranked: Sequence[Row], cost: str = "parameters", label: str = "parame
 
 
 def slices(ranked: Sequence[Row], limit: int = 12) -> list[tuple[str, Chart]]:
-    """The first objective against each proposed parameter that took several values: (dotted path, chart)."""
+    """The first objective against each proposed parameter that took several values: (dotted path, chart).
+
+    `ranked` is in order of rank; at most `POINTS` of the trials are shown.
+    """
     proposals = [json.loads(row["params_json"]) for row in ranked]
     charts = []
     for path in sorted({path for proposal in proposals for path in proposal}):
@@ -173,12 +194,13 @@ def slices(ranked: Sequence[Row], limit: int = 12) -> list[tuple[str, Chart]]:
         numeric = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x, _, _ in pairs)
         xs: list[Any] = [x if numeric else str(x) for x, _, _ in pairs]
         positive = numeric and min(xs) > 0 and max(xs) / min(xs) > 50
+        shown = evenly(list(zip(xs, pairs, strict=True)), POINTS)
         dots = {
             "type": "scatter",
             "mode": "markers",
-            "x": xs,
-            "y": [plain(y) for _, y, _ in pairs],
-            "text": [trial for _, _, trial in pairs],
+            "x": [x for x, _ in shown],
+            "y": [plain(y) for _, (_, y, _) in shown],
+            "text": [trial for _, (_, _, trial) in shown],
             "marker": {"size": 8, "color": COLOURS[0], "opacity": 0.75},
             "hovertemplate": "trial %{text}<br>%{x}: %{y:.4g}<extra></extra>",
         }
@@ -214,12 +236,15 @@ def importance(shares: Mapping[str, float]) -> Chart | None:
         "marker": {"color": COLOURS[0]},
         "hovertemplate": "%{y}: %{x:.1%}<extra></extra>",
     }
-    axis = {"title": {"text": "share of variance explained alone"}, "tickformat": ".0%", "range": [0, 1.08]}
+    axis = {"title": {"text": "share of variance"}, "tickformat": ".0%", "range": [0, 1.08]}
     return chart([bars], "", "", xaxis=axis)
 
 
 def parallel(trials: pd.DataFrame) -> Chart | None:
-    """Settings and objective of each completed trial as parallel coordinates; None with fewer than two trials."""
+    """Settings and objective of completed trials as parallel coordinates; None with fewer than two trials.
+
+    At most `LINES` trials, evenly chosen by objective.
+    """
     try:
         frame = proposals(trials)
     except UserError:
@@ -229,6 +254,7 @@ def parallel(trials: pd.DataFrame) -> Chart | None:
     paths = [*frame.columns[2:], "objective"]
     scales = [Scale(frame[path].tolist()) for path in paths]
     places = list(range(len(paths)))
+    frame = frame.loc[sorted(evenly(frame["objective"].sort_values(kind="stable").index.tolist(), LINES))]
     traces: list[dict[str, Any]] = [
         {
             "type": "scatter",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from ddarts_core.errors import UserError
 
 Row = Mapping[str, Any]
+
+Item = TypeVar("Item")
 
 #: Short names that a user may type.
 ALIASES: Mapping[str, str] = {"params": "parameters", "flops": "macs", "trial": "number"}
@@ -100,6 +102,18 @@ def pareto_front(points: Sequence[Sequence[float]], largest: Sequence[bool]) -> 
         return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
 
     return [i for i, point in enumerate(signed) if not any(dominates(other, point) for other in signed)]
+
+
+def evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many (two or more) of the items, evenly spaced in their order, the first and the last among them.
+
+    Example:
+        >>> evenly("abcdefg", 3)
+        ['a', 'd', 'g']
+    """
+    if len(items) <= most:
+        return list(items)
+    return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
 
 
 def _parse(by: str) -> list[tuple[str, bool]]:

@@ -27,20 +27,25 @@ from .ranking import Row, default_order, rank, value
 from .statistics import mean_interval
 from .study import Study, read_study, trial_row, with_alphas
 
-#: Best genotypes that are drawn, and rows of the ranked table, per study.
+#: Best genotypes that are drawn, and rows of the tables of trials, per study.
 DRAWN, LISTED = 3, 100
 
-#: Bytes that all drawings together may take, so that the page with plotly stays under 6 MB.
-DRAWING_BUDGET = 700_000
+#: Bytes that all drawings together may take, so that the page of a study stays under 6 MB: plotly takes 4.8 and the
+#: charts, of however many trials, up to 0.6.
+DRAWING_BUDGET = 500_000
 
 _CHART_CAPTIONS = {
-    "curves": "Held-out accuracy of the supernet by epoch; the best trials are coloured, grey curves are the others.",
+    "curves": (
+        "Held-out accuracy of the supernet by epoch; the best trials are coloured, grey curves are others, at most "
+        f"{charts.LINES}, evenly chosen by rank."
+    ),
     "methods": "Mean held-out accuracy by method; bands are 95 % intervals of the mean over completed trials.",
     "saturation": "Share of all operations whose gate is decided, mean and 95 % interval over trials.",
     "skips": "Skip connections of the genotype as it would be read off after each epoch, mean and 95 % interval.",
     "pareto": (
         "Accuracy against parameters of the completed trials; no trial beats those on the line in both. The "
-        "hypervolume is a share of the box from no accuracy at the largest cost to 1 at no cost."
+        "hypervolume is a share of the box from no accuracy at the largest cost to 1 at no cost. Of those off the line "
+        f"at most {charts.POINTS} are shown, evenly chosen by rank."
     ),
     "pareto_macs": "Accuracy against multiply-adds per image, in the same way.",
 }
@@ -207,7 +212,8 @@ def _settings(
     lines = charts.parallel(trials)
     if lines is not None:
         caption = (
-            "Each line is a completed trial, yellow for the highest objective; below an axis it has no such setting."
+            f"Each line is a completed trial (at most {charts.LINES}, evenly chosen by objective), yellow for the "
+            "highest objective; below an axis it has no such setting."
         )
         mattered.append(f'<div class="wide">{page.chart(lines, caption, f"c{next(ids)}")}</div>')
     if mattered:
@@ -215,7 +221,9 @@ def _settings(
     slices = charts.slices(ranked)
     if slices:
         small = "".join(page.chart(spec, f"Objective against {path}.", f"c{next(ids)}") for path, spec in slices)
-        yield f'<h3>Objective by parameter</h3><div class="grid small">{small}</div>'
+        some = f"<p class=soft>{charts.POINTS} of {len(ranked):,} trials, evenly chosen by rank.</p>"
+        note = some if len(ranked) > charts.POINTS else ""
+        yield f'<h3>Objective by parameter</h3>{note}<div class="grid small">{small}</div>'
 
 
 def _rows(study: Study) -> list[Row]:
@@ -246,12 +254,17 @@ def _what_was_run(study: Study, rows: Sequence[Row], ranked: Sequence[Row]) -> s
     ]
     if ranked:
         items[:0] = [
-            (percent(value(ranked[0], "accuracy")), f"held-out accuracy of the best, trial {ranked[0]['trial_id']}")
+            (
+                percent(value(ranked[0], "accuracy")),
+                f"held-out accuracy of the best, trial {ranked[0]['trial_id']}"
+                + (f", chosen among {len(ranked):,} by held-out images" if len(ranked) > 1 else ""),
+            )
         ]
         items.append((count(value(ranked[0], "parameters")), "parameters of the best"))
     note = (
         "<p class=soft>Held-out images trained neither weights nor alphas, but the best of many trials is chosen by "
-        "them and so looks better than it is: report the test accuracy of a retrain.</p>"
+        "them, so its number flatters it: the one to report is that of <code>ddarts retrain</code> on the test split, "
+        "by which nothing was chosen.</p>"
     )
     return f"<p>{sentence}</p>{page.tiles(items)}{note if ranked else ''}"
 
@@ -332,9 +345,11 @@ def _failures(rows: Iterable[Row]) -> str:
     if not failed:
         return ""
     lines = [
-        (str(row["trial_id"]), str(row["reason"] or "no reason recorded"), str(row["num_epochs"])) for row in failed
+        (str(row["trial_id"]), str(row["reason"] or "no reason recorded"), str(row["num_epochs"]))
+        for row in failed[:LISTED]
     ]
-    return f"<h3>Failures</h3>{page.table(('trial', 'reason', 'epochs before'), lines, numeric=(2,))}"
+    more = f"<p class=soft>The first {LISTED} of {len(failed):,} failed trials.</p>" if len(failed) > LISTED else ""
+    return f"<h3>Failures</h3>{page.table(('trial', 'reason', 'epochs before'), lines, numeric=(2,))}{more}"
 
 
 def _reproduce(study: Study, ranked: Sequence[Row]) -> str:

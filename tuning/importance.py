@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from .study import Study, check_journal
-
-Item = TypeVar("Item")
 
 SEED = 0
 """Of the random forest: the same journal gives the same numbers."""
@@ -51,7 +47,9 @@ def importances(study: Study) -> dict[str, float]:
     if study.name not in optuna.get_all_study_names(storage):
         return {}
     stored = optuna.load_study(study_name=study.name, storage=storage)
-    trials = evenly(stored.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), TRIALS)
+    trials = stored.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(trials) > TRIALS:
+        trials = [trials[round(place * (len(trials) - 1) / (TRIALS - 1))] for place in range(TRIALS)]
     common = set.intersection(*(set(trial.params) for trial in trials)) if trials else set()
     varied = [name for name in sorted(common) if len({str(trial.params[name]) for trial in trials}) > 1]
     if len(trials) < 2 or not varied or len({(trial.values or [0.0])[0] for trial in trials}) < 2:
@@ -62,15 +60,3 @@ def importances(study: Study) -> dict[str, float]:
     # `get_param_importances` would normalise the shares to a sum of 1.
     found = forest.evaluate(seen, varied, target=lambda trial: float(trial.values[0]))
     return {name: float(share) for name, share in found.items()}
-
-
-def evenly(items: Sequence[Item], most: int) -> Sequence[Item]:
-    """At most so many (two or more) of the items, evenly spaced, the first and the last among them.
-
-    Example:
-        >>> evenly("abcdefg", 3)
-        ['a', 'd', 'g']
-    """
-    if len(items) <= most:
-        return items
-    return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]

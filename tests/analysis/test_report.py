@@ -6,9 +6,10 @@ import re
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from playwright.sync_api import Browser, expect
 
@@ -67,6 +68,8 @@ def test_one_file_tells_the_whole_study(study: Path, tmp_path: Path):
     for expected in (
         "Study toy, started 2026-01-02 03:04 UTC: 9 searches with ddarts, fairdarts on digits",
         "65.00 %",
+        "held-out accuracy of the best, trial 00005, chosen among 6 by held-out images",
+        "its number flatters it: the one to report is that of ddarts retrain on the test split",
         "6 of 9",
         "1 of 9 trials had not ended",
         "RuntimeError: <out of memory>",
@@ -91,6 +94,54 @@ def test_curves_are_the_records_and_the_best_stand_out(study: Path):
         pytest.approx(record_of(5, e).metrics["held_out/accuracy"], rel=1e-4) for e in range(EPOCHS)
     ]
     assert sum(t["showlegend"] for t in spec["data"]) == 3 and len(spec["data"]) == 9
+
+
+@pytest.fixture
+def many(make_study: MakeStudy) -> list[dict]:
+    """Rows of 500 completed trials, best first, whose accuracy and cost fall with the place."""
+    (one,) = read_study(make_study("COMPLETED")).trials
+    values = [(place, 0.9 - place / 1000) for place in range(500)]
+    return [
+        trial_row(one)
+        | {"study": "toy", "trial_id": f"{place:05d}", "number": place, "objective": accuracy}
+        | {"derived_accuracy": accuracy, "parameters": 1000 - min(place, 40)}
+        | {"params_json": json.dumps({"search.lr": place / 500, "method": "ab"[place % 2]})}
+        for place, accuracy in values
+    ]
+
+
+def test_curves_of_many_trials_are_bounded_and_evenly_by_rank(many: list[dict]):
+    best = [row["trial_id"] for row in many[:400]]  # the others did not complete
+    column = {"study": "toy", "phase": "search", "split": "held_out", "metric": "accuracy"}
+    epochs = pd.DataFrame(
+        [{**column, "trial_id": row["trial_id"], "epoch": epoch, "value": 0.5} for row in many for epoch in range(3)]
+    )
+    data = charts.curves(epochs, best)["data"]
+    assert len(data) == charts.HIGHLIGHTED + charts.LINES
+    assert sum(len(trace["x"]) for trace in data) == 3 * len(data)
+    assert {trace["name"] for trace in data if trace["showlegend"]} == {
+        "100 of 495 other trials, evenly by rank",
+        *(f"#{place + 1}: {place:05d}" for place in range(5)),
+    }
+    drawn = [int(re.search(r"trial (\d+)", trace["hovertemplate"])[1]) for trace in data[: charts.LINES]]
+    assert (drawn[0], drawn[-1]) == (5, 499) and {b - a for a, b in pairwise(drawn)} <= {4, 5, 6}
+
+
+def test_points_and_lines_of_many_trials_are_bounded(many: list[dict]):
+    for path, spec in charts.slices(many):
+        (dots,) = spec["data"]
+        assert len(dots["x"]) == len(dots["y"]) == len(dots["text"]) == charts.POINTS, path
+        assert (dots["text"][0], dots["text"][-1]) == ("00000", "00499")
+    lines = charts.parallel(pd.DataFrame(many))["data"]
+    assert len(lines) == charts.LINES
+    assert "trial 00000:" in lines[0]["hovertemplate"] and "trial 00499:" in lines[-1]["hovertemplate"]
+
+
+def test_the_whole_front_is_shown_whatever_is_left_out(many: list[dict]):
+    front, dots = charts.pareto(many)["data"]
+    assert len(front["x"]) == 41 and len(dots["x"]) == len(dots["text"]) == 41 + charts.POINTS
+    assert dots["text"][:41] == [f"{place:05d}" for place in range(41)]
+    assert [colour == dots["marker"]["color"][0] for colour in dots["marker"]["color"]] == [True] * 41 + [False] * 300
 
 
 def test_the_heat_map_is_of_the_best_trial_that_has_one(study: Path, tmp_path: Path):
@@ -118,6 +169,20 @@ def test_many_epochs_of_gates_are_thinned_but_not_at_the_ends(make_study: MakeSt
     write_jsonl(study / "trials/00000/records.jsonl", [record_of(0, epoch) for epoch in range(150)])
     shown = cell_charts.gates(load(study).alphas)["data"][0]["x"]
     assert (shown[0], shown[-1], len(shown)) == (0, 149, cell_charts.SHOWN_EPOCHS)
+
+
+def test_gates_of_a_large_network_are_shown_at_fewer_epochs(make_study: MakeStudy, monkeypatch):
+    monkeypatch.setattr(cell_charts, "SHOWN_GATES", 20 * CELLS * 14 * 7)
+    study = make_study("COMPLETED")
+    write_jsonl(study / "trials/00000/records.jsonl", [record_of(0, epoch) for epoch in range(50)])
+    (heat,) = cell_charts.gates(load(study).alphas)["data"]
+    assert (heat["x"][0], heat["x"][-1], len(heat["x"])) == (0, 49, 20)
+
+
+def test_failures_are_listed_up_to_a_number(make_study: MakeStudy, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("analysis.report.LISTED", 2)
+    text = Page(body(report([make_study("FAILED", "FAILED", "FAILED")], tmp_path / "r.html"))).text
+    assert text.count("out of memory") == 2 and "The first 2 of 3 failed trials." in text
 
 
 def test_bars_count_the_operations_of_the_genotype(study: Path):
