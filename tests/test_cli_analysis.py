@@ -170,7 +170,10 @@ def test_report_and_figures_are_attached_to_the_studys_run(study: Path, tmp_path
     assert names == [f"figures/{name}.png" for name in sorted(ATTACHED)]
 
 
-def test_the_end_of_a_sweep_reads_each_trial_once_and_the_alphas_of_one(study: Path, parsed: Parsed) -> None:
+def test_the_end_of_a_sweep_reads_each_trial_once_and_the_alphas_of_one(
+    study: Path, parsed: Parsed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the study's tracking URI is a file here
     attach_report(find_study(study))
     assert sorted(parsed.files) == sorted([f"{number:05d}" for number in range(9)] + ["00005"])  # its gates are shown
     assert parsed.alphas == EPOCHS
