@@ -111,7 +111,7 @@ def operations(genotypes: pd.DataFrame, trial_id: str, study: str | None = None)
 
 
 def distances(genotypes: pd.DataFrame, trial_ids: Sequence[str]) -> Figure:
-    """Distance between the genotypes of trials (`compare.distance`): 0 for equal, 1 for no operation in common.
+    """Distance between the genotypes of trials (`compare.distance`): 0 for the same operations, 1 for none in common.
 
     Raises:
         UserError: fewer than two of the trials have a genotype, or their layouts differ.

@@ -19,10 +19,12 @@ def _operations(genotype: Genotype) -> set[Operation]:
 
 
 def distance(a: Genotype, b: Genotype) -> float:
-    """Share of operations that the two do not have in common (Jaccard distance): 0 for equal, 1 for nothing in common.
+    """Share of operations that the two do not have in common (Jaccard distance): 0 for the same, 1 for none in common.
 
     An operation is one with the same cell position, source, target and name; a cell that only one of them has counts
-    with all its operations. It is a metric; equal networks whose nodes are numbered differently are not recognised.
+    with all its operations. It is no metric of genotypes, as 0 does not mean equal: where the reductions are, which
+    nodes a cell concatenates, and how often it names an operation are not compared. Equal networks whose nodes are
+    numbered differently are not recognised.
 
     A genotype of a normal and a reduction cell, beside one of individual cells, stands for the network that repeats
     its two cells at the other's positions.

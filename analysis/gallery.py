@@ -107,7 +107,7 @@ FIGURES: Mapping[str, FigureEntry] = MappingProxyType(
             "share of decided operations by epoch", lambda s: figures.saturation(s.frames.epochs, s.frames.trials)
         ),
         "w_ablation": FigureEntry(
-            "loss against w_ablation (D-DARTS Fig. 2)",
+            "lowest loss over the epochs against w_ablation (D-DARTS Fig. 2)",
             lambda s: figures.loss_against_w_ablation(s.frames.epochs, s.frames.trials),
         ),
         "w_zero_one": FigureEntry(

@@ -22,7 +22,8 @@ def command(a: str, b: str, channels: int, classes: int, as_json: bool) -> None:
     """Show what genotypes A and B have in common and what not: operations, distance, parameters, multiply-adds.
 
     Each is a JSON file, a published text form, or zoo:NAME. The distance is the share of operations that the two do not
-    have in common: 0 for equal genotypes. Parameters and multiply-adds are those of `ddarts cost` without options.
+    have in common; it is 0 for equal genotypes, and for those that differ in reductions, concatenated nodes or repeated
+    operations only. Parameters and multiply-adds are those of `ddarts cost` without options.
 
     \b
     Examples:

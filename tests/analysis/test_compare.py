@@ -14,11 +14,21 @@ from tests.analysis.conftest import genotype_of
 
 
 @given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 6))
-def test_distance_is_a_metric(a, b, c):
+def test_distance_is_symmetric_and_no_way_round_is_shorter(a, b, c):
     x, y, z = genotype_of(a), genotype_of(b), genotype_of(c)
-    assert distance(x, y) == distance(y, x)
-    assert (distance(x, y) == 0) == (x == y)
+    assert distance(x, y) == distance(y, x) and distance(x, x) == 0
     assert distance(x, z) <= distance(x, y) + distance(y, z) + 1e-12
+
+
+def test_distance_is_0_for_the_same_operations_in_different_genotypes():
+    a = genotype_of(0)
+    first = a.cells[0]
+    for other in (
+        Genotype(a.cells, reductions=(1, 3)),
+        Genotype((Cell(first.edges, concat=(4, 5)), *a.cells[1:]), a.reductions),
+        Genotype((Cell((*first.edges, first.edges[0]), first.concat), *a.cells[1:]), a.reductions),
+    ):
+        assert distance(a, other) == 0 and a != other and not compare(a, other)["identical"]
 
 
 def test_compare_names_the_difference():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from analysis.gallery import FIGURES, Subject, figure_of
 from analysis.parameter_figures import Scale
 from analysis.statistics import difference, mean_interval, welch
 from ddarts_core.errors import UserError
+from ddarts_core.records import write_jsonl
 from tests.analysis.conftest import CELLS, EPOCHS, MakeStudy, genotype_of, record_of
 
 
@@ -58,6 +60,18 @@ def test_fig_2_and_3_show_every_trial_at_its_weight(frames: Frames):
     ax = decided_against_w_zero_one(frames.epochs, frames.trials).axes[0]
     assert sorted(set(ax.collections[0].get_offsets()[:, 0])) == [0.0, 1.0, 2.0]
     assert ax.collections[0].get_offsets()[:, 1].max() == pytest.approx(0.1 * (EPOCHS - 1))
+
+
+def test_fig_2_is_of_the_lowest_loss_of_the_search(make_study: MakeStudy):
+    study = make_study("COMPLETED", "COMPLETED")
+    losses = [("warmup", 0, 0.1), ("search", 1, 0.9), ("search", 2, 0.4), ("search", 3, 0.7)]
+    records = [replace(record_of(0, e), phase=phase, metrics={"alpha/loss": loss}) for phase, e, loss in losses]
+    write_jsonl(study / "trials/00000/records.jsonl", records)
+    found = load(study)
+    ax = loss_against_w_ablation(found.epochs, found.trials).axes[0]
+    other = min(record_of(1, epoch).metrics["alpha/loss"] for epoch in range(EPOCHS))
+    assert ax.get_ylabel() == "lowest alpha-split loss (nats)"
+    assert sorted(ax.collections[0].get_offsets()[:, 1]) == pytest.approx(sorted([0.4, other]))
 
 
 def test_pareto_shows_completed_trials_only(frames: Frames):
