@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -47,6 +49,8 @@ Ray logs these on every machine: none may be a secret (see secret.py)."""
 def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
     """Start Ray on this machine, on loopback and quietly, or join a cluster, unless Ray runs in this process already.
 
+    One that is started here ends with this process, and takes the trials' working folders with it.
+
     Args:
         num_cpus: cores of this machine that Ray may use; None is all. A cluster has its own.
         address: `auto` (the cluster that this machine belongs to), `HOST:PORT`, or `ray://HOST:PORT`.
@@ -64,7 +68,7 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
     if address is None:
         # Ray would replace 127.0.0.1 by an address of this machine, and listen on all its interfaces.
         with mock.patch("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False):
-            _init(
+            context = _init(
                 address="local",  # not a cluster that happens to run on this machine
                 num_cpus=num_cpus,
                 include_dashboard=False,
@@ -74,6 +78,7 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
                 object_store_memory=OBJECT_STORE_BYTES,
                 _node_ip_address="127.0.0.1",
             )
+        atexit.register(_stop, Path(context.address_info["session_dir"]))
         return
     runtime: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in FORWARDED if name in os.environ}}
     if packages := sent_code():  # Ray fails at every trial when the list is empty
@@ -109,15 +114,23 @@ def _join(address: str, runtime: dict[str, Any]) -> None:
     _init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime)
 
 
-def _init(**options: Any) -> None:
+def _stop(session: Path) -> None:
+    import ray
+
+    ray.shutdown()  # before Ray does it: nobody works in the folders any more
+    shutil.rmtree(session / "artifacts", ignore_errors=True)
+
+
+def _init(**options: Any) -> Any:
     """`ray.init`, which would write the whole command line, a password in it included, into the cluster's state."""
     import ray
 
     before = signal.getsignal(signal.SIGTERM)
     with mock.patch("ray._private.utils.get_entrypoint_name", command_line):
-        ray.init(**options)
+        context = ray.init(**options)
     if callable(before) and _in_main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray's own prints the stack and aborts
+    return context
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ import copy
 import functools
 import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -142,6 +144,22 @@ def test_rayjob_holds_together() -> None:
 def test_no_cluster_at_an_address_is_one_sentence() -> None:
     with pytest.raises(UserError, match=r"no Ray cluster answers at '127\.0\.0\.1:9'.*auto, HOST:PORT or ray://"):
         start_ray(address="127.0.0.1:9")
+
+
+WORK = """
+import os, ray
+from tuning.cluster import start_ray
+start_ray(num_cpus=1)
+session = ray._private.worker._global_node.get_session_dir_path()
+os.makedirs(f"{session}/artifacts/working_dirs/00000_x")
+print(session)
+"""
+
+
+def test_the_working_folders_of_trials_go_with_the_ray_that_was_started_for_them() -> None:
+    done = subprocess.run([sys.executable, "-c", WORK], check=True, capture_output=True, text=True)
+    session = Path(done.stdout.split()[-1])
+    assert session.is_dir() and not (session / "artifacts").exists()
 
 
 @pytest.mark.parametrize("failures", [2, 3])
