@@ -1,14 +1,15 @@
-"""Tables of repeated runs: a metric by the value of a setting, mean and 95 % interval over seeds. Pure functions."""
+"""Tables of repeated runs: a metric by the value of a setting, mean and 95 % interval over trials. Pure functions."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import pandas as pd
 
+from ddarts_core.config import PLACES
 from ddarts_core.errors import UserError, unknown_name
 from ddarts_core.nested import get_path
 
@@ -17,6 +18,9 @@ from .statistics import difference, mean_interval
 
 Reduce = Literal["last", "best", "lowest"]
 
+#: Settings that differ within a row and are named under the table.
+NAMED = 6
+
 #: Columns of `trials` that stand for a metric beside those recorded per epoch.
 TRIAL_METRICS = ("derived_accuracy", "parameters", "macs", "seconds")
 
@@ -24,6 +28,7 @@ TRIAL_METRICS = ("derived_accuracy", "parameters", "macs", "seconds")
 def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last") -> pd.DataFrame:
     """One row per value of a setting: value, seeds, mean, low, high, and difference to the first value with interval.
 
+    The second column is `trials` instead of `seeds` where the trials of a row differ in more (see `varying`).
     Completed trials only. `difference_low` to `difference_high` is the 95 % interval of `statistics.difference`: where
     it contains 0, the seeds do not tell the value from the first one.
 
@@ -36,9 +41,7 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last") ->
     Raises:
         UserError: no trial is completed, or none has the setting or the metric.
     """
-    trials = frames.trials[frames.trials["state"] == "COMPLETED"]
-    if trials.empty:
-        raise UserError("no trial is completed: there is nothing to tabulate yet (see ddarts status)")
+    trials = _completed(frames)
     values = _metric_values(frames, trials, metric, reduce)
     groups: dict[Any, list[tuple[int, float]]] = {}
     for (study, trial), config in zip(
@@ -47,6 +50,7 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last") ->
         settings = json.loads(config)
         run = (int(settings["seed"]), values.get((study, trial), math.nan))
         groups.setdefault(_setting(settings, by), []).append(run)
+    counted = "trials" if varying(frames, by) else "seeds"
     rows = []
     ordered = sorted(groups, key=lambda value: (isinstance(value, str), value))
     for value in ordered:
@@ -55,7 +59,7 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last") ->
         rows.append(
             {
                 by: value,
-                "seeds": found.count,
+                counted: found.count,
                 "mean": found.mean,
                 "low": found.low,
                 "high": found.high,
@@ -68,11 +72,35 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last") ->
     return table
 
 
-def markdown(table: pd.DataFrame, metric: str, digits: int = 4) -> str:
-    """The table of `by_setting` as Markdown; nothing is in bold, the intervals speak; a dash is none."""
-    by = table.columns[0]
+def varying(frames: Frames, by: str) -> list[str]:
+    """Dotted paths of the settings that differ between completed trials with the same value of `by`, ascending.
+
+    The seed and the places of data, runs and devices are left out: a row whose trials differ in these alone has the
+    spread of seeds; in any other it is mixed with the effect of the settings.
+
+    Raises:
+        UserError: no trial is completed, or none has the setting.
+    """
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for config in _completed(frames)["config_json"]:
+        settings = json.loads(config)
+        groups.setdefault(_setting(settings, by), []).append(dict(_leaves(settings)))
+    paths = {path for group in groups.values() for leaves in group for path in leaves} - {"seed", by, *PLACES}
+    return sorted(
+        path
+        for path in paths
+        if any(leaves.get(path) != group[0].get(path) for group in groups.values() for leaves in group)
+    )
+
+
+def markdown(table: pd.DataFrame, metric: str, varied: Sequence[str] = (), digits: int = 4) -> str:
+    """The table of `by_setting` as Markdown; nothing is in bold, the intervals speak; a dash is none.
+
+    `varied` are the settings of `varying`; a line under the table names them.
+    """
+    by, counted = table.columns[:2]
     lines = [
-        f"| {by} | seeds | {metric} | 95 % interval | difference to the first | 95 % interval |",
+        f"| {by} | {counted} | {metric} | 95 % interval | difference to the first | 95 % interval |",
         "|---|---|---|---|---|---|",
     ]
     for place, row in enumerate(table.itertuples(index=False)):
@@ -83,7 +111,26 @@ def markdown(table: pd.DataFrame, metric: str, digits: int = 4) -> str:
             apart = [_number(difference, signed), _interval(difference_low, difference_high, signed)]
         cells = [value, seeds, _number(mean, f".{digits}f"), _interval(low, high, f".{digits}f"), *apart]
         lines.append(f"| {' | '.join(map(str, cells))} |")
+    if varied:
+        named = [*varied[:NAMED], "..."] if len(varied) > NAMED else [*varied]
+        lines += ["", f"The trials of a row differ in more than their seeds: {', '.join(named)}"]
     return "\n".join(lines)
+
+
+def _completed(frames: Frames) -> pd.DataFrame:
+    trials: pd.DataFrame = frames.trials[frames.trials["state"] == "COMPLETED"]
+    if trials.empty:
+        raise UserError("no trial is completed: there is nothing to tabulate yet (see ddarts status)")
+    return trials
+
+
+def _leaves(config: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting with its dotted path."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{group}{name}.")
+        else:
+            yield f"{group}{name}", value
 
 
 def _number(value: float, form: str) -> str:
@@ -100,6 +147,10 @@ def _setting(config: Any, path: str) -> Any:
         value = get_path(config, path)
     except (KeyError, TypeError):
         raise UserError(f"no trial has a setting {path!r}: give a dotted path such as search.w_zero_one") from None
+    if isinstance(value, Mapping):
+        raise UserError(
+            f"{path!r} is a group of settings: give one of them, such as {path}.{next(iter(value), 'NAME')}"
+        )
     return value if isinstance(value, (int, float, str)) else json.dumps(value)
 
 

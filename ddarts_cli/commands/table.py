@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.argument("studies", nargs=-1, metavar="STUDY|RETRAIN...", shell_complete=completing.study)
 @storage_option
 @click.option("--by", help="Dotted path of the setting that makes the rows.")
-@click.option("--metric", default="held_out/accuracy", show_default=True, help="What is averaged over seeds.")
+@click.option(
+    "--metric", default="held_out/accuracy", show_default=True, help="What is averaged over the trials of a row."
+)
 @click.option("--epoch", type=click.Choice(["last", "best", "lowest"]), default="last", show_default=True)
 @click.option("--published", type=click.IntRange(1, 3), help="Print this table of the paper, with retrains below it.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the table to this Markdown file.")
@@ -33,6 +35,8 @@ def command(
     out: Path | None,
 ) -> None:
     """Tabulate a metric by a setting: mean, 95 % interval and difference to the first value, over seeds.
+
+    Where the trials of a row differ in more than their seeds the table counts trials and names these settings.
 
     With --published N print Table N of the D-DARTS paper in its columns; folders of `ddarts retrain` become rows of it,
     with the mean test accuracy over their seeds.
@@ -55,13 +59,13 @@ def command(
         raise UserError("name one or more studies and --by SETTING, or --published 1, 2 or 3")
     else:
         from analysis.collect import load
-        from analysis.tables import by_setting, markdown
+        from analysis.tables import by_setting, markdown, varying
         from ddarts_core.shell import ddarts
         from tuning.study import find_study
 
         folder = storage_folder(storage, overrides)
         frames = load(*(find_study(study, folder).path for study in studies), tables=("trials", "epochs"))
-        text = markdown(by_setting(frames, by, metric, epoch), metric)
+        text = markdown(by_setting(frames, by, metric, epoch), metric, varying(frames, by))
         following = [ddarts("report", studies[0])]
     click.echo(text)
     if out is not None:

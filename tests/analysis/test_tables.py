@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from analysis.collect import load
-from analysis.tables import by_setting, markdown
+from analysis.tables import by_setting, markdown, varying
+from ddarts_core.config import resolve
 from ddarts_core.errors import UserError
+from tests.analysis.conftest import write_trial
 
 
 def test_means_by_setting(make_study):
@@ -14,7 +16,7 @@ def test_means_by_setting(make_study):
     table = by_setting(load(study), "search.w_zero_one", "held_out/accuracy")
     # Trials n and n + 3 share w_zero_one = n % 3; the last epoch's accuracy is 0.6 + 0.01 n.
     assert table["search.w_zero_one"].tolist() == [0.0, 1.0, 2.0]
-    assert table["seeds"].tolist() == [2, 2, 2]
+    assert table["trials"].tolist() == [2, 2, 2]  # of two methods
     assert table["mean"].tolist() == pytest.approx([0.615, 0.625, 0.635])
     assert table["difference"].tolist() == pytest.approx([0.0, 0.01, 0.02])
     assert (table["low"] < table["mean"]).all() and (table["mean"] < table["high"]).all()
@@ -32,6 +34,37 @@ def test_markdown_has_a_row_per_value_and_no_bold(make_study):
     assert "| ddarts | 3 |" in text and "**" not in text
 
 
+def test_trials_that_differ_in_more_than_the_seed_are_not_called_seeds(make_study):
+    """Trials n of the study have method n % 2, and two weights by n % 3."""
+    frames = load(make_study(*["COMPLETED"] * 6))
+    assert varying(frames, "seed") == []
+    assert by_setting(frames, "seed", "derived_accuracy").columns[1] == "seeds"
+    varied = varying(frames, "method")
+    assert varied == ["ablation.weight", "search.w_zero_one"]
+    lines = markdown(by_setting(frames, "method", "derived_accuracy"), "derived_accuracy", varied).splitlines()
+    assert lines[0].startswith("| method | trials | derived_accuracy |")
+    assert lines[-1] == "The trials of a row differ in more than their seeds: ablation.weight, search.w_zero_one"
+    many = markdown(by_setting(frames, "method", "derived_accuracy"), "derived_accuracy", list("abcdefgh"))
+    assert many.endswith(": a, b, c, d, e, f, ...")
+
+
+def test_repeats_elsewhere_with_other_seeds_are_seeds(make_study):
+    """Where data, runs and devices are says nothing about a result, and the setting of the rows may differ."""
+    study = make_study()
+    for number in range(4):
+        config = resolve(
+            {
+                "name": f"n{number}",
+                "seed": number,
+                "data": {"root": f"/data/{number}"},
+                "search": {"channels": 4 * (1 + number // 2)},
+            }
+        )
+        write_trial(study, number, config=config.model_dump(mode="json"))
+    table = by_setting(load(study), "search.channels", "derived_accuracy")
+    assert table["seeds"].tolist() == [2, 2] and varying(load(study), "search.channels") == []
+
+
 def test_a_single_seed_has_no_interval(make_study):
     text = markdown(by_setting(load(make_study(*["COMPLETED"] * 2)), "method", "derived_accuracy"), "derived_accuracy")
     assert text.splitlines()[2:] == [
@@ -44,6 +77,8 @@ def test_mistakes_are_sentences(make_study, tmp_path):
     frames = load(make_study(*["COMPLETED"] * 2))
     with pytest.raises(UserError, match=r"no trial has a setting 'search.nothing'"):
         by_setting(frames, "search.nothing", "held_out/accuracy")
+    with pytest.raises(UserError, match=r"'search' is a group of settings: give one of them, such as search\.\w+"):
+        by_setting(frames, "search", "held_out/accuracy")
     with pytest.raises(UserError, match=r"unknown metric 'x/y'.*held_out/accuracy"):
         by_setting(frames, "method", "x/y")
     failed = make_study("FAILED", name="failed")
