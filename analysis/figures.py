@@ -255,8 +255,11 @@ def band(
 
 
 def _against(ax: Axes, values: pd.DataFrame, trials: pd.DataFrame, weight: str, colour: str, label: str | None) -> None:
-    """One value per trial against a setting: every trial as a dot, means of equal settings with error bars."""
-    frame = values.merge(trials[["study", "trial_id", weight]]).dropna(subset=[weight])
+    """One value per completed trial against a setting: each as a dot, means of equal settings with error bars.
+
+    All trials while none is complete: a pruned one's last epoch is an early one, which does not mix with the others'.
+    """
+    frame = finished(values.merge(trials[["study", "trial_id", "state", weight]])).dropna(subset=[weight])
     ax.scatter(frame[weight], frame["value"], s=12, color=colour, alpha=0.45, linewidth=0, zorder=2)
     estimates = {float(w): mean_interval(group["value"].tolist()) for w, group in frame.groupby(weight)}
     repeated = {w: e for w, e in estimates.items() if e.count > 1}

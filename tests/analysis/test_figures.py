@@ -54,10 +54,12 @@ def test_heat_map_holds_the_contributions(frames: Frames):
     assert image[2, 0] == pytest.approx(0.05)
 
 
-def test_fig_2_and_3_show_every_trial_at_its_weight(frames: Frames):
+def test_fig_2_and_3_show_every_completed_trial_at_its_weight(frames: Frames):
     ax = loss_against_w_ablation(frames.epochs, frames.trials).axes[0]
+    assert len(ax.collections[0].get_offsets()) == 6
     assert sorted(set(ax.collections[0].get_offsets()[:, 0])) == [0.0, 0.25, 0.5, 0.75]
     ax = decided_against_w_zero_one(frames.epochs, frames.trials).axes[0]
+    assert len(ax.collections[0].get_offsets()) == 6
     assert sorted(set(ax.collections[0].get_offsets()[:, 0])) == [0.0, 1.0, 2.0]
     assert ax.collections[0].get_offsets()[:, 1].max() == pytest.approx(0.1 * (EPOCHS - 1))
 
