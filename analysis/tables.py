@@ -13,6 +13,7 @@ from ddarts_core.config import PLACES
 from ddarts_core.errors import UserError, unknown_name
 from ddarts_core.nested import get_path
 
+from . import ranking
 from .collect import Frames
 from .statistics import difference, mean_interval
 
@@ -20,9 +21,6 @@ Reduce = Literal["last", "best", "lowest"]
 
 #: Settings that differ within a row and are named under the table.
 NAMED = 6
-
-#: Columns of `trials` that stand for a metric beside those recorded per epoch.
-TRIAL_METRICS = ("derived_accuracy", "parameters", "macs", "seconds")
 
 
 def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last") -> pd.DataFrame:
@@ -35,7 +33,8 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last") ->
     Args:
         frames: of one or more studies.
         by: dotted path of a setting, for example `ablation.weight`.
-        metric: a metric of the epochs (`held_out/accuracy`), or a column of trials (`derived_accuracy`).
+        metric: a metric of the epochs (`held_out/accuracy`), else one of `ranking.metrics`: a column of trials
+            (`parameters`), or an objective (`derived/held_out/accuracy`).
         reduce: which epoch of the search counts: the last, or that of the highest or lowest value.
 
     Raises:
@@ -155,13 +154,15 @@ def _setting(config: Any, path: str) -> Any:
 
 
 def _metric_values(frames: Frames, trials: pd.DataFrame, metric: str, reduce: Reduce) -> dict[tuple[Any, ...], float]:
-    keys: Sequence[str] = ["study", "trial_id"]
-    if metric in TRIAL_METRICS:
-        return {tuple(row[:2]): float(row[2]) for row in trials[[*keys, metric]].itertuples(index=False)}
     epochs = frames.epochs[frames.epochs["phase"] == "search"]
     name = epochs["split"].astype(str) + "/" + epochs["metric"].astype(str)
-    if metric not in set(name):
-        raise unknown_name("metric", metric, {*name, *TRIAL_METRICS})
-    picked = epochs[name == metric].sort_values("epoch").groupby(list(keys), observed=True)["value"]
+    recorded = set(name)
+    if metric not in recorded:
+        rows: list[Any] = trials.to_dict("records")
+        known = ranking.metrics(rows)
+        if metric not in known:
+            raise unknown_name("metric", metric, recorded.union(known))
+        return {(row["study"], row["trial_id"]): ranking.value(row, metric) for row in rows}
+    picked = epochs[name == metric].sort_values("epoch").groupby(["study", "trial_id"], observed=True)["value"]
     found = {"last": picked.last, "best": picked.max, "lowest": picked.min}[reduce]()
-    return {tuple(key) if isinstance(key, tuple) else (key,): float(value) for key, value in found.items()}
+    return {tuple(key) if isinstance(key, tuple) else (key,): float(number) for key, number in found.items()}

@@ -28,6 +28,13 @@ def test_which_epoch_counts(make_study):
     assert lowest.set_index("method")["mean"].to_dict() == pytest.approx({"ddarts": 0.4, "fairdarts": 0.41})
 
 
+def test_an_objective_goes_by_the_name_that_status_and_export_use(make_study):
+    frames = load(make_study(*["COMPLETED"] * 6))
+    table = by_setting(frames, "method", "derived/held_out/accuracy")
+    assert table["mean"].tolist() == pytest.approx([0.56, 0.59])  # 0.5 + 0.03 n
+    assert table.equals(by_setting(frames, "method", "derived_accuracy"))
+
+
 def test_markdown_has_a_row_per_value_and_no_bold(make_study):
     text = markdown(by_setting(load(make_study(*["COMPLETED"] * 6)), "method", "derived_accuracy"), "derived_accuracy")
     assert len(text.splitlines()) == 4
@@ -79,7 +86,7 @@ def test_mistakes_are_sentences(make_study, tmp_path):
         by_setting(frames, "search.nothing", "held_out/accuracy")
     with pytest.raises(UserError, match=r"'search' is a group of settings: give one of them, such as search\.\w+"):
         by_setting(frames, "search", "held_out/accuracy")
-    with pytest.raises(UserError, match=r"unknown metric 'x/y'.*held_out/accuracy"):
+    with pytest.raises(UserError, match=r"unknown metric 'x/y'.*derived/held_out/accuracy.*, held_out/accuracy"):
         by_setting(frames, "method", "x/y")
     failed = make_study("FAILED", name="failed")
     with pytest.raises(UserError, match=r"no trial is completed"):
