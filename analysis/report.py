@@ -23,7 +23,7 @@ from . import cell_charts, charts, page
 from .collect import frames_of
 from .drawing import genotype_svgs
 from .export import best, count, percent, state_sentence
-from .ranking import Row, default_order, rank, value
+from .ranking import Row, default_order, pareto_front, rank, value
 from .statistics import mean_interval
 from .study import Study, read_study, trial_row, with_alphas
 
@@ -133,11 +133,15 @@ def _comparison(studies: Sequence[Study]) -> str:
 def _study_sections(study: Study, ids: Iterator[int], budget: int, shares: Mapping[str, float]) -> Iterator[str]:
     info = study.info
     rows = _rows(study)
+    objectives = info.get("objectives") or []
     ranked = rank(rows, _order(study))
+    placed = _placed(ranked, objectives)
+    front = {row["trial_id"] for row in placed}
+    ranked = sorted(ranked, key=lambda row: row["trial_id"] not in front)
     frames = frames_of([study], ("trials", "epochs", "contributions"))
     running = sum(row["state"] == "RUNNING" for row in rows)
 
-    yield _what_was_run(study, rows, ranked)
+    yield _what_was_run(study, rows, placed)
     if running:
         yield (
             f'<p class="note">{running} of {len(rows)} trials had not ended when this page was written: '
@@ -147,12 +151,12 @@ def _study_sections(study: Study, ids: Iterator[int], budget: int, shares: Mappi
         yield f'<p class="note">There is no completed trial to rank: {escape(state_sentence(study))}.</p>'
     else:
         yield "<h3>Ranking</h3>"
-        yield _ranking(ranked, info.get("objectives") or [])
-        yield f'<h3>Best genotypes</h3><div class="drawn">{"".join(_drawings(study, budget))}</div>'
+        yield _ranking(ranked, len(placed), objectives)
+        yield f'<h3>Best genotypes</h3><div class="drawn">{"".join(_drawings(study, placed, budget))}</div>'
 
     ids_of_best = [str(row["trial_id"]) for row in ranked]
     found = {
-        "curves": charts.curves(frames.epochs, ids_of_best),
+        "curves": charts.curves(frames.epochs, ids_of_best[: len(placed)]),
         "methods": charts.methods(frames.epochs, frames.trials),
         "saturation": charts.saturation(frames.epochs, frames.trials),
         "skips": charts.skips(frames.epochs, frames.trials),
@@ -173,7 +177,7 @@ def _study_sections(study: Study, ids: Iterator[int], budget: int, shares: Mappi
     yield from _cells_of_best(study, ids_of_best, figures, ids)
     yield from _settings(ranked, frames.trials, shares, ids)
     yield _failures(rows)
-    yield _reproduce(study, ranked)
+    yield _reproduce(study, placed)
 
 
 def _cells_of_best(study: Study, ranked: Sequence[str], figures: list[str], ids: Iterator[int]) -> Iterator[str]:
@@ -234,6 +238,16 @@ def _order(study: Study) -> str:
     return default_order(study.info.get("objectives") or [])
 
 
+def _placed(ranked: Sequence[Row], objectives: Sequence[Any]) -> list[Row]:
+    """The trials that have a place: all, or with several objectives those that no other beats in all of them."""
+    if len(objectives) < 2:
+        return [*ranked]
+    names = [str(o["metric"]) for o in objectives]
+    known = [row for row in ranked if set(names) <= set(json.loads(row["objectives_json"]))]
+    points = [[json.loads(row["objectives_json"])[name] for name in names] for row in known]
+    return [known[i] for i in pareto_front(points, [o.get("mode") != "min" for o in objectives])]
+
+
 def _what_was_run(study: Study, rows: Sequence[Row], ranked: Sequence[Row]) -> str:
     states = [row["state"] for row in rows]
     methods = sorted({str(row["method"]) for row in rows if row["method"]})
@@ -252,7 +266,9 @@ def _what_was_run(study: Study, rows: Sequence[Row], ranked: Sequence[Row]) -> s
         (str(states.count("FAILED")), "failed"),
         (_duration(seconds), "time of all trials together"),
     ]
-    if ranked:
+    if ranked and len(objectives) > 1:
+        items[:0] = [(str(len(ranked)), f"trial{'s' if len(ranked) > 1 else ''} on the Pareto front")]
+    elif ranked:
         items[:0] = [
             (
                 percent(value(ranked[0], "accuracy")),
@@ -284,8 +300,14 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _ranking(ranked: Sequence[Row], objectives: Sequence[Any]) -> str:
+#: Sizes of a network by heading, which are whole numbers.
+_SIZES = {"parameters": "parameters", "macs": "multiply-adds"}
+
+
+def _ranking(ranked: Sequence[Row], placed: int, objectives: Sequence[Any]) -> str:
+    """The table of trials, of which only the first `placed` have a place."""
     names = [str(o["metric"]) for o in objectives] or ["objective"]
+    sizes = [name for name in _SIZES if name not in names]
     paths = sorted({path for row in ranked for path in json.loads(row["params_json"])})
     rows = []
     for place, row in enumerate(ranked[:LISTED], start=1):
@@ -293,23 +315,29 @@ def _ranking(ranked: Sequence[Row], objectives: Sequence[Any]) -> str:
         params = json.loads(row["params_json"])
         rows.append(
             (
-                str(place),
+                str(place) if place <= placed else "",
                 str(row["trial_id"]),
                 *(_objective(name, values.get(name)) for name in names),
                 percent(row["held_out_accuracy"]),
-                count(row["parameters"]),
-                count(row["macs"]),
+                *(count(row[name]) for name in sizes),
                 *(_number(params.get(path)) for path in paths),
                 str(row["genotype_hash"]),
             )
         )
-    head = ("", "trial", *names, "supernet held-out", "parameters", "multiply-adds", *paths, "genotype")
+    headings = [_SIZES.get(name, name) for name in names]
+    head = ("", "trial", *headings, "supernet held-out", *(_SIZES[name] for name in sizes), *paths, "genotype")
+    front = f"Pareto front: no trial beats one of these {placed} in {' and '.join(headings)}; the others have no place."
+    note = f"<p>{escape(front)}</p>" if len(names) > 1 else ""
     more = f"<p class=soft>The first {LISTED} of {len(ranked)} completed trials.</p>" if len(ranked) > LISTED else ""
-    return page.table(head, rows, numeric=range(2, 5 + len(names) + len(paths))) + more
+    return note + page.table(head, rows, numeric=range(2, len(head) - 1)) + more
 
 
 def _objective(name: str, found: Any) -> str:
-    return percent(found) if "accuracy" in name and found is not None else _number(found)
+    if found is None:
+        return ""
+    if name in _SIZES:
+        return count(found)
+    return percent(found) if "accuracy" in name else _number(found)
 
 
 def _number(found: Any) -> str:
@@ -318,9 +346,11 @@ def _number(found: Any) -> str:
     return f"{found:.4g}" if isinstance(found, float) else str(found)
 
 
-def _drawings(study: Study, budget: int) -> Iterator[str]:
+def _drawings(study: Study, placed: Sequence[Row], budget: int) -> Iterator[str]:
     left_out = 0
-    for place, (row, trial, also) in enumerate(best(study, DRAWN), start=1):
+    wanted = {row["trial_id"] for row in placed}
+    finds = [find for find in best(study) if find[0]["trial_id"] in wanted]
+    for place, (row, trial, also) in enumerate(finds[:DRAWN], start=1):
         assert trial.genotype is not None  # `Study.completed` has only trials with a genotype
         found = f"; found by trials {', '.join(also)} too" if also else ""
         caption = (
@@ -366,9 +396,13 @@ def _reproduce(study: Study, ranked: Sequence[Row]) -> str:
     if info.get("config"):
         parts.append(page.details("Configuration of the sweep", yaml.safe_dump(dict(info["config"]), sort_keys=False)))
     if ranked:
+        chosen: list[tuple[object, ...]] = [("--top", min(len(ranked), DRAWN))]
+        if len(info.get("objectives") or []) > 1:  # an export's order knows no front of them
+            chosen = [("--trial", row["trial_id"]) for row in ranked[:DRAWN]]
+        exports = "\n".join(ddarts("export", study.folder, *words) for words in chosen)
         parts.append(
             "<p>Genotypes, configurations and exact commands of the best trials:</p>"
-            f"<pre>{escape(ddarts('export', study.folder, '--top', min(len(ranked), DRAWN)))}</pre>"
+            f"<pre>{escape(exports)}</pre>"
             "<p>One trial again, with its configuration below in <code>trial.yaml</code>:</p>"
             "<pre>ddarts search trial.yaml --out again</pre>"
         )

@@ -85,6 +85,25 @@ def test_one_file_tells_the_whole_study(study: Path, tmp_path: Path):
     assert len(page.specs) == len(set(page.specs)) == len(specs(path)) >= 5
 
 
+def test_two_objectives_end_in_the_pareto_front(make_study: MakeStudy, tmp_path: Path):
+    """Trial 0 is the most accurate, 3 the smallest; 1 is beaten by 0 in both, 2 is on the front between them."""
+    study, names = make_study(), ("derived/held_out/accuracy", "parameters")
+    info = json.loads((study / "study.json").read_text())
+    info["objectives"] = [{"metric": names[0], "mode": "max"}, {"metric": names[1], "mode": "min"}]
+    (study / "study.json").write_text(json.dumps(info))
+    for number, found in enumerate([(0.9, 4000), (0.8, 5000), (0.7, 2000), (0.6, 1000)]):
+        cost = {"parameters": found[1], "macs": 1}
+        write_trial(study, number, accuracy=found[0], objectives=dict(zip(names, found, strict=True)), cost=cost)
+    text = body(report([study], tmp_path / "r.html"))
+    assert "<b>3</b><span>trials on the Pareto front</span>" in text and "accuracy of the best" not in text
+    assert "no trial beats one of these 3 in derived/held_out/accuracy and parameters" in text
+    assert text.count(">parameters</th>") == 1 and ">4,000</td>" in text
+    rows = re.findall(r"<tr><td>(\d*)</td><td>(0000\d)</td>", text)
+    assert rows == [("1", "00000"), ("2", "00002"), ("3", "00003"), ("", "00001")]
+    assert re.findall(r"<figcaption>#(\d), trial (0000\d): ", text) == [("1", "00000"), ("2", "00002"), ("3", "00003")]
+    assert f"ddarts export {study} --trial 00002" in text and "--top" not in text
+
+
 def test_curves_are_the_records_and_the_best_stand_out(study: Path):
     frames = load(study)
     spec = charts.curves(frames.epochs, ["00005", "00004"])
