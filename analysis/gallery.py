@@ -67,7 +67,7 @@ class FigureEntry:
     """A figure: what it shows, the function that draws it, and a table that it needs beside trials and epochs.
 
     `whole` says that it needs this table of all trials, not only of the one that it shows; `column` is the one of the
-    table that it shows, where that may be empty.
+    table that it shows, where that may be empty; `of_cell` says that it is about one cell of the trial.
     """
 
     what: str
@@ -75,6 +75,12 @@ class FigureEntry:
     table: str | None = None
     whole: bool = False
     column: str | None = None
+    of_cell: bool = False
+
+    @property
+    def of_trial(self) -> bool:
+        """Whether it is about one trial."""
+        return self.table is not None and not self.whole
 
 
 def _pareto(subject: Subject, cost: str = "parameters") -> Figure:
@@ -128,6 +134,7 @@ FIGURES: Mapping[str, FigureEntry] = MappingProxyType(
             "σ(α) of every edge of a cell by epoch, of one trial",
             lambda s: cell_figures.gates(s.frames.alphas, s.trial_id, s.cell),
             "alphas",
+            of_cell=True,
         ),
         "operations": FigureEntry(
             "operations in each cell of a trial's genotype",
@@ -162,37 +169,44 @@ def read_figure(
     study_dir: str | Path,
     *,
     trial: str | None = None,
-    cell: int = 0,
+    cell: int | None = None,
     importances: Mapping[str, float] = MappingProxyType({}),
 ) -> Figure:
     """One of `FIGURES` from a study's folder; only the tables that it needs are built.
 
     Raises:
-        UserError: the name is unknown, the folder is no study, or its records lack what the figure shows.
+        UserError: the name is unknown, the folder is no study, its records lack what the figure shows, or the figure is
+            not about one trial, or one cell, and one is given.
     """
     if name not in FIGURES:
         raise unknown_name("figure", name, FIGURES)
+    entry = FIGURES[name]
+    for what, given, fits in (("trial", trial, entry.of_trial), ("cell", cell, entry.of_cell)):
+        if given is not None and not fits:
+            raise UserError(f"the figure {name} is not about one {what}: leave --{what} out")
     study = read_study(study_dir, alphas=False)
     frames = frames_of([study], ("trials", "epochs"))
-    table = FIGURES[name].table
+    table = entry.table
     if table is not None:
-        if FIGURES[name].whole:
+        if entry.whole:
             rows = getattr(frames_of([study], (table,)), table)
         else:  # those of all trials could be large
-            trial, rows = _first_with(study, FIGURES[name], Subject(frames, trial))
+            trial, rows = _first_with(study, entry, Subject(frames, trial))
         frames = replace(frames, **{table: rows})
-    return figure_of(name, Subject(frames, trial, cell, importances))
+    return figure_of(name, Subject(frames, trial, cell or 0, importances))
 
 
 def _first_with(study: Study, entry: FigureEntry, subject: Subject) -> tuple[str, pd.DataFrame]:
     """The trial of the subject and its rows of the figure's table; if none was named, the best one that has any.
 
-    If none has any it is the best of all, of which the figure says that it has none.
+    Those that did not complete come after all that did. If none has any it is the best of all, of which the figure
+    says that it has none.
     """
     assert entry.table is not None
     first = subject.trial_id
     rows = pd.DataFrame()
-    for name in subject.best_ids if subject.trial is None else [first]:
+    others = [str(name) for name in subject.frames.trials["trial_id"]]
+    for name in dict.fromkeys([*subject.best_ids, *others]) if subject.trial is None else [first]:
         found = (trial for trial in study.trials if trial.trial_id == name)
         only = replace(
             study, trials=tuple(with_alphas(study, trial) if entry.table == "alphas" else trial for trial in found)

@@ -105,11 +105,24 @@ def test_contributions_are_those_of_the_best_trial_that_has_some(
     assert "'00001' recorded no contributions" in mistake(capfd, "figure", study, "contributions", "--trial", "1")
 
 
+def test_contributions_of_a_pruned_trial_do_where_no_other_has_some(
+    make_study: MakeStudy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    study = make_study("COMPLETED", "PRUNED")
+    best = study / "trials/00000/records.jsonl"
+    records = [json.loads(line) for line in best.read_text().splitlines()]
+    best.write_text("".join(json.dumps({**record, "contributions": []}) + "\n" for record in records))
+    out_of(capfd, "figure", study, "contributions")
+
+
 def test_mistakes_about_figures(study: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "pareto" in mistake(capfd, "figure", study, "fig9")
     assert ".svg, .png or .pdf" in mistake(capfd, "figure", study, "pareto", "--out", tmp_path / "x.bmp")
     assert "two completed trials" in mistake(capfd, "figure", study, "importance")  # no journal in this folder
     assert "skip_connections" in mistake(capfd, "figure", study, "skips")
+    assert "pareto is not about one trial: leave --trial" in mistake(capfd, "figure", study, "pareto", "--trial", "1")
+    assert "not about one trial" in mistake(capfd, "figure", study, "distances", "--trial", "1")
+    assert "not about one cell: leave --cell" in mistake(capfd, "figure", study, "operations", "--cell", "0")
     assert "name of a figure" in mistake(capfd, "figure", study, "--out", tmp_path / "x.png")
 
 

@@ -14,7 +14,7 @@ from ddarts_cli.options import storage_folder, storage_option
 @click.argument("study", shell_complete=completing.study)
 @click.argument("name", required=False)
 @click.option("--trial", help="Trial of a figure about one trial (default: the best that has what it shows).")
-@click.option("--cell", type=click.IntRange(min=0), default=0, show_default=True, help="Cell of the figure gates.")
+@click.option("--cell", type=click.IntRange(min=0), help="Cell of the figure gates (default: 0).")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -25,7 +25,7 @@ def command(
     study: str,
     name: str | None,
     trial: str | None,
-    cell: int,
+    cell: int | None,
     out: Path | None,
     storage: str,
     overrides: tuple[str, ...],
