@@ -23,6 +23,13 @@ def study(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
     return [*map(CompletionItem, _beginning(incomplete, names)), CompletionItem(incomplete, type="dir")]
 
 
+def figure(ctx: Any, param: Any, incomplete: str) -> list[str]:
+    """Names of the figures."""
+    from analysis.gallery import FIGURES
+
+    return _beginning(incomplete, [*FIGURES])
+
+
 def genotype(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
     """Known genotypes, and files."""
     from ddarts_core.zoo import ZOO

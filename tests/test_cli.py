@@ -310,6 +310,7 @@ def test_completion(shell: str, capfd: pytest.CaptureFixture[str]) -> None:
         (["report", "mine", "mi"], {"mine", ""}),
         (["status", "--storage", "elsewhere", ""], {"other", ""}),
         (["set"], {"settings"}),
+        (["figure", "mine", "pareto"], {"pareto", "pareto_macs"}),
     ],
 )
 def test_what_the_shell_offers(
