@@ -142,8 +142,10 @@ def _place_of(study: Study, name: str, places: Sequence[tuple[int, Find]]) -> tu
         if wanted in ids:
             (trial,) = (trial for trial in study.completed if trial.trial_id == wanted)
             return place, (trial_row(trial), trial, tuple(other for other in ids if other != wanted))
+    state = next(trial.info["state"] for trial in study.trials if trial.trial_id == wanted)
+    why = "has no genotype in this order" if state == "COMPLETED" else f"is {state.lower()} and left no genotype"
     ranked = sorted(name for _, (row, _, also) in places for name in (str(row["trial_id"]), *also))
-    raise UserError(f"trial {wanted!r} has no genotype in this order: choose one of {', '.join(ranked)}")
+    raise UserError(f"trial {wanted!r} {why}: choose one of {', '.join(ranked)}")
 
 
 def state_sentence(study: Study) -> str:

@@ -295,10 +295,20 @@ def test_one_chosen_trial_is_exported_beside_the_best(study: Path, capfd: pytest
     assert names == [f"01_{genotype_of(5).hash}", f"02_{genotype_of(1).hash}"]
     assert "Trials 00004 found the same" in (study / "export" / names[1] / "README.md").read_text()
     assert "unknown trial '99'" in mistake(capfd, "export", study, "--trial", "99")
+    assert "'00006' is pruned and left no genotype" in mistake(capfd, "export", study, "--trial", "6")
     assert "choose one of 00000, 00001" in mistake(capfd, "export", study, "--trial", "7")  # failed
     assert "--top" in mistake(capfd, "export", study, "--trial", "1", "--top", "2")
     (study.parent / "result.json").write_text("{}")
     assert "is a retrain" in mistake(capfd, "export", study.parent, "--trial", "1")
+
+
+def test_an_export_says_when_there_are_fewer_than_wanted(
+    make_study: MakeStudy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    study = make_study("COMPLETED", "PRUNED", "PRUNED")
+    said = out_of(capfd, "export", study, "--top", "3")
+    assert "no more than 1 distinct genotype to export: of its 3 trials, 1 completed, 2 pruned" in said
+    assert "no more than" not in out_of(capfd, "export", study, "--top", "1")
 
 
 def test_a_retrain_without_weights_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,8 @@ def command(
         _export_retrain(retrain, onnx, program, register, tracking_uri, out)
         return
     from analysis.card import retrain_command
-    from analysis.export import export
+    from analysis.export import export, state_sentence
+    from analysis.study import read_study
     from ddarts_cli.models import ModelWriter
     from tuning.study import find_study
 
@@ -74,6 +75,9 @@ def command(
     exported = export(found.path, top, by, out, ModelWriter(onnx, program), trial)
     for item in exported:
         say(f"{item.place}. {item.genotype.hash}: {item.genotype.num_edges} edges, trial {item.row['trial_id']}")
+    if trial is None and len(exported) < top:
+        distinct = f"{len(exported)} distinct genotype{'s' if len(exported) > 1 else ''}"
+        say(f"no more than {distinct} to export: {state_sentence(read_study(found.path))}")
     following = [retrain_command(item.folder) for item in exported[:1]]
     if register is not None:
         _check_trained(exported[0])
