@@ -285,7 +285,8 @@ def parallel(trials: pd.DataFrame) -> Chart | None:
     names = [path.replace(".", ".<br>") for path in paths]
     axis = {"tickvals": places, "ticktext": names, "range": [-0.4, len(paths) - 0.4], "zeroline": False}
     hidden = {"showticklabels": False, "showgrid": False, "zeroline": False}
-    return chart(traces, "", "", xaxis=axis, yaxis=hidden, annotations=marks)
+    margin = {"l": 12, "r": 60, "t": 12, "b": 12}  # on the right room for the last label when labels are turned
+    return chart(traces, "", "", xaxis=axis, yaxis=hidden, annotations=marks, margin=margin)
 
 
 def _viridis(height: float) -> str:

@@ -345,3 +345,19 @@ def test_in_a_browser_every_chart_is_drawn_and_readable_on_any_screen(study: Pat
         assert page.evaluate(AMISS) == [], (width, scheme)
         assert messages == []  # the policy in the page forbids every request, and a forbidden one is a console error
         context.close()
+
+
+@needs_chromium
+def test_in_a_browser_every_axis_of_many_settings_has_its_label(
+    make_study: MakeStudy, tmp_path: Path, browser: Browser
+):
+    """Labels that are turned for want of room are longer to the right than the last axis leaves."""
+    study = make_study()
+    names = [f"search.long_setting_{number}" for number in range(7)]
+    for number in range(2):
+        write_trial(study, number, params=dict.fromkeys(names, number))
+    with browser.new_page(viewport={"width": 1200, "height": 900}) as page:
+        page.goto(report([study], tmp_path / "r.html", {"toy": {names[0]: 1.0}}).as_uri())
+        labels = page.locator(".wide .xtick text")
+        expect(labels.last).to_have_text("objective")
+        assert all(label.bounding_box()["width"] > 0 for label in labels.all())
