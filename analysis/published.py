@@ -78,7 +78,7 @@ def markdown(number: int, own: Iterable[Row] = ()) -> str:
     Raises:
         UserError: there is no such table.
     """
-    rows = published(number)
+    rows, own = published(number), [*own]
     table = TABLES[number]
     lines = [
         f"D-DARTS, Table {number}: {table.title}",
@@ -91,5 +91,7 @@ def markdown(number: int, own: Iterable[Row] = ()) -> str:
         if row.get("mark"):
             cells[0] += f" {row['mark']}"
         lines.append(f"| {' | '.join(cells)} |")
-    notes = [f"{mark}: {meaning}" for mark, meaning in table.marks.items()]
-    return "\n".join([*lines, "", f"{'; '.join([*notes, table.note])}."])
+    notes = [*(f"{mark}: {meaning}" for mark, meaning in table.marks.items()), table.note]
+    if own:
+        notes.append("Top-1 of own retrains: the mean over their seeds ± the standard deviation")
+    return "\n".join([*lines, "", f"{'; '.join(notes)}."])

@@ -109,10 +109,15 @@ def table_row(folder: Path) -> dict[str, str]:
     return {
         "model": f"{folder.name} (here: {weights.config.data.name}, {seeds})",
         "params_m": f"{counted.parameters / 1e6:.2f}",
-        "macs_m": f"{counted.macs['B'] / 1e6:.0f}",
+        "macs_m": _millions(counted.macs["B"]),
         "top1_percent": f"{statistics.fmean(accuracies):.2f}{spread}",
         "layers": str(weights.config.retrain.num_cells or genotype.num_cells),
     }
+
+
+def _millions(number: int) -> str:
+    """In millions, with at least two significant digits."""
+    return f"{number / 1e6:.0f}" if number >= 9_950_000 else f"{number / 1e6:.2g}"
 
 
 @dataclass(frozen=True)

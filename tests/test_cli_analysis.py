@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import mlflow
@@ -162,7 +163,7 @@ def test_published_tables_have_the_papers_columns_and_numbers(
         sum(line.startswith("| ") for line in out_of(capfd, "table", "--published", n).splitlines()) for n in "123"
     ]
     assert counts == [15, 13, 18]  # rows and the head
-    assert "**" not in first + third
+    assert "**" not in first + third and "own retrains: the mean" not in first + third
     assert "--by" in mistake(capfd, "table", "study")
     assert "--published" in mistake(capfd, "table", "--published", "4")
     assert "no finished retrain" in mistake(capfd, "table", "--published", "1", tmp_path)
@@ -271,8 +272,12 @@ def test_export_with_weights_onnx_program_and_registry(
     assert f"| parameters (without auxiliary head) | {counted['parameters']:,} |" in card
     assert "--tracking-uri" in mistake(capfd, "export", retrain, "--register", "digits")
 
-    last = out_of(capfd, "table", "--published", "1", retrain).strip().splitlines()[-3]
+    table = out_of(capfd, "table", "--published", "1", retrain).strip()
+    last = table.splitlines()[-3]
     assert last.startswith("| retrain (here: digits, 2 seeds) | 0.0") and " ± " in last and "| 4 | N.D. |" in last
+    assert table.endswith("; Top-1 of own retrains: the mean over their seeds ± the standard deviation.")
+    small = out_of(capfd, "table", "--published", "3", retrain).strip().splitlines()[-3]
+    assert re.search(r"\| 0\.0\d+ \| 0\.0*[1-9]\d? \|", small), small  # parameters and multiply-adds in millions
 
 
 def test_an_untrained_model_says_so_and_old_models_go(make_study: MakeStudy, capfd: pytest.CaptureFixture[str]) -> None:
