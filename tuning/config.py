@@ -43,7 +43,7 @@ SCHEDULERS: Mapping[str, str] = MappingProxyType(
         "asha": "stops a trial whose held-out accuracy is not in the best 1/reduction_factor at a rung",
         "hyperband": "asynchronous HyperBand: ASHA in brackets that begin to stop trials later and later",
         "fifo": "every trial runs to its end",
-        "median": "stops a trial that is worse than the median of the others at the same epoch",
+        "median": "stops a trial that is worse than the median of three or more others at the same epoch",
         "pbt": "population based training: a trial that is behind goes on from one that is ahead, perturbed",
     }
 )
