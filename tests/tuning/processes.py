@@ -82,7 +82,9 @@ class Driver:
         """Wait while the process runs, at most four minutes."""
         until = time.monotonic() + 240
         while not condition():
-            assert self.process.poll() is None and time.monotonic() < until, self.process.communicate()[0]
+            if self.process.poll() is not None or time.monotonic() > until:
+                self.process.kill()
+                raise AssertionError(self.process.communicate()[0])
             time.sleep(0.02)
 
     def finish(self, status: int = 0) -> str:
