@@ -37,8 +37,13 @@ QUIET = {
 OBJECT_STORE_BYTES = 128 * 2**20
 
 ATTEMPTS = 3
-UNSTARTED = ("Starting Ray client server failed", "Proxy failed to Connect to backend")
-"""What a head answers whose server for a new client of Ray Client ended at once, or was not ready in 30 s."""
+UNSTARTED = (
+    "Starting Ray client server failed",
+    "Proxy failed to Connect to backend",
+    "GetOrCreateRuntimeEnv request failed after",
+)
+"""What a head answers whose server for a new client of Ray Client ended at once, was not ready in 30 s, or could not be
+made because the head itself is still starting."""
 
 FORWARDED = ("OMP_NUM_THREADS", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
 """What trials on another machine need of this process's environment; on this one they inherit all of it.

@@ -163,11 +163,18 @@ def test_the_working_folders_of_trials_go_with_the_ray_that_was_started_for_them
 
 
 @pytest.mark.parametrize("failures", [2, 3])
-def test_a_busy_head_is_asked_again(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "RuntimeError: Starting Ray client server failed. See it for logs.",
+        "TimeoutError: GetOrCreateRuntimeEnv request failed after 5 attempts. Last exception: refused",
+    ],
+)
+def test_a_busy_head_is_asked_again(reason: str, failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A head of Ray Client gives a new client's server 30 s, and answers as here when that was not enough."""
     import ray
 
-    answer = "Initialization failure from server:\nRuntimeError: Starting Ray client server failed. See it for logs."
+    answer = f"Initialization failure from server:\n{reason}"
     asked: list[str] = []
 
     def init(address: str, **_: Any) -> None:

@@ -103,7 +103,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
             env=env, cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
         )  # fmt: skip
         processes.append(process)
-        _wait(lambda: _answers(gcs))
+        _wait(lambda: _answers(gcs) and _answers(client))
     try:
         yield TwoNodes(f"127.0.0.1:{gcs}", f"ray://127.0.0.1:{client}", env, python, folder)
     finally:
