@@ -143,7 +143,7 @@ ASKED = """
 import ray
 from ddarts_core.errors import UserError
 from tuning.cluster import gpu_memory, machines
-ray.init(num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False)
+ray.init("local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False)
 taken = ray.remote(num_gpus=2)(lambda: __import__("time").sleep(60)).remote()  # by others
 machine, = machines()
 print(machine.cpus, machine.gpus, machine.memory > 2**28)
