@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pandas as pd
 
+from ddarts_core import nested
 from ddarts_core.config import PLACES
 from ddarts_core.errors import UserError, unknown_name
-from ddarts_core.nested import get_path
 
 from . import ranking
 from .collect import Frames
@@ -83,7 +83,7 @@ def varying(frames: Frames, by: str) -> list[str]:
     groups: dict[Any, list[dict[str, Any]]] = {}
     for config in _completed(frames)["config_json"]:
         settings = json.loads(config)
-        groups.setdefault(_setting(settings, by), []).append(dict(_leaves(settings)))
+        groups.setdefault(_setting(settings, by), []).append(dict(nested.leaves(settings)))
     paths = {path for group in groups.values() for leaves in group for path in leaves} - {"seed", by, *PLACES}
     return sorted(
         path
@@ -123,15 +123,6 @@ def _completed(frames: Frames) -> pd.DataFrame:
     return trials
 
 
-def _leaves(config: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting with its dotted path."""
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{group}{name}.")
-        else:
-            yield f"{group}{name}", value
-
-
 def _number(value: float, form: str) -> str:
     return "–" if math.isnan(value) else format(value, form)
 
@@ -143,7 +134,7 @@ def _interval(low: float, high: float, form: str) -> str:
 
 def _setting(config: Any, path: str) -> Any:
     try:
-        value = get_path(config, path)
+        value = nested.get_path(config, path)
     except (KeyError, TypeError):
         raise UserError(f"no trial has a setting {path!r}: give a dotted path such as search.w_zero_one") from None
     if isinstance(value, Mapping):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ddarts_core.errors import UserError
+from ddarts_core.nested import leaves
 
 from . import tracking
 from .callback import Session
@@ -103,17 +104,9 @@ def check_same(study: Study, config: SweepConfig) -> None:
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """The settings that differ, with their values before and after."""
-    old, new = dict(_leaves(before)), dict(_leaves(after))
+    old, new = dict(leaves(before)), dict(leaves(after))
     return [
         f"{path} ({old.get(path, 'not set')} there, {new.get(path, 'not set')} now)"
         for path in sorted({*old, *new})
         if old.get(path) != new.get(path)
     ]
-
-
-def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in data.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -91,7 +91,7 @@ def _median(config: TuneConfig, num_epochs: int, seed: int, space: Space) -> Any
         mode="max",
         grace_period=config.grace_period,
         min_samples_required=3,
-        min_time_slice=math.inf,  # type: ignore[arg-type]  # epochs after which a trial waits
+        min_time_slice=math.inf,  # type: ignore[arg-type]  # ray says int; epochs until a trial waits
     )
 
 

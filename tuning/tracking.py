@@ -16,6 +16,7 @@ from typing import Any
 
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
+from ddarts_core.nested import leaves
 from ddarts_core.redact import hide_secrets, one_line, without_secrets
 
 from . import view
@@ -77,15 +78,9 @@ def make_client(uri: str) -> Any:
     return MlflowClient(tracking_uri=with_secrets(uri))
 
 
-def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flat_params(config: Mapping[str, Any]) -> dict[str, str]:
     """A configuration as dotted path -> text."""
-    out: dict[str, str] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            out |= flat_params(value, f"{prefix}{key}.")
-        else:
-            out[f"{prefix}{key}"] = str(value)[:TEXT_LIMIT]
-    return out
+    return {path: str(value)[:TEXT_LIMIT] for path, value in leaves(config)}
 
 
 # --- a study's run --------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def test_numbers_that_begin_anew(stored: bool, tmp_path: Path) -> None:
         name = f"ray/00000_x/checkpoint_{number:06d}"
         shelf.write(name)
         written: Any = SimpleNamespace(path=f"{shelf.root}/{name}")
-        found = shelf.run(lambda written=written: shelf.callback.on_checkpoint(0, [], None, written))  # type: ignore[misc]
+        found = shelf.run(lambda written=written: shelf.callback.on_checkpoint(0, [], None, written))  # type: ignore[misc]  # no type for a default
         assert found == {f"00000_x/checkpoint_{each:06d}" for each in left}
 
 
@@ -224,10 +224,10 @@ def test_no_kill_after_a_resume_costs_more_than_an_epoch(make_sweep: Make) -> No
     path = config.study_dir
     driver = Driver("run", path, config)
     for epochs in (9, 15):
-        driver.wait_for(lambda epochs=epochs: epochs_of(path, 0) >= epochs)  # type: ignore[misc]
+        driver.wait_for(lambda epochs=epochs: epochs_of(path, 0) >= epochs)  # type: ignore[misc]  # no type for a default
         driver.kill()
         driver = Driver("resume", path)
-        driver.wait_for(lambda epochs=epochs: epochs_of(path, 0) >= epochs + 2)  # type: ignore[misc]
+        driver.wait_for(lambda epochs=epochs: epochs_of(path, 0) >= epochs + 2)  # type: ignore[misc]  # no type for a default
         for worker in driver.workers():
             os.kill(worker, signal.SIGKILL)
     assert driver.finish().startswith("finished 0")
