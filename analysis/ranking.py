@@ -72,6 +72,11 @@ def default_order(objectives: Sequence[Mapping[str, Any]]) -> str:
     return ",".join(keys)
 
 
+def names() -> list[str]:
+    """Names that `rank` accepts where trials have them, short ones included."""
+    return sorted({*_NUMERIC, *ALIASES})
+
+
 def metrics(trials: Sequence[Row]) -> list[str]:
     """Names that `rank` accepts for these trials."""
     names = {name for name in _NUMERIC for row in trials if _has(row, name)}

@@ -42,6 +42,10 @@ COMMANDS = {
 }
 
 
+#: Set by the scripts of `ddarts completion` when they ask for answers.
+COMPLETE = "_DDARTS_COMPLETE"
+
+
 class LazyGroup(click.Group):
     """A group that knows its subcommands' names and imports one only when it is asked for."""
 
@@ -102,6 +106,8 @@ def _interrupt(*_: object) -> NoReturn:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; errors of the program itself keep their traceback."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if COMPLETE in os.environ:
+        importlib.import_module("ddarts_cli.completing")  # registers our completion for bash
     try:
         result = cli.main(args=words, prog_name="ddarts", standalone_mode=False)
     except UserError as error:

@@ -22,12 +22,14 @@ class Setting:
         default: as JSON has it.
         allowed: values, in words.
         meaning: one line.
+        choices: the values, where they are a few names; else empty.
     """
 
     path: str
     default: Any
     allowed: str
     meaning: str
+    choices: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class Group:
     path: str
     meaning: str
     settings: tuple[Setting, ...]
+
+
+#: Values of a setting of these kinds.
+_WORDS: Mapping[Any, tuple[str, ...]] = {bool: ("true", "false"), type(None): ("null",)}
 
 
 def groups(model: type[BaseModel], names: Mapping[str, Any], prefix: str = "") -> Iterator[Group]:
@@ -56,7 +62,8 @@ def groups(model: type[BaseModel], names: Mapping[str, Any], prefix: str = "") -
             inner[f"{path}."] = nested
         if nested is not field.annotation:
             default = _plain(field.get_default(call_default_factory=True))
-            own.append(Setting(path, default, _allowed(path, field, names), field.description or ""))
+            choices = _choices(path, field, names)
+            own.append(Setting(path, default, _allowed(path, field, names), field.description or "", choices))
     if own:
         yield Group(prefix.rstrip("."), (inspect.getdoc(model) or "").split("\n\n")[0].replace("\n", " "), tuple(own))
     for path, nested in inner.items():
@@ -86,13 +93,21 @@ def _allowed(path: str, field: FieldInfo, names: Mapping[str, Any]) -> str:
     return " or ".join(_one(option, field) for option in _options(field.annotation))
 
 
+def _choices(path: str, field: FieldInfo, names: Mapping[str, Any]) -> tuple[str, ...]:
+    if path in names:
+        return tuple(names[path])
+    found: list[str] = []
+    for option in _options(field.annotation):
+        literal = typing.get_origin(option) is Literal
+        found += map(str, typing.get_args(option)) if literal else _WORDS.get(option, ())
+    return tuple(found)
+
+
 def _one(option: Any, field: FieldInfo) -> str:
-    if option is type(None):
-        return "null"
     if typing.get_origin(option) is Literal:
         return ", ".join(map(str, typing.get_args(option)))
-    if option is bool:
-        return "true, false"
+    if option in _WORDS:
+        return ", ".join(_WORDS[option])
     if option in (int, float):
         return _range(option, field)
     if option is str:

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.shell_completion import ShellComplete
 
-from ddarts_cli.main import COMMANDS, cli, run
+from ddarts_cli.main import COMMANDS, run
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 from ddarts_core.nested import parse_override
@@ -292,38 +291,6 @@ def test_space_in_powers_of_ten(capfd: pytest.CaptureFixture[str]) -> None:
 def test_zoo_prints_a_genotype(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["zoo", "DARTS_V2"]) == 0
     assert Genotype.from_text(capfd.readouterr().out).layout == "normal_reduce"
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion(shell: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(["completion", shell]) == 0
-    assert "_DDARTS_COMPLETE" in capfd.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("words", "offered"),
-    [
-        (["sweep", "--set", "tune.sear"], {"tune.searcher"}),
-        (["settings", "alpha.l"], {"alpha.lr", "alpha.lr_min"}),
-        (["cost", "zoo:DARTS_V"], {"zoo:DARTS_V1", "zoo:DARTS_V2", ""}),
-        (["status", "mi"], {"mine", ""}),
-        (["report", "mine", "mi"], {"mine", ""}),
-        (["status", "--storage", "elsewhere", ""], {"other", ""}),
-        (["set"], {"settings"}),
-        (["figure", "mine", "pareto"], {"pareto", "pareto_macs"}),
-    ],
-)
-def test_what_the_shell_offers(
-    words: list[str], offered: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`""` stands for the shell's own files or folders."""
-    monkeypatch.chdir(tmp_path)
-    for study in ("runs/mine", "runs/yours", "elsewhere/other"):
-        Path(study).mkdir(parents=True)
-        Path(study, "study.json").write_text("{}")
-    completer = ShellComplete(cli, {}, "ddarts", "_DDARTS_COMPLETE")
-    items = completer.get_completions(words[:-1], words[-1])
-    assert {item.value if item.type == "plain" else "" for item in items} == offered
 
 
 FILES = ("genotype.json", "records.parquet", "config.yaml")

@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
+from ddarts_cli import completing
 from ddarts_cli.options import json_option, print_json
 
 
 @click.command()
-@click.argument("a")
-@click.argument("b")
+@click.argument("a", shell_complete=completing.genotype)
+@click.argument("b", shell_complete=completing.genotype)
 @click.option(
     "--channels", type=click.IntRange(1, 4096), default=36, show_default=True, help="Width of the first cells."
 )

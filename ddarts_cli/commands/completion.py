@@ -17,8 +17,9 @@ def command(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    from ddarts_cli.main import cli
+    from ddarts_cli import completing  # noqa: F401  # registers our script for bash
+    from ddarts_cli.main import COMPLETE, cli
 
     completer = get_completion_class(shell)
-    assert completer is not None  # click ships all three
-    click.echo(completer(cli, {}, "ddarts", "_DDARTS_COMPLETE").source())
+    assert completer is not None  # the argument allows no other
+    click.echo(completer(cli, {}, "ddarts", COMPLETE).source())

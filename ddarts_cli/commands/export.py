@@ -17,8 +17,16 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("study", metavar="STUDY|RETRAIN", shell_complete=completing.study)
 @click.option("--top", type=int, help="How many genotypes of a study (default: 3).")
-@click.option("--trial", help="Only the genotype of this trial of a study, for example 2; the others stay as they are.")
-@click.option("--by", help="Order: metrics, a minus for largest first, or pareto (default: the study's objectives).")
+@click.option(
+    "--trial",
+    shell_complete=completing.trial,
+    help="Only the genotype of this trial of a study, for example 2; the others stay as they are.",
+)
+@click.option(
+    "--by",
+    shell_complete=completing.order,
+    help="Order: metrics, a minus for largest first, or pareto (default: the study's objectives).",
+)
 @click.option("--onnx", is_flag=True, help="Also write model.onnx; without trained weights it is marked as untrained.")
 @click.option("--program", is_flag=True, help="Also write model.pt2, a torch.export program.")
 @click.option("--register", metavar="NAME", help="Register the first one's trained network in MLflow, alias best.")

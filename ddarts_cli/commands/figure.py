@@ -13,7 +13,11 @@ from ddarts_cli.options import storage_folder, storage_option
 @click.command()
 @click.argument("study", shell_complete=completing.study)
 @click.argument("name", required=False, shell_complete=completing.figure)
-@click.option("--trial", help="Trial of a figure about one trial (default: the best that has what it shows).")
+@click.option(
+    "--trial",
+    shell_complete=completing.trial,
+    help="Trial of a figure about one trial (default: the best that has what it shows).",
+)
 @click.option("--cell", type=click.IntRange(min=0), help="Cell of the figure gates (default: 0).")
 @click.option(
     "--out",

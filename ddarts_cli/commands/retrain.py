@@ -23,12 +23,12 @@ MANY = 4
 @click.command()
 @click.argument("genotype", shell_complete=completing.genotype)
 @click.option(
-    "--recipe", help="Recipe: quick, cifar, imagenet-darts or imagenet-pcdarts (default: the file's, or quick)."
+    "--recipe", shell_complete=completing.recipe, help="Recipe (default: the file's, or quick); Tab lists them."
 )
 @click.option(
     "--config", "file", type=click.Path(path_type=Path), help="Experiment file to take data and settings from."
 )
-@click.option("--data", "data_name", help="digits (default), fashion_mnist, cifar10, cifar100 or imagenet.")
+@click.option("--data", "data_name", shell_complete=completing.data, help="Data set (default: digits); Tab lists them.")
 @click.option("--data-root", help="Folder of the data set's files.")
 @click.option("--cells", type=click.IntRange(min=1), help="Derive so many cells by Algorithm 1.")
 @click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="Repeat with so many seeds.")

@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("studies", nargs=-1, metavar="STUDY|RETRAIN...", shell_complete=completing.study)
 @storage_option
-@click.option("--by", help="Dotted path of the setting that makes the rows.")
+@click.option("--by", shell_complete=completing.setting, help="Dotted path of the setting that makes the rows.")
 @click.option(
-    "--metric", default="held_out/accuracy", show_default=True, help="What is averaged over the trials of a row."
+    "--metric",
+    default="held_out/accuracy",
+    show_default=True,
+    shell_complete=completing.metric,
+    help="What is averaged over the trials of a row.",
 )
 @click.option("--epoch", type=click.Choice(["last", "best", "lowest"]), default="last", show_default=True)
 @click.option("--published", type=click.IntRange(1, 3), help="Print this table of the paper, with retrains below it.")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from ddarts_cli import completing
 from ddarts_cli.options import json_option, print_json
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completing.zoo)
 @json_option
 def command(name: str | None, as_json: bool) -> None:
     """List the known genotypes, or print the one called NAME as JSON.
