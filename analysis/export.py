@@ -14,8 +14,9 @@ import yaml
 
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
-from ddarts_core.genotype import Genotype, to_published_text
+from ddarts_core.genotype import Genotype
 from ddarts_core.nested import read_yaml
+from ddarts_core.published_text import to_published_text
 
 from . import card
 from .card import retrain_command

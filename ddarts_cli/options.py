@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ddarts_cli import completing
 from ddarts_core.errors import UserError
+
+if TYPE_CHECKING:
+    from ddarts_core.genotype import Genotype
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -68,6 +71,20 @@ def storage_folder(storage: str, overrides: Iterable[str]) -> str:
             raise UserError(f"--set {text!r}: a study that exists keeps its settings; only storage can be set here")
         storage = str(value)
     return storage
+
+
+def read_genotype(argument: str) -> Genotype:
+    """The genotype that an argument names; where its file is not read as it is written, standard error says so.
+
+    Raises:
+        UserError: it names none (`ddarts_core.zoo.read_genotype`).
+    """
+    from ddarts_core import zoo
+
+    genotype, notes = zoo.read_genotype(argument)
+    for note in notes:
+        click.echo(f"Note on {argument}: {note}", err=True)
+    return genotype
 
 
 def print_json(document: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a search finds: edges, cells and genotypes as frozen, torch-free data, with JSON and the published text forms.
+"""What a search finds: edges, cells and genotypes as frozen, torch-free data, with JSON.
 
 Node numbers follow DARTS: 0 is the output of the cell before the last one, 1 that of the last cell, 2 and up are the
 intermediate nodes of the cell.
@@ -6,10 +6,9 @@ intermediate nodes of the cell.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -172,12 +171,12 @@ class Genotype:
         try:
             cells = tuple(
                 Cell(
-                    tuple(Edge(op=_name(op), source=_int(s), target=_int(t)) for op, s, t in c["edges"]),
-                    tuple(_int(node) for node in c["concat"]),
+                    tuple(Edge(op=as_name(op), source=as_int(s), target=as_int(t)) for op, s, t in c["edges"]),
+                    tuple(as_int(node) for node in c["concat"]),
                 )
                 for c in data["cells"]
             )
-            reductions = tuple(_int(position) for position in data["reductions"])
+            reductions = tuple(as_int(position) for position in data["reductions"])
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
@@ -186,28 +185,14 @@ class Genotype:
 
     @classmethod
     def from_text(cls, text: str) -> Genotype:
-        """Read JSON or one of the published text forms; nothing is evaluated.
-
-        The text forms are `Genotype_nested(genes, concat, reductions)`, `Genotype_opt(genes, seq, concat, reductions)`
-        and DARTS' and FairDARTS' `Genotype(normal, normal_concat, reduce, reduce_concat)`.
+        """Read JSON or a published text form: `published_text.read_text` without its notes.
 
         Raises:
-            UserError: the text is none of them.
+            UserError: the text is neither.
         """
-        stripped = text.strip()
-        if stripped.startswith("{"):
-            try:
-                data = json.loads(stripped)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"not a genotype: bad JSON ({error})") from error
-            return cls.from_dict(data)
-        name, fields = _parse_call(stripped)
-        try:
-            return _TEXT_FORMS[name](fields)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"not a genotype: unexpected content of {name}; {_GENES}") from error
+        from .published_text import read_text
+
+        return read_text(text)[0]
 
     @classmethod
     def load(cls, path: str | Path) -> Genotype:
@@ -216,142 +201,26 @@ class Genotype:
         Raises:
             UserError: the file is missing, unreadable or not a genotype.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(f"cannot read genotype {str(path)!r}: {reason}; give a file or zoo:NAME") from error
-        try:
-            return cls.from_text(text)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
+        from .published_text import load_text
+
+        return load_text(path)[0]
 
 
 _FORM = (
     '`cells` must be a list of {"edges": [[operation, source, target], ...], "concat": [node, ...]} and `reductions` a '
     "list of positions"
 )
-_GENES = (
-    "its genes are lists of (operation, target, source), or of (operation, source), and its other fields of integers"
-)
 
 
-def _int(value: Any) -> int:
+def as_int(value: Any) -> int:
+    """A node or a position as a file has it; a UserError if it is no integer."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise UserError(f"not a genotype: {value!r} where a node or position (an integer) is expected")
     return value
 
 
-def _name(value: Any) -> str:
+def as_name(value: Any) -> str:
+    """The name of an operation as a file has it; a UserError if it is no text."""
     if not isinstance(value, str):
         raise UserError(f"not a genotype: {value!r} where the name of an operation is expected")
     return value
-
-
-# --- published text forms -------------------------------------------------------------------------------------------
-
-_FIELDS = {
-    "Genotype": ("normal", "normal_concat", "reduce", "reduce_concat"),
-    "Genotype_nested": ("genes", "concat", "reductions"),
-    "Genotype_opt": ("genes", "seq", "concat", "reductions"),
-}
-
-
-def _parse_call(text: str) -> tuple[str, dict[str, Any]]:
-    """The name and the fields of `Name(field=literal, ...)`; `range(a, b)` counts as a literal."""
-    try:
-        body = ast.parse(text).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UserError("not a genotype: neither JSON nor a published text form") from error
-    if len(body) != 1 or not isinstance(body[0], (ast.Expr, ast.Assign)):
-        raise UserError(f"not a genotype: expected one call of {' or '.join(_FIELDS)}")
-    call = body[0].value
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in _FIELDS:
-        raise UserError(f"not a genotype: expected a call of {' or '.join(_FIELDS)}")
-    names = _FIELDS[call.func.id]
-    fields: dict[str, Any] = {}
-    for name, node in (*zip(names, call.args, strict=False), *((k.arg, k.value) for k in call.keywords)):
-        if name not in names:
-            raise UserError(f"unknown field {name!r} of {call.func.id}: it has {', '.join(names)}")
-        fields[name] = _literal(node)
-    missing = [name for name in names if name not in fields]
-    if missing:
-        raise UserError(f"{call.func.id} lacks the field {missing[0]!r}: it has {', '.join(names)}")
-    return call.func.id, fields
-
-
-def _literal(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("range", "list", "tuple"):
-        values = [_literal(argument) for argument in node.args]
-        if node.func.id != "range":
-            if len(values) > 1 or (values and not isinstance(values[0], (list, tuple))):
-                raise UserError(f"not a genotype: {node.func.id}(...) takes one list")
-            return list(values[0]) if values else []
-        small = all(isinstance(v, int) and not isinstance(v, bool) and abs(v) <= 1000 for v in values)
-        if not 1 <= len(values) <= 3 or not small or values[2:] == [0]:
-            raise UserError("not a genotype: range(...) takes one to three small integers, the third not 0")
-        return list(range(*values))
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
-        raise UserError("not a genotype: its fields must be plain lists, numbers and names") from error
-
-
-def _triples(genes: Iterable[Sequence[Any]]) -> tuple[Edge, ...]:
-    """D-DARTS' and FairDARTS' genes: (operation, target, source)."""
-    return tuple(Edge(op=_name(op), source=_int(source), target=_int(target)) for op, target, source in genes)
-
-
-def _pairs(genes: Sequence[Sequence[Any]]) -> tuple[Edge, ...]:
-    """DARTS' genes: (operation, source), two per node."""
-    return tuple(
-        Edge(op=_name(op), source=_int(source), target=2 + index // 2) for index, (op, source) in enumerate(genes)
-    )
-
-
-def _published_cell(genes: Sequence[Sequence[Any]], concat: Sequence[int]) -> Cell:
-    """One cell of a published form: nodes of `concat` without an input vanish, as in the published networks."""
-    if not genes:
-        raise UserError("a published cell without genes computes nothing")
-    edges = _pairs(genes) if len(genes[0]) == 2 else _triples(genes)
-    fed = {edge.target for edge in edges}
-    return Cell(edges, tuple(node for node in concat if node in fed))
-
-
-def _individual(cells: Sequence[Sequence[Sequence[Any]]], fields: Mapping[str, Any]) -> Genotype:
-    reductions = tuple(_int(position) for position in fields["reductions"])
-    return Genotype(tuple(_published_cell(genes, fields["concat"]) for genes in cells), reductions)
-
-
-def _from_nested(fields: Mapping[str, Any]) -> Genotype:
-    return _individual(fields["genes"], fields)
-
-
-def _from_opt(fields: Mapping[str, Any]) -> Genotype:
-    return _individual([fields["genes"][_int(position)] for position in fields["seq"]], fields)
-
-
-def _from_darts(fields: Mapping[str, Any]) -> Genotype:
-    normal = _published_cell(fields["normal"], fields["normal_concat"])
-    reduce = _published_cell(fields["reduce"], fields["reduce_concat"])
-    return Genotype((normal, reduce), layout="normal_reduce")
-
-
-_TEXT_FORMS = {"Genotype": _from_darts, "Genotype_nested": _from_nested, "Genotype_opt": _from_opt}
-
-
-def to_published_text(genotype: Genotype) -> str:
-    """The published text form that `Genotype.from_text` reads back: `Genotype_nested(...)` or `Genotype(...)`.
-
-    Raises:
-        UserError: cells concatenate different nodes, which `Genotype_nested` (one `concat` for all) cannot say.
-    """
-    genes = [[(e.op, e.target, e.source) for e in cell.edges] for cell in genotype.cells]
-    concats = [list(cell.concat) for cell in genotype.cells]
-    if genotype.layout == "normal_reduce":
-        return f"Genotype(normal={genes[0]}, normal_concat={concats[0]}, reduce={genes[1]}, reduce_concat={concats[1]})"
-    union = sorted({node for concat in concats for node in concat})
-    for cell, concat in zip(genotype.cells, concats, strict=True):
-        if concat != [node for node in union if node in cell.nodes]:
-            raise UserError("Genotype_nested has one concat for all cells: this genotype's cells differ in theirs")
-    return f"Genotype_nested(genes={genes}, reductions={list(genotype.reductions)}, concat={union})"

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from .errors import UserError, unknown_name
 from .genotype import Genotype
 from .handcrafted import HANDCRAFTED
+from .published_text import Notes, load_text
 
 PREFIX = "zoo:"
 
@@ -45,7 +46,19 @@ ZOO: Mapping[str, ZooEntry] = MappingProxyType(_load())
 
 
 def resolve_genotype(argument: str) -> Genotype:
+    """The genotype of `read_genotype`, without what it notes.
+
+    Raises:
+        UserError: see `read_genotype`.
+    """
+    return read_genotype(argument)[0]
+
+
+def read_genotype(argument: str) -> tuple[Genotype, Notes]:
     """The genotype that a command line argument means: `zoo:NAME`, or a file with JSON or a published text form.
+
+    Returns:
+        It, and sentences for the user on a file that is not read as it is written (`published_text.read_text`).
 
     Raises:
         UserError: the name is not in `ZOO`, or the file is missing or not a genotype.
@@ -56,7 +69,7 @@ def resolve_genotype(argument: str) -> Genotype:
             near = difflib.get_close_matches(name.lower(), [known.lower() for known in ZOO], n=1)
             hint = "".join(f"; did you mean {known!r}?" for known in ZOO if known.lower() in near)
             raise UserError(f"{unknown_name('zoo genotype', name, ZOO)}{hint}")
-        return ZOO[name].genotype
+        return ZOO[name].genotype, ()
     if not argument:
         raise UserError("the name of a genotype is empty: give a file or zoo:NAME")
-    return Genotype.load(argument)
+    return load_text(argument)

@@ -293,6 +293,17 @@ def test_zoo_prints_a_genotype(capfd: pytest.CaptureFixture[str]) -> None:
     assert Genotype.from_text(capfd.readouterr().out).layout == "normal_reduce"
 
 
+def test_a_published_file_that_is_not_read_as_written_is_noted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "published.txt"
+    file.write_text("Genotype_nested([[('skip_connect', 2, 0), ('skip_connect', 3, 2)]], concat=[3], reductions=[])")
+    assert run(["cost", str(file), "--channels", "2", "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["cells"] == 1
+    assert err.startswith(f"Note on {file}: concat [3] of the text is ignored") and len(err.splitlines()) == 1
+
+
 FILES = ("genotype.json", "records.parquet", "config.yaml")
 
 

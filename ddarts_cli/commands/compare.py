@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ddarts_cli import completing
-from ddarts_cli.options import json_option, print_json
+from ddarts_cli.options import json_option, print_json, read_genotype
 
 
 @click.command()
@@ -31,9 +31,7 @@ def command(a: str, b: str, channels: int, classes: int, as_json: bool) -> None:
       ddarts compare zoo:DARTS_V1 zoo:DARTS_V2
       ddarts compare runs/quickstart/genotype.json other.json --json
     """
-    from ddarts_core.zoo import resolve_genotype
-
-    pair = {"a": resolve_genotype(a), "b": resolve_genotype(b)}
+    pair = {"a": read_genotype(a), "b": read_genotype(b)}
     from analysis.compare import compare
 
     difference = compare(pair["a"], pair["b"])

@@ -7,7 +7,7 @@ from typing import Literal
 import click
 
 from ddarts_cli import completing
-from ddarts_cli.options import json_option, print_json
+from ddarts_cli.options import json_option, print_json, read_genotype
 
 #: Forms of a network, and the depth at which each stacks a genotype of two cells.
 DEPTH = {"cifar": 20, "imagenet": 14, "imagenet-published": 14}
@@ -65,9 +65,7 @@ def command(
       ddarts cost zoo:DARTS_V2 --channels 36 --cells 20 --classes 10
       ddarts cost genotype.json --form imagenet --channels 48 --cells 14 --classes 1000 --json
     """
-    from ddarts_core.zoo import resolve_genotype
-
-    read = resolve_genotype(genotype)
+    read = read_genotype(genotype)
     depth = cells or (DEPTH[form] if read.layout == "normal_reduce" else read.num_cells)
     positions = parse_reductions(reductions)
     size = image_size or (32 if form == "cifar" else 224)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ddarts_cli import completing
-from ddarts_cli.options import out_option, set_option
+from ddarts_cli.options import out_option, read_genotype, set_option
 
 if TYPE_CHECKING:
     from ddarts_cli.files import RetrainFolder
@@ -83,9 +83,8 @@ def command(
     from ddarts_cli.files import RetrainFolder
     from ddarts_core.config import resolve
     from ddarts_core.nested import override, read_yaml
-    from ddarts_core.zoo import resolve_genotype
 
-    read = resolve_genotype(genotype)
+    read = read_genotype(genotype)
     data: dict[str, Any] = read_yaml(file) if file else {}
     settings = {"retrain.num_cells": cells, "data.name": data_name, "data.root": data_root}
     config: ExperimentConfig = resolve(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddarts_cli.options import out_option, set_option
+from ddarts_cli.options import out_option, read_genotype, set_option
 
 if TYPE_CHECKING:
     from ddarts_cli.files import SearchFolder
@@ -84,6 +84,8 @@ def command(
         f"search {config.name}: method {config.method} on {config.data.name}, {config.search.num_cells} cells of "
         f"{config.search.channels} channels, {search.num_epochs} epochs on {search.device}, seed {config.seed}"
     )
+    if config.search.start is not None:
+        read_genotype(config.search.start)  # says how a published file is read
     from ddarts_cli.output import write_yaml
 
     write_yaml(folder.config, plain(config))
