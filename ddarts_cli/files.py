@@ -100,6 +100,7 @@ class RetrainFolder:
         self.genotype = path / "genotype.json"
         self.config = path / "config.yaml"
         self.result = path / "result.json"
+        self.confusion = path / "confusion.json"
 
     @property
     def begun(self) -> bool:
@@ -146,6 +147,7 @@ class RetrainFolder:
         `config.yaml` is the last to go: a folder that is half cleared is that of an unfinished retrain.
         """
         self.result.unlink(missing_ok=True)
+        self.confusion.unlink(missing_ok=True)
         for contender in ("genotype", "random"):
             for folder in self.seed_folders(contender).values():
                 shutil.rmtree(folder)

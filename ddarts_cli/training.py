@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from ddarts_cli.output import write_json, write_records, write_timings, write_ya
 from ddarts_cli.threads import limit_threads
 from ddarts_core import checkpoint
 from ddarts_core.config import ExperimentConfig, config_hash
+from ddarts_core.confusion import Confusion, Evaluation, write_confusion
 from ddarts_core.cost import retrain_cost
 from ddarts_core.data import Images, hold_out, load_test, load_train
 from ddarts_core.devices import check_amp, pick_device
@@ -36,9 +37,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """Test accuracy (a fraction of 1) of one genotype over seeds."""
+    """Test accuracy (a fraction of 1) of one genotype over seeds, and the mean recall of the classes beside it."""
 
     accuracies: tuple[float, ...]
+    balanced_accuracies: tuple[float, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -62,7 +64,17 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {"accuracies": list(self.accuracies), "mean": self.mean, "interval_95": self.interval}
+        return {
+            "accuracies": list(self.accuracies),
+            "mean": self.mean,
+            "interval_95": self.interval,
+            "balanced_accuracies": list(self.balanced_accuracies),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Score:
+        """Of `result.json`; one of an earlier version has no balanced accuracies."""
+        return cls(tuple(data["accuracies"]), tuple(data.get("balanced_accuracies", ())))
 
 
 def run_seeds(
@@ -105,7 +117,7 @@ def run_seeds(
         contenders["random"] = random_genotype(genotype, config.seed, space_of(genotype, config.search.space))
     if done is not None and done["seeds"] == list(seeds) and done["test"].keys() == contenders.keys():
         say(f"{out} holds this retrain, finished")
-        return {name: Score(tuple(test["accuracies"])) for name, test in done["test"].items()}
+        return {name: Score.from_dict(test) for name, test in done["test"].items()}
     info, images = load_train(config.data)
     limit_threads(config.retrain.batch_size, config.retrain.channels, info.image_size)
     check_training(config, images, seeds)
@@ -125,26 +137,33 @@ def run_seeds(
     make_folder(out)
     write_yaml(place.config, plain(config))
     scores: dict[str, Score] = {}
+    matrices: list[Confusion] = []
     for name, contender in contenders.items():
         write_atomic(out / f"{name}.json", contender.to_json())
-        accuracies = []
+        found = []
         for seed in seeds:
             folder = out / f"{name}-seed-{seed}"
             if workers is None:
                 records, test = _train(contender, config, info, images, seed, folder, resume)
             else:
                 records, test = _train_together(contender, config, workers, seed, folder, resume)
-            say(f"{folder.name}: test accuracy {100 * test['accuracy']:.2f} %, loss {test['loss']:.4f}")
+            metrics = test.metrics
+            say(
+                f"{folder.name}: test accuracy {100 * metrics['accuracy']:.2f} %, balanced "
+                f"{100 * metrics['balanced_accuracy']:.2f} %, loss {test.loss:.4f}"
+            )
             write_records(folder / "records.parquet", records)
             write_timings(folder / "timings.csv", records)
-            accuracies.append(test["accuracy"])
-        scores[name] = Score(tuple(accuracies))
+            found.append(metrics)
+            matrices.append(Confusion(name, seed, "test", test.matrix))
+        scores[name] = Score(*(tuple(one[key] for one in found) for key in ("accuracy", "balanced_accuracy")))
     for name, score in scores.items():
         size = f"{retrain_cost(contenders[name], config).parameters:,} parameters"
         words = "the genotype" if name == "genotype" else "a random genotype with as many operations"
         say(f"test accuracy of {words} ({size}): {score}")
     if random_baseline:
         say(_verdict(scores["genotype"], scores["random"]))
+    write_confusion(place.confusion, [*map(str, range(info.num_classes))], matrices)
     write_json(place.result, _result(config, contenders, seeds, scores))
     return scores
 
@@ -191,8 +210,8 @@ def _train(
     seed: int,
     folder: Path,
     resume: bool,
-) -> tuple[list[EpochRecord], dict[str, float]]:
-    """Train one network, keep its weights, and return its records and its loss and accuracy on the test images."""
+) -> tuple[list[EpochRecord], Evaluation]:
+    """Train one network, keep its weights, and return its records and what it does with the test images."""
     train, validation = _dealt(config, images, seed)
     run = Retrain(config.retrain, genotype, info, train, validation, seed)
     state_file = folder / "checkpoint.pt"
@@ -207,7 +226,7 @@ def _train(
 
 def _train_together(
     genotype: Genotype, config: ExperimentConfig, workers: Workers, seed: int, folder: Path, resume: bool
-) -> tuple[list[EpochRecord], dict[str, float]]:
+) -> tuple[list[EpochRecord], Evaluation]:
     """As `_train`, by several workers, who read the data and write the checkpoint and the weights."""
     from tuning.distributed import CHECKPOINT, DistributedRetrain
 
@@ -227,6 +246,7 @@ def _train_together(
         raise
     if run.restarts:
         say(f"{folder.name}: a worker died; started again {run.restarts} times, from the last checkpoint")
+    assert run.test is not None, "told last of all"
     return records, run.test
 
 

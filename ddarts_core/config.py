@@ -232,6 +232,11 @@ class RetrainConfig(AugmentConfig):
     weight_decay: float = Field(3e-4, ge=0, le=1, description="of the weights")
     grad_clip: float = Field(5.0, gt=0, description="largest gradient norm")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target that all classes divide")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none",
+        description="of the images of each class in the loss; balanced: images / (classes * images of the class), "
+        "and validation images choose an epoch by balanced accuracy",
+    )
     auxiliary_weight: float = Field(0.0, ge=0, le=10, description="0 leaves the auxiliary head out")
     drop_path: float = Field(0.0, ge=0, lt=1, description="final probability; grows linearly over the epochs")
     drop_path_unit: Literal["operation", "node"] = Field("node", description="what is dropped for an image")

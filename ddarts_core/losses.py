@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .config import AblationLoss
 
@@ -15,6 +16,34 @@ from .config import AblationLoss
 def gates(alphas: Tensor, relaxation: str) -> Tensor:
     """Weights of the operations on an edge, shape of `alphas` [..., operations]: softmax (eq. 1) or sigmoid (eq. 2)."""
     return alphas.sigmoid() if relaxation == "sigmoid" else alphas.softmax(-1)
+
+
+def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """Weight of the images of each class, n / (classes * n_c), float32 [classes] (scikit-learn's `balanced`).
+
+    Counted over the classes that have images; the others weigh 0. The mean over the n images `labels` is 1.
+    """
+    counts = labels.bincount(minlength=num_classes)
+    present = counts > 0
+    return torch.where(present, len(labels) / (present.sum() * counts.clamp_min(1)), 0.0).float()
+
+
+def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, smoothing: float) -> Tensor:
+    """Mean over the images of weight of the class * cross entropy with smoothed labels.
+
+    Divided by the number of images, not by the sum of their weights as torch's `cross_entropy(weight=...)` is: with
+    `balanced_weights` the mean over a random batch is then an unbiased estimate of the mean over the classes of their
+    mean losses, and means of shares of a batch add up to that of the batch. Torch's quotient is neither: a rare image
+    that meets many others is divided by its own weight.
+
+    Args:
+        logits: [images, classes].
+        labels: int64 [images].
+        weights: [classes].
+        smoothing: share of the target that all classes divide.
+    """
+    each = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+    return (weights[labels] * each).mean()
 
 
 def zero_one(alphas: Tensor) -> Tensor:

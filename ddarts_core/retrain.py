@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import RetrainConfig, config_hash
+from .confusion import Evaluation, count
 from .data import DataInfo, Images, augment_of, check_batch
 from .devices import AUTOCAST, Stopwatch, check_amp, forget_peak, peak_memory, pick_device, set_float32
 from .errors import Diverged, UserError
 from .genotype import Genotype
+from .losses import balanced_weights, weighted_cross_entropy
 from .network import Network
 from .parallel import ALONE, Group
 from .records import EpochRecord
@@ -118,7 +120,8 @@ class Retrain:
     Attributes:
         epoch: the next one.
         num_epochs: of the whole training.
-        best_epoch: the epoch of the highest validation accuracy so far (the first of equals); None without validation.
+        best_epoch: the epoch of the highest validation accuracy so far (the first of equals), with `class_weights`
+            balanced of the highest balanced accuracy; None without validation.
 
     Raises:
         UserError: the network cannot be built, a batch does not fit, or the device lacks what is asked for.
@@ -171,6 +174,9 @@ class Retrain:
             self._parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
+        self._class_weights: Tensor | None = None
+        if config.class_weights == "balanced":
+            self._class_weights = balanced_weights(train.labels.to(self.device), info.num_classes)
         self._num_updates = 0
         self._best: dict[str, Any] | None = None
 
@@ -228,12 +234,13 @@ class Retrain:
         }
         if self.validation is not None:
             watch.lap("weights")
-            result = self.evaluate(self.validation)
+            result = self.evaluate(self.validation).metrics
             metrics |= {f"validation/{name}": value for name, value in result.items()}
             watch.lap("evaluation")
-            if self._best is None or result["accuracy"] > self._best["accuracy"]:
+            score = result["accuracy" if self._class_weights is None else "balanced_accuracy"]
+            if self._best is None or score > self._best["accuracy"]:
                 weights = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
-                self._best = {"epoch": epoch, "accuracy": result["accuracy"], "weights": weights}
+                self._best = {"epoch": epoch, "accuracy": score, "weights": weights}
         self.epoch += 1
         return EpochRecord(epoch, "retrain", metrics, seconds=watch.seconds(), peak_memory=peak_memory(self.device))
 
@@ -257,15 +264,13 @@ class Retrain:
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One SGD step on a share: its part of [loss of the main head, loss that is minimised], correct answers."""
-        smoothing = self.config.label_smoothing
         part = len(labels) / self.config.batch_size
         with self._autocast():
             output = self._distributed(images)
         logits, auxiliary = output if isinstance(output, tuple) else (output, None)
-        main = loss = part * F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+        main = loss = part * self._cross_entropy(logits, labels)
         if auxiliary is not None:
-            auxiliary_loss = part * F.cross_entropy(auxiliary.float(), labels, label_smoothing=smoothing)
-            loss = main + self.config.auxiliary_weight * auxiliary_loss
+            loss = main + self.config.auxiliary_weight * (part * self._cross_entropy(auxiliary, labels))
         self._sgd.zero_grad(set_to_none=True)
         self._scaler.scale(self.group.count * loss).backward()  # type: ignore[no-untyped-call]  # mypy: torch leaves it untyped
         self._scaler.unscale_(self._sgd)
@@ -274,6 +279,13 @@ class Retrain:
         self._scaler.update()
         self._update_average()
         return torch.stack([main.detach(), loss.detach()]), (logits.detach().argmax(1) == labels).sum()
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean over these images of what is minimised."""
+        smoothing = self.config.label_smoothing
+        if self._class_weights is None:
+            return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+        return weighted_cross_entropy(logits.float(), labels, self._class_weights, smoothing)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -305,11 +317,11 @@ class Retrain:
         return list(whole)
 
     @torch.no_grad()
-    def evaluate(self, images: Images) -> dict[str, float]:
-        """Loss (mean cross entropy, nats, no smoothing) and accuracy of `network` on whole `images`."""
+    def evaluate(self, images: Images) -> Evaluation:
+        """Loss and confusion matrix of `network` on whole `images`."""
         network = self.network.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        found = [torch.zeros(2, 0, dtype=torch.int64, device=self.device)]  # labels and predictions of each batch
         for x, labels in images.batches(
             self.config.batch_size, generator=None, device=self.device, info=self.info, share=self.group.share
         ):
@@ -318,9 +330,10 @@ class Retrain:
             with self._autocast():
                 logits = network(x.contiguous(memory_format=torch.channels_last))
             loss += F.cross_entropy(logits.float(), labels, reduction="sum")
-            correct += (logits.argmax(1) == labels).sum()
-        total = self.group.total(torch.stack([loss, correct.double()])) / len(images)
-        return {"loss": float(total[0]), "accuracy": float(total[1])}
+            found.append(torch.stack([labels, logits.argmax(1)]))
+        truth, predicted = torch.cat(found, 1)
+        counts = self.group.total(count(truth, predicted, self.info.num_classes))
+        return Evaluation.of(float(self.group.total(loss)) / len(images), counts)
 
     # --- state ------------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from . import losses
 from .alpha_step import AlphaStep
 from .coalitions import shapley_values
 from .config import ExperimentConfig, config_hash
+from .confusion import Evaluation, count
 from .data import DataInfo, Images, Splits, augment_of, check_batch, load_train, split
 from .devices import Stopwatch, forget_peak, peak_memory, pick_device
 from .discretise import Derivation, discretise, saturation
@@ -158,7 +159,7 @@ class Search:
         metrics = {name: float(value / counts[name]) for name, value in sums.items()}
         self._require_finite(metrics, epoch)
         watch.lap("weights")
-        metrics |= {f"held_out/{name}": value for name, value in self.evaluate(self.splits.held_out).items()}
+        metrics |= {f"held_out/{name}": value for name, value in self.evaluate(self.splits.held_out).metrics.items()}
         metrics |= self._architecture_metrics()
         shapley = self._shapley_values()
         watch.lap("evaluation")
@@ -225,20 +226,21 @@ class Search:
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 
     @torch.no_grad()
-    def evaluate(self, images: Images) -> dict[str, float]:
-        """Loss (mean cross entropy, nats) and accuracy of the supernet on whole `images`, running statistics."""
+    def evaluate(self, images: Images) -> Evaluation:
+        """Loss and confusion matrix of the supernet on whole `images`, running statistics."""
         self.net.eval()
         gates = self.gates
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        found = []  # labels and predictions of each batch
         for x, labels in images.batches(
             self.config.search.batch_size, generator=None, device=self.device, info=self.info, drop_last=False
         ):
             self.execution.begin_step()
             logits = self.net(x.contiguous(memory_format=self.execution.layout), gates)
             loss += F.cross_entropy(logits, labels, reduction="sum")
-            correct += (logits.argmax(1) == labels).sum()
-        return {"loss": float(loss) / len(images), "accuracy": int(correct) / len(images)}
+            found.append(torch.stack([labels, logits.argmax(1)]))
+        truth, predicted = torch.cat(found, 1)
+        return Evaluation.of(float(loss) / len(images), count(truth, predicted, self.info.num_classes))
 
     def _shapley_values(self) -> ShapleyValues:
         """Of the first batch of held-out images, in the last epoch; empty in the others and when not asked for."""

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from ddarts_cli.main import COMMANDS, run
+from ddarts_core.confusion import accuracy, balanced_accuracy, read_confusion
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 from ddarts_core.nested import parse_override
@@ -359,6 +360,15 @@ def test_retrain_beside_a_random_genotype(tiny: Path, tmp_path: Path, capfd: pyt
     assert set(result["test"]) == {"genotype", "random"}
     for contender in result["test"].values():
         assert len(contender["accuracies"]) == 2 and contender["edges"] == 3 and contender["interval_95"] >= 0
+    classes, matrices = read_confusion(out / "confusion.json")
+    assert [(one.network, one.seed, one.split) for one in matrices] == [
+        (name, seed, "test") for name in result["test"] for seed in result["seeds"]
+    ]
+    for name, test in result["test"].items():
+        own = [one.matrix for one in matrices if one.network == name]
+        assert [accuracy(matrix) for matrix in own] == test["accuracies"]
+        assert [balanced_accuracy(matrix) for matrix in own] == test["balanced_accuracies"]
+    assert len(classes) == 10 and sum(map(sum, matrices[0].matrix)) == 359  # all test images of digits
     for name in ("genotype-seed-0", "genotype-seed-1", "random-seed-0", "random-seed-1"):
         assert (out / name / "weights.pt").exists() and (out / name / "records.parquet").exists()
     assert "finished" in mistake(capfd, *arguments)

@@ -249,7 +249,7 @@ def test_a_replaced_retrain_leaves_nothing_behind(
     settings = ["--set", "seed=5", "--set", "retrain.lr=0.1"]
     assert run([*retrain, *settings, "--force"]) == 0
     assert {path.name for path in (tiny / "r").iterdir()} == {
-        *("config.yaml", "genotype.json", "result.json"),
+        *("config.yaml", "genotype.json", "result.json", "confusion.json"),
         *("genotype-seed-5", "genotype-seed-x", "export"),
     }
     assert [path.name for path in (tiny / "r" / "export").iterdir()] == ["notes"]

@@ -21,6 +21,7 @@ import torch
 
 from ddarts_core import checkpoint
 from ddarts_core.config import ExperimentConfig
+from ddarts_core.confusion import Evaluation
 from ddarts_core.data import hold_out, load_test, load_train
 from ddarts_core.errors import Diverged, UserError
 from ddarts_core.genotype import Genotype
@@ -92,12 +93,12 @@ class DistributedRetrain:
 
     Attributes:
         restarts: how often the workers were started again, from the last checkpoint, because one had died.
-        test: loss and accuracy on the test images, read once after the training.
+        test: what the network does with the test images, which are read once after the training.
     """
 
     def __init__(self, config: ExperimentConfig, genotype: Genotype, seed: int, folder: Path, workers: Workers) -> None:
         self.restarts = 0
-        self.test: dict[str, float] = {}
+        self.test: Evaluation | None = None
         self.folder = folder.absolute()
         self.workers = workers
         root = str(Path(config.data.root).expanduser().absolute())  # workers run in another folder

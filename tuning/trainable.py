@@ -237,8 +237,8 @@ class SearchTrial(tune.Trainable):
         assert self._retrain is not None
         if self._records[-1].epoch + 1 < self._config.retrain.epochs:
             return False
-        scores = self._retrain.evaluate(self._held_out)
-        derived = {f"held_out/{name}": float(value) for name, value in scores.items()}
+        found = self._retrain.evaluate(self._held_out)
+        derived = {f"held_out/{name}": value for name, value in found.metrics.items()}
         self._write(derived=derived, objectives=self._objectives(DERIVED, derived[ACCURACY]))
         return True
 

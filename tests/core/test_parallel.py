@@ -45,6 +45,7 @@ FULL: dict[str, Any] = {
     "lr": 0.05,
     "grad_clip": 3.0,  # binds in nearly all steps; half of a gradient would not reach it
     "label_smoothing": 0.1,
+    "class_weights": "balanced",
     "auxiliary_weight": 0.4,
     "drop_path": 0.5,
     "ema_decay": 0.9,

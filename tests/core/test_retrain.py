@@ -178,8 +178,12 @@ def test_evaluate_by_hand(make: Make, digits: tuple[DataInfo, ImageSet, ImageSet
     with torch.no_grad():
         logits = retrain.network.eval()(x)
     result = retrain.evaluate(held_out)
-    assert result["loss"] == pytest.approx(float(F.cross_entropy(logits, y)), rel=1e-5)
-    assert result["accuracy"] == float((logits.argmax(1) == y).double().mean())
+    assert result.loss == pytest.approx(float(F.cross_entropy(logits, y)), rel=1e-5)
+    assert result.metrics["accuracy"] == float((logits.argmax(1) == y).double().mean())
+    assert [sum(row) for row in result.matrix] == y.bincount(minlength=10).tolist()
+    assert [sum(column) for column in zip(*result.matrix, strict=True)] == logits.argmax(1).bincount(
+        minlength=10
+    ).tolist()
 
 
 # --- the loop -------------------------------------------------------------------------------------------------------
@@ -197,7 +201,8 @@ def test_metrics(make: Make) -> None:
     assert set(record.metrics) == {"train/loss", "train/accuracy"}
     assert record.seconds["weights"] > 0 and record.peak_memory > 0
     record = next(make().records())
-    assert set(record.metrics) == {"train/loss", "train/accuracy", "validation/loss", "validation/accuracy"}
+    scores = {"validation/loss", "validation/accuracy", "validation/balanced_accuracy"}
+    assert set(record.metrics) == {"train/loss", "train/accuracy", *scores}
 
 
 @pytest.mark.parametrize("stop", [1, 2])
@@ -276,6 +281,26 @@ def test_drop_path_unit_has_an_effect(make: Make) -> None:
     assert a.metrics != b.metrics
 
 
+def test_class_weights_of_images_that_are_not_balanced(digits: tuple[DataInfo, ImageSet, ImageSet]) -> None:
+    """An image of a rare class counts for more, in both heads; with `none` the loss is torch's to the bit."""
+    info, train, _ = digits
+    rare = [(train.labels == label).nonzero()[:2, 0] for label in range(8)]
+    few = train.subset(torch.cat([*rare, (train.labels > 7).nonzero()[:, 0]]))
+    settings = {"epochs": 1, "batch_size": len(few), "channels": 2, "device": "cpu", "auxiliary_weight": 0.5}
+    counts = few.labels.bincount(minlength=10)
+    assert counts.max() > 4 * counts.min()
+    for choice in ("balanced", "none"):
+        config = RetrainConfig.model_validate({**settings, "class_weights": choice})
+        retrain = Retrain(config, Genotype((CELL,) * 3, (1,)), info, few, None, seed=0)
+        x, labels = next(retrain._batches(0))
+        main, auxiliary = retrain._trained.train()(x)
+        weights = len(few) / (10 * counts[labels]) if choice == "balanced" else torch.ones(len(labels))
+        hand = [(weights * F.cross_entropy(logits, labels, reduction="none")).mean() for logits in (main, auxiliary)]
+        loss, _ = retrain._step(x, labels)
+        torch.testing.assert_close(loss, torch.stack([hand[0], hand[0] + 0.5 * hand[1]]).detach())
+        assert choice == "balanced" or loss[0] == F.cross_entropy(main, labels)
+
+
 def test_num_cells_derives(make: Make) -> None:
     assert len(make(num_cells=9, genotype=Genotype((CELL,) * 5, (1, 3))).network.cells) == 9
 
@@ -288,7 +313,7 @@ def test_best_epoch(make: Make) -> None:
     assert retrain.best_epoch == accuracies.index(max(accuracies))
     retrain.load_best()
     assert retrain.validation is not None
-    assert retrain.evaluate(retrain.validation)["accuracy"] == max(accuracies)
+    assert retrain.evaluate(retrain.validation).metrics["accuracy"] == max(accuracies)
     with pytest.raises(UserError, match="validation_fraction"):
         make(validation=False).load_best()
 

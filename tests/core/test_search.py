@@ -45,7 +45,13 @@ def test_records_carry_their_splits(digits, tiny_config):
     names = set(last.metrics)
     for split in ("train", "alpha", "held_out"):
         assert {f"{split}/loss", f"{split}/accuracy"} <= names
-    assert {"alpha/zero_one", "alpha/total", "saturation/over_0.9", "discretised/skip_connections"} <= names
+    assert {
+        "held_out/balanced_accuracy",
+        "alpha/zero_one",
+        "alpha/total",
+        "saturation/over_0.9",
+        "discretised/skip_connections",
+    } <= names
     assert len(last.contributions) == len(last.ablation) == 3
     assert abs(sum(last.ablation)) < 1e-4
     assert len(last.alphas) == 3 and len(last.alphas[0]) == 5 and len(last.alphas[0][0]) == 7

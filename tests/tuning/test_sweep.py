@@ -89,7 +89,7 @@ def test_the_objective_is_the_derived_networks_accuracy_on_images_that_trained_n
     losses = [record.metrics["train/loss"] for record in retrain.records()]
     stored = [record["metrics"]["train/loss"] for record in records_of(done, trial) if record["phase"] == "retrain"]
     assert losses == pytest.approx(stored, rel=1e-5)
-    accuracy = retrain.evaluate(splits.held_out)["accuracy"]
+    accuracy = retrain.evaluate(splits.held_out).metrics["accuracy"]
     assert trial["derived"]["held_out/accuracy"] == pytest.approx(accuracy, abs=1e-9)
     assert trial["objectives"] == {"derived/held_out/accuracy": trial["derived"]["held_out/accuracy"]}
 
