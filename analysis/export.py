@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from ddarts_core.datasets.facts import FILE, read_facts, write_facts
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
@@ -29,7 +30,7 @@ MODEL_FILES = ("weights.safetensors", "model.onnx", "model.pt2")
 
 #: Files of an exported folder, and nothing else is ever removed from one.
 FILES = (
-    *("genotype.json", "genotype.txt", "genotype.svg", "genotype.png", "cost.json", "config.yaml", "README.md"),
+    *("genotype.json", "genotype.txt", "genotype.svg", "genotype.png", "cost.json", "config.yaml", FILE, "README.md"),
     *MODEL_FILES,
 )
 
@@ -186,6 +187,7 @@ def export_retrain(
     genotype, config = Genotype.load(source / "genotype.json"), read_yaml(source / "config.yaml")
     target = Path(out) if out is not None else source / "export"
     has_text = _write_genotype(target, genotype, config, f"genotype {genotype.hash}", cost)
+    facts = _copy_facts([source], target)
     models = _enrich(target, genotype, config, enrich)
     rows = [
         ("trained by", f"ddarts retrain, in {source}"),
@@ -196,7 +198,7 @@ def export_retrain(
         *models.facts,
     ]
     again = card.command("Train it again", retrain_command(target, seeds=1))
-    files = card.file_list(has_text, "the settings of its training", models.files)
+    files = card.file_list(has_text, "the settings of its training", [*facts, *models.files])
     write_atomic(target / "README.md", card.readme(f"Genotype {genotype.hash}", rows, models.usage + again, files))
     return target
 
@@ -205,8 +207,9 @@ def _write(item: Exported, study: Study, trial: Trial, enrich: Enrich | None) ->
     config = trial.info["config"]
     title = f"{study.name}, trial {trial.trial_id}"
     has_text = _write_genotype(item.folder, item.genotype, config, title, trial.info.get("cost"))
+    facts = _copy_facts([study.folder / "trials" / trial.trial_id, study.folder], item.folder)
     models = _enrich(item.folder, item.genotype, config, enrich)
-    write_atomic(item.folder / "README.md", _readme(item, study, trial, has_text, models))
+    write_atomic(item.folder / "README.md", _readme(item, study, trial, has_text, facts, models))
 
 
 def _write_genotype(
@@ -224,6 +227,17 @@ def _write_genotype(
     write_atomic(folder / "cost.json", json.dumps(cost, indent=1) + "\n")
     write_atomic(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
     return text is not None
+
+
+def _copy_facts(sources: Sequence[Path], target: Path) -> list[tuple[str, str]]:
+    """Copy the first `data.json` that there is; the lines of the card that name it."""
+    for source in sources:
+        content = read_facts(source)
+        if content is not None:
+            write_facts(target, content)
+            return [(FILE, "the data: names of the classes, and what images are normalised by")]
+    (target / FILE).unlink(missing_ok=True)
+    return []
 
 
 def _enrich(folder: Path, genotype: Genotype, config: Mapping[str, Any], enrich: Enrich | None) -> Models:
@@ -277,7 +291,9 @@ def count(value: float | None) -> str:
     return "not measured" if value is None or math.isnan(value) else f"{int(value):,}"
 
 
-def _readme(item: Exported, study: Study, trial: Trial, has_text: bool, models: Models) -> str:
+def _readme(
+    item: Exported, study: Study, trial: Trial, has_text: bool, facts: list[tuple[str, str]], models: Models
+) -> str:
     info = study.info
     found = f"Trials {', '.join(item.also)} found the same genotype.\n\n" if item.also else ""
     rows = [
@@ -298,5 +314,5 @@ def _readme(item: Exported, study: Study, trial: Trial, has_text: bool, models: 
     body += models.usage
     body += card.command("Train it from scratch (four seeds, test split read once each)", retrain_command(item.folder))
     body += card.command("Run its search again", card.search_command(item.folder))
-    files = card.file_list(has_text, "the resolved configuration of its search", models.files)
+    files = card.file_list(has_text, "the resolved configuration of its search", [*facts, *models.files])
     return card.readme(f"Genotype {item.genotype.hash}: place {item.place} of study {study.name}", rows, body, files)

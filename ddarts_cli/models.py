@@ -13,6 +13,7 @@ from ddarts_cli.files import RetrainFolder
 from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.cost import retrain_cost
 from ddarts_core.data import data_info
+from ddarts_core.datasets.facts import DataInfo, read_info
 from ddarts_core.errors import UserError
 from ddarts_core.export import (
     OPSET,
@@ -39,6 +40,7 @@ class Weights:
     path: Path
     seed: int
     config: ExperimentConfig
+    info: DataInfo
     accuracies: tuple[tuple[int, float], ...]
 
     @property
@@ -75,12 +77,13 @@ def find_weights(folder: Path) -> Weights | None:
     if not found:
         return None
     seed = min(found)
-    return Weights(found[seed], seed, resolve(read_yaml(place.config), where=str(place.config)), accuracies)
+    config: ExperimentConfig = resolve(read_yaml(place.config), where=str(place.config))
+    return Weights(found[seed], seed, config, read_info(folder) or data_info(config.data), accuracies)
 
 
-def cost_command(genotype: Path, config: ExperimentConfig) -> str:
+def cost_command(genotype: Path, config: ExperimentConfig, info: DataInfo) -> str:
     """The command that counts what `retrain_cost` does."""
-    settings, info = config.retrain, data_info(config.data)
+    settings = config.retrain
     words: list[object] = ["--channels", settings.channels, "--classes", info.num_classes]
     words += ["--image-size", info.image_size, "--in-channels", info.channels]
     words += [] if settings.num_cells is None else ["--cells", settings.num_cells]
@@ -102,7 +105,7 @@ def table_row(folder: Path) -> dict[str, str]:
     if weights is None or not weights.accuracies:
         raise UserError(f"{folder} is no finished retrain: it has no result.json with weights beside it")
     genotype = Genotype.load(folder / "genotype.json")
-    counted = retrain_cost(genotype, weights.config)
+    counted = retrain_cost(genotype, weights.config, weights.info)
     accuracies = [100 * accuracy for _, accuracy in weights.accuracies]
     spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
     seeds = f"{len(accuracies)} seed{'s' if len(accuracies) > 1 else ''}"
@@ -141,11 +144,11 @@ class ModelWriter:
             return Models()
         if weights is None:
             settings: ExperimentConfig = resolve({key: value for key, value in config.items() if key in _EXPERIMENT})
-            blueprint = Blueprint.of(genotype, settings)
+            blueprint = Blueprint.of(genotype, settings, read_info(folder))
             network = untrained(blueprint, settings.seed)
             facts, what = [("weights", "none: the network is freshly initialised, not trained")], "untrained network"
         else:
-            blueprint = Blueprint.of(genotype, weights.config)
+            blueprint = Blueprint.of(genotype, weights.config, weights.info)
             network = trained(blueprint, weights.path)
             facts, what = weights.facts, "trained network"
         classifier = Classifier(network, blueprint.info)

@@ -20,7 +20,8 @@ from ddarts_core import checkpoint
 from ddarts_core.config import ExperimentConfig, config_hash
 from ddarts_core.confusion import Confusion, Evaluation, write_confusion
 from ddarts_core.cost import retrain_cost
-from ddarts_core.data import Images, hold_out, load_test, load_train
+from ddarts_core.data import Images, data_facts, hold_out, load_test, load_train
+from ddarts_core.datasets.facts import write_facts
 from ddarts_core.devices import check_amp, pick_device
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
@@ -136,6 +137,7 @@ def run_seeds(
         place.clear()
     make_folder(out)
     write_yaml(place.config, plain(config))
+    write_facts(out, data_facts(info, images))
     scores: dict[str, Score] = {}
     matrices: list[Confusion] = []
     for name, contender in contenders.items():
@@ -158,13 +160,13 @@ def run_seeds(
             matrices.append(Confusion(name, seed, "test", test.matrix))
         scores[name] = Score(*(tuple(one[key] for one in found) for key in ("accuracy", "balanced_accuracy")))
     for name, score in scores.items():
-        size = f"{retrain_cost(contenders[name], config).parameters:,} parameters"
+        size = f"{retrain_cost(contenders[name], config, info).parameters:,} parameters"
         words = "the genotype" if name == "genotype" else "a random genotype with as many operations"
         say(f"test accuracy of {words} ({size}): {score}")
     if random_baseline:
         say(_verdict(scores["genotype"], scores["random"]))
-    write_confusion(place.confusion, [*map(str, range(info.num_classes))], matrices)
-    write_json(place.result, _result(config, contenders, seeds, scores))
+    write_confusion(place.confusion, info.classes, matrices)
+    write_json(place.result, _result(config, info, contenders, seeds, scores))
     return scores
 
 
@@ -263,7 +265,11 @@ def _verdict(searched: Score, random: Score) -> str:
 
 
 def _result(
-    config: ExperimentConfig, contenders: dict[str, Genotype], seeds: Sequence[int], scores: dict[str, Score]
+    config: ExperimentConfig,
+    info: DataInfo,
+    contenders: dict[str, Genotype],
+    seeds: Sequence[int],
+    scores: dict[str, Score],
 ) -> dict[str, Any]:
     return {
         "schema": 1,
@@ -277,7 +283,7 @@ def _result(
             name: {
                 "genotype_hash": contenders[name].hash,
                 "edges": contenders[name].num_edges,
-                "parameters": retrain_cost(contenders[name], config).parameters,
+                "parameters": retrain_cost(contenders[name], config, info).parameters,
                 **score.to_dict(),
             }
             for name, score in scores.items()

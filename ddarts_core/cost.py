@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .config import ExperimentConfig
 from .data import data_info
+from .datasets.facts import DataInfo
 from .derive import Order
 from .genotype import Genotype
 from .network import DEPTH, IMAGE_SIZE, Network
@@ -117,13 +118,18 @@ def cost(
     return Cost(network.num_parameters, network.auxiliary_parameters, macs)
 
 
-def retrain_cost(genotype: Genotype, config: ExperimentConfig) -> Cost:
+def retrain_cost(genotype: Genotype, config: ExperimentConfig, info: DataInfo | None = None) -> Cost:
     """Count the network that an experiment's settings of `data` and `retrain` train.
 
+    Args:
+        genotype: of the network, before it is derived deeper.
+        config: of the experiment.
+        info: facts of its data; None asks the data themselves.
+
     Raises:
-        UserError: see `Network`.
+        UserError: see `Network` and `data_info`.
     """
-    settings, info = config.retrain, data_info(config.data)
+    settings, info = config.retrain, info or data_info(config.data)
     return cost(
         genotype,
         channels=settings.channels,

@@ -10,7 +10,7 @@ import gzip
 import math
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .augment import Augment, Policy
 from .config import DATA_SETS, DataConfig, RetrainConfig
+from .datasets import facts, names
 from .errors import UserError
 from .images import DataInfo, Images, ImageSet
 from .seeding import stream_seed
@@ -37,6 +38,7 @@ __all__ = [
     "Splits",
     "augment_of",
     "check_batch",
+    "data_facts",
     "data_info",
     "hold_out",
     "load_test",
@@ -157,19 +159,35 @@ def _table(*entries: DatasetEntry) -> Mapping[str, DatasetEntry]:
 DATASETS = _table(
     DatasetEntry(DataInfo("digits", 10, 1, 8, (0.3058,), (0.3759,)), _read_digits, "nothing: scikit-learn brings it"),
     DatasetEntry(
-        DataInfo("fashion_mnist", 10, 1, 28, (0.28604,), (0.35302,)),
+        DataInfo("fashion_mnist", 10, 1, 28, (0.28604,), (0.35302,), names.FASHION_MNIST),
         _read_fashion_mnist,
         "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain "
         "or .gz, in it or in its FashionMNIST/raw (Debian's package dataset-fashion-mnist puts them in "
         "/usr/share/datasets/fashion-mnist)",
     ),
     DatasetEntry(
-        DataInfo("cifar10", 10, 3, 32, (0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768)),
+        DataInfo(
+            "cifar10",
+            10,
+            3,
+            32,
+            (0.49139968, 0.48215827, 0.44653124),
+            (0.24703233, 0.24348505, 0.26158768),
+            names.CIFAR10,
+        ),
         _cifar("CIFAR10"),
         "the folder cifar-10-batches-py, unpacked from cifar-10-python.tar.gz and unchanged",
     ),
     DatasetEntry(
-        DataInfo("cifar100", 100, 3, 32, (0.50707519, 0.48654887, 0.44091785), (0.26733428, 0.25643846, 0.27615049)),
+        DataInfo(
+            "cifar100",
+            100,
+            3,
+            32,
+            (0.50707519, 0.48654887, 0.44091785),
+            (0.26733428, 0.25643846, 0.27615049),
+            names.CIFAR100,
+        ),
         _cifar("CIFAR100"),
         "the folder cifar-100-python, unpacked from cifar-100-python.tar.gz and unchanged",
     ),
@@ -190,7 +208,12 @@ def data_info(config: DataConfig) -> DataInfo:
     """The facts of the configured data set at the configured size; reads no file."""
     info = DATASETS[config.name].info
     size = info.image_size if config.image_size is None else config.image_size
-    return DataInfo(info.name, info.num_classes, info.channels, size, info.mean, info.std)
+    return replace(info, image_size=size)
+
+
+def data_facts(info: DataInfo, train: Images) -> dict[str, Any]:
+    """The content of `data.json` (see `facts.document`) for these training images."""
+    return facts.document(info, train.labels.bincount(minlength=info.num_classes).tolist())
 
 
 def load_train(config: DataConfig) -> tuple[DataInfo, Images]:

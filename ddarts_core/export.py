@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,13 @@ class Blueprint:
     info: DataInfo
 
     @classmethod
-    def of(cls, genotype: Genotype, config: ExperimentConfig) -> Blueprint:
-        """The network that `ddarts retrain` trains with this configuration; the data need not be there.
+    def of(cls, genotype: Genotype, config: ExperimentConfig, info: DataInfo | None = None) -> Blueprint:
+        """The network that `ddarts retrain` trains with this configuration; given their facts, without the data.
 
         Raises:
-            UserError: the data set is unknown.
+            UserError: see `data_info`.
         """
-        return cls(genotype, config.retrain, data_info(config.data))
+        return cls(genotype, config.retrain, info or data_info(config.data))
 
     def build(self) -> Network:
         """The network, initialised from torch's global generator.
@@ -64,7 +64,7 @@ class Blueprint:
         parts = {
             "genotype": self.genotype.to_dict(),
             "retrain": self.config.model_dump(mode="json"),
-            "data": asdict(self.info),
+            "data": self.info.to_dict(),
         }
         return json.dumps(parts, separators=(",", ":"))
 
@@ -72,11 +72,10 @@ class Blueprint:
     def from_json(cls, text: str) -> Blueprint:
         """What `to_json` wrote."""
         parts: dict[str, Any] = json.loads(text)
-        data = parts["data"] | {key: tuple(parts["data"][key]) for key in ("mean", "std")}
         return cls(
             Genotype.from_text(json.dumps(parts["genotype"])),
             RetrainConfig.model_validate(parts["retrain"]),
-            DataInfo(**data),
+            DataInfo.from_dict(parts["data"]),
         )
 
 

@@ -13,18 +13,9 @@ import torch
 from torch import Tensor
 
 from .augment import Augment, Draws
+from .datasets.facts import DataInfo
 
-
-@dataclass(frozen=True)
-class DataInfo:
-    """What a network must know of a data set: classes, channels, image side in pixels, channel statistics of 0..1."""
-
-    name: str
-    num_classes: int
-    channels: int
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+__all__ = ["WHOLE", "DataInfo", "ImageSet", "Images", "Share", "epoch_plan", "normalised"]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import yaml
 from ddarts_cli.main import COMMANDS, run
 from ddarts_core.confusion import accuracy, balanced_accuracy, read_confusion
 from ddarts_core.errors import UserError
+from ddarts_core.export import read_safetensors
 from ddarts_core.genotype import Genotype
 from ddarts_core.nested import parse_override
 
@@ -305,7 +306,7 @@ def test_a_published_file_that_is_not_read_as_written_is_noted(
     assert err.startswith(f"Note on {file}: concat [3] of the text is ignored") and len(err.splitlines()) == 1
 
 
-FILES = ("genotype.json", "records.parquet", "config.yaml")
+FILES = ("genotype.json", "records.parquet", "config.yaml", "data.json")
 
 
 def test_same_seed_same_bytes_and_resume(tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -372,3 +373,15 @@ def test_retrain_beside_a_random_genotype(tiny: Path, tmp_path: Path, capfd: pyt
     for name in ("genotype-seed-0", "genotype-seed-1", "random-seed-0", "random-seed-1"):
         assert (out / name / "weights.pt").exists() and (out / name / "records.parquet").exists()
     assert "finished" in mistake(capfd, *arguments)
+
+    facts = json.loads((out / "data.json").read_text())
+    assert sum(facts["train_counts"]) == 200
+    (out / "data.json").write_text(json.dumps({**facts, "name": "gone", "classes": list("abcdefghij")}))
+    assert run(["export", str(out)]) == 0  # reads the facts, not the data
+    _, blueprint = read_safetensors(out / "export" / "weights.safetensors")
+    assert (blueprint.info.name, blueprint.info.classes) == ("gone", tuple("abcdefghij"))
+    assert json.loads((out / "export" / "data.json").read_text())["name"] == "gone"
+    (out / "data.json").unlink()  # as of a run before there were such files
+    assert run(["export", str(out)]) == 0
+    assert not (out / "export" / "data.json").exists()
+    assert read_safetensors(out / "export" / "weights.safetensors")[1].info.name == "digits"

@@ -14,6 +14,9 @@ ROOT = Path(__file__).parent.parent
 #: Modules of the core that may not import torch.
 GROUND_FLOOR = {
     "config",
+    "datasets",
+    "datasets.facts",
+    "datasets.names",
     "derive",
     "discretise",
     "errors",

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ddarts_core.config import resolve
-from ddarts_core.data import check_batch, load_train, split
+from ddarts_core.data import check_batch, data_facts, load_train, split
+from ddarts_core.datasets import facts
 from ddarts_core.errors import UserError
 from ddarts_core.shell import ddarts
 
@@ -213,7 +214,7 @@ def run_sweep(
             exists. Then nothing is written.
     """
     space = config.build_space()
-    _check_data(config)
+    content = _check_data(config)
     check_address(config.study_location, address)
     if has_study(config.study_location):
         raise exists_already(config.study_location)
@@ -221,6 +222,8 @@ def run_sweep(
         check_folder(config.study_dir)
     config = prepare(config, space, num_cpus, address)
     with hold(new_study(config)) as study:
+        facts.write_facts(study.path, content)
+        study.push(facts.FILE)
         return run(study, lambda: new_tuner(study, config, space, address), config.tune, Session(draw, listener))
 
 
@@ -312,11 +315,13 @@ def prepare(config: SweepConfig, space: Space, num_cpus: int | None, address: st
     return config
 
 
-def _check_data(config: SweepConfig) -> None:
-    _, images = load_train(config.data)
+def _check_data(config: SweepConfig) -> dict[str, Any]:
+    """Read the images, and refuse those that do not suffice for a batch; the content of `data.json`."""
+    info, images = load_train(config.data)
     splits = split(images, config.data, config.seed)
     check_batch("weights", len(splits.weights), config.search.batch_size)
     check_batch("alphas", len(splits.alphas), config.search.batch_size)
+    return data_facts(info, images)
 
 
 def run(study: Study, make_tuner: Callable[[], Any], config: TuneConfig, session: Session) -> StudyResult:

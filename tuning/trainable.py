@@ -31,10 +31,12 @@ from ray import tune
 
 from ddarts_core import checkpoint
 from ddarts_core.cost import retrain_cost
-from ddarts_core.data import load_train, split
+from ddarts_core.data import data_info, load_train, split
+from ddarts_core.datasets import facts
 from ddarts_core.errors import Diverged, UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
+from ddarts_core.images import DataInfo
 from ddarts_core.memory import CONTEXT_BYTES
 from ddarts_core.records import EpochRecord, read_jsonl, write_jsonl
 from ddarts_core.redact import hide_secrets, one_line
@@ -210,6 +212,7 @@ class SearchTrial(tune.Trainable):
         if self._genotype is None and self._search is None:
             self._search = build_search(self._config)
             self._epochs = self._search.records()
+            self._keep_facts(self._search.info)
             if self._loaded.get("search") is not None:
                 self._search.load_state_dict(self._loaded.pop("search"))
         if self._genotype is not None and self._retrain is None:
@@ -222,6 +225,11 @@ class SearchTrial(tune.Trainable):
             if self._loaded.get("retrain") is not None:
                 self._retrain.load_state_dict(self._loaded.pop("retrain"))
             self._epochs = self._retrain.records()
+
+    def _keep_facts(self, info: DataInfo) -> None:
+        """Beside the records, if the trial's own settings of `data` make them others than the study's."""
+        if info != facts.read_info(self._study.path):
+            facts.write_facts(self._folder, info.to_dict())
 
     def _end_search(self, search: Search) -> bool:
         genotype = search.discretise().genotype
@@ -250,7 +258,8 @@ class SearchTrial(tune.Trainable):
 
     def _cost(self, genotype: Genotype) -> dict[str, int]:
         """Parameters without the auxiliary head, and multiply-adds of convolutions and linear layers per image."""
-        counted = retrain_cost(genotype, self._config)
+        info = facts.read_info(self._folder) or facts.read_info(self._study.path) or data_info(self._config.data)
+        counted = retrain_cost(genotype, self._config, info)
         return {"parameters": counted.parameters, "macs": counted.macs["A"]}
 
     # --- checkpoints ------------------------------------------------------------------------------------------------

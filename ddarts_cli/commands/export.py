@@ -112,10 +112,10 @@ def _export_retrain(
         raise UserError(f"{retrain} has no trained weights (genotype-seed-*/weights.pt): train with ddarts retrain")
     if register is not None and tracking_uri is None:
         raise UserError("--register needs the MLflow store of a retrain: name it with --tracking-uri")
-    counted = retrain_cost(Genotype.load(retrain / "genotype.json"), weights.config)
+    counted = retrain_cost(Genotype.load(retrain / "genotype.json"), weights.config, weights.info)
     say(f"export {retrain}, seed {weights.seed}")
     folder = export_retrain(retrain, counted.to_dict(), out, ModelWriter(onnx, program, retrain))
-    following = [cost_command(folder / "genotype.json", weights.config)]
+    following = [cost_command(folder / "genotype.json", weights.config, weights.info)]
     if register is not None and tracking_uri is not None:
         following = _register(register, folder, tracking_uri, None, {}, weights.config.name)
     finish([folder], following)

@@ -123,9 +123,12 @@ def _following(
 ) -> list[str]:
     """What to run next; the same retrain with more seeds and a random genotype, unless it has them."""
     from ddarts_cli.models import cost_command
+    from ddarts_core.data import data_info
+    from ddarts_core.datasets.facts import read_info
     from ddarts_core.shell import ddarts
 
-    commands = [ddarts("export", place.path), cost_command(place.genotype, config)]
+    info = read_info(place.path) or data_info(config.data)
+    commands = [ddarts("export", place.path), cost_command(place.genotype, config, info)]
     num_seeds = len(scores["genotype"].accuracies)
     if num_seeds < MANY or "random" not in scores:
         more = ["retrain", place.genotype, "--config", place.config, "--out", place.path, "--resume"]

@@ -35,8 +35,8 @@ def command(
 ) -> None:
     """Run one search: FILE to a genotype and its records.
 
-    The folder gets genotype.json, records.parquet, timings.csv, config.yaml, search.json, and after every epoch
-    checkpoint.pt. The same file and seed give the same genotype and records, byte for byte.
+    The folder gets genotype.json, records.parquet, timings.csv, config.yaml, data.json, search.json, and after
+    every epoch checkpoint.pt. The same file and seed give the same genotype and records, byte for byte.
 
     \b
     Examples:
@@ -59,11 +59,13 @@ def command(
         trained.check(config, resume=retrain_begun, force=force)
 
     from ddarts_cli.threads import limit_threads
-    from ddarts_core.data import data_info, load_train
-    from ddarts_core.search import build_search
+    from ddarts_core.data import data_facts, data_info, load_train, split
+    from ddarts_core.datasets.facts import write_facts
+    from ddarts_core.search import Search
 
     limit_threads(config.search.batch_size, config.search.channels, data_info(config.data).image_size)
-    search = build_search(config)
+    info, train = load_train(config.data)
+    search = Search(config, info, split(train, config.data, config.seed))
     if profile:
         from ddarts_core.profiling import profile_search, table
 
@@ -75,7 +77,7 @@ def command(
     if retrain:
         from ddarts_cli.training import check_device, check_training, run_seeds
 
-        check_training(config, load_train(config.data)[1], [config.seed])
+        check_training(config, train, [config.seed])
         check_device(config)
         if force:
             trained.clear()
@@ -89,6 +91,7 @@ def command(
     from ddarts_cli.output import write_yaml
 
     write_yaml(folder.config, plain(config))
+    write_facts(folder.path, data_facts(info, train))
     from ddarts_cli.loop import run_loop
     from ddarts_cli.models import cost_command
     from ddarts_core.discretise import convergence_sentence
@@ -102,8 +105,8 @@ def command(
         if retrain:
             run_seeds(derivation.genotype, config, trained.path, resume=retrain_begun)
             wrote.append(trained.path)
-    train = ddarts("retrain", folder.genotype, "--config", folder.config)
-    finish(wrote, [train, cost_command(folder.genotype, config)])
+    following = ddarts("retrain", folder.genotype, "--config", folder.config)
+    finish(wrote, [following, cost_command(folder.genotype, config, search.info)])
 
 
 def _write(folder: SearchFolder, config: ExperimentConfig, records: list[EpochRecord], derivation: Derivation) -> None:

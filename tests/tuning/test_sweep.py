@@ -68,6 +68,9 @@ def test_every_trial_ends_and_is_recorded(done: StudyResult) -> None:
         assert Genotype.load(folder / "genotype.json").hash == trial["genotype_hash"]
         assert trial["cost"]["parameters"] > 0 and trial["cost"]["macs"] > 0
         assert ("ablation.weight" in trial["params"]) == (trial["params"]["ablation.loss"] == "centered")
+    facts = json.loads((done.study.path / "data.json").read_text())
+    assert facts["name"] == "digits" and facts["classes"] == [str(digit) for digit in range(10)]
+    assert not list(done.study.path.glob("trials/*/data.json"))  # theirs are the study's
     assert done.study.state == "FINISHED"
     assert [study.name for study in list_studies(done.study.path.parent)] == ["first"]
 

@@ -1,0 +1,1 @@
+"""Data sets as people have them: their facts, what is read from their files, and what is refused."""
