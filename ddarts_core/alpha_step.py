@@ -19,9 +19,12 @@ from torch.nn import functional as F
 from torch.profiler import record_function
 
 from . import losses
+from .architecture import Architecture, leaves_of
 from .config import ExperimentConfig
 from .contributions import ablated_losses, ablated_losses_and_gradient, random_gates
 from .errors import UserError
+from .methods.common import ZeroOne
+from .methods.parts import Parameters, Progress
 from .supernet import CellNotes, Supernet, batch_statistics, frozen
 
 Batch = tuple[Tensor, Tensor]
@@ -32,12 +35,12 @@ ABLATIONS = "ablations"
 
 @dataclass(frozen=True)
 class AlphaReport:
-    """One step: gradients [groups, edges, operations], scalars by name, M [groups] (NaN where not measured) or None.
+    """One step: gradients by parameter, scalars by name, M [groups] (NaN where not measured) or None.
 
     `clamped` is 1 where eq. 7 would have divided by less than eps.
     """
 
-    gradients: Tensor
+    gradients: Mapping[str, Tensor]
     scalars: Mapping[str, Tensor]
     contributions: Tensor | None
     clamped: Tensor
@@ -55,64 +58,72 @@ class AlphaStep:
         #: Factor of losses while they are differentiated in fp16.
         self.loss_scale = 1.0
         self.running_mean: Tensor | None = None
-        #: Gradients that the published loop leaves in the alphas for the next step, [groups, edges, operations].
-        self.residual: Tensor | None = None
+        #: Gradients that the published loop leaves in the alphas for the next step, by parameter.
+        self.residual: dict[str, Tensor] | None = None
         #: Gradients of the weights on the alpha split that the published loop adds to the weight step.
         self.leak: list[Tensor] | None = None
-        # FairDARTS' zero-one loss is one mean over both groups; D-DARTS' is a mean per cell, shared alphas or not.
-        one_mean = config.search.sharing == "normal_reduce"
-        self._zero_one_weight = config.search.w_zero_one / (net.num_groups if one_mean else 1)
+        self.architecture = Architecture(config.search, net.num_groups)
 
     def gradients(
-        self, alphas: Tensor, batch: Batch, weight_batch: Batch, sgd: torch.optim.SGD, stream: torch.Generator
+        self,
+        parameters: Parameters,
+        batch: Batch,
+        weight_batch: Batch,
+        sgd: torch.optim.SGD,
+        stream: torch.Generator,
+        progress: Progress = Progress(),  # noqa: B008  # frozen
     ) -> AlphaReport:
         """Gradient of the total loss of every group.
 
         Args:
-            alphas: [groups, edges, operations], detached.
+            parameters: of the architecture by name, detached.
             batch: images and labels of the alpha split.
             weight_batch: the batch of the coming weight step, for the second order.
             sgd: the weights' optimiser, for the second order.
             stream: the step's own random stream.
+            progress: where the search is.
         """
         images, labels = batch
         published = self.config.alpha.grad_mode == "published"
         self.net.train()
         with batch_statistics(self.net):
             if published:
-                return self._published(alphas, images, labels, stream)
+                return self._published(parameters, images, labels, stream, progress)
             with frozen(self.net):
-                report = self._clean(alphas, images, labels, stream)
+                report = self._clean(parameters, images, labels, stream, progress)
             if self.config.search.order == "second":
                 from .unrolled import unrolled_gradient
 
-                g = unrolled_gradient(self.net, alphas, batch, weight_batch, sgd, self.config.search.relaxation)
-                pull = self._zero_one_weight * losses.zero_one_gradient(alphas)
-                report = AlphaReport(g + pull, report.scalars, report.contributions, report.clamped)
+                gates_of = partial(self.architecture.gates, progress=progress)
+                g = unrolled_gradient(self.net, parameters, batch, weight_batch, sgd, gates_of)
+                gradients = _sum(g, self.architecture.pull(parameters, progress))
+                report = AlphaReport(gradients, report.scalars, report.contributions, report.clamped)
         return report
 
-    def _clean(self, alphas: Tensor, images: Tensor, labels: Tensor, stream: torch.Generator) -> AlphaReport:
-        alphas = alphas.clone().requires_grad_()
-        gates = losses.gates(alphas, self.config.search.relaxation)
+    def _clean(
+        self, parameters: Parameters, images: Tensor, labels: Tensor, stream: torch.Generator, progress: Progress
+    ) -> AlphaReport:
+        leaves = leaves_of(parameters)
+        gates = self.architecture.gates(leaves, progress)
         ablate = self._ablates()
         notes = self._notes() if ablate and not self._differentiates() else None
         outputs = self.net.outputs(images, gates, notes)
         logits = self.net.logits(outputs[-1])
         loss = F.cross_entropy(logits, labels)
-        (g,) = torch.autograd.grad(loss * self.loss_scale, alphas)
-        g = g / self.loss_scale
-        gradient = g
-        if self._zero_one_weight:
-            gradient = gradient + self._zero_one_weight * losses.zero_one_gradient(alphas.detach())
-        marginal, clamped = None, torch.zeros((), device=alphas.device)
-        ablation_loss = torch.zeros(len(alphas), device=alphas.device)
+        found = torch.autograd.grad(loss * self.loss_scale, list(leaves.values()))
+        g = {name: gradient / self.loss_scale for name, gradient in zip(leaves, found, strict=True)}
+        gradients = _sum(g, self.architecture.pull(parameters, progress))
+        marginal, clamped = None, torch.zeros((), device=images.device)
+        ablation_loss = torch.zeros(self.net.num_groups, device=images.device)
         if ablate:
-            marginal, h, clamped = self._ablate(outputs, alphas, labels, loss.detach(), stream, notes)
-            gradient = gradient + self.config.ablation.weight * self._ablation_gradient(marginal, g, h)
+            marginal, h, clamped = self._ablate(outputs, leaves, labels, loss.detach(), stream, progress, notes)
+            for name in gradients:
+                of_ablation = self._ablation_gradient(marginal, g[name], h.get(name))
+                gradients[name] = gradients[name] + self.config.ablation.weight * of_ablation
             ablation_loss = self._ablation_loss(marginal)
-        scalars = self._scalars(alphas.detach(), logits, labels, loss, ablation_loss)
+        scalars = self._scalars(parameters, logits, labels, loss, ablation_loss, progress)
         self.num_steps += 1
-        return AlphaReport(gradient, scalars, marginal, clamped)
+        return AlphaReport(gradients, scalars, marginal, clamped)
 
     # --- ablation ---------------------------------------------------------------------------------------------------
 
@@ -136,26 +147,28 @@ class AlphaStep:
     def _ablate(
         self,
         outputs: Sequence[Tensor],
-        alphas: Tensor,
+        leaves: Parameters,
         labels: Tensor,
         full: Tensor,
         stream: torch.Generator,
+        progress: Progress,
         notes: Sequence[CellNotes] | None,
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """M [groups] (NaN where not drawn), H or None, and whether the denominator was clamped."""
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """M [groups] (NaN where not drawn), H by parameter if wanted, and whether the denominator was clamped."""
         ablation = self.config.ablation
         players = self._players(stream)
         draws = ablation.num_draws * len(players) if ablation.removal == "random" else 0
-        gates = losses.gates(alphas, self.config.search.relaxation)
+        gates = self.architecture.gates(leaves, progress)
         noise = [random_gates(self.net, gates.detach(), stream) for _ in range(draws)]
-        h = None
+        h: dict[str, Tensor] = {}
         with self.around_ablations():
             if self._differentiates():
                 found, through = ablated_losses_and_gradient(
                     self.net, outputs, gates, labels, players, ablation.removal, noise, self.loss_scale
                 )
-                (h,) = torch.autograd.grad(gates, alphas, through)
-                h = h * (self.net.num_groups / len(players))  # an unbiased estimate of the sum over all groups
+                drawn = self.net.num_groups / len(players)  # makes it an unbiased estimate of the sum over all groups
+                back = torch.autograd.grad(gates, list(leaves.values()), through)
+                h = {name: gradient * drawn for name, gradient in zip(leaves, back, strict=True)}
             else:
                 found = ablated_losses(
                     self.net, outputs, gates.detach(), labels, players, ablation.removal, noise, notes
@@ -181,37 +194,42 @@ class AlphaStep:
 
     # --- the published loop -----------------------------------------------------------------------------------------
 
-    def _published(self, alphas: Tensor, images: Tensor, labels: Tensor, stream: torch.Generator) -> AlphaReport:
+    def _published(
+        self, parameters: Parameters, images: Tensor, labels: Tensor, stream: torch.Generator, progress: Progress
+    ) -> AlphaReport:
         """Group i's Adam sees (i + 1) g(t) + (n - 1 - i) g(t-1) + g_train(t-1) + w_01 (1 + 1/n) dL_01.
 
         The published code steps and clears one cell's optimiser after each of n backward passes of the same loss, so
         that gradients pile up in the cells that are still to come, and are left over in those that went before.
         """
-        alphas = alphas.clone().requires_grad_()
-        gates = losses.gates(alphas, self.config.search.relaxation)
+        leaves = leaves_of(parameters)
+        gates = self.architecture.gates(leaves, progress)
         notes = self._notes() if self._ablates() else None
         outputs = self.net.outputs(images, gates, notes)
         logits = self.net.logits(outputs[-1])
         loss = F.cross_entropy(logits, labels)
         weights = list(self.net.parameters())
-        g, *leaked = torch.autograd.grad(loss, [alphas, *weights])
-        n = len(alphas)
-        position = torch.arange(n, device=g.device)[:, None, None]
-        pull = self._zero_one_weight * losses.zero_one_gradient(alphas.detach())
-        gradient = (position + 1) * g + pull
+        found = torch.autograd.grad(loss, [*leaves.values(), *weights])
+        n, leaked = self.net.num_groups, list(found[len(leaves) :])
+        position = torch.arange(n, device=images.device)
+        before, after = {}, {}
+        for name, g in zip(leaves, found[: len(leaves)], strict=True):
+            before[name] = losses.per_group(position + 1, g) * g
+            after[name] = losses.per_group(n - 1 - position, g) * g
+        gradients = _sum(before, self.architecture.pull(parameters, progress))
         if self.residual is not None:
-            gradient = gradient + self.residual
-        self.residual = (n - 1 - position) * g
+            gradients = _sum(gradients, self.residual)
+        self.residual = after
         torch._foreach_mul_(leaked, n)
         self.leak = leaked
-        marginal, clamped = None, torch.zeros((), device=g.device)
-        ablation_loss = torch.zeros(n, device=g.device)
+        marginal, clamped = None, torch.zeros((), device=images.device)
+        ablation_loss = torch.zeros(n, device=images.device)
         if self._ablates():
-            marginal, _, clamped = self._ablate(outputs, alphas, labels, loss.detach(), stream, notes)
+            marginal, _, clamped = self._ablate(outputs, leaves, labels, loss.detach(), stream, progress, notes)
             ablation_loss = self._ablation_loss(marginal)
-        scalars = self._scalars(alphas.detach(), logits, labels, loss, ablation_loss)
+        scalars = self._scalars(parameters, logits, labels, loss, ablation_loss, progress)
         self.num_steps += 1
-        return AlphaReport(gradient, scalars, marginal, clamped)
+        return AlphaReport(gradients, scalars, marginal, clamped)
 
     def leak_into_weights(self) -> None:
         """Add the alpha split's gradients, once per group, to those of the weights (D4)."""
@@ -221,27 +239,42 @@ class AlphaStep:
             weight.grad += leaked
         self.leak = None
 
-    def leak_from_weight_step(self, alphas: Tensor) -> None:
-        """Keep the weight step's gradient of the alphas, zero-one term included, for the next alpha step (D5)."""
-        assert self.residual is not None and alphas.grad is not None
-        pull = self._zero_one_weight / len(alphas) * losses.zero_one_gradient(alphas.detach())
-        self.residual = self.residual + alphas.grad + pull
+    def leak_from_weight_step(self, parameters: Parameters, progress: Progress) -> None:
+        """Keep the weight step's gradients, regularisers included, for the next alpha step (D5).
+
+        Args:
+            parameters: leaves that the weight step's loss was differentiated by.
+            progress: where the search is.
+        """
+        assert self.residual is not None
+        kept = _sum(self.residual, {name: leaf.grad for name, leaf in parameters.items() if leaf.grad is not None})
+        detached = {name: leaf.detach() for name, leaf in parameters.items()}
+        self.residual = _sum(kept, self.architecture.pull(detached, progress, passes=self.net.num_groups))
 
     # --- records and state ------------------------------------------------------------------------------------------
 
     def _scalars(
-        self, alphas: Tensor, logits: Tensor, labels: Tensor, loss: Tensor, ablation_loss: Tensor
+        self,
+        parameters: Parameters,
+        logits: Tensor,
+        labels: Tensor,
+        loss: Tensor,
+        ablation_loss: Tensor,
+        progress: Progress,
     ) -> dict[str, Tensor]:
-        zero_one = losses.zero_one(alphas)
-        whole = losses.total(
-            loss.detach(), zero_one, ablation_loss, self.config.search.w_zero_one, self.config.ablation.weight
-        )
-        return {
+        terms = self.architecture.values(parameters, progress)
+        none = torch.zeros_like(ablation_loss)
+        of_terms = sum(terms.values(), start=none) if len(terms) != 1 else next(iter(terms.values()))
+        whole = losses.total(loss.detach(), of_terms, ablation_loss, self.config.ablation.weight)
+        found = {
             "loss": loss.detach(),
             "accuracy": (logits.detach().argmax(1) == labels).float().mean(),
-            "zero_one": zero_one.mean(),
             "total": whole.mean(),
         }
+        found |= {name: values.mean() for name, values in terms.items() if name != ZeroOne.name}
+        if "alphas" in parameters:
+            found["zero_one"] = losses.zero_one(parameters["alphas"]).mean()
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """What the next step depends on."""
@@ -253,6 +286,11 @@ class AlphaStep:
             raise UserError(f"unexpected alpha-step state: {', '.join(sorted(state))}")
         device = next(self.net.parameters()).device
         self.num_steps = state["num_steps"]
-        self.running_mean, self.residual = (
-            None if stored is None else stored.to(device) for stored in (state["running_mean"], state["residual"])
-        )
+        mean, residual = state["running_mean"], state["residual"]
+        self.running_mean = None if mean is None else mean.to(device)
+        self.residual = None if residual is None else {name: stored.to(device) for name, stored in residual.items()}
+
+
+def _sum(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by name added up; a name that `second` lacks stays as it is."""
+    return {name: values + second[name] if name in second else values for name, values in first.items()}

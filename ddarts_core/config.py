@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from .errors import UserError, unknown_name
 from .nested import merge, parse_override, read_yaml, set_path
@@ -76,6 +76,15 @@ class DataConfig(AugmentConfig):
         return value
 
 
+class RegulariserConfig(Strict):
+    """A term of the loss of the alphas."""
+
+    weight: float = Field(1.0, ge=0, le=1000, description="factor of the term")
+    schedule: Literal["constant", "rising", "falling"] = Field(
+        "constant", description="of the weight over the epochs that train alphas: rising from 0, or falling to 0"
+    )
+
+
 class SearchConfig(Strict):
     """The supernet and the loop that trains its weights."""
 
@@ -89,9 +98,12 @@ class SearchConfig(Strict):
         "own", description="alphas per cell, two groups as in DARTS, or one per distinct cell of `start` (DARTOpti)"
     )
     start: str | None = Field(None, description="genotype that the alphas start from: a file or zoo:NAME (DARTOpti)")
-    relaxation: Literal["sigmoid", "softmax"] = Field(
-        "sigmoid", description="of alphas to gates: FairDARTS', or DARTS'"
+    gates: str = Field("sigmoid", description="from alphas to weights of operations; see `ddarts methods --parts`")
+    edge: str = Field("mixed", description="what an edge computes from its operations and their gates")
+    regularisers: dict[str, RegulariserConfig] = Field(
+        {}, description="terms of the alphas' loss by name, each with weight and schedule, beside w_zero_one"
     )
+    options: dict[str, Any] = Field({}, description="settings of the parts in use, see `ddarts methods --parts`")
     order: Literal["first", "second", "single_level"] = Field(
         "first", description="of DARTS' gradient of the alphas; single_level takes it on the weights' own batch"
     )
@@ -123,8 +135,26 @@ class SearchConfig(Strict):
             raise unknown_name("search space", value, SPACES)
         return value
 
+    @field_validator("gates", "edge", "regularisers")
+    @classmethod
+    def _known_parts(cls, value: Any, info: ValidationInfo) -> Any:
+        from . import methods
+        from .methods.table import Table
+
+        tables: dict[str | None, Table[Any]] = {
+            "gates": methods.GATES,
+            "edge": methods.EDGES,
+            "regularisers": methods.REGULARISERS,
+        }
+        for name in [value] if isinstance(value, str) else value:
+            tables[info.field_name].known(name)
+        return value
+
     @model_validator(mode="after")
     def _possible(self) -> SearchConfig:
+        from .methods import check_options
+
+        check_options(self)
         if self.lr_min > self.lr:
             raise ValueError(f"lr_min {self.lr_min:g} must not exceed lr {self.lr:g}")
         if self.sharing == "identical" and self.start is None:
@@ -272,6 +302,8 @@ class ExperimentConfig(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentConfig:
+        from .methods import parts_in_use
+
         groups = 2 if self.search.sharing == "normal_reduce" else self.search.num_cells
         if self.ablation.sample_cells is not None and self.ablation.sample_cells > groups:
             raise ValueError(f"ablation.sample_cells {self.ablation.sample_cells} exceeds the {groups} alpha groups")
@@ -279,20 +311,9 @@ class ExperimentConfig(Strict):
             raise ValueError(
                 f"ablation.loss {self.ablation.loss} compares all cells of a step: use ablation.sample_cells null"
             )
-        if self.search.relaxation == "softmax" and self.discretise.rule != "darts":
-            raise ValueError(f"discretise.rule {self.discretise.rule!r} needs sigmoid gates: use darts with softmax")
-        if (
-            self.search.relaxation == "softmax"
-            and (self.ablation.loss != "none" or self.ablation.shapley_permutations)
-            and self.ablation.removal
-            not in (
-                "identity",
-                "zero",
-            )
-        ):
-            raise ValueError(f"ablation.removal {self.ablation.removal} is for sigmoid gates: use identity or zero")
-        if self.search.relaxation == "softmax" and self.search.w_zero_one:
-            raise ValueError("search.w_zero_one must be 0 with softmax: the zero-one loss is defined on sigmoid gates")
+        for part in parts_in_use(self.search):
+            if refusal := part.refuse(self):
+                raise ValueError(refusal)
         if self.alpha.grad_mode == "published" and (self.search.order != "first" or self.ablation.loss != "monitor"):
             raise ValueError("alpha.grad_mode published runs only with search.order first and ablation.loss monitor")
         if self.search.order == "second" and self.ablation.loss not in ("none", "monitor"):

@@ -142,16 +142,15 @@ def saturation(gates: Any) -> tuple[int, int]:
     return sum(gate > OVER for gate in flat), sum(gate < UNDER for gate in flat)
 
 
-def convergence_sentence(
-    gates: Any, derivation: Derivation, config: DiscretiseConfig, relaxation: str = "sigmoid"
-) -> str:
+def convergence_sentence(gates: Any, derivation: Derivation, config: DiscretiseConfig, independent: bool = True) -> str:
     """In plain words: how much of the search is decided, what the derivation had to mend, and what would help.
 
-    Sigmoid gates are decided above 0.9 and below 0.1. Of softmax weights most are small whatever happens, so there an
-    edge is decided when one operation holds more than 0.9 of it. Below one half the search has not converged.
+    Independent (sigmoid) gates are decided above 0.9 and below 0.1. Of softmax weights most are small whatever
+    happens, so there an edge is decided when one operation holds more than 0.9 of it. Below one half the search has
+    not converged.
     """
     rows = _plain(gates)
-    if relaxation == "softmax":
+    if not independent:
         edges = [edge for cell in rows for edge in cell]
         what, decided, total = "edges", sum(max(edge) > OVER for edge in edges), len(edges)
         remedies = ["search longer"]

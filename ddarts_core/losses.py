@@ -13,11 +13,6 @@ from torch.nn import functional as F
 from .config import AblationLoss
 
 
-def gates(alphas: Tensor, relaxation: str) -> Tensor:
-    """Weights of the operations on an edge, shape of `alphas` [..., operations]: softmax (eq. 1) or sigmoid (eq. 2)."""
-    return alphas.sigmoid() if relaxation == "sigmoid" else alphas.softmax(-1)
-
-
 def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
     """Weight of the images of each class, n / (classes * n_c), float32 [classes] (scikit-learn's `balanced`).
 
@@ -97,11 +92,9 @@ def ablation(marginal: Tensor, kind: AblationLoss, eps: float, scale: Tensor | N
     return (marginal - mean) / denominator(mean, eps)
 
 
-def total(
-    cross_entropy: Tensor, zero_one_loss: Tensor, ablation_loss: Tensor, w_zero_one: float, w_ab: float
-) -> Tensor:
-    """Total loss of each group (eq. 4, 8): L_CE + w_01 L_01 + w_AB L_AB; [groups]."""
-    return cross_entropy + w_zero_one * zero_one_loss + w_ab * ablation_loss
+def total(cross_entropy: Tensor, regularisers: Tensor, ablation_loss: Tensor, w_ab: float) -> Tensor:
+    """Total loss of each group (eq. 4, 8): L_CE + sum of w R + w_AB L_AB; R is L_01 there; [groups]."""
+    return cross_entropy + regularisers + w_ab * ablation_loss
 
 
 def needs_ablated_gradient(kind: AblationLoss) -> bool:
@@ -117,7 +110,7 @@ def ablation_gradient(
     eps: float,
     scale: Tensor | None = None,
 ) -> Tensor:
-    """d L_AB^i / d alpha_i for every group, shape of `g` [groups, edges, operations].
+    """d L_AB^i / d alpha_i for every group, shape of `g`, whose first axis is the groups.
 
     With r_i = M_i / m and n groups:
     - none, monitor: 0 (the loss is only logged; this is what the published code computes).
@@ -140,22 +133,23 @@ def ablation_gradient(
     if kind in ("none", "monitor"):
         return torch.zeros_like(g)
     if kind == "rescale":
-        return _per_group(ablation(marginal, kind, eps, scale).tanh()) * g
+        return per_group(ablation(marginal, kind, eps, scale).tanh(), g) * g
     if kind == "credit":
         sizes = average_where_missing(marginal.abs())
-        return _per_group(sizes / sizes.mean().clamp_min(eps) - 1) * g
+        return per_group(sizes / sizes.mean().clamp_min(eps) - 1, g) * g
     assert h is not None
     marginal = average_where_missing(marginal, mean)
     if kind == "centered":
         return h / (n * denominator(mean, eps))
     if kind == "relative":
         root = (mean.square() + eps**2).sqrt()
-        own = _per_group((marginal - mean) * mean / root.square())
+        own = per_group((marginal - mean) * mean / root.square(), g)
         return (h / n - own * (g - h / n)) / root
     divisor = torch.where(mean == 0, torch.ones_like(mean), mean)
-    ratio = _per_group(marginal / divisor)
+    ratio = per_group(marginal / divisor, g)
     return torch.where(mean == 0, torch.zeros_like(g), ((1 - ratio) * g + ratio / n * h) / divisor)
 
 
-def _per_group(values: Tensor) -> Tensor:
-    return values[:, None, None]
+def per_group(values: Tensor, like: Tensor) -> Tensor:
+    """One value per group [groups], shaped to multiply a tensor whose first axis is the groups."""
+    return values.view(-1, *[1] * (like.dim() - 1))

@@ -23,12 +23,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import losses
 from .alpha_step import AlphaStep
+from .architecture import leaves_of
 from .config import ExperimentConfig
 from .data import DataInfo
 from .execution import Execution, choose, run_as
-from .spaces import num_edges, operations_of
+from .methods.parts import Parameters, Progress
 from .supernet import Supernet
 
 CONTEXT_BYTES = 500 * 2**20
@@ -116,6 +116,10 @@ class _FirstAblation(AlphaStep):
         return [0]
 
 
+#: A step in which something may be drawn.
+_STEP = Progress(purpose="weights", draw=torch.Generator)
+
+
 class Rehearsal:
     """A supernet with its optimisers' states and one batch; runs the two kinds of step as `search.Search` does.
 
@@ -130,9 +134,9 @@ class Rehearsal:
         search = config.search
         execution = choose(config, device)
         self.net = _prepared(Supernet(search, info), execution)
-        self.gates_shape = (self.net.num_groups, num_edges(search.steps), len(operations_of(search.space)))
-        self.alphas = torch.zeros(self.gates_shape)
-        self.moments = [torch.zeros_like(self.alphas) for _ in range(2)]
+        self.step = _FirstAblation(self.net, config)
+        self.parameters = self.step.architecture.parameters()
+        self.moments = [torch.zeros_like(values) for values in self.parameters.values() for _ in range(2)]
         self.sgd = torch.optim.SGD(
             self.net.parameters(), lr=search.lr, momentum=search.momentum, weight_decay=search.weight_decay
         )
@@ -144,7 +148,6 @@ class Rehearsal:
         images = torch.zeros(search.batch_size, info.channels, size, size)
         self.images = images.contiguous(memory_format=execution.layout)
         self.labels = torch.zeros(search.batch_size, dtype=torch.int64)
-        self.step = _FirstAblation(self.net, config)
         #: What the published alpha step leaves for the weight step.
         self.leak = [torch.zeros_like(weight) for weight in self.net.parameters()] if self._published else []
 
@@ -158,12 +161,12 @@ class Rehearsal:
         yield from self.net.buffers()
         yield from (weight.grad for weight in self.net.parameters() if weight.grad is not None)
         yield from (state["momentum_buffer"] for state in self.sgd.state.values() if state)
-        yield from (self.alphas, *self.moments, *self.leak, self.images, self.labels)
+        yield from (*self.parameters.values(), *self.moments, *self.leak, self.images, self.labels)
 
     def weight_step(self) -> None:
         """One step of the weights."""
-        alphas = self.alphas.clone().requires_grad_(self._published)
-        loss = F.cross_entropy(self.net(self.images, losses.gates(alphas, self.config.search.relaxation)), self.labels)
+        parameters = leaves_of(self.parameters) if self._published else self.parameters
+        loss = F.cross_entropy(self.net(self.images, self.gates(parameters)), self.labels)
         self.sgd.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self._published:
@@ -175,7 +178,11 @@ class Rehearsal:
     def alpha_step(self) -> None:
         """One step of the alphas."""
         batch = (self.images, self.labels)
-        self.step.gradients(self.alphas, batch, batch, self.sgd, torch.Generator())
+        self.step.gradients(self.parameters, batch, batch, self.sgd, torch.Generator(), _STEP)
+
+    def gates(self, parameters: Parameters) -> Tensor:
+        """Weights of the operations in a step."""
+        return self.step.architecture.gates(parameters, _STEP)
 
 
 def _prepared(net: Supernet, execution: Execution) -> Supernet:
@@ -210,7 +217,7 @@ def step_memory(config: ExperimentConfig, info: DataInfo, device: torch.device) 
         alpha_step = measure(rehearsal, rehearsal.alpha_step) if config.search.epochs else 0
     weights = sum(_bytes(weight) for weight in rehearsal.net.parameters())
     buffers = sum(_bytes(buffer) for buffer in rehearsal.net.buffers())
-    alphas = _bytes(rehearsal.alphas)
+    alphas = sum(_bytes(values) for values in rehearsal.parameters.values())
     momentum = weights if config.search.momentum else 0
     return StepMemory(weights + buffers + alphas, weights, momentum + 2 * alphas, weight_step, alpha_step)
 
@@ -242,7 +249,7 @@ def supernet_size(config: ExperimentConfig, info: DataInfo) -> tuple[int, int]:
     """Parameters of the supernet, and multiply-adds (convolutions and linear layers) of one image through it."""
     with FakeTensorMode():
         rehearsal = Rehearsal(config, info, torch.device("cpu"))
-        gates = losses.gates(rehearsal.alphas, config.search.relaxation)
+        gates = rehearsal.gates(rehearsal.parameters)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             rehearsal.net.eval()
             rehearsal.net(rehearsal.images[:1], gates)

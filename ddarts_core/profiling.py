@@ -98,7 +98,7 @@ def _step(
     with _part(search, ALPHAS):
         report = search._alpha_step(alpha_batch, weight_batch, 0, number)
     with _part(search, WEIGHTS):
-        search._weight_step(*weight_batch)
+        search._weight_step(*weight_batch, 0, number)
     with _part(search, LOGGING):
         torch.stack(list(report.scalars.values())).tolist()
         search._architecture_metrics()

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from . import losses
 from .alpha_step import AlphaStep
+from .architecture import leaves_of
 from .coalitions import shapley_values
 from .config import ExperimentConfig, config_hash
 from .confusion import Evaluation, count
@@ -27,10 +28,10 @@ from .devices import Stopwatch, forget_peak, peak_memory, pick_device
 from .discretise import Derivation, discretise, saturation
 from .errors import Diverged, UserError
 from .execution import choose, prepare
+from .methods.parts import Progress
 from .records import EpochRecord
 from .seeding import generator, seeded_init
 from .shapley import ShapleyValues
-from .spaces import num_edges, operations_of
 from .supernet import Supernet
 from .warm_start import encode, start_genotype
 
@@ -82,15 +83,13 @@ class Search:
         self.net = prepare(net, self.execution, self.device)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.execution.scales_loss)
         self._scaler.scale(torch.zeros((), device=self.device))  # its first call makes the scale that `update` needs
-        shape = (num_edges(config.search.steps), len(operations_of(config.search.space)))
-        start = torch.zeros(net.num_groups, *shape)
-        if config.alpha.init == "normal":
-            start.normal_(std=1e-3, generator=generator(config.seed, "alphas"))
-        if config.search.start is not None:
-            known = torch.tensor(encode(start_genotype(config.search), config.search.space, config.search.steps))
-            for cell, group in enumerate(net.group_of):
-                start[group] += config.alpha.start_margin * (2 * known[cell] - 1) / net.group_of.count(group)
-        self._alphas = [nn.Parameter(alpha.clone().to(self.device)) for alpha in start]
+        self._step = AlphaStep(self.net, config)
+        self.architecture = self._step.architecture
+        #: Architecture parameters by name, one tensor per group: each group has an optimiser of its own.
+        self._parameters = {
+            name: [nn.Parameter(values.clone().to(self.device)) for values in start]
+            for name, start in self._start().items()
+        }
         self._sgd = torch.optim.SGD(
             self.net.parameters(),
             lr=config.search.lr,
@@ -99,21 +98,57 @@ class Search:
         )
         self._adams = [
             torch.optim.Adam(
-                [alpha], lr=config.alpha.lr, betas=config.alpha.betas, weight_decay=config.alpha.weight_decay
+                list(of_group), lr=config.alpha.lr, betas=config.alpha.betas, weight_decay=config.alpha.weight_decay
             )
-            for alpha in self._alphas
+            for of_group in zip(*self._parameters.values(), strict=True)
         ]
-        self._step = AlphaStep(self.net, config)
+
+    def _start(self) -> dict[str, Tensor]:
+        """Architecture parameters at the start."""
+        config = self.config
+        stream = generator(config.seed, "alphas") if config.alpha.init == "normal" else None
+        start = self.architecture.parameters(stream)
+        if config.search.start is not None:
+            known = torch.tensor(encode(start_genotype(config.search), config.search.space, config.search.steps))
+            for cell, group in enumerate(self.net.group_of):
+                margin = config.alpha.start_margin * (2 * known[cell] - 1) / self.net.group_of.count(group)
+                start["alphas"][group] += margin
+        return start
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """Architecture parameters by name, detached; the first axis of each is the group."""
+        return {name: torch.stack([value.detach() for value in values]) for name, values in self._parameters.items()}
 
     @property
     def alphas(self) -> Tensor:
-        """Architecture parameters, detached, [groups, edges, operations]."""
-        return torch.stack([alpha.detach() for alpha in self._alphas])
+        """The parameters that every method but few has: one per operation, [groups, edges, operations]."""
+        return self.parameters["alphas"]
 
     @property
     def gates(self) -> Tensor:
-        """Weights of the operations, [groups, edges, operations]."""
-        return losses.gates(self.alphas, self.config.search.relaxation)
+        """Weights of the operations outside steps, those that the edge adds at the end: [groups, edges, all]."""
+        return self.architecture.gates(self.parameters, self._progress())
+
+    @property
+    def decided_gates(self) -> Tensor:
+        """Gates of the operations that a genotype may take, [groups, edges, operations]."""
+        return self.gates[..., : self.architecture.shape.operations]
+
+    def _progress(self, purpose: str = "evaluation", epoch: int | None = None, step: int = 0) -> Progress:
+        """Where the search is, in a step of alphas or weights or outside."""
+        epoch = min(self.epoch, self.num_epochs - 1) if epoch is None else epoch
+        warmup = self.config.search.warmup_epochs
+        begin, length = (0, warmup) if epoch < warmup else (warmup, self.config.search.epochs)
+        names = ("gates", purpose, epoch, step)
+        return Progress(
+            epoch,
+            self.num_epochs,
+            epoch - begin,
+            length,
+            purpose,
+            None if purpose == "evaluation" else lambda: generator(self.config.seed, *names, device=self.device),
+        )
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -150,7 +185,7 @@ class Search:
                     marginals.append(report.contributions)
                     clamped += report.clamped
                 watch.lap("alphas")
-            loss, correct = self._weight_step(images, labels)
+            loss, correct = self._weight_step(images, labels, epoch, step)
             sums["train/loss"] += loss
             sums["train/accuracy"] += correct
             counts["train/loss"] += 1
@@ -193,33 +228,37 @@ class Search:
         self.execution.begin_step()
         stream = generator(self.config.seed, "ablation", epoch, step, device=self.device)
         self._step.loss_scale = self._scaler.get_scale()
-        report = self._step.gradients(self.alphas, batch, weight_batch, self._sgd, stream)
-        if self.execution.scales_loss and not bool(report.gradients.isfinite().all()):
+        progress = self._progress("alphas", epoch, step)
+        report = self._step.gradients(self.parameters, batch, weight_batch, self._sgd, stream, progress)
+        finite = (gradient.isfinite().all() for gradient in report.gradients.values())
+        if self.execution.scales_loss and not all(map(bool, finite)):
             # fp16 overflowed: leave the step out and scale less, as the scaler does in a weight step. An ablated
             # network may overflow where the weight step, which sets the scale, does not.
             self._scaler.update(self._scaler.get_scale() * self._scaler.get_backoff_factor())
             return report
-        for alpha, adam, gradient in zip(self._alphas, self._adams, report.gradients, strict=True):
-            alpha.grad = gradient
+        for name, values in self._parameters.items():
+            for value, gradient in zip(values, report.gradients[name], strict=True):
+                value.grad = gradient
+        for adam in self._adams:
             adam.step()
         return report
 
-    def _weight_step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _weight_step(self, images: Tensor, labels: Tensor, epoch: int = 0, step: int = 0) -> tuple[Tensor, Tensor]:
         """One SGD step of the weights: the alphas are constants, the running statistics move once."""
         self.execution.begin_step()
-        alphas = self.alphas
+        parameters, progress = self.parameters, self._progress("weights", epoch, step)
         published = self.config.alpha.grad_mode == "published" and self._step.leak is not None
         if published:
-            alphas.requires_grad_()
+            parameters = leaves_of(parameters)
         self.net.train()
-        logits = self.net(images, losses.gates(alphas, self.config.search.relaxation))
+        logits = self.net(images, self.architecture.gates(parameters, progress))
         loss = F.cross_entropy(logits, labels)
         self._sgd.zero_grad()
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.unscale_(self._sgd)
         if published:
             self._step.leak_into_weights()
-            self._step.leak_from_weight_step(alphas)
+            self._step.leak_from_weight_step(parameters, progress)
         nn.utils.clip_grad_norm_(self.net.parameters(), self.config.search.grad_clip)
         self._scaler.step(self._sgd)
         self._scaler.update()
@@ -265,7 +304,7 @@ class Search:
     def discretise(self) -> Derivation:
         """The genotype that the current gates stand for (section 5.1)."""
         search = self.config.search
-        gates, shared = self.gates.cpu(), search.sharing == "normal_reduce"
+        gates, shared = self.architecture.scores(self.parameters).cpu(), search.sharing == "normal_reduce"
         return discretise(
             gates if shared else gates[list(self.net.group_of)],
             self.config.discretise,
@@ -283,7 +322,7 @@ class Search:
             "config_hash": config_hash(self.config),
             "epoch": self.epoch,
             "weights": self.net.state_dict(),
-            "alphas": self.alphas,
+            "architecture": self.parameters,
             "sgd": self._sgd.state_dict(),
             "adams": [adam.state_dict() for adam in self._adams],
             "alpha_step": self._step.state_dict(),
@@ -303,8 +342,9 @@ class Search:
             )
         self.epoch = state["epoch"]
         self.net.load_state_dict(state["weights"])
-        for alpha, stored in zip(self._alphas, state["alphas"], strict=True):
-            alpha.data.copy_(stored)
+        for name, values in self._parameters.items():
+            for value, of_group in zip(values, state["architecture"][name], strict=True):
+                value.data.copy_(of_group)
         self._sgd.load_state_dict(state["sgd"])
         for adam, stored in zip(self._adams, state["adams"], strict=True):
             adam.load_state_dict(stored)
@@ -343,7 +383,7 @@ class Search:
                 group["lr"] = lr
 
     def _architecture_metrics(self) -> dict[str, float]:
-        gates = self.gates
+        gates = self.decided_gates
         over, under = saturation(gates.cpu())
         derivation = self._derivation_or_none()
         metrics: dict[str, float] = {

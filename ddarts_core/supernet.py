@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from .config import Removal, SearchConfig
 from .data import DataInfo
 from .errors import UserError
+from .methods import EDGES
 from .operations import BatchNorm, FactorizedReduce, ReLUConvBN, build
 from .spaces import edge_list, operations_of
 from .stem import Stem
@@ -82,6 +83,7 @@ class Cell(nn.Module):
         *,
         reduction: bool,
         after_reduction: bool,
+        build_edge: Callable[[Sequence[str], int, int], nn.Module] = MixedOp,
     ) -> None:
         super().__init__()
         self.names = tuple(names)
@@ -93,7 +95,7 @@ class Cell(nn.Module):
         self.preprocess1 = ReLUConvBN(in_channels[1], channels, affine=False)
         self.edge_list = edge_list(steps)
         self.edges = nn.ModuleList(
-            MixedOp(names, channels, stride=2 if reduction and source < 2 else 1) for source, _ in self.edge_list
+            build_edge(names, channels, 2 if reduction and source < 2 else 1) for source, _ in self.edge_list
         )
 
     def forward(self, s0: Tensor, s1: Tensor, gates: Tensor, mix: Mix = MixedOp.__call__) -> Tensor:
@@ -177,7 +179,8 @@ class Supernet(nn.Module):
         self.form: CellForm = readable
         #: The context that cells are computed in: mixed precision enters here.
         self.precision: Callable[[], AbstractContextManager[object]] = nullcontext
-        names = operations_of(config.space)
+        edge = EDGES[config.edge](config)
+        names = (*operations_of(config.space), *edge.extra)
         reductions = config.reduction_positions
         _check_size(info.image_size, len(reductions) + Stem.halvings(config.form))
         self.group_of = group_map(config)
@@ -198,6 +201,7 @@ class Supernet(nn.Module):
                     width,
                     reduction=reduction,
                     after_reduction=halved,
+                    build_edge=edge.build,
                 )
             )
             before, last, halved = last, config.steps * width, reduction

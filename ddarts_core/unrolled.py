@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import losses
+from .architecture import leaves_of
+from .methods.parts import Parameters
 from .supernet import Supernet
 
 Batch = tuple[Tensor, Tensor]
@@ -14,13 +17,13 @@ Batch = tuple[Tensor, Tensor]
 
 def unrolled_gradient(
     net: Supernet,
-    alphas: Tensor,
+    parameters: Parameters,
     batch: Batch,
     weight_batch: Batch,
     sgd: torch.optim.SGD,
-    relaxation: str,
+    gates_of: Callable[[Parameters], Tensor],
     radius: float = 0.01,
-) -> Tensor:
+) -> dict[str, Tensor]:
     """d L_val(w', alpha) / d alpha with w' = w - eta (mu v + grad L_train(w, alpha) + decay w).
 
     The product with the second derivative is a central difference:
@@ -30,23 +33,23 @@ def unrolled_gradient(
 
     Args:
         net: the supernet in train mode; running statistics must be off.
-        alphas: [groups, edges, operations], detached.
+        parameters: of the architecture by name, detached.
         batch: images and labels of the alpha split.
         weight_batch: images and labels of the weight split.
         sgd: optimiser of the weights: its learning rate, momentum buffers and weight decay.
-        relaxation: of the gates.
+        gates_of: the gates as a function of the parameters.
         radius: length of the difference's step, 0.01 in DARTS.
     """
     weights = [weight for group in sgd.param_groups for weight in group["params"]]
     settings = sgd.param_groups[0]
     eta, momentum, decay = settings["lr"], settings["momentum"], settings["weight_decay"]
     start = [weight.detach().clone() for weight in weights]
-    alphas = alphas.clone().requires_grad_()
+    leaves = list(leaves_of(parameters).values())
 
-    def gradients(images: Tensor, labels: Tensor, of_weights: bool) -> tuple[Tensor, list[Tensor]]:
-        loss = F.cross_entropy(net(images, losses.gates(alphas, relaxation)), labels)
-        found = torch.autograd.grad(loss, [alphas, *weights] if of_weights else [alphas])
-        return found[0], list(found[1:])
+    def gradients(images: Tensor, labels: Tensor, of_weights: bool) -> tuple[list[Tensor], list[Tensor]]:
+        loss = F.cross_entropy(net(images, gates_of(dict(zip(parameters, leaves, strict=True)))), labels)
+        found = torch.autograd.grad(loss, [*leaves, *weights] if of_weights else leaves)
+        return list(found[: len(leaves)]), list(found[len(leaves) :])
 
     def place(direction: list[Tensor], factor: Tensor | float) -> None:
         with torch.no_grad():
@@ -71,5 +74,7 @@ def unrolled_gradient(
         with torch.no_grad():
             for weight, origin in zip(weights, start, strict=True):
                 weight.copy_(origin)
-    second: Tensor = eta * (plus - minus) / (2 * scale)
-    return direct - second
+    return {
+        name: of_alphas - eta * (above - below) / (2 * scale)
+        for name, of_alphas, above, below in zip(parameters, direct, plus, minus, strict=True)
+    }

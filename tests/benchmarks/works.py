@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddarts_core import losses
 from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
 from ddarts_core.data import ImageSet, Splits
@@ -140,7 +139,7 @@ def our_alpha_step(shape: Shape, ablation: str, removal: str, *overrides: str) -
         _begin(execution)
         alphas = start.clone().requires_grad_()
         with batch_statistics(net), frozen(net):
-            gates = losses.gates(alphas, "sigmoid")
+            gates = alphas.sigmoid()
             notes = [CellNotes() for _ in net.cells] if ablation == "monitor" else None
             outputs = net.outputs(images, gates, notes)
             loss = F.cross_entropy(net.logits(outputs[-1]), labels)
@@ -152,7 +151,7 @@ def our_alpha_step(shape: Shape, ablation: str, removal: str, *overrides: str) -
                 ablated_losses(net, outputs, gates.detach(), labels, groups, removal, noise, notes)
             elif ablation == "centered":
                 _, through = ablated_losses_and_gradient(net, outputs, gates, labels, groups, removal, noise)
-                torch.autograd.grad(losses.gates(alphas, "sigmoid"), alphas, through)
+                torch.autograd.grad(alphas.sigmoid(), alphas, through)
 
     return net, step
 
@@ -161,7 +160,7 @@ def our_forward_pass(shape: Shape) -> tuple[nn.Module, Step]:
     """Logits of one batch, no gradients: the unit in which ablations are counted."""
     net, alphas, execution = our_net(shape)
     images, _ = shape.batch_of(execution.layout)
-    return net, torch.no_grad()(lambda: net(images, losses.gates(alphas, "sigmoid")))
+    return net, torch.no_grad()(lambda: net(images, alphas.sigmoid()))
 
 
 def our_weight_step(shape: Shape, *overrides: str) -> tuple[nn.Module, Step]:
@@ -172,7 +171,7 @@ def our_weight_step(shape: Shape, *overrides: str) -> tuple[nn.Module, Step]:
 
     def step() -> None:
         _begin(execution)
-        F.cross_entropy(net(images, losses.gates(alphas, "sigmoid")), labels).backward()
+        F.cross_entropy(net(images, alphas.sigmoid()), labels).backward()
         nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         sgd.step()
         sgd.zero_grad()

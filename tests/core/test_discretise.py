@@ -437,7 +437,7 @@ def test_softmax_is_judged_by_edges() -> None:
     setting = config("darts", 0.0)
     uniform = [[[0.125] * 8] * 2] * 2
     derivation = discretise(uniform, setting, space="S_none", steps=1, layout="normal_reduce")
-    assert convergence_sentence(uniform, derivation, setting, "softmax") == (
+    assert convergence_sentence(uniform, derivation, setting, independent=False) == (
         "0 % of edges decided, not converged: search longer."
     )
 

@@ -14,28 +14,31 @@ from torch.nn import functional as F
 
 from ddarts_core import losses
 from ddarts_core.alpha_step import AlphaStep
-from ddarts_core.config import resolve
+from ddarts_core.config import SearchConfig, resolve
 from ddarts_core.data import DataInfo
 from ddarts_core.derive import algorithm_1
+from ddarts_core.methods import GATES
+from ddarts_core.methods.parts import Progress
 from ddarts_core.operations import build
 from ddarts_core.spaces import cell_space_size
 from ddarts_core.supernet import MixedOp, Supernet
 
 
-@pytest.mark.parametrize("relaxation", ["softmax", "sigmoid"])
-def test_equations_1_and_2_on_one_edge(relaxation: str) -> None:
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_equations_1_and_2_on_one_edge(kind: str) -> None:
     """The mixed output of an edge as printed: alphas in, a weighted sum of the operations out."""
     torch.manual_seed(0)
     names = ("skip_connect", "avg_pool_3x3", "sep_conv_3x3")
     edge = MixedOp(names, 4, stride=1).double()
     alphas, x = torch.randn(3, dtype=torch.float64), torch.randn(2, 4, 6, 6, dtype=torch.float64)
     values = [math.exp(a) for a in alphas.tolist()]
-    if relaxation == "softmax":
+    if kind == "softmax":
         weights = [value / sum(values) for value in values]
     else:
         weights = [1 / (1 + math.exp(-a)) for a in alphas.tolist()]
     expected = sum(weight * op(x) for weight, op in zip(weights, edge.ops, strict=True))
-    assert torch.allclose(edge(x, losses.gates(alphas, relaxation)), expected, atol=1e-12)
+    gates = GATES[kind](SearchConfig()).gates({"alphas": alphas}, Progress())
+    assert torch.allclose(edge(x, gates), expected, atol=1e-12)
 
 
 def test_a_pool_of_an_edge_is_normalised() -> None:
@@ -67,7 +70,7 @@ def test_shared_cells_have_one_zero_one_loss(float64_net: Any) -> None:
     settings = {"num_cells": 5, "channels": 3, "steps": 2}
     config = resolve({"method": "fairdarts", "search": settings})
     step = AlphaStep(net, config)
-    found = step.gradients(alphas, (x, y), (x, y), None, torch.Generator()).gradients  # type: ignore[arg-type]
+    found = step.gradients({"alphas": alphas}, (x, y), (x, y), None, torch.Generator()).gradients["alphas"]  # type: ignore[arg-type]
     a = alphas.clone().requires_grad_()
     loss = F.cross_entropy(net(x, a.sigmoid()), y) - 10 * (a.sigmoid() - 0.5).square().mean()
     (expected,) = torch.autograd.grad(loss, a)
@@ -85,10 +88,10 @@ def test_identical_cells_have_the_zero_one_loss_of_a_cell() -> None:
     assert net.num_groups == 3
     a = torch.randn(3, 27, 12, dtype=torch.float64).requires_grad_()
     x, y = torch.randn(3, 2, 8, 8, dtype=torch.float64), torch.arange(3)
-    found = AlphaStep(net, config).gradients(a.detach(), (x, y), (x, y), None, torch.Generator())  # type: ignore[arg-type]
+    found = AlphaStep(net, config).gradients({"alphas": a.detach()}, (x, y), (x, y), None, torch.Generator())  # type: ignore[arg-type]
     loss = F.cross_entropy(net(x, a.sigmoid()), y) + 3 * losses.zero_one(a).sum()
     (expected,) = torch.autograd.grad(loss, a)
-    assert torch.allclose(found.gradients, expected, atol=1e-12)
+    assert torch.allclose(found.gradients["alphas"], expected, atol=1e-12)
 
 
 def test_every_cell_has_the_schedule_of_the_alphas(digits: Any, tiny_config: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ddarts_core import execution, losses
+from ddarts_core import execution
 from ddarts_core.config import resolve
 from ddarts_core.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
 from ddarts_core.depthwise import convolve, input_gradient, weight_gradient
@@ -52,7 +52,7 @@ def test_logits_gradients_and_running_statistics(float64_net, space, form, layou
     for _ in range(2):
         literal, found = (alphas.clone().requires_grad_() for _ in range(2))
         expected_logits = textbook.forward(net, x, list(torch.sigmoid(literal)))
-        logits = fast(x.contiguous(memory_format=LAYOUTS[layout]), losses.gates(found, "sigmoid"))
+        logits = fast(x.contiguous(memory_format=LAYOUTS[layout]), found.sigmoid())
         assert torch.allclose(logits, expected_logits, atol=1e-11)
         expected = _gradients(F.cross_entropy(expected_logits, y), literal, net)
         for gradient, wanted in zip(_gradients(F.cross_entropy(logits, y), found, fast), expected, strict=True):
@@ -62,7 +62,7 @@ def test_logits_gradients_and_running_statistics(float64_net, space, form, layou
     net.eval()
     fast.eval()
     wanted = textbook.forward(net, x, list(torch.sigmoid(alphas)))
-    assert torch.allclose(fast(x, losses.gates(alphas, "sigmoid")), wanted, atol=1e-10)
+    assert torch.allclose(fast(x, alphas.sigmoid()), wanted, atol=1e-10)
 
 
 @pytest.mark.parametrize("form", ["alone", "merged"])
@@ -75,7 +75,7 @@ def test_running_statistics_of_edges_that_differ(float64_net, form):
             norm.running_var.uniform_(0.5, 2.0)
             norm.num_batches_tracked.random_(0, 9)
     fast = _with(net, FORMS[form])
-    gates = losses.gates(alphas, "sigmoid")
+    gates = alphas.sigmoid()
     net(x, gates)
     fast(x, gates)
     for (name, wanted), value in zip(net.state_dict().items(), fast.state_dict().values(), strict=True):
@@ -89,7 +89,7 @@ def test_passes_that_measure_leave_no_trace(float64_net, form):
     fast = _with(net, FORMS[form])
     alphas.requires_grad_()
     with batch_statistics(fast), frozen(fast):
-        torch.autograd.grad(F.cross_entropy(fast(x, losses.gates(alphas, "sigmoid")), y), alphas)
+        torch.autograd.grad(F.cross_entropy(fast(x, alphas.sigmoid()), y), alphas)
     for (name, wanted), value in zip(net.state_dict().items(), fast.state_dict().values(), strict=True):
         assert torch.equal(value, wanted), name
     assert all(norm.update_statistics for norm in fast.modules() if isinstance(norm, BatchNorm))
@@ -109,7 +109,7 @@ def test_every_removal(float64_net, removal, sharing, form):
         draws = 2 * len(groups) if removal == "random" else 0
         stream = torch.Generator().manual_seed(3)
         with batch_statistics(of), frozen(of):
-            gates = losses.gates(leaf, "sigmoid")
+            gates = leaf.sigmoid()
             noise = [random_gates(of, gates.detach(), stream) for _ in range(draws)]
             notes = [CellNotes() for _ in of.cells] if with_notes else None
             outputs = of.outputs(x, gates, notes)
@@ -143,7 +143,7 @@ def test_notes_spare_the_branches_of_unchanged_inputs(float64_net, monkeypatch):
     computed = []
     leave = type(fast.form).__call__.__globals__["_CellPass"].leave
     monkeypatch.setattr("ddarts_core.fast._CellPass.leave", lambda *a: computed.append(1) or leave(*a))
-    gates = losses.gates(alphas, "sigmoid")
+    gates = alphas.sigmoid()
     with batch_statistics(fast), torch.no_grad():
         notes = [CellNotes() for _ in fast.cells]
         outputs = fast.outputs(x, gates, notes)
@@ -160,7 +160,7 @@ def test_float32_is_within_rounding(float64_net, form):
     single = _with(net, FORMS[form]).float()
     wanted, found = (a.clone().requires_grad_() for a in (alphas, alphas.float()))
     expected = F.cross_entropy(textbook.forward(net, x, list(torch.sigmoid(wanted))), y)
-    loss = F.cross_entropy(single(x.float(), losses.gates(found, "sigmoid")), y)
+    loss = F.cross_entropy(single(x.float(), found.sigmoid()), y)
     assert abs(loss.item() - expected.item()) < 1e-5
     for gradient, exact in zip(_gradients(loss, found, single), _gradients(expected, wanted, net), strict=True):
         assert torch.allclose(gradient.double(), exact, atol=1e-5)
@@ -218,7 +218,7 @@ def test_a_pass_keeps_less_than_a_third_of_the_textbook(float64_net):
         return F.cross_entropy(textbook.forward(net, x, list(torch.sigmoid(alphas))), y)
 
     def ours():
-        return F.cross_entropy(fast(x, losses.gates(alphas, "sigmoid")), y)
+        return F.cross_entropy(fast(x, alphas.sigmoid()), y)
 
     assert saved(ours, fast) < saved(literal, net) / 3
     with frozen(fast):

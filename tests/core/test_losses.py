@@ -133,7 +133,7 @@ def test_experimental_losses_scale_the_gradient_of_their_cell():
 
 def test_total_by_hand():
     zero_one, ablation = torch.tensor([-0.1, -0.2]), torch.tensor([1.0, -1.0])
-    found = losses.total(torch.tensor(2.0), zero_one, ablation, 10.0, 0.5)
+    found = losses.total(torch.tensor(2.0), 10.0 * zero_one, ablation, 0.5)
     assert found.tolist() == pytest.approx([1.5, -0.5])
 
 

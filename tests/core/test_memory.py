@@ -73,7 +73,7 @@ def test_what_is_saved_for_the_gradient_is_in_the_estimate() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = rehearsal.net(rehearsal.images, rehearsal.alphas.sigmoid()).sum()
+        loss = rehearsal.net(rehearsal.images, rehearsal.parameters["alphas"].sigmoid()).sum()
     saved = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
     saved_bytes = sum(size for address, size in saved.items() if address not in own)
     estimate = step_memory(config, info, CPU)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ddarts_core import losses
 from ddarts_core.config import DiscretiseConfig
 from ddarts_core.discretise import discretise
 from ddarts_core.network import Network
@@ -33,7 +32,7 @@ def share_weights(derived, net, space):
 def test_one_hot_supernet_is_the_derived_network(float64_net, rule, space, edges_per_node, form):
     net, alphas, x, _ = float64_net(num_cells=4, space=space, steps=3, form=form)
     config = DiscretiseConfig(rule=rule, threshold=0.7, edges_per_node=edges_per_node)
-    gates = losses.gates(alphas, "sigmoid")
+    gates = alphas.sigmoid()
     genotype = discretise(gates, config, space, 3, (1, 2), "individual").genotype
     size = x.shape[-1]
     derived = Network(genotype, channels=3, num_classes=4, in_channels=2, image_size=size, form=form).double().train()

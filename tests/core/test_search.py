@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ddarts_core import alpha_step, losses
+from ddarts_core import alpha_step
 from ddarts_core.config import config_hash, resolve
 from ddarts_core.errors import Diverged, UserError
 from ddarts_core.operations import BatchNorm
@@ -112,10 +112,11 @@ def test_where_it_is_stored_does_not_change_a_search(digits, tiny_config):
 def _to_double(search):
     """The same search in float64, so that sums taken in another order still agree to 1e-6 after Adam."""
     search.net.double()
-    search._alphas = [torch.nn.Parameter(alpha.detach().double()) for alpha in search._alphas]
+    alphas = [torch.nn.Parameter(alpha.detach().double()) for alpha in search._parameters["alphas"]]
+    search._parameters = {"alphas": alphas}
     alpha = search.config.alpha
     search._adams = [
-        torch.optim.Adam([a], lr=alpha.lr, betas=alpha.betas, weight_decay=alpha.weight_decay) for a in search._alphas
+        torch.optim.Adam([a], lr=alpha.lr, betas=alpha.betas, weight_decay=alpha.weight_decay) for a in alphas
     ]
     return search
 
@@ -135,7 +136,7 @@ def _mixture(search, step_batches):
         loss = F.cross_entropy(search.net(x, gates), y)
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)]).double()
 
-    gates_before = losses.gates(torch.zeros_like(gates), "sigmoid")
+    gates_before = torch.zeros_like(gates).sigmoid()
     on_alpha = gradient(x_alpha, y_alpha, gates_before).detach()
     on_weight = gradient(x_weight, y_weight, gates)
     search._weight_step(x_weight, y_weight)
@@ -187,7 +188,7 @@ def test_the_weight_step_leaves_the_alphas_alone(digits, tiny_config):
     before = search.alphas
     search._weight_step(*_batches(search)[0][1])
     assert torch.equal(search.alphas, before)
-    assert all(alpha.grad is None for alpha in search._alphas)
+    assert all(alpha.grad is None for alpha in search._parameters["alphas"])
 
 
 def test_published_mode_is_the_published_loop(digits, tiny_config):
@@ -235,7 +236,7 @@ def test_clean_gradient_is_the_literal_total_loss(float64_net):
     net, alphas, x, y = float64_net(num_cells=3)
     config = resolve({"search": {"num_cells": 3, "channels": 3, "steps": 2, "w_zero_one": 2.0}})
     step = AlphaStep(net, config)
-    found = step.gradients(alphas, (x, y), (x, y), None, torch.Generator()).gradients
+    found = step.gradients({"alphas": alphas}, (x, y), (x, y), None, torch.Generator()).gradients["alphas"]
     a = alphas.clone().requires_grad_()
     gates = list(torch.sigmoid(a))
     full = F.cross_entropy(textbook.forward(net, x, gates), y)
@@ -263,7 +264,9 @@ def test_unrolled_gradient_is_the_second_derivative(float64_net):
         sgd.state[weight]["momentum_buffer"] = 0.01 * torch.randn_like(weight)
     start = {name: weight.detach().clone() for name, weight in weights.items()}
     with batch_statistics(net):
-        found = unrolled_gradient(net, alphas, (x, y), (x2, y2), sgd, "sigmoid", radius=1e-6)
+        found = unrolled_gradient(
+            net, {"alphas": alphas}, (x, y), (x2, y2), sgd, lambda found: found["alphas"].sigmoid(), radius=1e-6
+        )["alphas"]
         assert all(torch.equal(weight, start[name]) for name, weight in weights.items())
         a = alphas.clone().requires_grad_()
         loss = F.cross_entropy(net(x2, a.sigmoid()), y2)
@@ -316,9 +319,11 @@ def test_an_ablated_network_that_overflows_says_nothing_of_its_cell(digits, tiny
 
     monkeypatch.setattr(alpha_step, "ablated_losses_and_gradient", overflowing)
     batch = next(search._alpha_batches(0))
-    reports = [step.gradients(search.alphas, batch, batch, search._sgd, generator(0, number)) for number in range(3)]
-    assert not reports[0].gradients.isfinite().all()  # in fp16 such a step is left out
-    assert reports[0].contributions.isnan().all() and reports[-1].gradients.isfinite().all()
+    reports = [
+        step.gradients(search.parameters, batch, batch, search._sgd, generator(0, number)) for number in range(3)
+    ]
+    assert not reports[0].gradients["alphas"].isfinite().all()  # in fp16 such a step is left out
+    assert reports[0].contributions.isnan().all() and reports[-1].gradients["alphas"].isfinite().all()
     assert step.running_mean.isfinite() and reports[-1].contributions.nansum() != 0
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ddarts_core import losses
 from ddarts_core.config import SearchConfig
 from ddarts_core.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
 from ddarts_core.errors import UserError
@@ -37,7 +36,7 @@ def test_published_weight_counts(settings, weights):
 @pytest.mark.parametrize("sharing", ["own", "normal_reduce"])
 def test_forward_is_the_textbook_form(float64_net, space, sharing):
     net, alphas, x, _ = float64_net(space=space, sharing=sharing, image_channels=1, batch=3)
-    gates = losses.gates(alphas, "sigmoid")
+    gates = alphas.sigmoid()
     expected = textbook.forward(net, x, [gates[group] for group in net.group_of])
     assert torch.allclose(net(x, gates), expected, atol=1e-12)
 
@@ -65,13 +64,13 @@ def test_ablated_losses_and_their_gradient(float64_net, removal, sharing):
     draws = 2 * len(groups) if removal == "random" else 0
     alphas.requires_grad_()
     with batch_statistics(net), frozen(net):
-        gates = losses.gates(alphas, "sigmoid")
+        gates = alphas.sigmoid()
         noise = [random_gates(net, gates.detach(), stream) for _ in range(draws)]
         outputs = net.outputs(x, gates)
         values = ablated_losses(net, outputs, gates, y, groups, removal, noise)
         found, gradient = ablated_losses_and_gradient(net, outputs, gates, y, groups, removal, noise)
         (h,) = torch.autograd.grad(gates, alphas, gradient)
-        literal_gates = losses.gates(alphas, "sigmoid")
+        literal_gates = alphas.sigmoid()
         literal = torch.stack(
             [
                 sum(
@@ -90,7 +89,7 @@ def test_ablated_losses_and_their_gradient(float64_net, removal, sharing):
 
 def test_uniform_removal_at_alpha_zero_changes_nothing(float64_net):
     net, alphas, x, y = float64_net()
-    gates = losses.gates(torch.zeros_like(alphas), "sigmoid")
+    gates = torch.zeros_like(alphas).sigmoid()
     with batch_statistics(net), torch.no_grad():
         outputs = net.outputs(x, gates)
         full = F.cross_entropy(net.logits(outputs[-1]), y)
@@ -101,9 +100,9 @@ def test_batch_statistics_leaves_running_statistics_alone(float64_net):
     net, alphas, x, _ = float64_net()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     with batch_statistics(net):
-        net(x, losses.gates(alphas, "sigmoid"))
+        net(x, alphas.sigmoid())
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    net(x, losses.gates(alphas, "sigmoid"))
+    net(x, alphas.sigmoid())
     counts = [norm.num_batches_tracked.item() for norm in net.modules() if isinstance(norm, BatchNorm)]
     assert set(counts) == {1}
 
@@ -112,9 +111,9 @@ def test_frozen_gives_the_same_alpha_gradient_and_none_to_weights(float64_net):
     net, alphas, x, y = float64_net()
     alphas.requires_grad_()
     with batch_statistics(net):
-        (expected,) = torch.autograd.grad(F.cross_entropy(net(x, losses.gates(alphas, "sigmoid")), y), alphas)
+        (expected,) = torch.autograd.grad(F.cross_entropy(net(x, alphas.sigmoid()), y), alphas)
         with frozen(net):
-            loss = F.cross_entropy(net(x, losses.gates(alphas, "sigmoid")), y)
+            loss = F.cross_entropy(net(x, alphas.sigmoid()), y)
             (found,) = torch.autograd.grad(loss, alphas)
     assert torch.allclose(found, expected, atol=1e-14)
     assert all(weight.grad is None and weight.requires_grad for weight in net.parameters())

@@ -133,16 +133,16 @@ def test_a_dependent_setting_may_make_a_choice_possible() -> None:
     """Softmax needs the rule `darts`, which the space draws only with softmax."""
     space = space_of(
         {
-            "search.relaxation": {"type": "categorical", "choices": ["sigmoid", "softmax"]},
+            "search.gates": {"type": "categorical", "choices": ["sigmoid", "softmax"]},
             "discretise.rule": {
                 "type": "categorical",
                 "choices": ["darts"],
-                "when": {"search.relaxation": ["softmax"]},
+                "when": {"search.gates": ["softmax"]},
             },
         },
         search={"w_zero_one": 0.0},
     )
-    assert space.paths == ("search.relaxation", "discretise.rule")
+    assert space.paths == ("search.gates", "discretise.rule")
 
 
 def test_a_drawn_method_brings_its_preset_but_yields_to_the_file() -> None:

@@ -1,0 +1,86 @@
+"""The architecture parameters of a search: what its parts (`methods.parts`) make of them, put together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .config import RegulariserConfig, SearchConfig
+from .methods import EDGES, GATES, REGULARISERS
+from .methods.common import ZeroOne
+from .methods.parts import Parameters, Progress, Regulariser, Shape
+from .spaces import operations_of
+
+
+def leaves_of(parameters: Parameters) -> dict[str, Tensor]:
+    """Copies to differentiate by."""
+    return {name: values.detach().clone().requires_grad_() for name, values in parameters.items()}
+
+
+class Architecture:
+    """Gates, scores and regularisers of a search.
+
+    Args:
+        search: its settings, which name the parts.
+        num_groups: of cells that share parameters.
+
+    Example:
+        >>> from ddarts_core.config import SearchConfig
+        >>> architecture = Architecture(SearchConfig(steps=1), num_groups=3)
+        >>> architecture.gates(architecture.parameters(), Progress()).shape
+        torch.Size([3, 2, 7])
+    """
+
+    def __init__(self, search: SearchConfig, num_groups: int) -> None:
+        self.shape = Shape(num_groups, search.steps, len(operations_of(search.space)))
+        self._gates = GATES[search.gates](search)
+        self._edge = EDGES[search.edge](search)
+        terms = {ZeroOne.name: RegulariserConfig(weight=search.w_zero_one)} if search.w_zero_one else {}
+        self.terms: list[tuple[Regulariser, RegulariserConfig]] = [
+            (REGULARISERS[name](search), setting) for name, setting in (terms | search.regularisers).items()
+        ]
+        # FairDARTS' zero-one loss is one mean over both groups; D-DARTS' is a mean per cell, shared alphas or not.
+        self._share = num_groups if search.sharing == "normal_reduce" else 1
+
+    @property
+    def independent(self) -> bool:
+        """Whether gates of an edge are decided one by one (sigmoid) and not against each other (softmax)."""
+        return self._gates.independent
+
+    def parameters(self, stream: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Parameters at the start: zeros, or drawn from a stream."""
+        return self._gates.parameters(self.shape, stream)
+
+    def gates(self, parameters: Parameters, progress: Progress) -> Tensor:
+        """Weights of the operations of every edge, those that the edge adds at the end: [groups, edges, all]."""
+        gates = self._gates.gates(parameters, progress)
+        extra = self._edge.weights(progress)
+        if not extra:
+            return gates
+        return torch.cat([gates, gates.new_tensor(extra).expand(*gates.shape[:2], -1)], -1)
+
+    def scores(self, parameters: Parameters) -> Tensor:
+        """What the discretisation ranks, [groups, edges, operations]."""
+        return self._gates.scores(parameters)
+
+    def weight(self, setting: RegulariserConfig, progress: Progress) -> float:
+        """Weight of a term at this epoch of its stage."""
+        share = progress.stage_epoch / progress.stage_epochs
+        return setting.weight * {"constant": 1.0, "rising": share, "falling": 1.0 - share}[setting.schedule]
+
+    def values(self, parameters: Parameters, progress: Progress) -> dict[str, Tensor]:
+        """Weighted terms of each group, [groups], by name."""
+        gates = self._gates.gates(parameters, progress)
+        return {
+            term.name: self.weight(setting, progress) * term.value(parameters, gates) for term, setting in self.terms
+        }
+
+    def pull(self, parameters: Parameters, progress: Progress, passes: int = 1) -> dict[str, Tensor]:
+        """Gradient of the weighted terms by parameter, divided by a number of passes; empty without terms."""
+        total: dict[str, Tensor] = {}
+        for term, setting in self.terms:
+            weight = self.weight(setting, progress) / self._share / passes
+            found = term.gradient(parameters, lambda values: self._gates.gates(values, progress))
+            for name, gradient in found.items():
+                total[name] = total[name] + weight * gradient if name in total else weight * gradient
+        return total

@@ -1,0 +1,90 @@
+"""Methods, each a room of its own: a preset of settings and the parts that it brings (docs/extending.md). Torch-free.
+
+`METHODS` names them; the other tables name the parts, which a file may combine freely. To add a method, `add` it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+from . import common, dartopti, darts, ddarts, fairdarts
+from .method import Method
+from .parts import Edge, Gates, Part, Regulariser
+from .table import Table
+
+if TYPE_CHECKING:
+    from ..config import SearchConfig
+
+METHODS: Table[Method] = Table("method")
+GATES: Table[type[Gates]] = Table("kind of gates")
+EDGES: Table[type[Edge]] = Table("edge")
+REGULARISERS: Table[type[Regulariser]] = Table("regulariser")
+
+
+def add_part(part: type[Part]) -> None:
+    """Put a part into the table of its kind.
+
+    Raises:
+        UserError: its name is taken.
+    """
+    if issubclass(part, Gates):
+        GATES.add(part.name, part)
+    elif issubclass(part, Edge):
+        EDGES.add(part.name, part)
+    else:
+        assert issubclass(part, Regulariser)
+        REGULARISERS.add(part.name, part)
+
+
+def add(name: str, method: Method) -> None:
+    """Put a method, and the parts that it brings, into the tables.
+
+    Raises:
+        UserError: a name is taken.
+    """
+    METHODS.add(name, method)
+    for part in method.parts:
+        add_part(part)
+
+
+def parts_in_use(search: SearchConfig) -> Iterator[type[Part]]:
+    """The parts that a search is made of."""
+    yield GATES[search.gates]
+    yield EDGES[search.edge]
+    names = dict.fromkeys(search.regularisers)
+    if search.w_zero_one:
+        names[common.ZeroOne.name] = None
+    yield from (REGULARISERS[name] for name in names)
+
+
+def check_options(search: SearchConfig) -> None:
+    """Refuse an option that no part in use has, and a value that its part refuses.
+
+    Raises:
+        UserError: which option, and those that there are.
+    """
+    known: set[str] = set()
+    for part in parts_in_use(search):
+        known.update(part.Options.model_fields)
+        part(search)
+    unknown = sorted(set(search.options) - known)
+    if unknown:
+        choices = f"choose one of {', '.join(sorted(known))}" if known else "the parts in use have none"
+        raise UserError(f"unknown option {unknown[0]!r}: {choices}")
+
+
+for _part in (common.Sigmoid, common.Softmax, common.Mixed, common.ZeroOne, common.ZeroOneL1):
+    add_part(_part)
+
+for _name, _method in {
+    "ddarts": ddarts.CLEAN,
+    "ddarts-published": ddarts.PUBLISHED,
+    "ddarts-lf": ddarts.FAIR_LOSS,
+    "dartopti": dartopti.METHOD,
+    "fairdarts": fairdarts.METHOD,
+    "darts": darts.FIRST,
+    "darts-second-order": darts.SECOND,
+}.items():
+    add(_name, _method)

@@ -1,0 +1,98 @@
+"""The parts that a search has unless its method says otherwise, and softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .parts import Edge, Gates, Parameters, Progress, Regulariser
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..config import ExperimentConfig
+
+
+class Sigmoid(Gates):
+    """sigma(alpha): every operation on its own (D-DARTS eq. 2, FairDARTS)."""
+
+    name = "sigmoid"
+    summary = "sigma(alpha), every operation on its own (FairDARTS)"
+    independent = True
+
+    def gates(self, parameters: Parameters, progress: Progress) -> Tensor:
+        """[groups, edges, operations]."""
+        return parameters["alphas"].sigmoid()
+
+
+class Softmax(Gates):
+    """Softmax of alpha over the operations of an edge (D-DARTS eq. 1, DARTS)."""
+
+    name = "softmax"
+    summary = "softmax over the operations of an edge (DARTS)"
+
+    def gates(self, parameters: Parameters, progress: Progress) -> Tensor:
+        """[groups, edges, operations]; sums to 1 over the last axis."""
+        return parameters["alphas"].softmax(-1)
+
+    @classmethod
+    def refuse(cls, config: ExperimentConfig) -> str | None:
+        """What is defined for independent gates only; `name` stands for every part of this kind."""
+        ablation = config.ablation
+        if config.discretise.rule != "darts":
+            return f"discretise.rule {config.discretise.rule!r} needs sigmoid gates: use darts with {cls.name}"
+        removes = ablation.loss != "none" or ablation.shapley_permutations
+        if removes and ablation.removal not in ("identity", "zero"):
+            return f"ablation.removal {ablation.removal} is for sigmoid gates: use identity or zero"
+        return None
+
+
+class Mixed(Edge):
+    """The sum of all operations, each times its gate (D-DARTS eq. 1, 2)."""
+
+    name = "mixed"
+    summary = "the sum of all operations, each times its gate"
+
+
+class ZeroOne(Regulariser):
+    """Zero-one loss of FairDARTS (D-DARTS eq. 3); `search.w_zero_one` is its weight too."""
+
+    name = "zero-one"
+    summary = "-mean (sigma(alpha) - 1/2)^2, pushes sigmoid gates to 0 or 1 (D-DARTS eq. 3)"
+
+    def value(self, parameters: Parameters, gates: Tensor) -> Tensor:
+        """[groups]."""
+        from .. import losses
+
+        return losses.zero_one(parameters["alphas"])
+
+    def gradient(self, parameters: Parameters, gates_of: Callable[[Parameters], Tensor]) -> dict[str, Tensor]:
+        """In closed form."""
+        from .. import losses
+
+        zeros = {name: values.new_zeros(values.shape) for name, values in parameters.items()}
+        return zeros | {"alphas": losses.zero_one_gradient(parameters["alphas"])}
+
+    @classmethod
+    def refuse(cls, config: ExperimentConfig) -> str | None:
+        """It is a function of sigma(alpha)."""
+        from . import GATES
+
+        if GATES[config.search.gates].independent:
+            return None
+        return f"search.w_zero_one must be 0 with {config.search.gates}: the zero-one loss is defined on sigmoid gates"
+
+
+class ZeroOneL1(ZeroOne):
+    """FairDARTS' ablation variant of the zero-one loss: -mean |sigma(alpha) - 1/2|."""
+
+    name = "zero-one-l1"
+    summary = "-mean |sigma(alpha) - 1/2| (FairDARTS, its ablation study)"
+
+    def value(self, parameters: Parameters, gates: Tensor) -> Tensor:
+        """[groups]."""
+        return -(parameters["alphas"].sigmoid() - 0.5).abs().flatten(1).mean(1)
+
+    def gradient(self, parameters: Parameters, gates_of: Callable[[Parameters], Tensor]) -> dict[str, Tensor]:
+        """By autograd."""
+        return Regulariser.gradient(self, parameters, gates_of)

@@ -1,0 +1,26 @@
+"""DARTOpti: a handcrafted network as the start of the search."""
+
+from __future__ import annotations
+
+from .method import Method
+
+METHOD = Method(
+    "starts from a handcrafted network in the larger space, identical cells share alphas (default: ResNet18)",
+    "D-DARTS section 4.4",
+    {
+        "search": {
+            "space": "S_o",
+            "sharing": "identical",
+            "start": "zoo:ResNet18",
+            "num_cells": 4,
+            "reductions": [1, 2, 3],
+            "channels": 32,
+            "warmup_epochs": 5,
+            "w_zero_one": 8.0,
+        },
+        "alpha": {"weight_decay": 5e-4},
+        "retrain": {"channels": 64},
+    },
+    formula="alpha = + margin on the operations of the start and - margin on all others, then as ddarts",
+    uncertain=("identical cells share alphas, not weights: the paper's 'share the same weights' can mean either",),
+)

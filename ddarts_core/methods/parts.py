@@ -1,0 +1,164 @@
+"""The five parts of a method, what each is asked, and what it answers. Torch-free until a search asks.
+
+A part is a class with a name; a search makes one object of each, which knows the search's settings. Tensors are handled
+by their own methods, and what needs torch itself is imported where it is used, so that a configuration can be read and
+checked without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from ..spaces import num_edges
+from ..validation import Strict, validate
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from ..config import ExperimentConfig, SearchConfig
+
+#: Architecture parameters by name; the first axis of each is the group of cells that shares them.
+Parameters: TypeAlias = "Mapping[str, Tensor]"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What architecture parameters are for.
+
+    Attributes:
+        groups: of cells that share parameters.
+        steps: intermediate nodes of a cell.
+        operations: that an edge chooses from.
+    """
+
+    groups: int
+    steps: int
+    operations: int
+
+    @property
+    def edges(self) -> int:
+        """Edges of a cell."""
+        return num_edges(self.steps)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a search is.
+
+    Attributes:
+        epoch: since the network and its learning rates began, from 0.
+        epochs: from there to the end of that network.
+        stage_epoch: of the stage, from 0.
+        stage_epochs: of the stage.
+        purpose: `alphas` or `weights` in a step of these; else `evaluation`, in which nothing may be drawn.
+        draw: a generator at the start of the step's own stream, the same at every call; None in an evaluation.
+    """
+
+    epoch: int = 0
+    epochs: int = 1
+    stage_epoch: int = 0
+    stage_epochs: int = 1
+    purpose: str = "evaluation"
+    draw: Callable[[], torch.Generator] | None = None
+
+
+class Part:
+    """Base of all parts.
+
+    Attributes:
+        name: by which a file chooses it.
+        summary: what it is, in one line.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    class Options(Strict):
+        """The part's own settings, keys of `search.options`."""
+
+    def __init__(self, search: SearchConfig) -> None:
+        self.search = search
+        own = {key: value for key, value in search.options.items() if key in self.Options.model_fields}
+        self.options: Any = validate(self.Options, own, "search.options")
+
+    @classmethod
+    def refuse(cls, config: ExperimentConfig) -> str | None:
+        """One sentence when the other settings leave the part without meaning; None when all is well."""
+        return None
+
+
+class Gates(Part):
+    """Architecture: which parameters there are, and the gates that they stand for.
+
+    Attributes:
+        independent: whether gates of an edge are decided one by one (sigmoid) and not against each other (softmax).
+    """
+
+    independent: ClassVar[bool] = False
+
+    def parameters(self, shape: Shape, stream: torch.Generator | None) -> dict[str, Tensor]:
+        """Parameters at the start, by name: zeros, or 1e-3 N(0, 1) from a stream."""
+        return {"alphas": initial((shape.groups, shape.edges, shape.operations), stream)}
+
+    def gates(self, parameters: Parameters, progress: Progress) -> Tensor:
+        """Weights of the operations, [groups, edges, operations]; differentiable in the parameters."""
+        raise NotImplementedError
+
+    def scores(self, parameters: Parameters) -> Tensor:
+        """What the discretisation ranks, [groups, edges, operations]; the gates unless a method says otherwise."""
+        return self.gates(parameters, Progress())
+
+
+def initial(shape: Sequence[int], stream: torch.Generator | None) -> Tensor:
+    """Zeros, or 1e-3 N(0, 1) from a stream."""
+    import torch
+
+    start = torch.zeros(*shape)
+    return start if stream is None else start.normal_(std=1e-3, generator=stream)
+
+
+class Edge(Part):
+    """What a mixed edge computes from its input and its gates.
+
+    Attributes:
+        extra: operations that every edge has beside those it chooses from; they are dropped by the discretisation.
+    """
+
+    extra: ClassVar[tuple[str, ...]] = ()
+
+    def build(self, names: Sequence[str], channels: int, stride: int) -> nn.Module:
+        """A module (x, gates) -> mixed output, with the operations in its list `ops`."""
+        from ..supernet import MixedOp
+
+        return MixedOp(names, channels, stride)
+
+    def weights(self, progress: Progress) -> tuple[float, ...]:
+        """Gates of the extra operations, the same on every edge."""
+        return ()
+
+
+class Regulariser(Part):
+    """A term of the loss of the architecture parameters that no image is needed for."""
+
+    def value(self, parameters: Parameters, gates: Tensor) -> Tensor:
+        """The term of each group, [groups]; differentiable in the parameters and in their gates."""
+        raise NotImplementedError
+
+    def gradient(self, parameters: Parameters, gates_of: Callable[[Parameters], Tensor]) -> dict[str, Tensor]:
+        """Derivative of each group's term with respect to its own parameters, by name.
+
+        Args:
+            parameters: detached.
+            gates_of: the gates as a function of the parameters.
+        """
+        import torch
+
+        leaves = {name: values.detach().clone().requires_grad_() for name, values in parameters.items()}
+        with torch.enable_grad():
+            total = self.value(leaves, gates_of(leaves)).sum()
+        found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+        pairs = zip(leaves.items(), found, strict=True)
+        return {name: torch.zeros_like(leaf) if grad is None else grad for (name, leaf), grad in pairs}

@@ -1,0 +1,57 @@
+"""A table of named entries that can be added to, also from outside this package. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+from ..errors import UserError, unknown_name
+
+Entry = TypeVar("Entry")
+
+
+class Table(Mapping[str, Entry]):
+    """Entries by name: a name is given once, an unknown one lists the choices.
+
+    Args:
+        kind: what an entry is, for messages.
+
+    Example:
+        >>> table = Table[int]("number")
+        >>> table.add("one", 1)
+        >>> table["one"], list(table)
+        (1, ['one'])
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry] = {}
+
+    def add(self, name: str, entry: Entry) -> None:
+        """Add an entry.
+
+        Raises:
+            UserError: the name is taken.
+        """
+        if name in self._entries:
+            raise UserError(f"there is a {self.kind} {name!r} already: choose another name")
+        self._entries[name] = entry
+
+    def known(self, name: str) -> Entry:
+        """The entry of a name that a user gave.
+
+        Raises:
+            UserError: the name is unknown; the choices are listed.
+        """
+        if name not in self._entries:
+            raise unknown_name(self.kind, name, self._entries)
+        return self._entries[name]
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
