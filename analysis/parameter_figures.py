@@ -65,7 +65,7 @@ def importance(shares: Mapping[str, float]) -> Figure:
         UserError: there are none.
     """
     if not shares:
-        raise UserError("there is no importance to show: it needs two completed trials that differ in a setting")
+        raise UserError("there is no importance to show: it needs ten completed trials that differ in a setting")
     names = sorted(shares, key=lambda name: shares[name])
     figure, ax = axes("share of the objective's variance explained alone", "", height=0.9 + 0.32 * len(names))
     ax.barh(names, [shares[name] for name in names], color=_BLUE, height=0.65)

@@ -24,7 +24,7 @@ from .collect import frames_of
 from .drawing import genotype_svgs
 from .export import best, count, percent, state_sentence
 from .ranking import Row, default_order, pareto_front, rank, value
-from .statistics import mean_interval
+from .statistics import comparison, mean_interval
 from .study import Study, read_study, trial_row, with_alphas
 
 #: Best genotypes that are drawn, and rows of the tables of trials, per study.
@@ -109,8 +109,13 @@ def _body(studies: Sequence[Study], importances: Mapping[str, Mapping[str, float
 
 def _comparison(studies: Sequence[Study]) -> str:
     rows = []
-    for study in studies:
+    first: list[tuple[int, float]] = []
+    for place, study in enumerate(studies):
         ranked = rank(_rows(study), _order(study))
+        runs = [(int(row["seed"]), value(row, "accuracy")) for row in ranked]
+        first = first if place else runs
+        apart = comparison(first, runs)
+        told = f"{100 * apart.low:+.1f} to {100 * apart.high:+.1f}" if apart.method != "none" else "no interval"
         accuracies = mean_interval([value(row, "accuracy") for row in ranked])
         interval = "" if accuracies.count < 2 else f" ({percent(accuracies.low)} to {percent(accuracies.high)})"
         rows.append(
@@ -120,14 +125,23 @@ def _comparison(studies: Sequence[Study]) -> str:
                 str(len(ranked)),
                 percent(value(ranked[0], "accuracy")) if ranked else "none",
                 f"{percent(accuracies.mean)}{interval}" if ranked else "none",
+                f"{100 * apart.difference:+.1f} ({told}; {apart.choice})" if place and runs and first else "–",
             )
         )
-    head = ("study", "trials", "completed", "best trial's accuracy", "mean accuracy (95 % interval)")
+    head = (
+        "study",
+        "trials",
+        "completed",
+        "best trial's accuracy",
+        "mean accuracy (95 % interval)",
+        "difference to the first in points (95 % interval)",
+    )
     note = (
         "<p class=soft>Accuracies are of the derived networks where they were trained, else of the supernets, on "
-        "held-out images. Studies differ in more than their names; the interval is over completed trials.</p>"
+        "held-out images. Studies differ in more than their names; the intervals are over completed trials. Two "
+        "studies cannot be told apart unless the interval of their difference leaves out 0.</p>"
     )
-    return page.table(head, rows, numeric=(1, 2, 3, 4)) + note
+    return page.table(head, rows, numeric=(1, 2, 3, 4, 5)) + note
 
 
 def _study_sections(study: Study, ids: Iterator[int], budget: int, shares: Mapping[str, float]) -> Iterator[str]:

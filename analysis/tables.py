@@ -15,7 +15,7 @@ from ddarts_core.errors import UserError, unknown_name
 
 from . import ranking
 from .collect import Frames
-from .statistics import difference, mean_interval
+from .statistics import comparison, mean_interval
 
 Reduce = Literal["last", "best", "lowest"]
 
@@ -24,11 +24,12 @@ NAMED = 6
 
 
 def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last") -> pd.DataFrame:
-    """One row per value of a setting: value, seeds, mean, low, high, and difference to the first value with interval.
+    """One row per value of a setting: value, seeds, mean, low, high, difference to the first value, interval, and how.
 
     The second column is `trials` instead of `seeds` where the trials of a row differ in more (see `varying`).
-    Completed trials only. `difference_low` to `difference_high` is the 95 % interval of `statistics.difference`: where
-    it contains 0, the seeds do not tell the value from the first one.
+    Completed trials only. `difference_low` to `difference_high` is the 95 % interval of `statistics.comparison`, which
+    `compared` names: unless it leaves out 0, the runs do not tell the value from the first one. Held-out images are
+    dealt by the seed, so that their noise is part of the spread over seeds.
 
     Args:
         frames: of one or more studies.
@@ -54,7 +55,7 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last") ->
     ordered = sorted(groups, key=lambda value: (isinstance(value, str), value))
     for value in ordered:
         found = mean_interval([value for _, value in groups[value]])
-        apart = difference(groups[ordered[0]], groups[value])
+        apart = comparison(groups[ordered[0]], groups[value])
         rows.append(
             {
                 by: value,
@@ -62,9 +63,10 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last") ->
                 "mean": found.mean,
                 "low": found.low,
                 "high": found.high,
-                "difference": apart.mean,
+                "difference": apart.difference,
                 "difference_low": apart.low,
                 "difference_high": apart.high,
+                "compared": apart.choice,
             }
         )
     table: pd.DataFrame = pd.DataFrame(rows)
@@ -99,15 +101,15 @@ def markdown(table: pd.DataFrame, metric: str, varied: Sequence[str] = (), digit
     """
     by, counted = table.columns[:2]
     lines = [
-        f"| {by} | {counted} | {metric} | 95 % interval | difference to the first | 95 % interval |",
-        "|---|---|---|---|---|---|",
+        f"| {by} | {counted} | {metric} | 95 % interval | difference to the first | 95 % interval | compared |",
+        "|---|---|---|---|---|---|---|",
     ]
     for place, row in enumerate(table.itertuples(index=False)):
-        value, seeds, mean, low, high, difference, difference_low, difference_high = row
-        apart = ["–", "–"]  # the first is not compared with itself
+        value, seeds, mean, low, high, difference, difference_low, difference_high, compared = row
+        apart = ["–", "–", "–"]  # the first is not compared with itself
         if place:
             signed = f"+.{digits}f"
-            apart = [_number(difference, signed), _interval(difference_low, difference_high, signed)]
+            apart = [_number(difference, signed), _interval(difference_low, difference_high, signed), compared]
         cells = [value, seeds, _number(mean, f".{digits}f"), _interval(low, high, f".{digits}f"), *apart]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     if varied:

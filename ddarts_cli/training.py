@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from analysis.statistics import Comparison, comparison, mean_interval, verdict
 from ddarts_cli.console import follow, say
 from ddarts_cli.files import RetrainFolder, make_folder, plain
 from ddarts_cli.loop import run_loop
@@ -38,10 +38,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """Test accuracy (a fraction of 1) of one genotype over seeds, and the mean recall of the classes beside it."""
+    """Test accuracy (a fraction of 1) of one genotype over seeds, and the mean recall of the classes beside it.
+
+    All seeds are read on the same test images; `images` is their number.
+    """
 
     accuracies: tuple[float, ...]
     balanced_accuracies: tuple[float, ...] = ()
+    images: int | None = None
 
     @property
     def mean(self) -> float:
@@ -50,18 +54,15 @@ class Score:
 
     @property
     def interval(self) -> float | None:
-        """Half of the 95 % interval of the mean (Student's t); None for a single seed."""
-        if len(self.accuracies) < 2:
-            return None
-        from scipy.stats import t
-
-        n = len(self.accuracies)
-        return float(t.ppf(0.975, n - 1)) * statistics.stdev(self.accuracies) / math.sqrt(n)
+        """Half of the 95 % interval of the mean, over seeds and test images; None for a single seed."""
+        found = mean_interval(self.accuracies, images=self.images)
+        return None if found.count < 2 else found.high - found.mean
 
     def __str__(self) -> str:
         if self.interval is None:
             return f"{100 * self.mean:.2f} %"
-        return f"{100 * self.mean:.2f} ± {100 * self.interval:.2f} % (95 % interval, {len(self.accuracies)} seeds)"
+        of = f"{len(self.accuracies)} seeds" + ("" if self.images is None else f", {self.images} test images")
+        return f"{100 * self.mean:.2f} ± {100 * self.interval:.2f} % (95 % interval, {of})"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -70,12 +71,13 @@ class Score:
             "mean": self.mean,
             "interval_95": self.interval,
             "balanced_accuracies": list(self.balanced_accuracies),
+            "test_images": self.images,
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Score:
-        """Of `result.json`; one of an earlier version has no balanced accuracies."""
-        return cls(tuple(data["accuracies"]), tuple(data.get("balanced_accuracies", ())))
+        """Of `result.json`; one of an earlier version has no balanced accuracies and no number of images."""
+        return cls(tuple(data["accuracies"]), tuple(data.get("balanced_accuracies", ())), data.get("test_images"))
 
 
 def run_seeds(
@@ -158,13 +160,14 @@ def run_seeds(
             write_timings(folder / "timings.csv", records)
             found.append(metrics)
             matrices.append(Confusion(name, seed, "test", test.matrix))
-        scores[name] = Score(*(tuple(one[key] for one in found) for key in ("accuracy", "balanced_accuracy")))
+        accuracies, balanced = (tuple(one[key] for one in found) for key in ("accuracy", "balanced_accuracy"))
+        scores[name] = Score(accuracies, balanced, sum(map(sum, test.matrix)))
     for name, score in scores.items():
         size = f"{retrain_cost(contenders[name], config, info).parameters:,} parameters"
         words = "the genotype" if name == "genotype" else "a random genotype with as many operations"
         say(f"test accuracy of {words} ({size}): {score}")
     if random_baseline:
-        say(_verdict(scores["genotype"], scores["random"]))
+        say(_verdict(_compared(seeds, scores)))
     write_confusion(place.confusion, info.classes, matrices)
     write_json(place.result, _result(config, info, contenders, seeds, scores))
     return scores
@@ -252,16 +255,20 @@ def _train_together(
     return records, run.test
 
 
-def _verdict(searched: Score, random: Score) -> str:
-    difference = 100 * (searched.mean - random.mean)
-    if difference == 0:
-        return "The genotype and the random one tie."
-    winner = "genotype" if difference > 0 else "random genotype"
-    sentence = f"The {winner} is ahead by {abs(difference):.2f} points"
-    if searched.interval is None or random.interval is None:
-        return f"{sentence}; one seed does not tell chance from merit: --seeds 4 gives intervals."
-    apart = abs(searched.mean - random.mean) > searched.interval + random.interval
-    return f"{sentence}; the intervals {'do not overlap' if apart else 'overlap'}."
+def _compared(seeds: Iterable[int], scores: dict[str, Score]) -> Comparison:
+    """The genotype's accuracies against those of the random one with the same seeds, on the same test images."""
+    seeds = list(seeds)
+    random, searched = (list(zip(seeds, scores[name].accuracies, strict=True)) for name in ("random", "genotype"))
+    return comparison(random, searched, scores["random"].images)
+
+
+def _verdict(found: Comparison) -> str:
+    sentence = verdict(found, "the genotype", "the random genotype")
+    more = " --seeds 4 gives an interval." if found.method == "none" else ""
+    return (
+        f"{sentence[0].upper()}{sentence[1:]}.{more} The random genotype is one architecture: its seeds show no spread "
+        "of random architectures."
+    )
 
 
 def _result(
@@ -279,6 +286,7 @@ def _result(
         "data": config.data.name,
         "recipe": config.retrain.recipe,
         "seeds": list(seeds),
+        **({"comparison": _compared(seeds, scores).to_dict()} if "random" in scores else {}),
         "test": {
             name: {
                 "genotype_hash": contenders[name].hash,

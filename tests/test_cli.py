@@ -357,8 +357,11 @@ def test_retrain_beside_a_random_genotype(tiny: Path, tmp_path: Path, capfd: pyt
     assert run([*arguments, "--seeds", "2", "--random-baseline"]) == 0
     text = capfd.readouterr().out
     assert "test accuracy of the genotype" in text and "test accuracy of a random genotype" in text
+    assert "The genotype and the random genotype cannot be told apart: " in text and "fewer than 3 runs" in text
+    assert "The random genotype is one architecture" in text
     result = json.loads((out / "result.json").read_text())
     assert set(result["test"]) == {"genotype", "random"}
+    assert result["comparison"]["low"] is None and {test["test_images"] for test in result["test"].values()} == {359}
     for contender in result["test"].values():
         assert len(contender["accuracies"]) == 2 and contender["edges"] == 3 and contender["interval_95"] >= 0
     classes, matrices = read_confusion(out / "confusion.json")

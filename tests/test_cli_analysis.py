@@ -119,7 +119,7 @@ def test_contributions_of_a_pruned_trial_do_where_no_other_has_some(
 def test_mistakes_about_figures(study: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "pareto" in mistake(capfd, "figure", study, "fig9")
     assert ".svg, .png or .pdf" in mistake(capfd, "figure", study, "pareto", "--out", tmp_path / "x.bmp")
-    assert "two completed trials" in mistake(capfd, "figure", study, "importance")  # no journal in this folder
+    assert "ten completed trials" in mistake(capfd, "figure", study, "importance")  # no journal in this folder
     assert "skip_connections" in mistake(capfd, "figure", study, "skips")
     assert "pareto is not about one trial: leave --trial" in mistake(capfd, "figure", study, "pareto", "--trial", "1")
     assert "not about one trial" in mistake(capfd, "figure", study, "distances", "--trial", "1")

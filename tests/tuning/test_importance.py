@@ -8,13 +8,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
+from sklearn.ensemble import RandomForestRegressor
 
 from tuning import importance
-from tuning.importance import importances
+from tuning.importance import importances, main_effects
 from tuning.searcher import open_journal
 from tuning.study import Study
 
@@ -70,16 +72,11 @@ def test_the_work_is_bounded_however_many_trials(
 ) -> None:
     seen: list[tuple[int, list[float]]] = []
 
-    class Counted(optuna.importance.FanovaImportanceEvaluator):
-        def __init__(self, *, n_trees: int, seed: int) -> None:
-            super().__init__(n_trees=n_trees, seed=seed)
-            self.n_trees = n_trees
+    def counted(settings: list[dict[str, Any]], values: list[float], ranges: Any, trees: int) -> dict[str, float]:
+        seen.append((trees, [trial["search.lr"] for trial in settings]))
+        return main_effects(settings, values, ranges, trees)
 
-        def evaluate(self, study: optuna.Study, *rest: Any, **others: Any) -> dict[str, float]:
-            seen.append((self.n_trees, [trial.params["search.lr"] for trial in study.trials]))
-            return super().evaluate(study, *rest, **others)
-
-    monkeypatch.setattr(optuna.importance, "FanovaImportanceEvaluator", Counted)
+    monkeypatch.setattr(importance, "main_effects", counted)
     monkeypatch.setattr(importance, "WHOLE_FOREST", 12)
     monkeypatch.setattr(importance, "TRIALS", 20)
     add(journal, 12)
@@ -94,10 +91,65 @@ def test_the_work_is_bounded_however_many_trials(
 def test_nothing_is_said_without_evidence(tmp_path: Path, journal: optuna.Study) -> None:
     assert importances(study_at(tmp_path / "elsewhere")) == {}
     assert importances(study_at(tmp_path)) == {}
-    add(journal, 1)
+    add(journal, 12, lr=0.0)  # only the method varies, and the objective does not
     assert importances(study_at(tmp_path)) == {}
-    add(journal, 3, lr=0.0)  # only the method varies, and the objective does not
-    assert importances(study_at(tmp_path)) == {}
+    elsewhere = tmp_path / "few"
+    elsewhere.mkdir()
+    few = open_journal(elsewhere / "optuna.log", "toy", {"directions": ["maximize"]})
+    add(few, 9)
+    assert importances(study_at(elsewhere)) == {}, "of nine trials noise alone has nearly all"
+    add(few, 1)
+    assert importances(study_at(elsewhere))
+
+
+@pytest.mark.parametrize("count", [3, 10])
+def test_shares_are_those_of_the_trees_on_a_grid(count: int) -> None:
+    """Each tree asked at the middle of every box that its thresholds cut, and averaged over all but one setting."""
+    numbers = random.Random(count)
+    kinds = {
+        "choice": CategoricalDistribution(["a", "b", "c"]),
+        "rate": FloatDistribution(0.1, 2),
+        "width": IntDistribution(2, 5),
+    }
+    settings = [
+        {"choice": "abc"[numbers.randrange(3)], "rate": numbers.uniform(0.1, 2), "width": numbers.randrange(2, 6)}
+        for _ in range(count)
+    ]
+    values = [numbers.random() for _ in settings]
+    rows = [["abc".index(trial["choice"]), trial["rate"], trial["width"]] for trial in settings]
+    forest = RandomForestRegressor(n_estimators=16, random_state=0).fit(rows, values)
+    expected = []
+    for tree in forest.estimators_:
+        edges = [
+            np.unique([low, high, *tree.tree_.threshold[tree.tree_.feature == column]])
+            for column, (low, high) in enumerate([(-0.5, 2.5), (0.1, 2), (2, 5)])
+        ]
+        middles, widths = ([f(e) for e in edges] for f in (lambda e: (e[1:] + e[:-1]) / 2, np.diff))
+        grid = np.stack(np.meshgrid(*middles, indexing="ij"), axis=-1)
+        heights = tree.predict(grid.reshape(-1, 3)).reshape(grid.shape[:-1])
+        if np.ptp(heights) == 0:
+            continue
+        a, b, c = (width / width.sum() for width in widths)
+        mean = np.einsum("ijk,i,j,k", heights, a, b, c)
+        spread = np.einsum("ijk,i,j,k", (heights - mean) ** 2, a, b, c)
+        one = [
+            np.einsum(f"ijk,{x},{y}->{z}", heights, p, q)
+            for x, y, z, p, q in (("j", "k", "i", b, c), ("i", "k", "j", a, c), ("i", "j", "k", a, b))
+        ]
+        expected.append([w @ (m - mean) ** 2 / spread for w, m in zip((a, b, c), one, strict=True)])
+    found = main_effects(settings, values, kinds, 16)
+    assert list(found.values()) == pytest.approx(np.mean(expected, axis=0).tolist(), abs=1e-9)
+    assert sum(found.values()) <= 1 + 1e-9
+
+
+def test_constant_trees_have_no_share() -> None:
+    """Nine of ten objectives are equal, so a third of the trees see only these."""
+    kinds = {"a": FloatDistribution(0, 3), "b": FloatDistribution(0, 7)}
+    for value in (0.1, 0.3, 0.7, 0.9):
+        settings = [{"a": 0.1 * k, "b": (7 * k % 10) / 3} for k in range(10)]
+        found = main_effects(settings, [value] * 9 + [value / 3], kinds, 64)
+        assert 0 < sum(found.values()) <= 1 + 1e-9
+    assert main_effects(settings, [0.1] * 10, kinds, 64) == {}
 
 
 def test_a_journal_is_opened_without_a_word(tmp_path: Path, journal: optuna.Study) -> None:
