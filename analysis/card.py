@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddarts_core.dead_cells import dead_cells
+from ddarts_core.derive import trained
+from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 
 Rows = Iterable[tuple[str, str]]
@@ -40,13 +43,28 @@ def setting_rows(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("method", str(config.get("method"))), ("data", str((config.get("data") or {}).get("name")))]
 
 
-def genotype_rows(genotype: Genotype) -> list[tuple[str, str]]:
-    """Size and hash of a genotype."""
+def dead_in_training(genotype: Genotype, config: Mapping[str, Any]) -> tuple[tuple[int, ...], int] | None:
+    """Cells that nothing reads in the network that a configuration trains, and its depth; None if there is no such.
+
+    They depend on the depth: a searched genotype without any can have some after Algorithm 1.
+    """
+    try:
+        cells = trained(genotype, config.get("retrain") or {}).cells
+    except UserError:
+        return None
+    return dead_cells(cells), len(cells)
+
+
+def genotype_rows(genotype: Genotype, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Size and hash of a genotype, and the dead cells of the network that the configuration trains."""
+    found = dead_in_training(genotype, config)
+    count = f"{len(found[0])} ({', '.join(map(str, found[0]))})" if found and found[0] else "none"
     reductions = ", ".join(map(str, genotype.reductions)) or "n//3 and 2n//3 of the stacked network"
     return [
         ("cells", f"{genotype.num_cells} (reductions: {reductions})"),
         ("operations", str(genotype.num_edges)),
         ("genotype hash", genotype.hash),
+        *([(f"dead cells of the trained network of {found[1]}", count)] if found else []),
     ]
 
 

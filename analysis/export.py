@@ -194,7 +194,7 @@ def export_retrain(
         *card.setting_rows(config),
         ("parameters (without auxiliary head)", count(cost["parameters"])),
         ("multiply-adds per image (convolutions and linear layers)", count(cost["macs"][MACS_CONVENTION])),
-        *card.genotype_rows(genotype),
+        *card.genotype_rows(genotype, config),
         *models.facts,
     ]
     again = card.command("Train it again", retrain_command(target, seeds=1))
@@ -301,7 +301,7 @@ def _readme(
         *card.setting_rows(trial.info["config"]),
         ("seed", str(trial.info.get("seed"))),
         *numbers(item.row),
-        *card.genotype_rows(item.genotype),
+        *card.genotype_rows(item.genotype, trial.info["config"]),
         ("config hash", str(trial.info.get("config_hash"))),
         ("source commit", str(info.get("git_commit") or "unknown")),
         ("versions", ", ".join(f"{k} {v}" for k, v in (info.get("versions") or {}).items()) or "unknown"),

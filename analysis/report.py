@@ -15,17 +15,19 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from ddarts_core.dead_cells import dead_sentence
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.shell import ddarts
 
 from . import cell_charts, charts, page
+from .card import dead_in_training
 from .collect import frames_of
 from .drawing import genotype_svgs
 from .export import best, count, percent, state_sentence
 from .ranking import Row, default_order, pareto_front, rank, value
 from .statistics import comparison, mean_interval
-from .study import Study, read_study, trial_row, with_alphas
+from .study import Study, Trial, read_study, trial_row, with_alphas
 
 #: Best genotypes that are drawn, and rows of the tables of trials, per study.
 DRAWN, LISTED = 3, 100
@@ -369,7 +371,7 @@ def _drawings(study: Study, placed: Sequence[Row], budget: int) -> Iterator[str]
         found = f"; found by trials {', '.join(also)} too" if also else ""
         caption = (
             f"#{place}, trial {row['trial_id']}: {percent(value(row, 'accuracy'))} held-out accuracy, "
-            f"{count(row['parameters'])} parameters, {trial.genotype.num_edges} operations{found}."
+            f"{count(row['parameters'])} parameters, {trial.genotype.num_edges} operations{found}{_dead(trial)}."
         )
         part = page.drawing(*genotype_svgs(trial.genotype), caption)
         if len(part.encode()) > budget:
@@ -382,6 +384,13 @@ def _drawings(study: Study, placed: Sequence[Row], budget: int) -> Iterator[str]
             f"<p class=soft>{left_out} more drawing{'s' if left_out > 1 else ''} would make this page too large: "
             f"<code>{escape(ddarts('export', study.folder))}</code> writes them.</p>"
         )
+
+
+def _dead(trial: Trial) -> str:
+    """What to know about dead cells of the network that is trained from a trial's genotype; empty without any."""
+    assert trial.genotype is not None
+    found = dead_in_training(trial.genotype, trial.info["config"])
+    return f". When it is trained, {dead_sentence(*found)}" if found and found[0] else ""
 
 
 def _failures(rows: Iterable[Row]) -> str:

@@ -89,6 +89,7 @@ def cost_command(genotype: Path, config: ExperimentConfig, info: DataInfo) -> st
     words += [] if settings.num_cells is None else ["--cells", settings.num_cells]
     words += [] if settings.form == "cifar" else ["--form", settings.form]
     words += [] if settings.derive_order == "paper" else ["--order", settings.derive_order]
+    words += [] if settings.on_dead_cell == "warn" else ["--on-dead-cell", settings.on_dead_cell]
     if settings.reductions is not None:
         positions = settings.reductions
         words += ["--reductions", positions if isinstance(positions, str) else ",".join(map(str, positions))]

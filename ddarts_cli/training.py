@@ -22,6 +22,8 @@ from ddarts_core.confusion import Confusion, Evaluation, write_confusion
 from ddarts_core.cost import retrain_cost
 from ddarts_core.data import Images, data_facts, hold_out, load_test, load_train
 from ddarts_core.datasets.facts import write_facts
+from ddarts_core.dead_cells import dead_cells, dead_sentence
+from ddarts_core.derive import trained
 from ddarts_core.devices import check_amp, pick_device
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
@@ -126,7 +128,10 @@ def run_seeds(
     check_training(config, images, seeds)
     for contender in contenders.values():
         with torch.device("meta"):
-            build_network(config.retrain, contender, info)
+            cells = build_network(config.retrain, contender, info).genotype.cells
+        if dead := dead_cells(cells):
+            words = "the network of the genotype" if contender is genotype else "the random genotype's network"
+            say(f"{words}: {dead_sentence(dead, len(cells))}; retrain.on_dead_cell=connect gives them a reader")
     workers = None
     if num_workers > 1:
         from tuning.distributed import plan_workers
@@ -292,6 +297,7 @@ def _result(
                 "genotype_hash": contenders[name].hash,
                 "edges": contenders[name].num_edges,
                 "parameters": retrain_cost(contenders[name], config, info).parameters,
+                "dead_cells": list(dead_cells(trained(contenders[name], config.retrain.model_dump()).cells)),
                 **score.to_dict(),
             }
             for name, score in scores.items()

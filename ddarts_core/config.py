@@ -250,6 +250,9 @@ class RetrainConfig(AugmentConfig):
         description="n//3 and 2n//3, as the genotype says, or positions; null: thirds if derived deeper",
     )
     derive_order: Literal["paper", "published"] = Field("paper", description="order of Algorithm 1")
+    on_dead_cell: Literal["warn", "connect", "error"] = Field(
+        "warn", description="cells of the trained network that nothing reads: keep, connect by a skip, or refuse"
+    )
     channels: int = Field(16, ge=2, le=1024, description="width C of the first cells; doubles at reductions")
     epochs: int = Field(20, ge=1, le=10_000, description="of the training, warm-up included")
     batch_size: int = Field(64, ge=1, le=65_536, description="images of a step, of all workers together")

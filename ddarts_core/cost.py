@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from .config import ExperimentConfig
 from .data import data_info
 from .datasets.facts import DataInfo
-from .derive import Order
+from .dead_cells import dead_cells
+from .derive import DEPTH, OnDeadCell, Order
 from .genotype import Genotype
-from .network import DEPTH, IMAGE_SIZE, Network
+from .network import IMAGE_SIZE, Network
 from .stem import Form
 
 #: What each convention counts; published figures use one or another.
@@ -33,11 +34,13 @@ class Cost:
         parameters: without the auxiliary head.
         auxiliary_parameters: of the auxiliary head; 0 for a single cell, which cannot have one.
         macs: for one image in evaluation mode, by convention (see `CONVENTIONS`).
+        dead_cells: positions of the cells that nothing reads; the counts hold them.
     """
 
     parameters: int
     auxiliary_parameters: int
     macs: dict[str, int]
+    dead_cells: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -45,6 +48,7 @@ class Cost:
             "parameters": self.parameters,
             "auxiliary_parameters": self.auxiliary_parameters,
             "macs": dict(self.macs),
+            "dead_cells": list(self.dead_cells),
         }
 
 
@@ -88,6 +92,7 @@ def cost(
     derive_order: Order = "paper",
     image_size: int | None = None,
     in_channels: int = 3,
+    on_dead_cell: OnDeadCell = "warn",
 ) -> Cost:
     """Count the network that `Network` would build from the same arguments.
 
@@ -112,10 +117,12 @@ def cost(
             num_cells=num_cells,
             reductions=reductions,
             derive_order=derive_order,
+            on_dead_cell=on_dead_cell,
         ).eval()
         size = IMAGE_SIZE[form] if image_size is None else image_size
         macs = count_macs(network, torch.empty(1, in_channels, size, size))
-    return Cost(network.num_parameters, network.auxiliary_parameters, macs)
+    dead = dead_cells(network.genotype.cells)
+    return Cost(network.num_parameters, network.auxiliary_parameters, macs, dead)
 
 
 def retrain_cost(genotype: Genotype, config: ExperimentConfig, info: DataInfo | None = None) -> Cost:
@@ -138,6 +145,7 @@ def retrain_cost(genotype: Genotype, config: ExperimentConfig, info: DataInfo | 
         form=settings.form,
         reductions=settings.reductions,
         derive_order=settings.derive_order,
+        on_dead_cell=settings.on_dead_cell,
         image_size=info.image_size,
         in_channels=info.channels,
     )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
+from .dead_cells import connect, dead_cells, dead_sentence
 from .errors import UserError
-from .genotype import Cell, Genotype
+from .genotype import Cell, Edge, Genotype
 from .spaces import default_reductions
 
 Order = Literal["paper", "published"]
+
+OnDeadCell = Literal["warn", "connect", "error"]
+
+#: Depth to which each form of a network stacks a genotype of a normal and a reduction cell.
+DEPTH: Mapping[str, int] = {"cifar": 20, "imagenet": 14, "imagenet-published": 14}
 
 #: Fewest searched cells that leave a normal cell in each of the three segments.
 SMALLEST = 5
@@ -107,8 +113,9 @@ def arrange(
     num_cells: int | None = None,
     reductions: str | Sequence[int] | None = None,
     order: Order = "paper",
+    on_dead_cell: OnDeadCell = "warn",
 ) -> Genotype:
-    """The individual genotype that a network is built from: depth by Algorithm 1 or stacking, then the reductions.
+    """The individual genotype that a network is built from: depth by Algorithm 1 or stacking, reductions, dead cells.
 
     Algorithm 1 takes the searched cells at n//3 and 2n//3 for the reduction cells, whatever a genotype says.
 
@@ -118,10 +125,15 @@ def arrange(
         reductions: `thirds` (n//3 and 2n//3), `genotype` (the positions that it carries, taken literally even when
             the network is deeper), or positions. None is `genotype` when the depth is kept, else `thirds`.
         order: order of Algorithm 1.
+        on_dead_cell: what becomes of cells of the network that nothing reads. `warn` leaves them, for
+            `dead_cells.dead_cells` to tell; `connect` gives the cell behind each a skip connection from its input 1 to
+            the first node that it concatenates (which operation the search would have preferred is not known here);
+            `error` refuses.
 
     Raises:
-        UserError: a `normal_reduce` genotype without a depth, an impossible depth, impossible positions, or a deeper
-            network of a genotype whose reduction cells are not at its thirds, with `reductions` None.
+        UserError: dead cells and `error`; a `normal_reduce` genotype without a depth, an impossible depth, impossible
+            positions, or a deeper network of a genotype whose reduction cells are not at its thirds, with `reductions`
+            None.
     """
     if num_cells is None and genotype.layout == "normal_reduce":
         raise UserError(
@@ -144,8 +156,29 @@ def arrange(
         raise UserError(f"reductions {list(positions)} must be positions of the {count} cells (0 to {count - 1})")
     positions = tuple(sorted(set(positions)))
     if genotype.layout == "normal_reduce":
-        return stack(genotype, count, positions)
-    return Genotype(deeper(genotype, count, order).cells, positions)
+        whole = stack(genotype, count, positions)
+    else:
+        whole = Genotype(deeper(genotype, count, order).cells, positions)
+    if on_dead_cell == "connect":
+        cells, _ = connect(whole.cells, lambda _, reader: Edge(reader.concat[0], 1, "skip_connect"))
+        return Genotype(cells, positions)
+    dead = dead_cells(whole.cells)
+    if dead and on_dead_cell == "error":
+        raise UserError(f"{dead_sentence(dead, count)}: set on_dead_cell to connect or warn, or choose another depth")
+    return whole
+
+
+def trained(genotype: Genotype, settings: Mapping[str, Any]) -> Genotype:
+    """The individual genotype of the network that `ddarts retrain` builds with these settings of group `retrain`.
+
+    Raises:
+        UserError: see `arrange`.
+    """
+    depth = settings.get("num_cells")
+    if depth is None and genotype.layout == "normal_reduce":
+        depth = DEPTH[settings.get("form", "cifar")]
+    order, rule = settings.get("derive_order", "paper"), settings.get("on_dead_cell", "warn")
+    return arrange(genotype, depth, settings.get("reductions"), order, rule)
 
 
 def _check_thirds(genotype: Genotype, num_cells: int) -> None:

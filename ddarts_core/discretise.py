@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from .config import DiscretiseConfig
+from .dead_cells import connect, dead_cells
 from .errors import UserError
 from .genotype import Cell, Edge, Genotype, Layout
 from .spaces import edge_list, num_edges, operations_of
@@ -89,7 +90,10 @@ def discretise(
         return Derivation(Genotype(tuple(cells), (), layout), tuple(fallback), tuple(dropped))
     connected: tuple[int, ...] = ()
     if config.on_dead_cell == "connect":
-        connected = _connect(cells, numbers, operations, steps)
+        chain, connected = connect(
+            cells, lambda k, reader: _best(numbers[k], operations, steps, sources=(1,), targets=reader.concat)
+        )
+        cells = list(chain)
     dead = dead_cells(cells)
     if dead and config.on_dead_cell == "error":
         raise UserError(
@@ -119,21 +123,6 @@ def select(gates: CellGates, operations: Sequence[str], steps: int, config: Disc
                 Edge(target, edges[e][0], operations[k]) for gate, k in ranked[e][:most_operations] if gate >= threshold
             ]
     return chosen
-
-
-def dead_cells(cells: Sequence[Cell]) -> tuple[int, ...]:
-    """Positions, in a chain of cells, of those that the output of the last one does not depend on.
-
-    Cell k is read by cell k + 1 as its input 1 and by cell k + 2 as its input 0; the last feeds the classifier.
-    """
-    live = [False] * len(cells)
-    for k in reversed(range(len(cells))):
-        live[k] = (
-            k == len(cells) - 1
-            or (live[k + 1] and cells[k + 1].reads(1))
-            or (k + 2 < len(cells) and live[k + 2] and cells[k + 2].reads(0))
-        )
-    return tuple(k for k, alive in enumerate(live) if not alive)
 
 
 def saturation(gates: Any) -> tuple[int, int]:
@@ -208,22 +197,6 @@ def _without_bare_nodes(
             "search longer, or set discretise.on_empty_node to best"
         )
     return edges, bare
-
-
-def _connect(cells: list[Cell], gates: Sequence[CellGates], operations: Sequence[str], steps: int) -> tuple[int, ...]:
-    """Give the successor of each dead cell its best edge from input 1, in place, and return the cells so connected.
-
-    From the end backwards, the successor of the last dead cell is live, and an edge from input 1 changes nothing for
-    the cells behind it: one edge per dead cell is enough.
-    """
-    connected: list[int] = []
-    while dead := dead_cells(cells):
-        k = dead[-1]
-        reader = cells[k + 1]
-        extra = _best(gates[k + 1], operations, steps, sources=(1,), targets=reader.concat)
-        cells[k + 1] = Cell((*reader.edges, extra), reader.concat)
-        connected.append(k)
-    return tuple(sorted(connected))
 
 
 def _best(

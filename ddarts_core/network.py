@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .derive import Order, arrange
+from .derive import DEPTH, OnDeadCell, Order, arrange
 from .errors import UserError
 from .genotype import Cell, Genotype
 from .operations import BatchNorm, FactorizedReduce, Identity, ReLUConvBN, build
@@ -16,9 +16,8 @@ from .stem import Form, Stem
 
 DropPathUnit = Literal["operation", "node"]
 
-#: Image size and, for a genotype of two cells (normal, reduction), the depth of each form.
+#: Image size of each form.
 IMAGE_SIZE: dict[str, int] = {"cifar": 32, "imagenet": 224, "imagenet-published": 224}
-DEPTH: dict[str, int] = {"cifar": 20, "imagenet": 14, "imagenet-published": 14}
 
 SMALLEST_IMAGE = 8
 
@@ -136,6 +135,8 @@ class Network(nn.Module):
             D-DARTS).
         reductions: `thirds`, `genotype`, positions, or None; see `derive.arrange`.
         derive_order: order of Algorithm 1, `paper` or `published`.
+        on_dead_cell: what becomes of cells that nothing reads: `warn` (they stay), `connect` or `error`; see
+            `derive.arrange`.
 
     Attributes:
         genotype: the individual genotype as built.
@@ -167,6 +168,7 @@ class Network(nn.Module):
         drop_path_unit: DropPathUnit = "node",
         reductions: str | Sequence[int] | None = None,
         derive_order: Order = "paper",
+        on_dead_cell: OnDeadCell = "warn",
     ) -> None:
         super().__init__()
         if form not in IMAGE_SIZE:
@@ -183,7 +185,7 @@ class Network(nn.Module):
             raise UserError(f"image_size {size} is too small for a network: it must be {SMALLEST_IMAGE} or more")
         if num_cells is None and genotype.layout == "normal_reduce":
             num_cells = DEPTH[form]
-        self.genotype = arrange(genotype, num_cells, reductions, derive_order)
+        self.genotype = arrange(genotype, num_cells, reductions, derive_order, on_dead_cell)
         self._dropper = DropPath()
         self.stem = Stem(form, channels, in_channels)
         size = self.stem.output_size(size)

@@ -90,6 +90,7 @@ def build_network(config: RetrainConfig, genotype: Genotype, info: DataInfo) -> 
         drop_path_unit=config.drop_path_unit,
         reductions=config.reductions,
         derive_order=config.derive_order,
+        on_dead_cell=config.on_dead_cell,
     )
 
 

@@ -306,6 +306,17 @@ def test_a_published_file_that_is_not_read_as_written_is_noted(
     assert err.startswith(f"Note on {file}: concat [3] of the text is ignored") and len(err.splitlines()) == 1
 
 
+def test_dead_cells_are_counted_connected_or_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    deeper = ["cost", "zoo:DD_5", "--cells", "14", "--channels", "2"]
+    assert run([*deeper, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["dead_cells"] == [10, 12]
+    assert run(deeper) == 0
+    assert "2 of 14 cells are dead (10, 12)" in capfd.readouterr().out
+    assert run([*deeper, "--json", "--on-dead-cell", "connect"]) == 0
+    assert json.loads(capfd.readouterr().out)["dead_cells"] == []
+    assert "2 of 14 cells are dead (10, 12)" in mistake(capfd, *deeper, "--on-dead-cell", "error")
+
+
 FILES = ("genotype.json", "records.parquet", "config.yaml", "data.json")
 
 

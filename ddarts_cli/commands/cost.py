@@ -8,9 +8,7 @@ import click
 
 from ddarts_cli import completing
 from ddarts_cli.options import json_option, print_json, read_genotype
-
-#: Forms of a network, and the depth at which each stacks a genotype of two cells.
-DEPTH = {"cifar": 20, "imagenet": 14, "imagenet-published": 14}
+from ddarts_core.derive import DEPTH
 
 
 @click.command()
@@ -42,6 +40,13 @@ DEPTH = {"cifar": 20, "imagenet": 14, "imagenet-published": 14}
 )
 @click.option("--image-size", type=click.IntRange(8, 1024), help="Pixels (default: 32, or 224 for ImageNet).")
 @click.option("--in-channels", type=click.IntRange(1, 64), default=3, show_default=True, help="Channels of the images.")
+@click.option(
+    "--on-dead-cell",
+    type=click.Choice(["warn", "connect", "error"]),
+    default="warn",
+    show_default=True,
+    help="What becomes of cells that nothing reads (retrain.on_dead_cell).",
+)
 @json_option
 def command(
     genotype: str,
@@ -53,6 +58,7 @@ def command(
     order: Literal["paper", "published"],
     image_size: int | None,
     in_channels: int,
+    on_dead_cell: Literal["warn", "connect", "error"],
     as_json: bool,
 ) -> None:
     """Count parameters and multiply-adds of GENOTYPE.
@@ -82,6 +88,7 @@ def command(
         derive_order=order,
         image_size=size,
         in_channels=in_channels,
+        on_dead_cell=on_dead_cell,
     )
     if as_json:
         print_json(
@@ -92,9 +99,7 @@ def command(
                 "classes": classes,
                 "form": form,
                 "image_size": size,
-                "parameters": counted.parameters,
-                "auxiliary_parameters": counted.auxiliary_parameters,
-                "macs": dict(counted.macs),
+                **counted.to_dict(),
             }
         )
         return
@@ -105,6 +110,10 @@ def command(
     click.echo(f"auxiliary head: {counted.auxiliary_parameters:,} more")
     for convention, macs in counted.macs.items():
         click.echo(f"multiply-adds, convention {convention}: {macs:,} ({macs / 1e6:.1f} M)")
+    if counted.dead_cells:
+        from ddarts_core.dead_cells import dead_sentence
+
+        click.echo(f"{dead_sentence(counted.dead_cells, depth)}; --on-dead-cell connect gives them a reader")
 
 
 def parse_reductions(text: str | None) -> str | tuple[int, ...] | None:

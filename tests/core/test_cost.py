@@ -159,7 +159,12 @@ def test_one_cell_has_no_auxiliary_head() -> None:
     genotype = Genotype((Cell((Edge(2, 1, "sep_conv_3x3"),), (2,)),))
     result = cost(genotype, channels=4, image_size=8, in_channels=1)
     assert result.auxiliary_parameters == 0 and result.parameters > 0
-    assert result.to_dict() == {"parameters": result.parameters, "auxiliary_parameters": 0, "macs": result.macs}
+    assert result.to_dict() == {
+        "parameters": result.parameters,
+        "auxiliary_parameters": 0,
+        "macs": result.macs,
+        "dead_cells": [],
+    }
 
 
 def test_mistakes() -> None:

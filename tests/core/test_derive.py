@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ddarts_core.dead_cells import connect, dead_cells
 from ddarts_core.derive import algorithm_1, arrange, deeper, stack
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
@@ -134,3 +138,54 @@ def test_reduction_cells_do_not_become_normal_ones_in_silence() -> None:
 def test_arrange_needs_a_depth() -> None:
     with pytest.raises(UserError, match="give num_cells"):
         arrange(ZOO["DARTS_V2"].genotype)
+
+
+def walk(cells: Sequence[Cell]) -> set[int]:
+    """Cells that no path leads from to the classifier: a walk back over single nodes from the last cell's output."""
+    last = len(cells) - 1
+    waiting = [(last, node) for node in cells[last].concat]
+    seen = set(waiting)
+    while waiting:
+        k, node = waiting.pop()
+        if node < 2:
+            earlier = k - 2 if node == 0 else k - 1
+            steps = [] if earlier < 0 else [(earlier, n) for n in cells[earlier].concat]
+        else:
+            steps = [(k, edge.source) for edge in cells[k].edges if edge.target == node]
+        waiting += [step for step in steps if step not in seen]
+        seen.update(steps)
+    return set(range(len(cells))) - {k for k, _ in seen}
+
+
+def test_dead_cells_of_dd_5_when_it_is_made_deeper() -> None:
+    genotype = ZOO["DD_5"].genotype
+    for depth, dead in ((8, (6,)), (14, (10, 12)), (20, (14, 16, 18))):
+        cells = deeper(genotype, depth).cells
+        assert dead_cells(cells) == dead and walk(cells) == set(dead)
+
+
+def test_a_genotype_without_dead_cells_can_have_some_at_another_depth() -> None:
+    """400 random genotypes of 8 cells without a dead one, each of four nodes with one input each."""
+    at_14 = 0
+    for seed in range(400):
+        draw = random.Random(seed)
+        cells = []
+        for _ in range(8):
+            edges = tuple(Edge(node, draw.randrange(node), "sep_conv_3x3") for node in (2, 3, 4, 5))
+            cells.append(Cell(edges, (2, 3, 4, 5)))
+        live, _ = connect(cells, lambda k, reader: Edge(2, 1, "max_pool_3x3"))
+        genotype = Genotype(live, (2, 5))
+        assert not walk(live) and not dead_cells(live)
+        whole = arrange(genotype, 14)
+        assert walk(whole.cells) == set(dead_cells(whole.cells))
+        mended = arrange(genotype, 14, on_dead_cell="connect")
+        assert not walk(mended.cells) and mended.reductions == whole.reductions
+        if not walk(whole.cells):
+            assert mended == whole == arrange(genotype, 14, on_dead_cell="error")
+            continue
+        at_14 += 1
+        added = [set(a.edges) - set(b.edges) for a, b in zip(mended.cells, whole.cells, strict=True)]
+        assert set().union(*added) <= {Edge(2, 1, "skip_connect")} and any(added)
+        with pytest.raises(UserError, match=r"of 14 cells (is|are) dead .*: set on_dead_cell to connect or warn"):
+            arrange(genotype, 14, on_dead_cell="error")
+    assert at_14 == 63

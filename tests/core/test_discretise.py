@@ -14,9 +14,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ddarts_core.config import DiscretiseConfig
+from ddarts_core.dead_cells import dead_cells
 from ddarts_core.discretise import (
     convergence_sentence,
-    dead_cells,
     discretise,
     saturation,
     select,
