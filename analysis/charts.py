@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 
 from ddarts_core.errors import UserError
 
-from .compare import front_volume
+from .compare import front_label
 from .figures import COLOURS, by_epoch, finished, metric_frame
 from .parameter_figures import Scale, proposals
 from .ranking import Row, evenly, pareto_front, value
@@ -138,10 +138,13 @@ def contributions(frame: pd.DataFrame, trial_id: str) -> Chart | None:
     return chart([heat], "epoch", "cell", yaxis={"title": {"text": "cell"}, "dtick": 1})
 
 
-def pareto(ranked: Sequence[Row], cost: str = "parameters", label: str = "parameters") -> Chart | None:
+def pareto(
+    ranked: Sequence[Row], cost: str = "parameters", label: str = "parameters", reference: float | None = None
+) -> Chart | None:
     """Accuracy against a cost of completed trials, the front joined; None when fewer than two have both.
 
-    The legend has the front's hypervolume (`compare.front_volume`). Beside the front at most `POINTS` trials are shown.
+    With a reference cost the legend has the front's hypervolume (`compare.front_volume`). Beside the front at most
+    `POINTS` trials are shown.
     """
     points = [(value(row, cost), value(row, "accuracy"), row) for row in ranked]
     known = [point for point in points if not (math.isnan(point[0]) or math.isnan(point[1]))]
@@ -149,7 +152,7 @@ def pareto(ranked: Sequence[Row], cost: str = "parameters", label: str = "parame
         return None
     front = {i for i in pareto_front([(x, y) for x, y, _ in known], [False, True])}
     joined = sorted((known[i][0], known[i][1]) for i in front)
-    volume = front_volume([(x, y) for x, y, _ in known])[0]
+    name = front_label([(x, y) for x, y, _ in known], reference, label)
     shown = sorted({*front, *evenly([i for i in range(len(known)) if i not in front], POINTS)})
     known = [known[i] for i in shown]
     dots = {
@@ -167,7 +170,7 @@ def pareto(ranked: Sequence[Row], cost: str = "parameters", label: str = "parame
         "type": "scatter",
         "mode": "lines",
         "showlegend": True,
-        "name": f"front, hypervolume {volume:.3f}",
+        "name": name,
         "x": [x for x, _ in joined],
         "y": [plain(y) for _, y in joined],
         "line": {"shape": "hv", "color": COLOURS[1], "width": 1.5},

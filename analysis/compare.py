@@ -99,19 +99,37 @@ def _summary(genotype: Genotype) -> dict[str, Any]:
     }
 
 
-def front_volume(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Hypervolume of (cost, accuracy) points, and the cost it is bounded by: the largest of the points.
+def front_volume(points: Sequence[tuple[float, float]], reference: float) -> float:
+    """Hypervolume of (cost, accuracy) points: a share of the box from no accuracy at a reference cost to 1 at no cost.
 
-    In units of accuracy: the mean best accuracy that can be had over all budgets from 0 to the largest cost.
+    In units of accuracy: the mean best accuracy that can be had over all budgets from 0 to the reference. The reference
+    is fixed before the points are seen. If it were the largest cost of the points, a dear trial that is worse than all
+    others would raise the volume. A point that costs as much as the reference or more adds nothing.
+
+    Raises:
+        UserError: the reference is not above 0.
 
     Example:
-        >>> front_volume([(50.0, 0.5), (100.0, 0.9)])
-        (0.25, 100.0)
+        >>> front_volume([(50.0, 0.5), (100.0, 0.9)], 100.0)
+        0.25
     """
-    largest = max(cost for cost, _ in points)
-    if largest <= 0:
-        return 0.0, largest
-    return hypervolume(points, (largest, 0.0), (False, True)) / largest, largest
+    if not (reference > 0 and math.isfinite(reference)):
+        raise UserError(f"the reference cost {reference:g} of a hypervolume must be a number above 0")
+    return hypervolume(points, (reference, 0.0), (False, True)) / reference
+
+
+def front_label(points: Sequence[tuple[float, float]], reference: float | None, cost: str) -> str:
+    """The front in words: with its hypervolume and the reference beside it, where there is a reference.
+
+    Example:
+        >>> front_label([(50.0, 0.5), (100.0, 0.9)], 100.0, "parameters")
+        'front, hypervolume 0.250 up to 100 parameters (1 of 2 trials cost more or as much)'
+    """
+    if reference is None:
+        return "front"
+    beyond = sum(spent >= reference for spent, _ in points)
+    note = f" ({beyond} of {len(points)} trials cost more or as much)" if beyond else ""
+    return f"front, hypervolume {front_volume(points, reference):.3f} up to {reference:,.0f} {cost}{note}"
 
 
 def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float], largest: Sequence[bool]) -> float:

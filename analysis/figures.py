@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ddarts_core.errors import UserError
 
 from .canvas import axes, legend, save
-from .compare import front_volume
+from .compare import front_label
 from .ranking import pareto_front
 from .statistics import Estimate, mean_interval
 
@@ -153,10 +153,12 @@ def decided_against_w_zero_one(epochs: pd.DataFrame, trials: pd.DataFrame) -> Fi
     return figure
 
 
-def pareto(trials: pd.DataFrame, *, x: str = "parameters", y: str = "derived_accuracy") -> Figure:
+def pareto(
+    trials: pd.DataFrame, *, x: str = "parameters", y: str = "derived_accuracy", reference: float | None = None
+) -> Figure:
     """Accuracy against cost of the completed trials; the front (more accuracy, less cost) is joined.
 
-    The legend has its hypervolume, as a share of the box from no accuracy at the largest cost to 1 at no cost.
+    With a reference cost the legend has its hypervolume (`compare.front_volume`).
 
     Raises:
         UserError: a column that is not there, or no completed trial has both values.
@@ -171,16 +173,18 @@ def pareto(trials: pd.DataFrame, *, x: str = "parameters", y: str = "derived_acc
     figure, ax = axes(_LABELS.get(x, x), _LABELS.get(y, y))
     points = list(zip(rows[x].astype(float), rows[y].astype(float), strict=True))
     front = sorted(points[i] for i in pareto_front(points, [False, True]))
-    ax.step(*zip(*front, strict=True), where="post", color=COLOURS[1], linewidth=1.2, label=_front_label(points))
+    ax.step(
+        *zip(*front, strict=True),
+        where="post",
+        color=COLOURS[1],
+        linewidth=1.2,
+        label=front_label(points, reference, _LABELS.get(x, x)),
+    )
     for index, (study, group) in enumerate(rows.groupby("study", sort=True)):
         colour = (COLOURS[0], *COLOURS[2:])[index % (len(COLOURS) - 1)]
         ax.scatter(group[x], group[y], s=22, color=colour, edgecolor="white", linewidth=0.5, zorder=3, label=str(study))
     legend(ax)
     return figure
-
-
-def _front_label(points: Sequence[tuple[float, float]]) -> str:
-    return f"front, hypervolume {front_volume(points)[0]:.3f}"
 
 
 # --- frames ---------------------------------------------------------------------------------------------------------

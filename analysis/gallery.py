@@ -29,12 +29,14 @@ class Subject:
         trial: for figures about one trial, its name, or its number; None is the completed one of highest accuracy.
         cell: for figures about one cell.
         importances: share of the objective's variance that each setting explains by itself.
+        references: cost up to which a front's hypervolume is taken, of `parameters` and `macs`, where it is given.
     """
 
     frames: Frames
     trial: str | None = None
     cell: int = 0
     importances: Mapping[str, float] = field(default_factory=dict)
+    references: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def best_ids(self) -> list[str]:
@@ -86,7 +88,8 @@ class FigureEntry:
 def _pareto(subject: Subject, cost: str = "parameters") -> Figure:
     trials = subject.frames.trials
     derived = trials["derived_accuracy"].notna().any()
-    return figures.pareto(trials, x=cost, y="derived_accuracy" if derived else "held_out_accuracy")
+    y = "derived_accuracy" if derived else "held_out_accuracy"
+    return figures.pareto(trials, x=cost, y=y, reference=subject.references.get(cost))
 
 
 def _skips(subject: Subject) -> Figure:
@@ -120,9 +123,9 @@ FIGURES: Mapping[str, FigureEntry] = MappingProxyType(
             "share of decided operations against w_zero_one (D-DARTS Fig. 3)",
             lambda s: figures.decided_against_w_zero_one(s.frames.epochs, s.frames.trials),
         ),
-        "pareto": FigureEntry("accuracy against parameters, with the front's hypervolume", _pareto),
+        "pareto": FigureEntry("accuracy against parameters; --reference adds the front's hypervolume", _pareto),
         "pareto_macs": FigureEntry(
-            "accuracy against multiply-adds, with the front's hypervolume", lambda s: _pareto(s, "macs")
+            "accuracy against multiply-adds; --reference adds the front's hypervolume", lambda s: _pareto(s, "macs")
         ),
         "contributions": FigureEntry(
             "marginal contribution of each cell by epoch, of one trial",
@@ -171,6 +174,7 @@ def read_figure(
     trial: str | None = None,
     cell: int | None = None,
     importances: Mapping[str, float] = MappingProxyType({}),
+    references: Mapping[str, float] = MappingProxyType({}),
 ) -> Figure:
     """One of `FIGURES` from a study's folder; only the tables that it needs are built.
 
@@ -193,7 +197,7 @@ def read_figure(
         else:  # those of all trials could be large
             trial, rows = _first_with(study, entry, Subject(frames, trial))
         frames = replace(frames, **{table: rows})
-    return figure_of(name, Subject(frames, trial, cell or 0, importances))
+    return figure_of(name, Subject(frames, trial, cell or 0, importances, references))
 
 
 def _first_with(study: Study, entry: FigureEntry, subject: Subject) -> tuple[str, pd.DataFrame]:

@@ -45,8 +45,9 @@ _CHART_CAPTIONS = {
     "saturation": "Share of all operations whose gate is decided, mean and 95 % interval over trials.",
     "skips": "Skip connections of the genotype as it would be read off after each epoch, mean and 95 % interval.",
     "pareto": (
-        "Accuracy against parameters of the completed trials; no trial beats those on the line in both. The "
-        "hypervolume is a share of the box from no accuracy at the largest cost to 1 at no cost. Of those off the line "
+        "Accuracy against parameters of the completed trials; no trial beats those on the line in both. With "
+        "--reference it has a hypervolume: the share of the box from no accuracy at that cost to accuracy 1 at no "
+        "cost, of all studies of a page up to the same cost. Of those off the line "
         f"at most {charts.POINTS} are shown, evenly chosen by rank."
     ),
     "pareto_macs": "Accuracy against multiply-adds per image, in the same way.",
@@ -57,10 +58,12 @@ def report(
     study_dirs: Sequence[str | Path],
     out: str | Path,
     importances: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    references: Mapping[str, float] = MappingProxyType({}),
 ) -> Path:
     """Write the report of one or more studies to the HTML file `out`.
 
-    `importances` has the importance of each setting by study name, where it is known.
+    `importances` has the importance of each setting by study name, where it is known. `references` are the costs up to
+    which the hypervolume of a front is taken, by `parameters` and `macs`: the same for all studies.
 
     The page needs no network and no other file. A study that is empty, still running or without a completed trial gets
     a section that says so.
@@ -73,14 +76,17 @@ def report(
     target = Path(out)
     if target.is_dir():
         raise UserError(f"{str(target)!r} is a folder: name the HTML file to write")
-    return write_report([read_study(folder, alphas=False) for folder in study_dirs], target, importances)
+    return write_report([read_study(folder, alphas=False) for folder in study_dirs], target, importances, references)
 
 
 def write_report(
-    studies: Sequence[Study], target: Path, importances: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+    studies: Sequence[Study],
+    target: Path,
+    importances: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    references: Mapping[str, float] = MappingProxyType({}),
 ) -> Path:
     """`report` on studies that are already read; they need no alphas, the best trial's are read from its file."""
-    body = list(_body(studies, importances))
+    body = list(_body(studies, importances, references))
     library = _plotly() if any('class="chart"' in part for part in body) else None
     title = f"D-DARTS report: {', '.join(study.name for study in studies)}"
     write_atomic(target, page.document(title, body, library))
@@ -93,7 +99,9 @@ def _plotly() -> str:
     return str(get_plotlyjs())
 
 
-def _body(studies: Sequence[Study], importances: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+def _body(
+    studies: Sequence[Study], importances: Mapping[str, Mapping[str, float]], references: Mapping[str, float]
+) -> Iterator[str]:
     title = studies[0].name if len(studies) == 1 else f"{len(studies)} studies"
     yield f"<h1>Architecture search: {escape(title)}</h1>\n"
     if len(studies) > 1:
@@ -103,7 +111,7 @@ def _body(studies: Sequence[Study], importances: Mapping[str, Mapping[str, float
     for study in studies:
         if len(studies) > 1:
             yield f"<h2>Study {escape(study.name)}</h2>\n"
-        for part in _study_sections(study, ids, budget, importances.get(study.name, {})):
+        for part in _study_sections(study, ids, budget, importances.get(study.name, {}), references):
             if '<div class="drawing">' in part:
                 budget -= len(part.encode())
             yield part + "\n"
@@ -146,7 +154,9 @@ def _comparison(studies: Sequence[Study]) -> str:
     return page.table(head, rows, numeric=(1, 2, 3, 4, 5)) + note
 
 
-def _study_sections(study: Study, ids: Iterator[int], budget: int, shares: Mapping[str, float]) -> Iterator[str]:
+def _study_sections(
+    study: Study, ids: Iterator[int], budget: int, shares: Mapping[str, float], references: Mapping[str, float]
+) -> Iterator[str]:
     info = study.info
     rows = _rows(study)
     objectives = info.get("objectives") or []
@@ -176,8 +186,8 @@ def _study_sections(study: Study, ids: Iterator[int], budget: int, shares: Mappi
         "methods": charts.methods(frames.epochs, frames.trials),
         "saturation": charts.saturation(frames.epochs, frames.trials),
         "skips": charts.skips(frames.epochs, frames.trials),
-        "pareto": charts.pareto(ranked),
-        "pareto_macs": charts.pareto(ranked, "macs", "multiply-adds"),
+        "pareto": charts.pareto(ranked, reference=references.get("parameters")),
+        "pareto_macs": charts.pareto(ranked, "macs", "multiply-adds", references.get("macs")),
     }
     figures = [
         page.chart(spec, _CHART_CAPTIONS[name], f"c{next(ids)}") for name, spec in found.items() if spec is not None

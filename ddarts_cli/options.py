@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -47,6 +48,31 @@ class _Folder(click.Path):
         from ddarts_core.files import check_folder
 
         return super().convert(check_folder(str(value)), param, ctx)
+
+
+def reference_option(command: Command) -> Command:
+    """`--reference parameters=NUMBER`, repeatable; the function receives `references`, a mapping."""
+    return click.option(
+        "--reference",
+        "references",
+        multiple=True,
+        metavar="COST=NUMBER",
+        callback=lambda _, __, given: _references(given),
+        help="Take the hypervolume of fronts up to this cost, such as parameters=2e6 or macs=1e8; repeatable.",
+    )(command)
+
+
+def _references(given: Iterable[str]) -> dict[str, float]:
+    found = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            found[name] = math.nan
+        if name not in ("parameters", "macs") or not 0 < found[name] < math.inf:
+            raise UserError(f"--reference {text!r}: give parameters=NUMBER or macs=NUMBER, above 0")
+    return found
 
 
 def storage_option(command: Command) -> Command:

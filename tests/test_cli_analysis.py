@@ -118,6 +118,8 @@ def test_contributions_of_a_pruned_trial_do_where_no_other_has_some(
 
 def test_mistakes_about_figures(study: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "pareto" in mistake(capfd, "figure", study, "fig9")
+    assert "leave that --reference out" in mistake(capfd, "figure", study, "pareto", "--reference", "macs=5")
+    assert "parameters=NUMBER or macs=NUMBER" in mistake(capfd, "report", study, "--reference", "parameters=0")
     assert ".svg, .png or .pdf" in mistake(capfd, "figure", study, "pareto", "--out", tmp_path / "x.bmp")
     assert "ten completed trials" in mistake(capfd, "figure", study, "importance")  # no journal in this folder
     assert "skip_connections" in mistake(capfd, "figure", study, "skips")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ddarts_cli import completing
-from ddarts_cli.options import storage_folder, storage_option
+from ddarts_cli.options import reference_option, storage_folder, storage_option
 
 
 @click.command()
@@ -24,6 +24,7 @@ from ddarts_cli.options import storage_folder, storage_option
     type=click.Path(path_type=Path),
     help="File ending in .png, .svg or .pdf (default: STUDY/figures/NAME.png).",
 )
+@reference_option
 @storage_option
 def command(
     study: str,
@@ -31,6 +32,7 @@ def command(
     trial: str | None,
     cell: int | None,
     out: Path | None,
+    references: dict[str, float],
     storage: str,
     overrides: tuple[str, ...],
 ) -> None:
@@ -39,7 +41,7 @@ def command(
     \b
     Examples:
       ddarts figure quickstart_sweep
-      ddarts figure quickstart_sweep pareto --out pareto.pdf
+      ddarts figure quickstart_sweep pareto --reference parameters=200000 --out pareto.pdf
       ddarts figure small-w-zero-one w_zero_one --out figure3.svg
       ddarts figure quickstart_sweep gates --trial 2 --cell 5
     """
@@ -62,6 +64,10 @@ def command(
         from tuning.importance import importances
 
         shares = importances(found)
-    figure = read_figure(name, found.path, trial=trial, cell=cell, importances=shares)
+    if references and (
+        missing := set(references) - {"pareto": {"parameters"}, "pareto_macs": {"macs"}}.get(name, set())
+    ):
+        raise UserError(f"the figure {name} has no front by {sorted(missing)[0]}: leave that --reference out")
+    figure = read_figure(name, found.path, trial=trial, cell=cell, importances=shares, references=references)
     path = save(figure, out or found.path / "figures" / f"{name}.png")
     finish([path], [ddarts("report", found.path)])

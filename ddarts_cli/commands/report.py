@@ -7,20 +7,27 @@ from pathlib import Path
 import click
 
 from ddarts_cli import completing
-from ddarts_cli.options import storage_folder, storage_option
+from ddarts_cli.options import reference_option, storage_folder, storage_option
 
 
 @click.command()
 @click.argument("studies", nargs=-1, required=True, metavar="STUDY...", shell_complete=completing.study)
 @storage_option
+@reference_option
 @click.option("--out", type=click.Path(path_type=Path), help="HTML file, or folder for report.html (default: STUDY).")
-def command(studies: tuple[str, ...], storage: str, overrides: tuple[str, ...], out: Path | None) -> None:
+def command(
+    studies: tuple[str, ...],
+    storage: str,
+    overrides: tuple[str, ...],
+    references: dict[str, float],
+    out: Path | None,
+) -> None:
     """Write figures and tables of one or more studies as one HTML page that needs no network.
 
     \b
     Examples:
       ddarts report quickstart_sweep
-      ddarts report first second --out comparison.html
+      ddarts report first second --out comparison.html --reference parameters=200000
     """
     from analysis.report import report
     from ddarts_cli.console import finish, say
@@ -35,4 +42,5 @@ def command(studies: tuple[str, ...], storage: str, overrides: tuple[str, ...], 
         target = target / "report.html"
     say(f"report on {', '.join(study.name for study in found)}")
     importance = {study.name: importances(study) for study in found}
-    finish([report([study.path for study in found], target, importance)], [ddarts("export", found[0].location)])
+    page = report([study.path for study in found], target, importance, references)
+    finish([page], [ddarts("export", found[0].location)])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import combinations
 
 import pytest
 from hypothesis import given
@@ -62,9 +63,34 @@ def test_a_pair_of_cells_is_compared_as_the_network_that_repeats_it():
     assert found["a"]["num_operations"] == found["b"]["num_operations"] == as_network.num_edges
 
 
+fronts = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 8)), min_size=1, max_size=6)
+
+
 def test_the_volume_of_a_front_is_the_mean_best_accuracy_over_budgets():
-    assert front_volume([(50.0, 0.5), (75.0, 0.4), (100.0, 0.9)]) == (0.25, 100.0)
-    assert front_volume([(0.0, 0.5)]) == (0.0, 0.0)
+    assert front_volume([(50.0, 0.5), (75.0, 0.4), (100.0, 0.9)], 100.0) == 0.25
+    assert front_volume([(50.0, 0.5), (75.0, 0.4), (100.0, 0.9)], 200.0) == pytest.approx(0.575)
+    assert front_volume([(100.0, 0.5)], 100.0) == 0.0
+    for reference in (0.0, -1.0, float("inf")):
+        with pytest.raises(UserError, match="reference cost"):
+            front_volume([(0.0, 0.5)], reference)
+
+
+@given(fronts, st.integers(1, 10))
+def test_the_volume_of_a_front_is_that_of_its_boxes_together(points, reference):
+    """By inclusion and exclusion: boxes from (cost, accuracy) to the corner of the reference."""
+    boxes = [(reference - cost, accuracy) for cost, accuracy in points if cost < reference]
+    area = 0.0
+    for size in range(1, len(boxes) + 1):
+        for some in combinations(boxes, size):
+            area -= (-1) ** size * min(w for w, _ in some) * min(h for _, h in some)
+    assert front_volume(points, reference) == pytest.approx(area / reference)
+
+
+@given(fronts, st.integers(1, 10), st.integers(0, 5), st.integers(0, 6), st.integers(0, 8))
+def test_a_dominated_trial_never_changes_a_volume(points, reference, which, more_cost, less_accuracy):
+    cost, accuracy = points[which % len(points)]
+    worse = (cost + more_cost, max(0, accuracy - less_accuracy))
+    assert front_volume([*points, worse], reference) == front_volume(points, reference)
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 6)] * 3), max_size=6))

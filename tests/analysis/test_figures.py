@@ -75,6 +75,9 @@ def test_pareto_shows_completed_trials_only(frames: Frames):
     ax = pareto(frames.trials).axes[0]
     assert len(ax.collections[0].get_offsets()) == 6
     assert len(ax.lines[0].get_xdata()) == 6  # more accuracy costs more parameters in the toy study
+    assert ax.lines[0].get_label() == "front"
+    (line,) = pareto(frames.trials, reference=2.0e6).axes[0].lines
+    assert line.get_label().startswith("front, hypervolume 0.") and "up to 2,000,000 " in line.get_label()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
