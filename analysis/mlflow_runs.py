@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from ddarts_core import sqlite_uri
 from ddarts_core.errors import UserError
 from ddarts_core.redact import hide_secrets, one_line, without_secrets
 
-SQLITE = "sqlite:///"
 PARENT = "mlflow.parentRunId"
 
 _BULK = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
@@ -61,7 +61,7 @@ def read_runs(uri: str, study: str) -> list[Run]:
     Raises:
         UserError: the store cannot be read.
     """
-    if not uri.startswith(SQLITE):
+    if not uri.startswith(sqlite_uri.PREFIX):
         return _read_client(uri, study)
     with _open(uri) as database:
         return _guarded(uri, lambda: _read_sqlite(database, study))
@@ -73,7 +73,7 @@ def study_names(uri: str) -> list[str]:
     Raises:
         UserError: the store cannot be read.
     """
-    if not uri.startswith(SQLITE):
+    if not uri.startswith(sqlite_uri.PREFIX):
         client = _client(uri)
         return sorted({str(run.data.tags["study"]) for run in _guarded(uri, lambda: _search(client, "!= ''"))})
     query = f"select distinct t.value from runs r {_TAGGED}"
@@ -117,7 +117,7 @@ def _guarded(uri: str, call: Callable[[], Value]) -> Value:
     try:
         return call()
     except sqlite3.Error as error:
-        raise UserError(f"{uri.removeprefix(SQLITE)!r} is not a readable MLflow database: {error}") from error
+        raise UserError(f"{str(sqlite_uri.file_of(uri))!r} is not a readable MLflow database: {error}") from error
     except Exception as error:
         # MLflow is imported only where it is used, so its exception has no name here unless it was raised.
         if not isinstance(error, (OSError, _mlflow_exception())):
@@ -137,7 +137,8 @@ _TAGGED = "join tags t on t.run_uuid = r.run_uuid and t.key = 'study' where r.li
 
 
 def _open(uri: str) -> Any:
-    path = Path(uri.removeprefix(SQLITE)).absolute()
+    path = sqlite_uri.file_of(uri)
+    assert path is not None, "asked for a file"
     if not path.is_file():
         raise UserError(f"no MLflow database at {str(path)!r}")
     return closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True))

@@ -13,7 +13,7 @@ import click
 
 from ddarts_cli.system import refusal
 from ddarts_core import __version__
-from ddarts_core.errors import Diverged, UserError
+from ddarts_core.errors import Diverged, ReaderDied, UserError
 from ddarts_core.redact import hide_secrets, one_line
 
 #: Subcommand -> one line of help. Its module in `ddarts_cli.commands` is imported when the subcommand is used.
@@ -93,7 +93,7 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0, 1 for a run that diverged, 2 for a user's mistake, 130 when interrupted."""
+    """Run the command line and exit: 0, 1 if the run diverged or lost a process, 2 for a mistake, 130 interrupted."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin would take the cores from other trials
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's polite stop ends as Ctrl-C does: checkpointed
     sys.exit(run(arguments))
@@ -112,7 +112,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         result = cli.main(args=words, prog_name="ddarts", standalone_mode=False)
     except UserError as error:
         return _mistake(str(error), words)
-    except Diverged as error:
+    except (Diverged, ReaderDied) as error:
         _mistake(str(error), words)
         return 1
     except click.exceptions.NoArgsIsHelpError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ddarts_cli.console import say
 from ddarts_core.errors import UserError
+from ddarts_core.sqlite_uri import uri_of
 
 HOST = "127.0.0.1"
 
@@ -36,14 +37,27 @@ def free_port(port: int | None) -> int:
         return int(probe.getsockname()[1])
 
 
-def serve(uri: str, artifacts: Path, port: int, url: str) -> int:
-    """Run the server until it ends or Ctrl-C; print `url` once it answers. Returns the exit status."""
+def serve(database: Path, port: int, url: str) -> int:
+    """Run the server until it ends or Ctrl-C; print `url` once it answers. Returns the exit status.
+
+    It works in the folder of the database, and calls it by its name alone: of whole paths with % and ? in them MLflow
+    makes other folders.
+    """
     # Without the first variable MLflow starts a job runner and seven consumers that nothing here uses.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    command += ["--artifacts-destination", str(artifacts), "--host", HOST, "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri_of(Path(database.name))]
+    command += [
+        "--artifacts-destination",
+        (database.parent / "mlartifacts").as_uri(),
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # through `finally`, so that the server ends too
-    server = subprocess.Popen(command, env=environment, stdout=sys.stderr, start_new_session=True)
+    server = subprocess.Popen(command, env=environment, stdout=sys.stderr, start_new_session=True, cwd=database.parent)
     try:
         announced = False
         while server.poll() is None:

@@ -13,6 +13,7 @@ from ddarts_cli.console import say
 from tuning.events import SweepEvent
 
 if TYPE_CHECKING:
+    from tuning.config import SweepConfig
     from tuning.study import Study
 
 
@@ -40,6 +41,25 @@ def watch(num_trials: int) -> Iterator[Callable[[SweepEvent], None]]:
                 bar.print(_ending(event))
 
         yield listen
+
+
+def store_sentence(config: SweepConfig, study: Study | None) -> str:
+    """Which store MLflow's runs are written to, and why; without secrets.
+
+    Args:
+        config: of the sweep.
+        study: if it exists already.
+    """
+    from ddarts_core.redact import without_secrets
+    from tuning.config import URI_VARIABLE
+    from tuning.tracking import from_environment
+
+    uri = config.tracking.uri
+    if study is not None:
+        return f"MLflow: {study.data['tracking_uri']}, where the study was begun"
+    if uri is None:
+        return f"MLflow: a database in the study's folder, as neither tracking.uri nor {URI_VARIABLE} is given"
+    return f"MLflow: {without_secrets(uri)}, which {URI_VARIABLE if from_environment(uri) else 'tracking.uri'} names"
 
 
 def _print_event(event: SweepEvent) -> None:

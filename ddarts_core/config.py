@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
@@ -66,7 +66,11 @@ class DataConfig(AugmentConfig):
     num_train: int | None = Field(None, gt=0, description="use only this many training images (stratified)")
     image_size: int | None = Field(None, ge=8, le=512, description="resize to this many pixels; null keeps the size")
     split: SplitConfig = SplitConfig()
-    num_workers: int = Field(4, ge=0, le=128, description="processes that decode images of a set kept in files")
+    num_workers: Annotated[int, Field(ge=0, le=128)] | Literal["auto"] = Field(
+        "auto",
+        description="processes that read images of a set kept in files; 0: none but the search's own; auto: the cores "
+        "that the search, training or trial has, less one, and 1 to 16",
+    )
 
     @field_validator("name")
     @classmethod

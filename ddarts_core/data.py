@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from .augment import Augment, Policy
-from .config import DATA_SETS, DataConfig, RetrainConfig
+from .config import DATA_SETS, DataConfig, ExperimentConfig, RetrainConfig
 from .datasets import facts, names
 from .errors import UserError
 from .images import DataInfo, Images, ImageSet
+from .readers import own_cores, suitable
 from .seeding import stream_seed
 from .streaming import StreamedSet
 
@@ -40,6 +41,7 @@ __all__ = [
     "check_batch",
     "data_facts",
     "data_info",
+    "for_cores",
     "hold_out",
     "load_test",
     "load_train",
@@ -216,6 +218,13 @@ def data_facts(info: DataInfo, train: Images) -> dict[str, Any]:
     return facts.document(info, train.labels.bincount(minlength=info.num_classes).tolist())
 
 
+def for_cores(config: ExperimentConfig, cores: float) -> ExperimentConfig:
+    """The same settings with a number for `data.num_workers` auto, as it is for a process that has so many cores."""
+    if config.data.num_workers != "auto":
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"num_workers": suitable(cores)})})
+
+
 def load_train(config: DataConfig) -> tuple[DataInfo, Images]:
     """The training images: the first `num_train` of a fixed stratified order, resized to `image_size`.
 
@@ -257,8 +266,8 @@ def _read(config: DataConfig, train: bool) -> Images:
     if isinstance(found, tuple):
         images, labels = found
         return ImageSet(_resize(images, info.image_size), labels)
-    labels = torch.tensor(found.targets, dtype=torch.int64)
-    return StreamedSet(found, labels, torch.arange(len(labels)), info.image_size, config.num_workers)
+    num_workers = suitable(own_cores()) if config.num_workers == "auto" else config.num_workers
+    return StreamedSet.of(found, info.image_size, num_workers)
 
 
 def _first_words(error: BaseException) -> str:

@@ -137,6 +137,12 @@ def convergence_sentence(gates: Any, derivation: Derivation, config: DiscretiseC
     Independent (sigmoid) gates are decided above 0.9 and below 0.1. Of softmax weights most are small whatever
     happens, so there an edge is decided when one operation holds more than 0.9 of it. Below one half the search has
     not converged.
+
+    Args:
+        gates: of the cells that were derived, [cells, edges, operations].
+        derivation: of these gates.
+        config: of the derivation.
+        independent: sigmoid gates.
     """
     rows = _plain(gates)
     if not independent:

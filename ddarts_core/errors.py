@@ -19,3 +19,7 @@ def unknown_name(kind: str, name: object, choices: Iterable[str]) -> UserError:
 
 class Diverged(RuntimeError):
     """A loss or gradient stopped being finite: says where, and what to try."""
+
+
+class ReaderDied(RuntimeError):
+    """A process that reads images was killed from outside: the same may go well another time."""

@@ -5,6 +5,8 @@ Everything here changes speed, memory and rounding, never the function: tests ho
 
 from __future__ import annotations
 
+import functools
+import textwrap
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +19,7 @@ from .config import ExperimentConfig
 from .devices import AUTOCAST, check_amp, merge_bytes, set_float32
 from .errors import UserError
 from .fast import FastForm
+from .redact import one_line
 from .supernet import Cell, CellForm, CellNotes, Mix, MixedOp, Supernet, readable
 
 #: Compiled variants of one function that torch may keep: every width and stride of an edge, with and without gradients.
@@ -92,6 +95,31 @@ def _check_compile(config: ExperimentConfig, device: torch.device) -> None:
         raise UserError("search.compile fuses the readable form: set search.implementation to auto or readable")
     if search.compile == "reduce-overhead" and device.type == "cpu":
         raise UserError("search.compile reduce-overhead needs a GPU, which replays CUDA graphs: use default or none")
+    check_compiler(device.type)
+
+
+@functools.cache
+def check_compiler(kind: str) -> None:
+    """Check that torch.compile works here, on something small: it takes seconds, and what it makes is kept.
+
+    Args:
+        kind: of the device: `cpu`, for which torch calls a C++ compiler, or `cuda`.
+
+    Raises:
+        UserError: there is no compiler, or it does not work.
+    """
+    try:
+        torch.compile(_increment, dynamic=False)(torch.zeros(1, device=kind))
+    except Exception as error:  # torch's, Triton's, or the compiler's own
+        reason = textwrap.shorten(one_line(str(error)), 200, placeholder=" ...")
+        raise UserError(
+            f"search.compile: torch.compile does not work here ({reason}): install a C++ compiler (g++, or the one "
+            "that CXX names) with Python's headers (python3-dev), or set search.compile=none"
+        ) from error
+
+
+def _increment(x: Tensor) -> Tensor:
+    return x + 1
 
 
 def _check_precision(config: ExperimentConfig) -> None:

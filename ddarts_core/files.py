@@ -49,6 +49,31 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
     write_with(path, lambda name: Path(name).write_bytes(data))
 
 
+#: Bytes that the name of a socket may have.
+SOCKET_NAME = 107
+
+
+def short_temp(part: int, usual: str | None = None) -> str:
+    """A folder for temporary files in which sockets can be named.
+
+    Args:
+        part: bytes of a socket's name that follow the folder's.
+        usual: the folder that is used if its name is short enough; None is Python's own, of TMPDIR.
+
+    Raises:
+        UserError: its name is too long, and there is no /tmp to use instead.
+    """
+    usual = usual or tempfile.gettempdir()
+    if len(os.fsencode(usual)) + part <= SOCKET_NAME:
+        return usual
+    if not os.access("/tmp", os.W_OK):
+        raise UserError(
+            f"TMPDIR {usual}: its name is too long for the sockets in it, and /tmp cannot be written: set TMPDIR to a "
+            f"folder whose name has at most {SOCKET_NAME - part} bytes"
+        )
+    return "/tmp"
+
+
 def check_folder(name: str) -> str:
     """The name of a folder, if it is a path.
 

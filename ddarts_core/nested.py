@@ -62,15 +62,16 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        UserError: the file is missing, is not YAML, gives a key twice, or holds something else than a mapping.
+        UserError: the file is missing or empty, is not YAML, gives a key twice, or holds something else than a
+            mapping.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}") from error
     data = _parse(text, str(path))
-    if data is None:
-        return {}
+    if data is None or data == {}:
+        raise UserError(f"{path} is empty: it must hold settings (key: value), at least a name")
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise UserError(f"{path} must hold a mapping of settings (key: value)")
     return data

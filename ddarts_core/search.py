@@ -150,6 +150,15 @@ class Search:
             None if purpose == "evaluation" else lambda: generator(self.config.seed, *names, device=self.device),
         )
 
+    @property
+    def cell_gates(self) -> Tensor:
+        """`decided_gates` of each cell that a genotype has, [cells, edges, operations], on the CPU."""
+        return self._per_cell(self.decided_gates.cpu())
+
+    def _per_cell(self, values: Tensor) -> Tensor:
+        """What groups have, for each of their cells; DARTS' two groups, whose genotype has two cells, as they are."""
+        return values if self.config.search.sharing == "normal_reduce" else values[list(self.net.group_of)]
+
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     def records(self) -> Iterator[EpochRecord]:
@@ -304,14 +313,13 @@ class Search:
     def discretise(self) -> Derivation:
         """The genotype that the current gates stand for (section 5.1)."""
         search = self.config.search
-        gates, shared = self.architecture.scores(self.parameters).cpu(), search.sharing == "normal_reduce"
         return discretise(
-            gates if shared else gates[list(self.net.group_of)],
+            self._per_cell(self.architecture.scores(self.parameters).cpu()),
             self.config.discretise,
             space=search.space,
             steps=search.steps,
             reductions=search.reduction_positions,
-            layout="normal_reduce" if shared else "individual",
+            layout="normal_reduce" if search.sharing == "normal_reduce" else "individual",
         )
 
     # --- state ------------------------------------------------------------------------------------------------------

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+for variable in ("MLFLOW_TRACKING_URI", "DDARTS_TRACKING_URI"):  # of whoever runs the tests
+    os.environ.pop(variable, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

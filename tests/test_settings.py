@@ -25,7 +25,7 @@ def test_every_setting_is_explained() -> None:
     settings = [setting for group in all_groups() for setting in group.settings]
     paths = {setting.path for setting in settings}
     assert set(field_paths(SweepConfig)) <= paths
-    assert paths - set(field_paths(SweepConfig)) == {"tune.resources.cpu", "tune.resources.gpu"}
+    assert paths - set(field_paths(SweepConfig)) == {f"tune.resources.{name}" for name in ("cpu", "gpu", "threads")}
     assert not [setting.path for setting in settings if not setting.meaning or not setting.allowed]
     assert all(group.meaning.endswith(".") for group in all_groups())
 

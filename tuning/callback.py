@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 
 from ddarts_core.files import write_atomic
 from ddarts_core.redact import hide_secrets
 
+from .alike import Alike
 from .checkpoints import passed, superseded, when_written
 from .config import ACCURACY
 from .events import Kind, Listener, SweepEvent
@@ -111,6 +113,10 @@ class StudyCallback(tune.Callback):
         self._num_checkpoints = num_checkpoints
         self._keeper = Keeper()
 
+    def setup(self, *args: Any, **info: Any) -> None:
+        """A run of the sweep begins: failures before it do not count."""
+        self._alike = Alike()
+
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Ray may have written its state."""
         if trials:
@@ -191,17 +197,17 @@ class StudyCallback(tune.Callback):
         """A trial ended by itself or was stopped, by the scheduler or because the time is spent."""
         result = trial.last_result or {}
         if "state" in result:
-            self._end(trial, str(result["state"]), str(result["reason"]))
+            self._end(trials, trial, str(result["state"]), str(result["reason"]))
         else:
             reason = result.get("reason") or f"stopped by the scheduler after {result.get('epochs', 0)} epochs"
-            self._end(trial, "PRUNED", str(reason))
+            self._end(trials, trial, "PRUNED", str(reason))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died too often."""
         _stop_if_hopeless(trial)
-        self._end(trial, "FAILED", error_of(trial))
+        self._end(trials, trial, "FAILED", error_of(trial))
 
-    def _end(self, trial: Any, state: str, reason: str) -> None:
+    def _end(self, trials: list[Any], trial: Any, state: str, reason: str) -> None:
         active = ACTIVE.get(self._location)  # not with Ray Client, which runs this elsewhere: `track_rest` tracks then
         study = find_study(self._location) if active is None else active.study
         folder = trial_dir(study.path, trial.config["number"])
@@ -227,6 +233,16 @@ class StudyCallback(tune.Callback):
             accuracy=result.get(ACCURACY),
             objectives=record["objectives"] or {},
         )
+        self._stop_if_alike(study, state, reason, result.get("epochs", 0), trials)
+
+    def _stop_if_alike(self, study: Study, state: str, reason: str, epochs: int, trials: list[Any]) -> None:
+        """Stop the sweep if too many trials failed for one reason, and any is left to be saved."""
+        running = [(t.last_result or {}).get("epochs", 0) for t in trials if t.status == Trial.RUNNING]
+        tune = read_json(study.path / "study.json")["config"]["tune"]
+        most, furthest = tune.get("max_failures_alike", 3), max(running, default=0)
+        sentence = self._alike.note(state, reason, epochs, most=most, furthest=furthest)
+        if sentence and sum(t["state"] != "RUNNING" for t in study.trials()) < tune["num_samples"]:
+            raise RuntimeError(sentence)
 
     def _tell(self, kind: Kind, trial: Any, **fields: Any) -> None:
         listener = ACTIVE[self._location].session.listener if self._location in ACTIVE else None

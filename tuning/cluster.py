@@ -9,9 +9,11 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt
 
 import ddarts_core
 from ddarts_core.errors import UserError
+from ddarts_core.files import short_temp
 from ddarts_core.redact import command_line, hide_secrets, one_line
 
 from .config import ResourcesConfig, TuneConfig
@@ -82,6 +85,7 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
                 configure_logging=True,
                 object_store_memory=OBJECT_STORE_BYTES,
                 _node_ip_address="127.0.0.1",
+                _temp_dir=_temp_dir(),
             )
         atexit.register(_stop, Path(context.address_info["session_dir"]))
         return
@@ -119,6 +123,16 @@ def _join(address: str, runtime: dict[str, Any]) -> None:
     _init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime)
 
 
+#: What Ray adds to the name of the folder for temporary files.
+SOCKET = "/ray/session_2026-11-27_23-19-03_123456_4194304/sockets/plasma_store"
+
+
+def _temp_dir() -> str:
+    """Ray's folder in the one for temporary files, as Ray would choose it unless that has too long a name."""
+    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    return f"{short_temp(len(SOCKET), usual)}/ray"
+
+
 def _stop(session: Path) -> None:
     import ray
 
@@ -127,11 +141,18 @@ def _stop(session: Path) -> None:
 
 
 def _init(**options: Any) -> Any:
-    """`ray.init`, which would write the whole command line, a password in it included, into the cluster's state."""
+    """`ray.init`, which would write the whole command line, a password in it included, into the cluster's state.
+
+    Ray's own processes get a session of their own: a signal to this process's group, as `timeout` and a terminal send
+    it, would end them beneath a sweep that is just coming to its end. The kernel ends them with this process.
+    """
     import ray
 
     before = signal.getsignal(signal.SIGTERM)
-    with mock.patch("ray._private.utils.get_entrypoint_name", command_line):
+    with (
+        mock.patch("ray._private.utils.get_entrypoint_name", command_line),
+        mock.patch("ray._private.services.ConsolePopen", partial(subprocess.Popen, start_new_session=True)),
+    ):
         context = ray.init(**options)
     if callable(before) and _in_main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray's own prints the stack and aborts

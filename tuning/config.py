@@ -5,6 +5,7 @@ No Ray, Optuna, MLflow or torch here, so that a mistake is told at once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic import Field, field_validator
 
 from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.errors import UserError, unknown_name
-from ddarts_core.nested import read_yaml
+from ddarts_core.nested import override, read_yaml
 from ddarts_core.redact import without_secrets
 from ddarts_core.validation import NAME, Strict, field_paths
 
@@ -49,6 +50,9 @@ SCHEDULERS: Mapping[str, str] = MappingProxyType(
 )
 """Scheduler names and what they are; `schedulers.SCHEDULER_FACTORIES` builds them."""
 
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
+"""Environment variable: MLflow's own name for the store that is used when `tracking.uri` is not given."""
+
 ACCURACY = "held_out/accuracy"
 SEARCH_EPOCH = "search_epoch"
 DERIVED = f"derived/{ACCURACY}"
@@ -58,10 +62,13 @@ VALIDATION = "retrain.validation_fraction"
 class ResourcesConfig(Strict):
     """What one trial takes; fractions share a core or a GPU."""
 
-    cpu: float = Field(1.0, gt=0, le=1024, description="cores")
+    cpu: float = Field(
+        1.0, gt=0, le=1024, description="cores, those of processes that read images included (data.num_workers)"
+    )
     gpu: float = Field(
         0.0, ge=0, description="of one GPU, at most 1; a fraction also caps the trial's share of the GPU's memory"
     )
+    threads: int | None = Field(None, ge=1, le=1024, description="that compute; null: as many as whole cores")
 
     @field_validator("gpu")
     @classmethod
@@ -100,6 +107,9 @@ class TuneConfig(Strict):
         description="seconds after which each trial ends with the epoch it is in and none begins; anew after a resume",
     )
     max_failures: int = Field(2, ge=0, description="restarts of a trial whose process died, from its last checkpoint")
+    max_failures_alike: int | None = Field(
+        3, ge=1, description="trials that fail for the same reason before the sweep stops; null: it never does"
+    )
 
     @field_validator("searcher")
     @classmethod
@@ -131,7 +141,11 @@ class TuneConfig(Strict):
 class TrackingConfig(Strict):
     """Where MLflow keeps the runs."""
 
-    uri: str | None = Field(None, description="MLflow tracking URI; null: a sqlite database in the study's folder")
+    uri: str | None = Field(
+        None,
+        description="MLflow tracking URI; not given: that of MLFLOW_TRACKING_URI, if there is one; null: a sqlite "
+        "database in the study's folder",
+    )
     experiment: str | None = Field(None, min_length=1, description="MLflow experiment; null: the study's name")
     log_artifacts: bool = Field(True, description="genotypes as JSON and as pictures; the report")
 
@@ -214,6 +228,9 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
     """
     overrides = list(overrides)
     config = resolve(data, overrides, SweepConfig, where=where)
+    if "uri" not in config.tracking.model_fields_set and (uri := os.environ.get(URI_VARIABLE)):
+        overrides.append(override("tracking.uri", uri))
+        config = resolve(data, overrides, SweepConfig, where=where)
     try:
         space = config.build_space()
     except UserError as error:

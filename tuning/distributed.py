@@ -22,10 +22,11 @@ import torch
 from ddarts_core import checkpoint
 from ddarts_core.config import ExperimentConfig
 from ddarts_core.confusion import Evaluation
-from ddarts_core.data import hold_out, load_test, load_train
+from ddarts_core.data import for_cores, hold_out, load_test, load_train
 from ddarts_core.errors import Diverged, UserError
 from ddarts_core.genotype import Genotype
 from ddarts_core.parallel import Group
+from ddarts_core.readers import MOST
 from ddarts_core.records import EpochRecord
 from ddarts_core.retrain import Retrain
 
@@ -76,7 +77,8 @@ def plan_workers(config: ExperimentConfig, number: int, address: str | None = No
     start_ray(address=address)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # ray
     gpu = uses_gpu(config.retrain.device, nodes)
-    cpus = cpus_per_worker(nodes, number, gpu, 1 + config.data.num_workers)
+    num_readers = MOST if config.data.num_workers == "auto" else config.data.num_workers
+    cpus = cpus_per_worker(nodes, number, gpu, 1 + num_readers)
     return Workers(number, cpus, gpu, loopback=address is None)
 
 
@@ -103,7 +105,8 @@ class DistributedRetrain:
         self.workers = workers
         root = str(Path(config.data.root).expanduser().absolute())  # workers run in another folder
         data = config.data.model_copy(update={"root": root})
-        self.job = _Job(config.model_copy(update={"data": data}), genotype, seed, self.folder)
+        own = for_cores(config.model_copy(update={"data": data}), workers.cpus)
+        self.job = _Job(own, genotype, seed, self.folder)
 
     def records(self) -> Iterator[EpochRecord]:
         """Train to the last epoch; one record per epoch, and again for epochs that are repeated after a death.
@@ -243,13 +246,17 @@ class _Job:
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
-    """What every worker runs: the training on its share of each batch. The first one writes and tells."""
+    """What every worker runs: the training on its share of each batch. The first one writes and tells.
+
+    A mistake is told by whoever finds it: a file that breaks is read by one of them.
+    """
     group = Group.joined()
-    tell: Tell = arguments["queue"].put if group.rank == 0 else lambda _: None
+    put: Tell = arguments["queue"].put
+    tell: Tell = put if group.rank == 0 else lambda _: None
     try:
         _train(arguments["job"], group, tell)
     except UserError as error:  # would come again: the worker ends as if all were well, and is not restarted
-        tell(("mistake", str(error)))
+        put(("mistake", str(error)))
     except Diverged as error:
         tell(("diverged", str(error)))
 

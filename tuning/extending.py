@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddarts_core.errors import UserError
-from ddarts_core.nested import leaves
+from ddarts_core.nested import leaves, set_path
 
 from . import tracking
 from .callback import Session
@@ -68,6 +68,7 @@ def extend_sweep(
             return result
     with hold(find_study(study.location)) as held:
         settle_in(held)
+        tracking.check_kept(held)
         added = _add_round(held, prepare(config, space, num_cpus, address), more)
         stored = stored_config(added)
         return run(added, lambda: new_tuner(added, stored, space, address), stored.tune, Session(draw, listener))
@@ -81,7 +82,8 @@ def _add_round(study: Study, config: SweepConfig, more: int) -> Study:
     tune = config.model_dump(mode="json")["tune"]
     tune |= {"num_samples": len(study.trials()) + more, "points_to_evaluate": [*known, *points]}
     added = {"folder": f"ray-{len(rounds) + 1}", "num_samples": more, "points_to_evaluate": points}
-    return study.update(config={**stored, "tune": tune}, rounds=[*rounds, added], state="INTERRUPTED")
+    base = set_path(study.data["base"], "data.num_workers", config.data.num_workers)
+    return study.update(base=base, config={**stored, "tune": tune}, rounds=[*rounds, added], state="INTERRUPTED")
 
 
 def check_same(study: Study, config: SweepConfig) -> None:
@@ -93,7 +95,8 @@ def check_same(study: Study, config: SweepConfig) -> None:
     old, new = study.data["config"], config.model_dump(mode="json")
     lasting = (*LASTING, "scheduler") if "pbt" in (old["tune"]["scheduler"], new["tune"]["scheduler"]) else LASTING
     parts = ({"space": c["space"], "tune": {name: c["tune"][name] for name in lasting}} for c in (old, new))
-    bases = ({**base, "name": None, "storage": None} for base in (study.data["base"], base_settings(config)))
+    places = {"name": None, "storage": None, "data.num_workers": None}
+    bases = ({**dict(leaves(base)), **places} for base in (study.data["base"], base_settings(config)))
     differing = [*_differing(*parts), *_differing(*bases)]
     if differing:
         raise UserError(

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ddarts_core import sqlite_uri
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.redact import without_secrets
@@ -52,7 +53,7 @@ def place_artifacts(study: Study) -> None:
 
 
 def _has_database(study: Study) -> bool:
-    return bool(study.data["tracking_uri"] == f"sqlite:///{study.path / 'mlflow.db'}")
+    return bool(study.data["tracking_uri"] == sqlite_uri.uri_of(study.path / "mlflow.db"))
 
 
 def _origin(study: Study) -> str | None:

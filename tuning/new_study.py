@@ -82,7 +82,7 @@ def _begin_in(config: SweepConfig) -> Study:
     full = tracking.tracking_uri(config.tracking.uri, path)
     shown = without_secrets(full)
     if shown != full:
-        os.environ[tracking.URI_VARIABLE] = full
+        os.environ[tracking.OWN_VARIABLE] = full
     config = config.shown
     stored = config.model_dump(mode="json")
     commit, installed = git_commit(), versions()

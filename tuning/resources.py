@@ -17,6 +17,8 @@ from ddarts_core.errors import UserError
 from ddarts_core.estimate import data_memory, retrain_memory
 from ddarts_core.memory import CONTEXT_BYTES, largest_that_fits, step_memory
 from ddarts_core.nested import get_path, set_path
+from ddarts_core.readers import MOST
+from ddarts_core.streaming import StreamedSet
 
 from .cluster import gpu_memory, machines, smallest_gpu
 from .config import ResourcesConfig, SweepConfig
@@ -44,6 +46,9 @@ MARGIN = 1.15
 
 STEP = 0.05
 """Shares of a GPU are rounded up to this."""
+
+READER_BYTES = 150 * 2**20
+"""Main memory of a process that reads images."""
 
 PROCESS_BYTES = 700 * 2**20
 """Main memory of a trial's process before its first step."""
@@ -129,14 +134,38 @@ def with_resources(config: SweepConfig, space: Space, device: Device | None = No
     need = memory_of(largest, device, trains(config))
     if need > device.memory:
         raise UserError(_refusal(largest, device, trains(config)))
-    resources = ResourcesConfig(cpu=1.0)
     if device.kind == "cuda":
         share = min(1.0, round(math.ceil(need / device.memory / STEP - 1e-9) * STEP, 2))
         per_gpu = int(1 / share + 1e-9)
-        resources = ResourcesConfig(cpu=max(0.1, min(1.0, device.cpus / (per_gpu * device.gpus))), gpu=share)
+        # More than a core for each would wait for the GPU, unless other processes read images.
+        useful = 1.0 + num_readers(config.data, MOST)
+        cpu = max(0.1, min(useful, device.cpus / (per_gpu * device.gpus)))
+        resources = ResourcesConfig(cpu=cpu, gpu=share, threads=1)
     else:
         together = min(int(device.memory / need), device.cpus)
         resources = ResourcesConfig(cpu=max(1.0, device.cpus / together))
+    return config.model_copy(update={"tune": config.tune.model_copy(update={"resources": resources})})
+
+
+def num_readers(config: DataConfig, most: int) -> int:
+    """Processes that read images for a trial: at most so many if it may have as many as it has use for."""
+    if not _images(config, torch.device("cpu"))[1]:
+        return 0
+    return most if config.num_workers == "auto" else config.num_workers
+
+
+def with_readers(config: SweepConfig) -> SweepConfig:
+    """The configuration in which a trial takes a core for each of the `data.num_workers` that are asked for.
+
+    Or all of the largest machine's, if that has fewer. The threads that compute stay as many: results do not depend on
+    who reads.
+    """
+    resources, asked = config.tune.fixed_resources, config.data.num_workers
+    if asked == "auto" or asked <= resources.cpu:
+        return config
+    cpu = max([resources.cpu, *(min(float(asked), machine.cpus) for machine in machines())])
+    threads = resources.threads or max(1, int(resources.cpu))
+    resources = resources.model_copy(update={"cpu": cpu, "threads": threads})
     return config.model_copy(update={"tune": config.tune.model_copy(update={"resources": resources})})
 
 
@@ -147,21 +176,23 @@ def trains(config: SweepConfig) -> bool:
 
 def memory_of(config: ExperimentConfig, device: Device, trained: bool) -> int:
     """Bytes that a trial takes at its largest moment, its process and a margin included."""
-    return math.ceil(max(_peaks(config, device, trained).values()) * MARGIN) + device.overhead
+    readers = 0 if device.kind == "cuda" else READER_BYTES * num_readers(config.data, 1)
+    return math.ceil(max(_peaks(config, device, trained).values()) * MARGIN) + device.overhead + readers
 
 
 def _peaks(config: ExperimentConfig, device: Device, trained: bool) -> dict[str, int]:
     """Bytes at the largest moment of the search and of the training, by the group of settings that they follow."""
     info, kind = data_info(config.data), torch.device(device.kind)
-    beside = _images_memory(config.data, kind)
+    beside = _images(config.data, kind)[0]
     peaks = {"search": step_memory(config, info, kind).peak + beside}
     return peaks | ({"retrain": retrain_memory(config, info) + beside} if trained else {})
 
 
 @functools.lru_cache(maxsize=8)
-def _images_memory(config: DataConfig, device: torch.device) -> int:
+def _images(config: DataConfig, device: torch.device) -> tuple[int, bool]:
+    """Bytes of the training images on a device, and whether they stay in their files."""
     info, images = load_train(config)
-    return data_memory(images, info, device)
+    return data_memory(images, info, device), isinstance(images, StreamedSet)
 
 
 def largest_trial(config: SweepConfig, space: Space, device: Device) -> ExperimentConfig:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 
 from .study import Study
-from .tracking import URI_VARIABLE, with_secrets
+from .tracking import OWN_VARIABLE, with_secrets
 
 
 @contextlib.contextmanager
@@ -41,8 +41,8 @@ def receive(study: Study) -> None:
     if internal_kv._internal_kv_initialized():  # type: ignore[no-untyped-call]  # ray
         full = internal_kv._internal_kv_get(_key(study))
         if full is not None:
-            os.environ[URI_VARIABLE] = full.decode()
+            os.environ[OWN_VARIABLE] = full.decode()
 
 
 def _key(study: Study) -> str:
-    return f"ddarts:{URI_VARIABLE}:{study.location}"
+    return f"ddarts:{OWN_VARIABLE}:{study.location}"

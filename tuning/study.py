@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ddarts_core import sqlite_uri
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
 
@@ -210,7 +211,7 @@ def _load(path: Path) -> Study:
 def _own_database(path: Path, data: Mapping[str, Any]) -> dict[str, str]:
     """MLflow's database in the study's folder goes where the folder goes; one that was named stays."""
     named = data["config"].get("tracking", {}).get("uri", "")
-    return {"tracking_uri": f"sqlite:///{path / 'mlflow.db'}"} if named is None else {}
+    return {"tracking_uri": sqlite_uri.uri_of(path / "mlflow.db")} if named is None else {}
 
 
 def _listed(path: Path, load: Callable[[], Study | None], mirror: Mirror | None = None) -> Study | None:

@@ -15,13 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pyarrow.fs import LocalFileSystem
+
 from ddarts_core.config import resolve
 from ddarts_core.data import check_batch, data_facts, load_train, split
 from ddarts_core.datasets import facts
+from ddarts_core.devices import pick_device
 from ddarts_core.errors import UserError
+from ddarts_core.execution import check_compiler
 from ddarts_core.shell import ddarts
 
 from . import tracking
+from .alike import STOPPED
 from .callback import Session, StudyCallback, active, is_full, settle, track_rest
 from .cluster import check_room, polite_stops, start_ray
 from .config import SweepConfig, TuneConfig
@@ -31,7 +36,7 @@ from .mirror import StoreError, is_uri, run_folder, store_error
 from .moving import move_state, settle_in
 from .new_study import check_folder, exists_already, new_study
 from .population import draw_population
-from .resources import cluster_device, with_resources
+from .resources import cluster_device, with_readers, with_resources
 from .secret import handed_over
 from .snapshots import bring_back, kept
 from .space import Space
@@ -95,7 +100,7 @@ def _resourceful(config: TuneConfig) -> Any:
     from .trainable import SearchTrial
 
     trial = Member if config.scheduler == "pbt" else SearchTrial
-    return tune.with_resources(trial, config.fixed_resources.model_dump())
+    return tune.with_resources(trial, config.fixed_resources.model_dump(include={"cpu", "gpu"}))
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,8 @@ def new_tuner(study: Study, config: SweepConfig, space: Space, address: str | No
 def _ray_storage(study: Study) -> dict[str, Any]:
     """Where Ray writes its state and the checkpoints."""
     if study.mirror is None:
-        return {"storage_path": str(study.path)}
+        # Named, because Ray would decode a % in the path, and take what follows a ? for options.
+        return {"storage_path": str(study.path), "storage_filesystem": LocalFileSystem()}
     from .ray_storage import ray_filesystem
 
     return {"storage_path": study.mirror.root, "storage_filesystem": ray_filesystem(study.location)}
@@ -215,6 +221,8 @@ def run_sweep(
     """
     space = config.build_space()
     content = _check_data(config)
+    if address is None:
+        _check_compiler(config, space)
     check_address(config.study_location, address)
     if has_study(config.study_location):
         raise exists_already(config.study_location)
@@ -227,7 +235,7 @@ def run_sweep(
         return run(study, lambda: new_tuner(study, config, space, address), config.tune, Session(draw, listener))
 
 
-CORRIGIBLE = ("resources", "max_concurrent", "time_budget_s")
+CORRIGIBLE = ("resources", "max_concurrent", "time_budget_s", "max_failures_alike")
 """Settings of `tune` that say how trials run, not what comes of them."""
 
 
@@ -260,6 +268,7 @@ def resume_sweep(
     check_address(found.location, address)
     with hold(found) as study:
         settle_in(study)
+        tracking.check_kept(study)
         config = stored_config(study)
         if study.data["state"] == "FINISHED":
             untracked = track_rest(study, draw)
@@ -311,6 +320,7 @@ def prepare(config: SweepConfig, space: Space, num_cpus: int | None, address: st
     start_ray(num_cpus, address)
     if config.tune.resources == "auto":
         config = with_resources(config, space, cluster_device(config))
+    config = with_readers(config)
     check_room(config.tune, cluster)
     return config
 
@@ -322,6 +332,13 @@ def _check_data(config: SweepConfig) -> dict[str, Any]:
     check_batch("weights", len(splits.weights), config.search.batch_size)
     check_batch("alphas", len(splits.alphas), config.search.batch_size)
     return data_facts(info, images)
+
+
+def _check_compiler(config: SweepConfig, space: Space) -> None:
+    path = "search.compile"
+    modes = dict(space.distributions)[path].corners() if path in space.paths else [config.search.compile]
+    if any(mode != "none" for mode in modes):
+        check_compiler(pick_device(config.search.device).type)
 
 
 def run(study: Study, make_tuner: Callable[[], Any], config: TuneConfig, session: Session) -> StudyResult:
@@ -349,6 +366,8 @@ def run(study: Study, make_tuner: Callable[[], Any], config: TuneConfig, session
             raise UserError(
                 f"no space is left for study {study.location}; {kept_so_far}: make room and go on with `{go_on}`"
             ) from error
+        if alike := STOPPED.search(str(error)):
+            raise UserError(f"{alike.group()}; {kept_so_far}: mend the cause and go on with `{go_on}`") from error
         if away := store_error(error):
             raise UserError(f"{away}; {kept_so_far}: go on with `{go_on}` when it is back") from error
         raise

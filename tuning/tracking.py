@@ -6,24 +6,28 @@ must find a database that is ready: `start_study` makes it before they start.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import shlex
 import sqlite3
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ddarts_core import sqlite_uri
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 from ddarts_core.nested import leaves
 from ddarts_core.redact import hide_secrets, one_line, without_secrets
 
 from . import view
+from .config import URI_VARIABLE
 from .study import Study
 
-URI_VARIABLE = "MLFLOW_TRACKING_URI"
-"""Names the store in full: what is stored of its URI has no secrets."""
+OWN_VARIABLE = "DDARTS_TRACKING_URI"
+"""Names the store in full on the way to the trials: what is stored of its URI has no secrets."""
 
 STATUS = {"COMPLETED": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED", "RUNNING": "RUNNING"}
 """MLflow's status of a run by the state of the trial."""
@@ -51,19 +55,26 @@ def quiet_mlflow() -> None:
 
 
 def tracking_uri(configured: str | None, study: Path) -> str:
-    """The URI to use: the configured one, a database file made absolute, or a database in the study's folder."""
+    """The URI to use: the configured one, a file or folder made absolute, or a database in the study's folder."""
     if configured is None:
-        return f"sqlite:///{study / 'mlflow.db'}"
-    prefix = "sqlite:///"
-    return (
-        prefix + str(Path(configured.removeprefix(prefix)).absolute()) if configured.startswith(prefix) else configured
-    )
+        return sqlite_uri.uri_of(study / "mlflow.db")
+    file = sqlite_uri.file_of(configured)
+    if file is None:
+        local = ":" not in configured and not configured.startswith("databricks")
+        return Path(configured).absolute().as_uri() if local else configured
+    _, mark, options = configured.partition("?")
+    return sqlite_uri.uri_of(file) + mark + options
 
 
 def with_secrets(stored: str) -> str:
     """The full form of a URI that was stored without its secrets: the environment's, if it names the same place."""
-    full = os.environ.get(URI_VARIABLE, "")
-    return full if without_secrets(full) == stored else stored
+    known = (os.environ.get(name, "") for name in (OWN_VARIABLE, URI_VARIABLE))
+    return next((full for full in known if without_secrets(full) == stored), stored)
+
+
+def from_environment(uri: str | None) -> str:
+    """In brackets the variable that a URI comes from, if it does."""
+    return f" (of {URI_VARIABLE})" if uri and uri == os.environ.get(URI_VARIABLE) else ""
 
 
 def make_client(uri: str) -> Any:
@@ -75,7 +86,14 @@ def make_client(uri: str) -> Any:
         from mlflow.store.db import utils
 
         utils.MAX_RETRY_COUNT = 1  # ten would hold a trial up for minutes; `sync` comes back by itself
+        utils._make_parent_dirs_if_sqlite = _make_folder  # MLflow's own takes %3F in a URI for the folder's name
     return MlflowClient(tracking_uri=with_secrets(uri))
+
+
+def _make_folder(db_uri: str) -> None:
+    if (file := sqlite_uri.file_of(db_uri)) is not None:
+        with contextlib.suppress(OSError):  # SQLAlchemy says it better
+            file.parent.mkdir(parents=True, exist_ok=True)
 
 
 def flat_params(config: Mapping[str, Any]) -> dict[str, str]:
@@ -88,9 +106,8 @@ def flat_params(config: Mapping[str, Any]) -> dict[str, str]:
 
 def artifact_location(uri: str) -> str | None:
     """Where artifacts go: of a database file into the folder `mlartifacts` beside it, of a server where it says."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
+    file = sqlite_uri.file_of(uri)
+    return None if file is None else (file.parent / "mlartifacts").as_uri()
 
 
 def start_study(
@@ -125,14 +142,42 @@ def start_study(
     ) as error:  # no such driver, port or host
         reason = textwrap.shorten(one_line(hide_secrets(str(error), uri)), 200, placeholder=" ...")
         raise UserError(
-            f"tracking.uri {without_secrets(uri)!r} cannot be used: {reason}; give an MLflow server "
-            "(http://HOST:PORT), a database (sqlite:///FILE, postgresql://HOST/NAME), or null for one in the study's "
-            "folder"
+            f"tracking.uri {without_secrets(uri)!r}{from_environment(uri)} cannot be used: {reason}; give an MLflow "
+            "server (http://HOST:PORT), a database (sqlite:///FILE, postgresql://HOST/NAME), or null for one in the "
+            "study's folder"
         ) from error
-    if uri.startswith("sqlite:///"):
-        with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+    if (file := sqlite_uri.file_of(uri)) is not None:
+        with sqlite3.connect(file) as database:
             database.execute("PRAGMA journal_mode=WAL")
     return str(experiment_id), str(run.info.run_id)
+
+
+def check_kept(study: Study) -> None:
+    """Check that MLflow still shows what a study writes; a store that does not answer is asked again later.
+
+    Raises:
+        UserError: the study's experiment or its run was deleted there, in MLflow's UI for instance.
+    """
+    found: dict[str, Any] = {}
+
+    def call() -> None:
+        client = make_client(study.data["tracking_uri"])
+        found["experiments"] = client.get_experiment(study.data["experiment_id"])
+        found["runs"] = client.get_run(study.data["parent_run_id"]).info
+
+    attempt(call, "question whether the study is there")
+    options = {
+        "experiments": ("experiment", "--experiment-id", study.data["experiment_id"]),
+        "runs": ("run", "--run-id", study.data["parent_run_id"]),
+    }
+    for kind, entity in found.items():
+        if entity.lifecycle_stage == "deleted":
+            what, option, identifier = options[kind]
+            uri = shlex.quote(f"{URI_VARIABLE}={study.data['tracking_uri']}")
+            raise UserError(
+                f"the MLflow {what} of study {study.name!r} was deleted, and MLflow would show nothing: restore it "
+                f"with `env {uri} mlflow {kind} restore {option} {identifier}`"
+            )
 
 
 def share_view(study: Study) -> bool:

@@ -31,13 +31,14 @@ from ray import tune
 
 from ddarts_core import checkpoint
 from ddarts_core.cost import retrain_cost
-from ddarts_core.data import data_info, load_train, split
+from ddarts_core.data import data_info, for_cores, load_train, split
 from ddarts_core.datasets import facts
 from ddarts_core.errors import Diverged, UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
 from ddarts_core.images import DataInfo
 from ddarts_core.memory import CONTEXT_BYTES
+from ddarts_core.readers import end_readers
 from ddarts_core.records import EpochRecord, read_jsonl, write_jsonl
 from ddarts_core.redact import hide_secrets, one_line
 from ddarts_core.retrain import Retrain
@@ -96,12 +97,16 @@ class SearchTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         """Leave the trial to whoever goes on with it."""
+        self._search = self._retrain = None
+        self._epochs = iter(())
+        end_readers()
         self._sender.close()
         self._presence.close()
 
     def _limit_resources(self) -> None:
         resources = self._study.data["config"]["tune"]["resources"]
-        torch.set_num_threads(max(1, int(resources["cpu"])))
+        self._cores = float(resources["cpu"])
+        torch.set_num_threads(resources.get("threads") or max(1, int(self._cores)))
         if 0 < resources["gpu"] < 1 and torch.cuda.is_available():
             try:
                 self._contradiction = _cap_memory(resources["gpu"])
@@ -209,18 +214,20 @@ class SearchTrial(tune.Trainable):
             with contextlib.suppress(UserError):  # none is whole: the trial begins anew
                 self.load_checkpoint(newest)
         self._taken_over = False
+        config = for_cores(self._config, self._cores)
         if self._genotype is None and self._search is None:
-            self._search = build_search(self._config)
+            self._search = build_search(config)
             self._epochs = self._search.records()
             self._keep_facts(self._search.info)
             if self._loaded.get("search") is not None:
                 self._search.load_state_dict(self._loaded.pop("search"))
         if self._genotype is not None and self._retrain is None:
             self._search = None
-            info, images = load_train(self._config.data)
-            splits = split(images, self._config.data, self._config.seed)
+            end_readers()
+            info, images = load_train(config.data)
+            splits = split(images, config.data, config.seed)
             train = splits.weights.joined(splits.alphas)
-            self._retrain = Retrain(self._config.retrain, self._genotype, info, train, None, self._config.seed)
+            self._retrain = Retrain(config.retrain, self._genotype, info, train, None, config.seed)
             self._held_out = splits.held_out
             if self._loaded.get("retrain") is not None:
                 self._retrain.load_state_dict(self._loaded.pop("retrain"))

@@ -34,6 +34,7 @@ def command(study: str, storage: str, overrides: tuple[str, ...], address: str |
     found = find_study(study, storage_folder(storage, overrides))
     shown = summary(found)
     say(f"resume {found.location}: {found.state}, {shown['num_samples']} searches, {len(found.trials())} begun")
+    say(f"MLflow: {found.data['tracking_uri']}, where the study was begun")
     from analysis.drawing import draw_genotype
     from ddarts_cli.commands.sweep import conclude
     from ddarts_cli.sweeping import watch

@@ -100,11 +100,7 @@ def command(
         records = run_loop(search, "search", "search", folder.checkpoint, resume=resume)
         derivation = search.discretise()
         _write(folder, config, records, derivation)
-        say(
-            convergence_sentence(
-                search.decided_gates.cpu(), derivation, config.discretise, search.architecture.independent
-            )
-        )
+        say(convergence_sentence(search.cell_gates, derivation, config.discretise, search.architecture.independent))
         wrote = [folder.genotype, folder.records, folder.timings, folder.config, folder.summary, folder.checkpoint]
         if retrain:
             run_seeds(derivation.genotype, config, trained.path, resume=retrain_begun)

@@ -63,6 +63,7 @@ def command(
         overrides = (*overrides, override("name", name))
         config = load_sweep(file, overrides)
     exists = has_study(config.study_location)
+    found = None
     if num_samples is not None and not exists:
         config = load_sweep(file, (*overrides, f"tune.num_samples={num_samples}"))
     planned = num_samples or config.tune.num_samples
@@ -82,12 +83,13 @@ def command(
         f"on {config.data.name}, over {', '.join(config.space)}; seed {config.seed}; in {config.study_location}"
     )
     from analysis.drawing import draw_genotype
-    from ddarts_cli.sweeping import watch
+    from ddarts_cli.sweeping import store_sentence, watch
     from ddarts_core.shell import ddarts
     from tuning.extending import extend_sweep
     from tuning.resources import idle_gpus
     from tuning.sweep import run_sweep
 
+    say(store_sentence(config, found))
     if address is None and (idle := idle_gpus(config)):
         say(f"no trial uses this machine's {idle} GPU{'s' if idle > 1 else ''}: --set tune.resources=auto shares them")
     location = config.study_location
@@ -98,7 +100,8 @@ def command(
         else:
             result = run_sweep(config, draw=draw_genotype, listener=listener, address=address)
     if config.tune.resources == "auto":
-        say(f"each trial: {in_words(**result.study.data['config']['tune']['resources'])}")
+        taken = result.study.data["config"]["tune"]["resources"]
+        say(f"each trial: {in_words(taken['cpu'], taken['gpu'])}")
     conclude(result)
 
 

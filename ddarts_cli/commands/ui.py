@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from ddarts_cli import completing
@@ -25,6 +23,7 @@ def command(study: str, port: int | None, storage: str, overrides: tuple[str, ..
     from ddarts_cli.console import say
     from ddarts_cli.server import free_port, serve
     from ddarts_core.errors import UserError
+    from ddarts_core.sqlite_uri import file_of
     from tuning.moving import place_artifacts
     from tuning.study import find_study
     from tuning.tracking import share_view
@@ -32,10 +31,10 @@ def command(study: str, port: int | None, storage: str, overrides: tuple[str, ..
 
     found = find_study(study, storage_folder(storage, overrides))
     uri = str(found.data["tracking_uri"])
-    if not uri.startswith("sqlite:"):
+    database = file_of(uri)
+    if database is None:
         link = address(uri, found.data["experiment_id"]) if uri.startswith("http") else uri
         raise UserError(f"study {found.name!r} is tracked at a server: open {link} instead")
-    database = Path(uri.removeprefix("sqlite:///"))
     if not database.is_file():
         raise UserError(
             f"study {found.name!r}: its MLflow database {database} is missing; report and collect need none"
@@ -44,4 +43,4 @@ def command(study: str, port: int | None, storage: str, overrides: tuple[str, ..
     chosen = free_port(port)
     say(f"ui {found.location}: starting MLflow, about ten seconds")
     url = address(f"http://127.0.0.1:{chosen}", found.data["experiment_id"], share_view(found))
-    raise click.exceptions.Exit(serve(uri, database.parent / "mlartifacts", chosen, url))
+    raise click.exceptions.Exit(serve(database, chosen, url))

@@ -14,6 +14,7 @@ from analysis.collect import collect, read_table
 from analysis.mlflow_source import collect_from_mlflow
 from analysis.schema import SCHEMAS
 from analysis.study import read_study
+from ddarts_core import sqlite_uri
 from ddarts_core.errors import UserError
 from tests.analysis.conftest import MakeStudy, record_of
 from tuning import tracking, trial_run
@@ -85,7 +86,7 @@ def test_mlflow_and_folder_give_the_same_tables(store: tuple[str, Path], tmp_pat
     uri, folder = store
     expected = collect(folder, tmp_path / "a").folder
     by_sql = collect_from_mlflow(uri, "toy", tmp_path / "b")
-    monkeypatch.setattr(mlflow_runs, "SQLITE", "no such scheme")
+    monkeypatch.setattr(sqlite_uri, "PREFIX", "no such scheme")
     by_client = collect_from_mlflow(uri, "toy", tmp_path / "c")
     for other in (by_sql, by_client):
         assert_same_tables(expected, other.folder, running="00004")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ddarts_core.config import DiscretiseConfig, resolve
-from ddarts_core.discretise import discretise
+from ddarts_core.discretise import convergence_sentence, discretise
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
 from ddarts_core.search import build_search
@@ -23,6 +23,14 @@ def test_encoding_gives_the_genotype_back(name, steps):
     config = DiscretiseConfig(rule="complete", on_empty_node="drop")
     found = discretise(gates, config, "S_o", steps, genotype.reductions, "individual").genotype
     assert found == genotype
+
+
+def test_the_sentence_of_a_search_with_shared_alphas_counts_the_nodes_of_all_cells():
+    """One group of alphas stands for the four cells of ResNet18, each of which has four nodes."""
+    search = build_search(resolve({"method": "dartopti", "alpha": {"start_margin": 0.1}}, SMALL))
+    derivation = search.discretise()
+    sentence = convergence_sentence(search.cell_gates, derivation, search.config.discretise)
+    assert "left 16 of 16 nodes without input" in sentence
 
 
 def test_distinct_cells():

@@ -67,12 +67,18 @@ def test_a_kill_while_a_study_is_extended(make_sweep: Make) -> None:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_one_polite_stop_keeps_everything_and_says_how_to_go_on(make_sweep: Make, sent: signal.Signals) -> None:
+def test_one_polite_stop_keeps_everything_and_says_how_to_go_on(
+    make_sweep: Make, sent: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reaches the whole group, as that of `timeout` and of a terminal does; TMPDIR is too long for Ray's sockets."""
+    temporary = tmp_path / ("t" * 80)
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     config = make_sweep(f"stopped-{sent.name}")
     path = config.study_dir
     driver = Driver("run", path, config)
     driver.wait_for(lambda: epochs_of(path, 1) >= 1)
-    driver.process.send_signal(sent)
+    os.killpg(driver.process.pid, sent)
     last = driver.finish()
     assert last.startswith("interrupted") and f"`ddarts resume {path}`" in last
     study = find_study(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from ddarts_cli.commands.sweep import in_words
@@ -17,6 +18,7 @@ from ddarts_cli.sweeping import ATTACHED
 from ddarts_core.config import resolve
 from ddarts_core.data import load_train, split
 from ddarts_core.errors import UserError
+from ddarts_core.execution import check_compiler
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import read_jsonl
 from ddarts_core.retrain import Retrain
@@ -186,6 +188,37 @@ def test_of_two_processes_that_begin_a_study_one_is_told(make_sweep: Make, tmp_p
     assert [file.name for file in config.study_dir.iterdir()] == [".lock"]
 
 
+def test_a_sweep_whose_trials_fail_alike_stops_and_goes_on_when_told(make_sweep: Make) -> None:
+    """Four points contradict themselves in numbers of their own; the fifth is drawn among good ones."""
+    points = [{"search.lr_min": value} for value in (0.5, 0.6, 0.7, 0.8)]
+    config = make_sweep(
+        "alike",
+        space={"search.lr_min": {"type": "float", "low": 0.0, "high": 1.0}},
+        search={"lr": 0.1, "epochs": 1},
+        retrain={"epochs": 1},
+        tune={"num_samples": 5, "points_to_evaluate": [*points, {"search.lr_min": 0.0}]},
+    )
+    with pytest.raises(UserError, match=r"3 trials failed .* lr_min 0\.7 must not exceed .*`ddarts resume .*alike`"):
+        run_sweep(config)
+    study = find_study(config.study_dir)
+    assert study.state == "INTERRUPTED"
+    assert [trial["state"] for trial in study.trials()] == ["FAILED"] * 3
+    result = resume_sweep(config.study_dir)
+    assert result.study.state == "FINISHED"
+    assert [trial["state"] for trial in result.study.trials()] == ["FAILED"] * 4 + ["COMPLETED"]
+
+
+def test_without_a_compiler_nothing_is_begun(make_sweep: Make) -> None:
+    config = make_sweep("compiled", search={"compile": "default"})
+    check_compiler.cache_clear()
+    with (
+        torch._inductor.config.patch({"cpp.cxx": ("/no/compiler",)}),
+        pytest.raises(UserError, match=r"torch\.compile does not work .*compiler.*: install .*search\.compile=none"),
+    ):
+        run_sweep(config)
+    assert not config.study_dir.exists()
+
+
 def test_resuming_a_finished_study_runs_nothing(done: StudyResult) -> None:
     before = [trial["ray_trial_id"] for trial in done.study.trials()]
     again = resume_sweep(done.study.path)
@@ -311,7 +344,8 @@ def test_the_command_attaches_the_report_and_figures_to_the_studys_run(
     study = find_study(make_sweep("command").study_dir)
     said = capfd.readouterr().out
     assert f"wrote {study.path}/report.html" in said
-    assert f"each trial: {in_words(**study.data['config']['tune']['resources'])}" in said
+    taken = study.data["config"]["tune"]["resources"]
+    assert f"each trial: {in_words(taken['cpu'], taken['gpu'])}" in said
     client = tracking.make_client(study.data["tracking_uri"])
     parent = study.data["parent_run_id"]
     names = [item.path for folder in (None, "figures") for item in client.list_artifacts(parent, folder)]

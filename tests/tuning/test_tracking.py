@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import re
+import shlex
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from analysis.mlflow_runs import read_artifacts, read_runs, study_names
+from ddarts_cli.sweeping import store_sentence
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
 from ddarts_core.records import EpochRecord, write_jsonl
@@ -278,7 +282,56 @@ def test_secrets_come_from_the_environment_only(monkeypatch: pytest.MonkeyPatch)
     assert tracking.with_secrets("https://other/path") == "https://other/path"
 
 
+@pytest.mark.parametrize("name", ["what?", "what?uri=true", "50%", "50%41", "#1"])
+def test_a_database_and_its_artifacts_lie_in_the_studys_folder_whatever_its_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    uri = tracking.tracking_uri(None, folder)
+    assert tracking.tracking_uri(uri, tmp_path) == uri
+    _, run = tracking.start_study(uri, "study", "study", {"study": "one"}, {})
+    note = folder / "note"
+    note.write_text("kept")
+    tracking.make_client(uri).log_artifact(run, str(note))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert study_names(uri) == ["one"]
+    assert read_artifacts(uri, read_runs(uri, "one"), "note") == {run: "kept"}
+
+
+@pytest.mark.parametrize("what", ["experiment", "run"])
+def test_a_study_that_was_deleted_in_mlflow_says_how_to_restore_it(study: Study, what: str) -> None:
+    tracking.check_kept(study)
+    client = tracking.make_client(study.data["tracking_uri"])
+    identifier = study.data["experiment_id" if what == "experiment" else "parent_run_id"]
+    getattr(client, f"delete_{what}")(identifier)
+    with pytest.raises(UserError, match=rf"the MLflow {what} of study 'study' was deleted") as caught:
+        tracking.check_kept(study)
+    command = re.findall("`(.*)`", str(caught.value))[0]
+    assert command.startswith(f"env MLFLOW_TRACKING_URI={study.data['tracking_uri']} mlflow {what}s restore")
+    *_, group, restore, option, named = shlex.split(command)
+    assert (group, restore, option, named) == (f"{what}s", "restore", f"--{what}-id", identifier)
+    getattr(client, f"restore_{what}")(identifier)
+    tracking.check_kept(study)
+
+
+def test_mlflows_own_variable_names_the_store_unless_the_file_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"space": {"search.lr": {"type": "float", "low": 0.1, "high": 0.2}}}
+    own = resolve_sweep(settings)
+    assert own.tracking.uri is None and "neither tracking.uri nor MLFLOW" in store_sentence(own, None)
+    full = "https://me:secret@host/path"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", full)
+    config = resolve_sweep(settings)
+    assert config.tracking.uri == full
+    assert store_sentence(config, None) == "MLflow: https://host/path, which MLFLOW_TRACKING_URI names"
+    config = resolve_sweep(settings, ["tracking.uri=http://other"])
+    assert store_sentence(config, None) == "MLflow: http://other, which tracking.uri names"
+    assert resolve_sweep(settings, ["tracking.uri=null"]).tracking.uri is None
+    with pytest.raises(UserError, match=r"'nonsense://here' \(of MLFLOW_TRACKING_URI\) cannot be used"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://here")
+        tracking.start_study("nonsense://here", "study", "study", {}, {})
+
+
 def test_a_relative_database_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert tracking.tracking_uri("sqlite:///m.db", tmp_path) == f"sqlite:///{tmp_path}/m.db"
     assert tracking.tracking_uri("http://host", tmp_path) == "http://host"
+    assert tracking.tracking_uri("mlruns", tmp_path) == f"file://{tmp_path}/mlruns"
