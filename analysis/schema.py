@@ -65,6 +65,12 @@ SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType(
             _field("objective", _FLOAT, "", "value of the study's first objective"),
             _field("held_out_accuracy", _FLOAT, "fraction of 1", "supernet, last epoch, held-out images"),
             _field(
+                "recalibration_batches",
+                _INT,
+                "batches",
+                "that its batch normalisation was recalibrated from; 0: running statistics, as in older studies",
+            ),
+            _field(
                 "derived_accuracy", _FLOAT, "fraction of 1", "derived network after its short retrain, held-out images"
             ),
             _field("genotype_hash", _TEXT, "", "hash of the genotype"),

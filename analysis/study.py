@@ -212,6 +212,7 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         "objectives_json": _json(objectives),
         "objective": _optional(float, next(iter(objectives.values()), None)),
         "held_out_accuracy": _optional(float, held_out[-1] if held_out else None),
+        "recalibration_batches": int(search[-1].metrics.get("held_out/recalibration_batches", 0)) if held_out else None,
         "derived_accuracy": _optional(float, derived.get("held_out/accuracy")),
         "genotype_hash": trial.genotype.hash if trial.genotype else info.get("genotype_hash"),
         "parameters": _optional(int, cost.get("parameters")),

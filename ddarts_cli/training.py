@@ -40,14 +40,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """Test accuracy (a fraction of 1) of one genotype over seeds, and the mean recall of the classes beside it.
+    """Test accuracy (a fraction of 1) of one genotype over seeds, and what stands beside it.
 
-    All seeds are read on the same test images; `images` is their number.
+    Attributes:
+        accuracies: by seed.
+        balanced_accuracies: mean recall of the classes, by seed.
+        images: number of the test images, the same for all seeds.
+        recalibration_batches: that batch normalisation was recalibrated from after a very short training, else 0.
     """
 
     accuracies: tuple[float, ...]
     balanced_accuracies: tuple[float, ...] = ()
     images: int | None = None
+    recalibration_batches: int = 0
 
     @property
     def mean(self) -> float:
@@ -74,12 +79,18 @@ class Score:
             "interval_95": self.interval,
             "balanced_accuracies": list(self.balanced_accuracies),
             "test_images": self.images,
+            "recalibration_batches": self.recalibration_batches,
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Score:
-        """Of `result.json`; one of an earlier version has no balanced accuracies and no number of images."""
-        return cls(tuple(data["accuracies"]), tuple(data.get("balanced_accuracies", ())), data.get("test_images"))
+        """Of `result.json`; one of an earlier version has only accuracies, and is of running statistics."""
+        return cls(
+            tuple(data["accuracies"]),
+            tuple(data.get("balanced_accuracies", ())),
+            data.get("test_images"),
+            data.get("recalibration_batches", 0),
+        )
 
 
 def run_seeds(
@@ -166,7 +177,7 @@ def run_seeds(
             found.append(metrics)
             matrices.append(Confusion(name, seed, "test", test.matrix))
         accuracies, balanced = (tuple(one[key] for one in found) for key in ("accuracy", "balanced_accuracy"))
-        scores[name] = Score(accuracies, balanced, sum(map(sum, test.matrix)))
+        scores[name] = Score(accuracies, balanced, sum(map(sum, test.matrix)), test.recalibration_batches)
     for name, score in scores.items():
         size = f"{retrain_cost(contenders[name], config, info).parameters:,} parameters"
         words = "the genotype" if name == "genotype" else "a random genotype with as many operations"
@@ -230,7 +241,7 @@ def _train(
     if validation is not None:
         run.load_best()
     test = run.evaluate(load_test(config.data))
-    checkpoint.save(folder / "weights.pt", {"weights": run.network.state_dict(), "genotype": genotype.to_json()})
+    checkpoint.save(folder / "weights.pt", {"weights": run.weights(), "genotype": genotype.to_json()})
     return records, test
 
 

@@ -21,6 +21,7 @@ from .validation import DEVICE, NAME, Strict, validate
 
 AblationLoss = Literal["none", "monitor", "centered", "relative", "paper", "rescale", "credit"]
 Removal = Literal["identity", "zero", "uniform", "random"]
+Hessian = Literal["finite", "exact"]
 Rule = Literal["sparse", "edge", "darts", "complete"]
 
 AMP = "lower precision of convolutions; none is float32 in full; tf32 and fp16 need a GPU"
@@ -111,6 +112,11 @@ class SearchConfig(Strict):
     order: Literal["first", "second", "single_level"] = Field(
         "first", description="of DARTS' gradient of the alphas; single_level takes it on the weights' own batch"
     )
+    hessian: Hessian = Field(
+        "finite",
+        description="of order second, its product with a gradient: DARTS' difference of radius 0.01, coarse on small "
+        "networks, or double backward through the readable form",
+    )
     epochs: int = Field(50, ge=1, le=10_000, description="that train weights and alphas in turn")
     warmup_epochs: int = Field(0, ge=0, description="epochs that train only the weights, before `epochs`")
     batch_size: int = Field(128, ge=1, le=65_536, description="images of a step, of weights and of alphas alike")
@@ -120,6 +126,13 @@ class SearchConfig(Strict):
     weight_decay: float = Field(3e-4, ge=0, le=1, description="of the weights")
     grad_clip: float = Field(5.0, gt=0, description="largest gradient norm of the weights")
     w_zero_one: float = Field(1.0, ge=0, le=1000, description="weight of the zero-one loss (eq. 3, 4)")
+    recalibration_batches: int = Field(
+        4,
+        ge=0,
+        le=100_000,
+        description="batches of the weights' images that batch normalisation's statistics are estimated from anew for "
+        "each score (precise BN); 0 scores by running statistics, which lag: then nothing may stop trials",
+    )
     record_alphas: bool = Field(True, description="keep all alphas in the record of every epoch")
     device: str = Field("auto", pattern=DEVICE, description="auto is the GPU if there is one")
     implementation: Literal["auto", "readable", "fast"] = Field("auto", description="form of a cell; auto is fast")

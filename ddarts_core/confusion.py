@@ -70,15 +70,17 @@ class Evaluation:
     Attributes:
         loss: mean cross entropy of the images, nats, without smoothing or weights.
         matrix: images by class and prediction.
+        recalibration_batches: that its batch normalisation was recalibrated from; 0 of running statistics.
     """
 
     loss: float
     matrix: tuple[tuple[int, ...], ...]
+    recalibration_batches: int
 
     @classmethod
-    def of(cls, loss: float, counts: Tensor) -> Evaluation:
+    def of(cls, loss: float, counts: Tensor, recalibration_batches: int = 0) -> Evaluation:
         """With counts [true, predicted] on any device."""
-        return cls(loss, tuple(tuple(row) for row in counts.tolist()))
+        return cls(loss, tuple(tuple(row) for row in counts.tolist()), recalibration_batches)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -87,6 +89,7 @@ class Evaluation:
             "loss": self.loss,
             "accuracy": accuracy(self.matrix),
             "balanced_accuracy": balanced_accuracy(self.matrix),
+            "recalibration_batches": float(self.recalibration_batches),
         }
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .coalitions import num_coalitions
 from .config import ExperimentConfig
-from .data import DataInfo, Splits, check_batch, load_train, split
+from .data import DataInfo, Splits, check_batch, hold_out, load_train, split
 from .discretise import MOST_OPERATIONS
 from .genotype import Cell, Edge, Genotype
 from .images import Images, ImageSet
@@ -55,20 +55,21 @@ class Estimate:
         return max(self.memory.peak, self.retrain_memory) + self.data_memory
 
 
-def estimate(config: ExperimentConfig, device: torch.device) -> Estimate:
+def estimate(config: ExperimentConfig, device: torch.device, *, trial: bool = False) -> Estimate:
     """Count everything; reads the data set, runs nothing.
 
     Args:
         config: of the experiment.
         device: the one it will run on; it need not be there.
+        trial: whether the derived network is trained within a trial of a sweep, without the held-out images; else by
+            `ddarts retrain`, on all training images but those that choose an epoch.
 
     Raises:
         UserError: the data cannot be read or do not fit the configuration.
     """
-    info, train, splits = _read(config)
+    info, train, splits = _read(config, trial)
     parameters, macs = supernet_size(config, info)
     epochs = config.search.warmup_epochs + config.search.epochs
-    trained = len(splits.weights) + len(splits.alphas)
     return Estimate(
         parameters,
         macs,
@@ -77,11 +78,11 @@ def estimate(config: ExperimentConfig, device: torch.device) -> Estimate:
         data_memory(train, info, device),
         (len(splits.weights), len(splits.alphas), len(splits.held_out)),
         epochs * (len(splits.weights) // config.search.batch_size),
-        config.retrain.epochs * (trained // config.retrain.batch_size),
+        config.retrain.epochs * (len(_trained(config, train, splits, trial)) // config.retrain.batch_size),
     )
 
 
-def _read(config: ExperimentConfig) -> tuple[DataInfo, Images, Splits]:
+def _read(config: ExperimentConfig, trial: bool) -> tuple[DataInfo, Images, Splits]:
     """The training images and their splits, none smaller than the batch that is drawn from it.
 
     Raises:
@@ -91,8 +92,16 @@ def _read(config: ExperimentConfig) -> tuple[DataInfo, Images, Splits]:
     splits = split(train, config.data, config.seed)
     check_batch("weights", len(splits.weights), config.search.batch_size)
     check_batch("alphas", len(splits.alphas), config.search.batch_size)
-    check_batches(config.retrain, len(train))
+    check_batches(config.retrain, len(_trained(config, train, splits, trial)))
     return info, train, splits
+
+
+def _trained(config: ExperimentConfig, train: Images, splits: Splits, trial: bool) -> Images:
+    """The images that the derived network is trained on."""
+    if trial:
+        return splits.weights.joined(splits.alphas)
+    fraction = config.retrain.validation_fraction
+    return hold_out(train, fraction, config.seed)[0] if fraction else train
 
 
 def data_memory(train: Images, info: DataInfo, device: torch.device) -> int:
@@ -159,12 +168,14 @@ class Timing:
     Attributes:
         weight_step: one step of the weights, its data and those of the alphas included.
         alpha_step: one step of the alphas.
+        recalibration: one batch that statistics are estimated from before an evaluation of the supernet.
         image: evaluation of the supernet, per image.
         retrain_step: one training step of the heaviest derived network.
     """
 
     weight_step: float
     alpha_step: float
+    recalibration: float
     image: float
     retrain_step: float
 
@@ -173,6 +184,8 @@ class Timing:
         epochs = config.search.warmup_epochs + config.search.epochs
         searching = found.steps * config.search.epochs / epochs
         in_steps = found.steps * self.weight_step + searching * self.alpha_step
+        recalibrated = min(config.search.recalibration_batches, found.steps // epochs)
+        in_steps += epochs * recalibrated * self.recalibration
         ablation, groups = config.ablation, max(group_map(config.search)) + 1
         coalitions = num_coalitions(groups, ablation.shapley_permutations)
         return in_steps + (epochs * found.images[2] + coalitions * config.search.batch_size) * self.image
@@ -182,17 +195,18 @@ class Timing:
         return found.retrain_steps * self.retrain_step
 
 
-def time_steps(config: ExperimentConfig, device: torch.device | None = None) -> Timing:
+def time_steps(config: ExperimentConfig, device: torch.device | None = None, *, trial: bool = False) -> Timing:
     """Run two epochs of a few steps of a search and of a training, and time the second.
 
     Args:
         config: of the experiment.
         device: overrides `search.device` and `retrain.device`.
+        trial: as for `estimate`.
 
     Raises:
         UserError: the data cannot be read or do not suffice for a batch.
     """
-    info, train, splits = _read(config)
+    info, train, splits = _read(config, trial)
     steps = min(TIMED_STEPS, len(splits.weights) // config.search.batch_size)
     few = Splits(
         splits.weights.subset(torch.arange(steps * config.search.batch_size)),
@@ -202,13 +216,15 @@ def time_steps(config: ExperimentConfig, device: torch.device | None = None) -> 
     short: dict[str, Any] = {"search": config.search.model_copy(update={"warmup_epochs": 0, "epochs": 2})}
     short |= {"ablation": config.ablation.model_copy(update={"shapley_permutations": 0})}
     _, searched = Search(config.model_copy(update=short), info, few, device).records()
-    trainings = min(TIMED_STEPS, len(train) // config.retrain.batch_size)
-    images = train.subset(torch.arange(trainings * config.retrain.batch_size))
+    trained_images = _trained(config, train, splits, trial)
+    trainings = min(TIMED_STEPS, len(trained_images) // config.retrain.batch_size)
+    images = trained_images.subset(torch.arange(trainings * config.retrain.batch_size))
     settings = config.retrain.model_copy(update={"warmup_epochs": 0, "epochs": 2})
     _, trained = Retrain(settings, heaviest_genotype(config), info, images, None, config.seed, device).records()
     return Timing(
         (searched.seconds["data"] + searched.seconds["weights"]) / steps,
         searched.seconds["alphas"] / steps,
+        searched.seconds["recalibration"] / max(searched.metrics["held_out/recalibration_batches"], 1.0),
         searched.seconds["evaluation"] / len(few.held_out),
         (trained.seconds["data"] + trained.seconds["weights"]) / trainings,
     )

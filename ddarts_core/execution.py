@@ -67,11 +67,12 @@ def choose(config: ExperimentConfig, device: torch.device) -> Execution:
     search = config.search
     check_amp(search.amp, device)
     _check_precision(config)
+    _check_twice(config)
     _check_compile(config, device)
     form: CellForm = readable
     if search.compile != "none":
         form = CompiledForm(search.compile)
-    elif search.implementation != "readable":
+    elif search.implementation != "readable" and not _differentiates_twice(config):
         form = FastForm(merge_bytes(device))
     if search.checkpoint_cells:
         form = CheckpointedForm(form)
@@ -83,6 +84,22 @@ def choose(config: ExperimentConfig, device: torch.device) -> Execution:
         float32=search.amp,
         replays_graphs=search.compile == "reduce-overhead",
     )
+
+
+def _differentiates_twice(config: ExperimentConfig) -> bool:
+    return config.search.order == "second" and config.search.hessian == "exact"
+
+
+def _check_twice(config: ExperimentConfig) -> None:
+    search = config.search
+    if search.hessian == "exact" and search.order != "second":
+        raise UserError(f"search.hessian exact is for search.order second, not {search.order}: leave it out")
+    for name, value in (("implementation", search.implementation == "fast"), ("compile", search.compile != "none")):
+        if _differentiates_twice(config) and value:
+            raise UserError(
+                f"search.hessian exact differentiates the readable form twice, which search.{name} "
+                f"{getattr(search, name)} does not bear: leave it out, or use search.hessian finite"
+            )
 
 
 def _check_compile(config: ExperimentConfig, device: torch.device) -> None:

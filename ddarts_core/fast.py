@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .once import differentiable_once
 from .operations import BatchNorm, FactorizedReduce, ReLUConvBN
 from .separable import normalised_separable, rectified_pointwise, separable
 from .supernet import Cell, CellNotes, layout_of
@@ -216,7 +216,7 @@ class _Concatenate(torch.autograd.Function):
         return torch.cat(nodes, dim=1)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         return tuple(part.contiguous(memory_format=ctx.layout) for part in gradient.chunk(ctx.number, dim=1))
 

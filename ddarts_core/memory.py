@@ -30,9 +30,28 @@ from .data import DataInfo
 from .execution import Execution, choose, run_as
 from .methods.parts import Parameters, Progress
 from .supernet import Supernet
+from .unrolled import Bilevel
 
 CONTEXT_BYTES = 500 * 2**20
 """What a process that uses a GPU takes on it before its first tensor: CUDA's context and its libraries."""
+
+
+PROCESS_BYTES = 900 * 2**20
+"""What a process of ours takes in main memory before its first tensor, torch and its libraries; see RESIDENT_FACTOR."""
+
+RESIDENT_FACTOR = 1.5
+"""Main memory that a process takes for its tensors, at most, as a multiple of them: glibc's allocator keeps what it was
+given back in pieces. `python -m tests.benchmarks.resident` measures both."""
+
+
+def resident_memory(tensors: int, device: torch.device) -> int:
+    """Bytes that a process is seen to take, and may be killed for, where its tensors take `tensors`; an upper bound.
+
+    On a GPU they are of its memory, where torch's allocator rounds little and CUDA's context is beside the tensors.
+    """
+    if device.type == "cuda":
+        return CONTEXT_BYTES + tensors
+    return PROCESS_BYTES + int(RESIDENT_FACTOR * tensors)
 
 
 @dataclass(frozen=True)
@@ -114,6 +133,10 @@ class _FirstAblation(AlphaStep):
 
     def _players(self, stream: torch.Generator) -> list[int]:
         return [0]
+
+    def _hessian_error(self, step: Bilevel) -> dict[str, Tensor]:
+        """Not counted: it is computed once, on few images, and here there are no numbers to compare."""
+        return {}
 
 
 #: A step in which something may be drawn.

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from .images import Share
+from .once import differentiable_once
 from .operations import BatchNorm
 
 #: The statistics are equal already: none are sent before each step. torch 2.14 has renamed the argument.
@@ -27,6 +27,9 @@ _KEEP_BUFFERS: dict[str, Any] = (
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     else {"broadcast_buffers": False}
 )
+
+
+Wrapped = TypeVar("Wrapped", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,14 @@ class Group:
         dist.all_gather_object(found, value)
         return found
 
+    def synchronised(self, network: Wrapped) -> Wrapped:
+        """`network`, whose batch normalisation sees whole batches from now on."""
+        if self.count > 1 and next(network.parameters()).device.type == "cuda":
+            return cast(Wrapped, nn.SyncBatchNorm.convert_sync_batchnorm(network))  # type: ignore[no-untyped-call]  # torch
+        if self.count > 1:
+            synchronise(network)
+        return network
+
     def distribute(self, network: nn.Module) -> nn.Module:
         """What to train in place of `network`, whose parameters and statistics it shares.
 
@@ -77,12 +88,9 @@ class Group:
         """
         if self.count == 1:
             return network
+        network = self.synchronised(network)
         parameter = next(network.parameters())
         on_gpu = parameter.device.type == "cuda"
-        if on_gpu:
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # torch
-        else:
-            synchronise(network)
         # An operation that leads to no output has no gradient: it must not be waited for. With this on, gradients are
         # also added up in the same order in every step, without which a resumed training would round otherwise.
         return DistributedDataParallel(
@@ -176,7 +184,7 @@ class _Normalise(torch.autograd.Function):
         return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """With z the normalised x: d x = scale * (g - mean of g - z * mean of g z), means over all processes."""
         x, weight, mean, variance = ctx.saved_tensors

@@ -1,7 +1,9 @@
 """What a loop reports: one `EpochRecord` per epoch, as plain torch-free data.
 
 Metric names carry their split: `train/` (images that trained the weights), `alpha/` (images that trained the alphas),
-`held_out/` (images that trained nothing), `test/` (read once, after training).
+`held_out/` (images that trained nothing), `test/` (read once, after training). A network's score stands beside
+`recalibration_batches`, how many batches its batch normalisation was recalibrated from: 0 means running statistics, and
+so does its absence, in records from before there was a choice.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ class EpochRecord:
         shapley: Shapley value of each group on held-out images, with the sign of eq. 6 (nats); empty when not computed.
         shapley_errors: their standard errors; zeros where the values are exact.
         alphas: [groups][edges][operations], after the epoch; empty unless recorded.
-        seconds: by part of the epoch (`data`, `alphas`, `weights`, `evaluation`), which make up all of it; not
-            reproducible.
+        seconds: by part of the epoch (`data`, `alphas`, `weights`, `recalibration`, `evaluation`), which make up all of
+            it; not reproducible.
         peak_memory: largest memory in bytes; not reproducible.
     """
 

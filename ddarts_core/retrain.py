@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
@@ -28,11 +30,21 @@ from .genotype import Genotype
 from .losses import balanced_weights, weighted_cross_entropy
 from .network import Network
 from .parallel import ALONE, Group
+from .recalibration import initial_share, recalibrated
 from .records import EpochRecord
 from .seeding import generator, seeded_init
 
 #: Steps between two looks at the losses: each look waits for the GPU.
 CHECK_EVERY = 100
+
+#: A network is scored with recalibrated statistics while its running ones hold more than this share of what they began
+#: with: for fewer than 88 steps at momentum 0.1.
+MOST_INITIAL = 1e-4
+
+#: Batches of training images that it is then recalibrated from.
+RECALIBRATION_BATCHES = 8
+
+_COUNT = "num_batches_tracked"
 
 #: Epochs at the end that PC-DARTS' linear schedule spends on a second, flatter line.
 LINEAR_TAIL = 5
@@ -169,6 +181,7 @@ class Retrain:
             self._averaged = self._build() if config.ema_decay else None
         if self._averaged is not None:
             self._averaged.load_state_dict(self._trained.state_dict())
+            self._averaged = group.synchronised(self._averaged)
         self._parameters = list(self._trained.parameters())
         self._distributed = group.distribute(self._trained)
         self._sgd = torch.optim.SGD(
@@ -240,8 +253,7 @@ class Retrain:
             watch.lap("evaluation")
             score = result["accuracy" if self._class_weights is None else "balanced_accuracy"]
             if self._best is None or score > self._best["accuracy"]:
-                weights = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
-                self._best = {"epoch": epoch, "accuracy": score, "weights": weights}
+                self._best = {"epoch": epoch, "accuracy": score, "weights": self.weights()}
         self.epoch += 1
         return EpochRecord(epoch, "retrain", metrics, seconds=watch.seconds(), peak_memory=peak_memory(self.device))
 
@@ -319,22 +331,68 @@ class Retrain:
 
     @torch.no_grad()
     def evaluate(self, images: Images) -> Evaluation:
-        """Loss and confusion matrix of `network` on whole `images`."""
-        network = self.network.eval()
+        """Loss and confusion matrix of `network` on whole `images`, recalibrated after very few steps."""
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         found = [torch.zeros(2, 0, dtype=torch.int64, device=self.device)]  # labels and predictions of each batch
-        for x, labels in images.batches(
-            self.config.batch_size, generator=None, device=self.device, info=self.info, share=self.group.share
-        ):
-            if not len(labels):
-                continue
-            with self._autocast():
-                logits = network(x.contiguous(memory_format=torch.channels_last))
-            loss += F.cross_entropy(logits.float(), labels, reduction="sum")
-            found.append(torch.stack([labels, logits.argmax(1)]))
+        with self._settled() as recalibration_batches:
+            for x, labels in self._unaugmented(images):
+                if not len(labels):
+                    continue
+                with self._autocast():
+                    logits = self.network(x)
+                loss += F.cross_entropy(logits.float(), labels, reduction="sum")
+                found.append(torch.stack([labels, logits.argmax(1)]))
         truth, predicted = torch.cat(found, 1)
         counts = self.group.total(count(truth, predicted, self.info.num_classes))
-        return Evaluation.of(float(self.group.total(loss)) / len(images), counts)
+        return Evaluation.of(float(self.group.total(loss)) / len(images), counts, recalibration_batches)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Those of `network` with the statistics that `evaluate` scores it by: what to keep of it; a copy."""
+        with torch.no_grad(), self._settled():
+            return {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+
+    @contextmanager
+    def _settled(self) -> Iterator[int]:
+        """`network` for evaluation, recalibrated while its running statistics hold too much of what they began with.
+
+        Yields the number of batches that its statistics were estimated from, 0 if they are the running ones.
+        """
+        share = initial_share(self._num_steps, ema_decay=self.config.ema_decay)
+        passes = self._recalibration_passes() if share > MOST_INITIAL else ()
+        with recalibrated(self.network, passes) as number:
+            self.network.eval()
+            yield number
+
+    @property
+    def _num_steps(self) -> int:
+        """Training steps that the statistics have seen; a network without normalisation needs no recalibration."""
+        return next((int(t) for name, t in self.network.state_dict().items() if name.endswith(_COUNT)), 10**9)
+
+    def _recalibration_passes(self) -> Iterator[None]:
+        """Of training images as they are when evaluated: not augmented, and no path dropped."""
+        network = self.network.train()
+        probability, network.drop_path = network.drop_path, 0.0
+        stream = generator(self.seed, "retrain", "recalibration", device=self.device)
+        batches = self._unaugmented(self.train, stream, drop_last=True)
+        for images, _ in islice(batches, RECALIBRATION_BATCHES):
+            with self._autocast():
+                network(images)
+            yield
+        network.drop_path = probability
+
+    def _unaugmented(
+        self, images: Images, stream: torch.Generator | None = None, drop_last: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shares of batches."""
+        for x, labels in images.batches(
+            self.config.batch_size,
+            generator=stream,
+            device=self.device,
+            info=self.info,
+            drop_last=drop_last,
+            share=self.group.share,
+        ):
+            yield x.contiguous(memory_format=torch.channels_last), labels
 
     # --- state ------------------------------------------------------------------------------------------------------
 

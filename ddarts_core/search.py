@@ -11,6 +11,7 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from .discretise import Derivation, discretise, saturation
 from .errors import Diverged, UserError
 from .execution import choose, prepare
 from .methods.parts import Progress
+from .recalibration import recalibrated
 from .records import EpochRecord
 from .seeding import generator, seeded_init
 from .shapley import ShapleyValues
@@ -203,7 +205,8 @@ class Search:
         metrics = {name: float(value / counts[name]) for name, value in sums.items()}
         self._require_finite(metrics, epoch)
         watch.lap("weights")
-        metrics |= {f"held_out/{name}": value for name, value in self.evaluate(self.splits.held_out).metrics.items()}
+        scores = self.evaluate(self.splits.held_out, watch).metrics
+        metrics |= {f"held_out/{name}": value for name, value in scores.items()}
         metrics |= self._architecture_metrics()
         shapley = self._shapley_values()
         watch.lap("evaluation")
@@ -274,35 +277,48 @@ class Search:
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 
     @torch.no_grad()
-    def evaluate(self, images: Images) -> Evaluation:
-        """Loss and confusion matrix of the supernet on whole `images`, running statistics."""
-        self.net.eval()
-        gates = self.gates
+    def evaluate(self, images: Images, watch: Stopwatch | None = None) -> Evaluation:
+        """Loss and confusion matrix of the supernet on whole `images`.
+
+        Batch normalisation uses statistics that are estimated anew, from `search.recalibration_batches` batches of
+        images that train the weights.
+        """
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         found = []  # labels and predictions of each batch
-        for x, labels in images.batches(
-            self.config.search.batch_size, generator=None, device=self.device, info=self.info, drop_last=False
-        ):
-            self.execution.begin_step()
-            logits = self.net(x.contiguous(memory_format=self.execution.layout), gates)
-            loss += F.cross_entropy(logits, labels, reduction="sum")
-            found.append(torch.stack([labels, logits.argmax(1)]))
+        with recalibrated(self.net, self._recalibration_passes()) as recalibration_batches:
+            if watch is not None:
+                watch.lap("recalibration")
+            self.net.eval()
+            gates = self.gates
+            for x, labels in self._unaugmented(images):
+                self.execution.begin_step()
+                logits = self.net(x, gates)
+                loss += F.cross_entropy(logits, labels, reduction="sum")
+                found.append(torch.stack([labels, logits.argmax(1)]))
         truth, predicted = torch.cat(found, 1)
-        return Evaluation.of(float(loss) / len(images), count(truth, predicted, self.info.num_classes))
+        counts = count(truth, predicted, self.info.num_classes)
+        return Evaluation.of(float(loss) / len(images), counts, recalibration_batches)
+
+    def _recalibration_passes(self) -> Iterator[None]:
+        """Of the same batches after every epoch, so that epochs are compared by the same images, not augmented."""
+        self.net.train()
+        gates = self.gates
+        stream = generator(self.config.seed, "recalibration", device=self.device)
+        batches = self._unaugmented(self.splits.weights, stream, drop_last=True)
+        for x, _ in islice(batches, self.config.search.recalibration_batches):
+            self.execution.begin_step()
+            self.net(x, gates)
+            yield
 
     def _shapley_values(self) -> ShapleyValues:
         """Of the first batch of held-out images, in the last epoch; empty in the others and when not asked for."""
-        ablation, search = self.config.ablation, self.config.search
+        ablation = self.config.ablation
         if not ablation.shapley_permutations or self.epoch + 1 < self.num_epochs:
             return ShapleyValues((), ())
-        images, labels = next(
-            self.splits.held_out.batches(
-                search.batch_size, generator=None, device=self.device, info=self.info, drop_last=False
-            )
-        )
+        images, labels = next(self._unaugmented(self.splits.held_out))
         return shapley_values(
             self.net,
-            images.contiguous(memory_format=self.execution.layout),
+            images,
             labels,
             self.gates,
             ablation.removal,
@@ -370,6 +386,14 @@ class Search:
             info=self.info,
             augment=augment_of(self.config.data, self.info.name),
             drop_last=True,
+        ):
+            yield x.contiguous(memory_format=self.execution.layout), labels
+
+    def _unaugmented(
+        self, images: Images, stream: torch.Generator | None = None, drop_last: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for x, labels in images.batches(
+            self.config.search.batch_size, generator=stream, device=self.device, info=self.info, drop_last=drop_last
         ):
             yield x.contiguous(memory_format=self.execution.layout), labels
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .depthwise import convolve, input_gradient, weight_gradient
+from .once import differentiable_once
 
 
 def rectified_pointwise(x: Tensor, pointwise: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class _RectifiedPointwise(torch.autograd.Function):
         return F.conv2d(x.relu(), pointwise)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, pointwise = ctx.saved_tensors
         of_input, of_pointwise = ctx.needs_input_grad
@@ -107,7 +107,7 @@ class _Separable(torch.autograd.Function):
         return F.conv2d(convolve(stacked, depthwise, stride, dilation), pointwise, groups=_groups(pointwise))
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, depthwise, pointwise = ctx.saved_tensors
         edges = depthwise.shape[0] // x.shape[1]
@@ -137,7 +137,7 @@ class _NormalisedSeparable(torch.autograd.Function):
         return F.conv2d(convolve(active, depthwise, 1, 1), pointwise, groups=_groups(pointwise))
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, depthwise, pointwise, mean, scale = ctx.saved_tensors
         # scale is 1 / sqrt(variance + eps): what was measured normalises again.

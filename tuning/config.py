@@ -54,9 +54,11 @@ URI_VARIABLE = "MLFLOW_TRACKING_URI"
 """Environment variable: MLflow's own name for the store that is used when `tracking.uri` is not given."""
 
 ACCURACY = "held_out/accuracy"
+RECALIBRATED = "held_out/recalibration_batches"
 SEARCH_EPOCH = "search_epoch"
 DERIVED = f"derived/{ACCURACY}"
 VALIDATION = "retrain.validation_fraction"
+RECALIBRATION = "search.recalibration_batches"
 
 
 class ResourcesConfig(Strict):
@@ -246,6 +248,7 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
             f"{where}: {VALIDATION} has no place in a sweep, whose trials are scored after their last epoch on the "
             "held-out images: leave it out, and give it to ddarts retrain"
         )
+    _check_statistics(config, where)
     _check_devices(config, where)
     if is_uri(config.storage):
         _check_store(config, where)
@@ -260,6 +263,17 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
         elif config.tune.num_samples > size:
             raise UserError(f"{where}: tune.num_samples {config.tune.num_samples} exceeds the {size} grid points")
     return config
+
+
+def _check_statistics(config: SweepConfig, where: str) -> None:
+    """Check that no trial is compared by an accuracy that lags behind its weights."""
+    drawn = config.space.get(RECALIBRATION)
+    numbers = [config.search.recalibration_batches, *(() if drawn is None else drawn.corners())]
+    if 0 in numbers and config.tune.scheduler != "fifo":
+        raise UserError(
+            f"{where}: {RECALIBRATION} 0 scores by running statistics, which lag behind the weights, and "
+            f"tune.scheduler {config.tune.scheduler} would stop trials for the lag: use 1 or more, or scheduler fifo"
+        )
 
 
 def _check_devices(config: SweepConfig, where: str) -> None:

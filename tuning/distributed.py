@@ -276,9 +276,9 @@ def _train(job: _Job, group: Group, tell: Tell) -> None:
     if run.validation is not None:
         run.load_best()
     test = run.evaluate(_unanimous(group, lambda: load_test(job.config.data)))
+    weights = run.weights()  # in every worker: they may have to estimate statistics together
     if group.rank == 0:
-        weights = {"weights": run.network.state_dict(), "genotype": job.genotype.to_json()}
-        checkpoint.save(job.folder / WEIGHTS, weights)
+        checkpoint.save(job.folder / WEIGHTS, {"weights": weights, "genotype": job.genotype.to_json()})
     tell(("test", test))
 
 

@@ -1,7 +1,8 @@
 """Which trials are stopped early: Ray's schedulers by the names of `config.SCHEDULERS`.
 
-All compare trials by the supernet's held-out accuracy after the same number of search epochs. None sets a trial's last
-epoch: a trial ends by itself.
+All compare trials by the supernet's held-out accuracy after the same number of search epochs, scored by batch
+normalisation that is recalibrated for the weights (`config` refuses the running statistics, which lag). None sets a
+trial's last epoch: a trial ends by itself.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ray.tune.schedulers import (
 
 from ddarts_core.records import EpochRecord, read_jsonl
 
-from .config import ACCURACY, SCHEDULERS, SEARCH_EPOCH, TuneConfig
+from .config import ACCURACY, RECALIBRATED, SCHEDULERS, SEARCH_EPOCH, TuneConfig
 from .population import perturb
 from .space import Space
 from .study import Study, trial_dir, trial_name
@@ -214,14 +215,16 @@ class Earlier:
 def remember(scheduler: Any, study: Study) -> None:
     """Let a scheduler compare the trials of a study's last round with those of the rounds before.
 
-    It is told what those reported, one trial after the other; what it would do with them is without effect.
+    It is told what those reported, one trial after the other; what it would do with them is without effect. It is not
+    told of trials that were scored by running statistics, which ddarts once did: they lag, and would rank too low.
     """
     earlier = sum(added["num_samples"] for added in study.rounds[:-1])
     # The median rule refuses reports of a trial that it would have stopped, and notes without a decision what ends.
     tell: Any = scheduler.on_trial_complete if isinstance(scheduler, MedianStoppingRule) else scheduler.on_trial_result
     for number in range(earlier):
-        reports = list(reports_of(read_jsonl(trial_dir(study.path, number) / "records.jsonl")))
-        if reports:
+        records = read_jsonl(trial_dir(study.path, number) / "records.jsonl")
+        reports = list(reports_of(records))
+        if reports and records[0].metrics.get(RECALIBRATED):
             trial = Earlier(f"earlier_{number}", {"number": number})
             scheduler.on_trial_add(None, trial)
             for report in reports[:-1]:

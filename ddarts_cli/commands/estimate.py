@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) -> None:
     """Print what FILE will take: parameters, multiply-adds, memory, steps, and the expected time.
 
-    Memory and sizes are counted without computing anything. FILE is an experiment or a sweep; a sweep's numbers are
-    those of its settings without what the space draws, and its time that of all trials with none stopped early. With
+    Memory and sizes are counted without computing anything: of tensors, and as an upper bound of the whole process,
+    which is what a machine runs out of. FILE is an experiment, whose training is that of ddarts retrain, or a sweep,
+    whose training is that within a trial, without the held-out images; a sweep's numbers are those of its settings
+    without what the space draws, and its time that of all trials with none stopped early. With
     tune.resources auto it says what share of this machine a trial would get.
 
     \b
@@ -36,10 +38,14 @@ def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) 
     from ddarts_cli.files import load
     from ddarts_core.devices import pick_device
     from ddarts_core.estimate import estimate, time_steps
+    from ddarts_core.memory import resident_memory
+    from tuning.config import SweepConfig
 
     config = load(file, overrides)
     device = pick_device(config.search.device)
-    found = estimate(config, device)
+    tune, refusal = fixed(config)
+    of_trial = isinstance(config, SweepConfig)
+    found = estimate(config, device, trial=of_trial)
     memory = found.memory
     document: dict[str, Any] = {
         "device": str(device),
@@ -54,17 +60,20 @@ def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) 
             "alpha_step": memory.alpha_step,
             "search": memory.peak,
             "retrain": found.retrain_memory,
+            "resident": {
+                "search": resident_memory(memory.peak, device),
+                "retrain": resident_memory(found.retrain_memory, device),
+            },
         },
         "images": dict(zip(("weights", "alphas", "held_out"), found.images, strict=True)),
         "steps": {"search": found.steps, "retrain": found.retrain_steps},
         "resources": None,
         "seconds": None,
     }
-    tune, refusal = fixed(config)
     if tune is not None:
         document["resources"] = {**tune.fixed_resources.model_dump(), "parallel": parallel(tune)}
     if timed and not refusal:
-        timing = time_steps(config, device)
+        timing = time_steps(config, device, trial=of_trial)
         seconds = {"search": timing.search(config, found), "training": timing.retrain(found)}
         if tune is not None:
             trial = seconds["search"] + (seconds["training"] if tune.objective == "derived" else 0)
@@ -92,6 +101,11 @@ def print_text(document: Mapping[str, Any]) -> None:
         f"{mib(memory['gradients'])}, optimiser {mib(memory['optimiser'])}, activations {mib(memory['activations'])})"
     )
     click.echo(f"memory of a training step, heaviest derived network: {mib(memory['retrain'])}")
+    resident = memory["resident"]
+    click.echo(
+        f"of the whole process, at most: {mib(resident['search'])} in the search, {mib(resident['retrain'])} in the "
+        "training, with what the libraries and the allocator take"
+    )
     click.echo(f"steps: {steps['search']:,} of the search, {steps['retrain']:,} of the training")
     if resources is not None:
         click.echo(

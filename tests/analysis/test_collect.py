@@ -66,6 +66,7 @@ def test_values_survive(study: Path):
     assert trials.loc[3, "study"] == "toy" and trials.loc[3, "method"] == "fairdarts"
     assert trials.loc[3, "derived_accuracy"] == pytest.approx(0.59)
     assert trials.loc[3, "held_out_accuracy"] == record_of(3, EPOCHS - 1).metrics["held_out/accuracy"]
+    assert [trials.loc[number, "recalibration_batches"] for number in (2, 3)] == [0, 4]
     assert (trials.loc[3, "parameters"], trials.loc[3, "macs"]) == (1030, 5063)
     assert json.loads(trials.loc[3, "params_json"])["ablation.weight"] == 0.25
     assert trials.loc[3, "w_ablation"] == 0.0  # fairdarts has no ablation loss, whatever its weight says

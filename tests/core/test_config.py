@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from ddarts_core.config import load_experiment, resolve
+from ddarts_core.config import Removal, load_experiment, resolve
 from ddarts_core.errors import UserError
 from ddarts_core.nested import override, parse_override, set_path
 
@@ -69,3 +70,27 @@ def test_the_keys_of_a_space_have_dots() -> None:
     assert set_path(space, "space.alpha.lr", {})["space"] == {"search.lr": {"low": 1}, "alpha.lr": {}}
     assert set_path(space, "space.search.lr.when.seed", [1])["space"]["search.lr"]["when"] == {"seed": [1]}
     assert space == {"space": {"search.lr": {"low": 1}}}
+
+
+def _accepted(settings):
+    try:
+        resolve(settings)
+    except UserError:
+        return False
+    return True
+
+
+def test_the_table_of_removals_says_what_is_accepted():
+    """docs/ablation.md against the rules, row by row."""
+    page = (Path(__file__).parents[2] / "docs" / "ablation.md").read_text()
+    table = page.partition("| `ablation.removal` | gates |")[2].partition("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip(" *`") for cell in line.split("|")[1:4]] for line in table]
+    assert {removal for removal, _, _ in rows} == set(get_args(Removal))
+    softmax = {"search": {"gates": "softmax", "w_zero_one": 0.0}, "discretise": {"rule": "darts"}}
+    for removal, gates, shapley in rows:
+        ablation = {"ablation": {"removal": removal}}
+        assert gates in ("sigmoid", "sigmoid, softmax") and shapley in ("yes", "no")
+        assert _accepted(ablation)
+        assert _accepted(softmax | ablation) == ("softmax" in gates), removal
+        asked = {"ablation": {"removal": removal, "shapley_permutations": 2}}
+        assert _accepted(asked) == (shapley == "yes"), removal

@@ -62,7 +62,8 @@ def test_a_file_of_matrices_is_read_again(tmp_path: Path) -> None:
 
 def test_metrics_follow_from_the_matrix() -> None:
     found = Evaluation.of(0.25, torch.tensor([[3, 1], [0, 1]]))
-    assert found.metrics == {"loss": 0.25, "accuracy": 0.8, "balanced_accuracy": 0.875}
+    scores = {"loss": 0.25, "accuracy": 0.8, "balanced_accuracy": 0.875, "recalibration_batches": 0.0}
+    assert found.metrics == scores
 
 
 def test_balanced_weights_are_scikit_learns() -> None:

@@ -62,7 +62,7 @@ def test_seconds_make_up_the_whole_epoch(digits: Any, tiny_config: Any, monkeypa
 
     monkeypatch.setattr(devices.time, "perf_counter", clock)
     (record,) = digits(tiny_config("search.epochs=1")).records()
-    assert set(record.seconds) == {"data", "alphas", "weights", "evaluation"}
+    assert set(record.seconds) == {"data", "alphas", "weights", "recalibration", "evaluation"}
     assert sum(record.seconds.values()) == looks[-1] - looks[0]
 
 
@@ -113,7 +113,7 @@ def test_no_lower_precision_where_gradients_are_subtracted(tiny_config: Any, set
 def test_every_pass_of_replayed_graphs_begins_a_step(
     digits: Any, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each alpha step, weight step and batch of an evaluation: what a graph wrote before is not read again."""
+    """Each step, and each batch of an evaluation and of its statistics: what a graph wrote is not read again."""
     begun: list[None] = []
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(None))
     monkeypatch.setattr(execution, "_check_compile", lambda config, device: None)
@@ -122,7 +122,7 @@ def test_every_pass_of_replayed_graphs_begins_a_step(
     list(search.records())
     steps = len(search.splits.weights) // 24
     evaluated = -(-len(search.splits.held_out) // 24)
-    assert len(begun) == 2 * steps + evaluated
+    assert len(begun) == 2 * steps + min(steps, search.config.search.recalibration_batches) + evaluated
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="this kernel forgets no peak")

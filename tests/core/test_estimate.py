@@ -8,13 +8,16 @@ from itertools import count
 import pytest
 import torch
 
+from ddarts_cli import training
 from ddarts_cli.main import main
 from ddarts_core.config import ExperimentConfig, resolve
+from ddarts_core.confusion import Evaluation
 from ddarts_core.data import data_info, load_train, split
 from ddarts_core.discretise import discretise
 from ddarts_core.errors import UserError
 from ddarts_core.estimate import estimate, heaviest_genotype, time_steps
-from ddarts_core.retrain import build_network
+from ddarts_core.memory import PROCESS_BYTES, RESIDENT_FACTOR
+from ddarts_core.retrain import Retrain, build_network
 from ddarts_core.search import build_search
 from ddarts_core.spaces import S, num_edges
 
@@ -34,7 +37,9 @@ def test_counts() -> None:
     splits = split(train, CONFIG.data, CONFIG.seed)
     assert found.images == (len(splits.weights), len(splits.alphas), len(splits.held_out))
     assert found.steps == 3 * (len(splits.weights) // 20)
-    assert found.retrain_steps == 3 * ((len(splits.weights) + len(splits.alphas)) // 32)
+    assert found.retrain_steps == 3 * (200 // 32)  # `ddarts retrain` uses the held-out images too
+    in_trial = estimate(CONFIG, CPU, trial=True)
+    assert in_trial.retrain_steps == 3 * ((len(splits.weights) + len(splits.alphas)) // 32)
     assert found.parameters == sum(weight.numel() for weight in build_search(CONFIG).net.parameters())
     assert found.macs > found.parameters  # every weight of a convolution works at many places
     assert found.peak >= found.memory.peak
@@ -113,3 +118,29 @@ def test_command(capfd: pytest.CaptureFixture[str]) -> None:
     document = json.loads(capfd.readouterr().out)
     assert document["seconds"].keys() == {"search", "training", "sweep"}
     assert document["memory"]["search"] > document["memory"]["parameters"]
+    for part, resident in document["memory"]["resident"].items():
+        assert resident == PROCESS_BYTES + int(RESIDENT_FACTOR * document["memory"][part])
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3])
+def test_training_steps_are_those_that_retrain_makes(fraction: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted on the loop that the command builds."""
+    config: ExperimentConfig = resolve(CONFIG.model_dump(mode="json"), (f"retrain.validation_fraction={fraction}",))
+    info, images = load_train(config.data)
+    train, validation = training._dealt(config, images, config.seed)
+    run = Retrain(config.retrain, heaviest_genotype(config), info, train, validation, config.seed)
+    steps: list[None] = []
+    zero = torch.zeros(())
+    monkeypatch.setattr(run, "_step", lambda images, labels: (steps.append(None), (torch.zeros(2), zero))[1])
+    monkeypatch.setattr(run, "evaluate", lambda images: Evaluation(1.0, ((1,),), 0))
+    list(run.records())
+    assert estimate(config, CPU).retrain_steps == len(steps)
+    assert estimate(config, CPU, trial=True).retrain_steps == 3 * (160 // 32)
+
+
+def test_a_batch_that_a_trial_cannot_fill_is_refused() -> None:
+    """In a trial the held-out images do not train: 160 of the 200 images do."""
+    config: ExperimentConfig = resolve(CONFIG.model_dump(mode="json"), ("retrain.batch_size=180",))
+    assert estimate(config, CPU).retrain_steps == 3
+    with pytest.raises(UserError, match=r"retrain\.batch_size 180 exceeds the 160 images of split train"):
+        estimate(config, CPU, trial=True)

@@ -48,6 +48,7 @@ def measured_peak(rehearsal: Rehearsal, kind: str) -> int:
         {"search": {"checkpoint_cells": True, "channels": 4}},
         {"search": {"batch_size": 48}},
         {"method": "darts-second-order"},
+        {"method": "darts-second-order", "search": {"hessian": "exact"}},
         {"method": "ddarts-published"},
     ],
 )

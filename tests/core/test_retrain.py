@@ -18,7 +18,8 @@ from ddarts_core.config import DataConfig, RetrainConfig
 from ddarts_core.data import DataInfo, ImageSet, hold_out, load_train
 from ddarts_core.errors import Diverged, UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.retrain import Retrain, drop_path_probability, learning_rate
+from ddarts_core.retrain import RECALIBRATION_BATCHES, Retrain, drop_path_probability, learning_rate
+from ddarts_core.seeding import generator
 
 CELL = Cell((Edge(2, 0, "skip_connect"), Edge(2, 1, "sep_conv_3x3"), Edge(3, 2, "max_pool_3x3")), (2, 3))
 GENOTYPE = Genotype((CELL,) * 3, (1, 2))
@@ -175,6 +176,7 @@ def test_evaluate_by_hand(make: Make, digits: tuple[DataInfo, ImageSet, ImageSet
     retrain = make()
     list(retrain.records())
     x, y = next(iter(held_out.batches(len(held_out), info=info)))
+    retrain.network.load_state_dict(retrain.weights())
     with torch.no_grad():
         logits = retrain.network.eval()(x)
     result = retrain.evaluate(held_out)
@@ -184,6 +186,36 @@ def test_evaluate_by_hand(make: Make, digits: tuple[DataInfo, ImageSet, ImageSet
     assert [sum(column) for column in zip(*result.matrix, strict=True)] == logits.argmax(1).bincount(
         minlength=10
     ).tolist()
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_statistics_after_few_steps_are_those_of_the_weights(
+    make: Make, digits: tuple[DataInfo, ImageSet, ImageSet], ema_decay: float
+) -> None:
+    """For few steps (0.9^88 is 1e-4) by torch's `update_bn`, without drop-path; then running ones."""
+    info, _, held_out = digits
+    retrain = make(ema_decay=ema_decay, drop_path=0.5, auxiliary_weight=0.4)
+    next(retrain.records())
+    before = copy.deepcopy(retrain.network.state_dict())
+    found = retrain.evaluate(held_out)
+    assert found.recalibration_batches == min(RECALIBRATION_BATCHES, len(retrain.train) // retrain.config.batch_size)
+    assert all(torch.equal(value, before[name]) for name, value in retrain.network.state_dict().items())
+    twin = copy.deepcopy(retrain.network)
+    twin.drop_path = 0.0
+    stream = generator(retrain.seed, "retrain", "recalibration")
+    batches = retrain.train.batches(retrain.config.batch_size, generator=stream, info=info, drop_last=True)
+    torch.optim.swa_utils.update_bn(list(batches)[:RECALIBRATION_BATCHES], twin)
+    for name, value in retrain.weights().items():
+        if "running" in name:
+            torch.testing.assert_close(value, twin.state_dict()[name], rtol=1e-4, atol=1e-5, msg=name)
+    kept = make(ema_decay=ema_decay, auxiliary_weight=0.4)
+    kept.network.load_state_dict(retrain.weights())
+    for name, count in kept.network.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            count.fill_(300)  # the average of averages forgets more slowly
+    scores = kept.evaluate(held_out)
+    assert scores.recalibration_batches == 0
+    assert (scores.loss, scores.matrix) == (found.loss, found.matrix)
 
 
 # --- the loop -------------------------------------------------------------------------------------------------------
@@ -201,8 +233,10 @@ def test_metrics(make: Make) -> None:
     assert set(record.metrics) == {"train/loss", "train/accuracy"}
     assert record.seconds["weights"] > 0 and record.peak_memory > 0
     record = next(make().records())
-    scores = {"validation/loss", "validation/accuracy", "validation/balanced_accuracy"}
-    assert set(record.metrics) == {"train/loss", "train/accuracy", *scores}
+    of_validation = {
+        f"validation/{name}" for name in ("loss", "accuracy", "balanced_accuracy", "recalibration_batches")
+    }
+    assert set(record.metrics) == {"train/loss", "train/accuracy", *of_validation}
 
 
 @pytest.mark.parametrize("stop", [1, 2])

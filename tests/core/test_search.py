@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import warnings
 
 import pytest
 import torch
@@ -47,6 +48,7 @@ def test_records_carry_their_splits(digits, tiny_config):
         assert {f"{split}/loss", f"{split}/accuracy"} <= names
     assert {
         "held_out/balanced_accuracy",
+        "held_out/recalibration_batches",
         "alpha/zero_one",
         "alpha/total",
         "saturation/over_0.9",
@@ -254,7 +256,7 @@ def test_clean_gradient_is_the_literal_total_loss(float64_net):
 def test_unrolled_gradient_is_the_second_derivative(float64_net):
     """DARTS eq. 7 by double backward: the validation loss after one virtual SGD step with momentum and decay."""
     from ddarts_core.supernet import batch_statistics
-    from ddarts_core.unrolled import unrolled_gradient
+    from ddarts_core.unrolled import Bilevel
 
     net, alphas, x, y = float64_net(num_cells=3, batch=8)
     x2, y2 = torch.randn_like(x), y.flip(0)
@@ -264,9 +266,9 @@ def test_unrolled_gradient_is_the_second_derivative(float64_net):
         sgd.state[weight]["momentum_buffer"] = 0.01 * torch.randn_like(weight)
     start = {name: weight.detach().clone() for name, weight in weights.items()}
     with batch_statistics(net):
-        found = unrolled_gradient(
-            net, {"alphas": alphas}, (x, y), (x2, y2), sgd, lambda found: found["alphas"].sigmoid(), radius=1e-6
-        )["alphas"]
+        step = Bilevel(net, {"alphas": alphas}, (x, y), (x2, y2), sgd, lambda found: found["alphas"].sigmoid())
+        found = step.gradient(radius=1e-6)["alphas"]
+        exact = step.gradient("exact")["alphas"]
         assert all(torch.equal(weight, start[name]) for name, weight in weights.items())
         a = alphas.clone().requires_grad_()
         loss = F.cross_entropy(net(x2, a.sigmoid()), y2)
@@ -278,7 +280,72 @@ def test_unrolled_gradient_is_the_second_derivative(float64_net):
         loss = F.cross_entropy(torch.func.functional_call(net, virtual, (x, a.sigmoid())), y)
         (expected,) = torch.autograd.grad(loss, a)
     assert torch.allclose(found, expected, atol=1e-6)
+    assert torch.allclose(exact, expected, atol=1e-12)
     assert expected.abs().max() > 1e-3
+
+
+def test_the_exact_product_is_what_the_difference_comes_to(float64_net):
+    """In float64 a small radius is near the derivative and a large one is not; `product_error` says how near."""
+    from ddarts_core.supernet import batch_statistics
+    from ddarts_core.unrolled import Bilevel
+
+    net, alphas, x, y = float64_net(num_cells=3, batch=8)
+    weights = list(net.parameters())
+    stream = torch.Generator().manual_seed(1)
+    d = [torch.randn(weight.shape, generator=stream, dtype=torch.float64) for weight in weights]
+    sgd = torch.optim.SGD(weights, lr=0.1)
+    step = Bilevel(net, {"alphas": alphas}, (x, y), (x, y), sgd, lambda found: found["alphas"].sigmoid())
+    with batch_statistics(net):
+        (exact,) = step.exact_product(d)
+        near = [float((step.finite_product(d, radius)[0] - exact).norm() / exact.norm()) for radius in (1e-6, 10.0)]
+        assert near[0] < 1e-3 < 0.5 < near[1]
+        assert step.product_error() > 0
+
+
+@pytest.mark.parametrize("hessian", ["finite", "exact"])
+def test_a_coarse_second_order_says_so_once(digits, tiny_config, hessian):
+    """The number is in the record of the first epoch; `exact` has nothing to warn of."""
+    search = digits(tiny_config("method=darts-second-order", f"search.hessian={hessian}", "search.lr=0.1"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        first, second = search.records()
+    messages = [str(warning.message) for warning in caught if "finite difference" in str(warning.message)]
+    assert "alpha/hessian_error" not in second.metrics
+    if hessian == "exact":
+        assert not messages and "alpha/hessian_error" not in first.metrics
+        return
+    error = first.metrics["alpha/hessian_error"]
+    assert len(messages) == (error >= alpha_step.LARGE_ERROR) and error > 0
+    assert all(f"misses the second-order term by {100 * error:.0f} %" in message for message in messages)
+
+
+@pytest.mark.parametrize("merge_bytes", [0, 1e9])
+def test_the_fast_form_refuses_to_be_differentiated_twice(float64_net, merge_bytes):
+    """torch's own check lets the product with the second derivative by the alphas pass, and it would be wrong."""
+    from ddarts_core.fast import FastForm
+    from ddarts_core.supernet import batch_statistics
+    from ddarts_core.unrolled import Bilevel
+
+    net, alphas, x, y = float64_net(num_cells=3)
+    weights = list(net.parameters())
+    net.form = FastForm(merge_bytes)
+    sgd = torch.optim.SGD(weights, lr=0.1)
+    step = Bilevel(net, {"alphas": alphas}, (x, y), (x, y), sgd, lambda found: found["alphas"].sigmoid())
+    with batch_statistics(net), pytest.raises(RuntimeError, match="can be differentiated only once"):
+        step.exact_product(weights)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("method=darts",), "search.hessian exact is for search.order second, not first"),
+        (("method=darts-second-order", "search.implementation=fast"), "search.implementation fast does not bear"),
+        (("method=darts-second-order", "search.compile=default"), "search.compile default does not bear"),
+    ],
+)
+def test_an_exact_second_order_needs_the_readable_form(digits, tiny_config, settings, words):
+    with pytest.raises(UserError, match=words):
+        digits(tiny_config(*settings, "search.hessian=exact"))
 
 
 def test_divergence_is_an_error_that_says_where(digits, tiny_config):

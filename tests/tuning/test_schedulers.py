@@ -11,8 +11,9 @@ import pytest
 from ray import cloudpickle
 from ray.tune.experiment import Trial
 
+from ddarts_core.errors import UserError
 from ddarts_core.records import EpochRecord, write_jsonl
-from tuning.config import ACCURACY, SCHEDULERS, SEARCH_EPOCH, TuneConfig, resolve_sweep
+from tuning.config import ACCURACY, RECALIBRATED, SCHEDULERS, SEARCH_EPOCH, TuneConfig, resolve_sweep
 from tuning.new_study import create_study
 from tuning.schedulers import SCHEDULER_FACTORIES, brackets, remember
 from tuning.study import trial_dir
@@ -107,7 +108,10 @@ def test_trials_that_are_added_are_compared_with_those_of_before(name: str, befo
     study = create_study(study_path, {"config": {"tune": {"num_samples": 8}}, "rounds": rounds})
     whole, extended = make(before), make(name)
     for number, epochs in run_trials(whole, range(4)).items():
-        records = [EpochRecord(epoch, "search", {ACCURACY: CURVES[number][epoch]}) for epoch in range(epochs)]
+        records = [
+            EpochRecord(epoch, "search", {ACCURACY: CURVES[number][epoch], RECALIBRATED: 4.0})
+            for epoch in range(epochs)
+        ]
         trial_dir(study.path, number).mkdir()
         write_jsonl(trial_dir(study.path, number) / "records.jsonl", records)
     remember(extended, study)
@@ -117,6 +121,41 @@ def test_trials_that_are_added_are_compared_with_those_of_before(name: str, befo
         assert found == run_trials(whole, range(4, 8))
     ignorant = run_trials(make(name), range(4, 8))
     assert found == ignorant if name == "fifo" else sum(found.values()) < sum(ignorant.values())
+
+
+@pytest.mark.parametrize("number", [0.0, None], ids=["running", "before there was a choice"])
+def test_trials_scored_by_running_statistics_are_no_measure(number: float | None, study_path: Path) -> None:
+    """They lag: one that is scored by its weights' own statistics is not compared with them."""
+    study = create_study(
+        study_path,
+        {"config": {"tune": {"num_samples": 8}}, "rounds": [{"folder": "ray", "num_samples": 1}, {"folder": "ray-2"}]},
+    )
+    metrics = {ACCURACY: 0.99} | ({} if number is None else {RECALIBRATED: number})
+    trial_dir(study.path, 0).mkdir()
+    write_jsonl(trial_dir(study.path, 0) / "records.jsonl", [EpochRecord(0, "search", metrics)])
+    scheduler = SCHEDULER_FACTORIES["asha"](TuneConfig(grace_period=1), 3, 0, SPACE)
+    remember(scheduler, study)
+    scheduler.on_trial_add(None, trial(1))
+    assert scheduler.on_trial_result(None, trial(1), {SEARCH_EPOCH: 1, ACCURACY: 0.5}) == "CONTINUE"
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+@pytest.mark.parametrize(
+    "lagging",
+    [
+        {"search": {"recalibration_batches": 0}},
+        {"space": {"search.recalibration_batches": {"type": "int", "low": 0, "high": 100}}},
+        {"space": {"search.recalibration_batches": {"type": "categorical", "choices": [4, 0]}}},
+    ],
+)
+def test_no_scheduler_ranks_by_running_statistics(scheduler: str, lagging: dict[str, Any]) -> None:
+    settings = {"space": {"search.lr": {"type": "float", "low": 0.001, "high": 0.3}}, "tune": {"scheduler": scheduler}}
+    if scheduler == "fifo":
+        resolve_sweep(settings | lagging)
+        return
+    words = rf"search.recalibration_batches 0 scores by running .* tune.scheduler {scheduler} .* scheduler fifo"
+    with pytest.raises(UserError, match=words):
+        resolve_sweep(settings | lagging)
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULERS))
