@@ -132,8 +132,6 @@ def _shares(tree: Any, low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
         left[column] = right[column] = threshold
         waiting += [(tree.children_left[node], start, left), (tree.children_right[node], right, end)]
     start, end, height = np.array(starts), np.array(ends), np.array(heights)
-    if len(height) == 1:
-        return None
     sides = (end - start) / (high - low)
     volume = sides.prod(axis=1)
     height = height - volume @ height
