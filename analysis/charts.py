@@ -16,7 +16,7 @@ from ddarts_core.errors import UserError
 from .compare import front_label
 from .figures import COLOURS, by_epoch, finished, metric_frame
 from .parameter_figures import Scale, proposals
-from .ranking import Row, evenly, pareto_front, value
+from .ranking import Row, evenly, pareto_front, sought, value
 
 Chart = dict[str, Any]
 
@@ -46,13 +46,13 @@ def plain(number: float, digits: int = 5) -> float | None:
     return None if math.isnan(number) or math.isinf(number) else float(f"{number:.{digits}g}")
 
 
-def curves(epochs: pd.DataFrame, best: Sequence[str]) -> Chart | None:
-    """Held-out accuracy by epoch: the best trials in colour, others in grey; None when nothing was recorded.
+def curves(epochs: pd.DataFrame, best: Sequence[str], metric: str = "accuracy") -> Chart | None:
+    """Held-out accuracy, or another metric, by epoch: the best trials in colour, others in grey; None without any.
 
     `best` has the completed trials, best first; those of the records that are not among them rank behind. Of more than
     `LINES` others, so many are drawn, evenly chosen by rank, and the legend says of how many.
     """
-    frame = _recorded(epochs, "held_out", "accuracy")
+    frame = _recorded(epochs, "held_out", metric)
     if frame is None:
         return None
     places = {trial: place for place, trial in enumerate(best[:HIGHLIGHTED])}
@@ -82,12 +82,12 @@ def curves(epochs: pd.DataFrame, best: Sequence[str]) -> Chart | None:
             }
         )
         others_named = others_named or place is None
-    return chart(traces, "epoch", "held-out accuracy", yaxis=_percent_axis("held-out accuracy"))
+    return chart(traces, "epoch", "", yaxis=_percent_axis(f"held-out {metric.replace('_', ' ')}"))
 
 
-def methods(epochs: pd.DataFrame, trials: pd.DataFrame) -> Chart | None:
+def methods(epochs: pd.DataFrame, trials: pd.DataFrame, metric: str = "accuracy") -> Chart | None:
     """Mean held-out accuracy of each method with its 95 % interval over trials; None with fewer than two methods."""
-    frame = _recorded(epochs, "held_out", "accuracy")
+    frame = _recorded(epochs, "held_out", metric)
     if frame is None:
         return None
     frame = finished(frame.merge(trials[["study", "trial_id", "method", "state"]]))
@@ -98,7 +98,7 @@ def methods(epochs: pd.DataFrame, trials: pd.DataFrame) -> Chart | None:
         for index, (method, group) in enumerate(frame.groupby("method", sort=True))
         for trace in _band(group, f"{method} (n = {group['trial_id'].nunique()})", COLOURS[index % len(COLOURS)])
     ]
-    return chart(traces, "epoch", "held-out accuracy", yaxis=_percent_axis("held-out accuracy"))
+    return chart(traces, "epoch", "", yaxis=_percent_axis(f"held-out {metric.replace('_', ' ')}"))
 
 
 def saturation(epochs: pd.DataFrame, trials: pd.DataFrame) -> Chart | None:
@@ -146,7 +146,8 @@ def pareto(
     With a reference cost the legend has the front's hypervolume (`compare.front_volume`). Beside the front at most
     `POINTS` trials are shown.
     """
-    points = [(value(row, cost), value(row, "accuracy"), row) for row in ranked]
+    metric = sought(ranked)
+    points = [(value(row, cost), value(row, metric), row) for row in ranked]
     known = [point for point in points if not (math.isnan(point[0]) or math.isnan(point[1]))]
     if len(known) < 2:
         return None
@@ -176,7 +177,7 @@ def pareto(
         "line": {"shape": "hv", "color": COLOURS[1], "width": 1.5},
         "hoverinfo": "skip",
     }
-    return chart([line, dots], label, "accuracy", yaxis=_close_percent_axis("held-out accuracy"))
+    return chart([line, dots], label, "", yaxis=_close_percent_axis(f"held-out {metric.replace('_', ' ')}"))
 
 
 def slices(ranked: Sequence[Row], limit: int = 12) -> list[tuple[str, Chart]]:

@@ -275,6 +275,7 @@ def numbers(row: Row) -> list[tuple[str, str]]:
     lines += [
         ("derived network, held-out accuracy", percent(row["derived_accuracy"])),
         ("supernet, held-out accuracy", percent(row["held_out_accuracy"])),
+        ("derived network, balanced accuracy (mean recall of the classes)", percent(row["derived_balanced_accuracy"])),
         ("parameters (without auxiliary head)", count(row["parameters"])),
         ("multiply-adds per image (convolutions and linear layers)", count(row["macs"])),
     ]

@@ -235,6 +235,8 @@ _LABELS = {
     "macs": "multiply-adds",
     "derived_accuracy": "accuracy of the derived network (held out)",
     "held_out_accuracy": "accuracy of the supernet (held out)",
+    "derived_balanced_accuracy": "balanced accuracy of the derived network (held out)",
+    "held_out_balanced_accuracy": "balanced accuracy of the supernet (held out)",
     "seconds": "wall time (s)",
 }
 

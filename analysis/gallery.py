@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from ddarts_core.errors import UserError, unknown_name
 
-from . import cell_figures, figures, parameter_figures
+from . import cell_figures, confusion, figures, parameter_figures
 from .collect import Frames, frames_of
+from .ranking import sought
 from .study import Study, find_trial, read_study, with_alphas
 
 #: Trials whose genotypes are compared with each other.
@@ -28,6 +29,7 @@ class Subject:
         frames: of one or more studies.
         trial: for figures about one trial, its name, or its number; None is the completed one of highest accuracy.
         cell: for figures about one cell.
+        folder: of the one study that they are of, if files in it may be needed.
         importances: share of the objective's variance that each setting explains by itself.
         references: cost up to which a front's hypervolume is taken, of `parameters` and `macs`, where it is given.
     """
@@ -37,13 +39,19 @@ class Subject:
     cell: int = 0
     importances: Mapping[str, float] = field(default_factory=dict)
     references: Mapping[str, float] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @property
+    def metric(self) -> str:
+        """Which accuracy the studies sought."""
+        return sought({"objectives_json": text} for text in self.frames.trials["objectives_json"])
 
     @property
     def best_ids(self) -> list[str]:
         """Completed trials, highest accuracy first."""
         trials = self.frames.trials
         done = trials[trials["state"] == "COMPLETED"]
-        accuracy = done["derived_accuracy"].fillna(done["held_out_accuracy"]).fillna(0.0)
+        accuracy = done[f"derived_{self.metric}"].fillna(done[f"held_out_{self.metric}"]).fillna(0.0)
         ordered = done.loc[accuracy.sort_values(ascending=False, kind="stable").index, "trial_id"]
         return [str(name) for name in ordered]
 
@@ -69,7 +77,8 @@ class FigureEntry:
     """A figure: what it shows, the function that draws it, and a table that it needs beside trials and epochs.
 
     `whole` says that it needs this table of all trials, not only of the one that it shows; `column` is the one of the
-    table that it shows, where that may be empty; `of_cell` says that it is about one cell of the trial.
+    table that it shows, where that may be empty; `of_cell` says that it is about one cell of the trial, `of_file` that
+    it shows a file of the trial.
     """
 
     what: str
@@ -78,17 +87,18 @@ class FigureEntry:
     whole: bool = False
     column: str | None = None
     of_cell: bool = False
+    of_file: bool = False
 
     @property
     def of_trial(self) -> bool:
         """Whether it is about one trial."""
-        return self.table is not None and not self.whole
+        return self.of_file or (self.table is not None and not self.whole)
 
 
 def _pareto(subject: Subject, cost: str = "parameters") -> Figure:
     trials = subject.frames.trials
-    derived = trials["derived_accuracy"].notna().any()
-    y = "derived_accuracy" if derived else "held_out_accuracy"
+    derived = trials[f"derived_{subject.metric}"].notna().any()
+    y = f"{'derived' if derived else 'held_out'}_{subject.metric}"
     return figures.pareto(trials, x=cost, y=y, reference=subject.references.get(cost))
 
 
@@ -106,11 +116,12 @@ def _skips(subject: Subject) -> Figure:
 FIGURES: Mapping[str, FigureEntry] = MappingProxyType(
     {
         "accuracy": FigureEntry(
-            "held-out accuracy by epoch and trial", lambda s: figures.accuracy_curves(s.frames.epochs, s.frames.trials)
+            "held-out accuracy by epoch and trial",
+            lambda s: figures.accuracy_curves(s.frames.epochs, s.frames.trials, metric=s.metric),
         ),
         "methods": FigureEntry(
             "held-out accuracy by epoch, mean and 95 % interval by method (D-DARTS Fig. 4)",
-            lambda s: figures.accuracy_curves(s.frames.epochs, s.frames.trials, by="method"),
+            lambda s: figures.accuracy_curves(s.frames.epochs, s.frames.trials, by="method", metric=s.metric),
         ),
         "saturation": FigureEntry(
             "share of decided operations by epoch", lambda s: figures.saturation(s.frames.epochs, s.frames.trials)
@@ -143,6 +154,11 @@ FIGURES: Mapping[str, FigureEntry] = MappingProxyType(
             "operations in each cell of a trial's genotype",
             lambda s: cell_figures.operations(s.frames.genotypes, s.trial_id),
             "genotypes",
+        ),
+        "confusion": FigureEntry(
+            "confusion matrix and recall per class of a trial's derived network on held-out images",
+            lambda s: confusion.figure_of_trial(s.folder, s.trial_id),
+            of_file=True,
         ),
         "distances": FigureEntry(
             f"distances between the genotypes of the best {COMPARED} trials",
@@ -197,7 +213,7 @@ def read_figure(
         else:  # those of all trials could be large
             trial, rows = _first_with(study, entry, Subject(frames, trial))
         frames = replace(frames, **{table: rows})
-    return figure_of(name, Subject(frames, trial, cell or 0, importances, references))
+    return figure_of(name, Subject(frames, trial, cell or 0, importances, references, study.folder))
 
 
 def _first_with(study: Study, entry: FigureEntry, subject: Subject) -> tuple[str, pd.DataFrame]:

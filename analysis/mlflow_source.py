@@ -113,7 +113,8 @@ def _trial(run: Run, parent: Run, genotype: str | None) -> Trial:
     warmup = int(config["search"].get("warmup_epochs") or 0)
     second = parent.params.get("tune.second_objective", "None")
     derived = {name.removeprefix("derived/"): value for name, value in finals.items() if name.startswith("derived/")}
-    first = "derived/held_out/accuracy" if parent.params.get("tune.objective") == "derived" else "held_out/accuracy"
+    first = f"held_out/{parent.params.get('tune.metric', 'accuracy')}"
+    first = f"derived/{first}" if parent.params.get("tune.objective") == "derived" else first
     values = {first: finals.get("final/" + first, finals.get(first))}
     if second != "None":
         values[second] = None if second not in finals else int(finals[second])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ddarts_core.errors import UserError
@@ -19,7 +19,11 @@ ALIASES: Mapping[str, str] = {"params": "parameters", "flops": "macs", "trial": 
 #: The keyword that ranks by the front of accuracy and parameters.
 PARETO = "pareto"
 
-_NUMERIC = ("objective", "accuracy", "derived_accuracy", "held_out_accuracy", "parameters", "macs", "seconds", "number")
+_ACCURACIES = ("accuracy", "balanced_accuracy")
+_NUMERIC = (
+    *("objective", "parameters", "macs", "seconds", "number"),
+    *(f"{network}{name}" for name in _ACCURACIES for network in ("", "derived_", "held_out_")),
+)
 
 
 def rank(trials: Sequence[Row], by: str = "-objective") -> list[Row]:
@@ -29,7 +33,7 @@ def rank(trials: Sequence[Row], by: str = "-objective") -> list[Row]:
         trials: rows of table `trials` (`study.trial_row`, or a frame's `to_dict("records")`).
         by: comma-separated metrics, a minus before one for largest first: `-accuracy,params`; later ones break ties,
             then the trial number does. `accuracy` is the derived network's where it is known, else the supernet's.
-            `pareto` keeps only the trials that no other beats in both accuracy and parameters.
+            `pareto` keeps only the trials that no other beats in both accuracy (`sought`) and parameters.
 
     Raises:
         UserError: a metric that no completed trial has.
@@ -41,7 +45,7 @@ def rank(trials: Sequence[Row], by: str = "-objective") -> list[Row]:
     """
     completed = [row for row in trials if row["state"] == "COMPLETED"]
     if by.strip() == PARETO:
-        keys = [("accuracy", True), ("parameters", False)]
+        keys = [(sought(completed), True), ("parameters", False)]
         points = [tuple(value(row, name) for name, _ in keys) for row in completed]
         known = [i for i, point in enumerate(points) if not any(math.isnan(v) for v in point)]
         front = pareto_front([points[i] for i in known], [largest for _, largest in keys])
@@ -70,6 +74,12 @@ def default_order(objectives: Sequence[Mapping[str, Any]]) -> str:
     keys = [("" if first.get("mode") == "min" else "-") + "objective"]
     keys += [("" if o.get("mode") == "min" else "-") + str(o["metric"]) for o in others]
     return ",".join(keys)
+
+
+def sought(trials: Iterable[Row]) -> str:
+    """Which accuracy the first objective of these trials is of: `accuracy`, or `balanced_accuracy` (`tune.metric`)."""
+    first = (next(iter(_objectives(row)), "") for row in trials)
+    return "balanced_accuracy" if any(name.endswith("balanced_accuracy") for name in first) else "accuracy"
 
 
 def names() -> list[str]:
@@ -137,9 +147,9 @@ def _objectives(row: Row) -> dict[str, Any]:
 
 
 def _lookup(row: Row, name: str) -> Any:
-    if name == "accuracy":
-        derived = row.get("derived_accuracy")
-        return row.get("held_out_accuracy") if _empty(derived) else derived
+    if name in _ACCURACIES:
+        derived = row.get(f"derived_{name}")
+        return row.get(f"held_out_{name}") if _empty(derived) else derived
     if name in _NUMERIC:
         found = row.get(name)
         return None if _empty(found) else found

@@ -20,12 +20,12 @@ from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.shell import ddarts
 
-from . import cell_charts, charts, page
+from . import cell_charts, charts, confusion, page
 from .card import dead_in_training
 from .collect import frames_of
 from .drawing import genotype_svgs
 from .export import best, count, percent, state_sentence
-from .ranking import Row, default_order, pareto_front, rank, value
+from .ranking import Row, default_order, pareto_front, rank, sought, value
 from .statistics import comparison, mean_interval
 from .study import Study, Trial, read_study, trial_row, with_alphas
 
@@ -122,18 +122,19 @@ def _comparison(studies: Sequence[Study]) -> str:
     first: list[tuple[int, float]] = []
     for place, study in enumerate(studies):
         ranked = rank(_rows(study), _order(study))
-        runs = [(int(row["seed"]), value(row, "accuracy")) for row in ranked]
+        metric = sought(ranked)
+        runs = [(int(row["seed"]), value(row, metric)) for row in ranked]
         first = first if place else runs
         apart = comparison(first, runs)
         told = f"{100 * apart.low:+.1f} to {100 * apart.high:+.1f}" if apart.method != "none" else "no interval"
-        accuracies = mean_interval([value(row, "accuracy") for row in ranked])
+        accuracies = mean_interval([value(row, metric) for row in ranked])
         interval = "" if accuracies.count < 2 else f" ({percent(accuracies.low)} to {percent(accuracies.high)})"
         rows.append(
             (
                 study.name,
                 str(len(study.trials)),
                 str(len(ranked)),
-                percent(value(ranked[0], "accuracy")) if ranked else "none",
+                percent(value(ranked[0], metric)) if ranked else "none",
                 f"{percent(accuracies.mean)}{interval}" if ranked else "none",
                 f"{100 * apart.difference:+.1f} ({told}; {apart.choice})" if place and runs and first else "–",
             )
@@ -182,8 +183,8 @@ def _study_sections(
 
     ids_of_best = [str(row["trial_id"]) for row in ranked]
     found = {
-        "curves": charts.curves(frames.epochs, ids_of_best[: len(placed)]),
-        "methods": charts.methods(frames.epochs, frames.trials),
+        "curves": charts.curves(frames.epochs, ids_of_best[: len(placed)], sought(ranked)),
+        "methods": charts.methods(frames.epochs, frames.trials, sought(ranked)),
         "saturation": charts.saturation(frames.epochs, frames.trials),
         "skips": charts.skips(frames.epochs, frames.trials),
         "pareto": charts.pareto(ranked, reference=references.get("parameters")),
@@ -201,6 +202,7 @@ def _study_sections(
         )
         figures.append(page.chart(heat, caption, f"c{next(ids)}"))
     yield from _cells_of_best(study, ids_of_best, figures, ids)
+    yield from _confusion(study, ids_of_best[: len(placed)], ids)
     yield from _settings(ranked, frames.trials, shares, ids)
     yield _failures(rows)
     yield _reproduce(study, placed)
@@ -224,6 +226,30 @@ def _cells_of_best(study: Study, ranked: Sequence[str], figures: list[str], ids:
             "Choose the cell above the map."
         )
         yield f'<h3>Gates</h3><div class="tall">{page.chart(heat, caption, f"c{next(ids)}")}</div>'
+
+
+def _confusion(study: Study, ranked: Sequence[str], ids: Iterator[int]) -> Iterator[str]:
+    """What the derived network of the best trial takes for what, on held-out images."""
+    found = confusion.read_of_trial(study.folder, ranked[0]) if ranked else None
+    if found is None:
+        return
+    classes, one = found
+    caption = (
+        f"What the derived network of trial {ranked[0]} takes the held-out images for, as shares of each class: "
+        f"{confusion.words(classes, one.matrix)}"
+    )
+    yield "<h3>Confusion matrix</h3>"
+    if len(classes) <= confusion.DRAWN:
+        box = "tall" if len(classes) > confusion.COUNTED else "wide"
+        part = page.chart(confusion.chart(classes, one.matrix), caption, f"c{next(ids)}")
+        yield f'<div class="{box}">{part}</div>'
+    else:
+        yield f"<p>{escape(caption)}</p>"
+    rows = confusion.table(classes, one.matrix)
+    lines = [(name, f"{sum(row):,}", percent(recall)) for name, row, recall in rows[:LISTED]]
+    yield page.table(("class", "images", "recall"), lines, numeric=(1, 2))
+    if len(rows) > LISTED:
+        yield f"<p class=soft>The {LISTED} classes of lowest recall, of {len(rows):,}.</p>"
 
 
 def _settings(
@@ -279,7 +305,7 @@ def _what_was_run(study: Study, rows: Sequence[Row], ranked: Sequence[Row]) -> s
     methods = sorted({str(row["method"]) for row in rows if row["method"]})
     data = sorted({str(row["data_set"]) for row in rows if row["data_set"]})
     seconds = sum(row["seconds"] or 0 for row in rows)
-    objectives = study.info.get("objectives") or []
+    objectives, metric = study.info.get("objectives") or [], sought(ranked)
     wanted = " and ".join(f"{'lowest' if o.get('mode') == 'min' else 'highest'} {o['metric']}" for o in objectives)
     sentence = (
         f"Study <b>{escape(study.name)}</b>, started {escape(_moment(study.info.get('created')))}: "
@@ -297,8 +323,8 @@ def _what_was_run(study: Study, rows: Sequence[Row], ranked: Sequence[Row]) -> s
     elif ranked:
         items[:0] = [
             (
-                percent(value(ranked[0], "accuracy")),
-                f"held-out accuracy of the best, trial {ranked[0]['trial_id']}"
+                percent(value(ranked[0], metric)),
+                f"held-out {metric.replace('_', ' ')} of the best, trial {ranked[0]['trial_id']}"
                 + (f", chosen among {len(ranked):,} by held-out images" if len(ranked) > 1 else ""),
             )
         ]
@@ -333,6 +359,7 @@ _SIZES = {"parameters": "parameters", "macs": "multiply-adds"}
 def _ranking(ranked: Sequence[Row], placed: int, objectives: Sequence[Any]) -> str:
     """The table of trials, of which only the first `placed` have a place."""
     names = [str(o["metric"]) for o in objectives] or ["objective"]
+    metric = sought(ranked)
     sizes = [name for name in _SIZES if name not in names]
     paths = sorted({path for row in ranked for path in json.loads(row["params_json"])})
     rows = []
@@ -344,7 +371,7 @@ def _ranking(ranked: Sequence[Row], placed: int, objectives: Sequence[Any]) -> s
                 str(place) if place <= placed else "",
                 str(row["trial_id"]),
                 *(_objective(name, values.get(name)) for name in names),
-                percent(row["held_out_accuracy"]),
+                percent(row[f"held_out_{metric}"]),
                 *(count(row[name]) for name in sizes),
                 *(_number(params.get(path)) for path in paths),
                 str(row["genotype_hash"]),
@@ -373,14 +400,14 @@ def _number(found: Any) -> str:
 
 
 def _drawings(study: Study, placed: Sequence[Row], budget: int) -> Iterator[str]:
-    left_out = 0
+    left_out, metric = 0, sought(placed)
     wanted = {row["trial_id"] for row in placed}
     finds = [find for find in best(study) if find[0]["trial_id"] in wanted]
     for place, (row, trial, also) in enumerate(finds[:DRAWN], start=1):
         assert trial.genotype is not None  # `Study.completed` has only trials with a genotype
         found = f"; found by trials {', '.join(also)} too" if also else ""
         caption = (
-            f"#{place}, trial {row['trial_id']}: {percent(value(row, 'accuracy'))} held-out accuracy, "
+            f"#{place}, trial {row['trial_id']}: {percent(value(row, metric))} held-out {metric.replace('_', ' ')}, "
             f"{count(row['parameters'])} parameters, {trial.genotype.num_edges} operations{found}{_dead(trial)}."
         )
         part = page.drawing(*genotype_svgs(trial.genotype), caption)

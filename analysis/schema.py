@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
-VERSION = "2.0"
+VERSION = "2.1"
 
 #: Key of the version in the metadata of every file.
 VERSION_KEY = b"ddarts.schema"
@@ -72,6 +72,15 @@ SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType(
             ),
             _field(
                 "derived_accuracy", _FLOAT, "fraction of 1", "derived network after its short retrain, held-out images"
+            ),
+            _field(
+                "held_out_balanced_accuracy", _FLOAT, "fraction of 1", "mean recall of the classes, of the supernet"
+            ),
+            _field(
+                "derived_balanced_accuracy",
+                _FLOAT,
+                "fraction of 1",
+                "mean recall of the classes, of the derived network",
             ),
             _field("genotype_hash", _TEXT, "", "hash of the genotype"),
             _field("parameters", _INT, "", "weights of the derived network without auxiliary head"),

@@ -191,6 +191,7 @@ def trial_row(trial: Trial) -> dict[str, Any]:
     objectives = info.get("objectives") or {}
     macs = cost.get("macs")
     search = [record for record in trial.records if record.phase != "retrain"]
+    last = dict(search[-1].metrics) if search else {}
     held_out = [r.metrics["held_out/accuracy"] for r in search if "held_out/accuracy" in r.metrics]
     return {
         "trial_id": trial.trial_id,
@@ -214,6 +215,8 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         "held_out_accuracy": _optional(float, held_out[-1] if held_out else None),
         "recalibration_batches": int(search[-1].metrics.get("held_out/recalibration_batches", 0)) if held_out else None,
         "derived_accuracy": _optional(float, derived.get("held_out/accuracy")),
+        "held_out_balanced_accuracy": _optional(float, last.get("held_out/balanced_accuracy")),
+        "derived_balanced_accuracy": _optional(float, derived.get("held_out/balanced_accuracy")),
         "genotype_hash": trial.genotype.hash if trial.genotype else info.get("genotype_hash"),
         "parameters": _optional(int, cost.get("parameters")),
         "macs": _optional(int, macs.get(MACS_CONVENTION) if isinstance(macs, Mapping) else macs),

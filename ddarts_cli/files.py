@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ddarts_core.config import PLACES, ExperimentConfig, load_experiment, resolve
+from ddarts_core.confusion import FILE as CONFUSION
 from ddarts_core.errors import UserError
 from ddarts_core.nested import get_path, read_yaml
 from ddarts_core.validation import field_paths
@@ -100,7 +101,7 @@ class RetrainFolder:
         self.genotype = path / "genotype.json"
         self.config = path / "config.yaml"
         self.result = path / "result.json"
-        self.confusion = path / "confusion.json"
+        self.confusion = path / CONFUSION
 
     @property
     def begun(self) -> bool:

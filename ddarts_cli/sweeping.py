@@ -92,8 +92,8 @@ def number(metric: str, value: float) -> str:
     return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
 
 
-#: Figures out of trials and epochs that are attached to a study's run in MLflow, when its records allow them.
-ATTACHED = ("accuracy", "methods", "saturation", "pareto")
+#: Figures that are attached to a study's run in MLflow, when its records and its best trial's files allow them.
+ATTACHED = ("accuracy", "methods", "saturation", "pareto", "confusion")
 
 
 def attach_report(study: Study) -> Path:
@@ -112,7 +112,7 @@ def attach_report(study: Study) -> Path:
 
     read = read_study(study.path, alphas=False)
     page = write_report([read], study.path / "report.html", {study.name: importances(study)})
-    subject = Subject(frames_of([read], ("trials", "epochs")))
+    subject = Subject(frames_of([read], ("trials", "epochs")), folder=read.folder)
     figures = []
     for name in ATTACHED:
         try:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Matrix = Sequence[Sequence[int]]
 
+#: Name of the JSON file of matrices in the folder of a trial or of a retrain.
+FILE = "confusion.json"
+
 #: Version of the JSON file of matrices.
 SCHEMA = 1
 

@@ -102,15 +102,17 @@ class StudyCallback(tune.Callback):
         num_epochs: epochs of a whole trial, for progress.
         num_checkpoints: of a trial that are kept until it ends; None, for a population, keeps those that a member may
             go on from, also of one that ended.
+        metric: of the supernet, that progress shows.
     """
 
     _named: frozenset[str] = frozenset()
     """Checkpoints that members went on from, or would have, when Ray's last state was kept."""
 
-    def __init__(self, study: str, num_epochs: int, num_checkpoints: int | None) -> None:
+    def __init__(self, study: str, num_epochs: int, num_checkpoints: int | None, metric: str = ACCURACY) -> None:
         self._location = study
         self._num_epochs = num_epochs
         self._num_checkpoints = num_checkpoints
+        self._metric = metric
         self._keeper = Keeper()
 
     def setup(self, *args: Any, **info: Any) -> None:
@@ -168,7 +170,7 @@ class StudyCallback(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """An epoch is done."""
-        self._tell("epoch", trial, epochs=result["epochs"], accuracy=result[ACCURACY])
+        self._tell("epoch", trial, epochs=result["epochs"], accuracy=result[self._metric])
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         """An epoch's state is written: older ones are of no use."""
@@ -230,7 +232,7 @@ class StudyCallback(tune.Callback):
             state=state,
             reason=reason,
             epochs=result.get("epochs", 0),
-            accuracy=result.get(ACCURACY),
+            accuracy=result.get(self._metric),
             objectives=record["objectives"] or {},
         )
         self._stop_if_alike(study, state, reason, result.get("epochs", 0), trials)

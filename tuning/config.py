@@ -56,7 +56,6 @@ URI_VARIABLE = "MLFLOW_TRACKING_URI"
 ACCURACY = "held_out/accuracy"
 RECALIBRATED = "held_out/recalibration_batches"
 SEARCH_EPOCH = "search_epoch"
-DERIVED = f"derived/{ACCURACY}"
 VALIDATION = "retrain.validation_fraction"
 RECALIBRATION = "search.recalibration_batches"
 
@@ -101,6 +100,11 @@ class TuneConfig(Strict):
     objective: Literal["derived", "supernet"] = Field(
         "derived", description="held-out accuracy of the derived network after `retrain`, or of the supernet"
     )
+    metric: Literal["accuracy", "balanced_accuracy"] = Field(
+        "accuracy",
+        description="which accuracy is sought, compared and ranked by; balanced_accuracy is the mean over the classes "
+        "of the share of their images that is right",
+    )
     second_objective: Literal["parameters", "macs"] | None = Field(None, description="minimised beside the accuracy")
     points_to_evaluate: list[dict[str, Scalar]] = Field(default_factory=list, description="the first trials")
     time_budget_s: float | None = Field(
@@ -136,8 +140,18 @@ class TuneConfig(Strict):
     @property
     def objectives(self) -> tuple[tuple[str, str], ...]:
         """Metric and mode (`max` or `min`) of each objective, the accuracy first."""
-        first = (DERIVED if self.objective == "derived" else ACCURACY, "max")
+        first = (objective_of(self.objective, self.metric), "max")
         return (first,) if self.second_objective is None else (first, (self.second_objective, "min"))
+
+
+def supernet_metric(tune: Mapping[str, Any]) -> str:
+    """The supernet's metric that schedulers compare, by the stored settings of `tune`; older ones have no `metric`."""
+    return f"held_out/{tune.get('metric', 'accuracy')}"
+
+
+def objective_of(objective: str, metric: str) -> str:
+    """Name of the first objective, by `tune.objective` and `tune.metric`."""
+    return f"derived/held_out/{metric}" if objective == "derived" else f"held_out/{metric}"
 
 
 class TrackingConfig(Strict):

@@ -21,7 +21,7 @@ class SweepEvent:
         state: RUNNING, COMPLETED, PRUNED or FAILED.
         epochs: epochs done, retraining included.
         num_epochs: epochs of a whole trial of this study's settings.
-        accuracy: the supernet's accuracy on held-out images; None before the first epoch.
+        accuracy: the supernet's on held-out images, by `tune.metric`; None before the first epoch.
         objectives: by metric; empty unless COMPLETED.
         reason: why it failed or was stopped; empty otherwise.
     """

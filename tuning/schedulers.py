@@ -25,7 +25,7 @@ from ray.tune.schedulers import (
 
 from ddarts_core.records import EpochRecord, read_jsonl
 
-from .config import ACCURACY, RECALIBRATED, SCHEDULERS, SEARCH_EPOCH, TuneConfig
+from .config import ACCURACY, RECALIBRATED, SCHEDULERS, SEARCH_EPOCH, TuneConfig, supernet_metric
 from .population import perturb
 from .space import Space
 from .study import Study, trial_dir, trial_name
@@ -42,7 +42,7 @@ def _hyperband(config: TuneConfig, num_epochs: int, seed: int, space: Space) -> 
 def _halving(config: TuneConfig, num_epochs: int) -> dict[str, Any]:
     return {
         "time_attr": SEARCH_EPOCH,
-        "metric": ACCURACY,
+        "metric": f"held_out/{config.metric}",
         "mode": "max",
         "max_t": max(num_epochs, config.grace_period) + 1,  # never reached
         "grace_period": config.grace_period,
@@ -88,7 +88,7 @@ def _median(config: TuneConfig, num_epochs: int, seed: int, space: Space) -> Any
     """
     return MedianStoppingRule(
         time_attr=SEARCH_EPOCH,
-        metric=ACCURACY,
+        metric=f"held_out/{config.metric}",
         mode="max",
         grace_period=config.grace_period,
         min_samples_required=3,
@@ -123,7 +123,7 @@ class Population(PopulationBasedTraining):
     def __init__(self, config: TuneConfig, num_epochs: int, seed: int, space: Space) -> None:
         super().__init__(
             time_attr=SEARCH_EPOCH,
-            metric=ACCURACY,
+            metric=f"held_out/{config.metric}",
             mode="max",
             perturbation_interval=config.exchange_every,
             burn_in_period=math.ceil(config.grace_period / config.exchange_every) * config.exchange_every,
@@ -221,9 +221,10 @@ def remember(scheduler: Any, study: Study) -> None:
     earlier = sum(added["num_samples"] for added in study.rounds[:-1])
     # The median rule refuses reports of a trial that it would have stopped, and notes without a decision what ends.
     tell: Any = scheduler.on_trial_complete if isinstance(scheduler, MedianStoppingRule) else scheduler.on_trial_result
+    metric = supernet_metric(study.data["config"]["tune"])
     for number in range(earlier):
         records = read_jsonl(trial_dir(study.path, number) / "records.jsonl")
-        reports = list(reports_of(records))
+        reports = list(reports_of(records, metric))
         if reports and records[0].metrics.get(RECALIBRATED):
             trial = Earlier(f"earlier_{number}", {"number": number})
             scheduler.on_trial_add(None, trial)
@@ -232,10 +233,10 @@ def remember(scheduler: Any, study: Study) -> None:
             scheduler.on_trial_complete(None, trial, reports[-1])
 
 
-def reports_of(records: Iterable[EpochRecord]) -> Iterator[dict[str, float]]:
-    """What schedulers compare, after each of a trial's epochs: the search's last accuracy, and its epochs so far."""
-    accuracy, searched = 0.0, 0
+def reports_of(records: Iterable[EpochRecord], metric: str = ACCURACY) -> Iterator[dict[str, float]]:
+    """What schedulers compare, after each of a trial's epochs: the search's last `metric`, and its epochs so far."""
+    value, searched = 0.0, 0
     for record in records:
         if record.phase != "retrain":
-            accuracy, searched = record.metrics[ACCURACY], searched + 1
-        yield {ACCURACY: accuracy, SEARCH_EPOCH: searched}
+            value, searched = record.metrics[metric], searched + 1
+        yield {metric: value, SEARCH_EPOCH: searched}

@@ -27,7 +27,7 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from .cluster import may_wait, room
-from .config import ACCURACY, SEARCHERS, TuneConfig
+from .config import SEARCHERS, TuneConfig
 from .mirror import run_folder
 from .space import Space
 from .study import read_json, trial_dir, trial_name
@@ -77,12 +77,13 @@ class StudySearch(OptunaSearch):
     def __init__(self, space: Space, tune: TuneConfig, seed: int, journal: str | Path, study_name: str) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._objectives = tune.objectives
+        self._compared = f"held_out/{tune.metric}"
         self._journal_name = str(journal)
         self._journal: optuna.Study | None = None
         self._mirrored: set[int] = set()
         super().__init__(
             space=space,
-            metric=ACCURACY,
+            metric=self._compared,
             mode="max",
             points_to_evaluate=space.grid() if tune.searcher == "grid" else [dict(p) for p in tune.points_to_evaluate],
             sampler=SAMPLERS[tune.searcher](seed * MULTIPLIER % 2**32, tune),
@@ -145,9 +146,9 @@ class StudySearch(OptunaSearch):
             self._ot_study.enqueue_trial(read_json(file)["params"])
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """An epoch: the supernet's accuracy. Optuna takes none when there are two objectives."""
+        """An epoch: what the supernet is compared by. Optuna takes none when there are two objectives."""
         if len(self._objectives) == 1 and trial_id not in self._completed_trials:
-            self._ot_trials[trial_id].report(result[ACCURACY], int(result["epochs"]))
+            self._ot_trials[trial_id].report(result[self._compared], int(result["epochs"]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The end of a trial, by itself, by the scheduler or by an error; no result if it never ran."""
@@ -159,7 +160,7 @@ class StudySearch(OptunaSearch):
             elif values is None:
                 told = self._frozen(trial).intermediate_values
                 if result and len(self._objectives) == 1 and result["epochs"] not in told:
-                    trial.report(result[ACCURACY], int(result["epochs"]))
+                    trial.report(result[self._compared], int(result["epochs"]))
                 self._ot_study.tell(trial, state=TrialState.PRUNED)
             else:
                 self._ot_study.tell(trial, values)

@@ -147,7 +147,9 @@ def new_tuner(study: Study, config: SweepConfig, space: Space, address: str | No
     scheduler = SCHEDULER_FACTORIES[config.tune.scheduler](config.tune, search_epochs, config.seed, space)
     remember(scheduler, study)
     # Any state of a population may be the one that another goes on from, until Ray has noted a later one.
-    callback = StudyCallback(study.location, search_epochs + retrain_epochs, None if population else 2)
+    num_checkpoints = None if population else 2
+    metric = f"held_out/{config.tune.metric}"
+    callback = StudyCallback(study.location, search_epochs + retrain_epochs, num_checkpoints, metric)
     # Ray writes its whole state, which grows with the trials, whenever a trial has made so many checkpoints.
     noted = None if population else 10
     return tune.Tuner(

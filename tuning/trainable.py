@@ -2,9 +2,9 @@
 
 What is reported, and to whom:
 
-- `held_out/accuracy`, the supernet's, and `search_epoch`, the search epochs done, at every step. The scheduler compares
-  trials by these two only; during a retraining they stand still, so no trial is stopped by comparing a retraining with
-  a search.
+- `held_out/accuracy`, the supernet's (`held_out/balanced_accuracy` with that `tune.metric`), and `search_epoch`, the
+  search epochs done, at every step. The scheduler compares trials by these two only; during a retraining they stand
+  still, so no trial is stopped by comparing a retraining with a search.
 - `state` and `objective/METRIC` at the last step only. The searcher takes the objectives from there. A trial that never
   reports them was stopped early and is PRUNED: its supernet's accuracy is never taken for that of a derived network.
 
@@ -30,6 +30,8 @@ from pyarrow.fs import FileSelector, FileType
 from ray import tune
 
 from ddarts_core import checkpoint
+from ddarts_core.confusion import FILE as CONFUSION
+from ddarts_core.confusion import Confusion, write_confusion
 from ddarts_core.cost import retrain_cost
 from ddarts_core.data import data_info, for_cores, load_train, split
 from ddarts_core.datasets import facts
@@ -46,7 +48,7 @@ from ddarts_core.search import Search, build_search
 
 from . import study as studies
 from .checkpoints import when_written
-from .config import ACCURACY, DERIVED, SEARCH_EPOCH
+from .config import SEARCH_EPOCH, supernet_metric
 from .locks import join_workers
 from .mirror import StoreError
 from .schedulers import reports_of
@@ -72,6 +74,7 @@ class SearchTrial(tune.Trainable):
         self._number: int = config["number"]
         self._study = studies.trial_study(config["study"], self._number, Path(self.logdir))
         self._params: dict[str, Any] = dict(config["params"])
+        self._metric = supernet_metric(self._study.data["config"]["tune"])
         receive(self._study)
         self._folder = studies.trial_dir(self._study.path, self._number)
         self._search: Search | None = None
@@ -177,7 +180,7 @@ class SearchTrial(tune.Trainable):
         if done:
             self._sender.send(self._records)
             self._sender.close()
-        reports = [{ACCURACY: 0.0, SEARCH_EPOCH: 0}, *reports_of(self._records)]
+        reports = [{self._metric: 0.0, SEARCH_EPOCH: 0}, *reports_of(self._records, self._metric)]
         result: dict[str, Any] = {**reports[-1], "epochs": len(self._records)}
         if not done:
             return result
@@ -245,7 +248,7 @@ class SearchTrial(tune.Trainable):
         self._write(genotype_hash=genotype.hash, cost=self._cost(genotype))
         if self._study.data["config"]["tune"]["objective"] == "derived":
             return False
-        self._write(objectives=self._objectives(ACCURACY, self._records[-1].metrics[ACCURACY]))
+        self._write(objectives=self._objectives(self._metric, self._records[-1].metrics[self._metric]))
         return True
 
     def _end_retrain(self) -> bool:
@@ -254,7 +257,9 @@ class SearchTrial(tune.Trainable):
             return False
         found = self._retrain.evaluate(self._held_out)
         derived = {f"held_out/{name}": value for name, value in found.metrics.items()}
-        self._write(derived=derived, objectives=self._objectives(DERIVED, derived[ACCURACY]))
+        matrix = Confusion("genotype", self._config.seed, "held_out", found.matrix)
+        write_confusion(self._folder / CONFUSION, self._retrain.info.classes, [matrix])
+        self._write(derived=derived, objectives=self._objectives(f"derived/{self._metric}", derived[self._metric]))
         return True
 
     def _objectives(self, metric: str, value: float) -> dict[str, float]:

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ddarts_core.confusion import FILE as CONFUSION
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import EpochRecord, read_jsonl
 
@@ -50,7 +51,7 @@ def final_metrics(trial: Mapping[str, Any]) -> dict[str, float]:
     values: dict[str, Any] = {f"derived/{name}": value for name, value in (trial["derived"] or {}).items()}
     values |= {name: value for name, value in (trial["objectives"] or {}).items() if name not in values}
     values |= trial["cost"] or {}
-    values = {("final/" + name if name == "held_out/accuracy" else name): value for name, value in values.items()}
+    values = {("final/" + name if name.startswith("held_out/") else name): value for name, value in values.items()}
     values["final/seconds"] = trial["seconds"]
     return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
@@ -218,11 +219,12 @@ class TrialRun:
         self._client.set_terminated(run_id, STATUS[trial["state"]])
 
     def _log_artifacts(self, run_id: str, draw: Draw | None) -> None:
-        """The records, which have the alphas that MLflow's metrics cannot hold, and the genotype with its drawing."""
+        """The records, whose alphas MLflow's metrics cannot hold, genotype and drawing, and the confusion matrix."""
         genotype, picture = self._folder / "genotype.json", self._folder / "genotype.png"
+        confusion = self._folder / CONFUSION
         if draw is not None and genotype.exists():
             draw(Genotype.load(genotype), picture)
-        for file in (self._folder / "records.jsonl", genotype, picture):
+        for file in (self._folder / "records.jsonl", genotype, picture, confusion):
             if file.exists():
                 self._client.log_artifact(run_id, str(file))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from .config import ACCURACY, DERIVED
+from .config import objective_of
 
 VIEW = "ddarts"
 """Key of the view."""
@@ -31,8 +31,9 @@ def view(params: Mapping[str, str]) -> str:
     """
     prefix, mark = "space.", ".when."
     paths = {name[len(prefix) :].rsplit(".", 1)[0] for name in params if name.startswith(prefix) and mark not in name}
-    objective = DERIVED if params.get("tune.objective") == "derived" else ACCURACY
-    metrics = dict.fromkeys((objective, ACCURACY, "parameters", "macs"))
+    metric = params.get("tune.metric", "accuracy")
+    objective = objective_of(params.get("tune.objective", "supernet"), metric)
+    metrics = dict.fromkeys((objective, objective_of("supernet", metric), "parameters", "macs"))
     columns = [f"metrics.`{name}`" for name in metrics]
     columns += ["tags.`state`", "params.`method`", *(f"params.`{path}`" for path in sorted(paths))]
     chosen = {"selectedColumns": columns, "orderByKey": f"metrics.`{objective}`", "orderByAsc": False}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.ranking import default_order, metrics, pareto_front, rank
+from analysis.ranking import default_order, metrics, pareto_front, rank, sought
 from ddarts_core.errors import UserError
 
 
@@ -43,6 +43,24 @@ def test_accuracy_prefers_the_derived_network_and_objectives_have_names():
 def test_pareto_keeps_what_nothing_beats():
     rows = [row(n, 0, p, derived_accuracy=a) for n, (a, p) in enumerate([(0.9, 50), (0.8, 60), (0.7, 10), (0.7, 11)])]
     assert numbers(rank([*rows, row(9, 0, None, derived_accuracy=0.99)], "pareto")) == [0, 2]
+
+
+def test_the_front_is_of_the_accuracy_that_was_sought():
+    """Trial 1 beats trial 0 in balanced accuracy, and is beaten in accuracy."""
+    pairs = [(0.9, 0.5), (0.8, 0.6)]
+    for name, front in (("accuracy", [0]), ("balanced_accuracy", [1])):
+        rows = [
+            row(
+                n,
+                0,
+                derived_accuracy=a,
+                derived_balanced_accuracy=b,
+                objectives_json=f'{{"derived/held_out/{name}": 0}}',
+            )
+            for n, (a, b) in enumerate(pairs)
+        ]
+        assert sought(rows) == name and numbers(rank(rows, "pareto")) == front
+        assert numbers(rank(rows, "-balanced_accuracy")) == [1, 0]
 
 
 @pytest.mark.parametrize("by", ["-speed", "", "-", "objective,,parameters"])

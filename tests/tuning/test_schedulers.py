@@ -15,7 +15,7 @@ from ddarts_core.errors import UserError
 from ddarts_core.records import EpochRecord, write_jsonl
 from tuning.config import ACCURACY, RECALIBRATED, SCHEDULERS, SEARCH_EPOCH, TuneConfig, resolve_sweep
 from tuning.new_study import create_study
-from tuning.schedulers import SCHEDULER_FACTORIES, brackets, remember
+from tuning.schedulers import SCHEDULER_FACTORIES, brackets, remember, reports_of
 from tuning.study import trial_dir
 
 SPACE = resolve_sweep({"space": {"search.lr": {"type": "float", "low": 0.001, "high": 0.3}}}).build_space()
@@ -72,6 +72,15 @@ def test_a_later_bracket_spares_a_trial_that_the_first_stops() -> None:
         scheduler.on_trial_result(None, trial(good), {SEARCH_EPOCH: 1, ACCURACY: 0.9})
         action = scheduler.on_trial_result(None, trial(bad), {SEARCH_EPOCH: 1, ACCURACY: 0.1})
         assert action == ("STOP" if bracket == 0 else "CONTINUE")
+
+
+@pytest.mark.parametrize("name", ["asha", "hyperband", "median", "pbt"])
+def test_trials_are_compared_by_the_metric_that_is_sought(name: str) -> None:
+    settings = TuneConfig(scheduler=name, metric="balanced_accuracy", grace_period=1, reduction_factor=2)
+    scheduler = SCHEDULER_FACTORIES[name](settings, 4, 0, SPACE)
+    assert scheduler.metric == "held_out/balanced_accuracy"
+    records = [EpochRecord(0, "search", {ACCURACY: 0.9, scheduler.metric: 0.2}), EpochRecord(0, "retrain", {})]
+    assert list(reports_of(records, scheduler.metric)) == [{scheduler.metric: 0.2, SEARCH_EPOCH: 1}] * 2
 
 
 #: Accuracies of trials, epoch by epoch; the first four belong to a study that is extended.

@@ -12,10 +12,13 @@ import pytest
 import torch
 import yaml
 
+from analysis.collect import read_table
+from analysis.mlflow_source import collect_from_mlflow
 from ddarts_cli.commands.sweep import in_words
 from ddarts_cli.main import run
 from ddarts_cli.sweeping import ATTACHED
 from ddarts_core.config import resolve
+from ddarts_core.confusion import balanced_accuracy, read_confusion
 from ddarts_core.data import load_train, split
 from ddarts_core.errors import UserError
 from ddarts_core.execution import check_compiler
@@ -99,7 +102,7 @@ def test_the_objective_is_the_derived_networks_accuracy_on_images_that_trained_n
     assert trial["objectives"] == {"derived/held_out/accuracy": trial["derived"]["held_out/accuracy"]}
 
 
-def test_mlflow_has_the_whole_study(done: StudyResult) -> None:
+def test_mlflow_has_the_whole_study(done: StudyResult, tmp_path: Path) -> None:
     data = done.study.data
     assert data["tracking_uri"] == f"sqlite:///{done.study.path}/mlflow.db"
     client = tracking.make_client(data["tracking_uri"])
@@ -127,7 +130,11 @@ def test_mlflow_has_the_whole_study(done: StudyResult) -> None:
         assert child.data.metrics["derived/held_out/accuracy"] == trial["derived"]["held_out/accuracy"]
         assert child.data.metrics["parameters"] == trial["cost"]["parameters"]
         names = {item.path for item in client.list_artifacts(child.info.run_id)}
-        assert names == {"genotype.json", "genotype.png", "records.jsonl"}
+        assert names == {"genotype.json", "genotype.png", "records.jsonl", "confusion.json"}
+        found = Path(client.download_artifacts(child.info.run_id, "confusion.json", str(tmp_path)))
+        ((one,), classes) = read_confusion(found)[::-1]
+        assert len(classes) == 10 and one.split == "held_out" and sum(map(sum, one.matrix)) == 30
+        assert child.data.metrics["derived/held_out/balanced_accuracy"] == balanced_accuracy(one.matrix)
 
 
 def test_the_optuna_journal_has_every_trial(done: StudyResult) -> None:
@@ -337,7 +344,7 @@ def test_what_a_trial_takes_in_words(cpu: float, gpu: float, words: str) -> None
 def test_the_command_attaches_the_report_and_figures_to_the_studys_run(
     make_sweep: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    tune = {"num_samples": 2, "resources": "auto"}
+    tune = {"num_samples": 2, "resources": "auto", "metric": "balanced_accuracy", "scheduler": "asha"}
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump(make_sweep("command", tune=tune).model_dump(mode="json")))
     assert run(["sweep", str(file)]) == 0
@@ -346,6 +353,18 @@ def test_the_command_attaches_the_report_and_figures_to_the_studys_run(
     assert f"wrote {study.path}/report.html" in said
     taken = study.data["config"]["tune"]["resources"]
     assert f"each trial: {in_words(taken['cpu'], taken['gpu'])}" in said
+    balanced = "derived/held_out/balanced_accuracy"
+    assert study.objectives == [(balanced, "max")]
+    values = [trial["objectives"][balanced] for trial in study.ranked()]
+    assert values == sorted(values, reverse=True) and balanced in said
+    page = (study.path / "report.html").read_text()
+    assert "held-out balanced accuracy of the best" in page and "Confusion matrix" in page
+    stored = open_journal(study.path / "optuna.log", study.name, {}).get_trials()
+    assert [trial.values[0] for trial in stored] == [trial["objectives"][balanced] for trial in study.trials()]
+    collect_from_mlflow(str(study.data["tracking_uri"]), study.name, tmp_path / "dataset")
+    collected = read_table(tmp_path / "dataset", "trials")
+    assert [json.loads(text) for text in collected["objectives_json"]] == [t["objectives"] for t in study.trials()]
+    assert collected["derived_balanced_accuracy"].tolist() == [t["objectives"][balanced] for t in study.trials()]
     client = tracking.make_client(study.data["tracking_uri"])
     parent = study.data["parent_run_id"]
     names = [item.path for folder in (None, "figures") for item in client.list_artifacts(parent, folder)]
