@@ -17,6 +17,7 @@ from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
 from ddarts_core.nested import read_yaml
+from ddarts_core.preprocessing import FILE as PREPROCESSING
 from ddarts_core.published_text import to_published_text
 
 from . import card
@@ -26,7 +27,7 @@ from .ranking import Row, default_order, rank
 from .study import MACS_CONVENTION, Study, Trial, find_trial, read_study, trial_row
 
 #: Files with weights or a whole network, which `Enrich` may write.
-MODEL_FILES = ("weights.safetensors", "model.onnx", "model.pt2")
+MODEL_FILES = ("weights.safetensors", "model.onnx", "model.pt2", PREPROCESSING)
 
 #: Files of an exported folder, and nothing else is ever removed from one.
 FILES = (

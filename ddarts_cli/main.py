@@ -23,6 +23,7 @@ COMMANDS = {
     "resume": "Go on with a study after a crash or a stop.",
     "retrain": "Train a derived network from scratch.",
     "export": "Write a study's best genotypes.",
+    "predict": "Name what pictures show, with an exported network.",
     "report": "Write figures and tables of a study as one HTML page.",
     "figure": "Write one figure of a study as PNG, SVG or PDF.",
     "table": "Tabulate a metric by a setting, over seeds.",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.export import Models
+from ddarts_cli import usages
 from ddarts_cli.files import RetrainFolder
 from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.cost import retrain_cost
@@ -27,6 +28,7 @@ from ddarts_core.export import (
 )
 from ddarts_core.genotype import Genotype
 from ddarts_core.nested import read_yaml
+from ddarts_core.preprocessing import FILE, Preprocessing, write
 from ddarts_core.shell import ddarts
 
 #: Keys of a stored configuration that only a sweep or a tracker has.
@@ -155,6 +157,9 @@ class ModelWriter:
         classifier = Classifier(network, blueprint.info)
         info = blueprint.info
         files: list[tuple[str, str]] = []
+        setup = Preprocessing.of(info)
+        write(folder / FILE, setup)
+        files.append((FILE, "names of the classes in the order of the outputs, and how pictures become inputs"))
         usage = [
             f"Images go in as float32 [batch, {info.channels}, {info.image_size}, {info.image_size}] of 0..1 (the "
             f"model normalises them itself), and {info.num_classes} logits per image come out.\n"
@@ -162,25 +167,14 @@ class ModelWriter:
         if weights is not None:
             write_safetensors(network, blueprint, folder / "weights.safetensors")
             files.append(("weights.safetensors", "the trained weights, and in its metadata the network they are of"))
-            usage.append(_SAFETENSORS)
+            usage.append(usages.WITH_DDARTS)
         if self.onnx:
             difference = write_onnx(classifier, folder / "model.onnx")
             files.append(("model.onnx", f"the {what} as ONNX, operator set {OPSET}; input `images`, output `logits`"))
             facts.append(("onnxruntime against torch", f"logits differ by at most {difference:.1g}"))
-            usage.append(_ONNX)
+            usage.append(usages.with_onnxruntime(setup))
         if self.program:
             write_program(classifier, folder / "model.pt2")
             files.append(("model.pt2", f"the {what} as a torch.export program"))
-            usage.append(_PROGRAM)
+            usage.append(usages.PROGRAM)
         return Models(files, facts, "\n".join(usage) + "\n")
-
-
-_SAFETENSORS = """    from ddarts_core.serving import Predictor
-    logits = Predictor("weights.safetensors").predict(images)
-"""
-_ONNX = """    import onnxruntime
-    (logits,) = onnxruntime.InferenceSession("model.onnx").run(["logits"], {"images": images})
-"""
-_PROGRAM = """    import torch
-    logits = torch.export.load("model.pt2").module()(images)
-"""

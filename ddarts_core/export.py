@@ -23,6 +23,7 @@ from .files import write_with
 from .genotype import Genotype
 from .images import DataInfo
 from .network import Network
+from .preprocessing import KEY, Preprocessing
 from .retrain import build_network
 from .seeding import generator, seeded_init
 
@@ -189,6 +190,8 @@ def read_safetensors(path: str | Path) -> tuple[Network, Blueprint]:
 def write_onnx(classifier: Classifier, path: str | Path) -> float:
     """Write an ONNX model of operator set `OPSET` with input `images`, output `logits` and any batch size.
 
+    Its metadata have the names of the `classes` and, as JSON, how pictures are prepared.
+
     Returns:
         The largest difference of its logits in onnxruntime from torch's, on random images.
 
@@ -218,12 +221,23 @@ def write_onnx(classifier: Classifier, path: str | Path) -> float:
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
+        _describe(name, Preprocessing.of(classifier.info))
         difference = onnx_difference(classifier, name)
         if difference > TOLERANCE:
             raise RuntimeError(f"onnxruntime's logits differ from torch's by {difference:g}, more than {TOLERANCE:g}")
 
     write_with(path, write)
     return difference
+
+
+def _describe(path: str, setup: Preprocessing) -> None:
+    """Put the names of the classes, and how pictures are prepared, into the metadata of an ONNX model."""
+    import onnx
+
+    model = onnx.load(path)
+    found = {KEY: json.dumps(setup.to_dict(), ensure_ascii=False), "classes": json.dumps(list(setup.classes))}
+    onnx.helper.set_model_props(model, found)
+    onnx.save(model, path)
 
 
 def onnx_difference(classifier: Classifier, path: str | Path) -> float:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ddarts_core import __version__
+import ddarts_core
 from ddarts_core.errors import UserError
 from ddarts_core.redact import hide_secrets, one_line, without_secrets
 
@@ -41,7 +42,7 @@ def register(
     name: str,
     *,
     shape: Sequence[int],
-    num_classes: int,
+    classes: Sequence[str],
     tags: Mapping[str, str],
     experiment: str,
 ) -> Registered:
@@ -53,7 +54,7 @@ def register(
         weights: a file of `ddarts_core.export.write_safetensors`.
         name: of the registered model, made if there is none.
         shape: of one image, [channels, height, width].
-        num_classes: of the logits.
+        classes: names, in the order of the logits.
         tags: of the version.
         experiment: name for the run that is made.
 
@@ -67,7 +68,7 @@ def register(
     try:
         run = run_id or _new_run(client, experiment, name, artifact_location(tracking_uri))
         with tempfile.TemporaryDirectory() as folder:
-            _save(Path(folder) / "model", weights, shape, num_classes)
+            _save(Path(folder) / "model", weights, shape, classes)
             client.log_artifacts(run, str(Path(folder) / "model"), "model")
         if not any(model.name == name for model in client.search_registered_models(f"name = '{name}'")):
             client.create_registered_model(name, description="Image classifier found by architecture search (ddarts)")
@@ -89,21 +90,26 @@ def _new_run(client: Any, experiment: str, name: str, artifacts: str | None) -> 
     return str(run.info.run_id)
 
 
-def _save(folder: Path, weights: Path, shape: Sequence[int], num_classes: int) -> None:
+#: What `ddarts_core.serving` imports of others.
+_NEEDS = ("torch", "numpy", "Pillow", "pydantic", "PyYAML", "safetensors")
+
+
+def _save(folder: Path, weights: Path, shape: Sequence[int], classes: Sequence[str]) -> None:
+    """As `pyfunc`, with the code that loads it: nobody need install ddarts."""
     import numpy as np
     from mlflow import pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *shape))]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, num_classes))]),
-    )
+    # Of the outputs alone: MLflow refuses paths, bytes and pixels of 0..255 where it is told of an array of float32.
+    outputs = Schema([TensorSpec(np.dtype(np.float32), (-1, len(classes)))])
     pyfunc.save_model(
         str(folder),
         loader_module=LOADER,
         data_path=str(weights),
-        signature=signature,
-        input_example=np.zeros((1, *shape), dtype=np.float32),
-        pip_requirements=[f"ddarts=={__version__}"],
+        code_paths=[str(Path(ddarts_core.__file__).parent)],
+        signature=ModelSignature(outputs=outputs),
+        metadata={"classes": list(classes), "shape": list(shape), "ddarts": ddarts_core.__version__},
+        # A build of torch for one kind of device has a version that the package index does not know: 2.9.1+cpu.
+        pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _NEEDS],
     )

@@ -150,7 +150,7 @@ def _register(
         weights,
         name,
         shape=(info.channels, info.image_size, info.image_size),
-        num_classes=info.num_classes,
+        classes=info.classes,
         tags={**tags, "genotype_hash": blueprint.genotype.hash, "data": info.name},
         experiment=experiment,
     )
