@@ -23,7 +23,7 @@ SHOWN_GATES = 50_000
 
 
 def gates(alphas: pd.DataFrame) -> Chart | None:
-    """sigma(alpha) of a trial's operations over epochs: a row per operation of each edge, a menu for the cell.
+    """Gates of a trial's operations over epochs: a row per operation of each edge, a menu for the cell.
 
     None when no alphas were recorded.
     """
@@ -44,8 +44,8 @@ def gates(alphas: pd.DataFrame) -> Chart | None:
         "zmin": 0,
         "zmax": 1,
         "colorscale": "Viridis",
-        "colorbar": {"title": {"text": "σ(α)"}, "thickness": 12},
-        "hovertemplate": "%{y}, epoch %{x}: σ(α) %{z:.2f}<extra></extra>",
+        "colorbar": {"title": {"text": "gate"}, "thickness": 12},
+        "hovertemplate": "%{y}, epoch %{x}: gate %{z:.2f}<extra></extra>",
     }
     menu = {
         "buttons": [
@@ -67,14 +67,14 @@ def _grid(rows: pd.DataFrame, epochs: list[int]) -> tuple[list[str], list[list[f
     values: list[list[float | None]] = []
     for (_, source, target), edge in rows.groupby(["edge", "source", "target"], sort=True, observed=True):
         for op, found in edge.groupby("op", sort=False, observed=True):
-            by_epoch = dict(zip(found["epoch"].tolist(), found["alpha"].tolist(), strict=True))
+            by_epoch = dict(zip(found["epoch"].tolist(), found["gate"].tolist(), strict=True))
             names.append(f"{source}→{target} {OPERATION_LABELS.get(str(op), str(op))}")
-            values.append([_gate(by_epoch.get(epoch)) for epoch in epochs])
+            values.append([_rounded(by_epoch.get(epoch)) for epoch in epochs])
     return names, values
 
 
-def _gate(alpha: float | None) -> float | None:
-    return None if alpha is None or np.isnan(alpha) else round(float(1 / (1 + np.exp(-alpha))), 2)
+def _rounded(gate: float | None) -> float | None:
+    return None if gate is None or np.isnan(gate) else round(gate, 2)
 
 
 def operations(genotypes: pd.DataFrame, trial_id: str) -> Chart | None:

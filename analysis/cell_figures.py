@@ -38,7 +38,7 @@ def rows_of(frame: pd.DataFrame, trial_id: str, study: str | None, what: str) ->
 
 
 def gates(alphas: pd.DataFrame, trial_id: str, cell: int = 0, study: str | None = None) -> Figure:
-    """sigma(alpha) of every operation over the epochs of one trial, a panel for each edge of the cell.
+    """Gate of every operation over the epochs of one trial, a panel for each edge of the cell.
 
     Raises:
         UserError: the trial recorded no alphas, or has no such cell.
@@ -60,7 +60,7 @@ def gates(alphas: pd.DataFrame, trial_id: str, cell: int = 0, study: str | None 
         ax.set_title(f"{edge['source'].iloc[0]} → {edge['target'].iloc[0]}", fontsize=8)
         for op, values in edge.groupby("op", sort=False, observed=True):
             name = str(op)
-            gate = 1 / (1 + np.exp(-values["alpha"].to_numpy(dtype=float)))
+            gate = values["gate"].to_numpy(dtype=float)
             marker = "o" if len(gate) == 1 else ""
             colour = OPERATION_COLOURS.get(name, UNKNOWN)
             label = OPERATION_LABELS.get(name, name)
@@ -70,7 +70,7 @@ def gates(alphas: pd.DataFrame, trial_id: str, cell: int = 0, study: str | None 
         ax.set_visible(False)
     handles, labels = grid.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7), fontsize=7.5, frameon=False)
-    figure.suptitle(f"trial {trial_id}, cell {cell}: σ(α) of each edge by epoch", fontsize=9)
+    figure.suptitle(f"trial {trial_id}, cell {cell}: gates of each edge by epoch", fontsize=9)
     return figure
 
 

@@ -145,7 +145,7 @@ FIGURES: Mapping[str, FigureEntry] = MappingProxyType(
             column="contribution",
         ),
         "gates": FigureEntry(
-            "σ(α) of every edge of a cell by epoch, of one trial",
+            "gates of every edge of a cell by epoch, of one trial",
             lambda s: cell_figures.gates(s.frames.alphas, s.trial_id, s.cell),
             "alphas",
             of_cell=True,

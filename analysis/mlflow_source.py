@@ -143,8 +143,13 @@ def _trial(run: Run, parent: Run, genotype: str | None) -> Trial:
 def _with_alphas(trial: Trial, records: str) -> Trial:
     """The trial with the alphas out of the text of its file of records, where that has them."""
     where = f"MLflow run {trial.info['run_id']}"
-    alphas = {(record.phase, record.epoch): record.alphas for record in parse_records(records, where)}
-    found = (replace(record, alphas=alphas.get((record.phase, record.epoch), ())) for record in trial.records)
+    whole = {(record.phase == "retrain", record.epoch): record for record in parse_records(records, where)}
+    found = []
+    for record in trial.records:
+        own = whole.get((record.phase == "retrain", record.epoch))
+        if own is not None:
+            record = replace(record, alphas=own.alphas, gates=own.gates, parameters=own.parameters)
+        found.append(record)
     return replace(trial, records=tuple(found))
 
 

@@ -222,7 +222,7 @@ def _cells_of_best(study: Study, ranked: Sequence[str], figures: list[str], ids:
     heat = cell_charts.gates(frames.alphas)
     if heat is not None:
         caption = (
-            f"Gate σ(α) of every operation of trial {ranked[0]} by epoch; an edge a→b is from node a to node b. "
+            f"Gate of every operation of trial {ranked[0]} by epoch; an edge a→b is from node a to node b. "
             "Choose the cell above the map."
         )
         yield f'<h3>Gates</h3><div class="tall">{page.chart(heat, caption, f"c{next(ids)}")}</div>'

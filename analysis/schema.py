@@ -34,7 +34,7 @@ def _schema(table: str, *fields: pa.Field) -> pa.Schema:
 
 _TRIAL_ID = _field("trial_id", _NAME, "", "name of the trial, unique in its study", required=True)
 _EPOCH = _field("epoch", pa.int32(), "", "number from 0, warm-up included", required=True)
-_PHASE = _field("phase", _NAME, "", "warmup, search or retrain", required=True)
+_PHASE = _field("phase", _NAME, "", "warmup, search, joint or retrain", required=True)
 _CELL = _field("cell", pa.int16(), "", "position in the network, or group of alphas, from 0", required=True)
 _OP = _field("op", _NAME, "", "operation name", required=True)
 _SOURCE = _field("source", pa.int16(), "", "node the edge leaves: 0 and 1 are the cell's inputs", required=True)
@@ -117,7 +117,8 @@ SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType(
             _SOURCE,
             _TARGET,
             _OP,
-            _field("alpha", pa.float32(), "", "architecture parameter after the epoch; the gate is sigma(alpha)"),
+            _field("alpha", pa.float32(), "", "architecture parameter after the epoch"),
+            _field("gate", pa.float32(), "", "weight of the operation that it stands for; null in schema 2.0"),
         ),
         "genotypes": _schema(
             "genotypes",

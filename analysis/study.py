@@ -155,15 +155,16 @@ def parse_records(text: str, where: str, alphas: bool = True) -> tuple[EpochReco
             continue
         try:
             record = EpochRecord.from_dict(json.loads(line))
-            epochs[record.phase, int(record.epoch)] = record if alphas else replace(record, alphas=())
+            epochs[record.phase, int(record.epoch)] = (
+                record if alphas else replace(record, alphas=(), gates=(), parameters={})
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if number == len(lines):  # no newline behind it: the trial is writing it, or was cut off while it did
                 break
             raise UserError(
                 f"{where}: line {number} is not an epoch record ({type(error).__name__}: {error})"
             ) from error
-    phases = {"warmup": 0, "search": 1, "retrain": 2}
-    return tuple(sorted(epochs.values(), key=lambda r: (phases.get(r.phase, 3), r.epoch)))
+    return tuple(sorted(epochs.values(), key=lambda record: (record.phase == "retrain", record.epoch)))
 
 
 def _read_json(path: Path, required: tuple[str, ...]) -> dict[str, Any]:

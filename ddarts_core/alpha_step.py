@@ -25,7 +25,7 @@ from .config import ExperimentConfig
 from .contributions import ablated_losses, ablated_losses_and_gradient, random_gates
 from .errors import UserError
 from .methods.common import ZeroOne
-from .methods.parts import Parameters, Progress
+from .methods.parts import Kept, Parameters, Progress
 from .supernet import CellNotes, Supernet, batch_statistics, frozen
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class AlphaReport:
 class AlphaStep:
     """Computes alpha gradients; holds the few numbers that outlive a step."""
 
-    def __init__(self, net: Supernet, config: ExperimentConfig) -> None:
+    def __init__(self, net: Supernet, config: ExperimentConfig, kept: Kept | None = None) -> None:
         self.net = net
         self.config = config
         self.num_steps = 0
@@ -72,7 +72,7 @@ class AlphaStep:
         self.residual: dict[str, Tensor] | None = None
         #: Gradients of the weights on the alpha split that the published loop adds to the weight step.
         self.leak: list[Tensor] | None = None
-        self.architecture = Architecture(config.search, net.num_groups)
+        self.architecture = Architecture(config.search, net.num_groups, kept)
 
     def gradients(
         self,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .config import RegulariserConfig, SearchConfig
 from .methods import EDGES, GATES, REGULARISERS
 from .methods.common import ZeroOne
-from .methods.parts import Parameters, Progress, Regulariser, Shape
+from .methods.parts import Kept, Parameters, Progress, Regulariser, Shape
 from .spaces import operations_of
 
 
@@ -23,6 +23,7 @@ class Architecture:
     Args:
         search: its settings, which name the parts.
         num_groups: of cells that share parameters.
+        kept: operations of the space that each edge has, [groups][edges][operations]; None is all.
 
     Example:
         >>> from ddarts_core.config import SearchConfig
@@ -31,8 +32,10 @@ class Architecture:
         torch.Size([3, 2, 7])
     """
 
-    def __init__(self, search: SearchConfig, num_groups: int) -> None:
-        self.shape = Shape(num_groups, search.steps, len(operations_of(search.space)))
+    def __init__(self, search: SearchConfig, num_groups: int, kept: Kept | None = None) -> None:
+        self.size = len(operations_of(search.space))
+        self.kept = kept
+        self.shape = Shape(num_groups, search.steps, self.size if kept is None else len(kept[0][0]))
         self._gates = GATES[search.gates](search)
         self._edge = EDGES[search.edge](search)
         terms = {ZeroOne.name: RegulariserConfig(weight=search.w_zero_one)} if search.w_zero_one else {}
@@ -51,6 +54,10 @@ class Architecture:
         """Parameters at the start: zeros, or drawn from a stream."""
         return self._gates.parameters(self.shape, stream)
 
+    def begin(self, net: nn.Module, progress: Progress) -> None:
+        """Tell the edges of a supernet that a step begins."""
+        self._edge.begin(net, progress)
+
     def gates(self, parameters: Parameters, progress: Progress) -> Tensor:
         """Weights of the operations of every edge, those that the edge adds at the end: [groups, edges, all]."""
         gates = self._gates.gates(parameters, progress)
@@ -60,8 +67,19 @@ class Architecture:
         return torch.cat([gates, gates.new_tensor(extra).expand(*gates.shape[:2], -1)], -1)
 
     def scores(self, parameters: Parameters) -> Tensor:
-        """What the discretisation ranks, [groups, edges, operations]."""
+        """What the discretisation ranks, [groups, edges, operations of the space]; 0 of those that were dropped."""
+        return self.of_space(self.own_scores(parameters))
+
+    def own_scores(self, parameters: Parameters) -> Tensor:
+        """Scores of the operations that each edge has, [groups, edges, operations]."""
         return self._gates.scores(parameters)
+
+    def of_space(self, values: Tensor) -> Tensor:
+        """Values of the operations that each edge has at their places in the space, zeros between them."""
+        if self.kept is None:
+            return values
+        places = torch.tensor(self.kept, device=values.device)
+        return values.new_zeros(*values.shape[:2], self.size).scatter(-1, places, values)
 
     def weight(self, setting: RegulariserConfig, progress: Progress) -> float:
         """Weight of a term at this epoch of its stage."""

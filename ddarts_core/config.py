@@ -108,6 +108,7 @@ class SearchConfig(Strict):
     regularisers: dict[str, RegulariserConfig] = Field(
         {}, description="terms of the alphas' loss by name, each with weight and schedule, beside w_zero_one"
     )
+    stages: str = Field("standard", description="what is trained when, and on which network")
     options: dict[str, Any] = Field({}, description="settings of the parts in use, see `ddarts methods --parts`")
     order: Literal["first", "second", "single_level"] = Field(
         "first", description="of DARTS' gradient of the alphas; single_level takes it on the weights' own batch"
@@ -152,7 +153,7 @@ class SearchConfig(Strict):
             raise unknown_name("search space", value, SPACES)
         return value
 
-    @field_validator("gates", "edge", "regularisers")
+    @field_validator("gates", "edge", "regularisers", "stages")
     @classmethod
     def _known_parts(cls, value: Any, info: ValidationInfo) -> Any:
         from . import methods
@@ -162,6 +163,7 @@ class SearchConfig(Strict):
             "gates": methods.GATES,
             "edge": methods.EDGES,
             "regularisers": methods.REGULARISERS,
+            "stages": methods.PLANS,
         }
         for name in [value] if isinstance(value, str) else value:
             tables[info.field_name].known(name)
@@ -206,6 +208,7 @@ class AlphaConfig(Strict):
     betas: tuple[float, float] = Field((0.9, 0.999), description="Adam's decays of both moments")
     weight_decay: float = Field(1.1e-4, ge=0, le=1, description="of the alphas")
     init: Literal["zeros", "normal"] = Field("zeros", description="zeros, or 1e-3 * N(0, 1)")
+    grad_clip: float | None = Field(None, gt=0, description="largest gradient norm of all alphas; null is none")
     start_margin: float = Field(
         2.0, gt=0, le=20, description="alphas of `search.start`: + for its operations, - for the others"
     )
@@ -249,6 +252,9 @@ class DiscretiseConfig(Strict):
     rule: Rule = Field("sparse", description="which operations of an edge are kept, and how many")
     threshold: float = Field(0.85, ge=0, lt=1, description="smallest sigma(alpha) of a kept operation")
     edges_per_node: int | None = Field(None, ge=1, description="keep only so many edges per node; published sparse: 2")
+    max_skips: int | None = Field(
+        None, ge=0, description="skip connections that a normal cell may keep (P-DARTS); null is any number"
+    )
     on_empty_node: Literal["best", "drop", "error"] = Field(
         "best", description="a node that keeps no operation: its best one, no node, or no genotype"
     )

@@ -81,7 +81,10 @@ def discretise(
     cells: list[Cell] = []
     fallback: list[tuple[int, int]] = []
     dropped: list[tuple[int, int]] = []
+    reducing = (1,) if layout == "normal_reduce" else reductions
     for index, cell_gates in enumerate(numbers):
+        if config.max_skips is not None and index not in reducing:
+            cell_gates = without_skips(cell_gates, operations, steps, config)
         chosen = select(cell_gates, operations, steps, config)
         edges, bare = _without_bare_nodes(chosen, cell_gates, operations, steps, config, index)
         (fallback if config.on_empty_node == "best" else dropped).extend((index, node) for node in bare)
@@ -123,6 +126,23 @@ def select(gates: CellGates, operations: Sequence[str], steps: int, config: Disc
                 Edge(target, edges[e][0], operations[k]) for gate, k in ranked[e][:most_operations] if gate >= threshold
             ]
     return chosen
+
+
+def without_skips(gates: CellGates, operations: Sequence[str], steps: int, config: DiscretiseConfig) -> CellGates:
+    """Gates of a cell, those of its weakest skip connections set to 0 until at most `max_skips` are selected.
+
+    One at a time: without one, other edges and operations may be selected (P-DARTS 3.3).
+    """
+    assert config.max_skips is not None
+    gates = [list(row) for row in gates]
+    skip = operations.index("skip_connect")
+    number = {edge: index for index, edge in enumerate(edge_list(steps))}
+    while True:
+        skips = [e for e in select(gates, operations, steps, config) if e.op == "skip_connect"]
+        if len(skips) <= config.max_skips:
+            return gates
+        weakest = min((number[e.source, e.target] for e in skips), key=lambda index: gates[index][skip])
+        gates[weakest][skip] = 0.0
 
 
 def saturation(gates: Any) -> tuple[int, int]:

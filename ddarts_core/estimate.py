@@ -15,8 +15,7 @@ from .data import DataInfo, Splits, check_batch, hold_out, load_train, split
 from .discretise import MOST_OPERATIONS
 from .genotype import Cell, Edge, Genotype
 from .images import Images, ImageSet
-from .memory import Meter, StepMemory, step_memory, supernet_size
-from .operations import build
+from .memory import Meter, StepMemory, operation_weight, step_memory, supernet_size
 from .retrain import Retrain, build_network, check_batches
 from .search import Search
 from .spaces import operations_of
@@ -117,7 +116,7 @@ def heaviest_genotype(config: ExperimentConfig) -> Genotype:
     """The largest operations on as many edges, and as many on each, as the rule of discretisation lets pass."""
     search, rule = config.search, config.discretise
     names = [name for name in operations_of(search.space) if name != "none"]
-    kept = sorted(names, key=_weight, reverse=True)[: MOST_OPERATIONS[rule.rule]]
+    kept = sorted(names, key=operation_weight, reverse=True)[: MOST_OPERATIONS[rule.rule]]
     per_node = rule.edges_per_node or (2 if rule.rule == "darts" else search.steps + 1)
     edges = [
         Edge(target, source, op)
@@ -127,15 +126,6 @@ def heaviest_genotype(config: ExperimentConfig) -> Genotype:
     ]
     cell = Cell(tuple(edges), tuple(range(2, search.steps + 2)))
     return Genotype(tuple([cell] * search.num_cells), search.reduction_positions)
-
-
-def _weight(name: str) -> tuple[int, int]:
-    """Bytes that an operation holds from its forward to its backward pass on a small image; its parameters."""
-    with FakeTensorMode():
-        op, x = build(name, 8, 1, True), torch.zeros(2, 8, 8, 8)
-        with Meter() as meter:
-            y = op(x)
-        return (0 if y is x else meter.alive), sum(parameter.numel() for parameter in op.parameters())
 
 
 def retrain_memory(config: ExperimentConfig, info: DataInfo) -> int:
@@ -213,7 +203,9 @@ def time_steps(config: ExperimentConfig, device: torch.device | None = None, *, 
         splits.alphas,
         splits.held_out.subset(torch.arange(min(len(splits.held_out), 256))),
     )
-    short: dict[str, Any] = {"search": config.search.model_copy(update={"warmup_epochs": 0, "epochs": 2})}
+    short: dict[str, Any] = {
+        "search": config.search.model_copy(update={"stages": "standard", "warmup_epochs": 0, "epochs": 2})
+    }
     short |= {"ablation": config.ablation.model_copy(update={"shapley_permutations": 0})}
     _, searched = Search(config.model_copy(update=short), info, few, device).records()
     trained_images = _trained(config, train, splits, trial)

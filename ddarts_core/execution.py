@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .config import ExperimentConfig
@@ -20,7 +20,7 @@ from .devices import AUTOCAST, check_amp, merge_bytes, set_float32
 from .errors import UserError
 from .fast import FastForm
 from .redact import one_line
-from .supernet import Cell, CellForm, CellNotes, Mix, MixedOp, Supernet, readable
+from .supernet import Cell, CellForm, CellNotes, MixedOp, Supernet, readable
 
 #: Compiled variants of one function that torch may keep: every width and stride of an edge, with and without gradients.
 RECOMPILE_LIMIT = 64
@@ -215,7 +215,12 @@ class CompiledForm:
     def __init__(self, mode: str) -> None:
         torch._dynamo.reset()
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
-        self.mix: Mix = torch.compile(MixedOp.forward, dynamic=False, mode=mode)
+        self._compiled = torch.compile(MixedOp.forward, dynamic=False, mode=mode)
+
+    def mix(self, edge: nn.Module, x: Tensor, gates: Tensor) -> Tensor:
+        """An edge; one of another kind than `MixedOp` runs as it is."""
+        output: Tensor = self._compiled(edge, x, gates) if type(edge) is MixedOp else edge(x, gates)
+        return output
 
     def __call__(self, cell: Cell, s0: Tensor, s1: Tensor, gates: Tensor, notes: CellNotes | None = None) -> Tensor:
         """The same value; a compiled graph keeps no notes."""

@@ -13,17 +13,34 @@ alone, on tensors that a CPU's cache can hold.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .once import differentiable_once
-from .operations import BatchNorm, FactorizedReduce, ReLUConvBN
+from .operations import (
+    BatchNorm,
+    FactorizedReduce,
+    Identity,
+    Normalised,
+    NormalisedPool,
+    ReLUConvBN,
+    Separable,
+    Zero,
+)
 from .separable import normalised_separable, rectified_pointwise, separable
-from .supernet import Cell, CellNotes, layout_of
+from .supernet import Cell, CellNotes, MixedOp, layout_of, readable
+
+#: Operations whose gate is folded into the normalisation that ends them.
+_NORMALISED = (FactorizedReduce, Normalised)
+
+#: Operations that this form computes, beside `Normalised`; a cell with another one is left to the readable form.
+_KINDS = (Zero, Identity, NormalisedPool, FactorizedReduce)
 
 #: Per operation: the outputs of a bundle of edges, [batch, edges * channels, h, w], before the normalisation that ends
 #: the operation, if any; [batch, channels, h, w] where all edges share one output; None for the zero operation.
@@ -45,9 +62,22 @@ class FastForm:
 
     def __init__(self, merge_bytes: float) -> None:
         self.merge_bytes = merge_bytes
+        self._known: WeakKeyDictionary[Cell, bool] = WeakKeyDictionary()
+
+    def _knows(self, cell: Cell) -> bool:
+        """Whether every edge is a plain sum of operations of known kinds, the same ones on edges that leave a node."""
+        if cell not in self._known:
+            kinds: dict[int, list[tuple[type, ...]]] = defaultdict(list)
+            for edge, (source, _) in zip(cell.edges, cell.edge_list, strict=True):
+                plain = type(edge) is MixedOp and all(map(_is_known, edge.ops))
+                kinds[source].append(tuple(type(op) for op in edge.ops) if plain else ())  # type: ignore[union-attr]  # ModuleList items are typed Module
+            self._known[cell] = all(len(set(same)) == 1 and same[0] for same in kinds.values())
+        return self._known[cell]
 
     def __call__(self, cell: Cell, s0: Tensor, s1: Tensor, gates: Tensor, notes: CellNotes | None = None) -> Tensor:
         """`Cell.forward`; branches of the two inputs, which no gate changes, are taken from `notes` or put there."""
+        if not self._knows(cell):
+            return readable(cell, s0, s1, gates)
         nodes = _preprocess(cell, s0, s1, notes)
         totals: list[Tensor | None] = [None] * cell.steps
         scales = gates.unsqueeze(-1).expand(-1, -1, cell.channels).contiguous().unbind()
@@ -98,25 +128,24 @@ class _CellPass:
     def leave(self, x: Tensor, bundles: Sequence[Sequence[int]]) -> list[Branches]:
         """Outputs of all operations on a source node, per bundle of its edges."""
         active = F.relu(x)
-        pools = {k: self._pool(x, bundles, k) for k, name in enumerate(self.cell.names) if "pool" in name}
+        first = self._edge(bundles[0][0])
+        pools = {k: self._pool(x, bundles, k) for k, op in enumerate(first.ops) if isinstance(op, NormalisedPool)}
         result = []
         for number, bundle in enumerate(bundles):
             stacked = _stack([active.detach()] * len(bundle))
             branches: Branches = []
-            for k, name in enumerate(self.cell.names):
+            for k, kind in enumerate(map(type, first.ops)):
                 ops = self._operations(bundle, k)
-                if name == "none":
+                if kind is Zero:
                     branches.append(None)
-                elif k in pools:
+                elif kind is NormalisedPool:
                     branches.append(pools[k][number])
-                elif isinstance(ops[0], FactorizedReduce):
-                    branches.append(_stack([op.halve(active) for op in ops]))
-                elif name == "skip_connect":
+                elif kind is Identity:
                     branches.append(x)
-                elif name.startswith(("sep_conv", "dil_conv")):
+                elif kind is Separable:
                     branches.append(self._separable(active, stacked, ops))
                 else:
-                    branches.append(_stack([_between_relu_and_norm(op, active) for op in ops]))
+                    branches.append(_stack([op.before_norm(active) for op in ops]))
             result.append(branches)
         return result
 
@@ -126,8 +155,9 @@ class _CellPass:
         total: Tensor | None = None
         shared = []
         for k, branch, scale in terms:
-            norms = [norm for op in self._operations(bundle, k) if (norm := _last_norm(op)) is not None]
-            if norms:
+            ops = self._operations(bundle, k)
+            if isinstance(ops[0], _NORMALISED):
+                norms = [op.last_norm for op in ops]
                 term = self._normalise(branch, norms, scale)
                 total = term if total is None else total.add_(term)
             else:
@@ -143,8 +173,11 @@ class _CellPass:
         if counts:
             torch._foreach_add_(counts, 1)
 
+    def _edge(self, number: int) -> MixedOp:
+        return self.cell.edges[number]  # type: ignore[return-value]  # ModuleList items are typed Module
+
     def _operations(self, bundle: Sequence[int], k: int) -> list[Any]:
-        return [self.cell.edges[edge].ops[k] for edge in bundle]  # type: ignore[index]  # ModuleList items are typed Module
+        return [self._edge(number).ops[k] for number in bundle]
 
     def _pool(self, x: Tensor, bundles: Sequence[Sequence[int]], k: int) -> list[Tensor]:
         """The pool of a node, normalised: all edges that leave it share one, unless they read running statistics."""
@@ -242,17 +275,6 @@ def _batch_norm(x: Tensor, running: Sequence[Tensor], scale: Tensor | None, norm
     return F.batch_norm(x, mean, variance, scale, None, training, norm.momentum, norm.eps)
 
 
-def _last_norm(op: nn.Module) -> BatchNorm | None:
-    """The normalisation that ends an operation, where the branches stop before it."""
-    if isinstance(op, FactorizedReduce):
-        return op.norm
-    if isinstance(op, nn.Sequential) and isinstance(op[0], nn.ReLU):
-        return op[-1]  # type: ignore[return-value]  # Sequential items are typed Module
-    return None
-
-
-def _between_relu_and_norm(op: nn.Sequential, active: Tensor) -> Tensor:
-    """Any other operation, a sequence from ReLU to normalisation, module by module."""
-    for module in op[1:-1]:
-        active = module(active)
-    return active
+def _is_known(op: nn.Module) -> bool:
+    """Whether an operation is of a kind that is computed here, with normalisations of ours."""
+    return type(op) in _KINDS or (isinstance(op, Normalised) and isinstance(op.last_norm, BatchNorm))

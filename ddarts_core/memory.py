@@ -25,11 +25,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .alpha_step import AlphaStep
 from .architecture import leaves_of
-from .config import ExperimentConfig
+from .config import ExperimentConfig, SearchConfig
 from .data import DataInfo
 from .execution import Execution, choose, run_as
 from .methods.parts import Parameters, Progress
-from .supernet import Supernet
+from .operations import build
+from .spaces import num_edges, operations_of
+from .stages import Course
+from .supernet import Supernet, group_map
 from .unrolled import Bilevel
 
 CONTEXT_BYTES = 500 * 2**20
@@ -150,14 +153,16 @@ class Rehearsal:
         config: of the experiment.
         info: of its data.
         device: whose form of the cells is used; nothing is put on it.
+        keep: operations that each edge has, the heaviest of the space; None is all.
     """
 
-    def __init__(self, config: ExperimentConfig, info: DataInfo, device: torch.device) -> None:
+    def __init__(self, config: ExperimentConfig, info: DataInfo, device: torch.device, keep: int | None = None) -> None:
         self.config = config
         search = config.search
         execution = choose(config, device)
-        self.net = _prepared(Supernet(search, info), execution)
-        self.step = _FirstAblation(self.net, config)
+        kept = None if keep is None else heaviest(search, keep)
+        self.net = _prepared(Supernet(search, info, kept), execution)
+        self.step = _FirstAblation(self.net, config, kept)
         self.parameters = self.step.architecture.parameters()
         self.moments = [torch.zeros_like(values) for values in self.parameters.values() for _ in range(2)]
         self.sgd = torch.optim.SGD(
@@ -218,8 +223,35 @@ def _prepared(net: Supernet, execution: Execution) -> Supernet:
     return net
 
 
+def operation_weight(name: str) -> tuple[int, int]:
+    """Bytes that an operation holds from its forward to its backward pass on a small image; its parameters."""
+    with FakeTensorMode():
+        op, x = build(name, 8, 1, True), torch.zeros(2, 8, 8, 8)
+        with Meter() as meter:
+            y = op(x)
+        return (0 if y is x else meter.alive), sum(parameter.numel() for parameter in op.parameters())
+
+
+def heaviest(search: SearchConfig, number: int) -> list[list[list[int]]]:
+    """The heaviest operations of the space on every edge: what a search may keep at most."""
+    names = operations_of(search.space)
+    order = sorted(range(len(names)), key=lambda k: operation_weight(names[k]), reverse=True)
+    groups = max(group_map(search)) + 1
+    return [[sorted(order[:number])] * num_edges(search.steps)] * groups
+
+
+def rehearsals(config: ExperimentConfig) -> list[tuple[ExperimentConfig, int | None]]:
+    """The experiment on each network of the search, and the operations that an edge keeps there."""
+    course, keep = Course(config), None
+    found: list[tuple[ExperimentConfig, int | None]] = []
+    for number, stage in enumerate(course.stages):
+        keep = keep if stage.kept is None else stage.kept
+        found = [*(found if stage.fresh else found[:-1]), (course.settings(number), keep)]
+    return found
+
+
 def step_memory(config: ExperimentConfig, info: DataInfo, device: torch.device) -> StepMemory:
-    """Peak memory of the two kinds of search step.
+    """Peak memory of the two kinds of search step; of several networks, those of the largest.
 
     Args:
         config: of the experiment.
@@ -234,8 +266,13 @@ def step_memory(config: ExperimentConfig, info: DataInfo, device: torch.device) 
         >>> memory.peak > memory.parameters + memory.gradients + memory.optimiser
         True
     """
+    found = [_step_memory(*of_stage, info, device) for of_stage in rehearsals(config)]
+    return max(found, key=lambda memory: memory.peak)
+
+
+def _step_memory(config: ExperimentConfig, keep: int | None, info: DataInfo, device: torch.device) -> StepMemory:
     with FakeTensorMode():
-        rehearsal = Rehearsal(config, info, device)
+        rehearsal = Rehearsal(config, info, device, keep)
         weight_step = measure(rehearsal, rehearsal.weight_step)
         alpha_step = measure(rehearsal, rehearsal.alpha_step) if config.search.epochs else 0
     weights = sum(_bytes(weight) for weight in rehearsal.net.parameters())
@@ -269,9 +306,16 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def supernet_size(config: ExperimentConfig, info: DataInfo) -> tuple[int, int]:
-    """Parameters of the supernet, and multiply-adds (convolutions and linear layers) of one image through it."""
+    """Parameters of the supernet, and multiply-adds (convolutions and linear layers) of one image through it.
+
+    Of several networks, those of the largest.
+    """
+    return max(_supernet_size(*of_stage, info) for of_stage in rehearsals(config))
+
+
+def _supernet_size(config: ExperimentConfig, keep: int | None, info: DataInfo) -> tuple[int, int]:
     with FakeTensorMode():
-        rehearsal = Rehearsal(config, info, torch.device("cpu"))
+        rehearsal = Rehearsal(config, info, torch.device("cpu"), keep)
         gates = rehearsal.gates(rehearsal.parameters)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             rehearsal.net.eval()

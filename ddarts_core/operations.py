@@ -22,25 +22,18 @@ Factory = Callable[[int, int, bool], nn.Module]
 class BatchNorm(nn.BatchNorm2d):
     """Batch normalisation whose running statistics can be left alone.
 
-    With `update_statistics` False in training mode, the batch's own statistics normalise and the running ones stay as
+    With `track_running_stats` False in training mode, the batch's own statistics normalise and the running ones stay as
     they are (the passes that measure an ablated network must not leave traces). Evaluation mode is not affected.
     """
 
-    update_statistics: bool = True
     momentum: float
     num_batches_tracked: Tensor
 
     def running(self) -> list[Tensor]:
         """Mean and variance that a pass reads (evaluation) or moves (training); empty when it may move none."""
-        if self.running_mean is None or self.running_var is None or (self.training and not self.update_statistics):
+        if self.running_mean is None or self.running_var is None or (self.training and not self.track_running_stats):
             return []
         return [self.running_mean, self.running_var]
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise [batch, channels, height, width]."""
-        if self.training and not self.update_statistics:
-            return F.batch_norm(input, None, None, self.weight, self.bias, training=True, eps=self.eps)
-        return super().forward(input)
 
 
 class Identity(nn.Module):
@@ -92,10 +85,15 @@ class FactorizedReduce(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, in_channels, h, w] to [batch, out_channels, (h + 1) // 2, (w + 1) // 2]."""
-        normalised: Tensor = self.norm(self.halve(self.relu(x)))
+        normalised: Tensor = self.norm(self.before_norm(self.relu(x)))
         return normalised
 
-    def halve(self, x: Tensor) -> Tensor:
+    @property
+    def last_norm(self) -> BatchNorm:
+        """The normalisation that ends the operation."""
+        return self.norm
+
+    def before_norm(self, x: Tensor) -> Tensor:
         """The two convolutions, of an input whose ReLU is taken."""
         height, width = x.shape[2:]
         if height % 2 or width % 2:
@@ -122,6 +120,29 @@ def _conv(
     return Conv2d(
         in_channels, out_channels, (height, width), stride, padding, dilation=dilation, groups=groups, bias=False
     )
+
+
+class Normalised(nn.Sequential):
+    """An operation that begins with ReLU and ends with a normalisation, which a gate can be folded into."""
+
+    @property
+    def last_norm(self) -> BatchNorm:
+        """The normalisation that ends the operation."""
+        return self[-1]  # type: ignore[return-value]  # Sequential items are typed Module
+
+    def before_norm(self, active: Tensor) -> Tensor:
+        """All between ReLU and the last normalisation."""
+        for module in self[1:-1]:
+            active = module(active)
+        return active
+
+
+class Separable(Normalised):
+    """One or two separable halves: ReLU, depthwise, pointwise, normalisation."""
+
+
+class NormalisedPool(nn.Sequential):
+    """A pool and the normalisation that the supernet gives it."""
 
 
 def _separable_half(channels: int, kernel: int, stride: int, affine: bool, dilation: int = 1) -> list[nn.Module]:
@@ -162,7 +183,7 @@ def _separable(kernel: int) -> Factory:
 
     def factory(channels: int, stride: int, affine: bool) -> nn.Module:
         halves = _separable_half(channels, kernel, stride, affine) + _separable_half(channels, kernel, 1, affine)
-        return nn.Sequential(*halves)
+        return Separable(*halves)
 
     return factory
 
@@ -171,7 +192,7 @@ def _dilated(kernel: int) -> Factory:
     """One separable half with dilation 2."""
 
     def factory(channels: int, stride: int, affine: bool) -> nn.Module:
-        return nn.Sequential(*_separable_half(channels, kernel, stride, affine, dilation=2))
+        return Separable(*_separable_half(channels, kernel, stride, affine, dilation=2))
 
     return factory
 
@@ -181,7 +202,7 @@ def _dense(kernel: int) -> Factory:
 
     def factory(channels: int, stride: int, affine: bool) -> nn.Module:
         conv = _conv(channels, channels, kernel, stride)
-        return nn.Sequential(nn.ReLU(), conv, BatchNorm(channels, affine=affine))
+        return Normalised(nn.ReLU(), conv, BatchNorm(channels, affine=affine))
 
     return factory
 
@@ -190,7 +211,7 @@ def _factored(kernel: int) -> Factory:
     """ReLU, 1 x k, k x 1, BatchNorm."""
 
     def factory(channels: int, stride: int, affine: bool) -> nn.Module:
-        return nn.Sequential(
+        return Normalised(
             nn.ReLU(),
             _conv(channels, channels, (1, kernel), (1, stride)),
             _conv(channels, channels, (kernel, 1), (stride, 1)),
@@ -204,7 +225,7 @@ def _bottleneck(kernel: int) -> Factory:
     """1x1, k x k, 1x1 to four times the width, ReLU, 1x1 back; BatchNorm after each (an expanding block)."""
 
     def factory(channels: int, stride: int, affine: bool) -> nn.Module:
-        return nn.Sequential(
+        return Normalised(
             nn.ReLU(),
             _conv(channels, channels, 1),
             BatchNorm(channels, affine=affine),
@@ -255,3 +276,11 @@ def build(name: str, channels: int, stride: int, affine: bool) -> nn.Module:
     if name not in OPERATIONS:
         raise unknown_name("operation", name, OPERATIONS)
     return OPERATIONS[name](channels, stride, affine)
+
+
+def build_candidate(name: str, channels: int, stride: int) -> nn.Module:
+    """The module of an operation in a supernet: without affine normalisation, and a pool is normalised."""
+    op = build(name, channels, stride, affine=False)
+    if isinstance(op, (nn.MaxPool2d, nn.AvgPool2d)):
+        return NormalisedPool(op, BatchNorm(channels, affine=False))
+    return op

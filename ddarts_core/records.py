@@ -25,14 +25,17 @@ class EpochRecord:
 
     Attributes:
         epoch: number from 0, warm-up epochs included.
-        phase: `warmup`, `search` or `retrain`.
+        phase: `warmup`, `search`, `joint` (weights and alphas on the images of both splits) or `retrain`.
+        network: number of the supernet, from 0, of a search that goes from one to the next.
         metrics: scalar by name, for example `held_out/accuracy` (a fraction of 1) or `alpha/zero_one`.
         contributions: marginal contribution M of each group of alphas (eq. 6, nats), averaged over the epoch's steps;
             empty when not computed, NaN (null in JSON) of a group that no step removed.
         ablation: ablation loss L_AB of each group (eq. 7).
         shapley: Shapley value of each group on held-out images, with the sign of eq. 6 (nats); empty when not computed.
         shapley_errors: their standard errors; zeros where the values are exact.
-        alphas: [groups][edges][operations], after the epoch; empty unless recorded.
+        alphas: [groups][edges][operations of the space], after the epoch; empty unless recorded.
+        gates: of the same shape, what the alphas stand for; empty unless recorded, and where it is sigma(alpha).
+        parameters: other architecture parameters by name, nested lists [groups]...; empty unless recorded.
         seconds: by part of the epoch (`data`, `alphas`, `weights`, `recalibration`, `evaluation`), which make up all of
             it; not reproducible.
         peak_memory: largest memory in bytes; not reproducible.
@@ -46,6 +49,9 @@ class EpochRecord:
     alphas: tuple[tuple[tuple[float, ...], ...], ...] = ()
     shapley: tuple[float, ...] = ()
     shapley_errors: tuple[float, ...] = ()
+    network: int = 0
+    gates: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
     peak_memory: int = field(default=0, compare=False)
 
@@ -59,6 +65,12 @@ class EpochRecord:
             "ablation": list(self.ablation),
             "alphas": [[list(edge) for edge in cell] for cell in self.alphas],
         }
+        if self.gates:
+            data["gates"] = [[list(edge) for edge in cell] for cell in self.gates]
+        if self.parameters:
+            data["parameters"] = dict(self.parameters)
+        if self.network:
+            data["network"] = self.network
         if self.shapley:
             data |= {"shapley": list(self.shapley), "shapley_errors": list(self.shapley_errors)}
         if timing:
@@ -82,6 +94,9 @@ class EpochRecord:
             alphas=tuple(tuple(tuple(edge) for edge in cell) for cell in data["alphas"]),
             shapley=tuple(data.get("shapley", ())),
             shapley_errors=tuple(data.get("shapley_errors", ())),
+            gates=tuple(tuple(tuple(edge) for edge in cell) for cell in data.get("gates", ())),
+            parameters=dict(data.get("parameters", {})),
+            network=data.get("network", 0),
             seconds=dict(data.get("seconds", {})),
             peak_memory=data.get("peak_memory", 0),
         )

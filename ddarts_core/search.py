@@ -29,11 +29,12 @@ from .devices import Stopwatch, forget_peak, peak_memory, pick_device
 from .discretise import Derivation, discretise, saturation
 from .errors import Diverged, UserError
 from .execution import choose, prepare
-from .methods.parts import Progress
+from .methods.parts import Kept, Progress
 from .recalibration import recalibrated
 from .records import EpochRecord
 from .seeding import generator, seeded_init
 from .shapley import ShapleyValues
+from .stages import Course, Place
 from .supernet import Supernet
 from .warm_start import encode, start_genotype
 
@@ -71,7 +72,8 @@ class Search:
         self.splits = splits
         self.device = device or pick_device(config.search.device)
         self.epoch = 0
-        self.num_epochs = config.search.warmup_epochs + config.search.epochs
+        self.course = Course(config)
+        self.num_epochs = self.course.num_epochs
         if config.ablation.loss == "paper":
             warnings.warn(
                 "ablation.loss paper divides by the mean of M, which may be near 0: expect spikes; centered does not",
@@ -79,25 +81,38 @@ class Search:
             )
         check_batch("weights", len(splits.weights), config.search.batch_size)
         check_batch("alphas", len(splits.alphas), config.search.batch_size)
-        with seeded_init(config.seed, "supernet"):
-            net = Supernet(config.search, info)
         self.execution = choose(config, self.device)
-        self.net = prepare(net, self.execution, self.device)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.execution.scales_loss)
         self._scaler.scale(torch.zeros((), device=self.device))  # its first call makes the scale that `update` needs
-        self._step = AlphaStep(self.net, config)
+        self._build(0, None)
+
+    # --- stages -----------------------------------------------------------------------------------------------------
+
+    def _build(self, number: int, kept: Kept | None, *, fresh: bool = True) -> None:
+        """What a stage trains and trains with; unless `fresh`, network, parameters and SGD stay as they are.
+
+        Attributes: `now`, the experiment in this stage; `kept`, the operations that its edges have.
+        """
+        config = self.now = self.course.settings(number)
+        self.stage, self.kept = number, kept
+        if fresh:
+            with seeded_init(config.seed, "supernet", *[number][: number > 0]):
+                net = Supernet(config.search, self.info, kept)
+            self.net = prepare(net, self.execution, self.device)
+            self._sgd = torch.optim.SGD(
+                self.net.parameters(),
+                lr=config.search.lr,
+                momentum=config.search.momentum,
+                weight_decay=config.search.weight_decay,
+            )
+        self._step = AlphaStep(self.net, config, kept)
         self.architecture = self._step.architecture
-        #: Architecture parameters by name, one tensor per group: each group has an optimiser of its own.
-        self._parameters = {
-            name: [nn.Parameter(values.clone().to(self.device)) for values in start]
-            for name, start in self._start().items()
-        }
-        self._sgd = torch.optim.SGD(
-            self.net.parameters(),
-            lr=config.search.lr,
-            momentum=config.search.momentum,
-            weight_decay=config.search.weight_decay,
-        )
+        if fresh:
+            #: Architecture parameters by name, one tensor per group: each group has an optimiser of its own.
+            self._parameters = {
+                name: [nn.Parameter(values.clone().to(self.device)) for values in start]
+                for name, start in self._start(number).items()
+            }
         self._adams = [
             torch.optim.Adam(
                 list(of_group), lr=config.alpha.lr, betas=config.alpha.betas, weight_decay=config.alpha.weight_decay
@@ -105,10 +120,21 @@ class Search:
             for of_group in zip(*self._parameters.values(), strict=True)
         ]
 
-    def _start(self) -> dict[str, Tensor]:
-        """Architecture parameters at the start."""
-        config = self.config
-        stream = generator(config.seed, "alphas") if config.alpha.init == "normal" else None
+    def _enter(self, number: int) -> None:
+        """Go on to a stage, with what it takes over from the one before."""
+        stage, kept = self.course.stages[number], self.kept
+        if stage.kept is not None:
+            scores = self.architecture.own_scores(self.parameters).tolist()
+            before = kept or [[list(range(len(edge))) for edge in group] for group in scores]
+            kept = self.course.plan.keep(scores, before, stage.kept)
+        if stage.fresh or stage.settings != self.course.stages[self.stage].settings:
+            self._build(number, kept, fresh=stage.fresh)
+        self.stage = number
+
+    def _start(self, number: int) -> dict[str, Tensor]:
+        """Architecture parameters at the start of a stage."""
+        config = self.now
+        stream = generator(config.seed, "alphas", *[number][: number > 0]) if config.alpha.init == "normal" else None
         start = self.architecture.parameters(stream)
         if config.search.start is not None:
             known = torch.tensor(encode(start_genotype(config.search), config.search.space, config.search.steps))
@@ -139,15 +165,14 @@ class Search:
 
     def _progress(self, purpose: str = "evaluation", epoch: int | None = None, step: int = 0) -> Progress:
         """Where the search is, in a step of alphas or weights or outside."""
-        epoch = min(self.epoch, self.num_epochs - 1) if epoch is None else epoch
-        warmup = self.config.search.warmup_epochs
-        begin, length = (0, warmup) if epoch < warmup else (warmup, self.config.search.epochs)
+        epoch = self.epoch if epoch is None else epoch
+        place = self.course.at(epoch)
         names = ("gates", purpose, epoch, step)
         return Progress(
-            epoch,
-            self.num_epochs,
-            epoch - begin,
-            length,
+            place.epoch,
+            place.epochs,
+            place.stage_epoch,
+            place.stage.epochs,
             purpose,
             None if purpose == "evaluation" else lambda: generator(self.config.seed, *names, device=self.device),
         )
@@ -173,9 +198,11 @@ class Search:
             yield self._run_epoch()
 
     def _run_epoch(self) -> EpochRecord:
-        config, epoch = self.config.search, self.epoch
-        warmup = epoch < config.warmup_epochs
-        self._set_learning_rates(epoch)
+        epoch, place = self.epoch, self.course.at(self.epoch)
+        if place.number != self.stage:
+            self._enter(place.number)
+        stage, config = place.stage, self.now.search
+        self._set_learning_rates(place)
         forget_peak(self.device)
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=self.device))
         counts: dict[str, int] = defaultdict(int)
@@ -183,10 +210,12 @@ class Search:
         clamped = torch.zeros((), device=self.device)
         alpha_batches = self._alpha_batches(epoch)
         watch = Stopwatch(self.device)
-        for step, (images, labels) in enumerate(self._batches(self.splits.weights, "weights", epoch, 0)):
+        of_weights = self.splits.weights.joined(self.splits.alphas) if stage.joint else self.splits.weights
+        for step, (images, labels) in enumerate(self._batches(of_weights, "weights", epoch, 0)):
             watch.lap("data")
-            if not warmup:
-                batch = (images, labels) if config.order == "single_level" else next(alpha_batches)
+            if stage.trains_alphas:
+                same = stage.joint or config.order == "single_level"
+                batch = (images, labels) if same else next(alpha_batches)
                 watch.lap("data")
                 report = self._alpha_step(batch, (images, labels), epoch, step)
                 for name, value in report.scalars.items():
@@ -223,11 +252,12 @@ class Search:
         self.epoch += 1
         return EpochRecord(
             epoch=epoch,
-            phase="warmup" if warmup else "search",
+            phase=stage.phase,
+            network=place.network,
             metrics=metrics,
             contributions=contributions,
             ablation=ablation,
-            alphas=_nested(self.alphas) if config.record_alphas else (),
+            **(self._recorded_architecture() if config.record_alphas else {}),
             shapley=shapley.values,
             shapley_errors=shapley.standard_errors,
             seconds=watch.seconds(),
@@ -241,6 +271,7 @@ class Search:
         stream = generator(self.config.seed, "ablation", epoch, step, device=self.device)
         self._step.loss_scale = self._scaler.get_scale()
         progress = self._progress("alphas", epoch, step)
+        self.architecture.begin(self.net, progress)
         report = self._step.gradients(self.parameters, batch, weight_batch, self._sgd, stream, progress)
         finite = (gradient.isfinite().all() for gradient in report.gradients.values())
         if self.execution.scales_loss and not all(map(bool, finite)):
@@ -251,6 +282,9 @@ class Search:
         for name, values in self._parameters.items():
             for value, gradient in zip(values, report.gradients[name], strict=True):
                 value.grad = gradient
+        if self.now.alpha.grad_clip is not None:
+            every = [value for values in self._parameters.values() for value in values]
+            nn.utils.clip_grad_norm_(every, self.now.alpha.grad_clip)
         for adam in self._adams:
             adam.step()
         return report
@@ -259,6 +293,7 @@ class Search:
         """One SGD step of the weights: the alphas are constants, the running statistics move once."""
         self.execution.begin_step()
         parameters, progress = self.parameters, self._progress("weights", epoch, step)
+        self.architecture.begin(self.net, progress)
         published = self.config.alpha.grad_mode == "published" and self._step.leak is not None
         if published:
             parameters = leaves_of(parameters)
@@ -328,7 +363,7 @@ class Search:
 
     def discretise(self) -> Derivation:
         """The genotype that the current gates stand for (section 5.1)."""
-        search = self.config.search
+        search = self.now.search
         return discretise(
             self._per_cell(self.architecture.scores(self.parameters).cpu()),
             self.config.discretise,
@@ -345,6 +380,8 @@ class Search:
         return {
             "config_hash": config_hash(self.config),
             "epoch": self.epoch,
+            "stage": self.stage,
+            "kept": self.kept,
             "weights": self.net.state_dict(),
             "architecture": self.parameters,
             "sgd": self._sgd.state_dict(),
@@ -365,6 +402,8 @@ class Search:
                 f"this one is {config_hash(self.config)}): resume with the settings it was started with"
             )
         self.epoch = state["epoch"]
+        if state["stage"] != self.stage:
+            self._build(state["stage"], state["kept"])
         self.net.load_state_dict(state["weights"])
         for name, values in self._parameters.items():
             for value, of_group in zip(values, state["architecture"][name], strict=True):
@@ -404,12 +443,12 @@ class Search:
             yield from self._batches(self.splits.alphas, "alphas", epoch, cycle)
             cycle += 1
 
-    def _set_learning_rates(self, epoch: int) -> None:
-        search, alpha = self.config.search, self.config.alpha
+    def _set_learning_rates(self, place: Place) -> None:
+        search, alpha, stage = self.now.search, self.now.alpha, place.stage
         for group in self._sgd.param_groups:
-            group["lr"] = cosine(search.lr, search.lr_min, epoch, self.num_epochs)
-        done = max(epoch - search.warmup_epochs, 0)
-        lr = alpha.lr if alpha.schedule == "constant" else cosine(alpha.lr, alpha.lr_min, done, search.epochs)
+            group["lr"] = cosine(search.lr, search.lr_min, place.epoch, place.epochs)
+        done = place.stage_epoch if stage.trains_alphas else 0
+        lr = alpha.lr if alpha.schedule == "constant" else cosine(alpha.lr, alpha.lr_min, done, stage.epochs)
         for adam in self._adams:
             for group in adam.param_groups:
                 group["lr"] = lr
@@ -432,6 +471,15 @@ class Search:
                 "discretised/dead_cells": len(derivation.dead_cells),
             }
         return metrics
+
+    def _recorded_architecture(self) -> dict[str, Any]:
+        """Alphas and gates in the space's order, and other parameters; gates that are sigma(alpha) are left out."""
+        others = self.parameters
+        alphas, of_space = others.pop("alphas"), self.architecture.of_space
+        found: dict[str, Any] = {"alphas": _nested(of_space(alphas))}
+        if not self.architecture.independent:
+            found["gates"] = _nested(of_space(self.decided_gates))
+        return found | {"parameters": {name: values.tolist() for name, values in others.items()}}
 
     def _derivation_or_none(self) -> Derivation | None:
         try:

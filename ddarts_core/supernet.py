@@ -14,12 +14,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .config import Removal, SearchConfig
 from .data import DataInfo
 from .errors import UserError
 from .methods import EDGES
-from .operations import BatchNorm, FactorizedReduce, ReLUConvBN, build
+from .methods.parts import Kept
+from .operations import FactorizedReduce, ReLUConvBN, build_candidate
 from .spaces import edge_list, operations_of
 from .stem import Stem
 from .warm_start import identical_groups, start_genotype
@@ -30,7 +32,7 @@ class MixedOp(nn.Module):
 
     def __init__(self, names: Sequence[str], channels: int, stride: int) -> None:
         super().__init__()
-        self.ops = nn.ModuleList(_search_operation(name, channels, stride) for name in names)
+        self.ops = nn.ModuleList(build_candidate(name, channels, stride) for name in names)
 
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
         """[batch, channels, height, width] and [operations] -> [batch, channels, height / stride, width / stride]."""
@@ -41,14 +43,7 @@ class MixedOp(nn.Module):
 
 
 #: Computes an edge: the mixed operation, its input and its gates.
-Mix = Callable[[MixedOp, Tensor, Tensor], Tensor]
-
-
-def _search_operation(name: str, channels: int, stride: int) -> nn.Module:
-    op = build(name, channels, stride, affine=False)
-    if "pool" in name:
-        return nn.Sequential(op, BatchNorm(channels, affine=False))
-    return op
+Mix = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @dataclass
@@ -84,6 +79,7 @@ class Cell(nn.Module):
         reduction: bool,
         after_reduction: bool,
         build_edge: Callable[[Sequence[str], int, int], nn.Module] = MixedOp,
+        by_edge: Sequence[Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
         self.names = tuple(names)
@@ -95,10 +91,11 @@ class Cell(nn.Module):
         self.preprocess1 = ReLUConvBN(in_channels[1], channels, affine=False)
         self.edge_list = edge_list(steps)
         self.edges = nn.ModuleList(
-            build_edge(names, channels, 2 if reduction and source < 2 else 1) for source, _ in self.edge_list
+            build_edge(of_edge, channels, 2 if reduction and source < 2 else 1)
+            for of_edge, (source, _) in zip(by_edge or [names] * len(self.edge_list), self.edge_list, strict=True)
         )
 
-    def forward(self, s0: Tensor, s1: Tensor, gates: Tensor, mix: Mix = MixedOp.__call__) -> Tensor:
+    def forward(self, s0: Tensor, s1: Tensor, gates: Tensor, mix: Mix = nn.Module.__call__) -> Tensor:
         """Outputs of the two cells before and [edges, operations] -> [batch, steps * channels, height, width].
 
         `mix` computes an edge, from the edge, its source node and its gates.
@@ -106,9 +103,9 @@ class Cell(nn.Module):
         nodes = [self.preprocess0(s0), self.preprocess1(s1)]
         edge = 0
         for _ in range(self.steps):
-            total = mix(self.edges[edge], nodes[0], gates[edge])  # type: ignore[arg-type]  # ModuleList items are typed Module
+            total = mix(self.edges[edge], nodes[0], gates[edge])
             for source in range(1, len(nodes)):
-                total = total + mix(self.edges[edge + source], nodes[source], gates[edge + source])  # type: ignore[arg-type]  # as above
+                total = total + mix(self.edges[edge + source], nodes[source], gates[edge + source])
             edge += len(nodes)
             nodes.append(total)
         return torch.cat(nodes[2:], dim=1)
@@ -160,8 +157,9 @@ class Supernet(nn.Module):
     """A chain of cells between a stem and a linear classifier.
 
     Args:
-        config: space, cells, width, steps, reductions and sharing.
+        config: space, cells, width, steps, reductions, sharing and kind of edge.
         info: channels, size and classes of the images.
+        kept: operations of the space that each edge has, [groups][edges][operations]; None is all.
 
     Raises:
         UserError: a reduction would have to halve an odd size, or the images are too small for the reductions.
@@ -173,7 +171,7 @@ class Supernet(nn.Module):
         torch.Size([2, 10])
     """
 
-    def __init__(self, config: SearchConfig, info: DataInfo) -> None:
+    def __init__(self, config: SearchConfig, info: DataInfo, kept: Kept | None = None) -> None:
         super().__init__()
         #: How cells are computed; `execution.prepare` may put an equal, faster form here.
         self.form: CellForm = readable
@@ -202,6 +200,7 @@ class Supernet(nn.Module):
                     reduction=reduction,
                     after_reduction=halved,
                     build_edge=edge.build,
+                    by_edge=None if kept is None else _named(kept[self.group_of[position]], names, edge.extra),
                 )
             )
             before, last, halved = last, config.steps * width, reduction
@@ -282,6 +281,11 @@ class Supernet(nn.Module):
         return self.logits(s1)
 
 
+def _named(kept: Sequence[Sequence[int]], names: Sequence[str], extra: Sequence[str]) -> list[list[str]]:
+    """Names of the operations of every edge."""
+    return [[*(names[k] for k in of_edge), *extra] for of_edge in kept]
+
+
 def group_map(config: SearchConfig) -> tuple[int, ...]:
     """Group of alphas that each cell follows.
 
@@ -306,14 +310,14 @@ def _check_size(image_size: int, num_halvings: int) -> None:
 @contextmanager
 def batch_statistics(net: nn.Module) -> Iterator[None]:
     """Normalise by the batch and leave the running statistics alone: alpha and ablation passes must not move them."""
-    norms = [module for module in net.modules() if isinstance(module, BatchNorm) and module.update_statistics]
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     for norm in norms:
-        norm.update_statistics = False
+        norm.track_running_stats = False  # in training mode torch then neither reads nor moves them
     try:
         yield
     finally:
         for norm in norms:
-            norm.update_statistics = True
+            norm.track_running_stats = True
 
 
 @contextmanager

@@ -32,6 +32,7 @@ GROUND_FLOOR = {
     "redact",
     "shapley",
     "spaces",
+    "stages",
     "validation",
     "zoo",
 }

@@ -16,7 +16,7 @@ from pydantic import Discriminator, Field, StrictBool, StrictFloat, StrictInt, S
 
 from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.errors import UserError
-from ddarts_core.methods import METHODS
+from ddarts_core.methods import METHODS, paths_of_parts
 from ddarts_core.nested import get_path, merge, set_path
 from ddarts_core.recipes import RECIPES
 from ddarts_core.validation import Strict, field_paths
@@ -295,10 +295,18 @@ def _active(
         elif path in paths:
             return False
         else:
-            value = get_path(settings, path)
+            value = _given(settings, path)
         if value not in values:
             return False
     return True
+
+
+def _given(settings: Mapping[str, Any], path: str) -> Any:
+    """The value of a setting; None of one that only parts that are not in use have."""
+    try:
+        return get_path(settings, path)
+    except KeyError:
+        return None
 
 
 def build_space(distributions: Mapping[str, AnyDistribution], base: Mapping[str, Any]) -> Space:
@@ -308,7 +316,7 @@ def build_space(distributions: Mapping[str, AnyDistribution], base: Mapping[str,
         UserError: an unknown or fixed path, a circle of conditions, a condition that can never hold, or a bound or
             choice that the configuration refuses.
     """
-    known = [path for path in field_paths(ExperimentConfig) if path not in FIXED_PATHS]
+    known = [path for path in (*field_paths(ExperimentConfig), *paths_of_parts()) if path not in FIXED_PATHS]
     for path, distribution in distributions.items():
         _check_path(path, f"space.{path}", known)
         for parent, values in distribution.when.items():
@@ -368,7 +376,7 @@ def _example(space: Space, path: str, value: Any) -> dict[str, Any]:
         if other in forced:
             params[other] = forced[other]
         elif _active(distribution, params, space.paths, settings):
-            default = get_path(settings, other)
+            default = _given(settings, other)
             params[other] = default if distribution.contains(default) else distribution.corners()[0]
     return params
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from . import common, dartopti, darts, ddarts, fairdarts
+from . import beta_darts, common, dartopti, darts, darts_minus, ddarts, fairdarts, pcdarts, pdarts
 from .method import Method
-from .parts import Edge, Gates, Part, Regulariser
+from .parts import Edge, Gates, Part, Plan, Regulariser
 from .table import Table
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ METHODS: Table[Method] = Table("method")
 GATES: Table[type[Gates]] = Table("kind of gates")
 EDGES: Table[type[Edge]] = Table("edge")
 REGULARISERS: Table[type[Regulariser]] = Table("regulariser")
+PLANS: Table[type[Plan]] = Table("plan of stages")
 
 
 def add_part(part: type[Part]) -> None:
@@ -33,6 +34,8 @@ def add_part(part: type[Part]) -> None:
         GATES.add(part.name, part)
     elif issubclass(part, Edge):
         EDGES.add(part.name, part)
+    elif issubclass(part, Plan):
+        PLANS.add(part.name, part)
     else:
         assert issubclass(part, Regulariser)
         REGULARISERS.add(part.name, part)
@@ -53,10 +56,25 @@ def parts_in_use(search: SearchConfig) -> Iterator[type[Part]]:
     """The parts that a search is made of."""
     yield GATES[search.gates]
     yield EDGES[search.edge]
+    yield PLANS[search.stages]
     names = dict.fromkeys(search.regularisers)
     if search.w_zero_one:
         names[common.ZeroOne.name] = None
     yield from (REGULARISERS[name] for name in names)
+
+
+def all_parts() -> Iterator[tuple[str, type[Part]]]:
+    """Every part, with the setting that chooses it."""
+    for path, table in (("search.gates", GATES), ("search.edge", EDGES), ("search.stages", PLANS)):
+        yield from ((path, part) for part in table.values())
+    yield from ((f"search.regularisers.{part.name}", part) for part in REGULARISERS.values())
+
+
+def paths_of_parts() -> list[str]:
+    """Dotted paths of all settings that parts have."""
+    options = dict.fromkeys(name for _, part in all_parts() for name in part.Options.model_fields)
+    weights = [f"search.regularisers.{name}.weight" for name in REGULARISERS]
+    return [*(f"search.options.{name}" for name in options), *weights]
 
 
 def check_options(search: SearchConfig) -> None:
@@ -75,7 +93,7 @@ def check_options(search: SearchConfig) -> None:
         raise UserError(f"unknown option {unknown[0]!r}: {choices}")
 
 
-for _part in (common.Sigmoid, common.Softmax, common.Mixed, common.ZeroOne, common.ZeroOneL1):
+for _part in (common.Sigmoid, common.Softmax, common.Mixed, common.ZeroOne, common.ZeroOneL1, common.Standard):
     add_part(_part)
 
 for _name, _method in {
@@ -86,5 +104,9 @@ for _name, _method in {
     "fairdarts": fairdarts.METHOD,
     "darts": darts.FIRST,
     "darts-second-order": darts.SECOND,
+    "darts-minus": darts_minus.METHOD,
+    "beta-darts": beta_darts.METHOD,
+    "pcdarts": pcdarts.METHOD,
+    "pdarts": pdarts.METHOD,
 }.items():
     add(_name, _method)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .parts import Edge, Gates, Parameters, Progress, Regulariser
+from .parts import Edge, Gates, Parameters, Plan, Progress, Regulariser, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,3 +96,15 @@ class ZeroOneL1(ZeroOne):
     def gradient(self, parameters: Parameters, gates_of: Callable[[Parameters], Tensor]) -> dict[str, Tensor]:
         """By autograd."""
         return Regulariser.gradient(self, parameters, gates_of)
+
+
+class Standard(Plan):
+    """Warm-up, which trains the weights alone, then the search."""
+
+    name = "standard"
+    summary = "weights alone for search.warmup_epochs, then weights and alphas in turn for search.epochs"
+
+    def stages(self) -> tuple[Stage, ...]:
+        """One or two, of one network."""
+        warmup = (Stage("warmup", self.search.warmup_epochs),) if self.search.warmup_epochs else ()
+        return (*warmup, Stage("search", self.search.epochs))

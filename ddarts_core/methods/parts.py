@@ -8,7 +8,7 @@ checked without torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from ..spaces import num_edges
@@ -135,6 +135,9 @@ class Edge(Part):
 
         return MixedOp(names, channels, stride)
 
+    def begin(self, net: nn.Module, progress: Progress) -> None:
+        """Called before each step of weights or alphas, on the supernet."""
+
     def weights(self, progress: Progress) -> tuple[float, ...]:
         """Gates of the extra operations, the same on every edge."""
         return ()
@@ -162,3 +165,62 @@ class Regulariser(Part):
         found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
         pairs = zip(leaves.items(), found, strict=True)
         return {name: torch.zeros_like(leaf) if grad is None else grad for (name, leaf), grad in pairs}
+
+
+#: Operations of the space that each edge still has, by number: [groups][edges][operations].
+Kept: TypeAlias = "Sequence[Sequence[Sequence[int]]]"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Epochs that train the same things on the same network.
+
+    Attributes:
+        phase: of its records: `warmup`, `search`, or `joint` (weights and alphas on the images of both splits).
+        epochs: how many.
+        fresh: whether it begins with a new network, new architecture parameters and new optimisers.
+        restart: whether learning rates begin anew; a new network may also go on with the schedule of the one before.
+        kept: operations that each edge keeps of those that it had; None keeps all.
+        settings: of the experiment that differ in this stage.
+    """
+
+    phase: str
+    epochs: int
+    fresh: bool = False
+    restart: bool = False
+    kept: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def trains_alphas(self) -> bool:
+        """Whether architecture parameters are trained."""
+        return self.phase != "warmup"
+
+    @property
+    def joint(self) -> bool:
+        """Whether the weights' images are those of the weights' and of the alphas' split."""
+        return self.phase == "joint"
+
+
+class Plan(Part):
+    """The stages of a search: `search.warmup_epochs` without and `search.epochs` with training of the alphas in all."""
+
+    def stages(self) -> tuple[Stage, ...]:
+        """In order; their epochs add up to warm-up and search epochs. One that lasts no epoch is left out."""
+        raise NotImplementedError
+
+    def keep(self, scores: Sequence[Sequence[Sequence[float]]], before: Kept, number: int) -> list[list[list[int]]]:
+        """The operations that each edge keeps: those of the largest scores, in the order of the space.
+
+        Args:
+            scores: of the operations that each edge had, [groups][edges][operations].
+            before: their numbers in the space.
+            number: of operations to keep.
+        """
+        return [
+            [
+                sorted(sorted(kept, key=lambda op: -dict(zip(kept, of_edge, strict=True))[op])[:number])
+                for kept, of_edge in zip(edges, of_group, strict=True)
+            ]
+            for edges, of_group in zip(before, scores, strict=True)
+        ]

@@ -92,7 +92,7 @@ def test_passes_that_measure_leave_no_trace(float64_net, form):
         torch.autograd.grad(F.cross_entropy(fast(x, alphas.sigmoid()), y), alphas)
     for (name, wanted), value in zip(net.state_dict().items(), fast.state_dict().values(), strict=True):
         assert torch.equal(value, wanted), name
-    assert all(norm.update_statistics for norm in fast.modules() if isinstance(norm, BatchNorm))
+    assert all(norm.track_running_stats for norm in fast.modules() if isinstance(norm, BatchNorm))
 
 
 @pytest.mark.parametrize("form", ["alone", "merged", "checkpointed"])

@@ -105,14 +105,14 @@ def test_batch_norm_leaves_no_trace() -> None:
     x = torch.randn(8, 3, 4, 4) * 5 + 2
     quiet, plain = BatchNorm(3), torch.nn.BatchNorm2d(3)
     before = {k: v.clone() for k, v in quiet.state_dict().items()}
-    quiet.update_statistics = False
+    quiet.track_running_stats = False
     assert torch.equal(quiet(x), plain(x))
     assert all(torch.equal(v, before[k]) for k, v in quiet.state_dict().items())
-    quiet.update_statistics = True
+    quiet.track_running_stats = True
     quiet(x)
     assert torch.equal(quiet.running_mean, plain.running_mean)  # type: ignore[arg-type]
     assert quiet.num_batches_tracked == 1
-    quiet.update_statistics = False
+    quiet.track_running_stats = False
     assert torch.equal(quiet.eval()(x), plain.eval()(x))
 
 
@@ -129,10 +129,10 @@ def test_a_halving_equals_two_strided_convolutions(channels: int, size: int) -> 
     expected = torch.cat(
         [F.conv2d(padded, inputs[1], stride=2), F.conv2d(padded[:, :, 1:, 1:], inputs[2], stride=2)], 1
     )
-    torch.testing.assert_close(halve.halve(x), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(halve.before_norm(x), expected, rtol=1e-12, atol=1e-12)
     weight = torch.randn_like(expected)
     for got, want in zip(
-        torch.autograd.grad((halve.halve(x) * weight).sum(), inputs),
+        torch.autograd.grad((halve.before_norm(x) * weight).sum(), inputs),
         torch.autograd.grad((expected * weight).sum(), inputs),
         strict=True,
     ):

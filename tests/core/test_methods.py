@@ -1,0 +1,352 @@
+"""What every method owes, by being in the table; and what each one of them is, derived a second time."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ddarts_core import methods, operations
+from ddarts_core.alpha_step import AlphaStep
+from ddarts_core.architecture import Architecture
+from ddarts_core.config import DiscretiseConfig, SearchConfig, resolve
+from ddarts_core.discretise import select, without_skips
+from ddarts_core.errors import UserError
+from ddarts_core.fast import FastForm
+from ddarts_core.images import DataInfo
+from ddarts_core.methods import METHODS
+from ddarts_core.methods.parts import Progress
+from ddarts_core.methods.pcdarts import softmax_per_node
+from ddarts_core.partial_channels import PartialMixedOp
+from ddarts_core.spaces import S_NONE, edge_list
+from ddarts_core.stages import Course
+from ddarts_core.supernet import MixedOp, Supernet, batch_statistics
+
+CIFAR = DataInfo("cifar10", 10, 3, 32, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
+
+
+def tiny(name: str, *overrides: str):
+    """A search of a method in a few steps on a net as small as it allows; with three networks where it has several."""
+    search: dict[str, Any] = {"channels": 4, "batch_size": 12, "epochs": 2, "warmup_epochs": 1, "device": "cpu"}
+    preset = resolve({"method": name}).search
+    if preset.start is None:
+        search |= {"num_cells": 3, "steps": 2}
+    if preset.stages == "progressive":
+        search |= {"epochs": 3, "warmup_epochs": 3, "options": {"added_cells": [0, 1, 2]}}
+    settings = {"method": name, "data": {"num_train": 60}, "search": search, "alpha": {"lr": 0.05}}
+    return resolve(settings, overrides)
+
+
+def equal(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(equal, first, second))
+    return first == second
+
+
+# --- what every method owes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_goes_on_bit_for_bit_after_every_epoch(name: str, digits) -> None:
+    """So the same seed gives the same records, too, and no change of stage depends on what is not in the state."""
+    search = digits(tiny(name))
+    states, records = [copy.deepcopy(search.state_dict())], []
+    for record in search.records():
+        records.append(record)
+        states.append(copy.deepcopy(search.state_dict()))
+    assert [record.epoch for record in records] == list(range(search.num_epochs))
+    assert all(math.isfinite(value) for record in records for value in record.metrics.values())
+    for epoch, record in enumerate(records):
+        again = digits(tiny(name))
+        again.load_state_dict(states[epoch])
+        assert next(again.records()) == record, epoch
+        assert equal(again.state_dict(), states[epoch + 1]), epoch
+    assert again.discretise() == search.discretise()
+    layout = "normal_reduce" if search.config.search.sharing == "normal_reduce" else "individual"
+    assert again.discretise().genotype.layout == layout
+    trained = not equal(search.parameters, states[0]["architecture"])
+    assert trained == any(stage.trains_alphas for stage in search.course.stages)
+
+
+def stated_loss(net, batch, architecture, parameters, progress) -> torch.Tensor:
+    """Cross entropy and the terms; with two shared groups of cells a term is the mean over both."""
+    architecture.begin(net, progress)
+    with batch_statistics(net), torch.no_grad():
+        value = F.cross_entropy(net(batch[0], architecture.gates(parameters, progress)), batch[1])
+    share = 2 if architecture._gates.search.sharing == "normal_reduce" else 1
+    return value + sum(term.sum() / share for term in architecture.values(parameters, progress).values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_gradient_is_that_of_the_loss_that_a_method_states(name: str) -> None:
+    """By central differences in float64: cross entropy plus every weighted term, in the middle of each stage."""
+    config = tiny(
+        name, "ablation.loss=none", "alpha.grad_mode=clean", "search.order=first", "ablation.removal=identity"
+    )
+    course = Course(config)
+    for number, stage in enumerate(course.stages):
+        if not stage.trains_alphas or stage.kept is not None:
+            continue
+        now = course.settings(number)
+        info = DataInfo("x", num_classes=4, channels=2, image_size=8, mean=(0.5,), std=(0.5,))
+        torch.manual_seed(0)
+        net = Supernet(now.search, info).double().train()
+        x, y = torch.randn(6, 2, 8, 8, dtype=torch.float64), torch.arange(6) % 4
+        step = AlphaStep(net, now)
+        progress = Progress(3, 8, 3, 8, "alphas", lambda: torch.Generator().manual_seed(1))
+        start = step.architecture.parameters()
+        start = {key: torch.randn(value.shape, dtype=torch.float64) for key, value in start.items()}
+        architecture = step.architecture
+        architecture.begin(net, progress)
+        found = step.gradients(start, (x, y), (x, y), None, torch.Generator(), progress).gradients
+        assert found.keys() == start.keys()
+        for key in start:
+            direction = torch.randn_like(start[key])
+            ends = [
+                stated_loss(net, (x, y), architecture, {**start, key: start[key] + sign * 1e-6 * direction}, progress)
+                for sign in (1, -1)
+            ]
+            expected = float(ends[0] - ends[1]) / 2e-6
+            assert float((found[key] * direction).sum()) == pytest.approx(expected, rel=1e-4, abs=1e-7), key
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"ddarts-published"}))
+def test_an_alpha_step_leaves_no_trace_in_the_weights(name: str, digits) -> None:
+    search = digits(tiny(name))
+    search.epoch = search.num_epochs - 1
+    before = copy.deepcopy(search.net.state_dict())
+    batches = search._alpha_batches(0)
+    search._alpha_step(next(batches), next(batches), search.epoch, 0)
+    assert equal(dict(search.net.state_dict()), dict(before))
+    assert all(weight.grad is None for weight in search.net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("darts", 1_930_618),
+        ("fairdarts", 1_930_618),
+        ("ddarts", 1_930_618),
+        ("pcdarts", 299_578),
+        ("pdarts", 1_275_834),
+    ],
+)
+def test_weights_of_the_published_supernets(name: str, weights: int) -> None:
+    """Counted by running the published code."""
+    with torch.device("meta"):
+        net = Supernet(resolve({"method": name}).search, CIFAR)
+    assert sum(weight.numel() for weight in net.parameters()) == weights
+
+
+def test_the_method_of_the_documents_runs(digits) -> None:
+    text = Path("docs/extending.md").read_text()
+    (code,) = re.findall(r"```python\n(from pydantic import Field\n.*?)```", text, re.S)
+    assert len(code.splitlines()) < 40
+    exec(compile(code, "entropic", "exec"), {"__name__": "entropic"})
+    config = tiny("entropic", "search.options.coldest=0.5")
+    search = digits(config)
+    record = list(search.records())[-1]
+    gates = search.decided_gates
+    assert torch.allclose(gates, (search.alphas / 0.5).softmax(-1) if search.epoch == 0 else gates)
+    entropy = search.architecture.values(search.parameters, Progress(2, 3, 1, 2))["entropy"]
+    own = (search.alphas / 0.5 ** (2 / 3)).softmax(-1)
+    assert torch.allclose(entropy, 0.05 * -(own * own.log()).sum(-1).mean(1))
+    assert "alpha/entropy" in record.metrics
+    with pytest.raises(UserError, match="there is a method 'entropic' already"):
+        methods.add("entropic", METHODS["darts"])
+
+
+# --- operations that nobody here knows ------------------------------------------------------------------------------
+
+
+def test_an_operation_with_a_normalisation_of_torch_runs(monkeypatch) -> None:
+    """The fast form leaves its cells to the readable one; alpha steps leave its running statistics alone."""
+
+    class Foreign(nn.Module):
+        def __init__(self, channels: int, stride: int) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(channels, channels, 3, stride, 1)
+            self.norm = nn.BatchNorm2d(channels)
+
+        def forward(self, x):
+            return self.norm(self.conv(x))
+
+    table = {**operations.OPERATIONS, "avg_pool_3x3": lambda channels, stride, affine: Foreign(channels, stride)}
+    monkeypatch.setattr(operations, "OPERATIONS", table)
+    torch.manual_seed(0)
+    info = DataInfo("x", num_classes=4, channels=1, image_size=8, mean=(0.5,), std=(0.5,))
+    net = Supernet(SearchConfig(num_cells=3, channels=2, steps=2), info).train()
+    x, gates = torch.randn(4, 1, 8, 8), torch.rand(3, 5, 7)
+    before = copy.deepcopy(net.state_dict())
+    with batch_statistics(net):
+        readable = net(x, gates)
+        net.form = FastForm(0)
+        assert torch.equal(net(x, gates), readable)
+    assert equal(dict(net.state_dict()), dict(before))
+    net(x, gates)
+    moved = [key for key, value in net.state_dict().items() if not torch.equal(value, before[key])]
+    assert any("ops.1.norm.running_mean" in key for key in moved)
+
+
+# --- DARTS-, beta-DARTS, PC-DARTS, P-DARTS --------------------------------------------------------------------------
+
+
+def test_darts_minus_without_its_skip_is_darts() -> None:
+    info = DataInfo("x", num_classes=4, channels=1, image_size=8, mean=(0.5,), std=(0.5,))
+    darts, minus = (tiny(name, "search.batch_size=4").search for name in ("darts", "darts-minus"))
+    torch.manual_seed(0)
+    plain, skipping = Supernet(darts, info), Supernet(minus, info)
+    lacking = skipping.load_state_dict(plain.state_dict(), strict=False)
+    assert not lacking.unexpected_keys and all(".ops.8." in key for key in lacking.missing_keys)
+    parameters = Architecture(darts, 2).parameters(torch.Generator().manual_seed(0))
+    x = torch.randn(4, 1, 8, 8)
+    last = Progress(50, 50)  # its weight is 0 there
+    expected = plain(x, Architecture(darts, 2).gates(parameters, last))
+    assert torch.equal(skipping(x, Architecture(minus, 2).gates(parameters, last)), expected)
+    first = Architecture(minus, 2).gates(parameters, Progress(0, 50))
+    assert not torch.allclose(skipping(x, first), expected)
+    assert first[..., 8].unique().tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("decay", "expected"), [("linear", 0.8), ("cosine", 0.904508), ("slow-cosine", 0.951057), ("constant", 1.0)]
+)
+def test_the_weight_of_the_auxiliary_skip(decay: str, expected: float) -> None:
+    search = tiny("darts-minus", f"search.options.auxiliary_decay={decay}").search
+    (weight,) = methods.EDGES["auxiliary-skip"](search).weights(Progress(10, 50))
+    assert weight == pytest.approx(expected, abs=1e-6)
+
+
+def test_beta_decay_by_autograd_and_its_weight() -> None:
+    config = resolve({"method": "beta-darts"})
+    architecture = Architecture(config.search, 2)
+    ((term, setting),) = architecture.terms
+    assert [architecture.weight(setting, Progress(e, 50, e, 50)) for e in (0, 1, 49)] == [0, 0.5, 24.5]
+    alphas = torch.randn(2, 14, 8, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(alphas.exp().sum(-1).log().flatten().mean(), alphas)
+    found = architecture.pull({"alphas": alphas.detach()}, Progress(20, 50, 20, 50))["alphas"]
+    assert torch.allclose(found, 10 * expected)
+    assert torch.allclose(found, 10 * alphas.detach().softmax(-1) / 28)
+    assert torch.allclose(term.value({"alphas": alphas}, alphas), alphas.logsumexp(-1).mean(-1))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_partial_channels_by_hand(stride: int) -> None:
+    """The published shuffle: view (batch, K, channels / K), transposed."""
+    torch.manual_seed(0)
+    edge = PartialMixedOp(S_NONE, 8, stride, share=4).double()
+    x, gates = torch.randn(3, 8, 6, 6, dtype=torch.float64), torch.rand(8, dtype=torch.float64).softmax(-1)
+    through = sum(gate * op(x[:, :2]) for gate, op in zip(gates, edge.ops, strict=True))
+    past = x[:, 2:] if stride == 1 else F.max_pool2d(x[:, 2:], 2, 2)
+    joined = torch.cat([through, past], 1)
+    size = joined.shape[-1]
+    shuffled = joined.view(3, 4, 2, size, size).transpose(1, 2).reshape(3, 8, size, size)
+    assert torch.allclose(edge(x, gates), shuffled)
+
+
+def test_pcdarts_with_all_channels_and_equal_edges_is_darts() -> None:
+    torch.manual_seed(0)
+    whole, partial = MixedOp(S_NONE, 4, 1), PartialMixedOp(S_NONE, 4, 1, share=1)
+    partial.mixed.load_state_dict(whole.state_dict())
+    x, gates = torch.randn(2, 4, 6, 6), torch.rand(8)
+    assert torch.equal(partial(x, gates), whole(x, gates))
+    search = resolve({"method": "pcdarts"}).search
+    parameters = Architecture(search, 2).parameters(torch.Generator().manual_seed(0))
+    parameters["edges"].zero_()
+    found = Architecture(search, 2).gates(parameters, Progress())
+    into = torch.tensor([float(target) for _, target in edge_list(4)])  # node 2 has two edges, node 3 three, ...
+    assert torch.allclose(found * into[:, None], parameters["alphas"].softmax(-1))
+    weights = softmax_per_node(torch.randn(2, 14))
+    for node in range(2, 6):
+        assert torch.allclose(weights[:, into == node].sum(1), torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("search.channels=6",), "search.channels 6 must be a multiple of search.options.channel_share 4"),
+        (("search.gates=sigmoid", "search.w_zero_one=1"), "partial-channels needs gates that sum"),
+        (("search.options.temperature=1",), "unknown option 'temperature': choose one of channel_share"),
+        (("search.options.channel_share=0",), "channel_share"),
+    ],
+)
+def test_parts_refuse_what_has_no_meaning(overrides, words) -> None:
+    with pytest.raises(UserError, match=words):
+        resolve({"method": "pcdarts"}, overrides)
+
+
+def test_the_networks_of_pdarts(digits) -> None:
+    course = Course(resolve({"method": "pdarts"}))
+    epochs = [(stage.phase, stage.epochs, course.settings(n).search.num_cells) for n, stage in enumerate(course.stages)]
+    assert epochs == [
+        (phase, length, cells) for cells in (5, 11, 17) for phase, length in (("warmup", 10), ("search", 15))
+    ]
+    assert [course.stages[n].kept for n in (0, 2, 4)] == [None, 5, 3]
+    place = course.at(36)
+    assert (place.network, place.stage_epoch, place.epoch, place.epochs) == (1, 1, 11, 25)
+    search = digits(tiny("pdarts"))
+    kept = []
+    for record in search.records():
+        if record.phase == "search":
+            names = [[len(edge.ops) for edge in cell.edges] for cell in search.net.cells]
+            assert {number for cell in names for number in cell} == {
+                8 if search.kept is None else len(search.kept[0][0])
+            }
+            kept.append((len(search.net.cells), names[0][0], search.architecture.own_scores(search.parameters)))
+    assert [(cells, operations) for cells, operations, _ in kept] == [(3, 8), (4, 5), (5, 3)]
+    assert search.architecture.scores(search.parameters).count_nonzero(-1).unique().tolist() == [3]
+
+
+def test_the_best_operations_are_kept() -> None:
+    plan = methods.PLANS["progressive"](resolve({"method": "pdarts"}).search)
+    scores = [[[0.1, 0.4, 0.2, 0.3], [0.3, 0.3, 0.3, 0.1]]]
+    assert plan.keep(scores, [[[0, 2, 5, 7], [1, 2, 3, 4]]], 2) == [[[2, 7], [1, 2]]]
+
+
+def test_dropout_of_skips_falls() -> None:
+    from ddarts_core.skip_dropout import DroppedIdentity
+
+    search = tiny("pdarts", "search.options.skip_dropout=0.5").search
+    edge = methods.EDGES["skip-dropout"](search)
+    module = edge.build(S_NONE, 2, 1)
+    (skip,) = (op for op in module.ops if isinstance(op, DroppedIdentity))
+    draw = lambda: torch.Generator().manual_seed(0)  # noqa: E731
+    for progress, expected in (
+        (Progress(0, 25, 0, 10), 0.48),
+        (Progress(9, 25, 9, 10), 0.3),
+        (Progress(12, 25, 2, 15), 0.5 * math.exp(-0.4)),
+    ):
+        edge.begin(module, progress)
+        assert skip.probability == pytest.approx(expected)
+    x = torch.ones(1000, 2, 4, 4)
+    edge.begin(module, Progress(0, 25, 0, 10, "weights", draw))
+    kept = skip(x)
+    assert kept.mean() == pytest.approx(1, abs=0.02) and (kept == 0).float().mean() == pytest.approx(0.48, abs=0.02)
+    assert torch.equal(skip.eval()(x), x)
+
+
+def test_skips_are_taken_one_by_one() -> None:
+    """Two intermediate nodes, each with skips on its best edges; the weakest skips give way first."""
+    names = ("skip_connect", "sep_conv_3x3")
+    gates = [[0.9, 0.1], [0.8, 0.3], [0.7, 0.2], [0.6, 0.05], [0.1, 0.01]]
+    config = DiscretiseConfig(rule="darts", threshold=0.0, max_skips=2)
+    assert sum(edge.op == "skip_connect" for edge in select(gates, names, 2, config)) == 4
+    restricted = without_skips(gates, names, 2, config)
+    # 0.6 goes first (its edge then has 0.05, below edge 4's skip 0.1), then that skip, then 0.7.
+    assert [row[0] for row in restricted] == [0.9, 0.8, 0.0, 0.0, 0.0]
+    found = select(restricted, names, 2, config)
+    assert [(edge.target, edge.source, edge.op) for edge in found if edge.op == "skip_connect"] == [
+        (2, 0, "skip_connect"),
+        (2, 1, "skip_connect"),
+    ]
