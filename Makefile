@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 SWEEP ?= experiments/quickstart_sweep.yaml
 JOBS ?= 2
 
-.PHONY: install sweep test test-slow check chaos bench bench-platform format clean chaos-search
+.PHONY: install sweep test test-slow check chaos bench bench-images bench-platform format clean chaos-search
 
 install: $(STAMP)
 
@@ -45,6 +45,10 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.bench $(BENCH)
+
+# What images of one's own cost: the scan, cold and cached, and images per second
+bench-images: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.images $(BENCH)
 
 # What Ray, Optuna and MLflow cost, per epoch and per trial: writes docs/platform_cost.md
 bench-platform: $(STAMP)

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from ddarts_core.datasets.facts import majority, read_facts
 from ddarts_core.dead_cells import dead_sentence
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
@@ -442,6 +443,14 @@ def _failures(rows: Iterable[Row]) -> str:
     return f"<h3>Failures</h3>{page.table(('trial', 'reason', 'epochs before'), lines, numeric=(2,))}{more}"
 
 
+def _data_facts(study: Study) -> list[tuple[str, str]]:
+    """What the study's `data.json` says: the largest class, and what was chosen or left out."""
+    content = read_facts(study.folder)
+    if content is None:
+        return []
+    return [("data", "; ".join([majority(content["train_counts"], content["classes"]), *content.get("notes", ())]))]
+
+
 def _reproduce(study: Study, ranked: Sequence[Row]) -> str:
     info = study.info
     facts = [
@@ -450,6 +459,7 @@ def _reproduce(study: Study, ranked: Sequence[Row]) -> str:
         ("configuration hash", str(info.get("config_hash", "unknown"))),
         ("source commit", str(info.get("git_commit") or "unknown")),
         ("versions", ", ".join(f"{name} {v}" for name, v in (info.get("versions") or {}).items()) or "unknown"),
+        *_data_facts(study),
         ("MLflow", f"{info.get('tracking_uri', 'unknown')}, run {info.get('parent_run_id', 'unknown')}"),
     ]
     parts = ["<h3>How to reproduce</h3>", page.facts(facts)]

@@ -31,6 +31,7 @@ COMMANDS = {
     "ui": "Serve the MLflow UI on a study's store.",
     "settings": "Explain the settings of a file: defaults, allowed values, meaning.",
     "config": "Print the resolved configuration; run nothing.",
+    "data": "Look at the images of a file: classes, counts, splits, and a contact sheet.",
     "estimate": "Print the memory, steps and time that a file will take; run nothing.",
     "cost": "Count parameters and multiply-adds of a genotype.",
     "compare": "Show the differences of two genotypes.",

@@ -13,6 +13,7 @@ import torch
 from analysis.statistics import Comparison, comparison, mean_interval, verdict
 from ddarts_cli.console import follow, say
 from ddarts_cli.files import RetrainFolder, make_folder, plain
+from ddarts_cli.images import read_train, say_data
 from ddarts_cli.loop import run_loop
 from ddarts_cli.output import write_json, write_records, write_timings, write_yaml
 from ddarts_cli.threads import limit_threads
@@ -20,7 +21,7 @@ from ddarts_core import checkpoint
 from ddarts_core.config import ExperimentConfig, config_hash
 from ddarts_core.confusion import Confusion, Evaluation, write_confusion
 from ddarts_core.cost import retrain_cost
-from ddarts_core.data import Images, data_facts, hold_out, load_test, load_train
+from ddarts_core.data import Images, data_facts, data_notes, hold_out, load_test
 from ddarts_core.datasets.facts import write_facts
 from ddarts_core.dead_cells import dead_cells, dead_sentence
 from ddarts_core.derive import trained
@@ -134,7 +135,7 @@ def run_seeds(
     if done is not None and done["seeds"] == list(seeds) and done["test"].keys() == contenders.keys():
         say(f"{out} holds this retrain, finished")
         return {name: Score.from_dict(test) for name, test in done["test"].items()}
-    info, images = load_train(config.data)
+    info, images = read_train(config.data)
     limit_threads(config.retrain.batch_size, config.retrain.channels, info.image_size)
     check_training(config, images, seeds)
     for contender in contenders.values():
@@ -155,7 +156,8 @@ def run_seeds(
         place.clear()
     make_folder(out)
     write_yaml(place.config, plain(config))
-    write_facts(out, data_facts(info, images))
+    write_facts(out, data_facts(info, images, data_notes(config.data)))
+    say_data(config.data, info, images)
     scores: dict[str, Score] = {}
     matrices: list[Confusion] = []
     for name, contender in contenders.items():

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
@@ -27,7 +28,7 @@ Rule = Literal["sparse", "edge", "darts", "complete"]
 AMP = "lower precision of convolutions; none is float32 in full; tf32 and fp16 need a GPU"
 
 #: Names of the data sets; `data.DATASETS` has their readers.
-DATA_SETS = ("digits", "fashion_mnist", "cifar10", "cifar100", "imagenet")
+DATA_SETS = ("digits", "fashion_mnist", "cifar10", "cifar100", "imagenet", "folder", "arrays", "parquet")
 
 
 class SplitConfig(Strict):
@@ -63,9 +64,26 @@ class DataConfig(AugmentConfig):
     """The data set, how much of it, and how it is split and augmented for the search."""
 
     name: str = Field("digits", description="data set")
-    root: str = Field("data", description="folder of the data set's files, as torchvision lays them out")
+    root: str = Field("data", description="folder of the data set's files, or the one file; see docs/data.md")
     num_train: int | None = Field(None, gt=0, description="use only this many training images (stratified)")
-    image_size: int | None = Field(None, ge=8, le=512, description="resize to this many pixels; null keeps the size")
+    image_size: int | None = Field(
+        None, ge=8, le=512, description="resize to this many pixels; null or auto keeps or chooses the size"
+    )
+    channels: Literal[1, 3] | None = Field(
+        None, description="grey or red, green, blue, of one's own images; null or auto looks at them"
+    )
+    mean: tuple[float, ...] | None = Field(
+        None, description="of each channel in 0..1, to normalise by; null is that of the training images"
+    )
+    std: tuple[float, ...] | None = Field(
+        None, description="deviation of each channel, to normalise by; null is that of the training images"
+    )
+    in_memory: bool | None = Field(
+        None, description="keep one's own images decoded, or stream files; null or auto keeps up to 2 GiB"
+    )
+    on_broken: Literal["error", "skip"] = Field(
+        "error", description="what becomes of one's own images that cannot be decoded; skip counts them"
+    )
     split: SplitConfig = SplitConfig()
     num_workers: Annotated[int, Field(ge=0, le=128)] | Literal["auto"] = Field(
         "auto",
@@ -79,6 +97,18 @@ class DataConfig(AugmentConfig):
         if value not in DATA_SETS:
             raise unknown_name("data set", value, DATA_SETS)
         return value
+
+    @field_validator("image_size", "channels", "in_memory", mode="before")
+    @classmethod
+    def _auto_is_null(cls, value: Any) -> Any:
+        return None if value == "auto" else value
+
+    @model_validator(mode="after")
+    def _statistics(self) -> DataConfig:
+        for name, values in (("mean", self.mean or ()), ("std", self.std or ())):
+            if any(not 0 <= value <= 1 for value in values) or (name == "std" and 0 in values):
+                raise ValueError(f"{name} {list(values)} must be of pixels in 0..1{', and not 0' * (name == 'std')}")
+        return self
 
 
 class RegulariserConfig(Strict):
@@ -422,6 +452,20 @@ PLACES = (
 )
 
 
+#: Settings that came later, with what every run before them had: at this value they count for nothing, so that results
+#: keep the hash that they were published under and a run that was begun then goes on.
+LATER: Mapping[str, Any] = MappingProxyType(
+    {
+        "data.channels": None,
+        "data.mean": None,
+        "data.std": None,
+        "data.in_memory": None,
+        "data.on_broken": "error",
+        "retrain.class_weights": "none",
+    }
+)
+
+
 def config_hash(config: BaseModel, exclude: Iterable[str] = PLACES) -> str:
     """12 hex digits of the SHA-256 of everything that determines the results, but for rounding.
 
@@ -432,5 +476,9 @@ def config_hash(config: BaseModel, exclude: Iterable[str] = PLACES) -> str:
     data = config.model_dump(mode="json")
     for group, _, name in (path.rpartition(".") for path in exclude):
         (data.get(group, {}) if group else data).pop(name, None)
+    for path, value in LATER.items():
+        group, _, name = path.rpartition(".")
+        if name in data.get(group, {}) and data[group][name] == value:
+            del data[group][name]
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,20 +1,17 @@
 """Data sets: one table entry each, read from local files, and split without leaks (section 5).
 
-Small sets are read into memory; ImageNet stays in its files and is streamed. Nothing is downloaded. The test images of
-a set are a file (or a folder, or a fixed share) of their own, which `load_train` and `split` never read.
+Published sets come with their facts; of one's own images they are read from the images. Small sets are read into
+memory; ImageNet and folders that are too large stay in their files and are streamed. Nothing is downloaded. The test
+images of a set are a file (or a folder, or a fixed share) of their own, which `load_train` and `split` never use.
 """
 
 from __future__ import annotations
 
-import gzip
-import math
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,25 +19,28 @@ from torch import Tensor
 
 from .augment import Augment, Policy
 from .config import DATA_SETS, DataConfig, ExperimentConfig, RetrainConfig
-from .datasets import facts, names
+from .datasets import facts, names, own, published, sources
+from .datasets.stratified import FIXED_SEED, stratified_order
 from .errors import UserError
 from .images import DataInfo, Images, ImageSet
 from .readers import own_cores, suitable
 from .seeding import stream_seed
-from .streaming import StreamedSet
+from .streaming import PictureFiles, StreamedSet
 
 __all__ = [
     "DATASETS",
     "Augment",
     "DataInfo",
-    "DatasetEntry",
     "ImageSet",
     "Images",
+    "OwnImages",
+    "Published",
     "Splits",
     "augment_of",
     "check_batch",
     "data_facts",
     "data_info",
+    "data_notes",
     "for_cores",
     "hold_out",
     "load_test",
@@ -48,110 +48,148 @@ __all__ = [
     "split",
 ]
 
-#: Seed of what must be the same in every study: the test share of digits and the images that `num_train` keeps.
-FIXED_SEED = 20_240_229
+
+class Entry(Protocol):
+    """What the table of data sets asks of an entry."""
+
+    @property
+    def name(self) -> str:
+        """In a file: `data.name`."""
+
+    @property
+    def files(self) -> str:
+        """The files wanted at `data.root`, in words."""
+
+    @property
+    def policy(self) -> Policy:
+        """Of AutoAugment."""
+
+    def facts(self, config: DataConfig) -> DataInfo:
+        """Facts of the configured images, before statistics that a user gives."""
+
+    def images(self, config: DataConfig, train: bool) -> Images:
+        """The training images, or the test images, at the configured size."""
+
+    def notes(self, config: DataConfig) -> Sequence[str]:
+        """What a user should know of the images before they are used, in sentences."""
 
 
 @dataclass(frozen=True)
-class DatasetEntry:
-    """A data set of the table: its facts, its reader, and the files that the reader wants.
+class Published:
+    """A published data set: its facts, its reader, and the files that the reader wants.
 
     Attributes:
+        info: its facts.
         read: (root, train) -> images uint8 [number, channels, height, width] and labels int64 [number], or a set of
             torchvision's with `targets`, which is streamed; raises `OSError`, `EOFError`, `RuntimeError` or
             `ValueError` when the files are absent or damaged.
         files: the files wanted below `data.root`, in words.
         policy: of AutoAugment.
+        classes: root -> the classes that are there, if a part of the published ones may be; none if nothing is there.
     """
 
     info: DataInfo
     read: Callable[[Path, bool], tuple[Tensor, Tensor] | Any]
     files: str
     policy: Policy = "CIFAR10"
+    classes: Callable[[Path], tuple[str, ...]] | None = None
+
+    @property
+    def name(self) -> str:
+        """See `Entry`."""
+        return self.info.name
+
+    def facts(self, config: DataConfig) -> DataInfo:
+        """Known without the files, but for which classes there are.
+
+        Raises:
+            UserError: a setting is for images of one's own.
+        """
+        if config.channels not in (None, self.info.channels):
+            raise UserError(f"data.channels {config.channels}: {self.name} has {self.info.channels}, leave it out")
+        if config.in_memory is not None or config.on_broken != "error":
+            key = "in_memory" if config.in_memory is not None else "on_broken"
+            raise UserError(f"data.{key} is for images of one's own ({', '.join(OWN)}), not for {self.name}")
+        size = self.info.image_size if config.image_size is None else config.image_size
+        known = self.classes(Path(config.root).expanduser()) if self.classes is not None else ()
+        info = replace(self.info, image_size=size)
+        return replace(info, classes=known, num_classes=len(known)) if known else info
+
+    def images(self, config: DataConfig, train: bool) -> Images:
+        """Read at once, or when they are due.
+
+        Raises:
+            UserError: the files are absent or damaged.
+        """
+        size = self.facts(config).image_size
+        root = Path(config.root).expanduser()
+        try:
+            found = self.read(root, train)
+        except (OSError, EOFError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"cannot read {self.name} in {str(root.absolute())!r} ({_first_words(error)}): expected there "
+                f"{self.files}; nothing is downloaded, name the folder with --set data.root=FOLDER"
+            ) from error
+        if isinstance(found, tuple):
+            images, labels = found
+            return ImageSet(_resize(images, size), labels)
+        return StreamedSet.of(found, size, _num_workers(config))
+
+    def notes(self, config: DataConfig) -> Sequence[str]:
+        """Nothing that is not published."""
+        return ()
 
 
 @dataclass(frozen=True)
-class Splits:
-    """Disjoint shares of the training images: for the weights, for the alphas, and for the score of a search."""
+class OwnImages:
+    """A way to keep images of one's own; all facts are read from them.
 
-    weights: Images
-    alphas: Images
-    held_out: Images
+    Attributes:
+        name: of the way.
+        collect: root -> what is there; see `sources.Found`.
+        files: the files wanted at `data.root`, in words.
+        policy: of AutoAugment.
+    """
 
+    name: str
+    collect: Callable[[Path], sources.Found]
+    files: str
+    policy: Policy = "IMAGENET"
 
-# --- reading --------------------------------------------------------------------------------------------------------
+    def look(self, config: DataConfig) -> own.Own:
+        """The images, looked at if they have not been.
 
-
-def _read_digits(root: Path, train: bool) -> tuple[Tensor, Tensor]:
-    """scikit-learn's 1,797 digits come without a test set: a fixed stratified fifth of them is ours."""
-    # The file that sklearn.datasets.load_digits reads: importing scikit-learn takes seconds, in every trial.
-    package = find_spec("sklearn")
-    assert package is not None and package.origin is not None
-    rows = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", np.uint8, delimiter=",")
-    labels = torch.from_numpy(rows[:, 64].astype(np.int64))
-    order = _stratified_order(labels, stream_seed(FIXED_SEED, "digits", "test"))
-    num_test = round(0.2 * len(labels))
-    chosen = torch.from_numpy(np.sort(order[num_test:] if train else order[:num_test]))
-    grey = torch.from_numpy(rows[:, :64].reshape(-1, 8, 8) * (255 / 16)).round().to(torch.uint8)
-    return grey[chosen, None], labels[chosen]
-
-
-def _read_fashion_mnist(root: Path, train: bool) -> tuple[Tensor, Tensor]:
-    """The four idx files, packed or not, in the folder itself (Debian) or in FashionMNIST/raw (torchvision)."""
-    prefix = "train" if train else "t10k"
-    folder = next(
-        (f for f in (root / "FashionMNIST" / "raw", root) if list(f.glob(f"{prefix}-images-idx3-ubyte*"))), None
-    )
-    if folder is None:
-        raise FileNotFoundError(f"no {prefix}-images-idx3-ubyte or .gz")
-    images = _read_idx(folder / f"{prefix}-images-idx3-ubyte", 3)
-    labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte", 1)
-    if len(images) != len(labels):
-        raise ValueError(f"{len(images)} images but {len(labels)} labels")
-    return images[:, None], labels.to(torch.int64)
-
-
-def _read_idx(path: Path, dimensions: int) -> Tensor:
-    """Unsigned bytes of an idx file: 0, 0, 8, dimensions, the sizes as big-endian 32-bit integers, then the bytes."""
-    if path.exists():
-        data = path.read_bytes()
-    else:
+        Raises:
+            UserError: they are not there, or something about them is broken.
+        """
+        wanted = own.Wanted(config.channels, config.image_size, config.in_memory, config.on_broken == "skip")
         try:
-            data = gzip.decompress(path.with_name(path.name + ".gz").read_bytes())
-        except zlib.error as error:
-            raise ValueError(f"{path.name}.gz is damaged") from error
-    start = 4 + 4 * dimensions
-    sizes = [int(size) for size in np.frombuffer(data[4:start], ">u4")] if len(data) >= start else []
-    if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) != start + math.prod(sizes):
-        raise ValueError(f"{path.name} is not a whole idx file of {dimensions} dimensions")
-    return torch.frombuffer(bytearray(data[start:]), dtype=torch.uint8).view(*sizes)
+            return own.look(self.collect, Path(config.root).expanduser(), wanted)
+        except UserError as error:
+            raise UserError(
+                f"cannot use the images of data.name {self.name}: {error} (expected: {self.files}; see `ddarts data`)"
+            ) from error
+
+    def facts(self, config: DataConfig) -> DataInfo:
+        """Read from the training images."""
+        return self.look(config).info
+
+    def images(self, config: DataConfig, train: bool) -> Images:
+        """In memory or streamed, as `data.in_memory` says; the labels are whole either way."""
+        found = self.look(config)
+        rows = found.train if train else found.test
+        if found.pixels is not None:
+            return ImageSet(torch.from_numpy(found.pixels[rows]), torch.from_numpy(found.found.labels[rows]))
+        files = PictureFiles(found.found.root, found.found.names, found.found.labels.tolist(), found.info.channels)
+        return StreamedSet.of(files, found.info.image_size, _num_workers(config)).subset(torch.from_numpy(rows))
+
+    def notes(self, config: DataConfig) -> Sequence[str]:
+        """What was chosen and why, and what looks wrong."""
+        return self.look(config).notes
 
 
-def _cifar(name: str) -> Callable[[Path, bool], tuple[Tensor, Tensor]]:
-    """torchvision's reader. The files are pickles: it opens them only if their MD5 is that of the published files."""
-
-    def read(root: Path, train: bool) -> tuple[Tensor, Tensor]:
-        from torchvision import datasets
-
-        found: Any = getattr(datasets, name)(root, train=train, download=False)
-        images = torch.from_numpy(np.ascontiguousarray(found.data.transpose(0, 3, 1, 2)))
-        return images, torch.tensor(found.targets, dtype=torch.int64)
-
-    return read
-
-
-def _imagenet(root: Path, train: bool) -> Any:
-    """torchvision's reader; given archives without folders it would unpack them, so the folder is asked for first."""
-    from torchvision import datasets
-
-    folder = root / ("train" if train else "val")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder.name}")
-    return datasets.ImageNet(root, split=folder.name)
-
-
-def _table(*entries: DatasetEntry) -> Mapping[str, DatasetEntry]:
-    table = {entry.info.name: entry for entry in entries}
+def _table(*entries: Entry) -> Mapping[str, Entry]:
+    table = {entry.name: entry for entry in entries}
     if len(table) != len(entries):
         raise ValueError("two data sets of one name")
     return MappingProxyType(table)
@@ -159,15 +197,17 @@ def _table(*entries: DatasetEntry) -> Mapping[str, DatasetEntry]:
 
 #: Every data set. Means and deviations are those of the training images in 0..1.
 DATASETS = _table(
-    DatasetEntry(DataInfo("digits", 10, 1, 8, (0.3058,), (0.3759,)), _read_digits, "nothing: scikit-learn brings it"),
-    DatasetEntry(
+    Published(
+        DataInfo("digits", 10, 1, 8, (0.3058,), (0.3759,)), published.read_digits, "nothing: scikit-learn brings it"
+    ),
+    Published(
         DataInfo("fashion_mnist", 10, 1, 28, (0.28604,), (0.35302,), names.FASHION_MNIST),
-        _read_fashion_mnist,
+        published.read_fashion_mnist,
         "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain "
         "or .gz, in it or in its FashionMNIST/raw (Debian's package dataset-fashion-mnist puts them in "
         "/usr/share/datasets/fashion-mnist)",
     ),
-    DatasetEntry(
+    Published(
         DataInfo(
             "cifar10",
             10,
@@ -177,10 +217,10 @@ DATASETS = _table(
             (0.24703233, 0.24348505, 0.26158768),
             names.CIFAR10,
         ),
-        _cifar("CIFAR10"),
+        published.read_cifar("CIFAR10"),
         "the folder cifar-10-batches-py, unpacked from cifar-10-python.tar.gz and unchanged",
     ),
-    DatasetEntry(
+    Published(
         DataInfo(
             "cifar100",
             100,
@@ -190,32 +230,45 @@ DATASETS = _table(
             (0.26733428, 0.25643846, 0.27615049),
             names.CIFAR100,
         ),
-        _cifar("CIFAR100"),
+        published.read_cifar("CIFAR100"),
         "the folder cifar-100-python, unpacked from cifar-100-python.tar.gz and unchanged",
     ),
-    DatasetEntry(
+    Published(
         DataInfo("imagenet", 1000, 3, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        _imagenet,
+        published.read_imagenet,
         "the folders train and val with one folder of JPEG files per WordNet ID, and meta.bin or "
         "ILSVRC2012_devkit_t12.tar.gz, as torchvision's ImageNet lays them out",
         "IMAGENET",
+        published.wnids,
     ),
+    OwnImages(
+        "folder", sources.folder, "ROOT/train/CLASS/FILE with optional val and test beside train, or ROOT/CLASS/FILE"
+    ),
+    OwnImages("arrays", sources.arrays, "one .npz with images and labels, or train.npz and test.npz in a folder"),
+    OwnImages("parquet", sources.parquet, "Parquet with a column of images and one called label"),
 )
 
 
 assert tuple(DATASETS) == DATA_SETS
 
+#: Names of the entries for images of one's own.
+OWN = tuple(name for name, entry in DATASETS.items() if isinstance(entry, OwnImages))
+
 
 def data_info(config: DataConfig) -> DataInfo:
-    """The facts of the configured data set at the configured size; reads no file."""
-    info = DATASETS[config.name].info
-    size = info.image_size if config.image_size is None else config.image_size
-    return replace(info, image_size=size)
+    """The facts of the configured data set at the configured size.
+
+    Of a published set they are known without its files; images of one's own are looked at, once.
+
+    Raises:
+        UserError: images of one's own are not there or broken, or a setting does not fit the set.
+    """
+    return own.given(DATASETS[config.name].facts(config), config.mean, config.std)
 
 
-def data_facts(info: DataInfo, train: Images) -> dict[str, Any]:
+def data_facts(info: DataInfo, train: Images, notes: Sequence[str] = ()) -> dict[str, Any]:
     """The content of `data.json` (see `facts.document`) for these training images."""
-    return facts.document(info, train.labels.bincount(minlength=info.num_classes).tolist())
+    return facts.document(info, train.labels.bincount(minlength=info.num_classes).tolist(), notes)
 
 
 def for_cores(config: ExperimentConfig, cores: float) -> ExperimentConfig:
@@ -225,6 +278,15 @@ def for_cores(config: ExperimentConfig, cores: float) -> ExperimentConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"num_workers": suitable(cores)})})
 
 
+def data_notes(config: DataConfig) -> list[str]:
+    """What a user should know of the configured images before they are used, in sentences.
+
+    Raises:
+        UserError: see `data_info`.
+    """
+    return list(DATASETS[config.name].notes(config))
+
+
 def load_train(config: DataConfig) -> tuple[DataInfo, Images]:
     """The training images: the first `num_train` of a fixed stratified order, resized to `image_size`.
 
@@ -232,14 +294,14 @@ def load_train(config: DataConfig) -> tuple[DataInfo, Images]:
         UserError: its files are absent or damaged, or there are not enough images.
     """
     info = data_info(config)
-    images = _read(config, train=True)
+    images = DATASETS[config.name].images(config, train=True)
     if config.num_train is not None:
         if not info.num_classes <= config.num_train <= len(images):
             raise UserError(
                 f"data.num_train {config.num_train}: {info.name} has {len(images)} training images of "
                 f"{info.num_classes} classes, choose {info.num_classes} to {len(images)}"
             )
-        order = _stratified_order(images.labels, stream_seed(FIXED_SEED, info.name, "num_train"))
+        order = stratified_order(images.labels.numpy(), stream_seed(FIXED_SEED, info.name, "num_train"))
         images = images.subset(torch.from_numpy(np.sort(order[: config.num_train])))
     return info, images
 
@@ -250,24 +312,12 @@ def load_test(config: DataConfig) -> Images:
     Raises:
         UserError: its files are absent or damaged.
     """
-    return _read(config, train=False)
+    return DATASETS[config.name].images(config, train=False)
 
 
-def _read(config: DataConfig, train: bool) -> Images:
-    info = data_info(config)
-    root = Path(config.root).expanduser()
-    try:
-        found = DATASETS[info.name].read(root, train)
-    except (OSError, EOFError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"cannot read {info.name} in {str(root.absolute())!r} ({_first_words(error)}): expected there "
-            f"{DATASETS[info.name].files}; nothing is downloaded, name the folder with --set data.root=FOLDER"
-        ) from error
-    if isinstance(found, tuple):
-        images, labels = found
-        return ImageSet(_resize(images, info.image_size), labels)
-    num_workers = suitable(own_cores()) if config.num_workers == "auto" else config.num_workers
-    return StreamedSet.of(found, info.image_size, num_workers)
+def _num_workers(config: DataConfig) -> int:
+    """Processes that read streamed images."""
+    return suitable(own_cores()) if config.num_workers == "auto" else config.num_workers
 
 
 def _first_words(error: BaseException) -> str:
@@ -289,22 +339,13 @@ def _resize(images: Tensor, size: int) -> Tensor:
 # --- splitting ------------------------------------------------------------------------------------------------------
 
 
-def _stratified_order(labels: Tensor, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """A random order of all images in which every stretch has the classes in about their overall shares.
+@dataclass(frozen=True)
+class Splits:
+    """Disjoint shares of the training images: for the weights, for the alphas, and for the score of a search."""
 
-    Image r (from 0) of a class of n images stands at (r + 1/2) / n: a stretch of m images has m * share of each
-    class, give or take two. Balanced classes take turns. Drawn from numpy's legacy generator, whose stream numpy
-    promises never to change: the split of a stored study must not depend on a version.
-    """
-    random = np.random.RandomState(seed % 2**32)
-    classes = labels.cpu().numpy()
-    order = random.permutation(len(classes))
-    place = np.empty(len(classes))
-    for label in np.unique(classes):
-        members = order[classes[order] == label]
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    found: np.ndarray[Any, np.dtype[np.int64]] = order[np.argsort(place[order], kind="stable")].astype(np.int64)
-    return found
+    weights: Images
+    alphas: Images
+    held_out: Images
 
 
 def split(train: Images, config: DataConfig, seed: int) -> Splits:
@@ -316,7 +357,7 @@ def split(train: Images, config: DataConfig, seed: int) -> Splits:
         UserError: a split would be empty or lack a class.
     """
     shares = {"weights": config.split.weights, "alphas": config.split.alphas, "held_out": config.split.held_out}
-    return Splits(**_deal(train, shares, stream_seed(seed, "split"), "data.split"))
+    return Splits(**_deal(train, shares, stream_seed(seed, "split"), "data.split", lambda: data_info(config).classes))
 
 
 def hold_out(train: Images, fraction: float, seed: int) -> tuple[Images, Images]:
@@ -330,8 +371,10 @@ def hold_out(train: Images, fraction: float, seed: int) -> tuple[Images, Images]
     return parts["training"], parts["validation"]
 
 
-def _deal(train: Images, shares: Mapping[str, float], seed: int, setting: str) -> dict[str, Images]:
-    order = _stratified_order(train.labels, seed)
+def _deal(
+    train: Images, shares: Mapping[str, float], seed: int, setting: str, classes: Callable[[], Sequence[str]] = tuple
+) -> dict[str, Images]:
+    order = stratified_order(train.labels.cpu().numpy(), seed)
     parts: dict[str, Images] = {}
     total = 0.0
     for name, share in shares.items():
@@ -340,9 +383,10 @@ def _deal(train: Images, shares: Mapping[str, float], seed: int, setting: str) -
         parts[name] = part = train.subset(torch.from_numpy(chosen))
         absent = np.setdiff1d(train.labels.cpu().numpy(), part.labels.cpu().numpy())
         if len(absent):
+            called = dict(enumerate(classes())).get(int(absent[0]), absent[0])
             raise UserError(
                 f"{setting} {name} {share:g} of {len(train)} images leaves {len(part)} images and none of class "
-                f"{absent[0]}: use more images (data.num_train) or a larger share"
+                f"{called}: use more images (data.num_train) or a larger share"
             )
     return parts
 

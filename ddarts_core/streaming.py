@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .augment import SEEDS, Augment, Draws, apply_seeded
+from .datasets import decode
 from .errors import UserError
 from .images import WHOLE, DataInfo, Images, Share, epoch_plan, normalised
 from .readers import Readers
@@ -92,7 +95,7 @@ class StreamedSet:
         if augment is not None and generator is not None:
             # For the whole pass at once: what is drawn must not depend on how far ahead the readers are.
             seeds = torch.randint(SEEDS, (len(self),), generator=generator, device=generator.device).tolist()
-        how = _How(self.size, info.channels, augment)
+        how = _How(self.size, info.channels, augment, isinstance(self.files, PictureFiles))
         target = torch.device(device)
         parts, start = [], 0
         for size in sizes:
@@ -107,6 +110,32 @@ class StreamedSet:
             if augment is not None and draws is not None:
                 pixels = replace(augment, **READ_WITH_THE_FILE).before_normalisation(pixels, draws)
             yield normalised(pixels, info, augment, draws), self.labels[part].to(target)
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Files of one's own images; what it holds is handed to the processes that read.
+
+    Attributes:
+        root: folder of the files.
+        names: of the files.
+        targets: their classes.
+        channels: 1 or 3.
+    """
+
+    root: Path
+    names: Sequence[str]
+    targets: Sequence[int]
+    channels: int
+
+    @property
+    def samples(self) -> Sequence[tuple[str, int]]:
+        """Path and class of each, as torchvision's folders have them."""
+        return [(str(self.root / name), label) for name, label in zip(self.names, self.targets, strict=True)]
+
+    def __getitem__(self, position: int) -> tuple[Any, int]:
+        image = decode.upright(self.root / self.names[position])
+        return image.convert("L" if self.channels == 1 else "RGB"), self.targets[position]
 
 
 class _Work:
@@ -151,17 +180,20 @@ class _Work:
 
 @dataclass(frozen=True)
 class _How:
-    """What becomes of an image that was read."""
+    """What becomes of an image that was read; of a `whole` one evaluation sees the square that memory would hold."""
 
     size: int
     channels: int
     augment: Augment | None
+    whole: bool
 
     def transform(self) -> Any:
         """To a tensor uint8 [channels, size, size]."""
         from torchvision.transforms import v2
 
-        centre = [v2.Resize(round(self.size * MARGIN)), v2.CenterCrop(self.size)]
+        centre: list[Any] = [v2.Resize(round(self.size * MARGIN)), v2.CenterCrop(self.size)]
+        if self.whole:
+            centre = [partial(decode.view, channels=self.channels, size=self.size)]
         if self.augment is None:
             return v2.Compose([*centre, v2.PILToTensor()])
         return v2.Compose([*(self.augment.crops(self.size) or centre), *self.augment.colours(), v2.PILToTensor()])

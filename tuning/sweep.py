@@ -18,7 +18,7 @@ from typing import Any
 from pyarrow.fs import LocalFileSystem
 
 from ddarts_core.config import resolve
-from ddarts_core.data import check_batch, data_facts, load_train, split
+from ddarts_core.data import check_batch, data_facts, data_notes, load_train, split
 from ddarts_core.datasets import facts
 from ddarts_core.devices import pick_device
 from ddarts_core.errors import UserError
@@ -333,7 +333,7 @@ def _check_data(config: SweepConfig) -> dict[str, Any]:
     splits = split(images, config.data, config.seed)
     check_batch("weights", len(splits.weights), config.search.batch_size)
     check_batch("alphas", len(splits.alphas), config.search.batch_size)
-    return data_facts(info, images)
+    return data_facts(info, images, data_notes(config.data))
 
 
 def _check_compiler(config: SweepConfig, space: Space) -> None:

@@ -58,13 +58,14 @@ def command(
     if retrain and not profile:
         trained.check(config, resume=retrain_begun, force=force)
 
+    from ddarts_cli.images import read_train, say_data
     from ddarts_cli.threads import limit_threads
-    from ddarts_core.data import data_facts, data_info, load_train, split
+    from ddarts_core.data import data_facts, data_notes, split
     from ddarts_core.datasets.facts import write_facts
     from ddarts_core.search import Search
 
-    limit_threads(config.search.batch_size, config.search.channels, data_info(config.data).image_size)
-    info, train = load_train(config.data)
+    info, train = read_train(config.data)
+    limit_threads(config.search.batch_size, config.search.channels, info.image_size)
     search = Search(config, info, split(train, config.data, config.seed))
     if profile:
         from ddarts_core.profiling import profile_search, table
@@ -86,12 +87,13 @@ def command(
         f"search {config.name}: method {config.method} on {config.data.name}, {config.search.num_cells} cells of "
         f"{config.search.channels} channels, {search.num_epochs} epochs on {search.device}, seed {config.seed}"
     )
+    say_data(config.data, info, train)
     if config.search.start is not None:
         read_genotype(config.search.start)  # says how a published file is read
     from ddarts_cli.output import write_yaml
 
     write_yaml(folder.config, plain(config))
-    write_facts(folder.path, data_facts(info, train))
+    write_facts(folder.path, data_facts(info, train, data_notes(config.data)))
     from ddarts_cli.loop import run_loop
     from ddarts_cli.models import cost_command
     from ddarts_core.discretise import convergence_sentence

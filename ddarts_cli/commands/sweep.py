@@ -82,6 +82,10 @@ def command(
         f"sweep {config.name}: {planned} searches by {config.tune.searcher}, {config.tune.scheduler}, "
         f"on {config.data.name}, over {', '.join(config.space)}; seed {config.seed}; in {config.study_location}"
     )
+    from ddarts_cli.images import read_train, say_data
+
+    if not exists:
+        say_data(config.data, *read_train(config.data))
     from analysis.drawing import draw_genotype
     from ddarts_cli.sweeping import store_sentence, watch
     from ddarts_core.shell import ddarts

@@ -70,9 +70,9 @@ class DataInfo:
             raise ValueError(f"no facts of a data set: {error}") from error
 
 
-def document(info: DataInfo, counts: Sequence[int]) -> dict[str, Any]:
-    """The content of `data.json`: the facts, and how many training images each class has."""
-    return {**info.to_dict(), "train_counts": list(counts)}
+def document(info: DataInfo, counts: Sequence[int], notes: Sequence[str] = ()) -> dict[str, Any]:
+    """The content of `data.json`: the facts, how many training images each class has, and what a user should know."""
+    return {**info.to_dict(), "train_counts": list(counts), "notes": list(notes)}
 
 
 def write_facts(folder: Path, content: Mapping[str, Any]) -> Path:

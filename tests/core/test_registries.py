@@ -11,7 +11,7 @@ import torch
 
 from ddarts_core import losses
 from ddarts_core.config import AblationLoss, DataConfig, DiscretiseConfig, Removal, Rule, SearchConfig, resolve
-from ddarts_core.data import DATASETS, data_info, load_train
+from ddarts_core.data import DATASETS, Published, data_info, load_train
 from ddarts_core.discretise import MOST_OPERATIONS, discretise
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
@@ -114,8 +114,14 @@ def test_a_recipe_is_a_training_whose_network_can_be_built(name: str) -> None:
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_data_set_states_its_facts(name: str, tmp_path: Path) -> None:
     entry = DATASETS[name]
+    assert entry.name == name and entry.files
+    if not isinstance(entry, Published):
+        with pytest.raises(UserError) as mistake:
+            data_info(DataConfig(name=name, root=str(tmp_path / "nowhere")))
+        assert entry.files in str(mistake.value) and "nowhere" in str(mistake.value)
+        return
     info = data_info(DataConfig(name=name))
-    assert info == entry.info and info.name == name
+    assert info == entry.info and len(info.classes) == info.num_classes
     assert len(info.mean) == len(info.std) == info.channels
     assert all(0 < mean < 1 for mean in info.mean) and all(std > 0 for std in info.std)
     with torch.device("meta"):

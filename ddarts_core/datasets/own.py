@@ -1,0 +1,285 @@
+"""A data set of one's own: what is refused, what is chosen and why, its splits, and its statistics. Torch-free."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from . import cache, scan
+from .facts import DataInfo
+from .sources import Found, counts
+
+#: Bytes of decoded images up to which a set is kept in memory unless `data.in_memory` says otherwise.
+MEMORY_LIMIT = 2 * 2**30
+
+#: The share of each class that becomes the test split of images that come without one.
+TEST_SHARE = 0.2
+
+#: Largest side that is chosen; a larger one must be asked for.
+LARGEST = 224
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The settings of `data` that say how images of one's own are read; None chooses."""
+
+    channels: int | None
+    image_size: int | None
+    in_memory: bool | None
+    skip_broken: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Own:
+    """A data set that was looked at and accepted.
+
+    Attributes:
+        found: all images, also the broken ones.
+        info: its facts.
+        train: numbers of the training images, ascending.
+        test: numbers of the test images, ascending.
+        pixels: of all images, uint8 [number, channels, size, size]; None if they are streamed.
+        notes: what was chosen and why, what was left out, and what looks wrong, in sentences.
+        skipped: number of broken images that were left out.
+        sizes: smallest and largest width and height in pixels.
+    """
+
+    found: Found
+    info: DataInfo
+    train: np.ndarray[Any, np.dtype[np.int64]]
+    test: np.ndarray[Any, np.dtype[np.int64]]
+    pixels: np.ndarray[Any, np.dtype[np.uint8]] | None
+    notes: tuple[str, ...]
+    skipped: int
+    sizes: tuple[tuple[int, int], tuple[int, int]]
+
+    @property
+    def train_counts(self) -> list[int]:
+        """Training images of each class."""
+        return counts(self.found.labels[self.train], self.info.num_classes)
+
+    @property
+    def test_counts(self) -> list[int]:
+        """Test images of each class."""
+        return counts(self.found.labels[self.test], self.info.num_classes)
+
+
+def look(collect: Callable[[Path], Found], root: Path, wanted: Wanted) -> Own:
+    """List the images and look at those that are new; what has not changed since this process looked is not read again.
+
+    Raises:
+        UserError: the images are not laid out as they must be, or something about them is broken.
+    """
+    found = collect(root)
+    return _look(_Once(found, (found.name, str(root.absolute()), scan.fingerprint(found))), wanted)
+
+
+class _Once:
+    """What was listed, equal to what lists the same."""
+
+    def __init__(self, found: Found, key: tuple[object, ...]) -> None:
+        self.found, self.key = found, key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Once) and self.key == other.key
+
+
+@functools.lru_cache(maxsize=2)
+def _look(once: _Once, wanted: Wanted) -> Own:
+    found = once.found
+    with cache.alone(found.root):
+        heads, broken = scan.heads(found)
+        good = _good(found, broken, wanted.skip_broken)
+        channels, size, why = _choose(heads[good], wanted)
+        need = len(found.names) * channels * size * size
+        in_memory = _in_memory(found, need, wanted.in_memory)
+        views = scan.views(found, channels, size, in_memory)
+    broken = {**views.broken, **broken}
+    good = _good(found, broken, wanted.skip_broken)
+    train, test = _split(found, views.digests, good)
+    notes = [*found.notes, *why, *_leaks(found, views.digests, train, test)]
+    notes.append(
+        f"kept in memory: {need / 2**20:,.0f} MiB" if in_memory else f"streamed from files: {need / 2**20:,.0f} MiB"
+    )
+    if broken:
+        notes.append(f"{len(broken):,} broken image{'s' if len(broken) > 1 else ''} left out, as data.on_broken says")
+    mean, std = statistics(views.sums[train], size * size)
+    info = DataInfo(found.name, len(found.classes), channels, size, mean, std, found.classes)
+    widths, heights = heads[good, 0], heads[good, 1]
+    sizes = ((int(widths.min()), int(heights.min())), (int(widths.max()), int(heights.max())))
+    return Own(found, info, train, test, views.pixels, tuple(notes), len(broken), sizes)
+
+
+def _good(found: Found, broken: dict[int, str], skip: bool) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Numbers of the images that can be used.
+
+    Raises:
+        UserError: some are broken and may not be left out, or leave a class without images.
+    """
+    if broken and not skip:
+        number, reason = min(broken.items())
+        more = f", and {len(broken) - 1:,} more" if len(broken) > 1 else ""
+        raise UserError(
+            f"{str(found.root / found.names[number])!r} is broken ({reason}){more}: mend or remove, or leave out with "
+            "--set data.on_broken=skip"
+        )
+    return np.setdiff1d(np.arange(len(found.names)), np.array(sorted(broken), np.int64))
+
+
+def _choose(heads: np.ndarray[Any, np.dtype[np.int64]], wanted: Wanted) -> tuple[int, int, list[str]]:
+    """Channels and side of the view, and why."""
+    if not len(heads):
+        raise UserError("every image is broken: nothing is left")
+    why = []
+    channels, size = wanted.channels, wanted.image_size
+    if channels is None:
+        colours = int(heads[:, 2].sum())
+        channels = 3 if colours else 1
+        reason = f"{colours:,} of {len(heads):,} images have colours" if colours else "all images are grey"
+        why.append(f"data.channels {channels}: {reason}")
+    if size is None:
+        size, reason = choose_size(heads[:, :2])
+        why.append(f"data.image_size {size}: {reason}")
+    return channels, size, why
+
+
+def choose_size(sizes: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[int, str]:
+    """A side for images of these widths and heights [number, 2], and why.
+
+    Their own if all are squares of one size that can be halved twice, as a supernet does, and is at most `LARGEST`.
+    Else the largest multiple of 32 (below 32: of 4) that does not exceed the median of their shorter sides.
+    """
+    first = int(sizes[0, 0])
+    if (sizes == first).all() and first % 4 == 0 and 8 <= first <= LARGEST:
+        return first, f"all images are {first} x {first}"
+    median = int(np.median(sizes.min(1)))
+    most = min(median, LARGEST)
+    step = 32 if most >= 32 else 4
+    size = max(8, most // step * step)
+    return size, f"the median of the shorter sides is {median}, multiples of {step} up to {LARGEST} are chosen from"
+
+
+def _in_memory(found: Found, need: int, wanted: bool | None) -> bool:
+    """Whether the pixels are kept.
+
+    Raises:
+        UserError: they cannot be streamed.
+    """
+    if found.in_files:
+        return need <= MEMORY_LIMIT if wanted is None else wanted
+    if wanted is False or (wanted is None and need > MEMORY_LIMIT):
+        raise UserError(
+            f"{found.name} cannot be streamed, and its images take {need / 2**30:.2f} GiB in memory: set "
+            f"data.in_memory=true{'' if wanted is False else ' or a smaller data.image_size'}, or write them to files "
+            "for data.name=folder"
+        )
+    return True
+
+
+def _split(
+    found: Found, digests: np.ndarray[Any, np.dtype[np.uint8]], good: np.ndarray[Any, np.dtype[np.int64]]
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
+    """Numbers of the training and of the test images.
+
+    Without a test split of its own, a class gives the fifth of its images with the smallest digests: a rule that knows
+    no seed, no name and no order, and that keeps equal pictures of a class in one split.
+
+    Raises:
+        UserError: a class has too few images, or none in one of the splits.
+    """
+    labels = found.labels
+    if found.test is None:
+        test_rows = []
+        for label, name in enumerate(found.classes):
+            members = good[labels[good] == label]
+            keys = [digests[number].tobytes() for number in members]
+            distinct = sorted(set(keys))
+            if len(distinct) < 2:
+                raise UserError(
+                    f"{found.name}: class {name!r} has {len(members)} image{'s' if len(members) != 1 else ''}"
+                    f"{' that are all the same' if len(members) > 1 else ''}: it needs some for the training and some "
+                    "for the test"
+                )
+            last = sorted(keys)[max(1, round(TEST_SHARE * len(keys))) - 1]
+            if last == distinct[-1]:
+                last = distinct[-2]
+            test_rows += [number for number, key in zip(members, keys, strict=True) if key <= last]
+        test = np.array(sorted(test_rows), np.int64)
+        train = np.setdiff1d(good, test)
+    else:
+        test, train = good[found.test[good]], good[~found.test[good]]
+    for split, rows in (("training", train), ("test", test)):
+        for label, number in enumerate(counts(labels[rows], len(found.classes))):
+            if not number:
+                raise UserError(
+                    f"{found.name}: class {found.classes[label]!r} has no {split} image that is not broken: a class "
+                    "needs images in every split"
+                )
+    return train, test
+
+
+def _leaks(
+    found: Found,
+    digests: np.ndarray[Any, np.dtype[np.uint8]],
+    train: np.ndarray[Any, np.dtype[np.int64]],
+    test: np.ndarray[Any, np.dtype[np.int64]],
+) -> list[str]:
+    """Sentences on pictures that are in both splits, or of two classes, pixel by pixel."""
+    keys = [digests[number].tobytes() for number in range(len(digests))]
+    learnt = {keys[number]: number for number in train}
+    both = [number for number in test if keys[number] in learnt]
+    notes = []
+    if both:
+        first, other = found.names[both[0]], found.names[learnt[keys[both[0]]]]
+        notes.append(
+            f"warning: {len(both):,} of {len(test):,} test images {'are' if len(both) > 1 else 'is'} among the "
+            f"training images too, pixel by pixel ({first!r} is {other!r}): the test accuracy will flatter"
+        )
+    classes: dict[bytes, set[int]] = {}
+    for number in (*train, *test):
+        classes.setdefault(keys[number], set()).add(int(found.labels[number]))
+    if several := sum(len(own) > 1 for own in classes.values()):
+        notes.append(f"warning: {several:,} picture{'s are' if several > 1 else ' is'} of more than one class")
+    return notes
+
+
+def statistics(sums: np.ndarray[Any, np.dtype[np.int64]], area: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel's pixels in 0..1, from whole numbers: no order of adding matters.
+
+    Args:
+        sums: sum and sum of squares of each image's pixels of 0..255, [number, 2, channels].
+        area: pixels of a channel of an image.
+    """
+    number = len(sums) * area
+    mean, std = [], []
+    for channel in range(sums.shape[2]):
+        total, squares = (sum(sums[:, moment, channel].tolist()) for moment in (0, 1))
+        mean.append(total / (255 * number))
+        # The variance times number^2 is a whole number; images of one grey level have none, and are divided by 1.
+        variance = number * squares - total * total
+        std.append(math.sqrt(variance) / (255 * number) if variance else 1.0)
+    return tuple(mean), tuple(std)
+
+
+def given(info: DataInfo, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> DataInfo:
+    """Facts with statistics that a user gives.
+
+    Raises:
+        UserError: they are not one number for each channel.
+    """
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) != info.channels:
+            raise UserError(
+                f"data.{name} has {len(values)} numbers: {info.name} has {info.channels} channels, one each"
+            )
+    return replace(info, mean=mean or info.mean, std=std or info.std)

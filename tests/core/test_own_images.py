@@ -1,0 +1,482 @@
+"""Images of one's own: what is read, what is chosen, what is refused, and that it is the same however it is read."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from ddarts_cli.main import run
+from ddarts_core.config import DataConfig, ExperimentConfig, resolve
+from ddarts_core.data import data_info, data_notes, load_test, load_train, split
+from ddarts_core.datasets import cache, decode, own, scan
+from ddarts_core.errors import UserError
+from ddarts_core.images import ImageSet
+from ddarts_core.search import Search, build_search
+from ddarts_core.seeding import generator
+from tests.benchmarks.images import DEBIAN, write_pngs
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    own._look.cache_clear()
+    return home
+
+
+def picture(random: np.random.RandomState, height: int = 12, width: int = 12, colours: bool = True) -> Image.Image:
+    shape = (height, width, 3) if colours else (height, width)
+    return Image.fromarray(random.randint(0, 256, shape).astype(np.uint8))
+
+
+def write(
+    root: Path, splits: tuple[str, ...] = ("train", "test"), classes: tuple[str, ...] = ("ant", "bee"), number: int = 6
+) -> Path:
+    """Small colour pictures, all different; no split is ''."""
+    random = np.random.RandomState(len(splits))
+    for split_name in splits:
+        for name in classes:
+            folder = root / split_name / name
+            folder.mkdir(parents=True)
+            for i in range(number):
+                picture(random).save(folder / f"{split_name}{i}.png")
+    return root
+
+
+def config(root: Path, name: str = "folder", **settings: Any) -> DataConfig:
+    return DataConfig.model_validate({"name": name, "root": str(root), "num_workers": 0, **settings})
+
+
+def pixels_of(images: Any, info: Any) -> torch.Tensor:
+    return torch.cat([x for x, _ in images.batches(5, info=info)])
+
+
+# --- the same search ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not DEBIAN.exists(), reason="needs Debian's package dataset-fashion-mnist")
+def test_fashion_mnist_written_out_gives_the_same_search(tmp_path: Path) -> None:
+    """To the bit, from the first 600 of its images: same order, same pixels, the published statistics given."""
+    published = DataConfig(name="fashion_mnist", root=str(DEBIAN))
+    info, train = load_train(published)
+    assert isinstance(train, ImageSet)
+    first = train.subset(range(600))
+    write_pngs(tmp_path, "train", first)
+    write_pngs(tmp_path, "test", first.subset(range(40)))  # never read by a search; here only to be there
+    folder = {"name": "folder", "root": str(tmp_path), "mean": info.mean, "std": info.std}
+    settings: dict[str, Any] = {
+        "search": {"num_cells": 3, "channels": 2, "steps": 1, "epochs": 1, "batch_size": 64, "device": "cpu"}
+    }
+    experiment: ExperimentConfig = resolve({**settings, "data": folder})
+    search = build_search(experiment)
+    _, images = load_train(experiment.data)
+    assert isinstance(images, ImageSet)
+    assert torch.equal(images.images, first.images) and torch.equal(images.labels, first.labels)
+    measured = data_info(config(tmp_path))
+    exact = first.images.double() / 255
+    assert measured.mean[0] == pytest.approx(float(exact.mean()), abs=1e-9)
+    assert measured.std[0] == pytest.approx(float(exact.std(correction=0)), abs=1e-9)
+
+    other = Search(experiment, info, split(first, experiment.data, experiment.seed))
+    assert next(search.records()).to_dict() == next(other.records()).to_dict()
+    assert torch.equal(search.alphas, other.alphas)
+    for one, same in zip(search.net.parameters(), other.net.parameters(), strict=True):
+        assert torch.equal(one, same)
+
+
+def test_streamed_and_in_memory_are_the_same_pixels(tmp_path: Path) -> None:
+    """Pictures of any size; also the order of an epoch, so without augmentation a whole search."""
+    random = np.random.RandomState(0)
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for i in range(6):
+            picture(random, 10 + 7 * i, 40 - 3 * i, colours=i > 2).save(tmp_path / name / f"{i}.png")
+    streamed, kept = (config(tmp_path, image_size=16, in_memory=in_memory) for in_memory in (False, True))
+    assert data_info(streamed) == data_info(kept) and data_info(kept).channels == 3
+    info = data_info(kept)
+    for load in (lambda c: load_train(c)[1], load_test):
+        one, two = load(streamed), load(kept)
+        assert torch.equal(pixels_of(one, info), pixels_of(two, info)) and torch.equal(one.labels, two.labels)
+    one, two = (
+        [x for x, _ in load_train(c)[1].batches(3, info=info, generator=generator(1))] for c in (streamed, kept)
+    )
+    assert all(torch.equal(x, same) for x, same in zip(one, two, strict=True))
+
+
+def test_one_processes_facts_are_those_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, number=40)
+    alone = data_info(config(tmp_path))
+    monkeypatch.setattr(scan, "FEW", 0)
+    monkeypatch.setattr(scan, "CHUNK", 11)
+    own._look.cache_clear()
+    for file in cache.folder().iterdir():
+        file.unlink()
+    heard: list[tuple[str, int, int]] = []
+    with scan.watched(lambda *told: heard.append(told)):
+        assert data_info(config(tmp_path)) == alone
+    assert ("reading", 160, 160) in heard and ("looking at", 11, 160) in heard
+
+
+# --- kinds of picture -----------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_picture_is_eight_bits_and_upright(tmp_path: Path) -> None:
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    sixteen = (ramp.astype(np.uint16) << 8) + 255
+    Image.fromarray(sixteen).save(tmp_path / "deep.png")
+    assert np.array_equal(np.asarray(decode.upright(tmp_path / "deep.png")), ramp)
+    Image.fromarray(ramp).convert("P").save(tmp_path / "palette.png")
+    assert np.array_equal(np.asarray(decode.upright(tmp_path / "palette.png"))[..., 0], ramp)
+    clear = np.dstack([ramp, ramp, ramp, np.where(ramp < 128, 0, 255).astype(np.uint8)])
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    seen = np.asarray(decode.upright(tmp_path / "clear.png"))
+    assert (seen[:8] == 255).all() and np.array_equal(seen[8:, :, 0], ramp[8:])  # over white
+    wide = Image.fromarray(ramp[:8])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # hangs upright when it is turned clockwise by a quarter
+    wide.save(tmp_path / "turned.png", exif=exif)
+    assert decode.head(tmp_path / "turned.png") == (8, 16, 0)
+    assert np.array_equal(np.asarray(decode.upright(tmp_path / "turned.png")), np.rot90(ramp[:8], -1))
+    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(ValueError, match="no range"):
+        decode.upright(tmp_path / "float.tiff")
+    middle = np.asarray(decode.view(Image.fromarray(np.tile(ramp, (1, 3))), 1, 16))
+    assert np.array_equal(middle, ramp)
+
+
+@pytest.mark.parametrize(
+    ("sides", "size"),
+    [([(28, 28)] * 3, 28), ([(500, 375), (375, 500), (90, 90)], 224), ([(50, 50)] * 2, 32), ([(9, 30)] * 2, 8)],
+)
+def test_the_size_that_is_chosen(sides: list[tuple[int, int]], size: int) -> None:
+    found, why = own.choose_size(np.array(sides))
+    assert found == size and ("x" in why or "median" in why)
+
+
+# --- layouts and splits ---------------------------------------------------------------------------------------------
+
+
+def test_a_fifth_of_each_class_is_the_test_split_whatever_the_files_are_called(tmp_path: Path) -> None:
+    write(tmp_path, ("",), ("ant", "bee", "cat"), 10)
+    one = config(tmp_path)
+    info, train = load_train(one)
+    test = load_test(one)
+    assert test.labels.bincount().tolist() == [2, 2, 2] and train.labels.bincount().tolist() == [8, 8, 8]
+    assert info.classes == ("ant", "bee", "cat")
+    assert isinstance(train, ImageSet) and isinstance(test, ImageSet)
+
+    def rows(images: ImageSet) -> set[bytes]:
+        return {image.numpy().tobytes() for image in images.images}
+
+    assert not rows(train) & rows(test)
+    before = rows(test)
+    for number, path in enumerate(sorted(tmp_path.rglob("*.png"), reverse=True)):
+        path.rename(path.with_name(f"{number:03d}.png"))
+    assert rows(load_test(one)) == before  # type: ignore[arg-type]
+    twin = next((tmp_path / "ant").iterdir())
+    for number in range(5):
+        (tmp_path / "ant" / f"twin{number}.png").write_bytes(twin.read_bytes())
+    assert not rows(load_train(one)[1]) & rows(load_test(one))  # type: ignore[arg-type]
+
+
+def test_what_val_is(tmp_path: Path) -> None:
+    """Without a test folder it is the test split; beside one, more training images."""
+    write(tmp_path, ("train", "val"))
+    assert (len(load_train(config(tmp_path))[1]), len(load_test(config(tmp_path)))) == (12, 12)
+    write(tmp_path, ("test",), number=2)
+    assert (len(load_train(config(tmp_path))[1]), len(load_test(config(tmp_path)))) == (24, 4)
+    assert any("val has training images" in note for note in data_notes(config(tmp_path)))
+
+
+def test_what_systems_leave_in_folders_is_ignored_and_counted(tmp_path: Path) -> None:
+    write(tmp_path)
+    ant = tmp_path / "train" / "ant"
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    for name in ("._train0.png", ".DS_Store", "Thumbs.db", "notes.txt"):
+        (ant / name).write_bytes(b"no picture")
+    (ant / "more").mkdir()
+    (ant / "train0.png").rename(ant / "more" / "moved.PNG")
+    os.symlink(ant, ant / "more" / "loop")
+    assert len(load_train(config(tmp_path))[1]) == 12
+    assert any(note.startswith("1 file ignored") for note in data_notes(config(tmp_path)))
+
+
+def test_the_same_picture_in_two_splits_is_counted(tmp_path: Path) -> None:
+    write(tmp_path)
+    for number in range(2):
+        image = Image.open(tmp_path / "train" / "bee" / f"train{number}.png")
+        image.save(tmp_path / "test" / "bee" / f"copy{number}.bmp")  # other bytes, same pixels
+    (warning,) = [note for note in data_notes(config(tmp_path)) if "warning" in note]
+    assert warning.startswith("warning: 2 of 14 test images are among the training images too")
+
+
+def test_broken_images_are_named_or_counted(tmp_path: Path) -> None:
+    write(tmp_path)
+    file = tmp_path / "train" / "bee" / "train3.png"
+    file.write_bytes(file.read_bytes()[:200])
+    (tmp_path / "train" / "ant" / "empty.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match=r"broken .*and 1 more.*on_broken=skip"):
+        data_info(config(tmp_path))
+    found = config(tmp_path, on_broken="skip")
+    assert len(load_train(found)[1]) == 11
+    assert "2 broken images left out, as data.on_broken says" in data_notes(found)
+
+
+# --- arrays and Parquet ---------------------------------------------------------------------------------------------
+
+
+def test_arrays_of_every_layout_are_the_same(tmp_path: Path) -> None:
+    random = np.random.RandomState(3)
+    images = random.randint(0, 256, (20, 8, 8, 3)).astype(np.uint8)
+    labels = np.array([10, 2] * 10)
+    np.savez(tmp_path / "last.npz", images=images, labels=labels)
+    np.savez(tmp_path / "first.npz", images=images.transpose(0, 3, 1, 2), labels=labels.astype("U"))
+    one, two = (load_train(config(tmp_path / name, "arrays")) for name in ("last.npz", "first.npz"))
+    assert one[0].classes == ("2", "10") and two[0].classes == ("10", "2")  # numbers by size, text by letters
+    assert torch.equal(one[1].images, two[1].images) and torch.equal(one[1].labels, 1 - two[1].labels)  # type: ignore[attr-defined]
+    np.savez(tmp_path / "grey.npz", images=images[..., 0], labels=labels)
+    assert data_info(config(tmp_path / "grey.npz", "arrays")).channels == 1
+
+
+def test_parquet_as_hugging_face_writes_it(tmp_path: Path) -> None:
+    random = np.random.RandomState(4)
+    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}, "image": {"_type": "Image"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    encoded = []
+    for part, number in (("train", 12), ("test", 4)):
+        rows = []
+        for _ in range(number):
+            file = io.BytesIO()
+            picture(random).save(file, "PNG")
+            rows.append({"bytes": file.getvalue(), "path": None})
+        encoded += rows
+        table = pa.table({"image": rows, "label": [i % 2 for i in range(number)]})
+        pq.write_table(table.replace_schema_metadata(metadata), tmp_path / f"{part}-00000-of-00001.parquet")
+    info, train = load_train(config(tmp_path, "parquet"))
+    assert info.classes == ("cat", "dog") and len(train) == 12 and len(load_test(config(tmp_path, "parquet"))) == 4
+    assert isinstance(train, ImageSet)
+    expected = np.asarray(Image.open(io.BytesIO(encoded[5]["bytes"]))).transpose(2, 0, 1)
+    assert np.array_equal(train.images[5].numpy(), expected) and int(train.labels[5]) == 1
+    pq.write_table(pa.table({"img": [row["bytes"] for row in encoded], "label": ["a", "b"] * 8}), tmp_path / "x.pq")
+    assert data_info(config(tmp_path / "x.pq", "parquet")).classes == ("a", "b")
+    with pytest.raises(UserError, match=r"parquet cannot be streamed.*in_memory=true"):
+        data_info(config(tmp_path, "parquet", in_memory=False))
+
+
+# --- the cache ------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_has_changed_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path)
+    first = load_train(config(tmp_path))[1]
+    opened: list[Any] = []
+    original = decode.opened
+    monkeypatch.setattr(decode, "opened", lambda source: opened.append(source) or original(source))
+    own._look.cache_clear()
+    assert torch.equal(load_train(config(tmp_path))[1].images, first.images) and not opened  # type: ignore[attr-defined]
+    picture(np.random.RandomState(9)).save(tmp_path / "train" / "ant" / "a.png")
+    (tmp_path / "train" / "bee" / "train5.png").unlink()
+    after = load_train(config(tmp_path))[1]
+    assert {path.name for path in opened} == {"a.png"} and len(after) == 12
+    for file in cache.folder().glob("*.npz"):
+        file.write_bytes(b"damaged")
+    own._look.cache_clear()
+    assert torch.equal(load_train(config(tmp_path))[1].images, after.images)  # type: ignore[attr-defined]
+    other = sorted(cache.folder().glob("*.npy"))
+    assert len(other) == 1
+
+
+def test_without_a_cache_everything_works(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path)
+    expected = data_info(config(tmp_path))
+    (own_cache / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(own_cache / "file"))
+    own._look.cache_clear()
+    assert data_info(config(tmp_path)) == expected and len(load_train(config(tmp_path))[1]) == 12
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+def _lacking(root: Path) -> None:
+    for path in (write(root) / "test" / "ant").iterdir():
+        path.unlink()
+    (root / "test" / "ant").rmdir()
+
+
+def _renamed(root: Path) -> None:
+    (write(root) / "test" / "bee").rename(root / "test" / "Bee")
+
+
+def _emptied(root: Path) -> None:
+    (write(root) / "train" / "cat").mkdir()
+
+
+def _beside(root: Path) -> None:
+    picture(np.random.RandomState(0)).save(write(root) / "train" / "loose.png")
+
+
+def _misnamed(root: Path) -> None:
+    (write(root) / "test").rename(root / "validation")
+
+
+def _only_test(root: Path) -> None:
+    write(root, ("test",))
+
+
+def _few(root: Path) -> None:
+    write(root, ("",), number=1)
+
+
+def _twins(root: Path) -> None:
+    random = np.random.RandomState(0)
+    for name in ("ant", "bee"):
+        (root / name).mkdir()
+        image = picture(random)
+        for i in range(9):
+            image.save(root / name / f"{i}.png")
+
+
+def _text(root: Path) -> None:
+    (write(root) / "train" / "ant" / "train1.png").write_text("404: not found")
+
+
+def _huge(root: Path) -> None:
+    """A head that promises 65,535 x 65,535 pixels."""
+    file = write(root) / "train" / "ant" / "train1.png"
+    data = bytearray(file.read_bytes())
+    data[16:24] = (65_535).to_bytes(4, "big") * 2
+    import zlib
+
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    file.write_bytes(data)
+
+
+def _dangling(root: Path) -> None:
+    os.symlink(root / "nowhere.png", write(root) / "train" / "ant" / "link.png")
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a class that the test split lacks": (_lacking, r"test lacks the class 'ant' that train has"),
+    "a class in another case": (_renamed, r"lacks the class 'Bee'|lacks the class 'bee'"),
+    "an empty class": (_emptied, r"cat' is the folder of a class and has no images"),
+    "images beside the classes": (_beside, r"1 image lies in .*train' beside the folders"),
+    "a split under another name": (_misnamed, r"folder 'validation' beside 'train': call it 'val'"),
+    "no training images": (_only_test, r"has the folder 'test' but none that is called 'train'"),
+    "one image of a class": (_few, r"class 'ant' has 1 image: it needs some"),
+    "nothing but copies": (_twins, r"class 'ant' has 9 images that are all the same"),
+    "a page instead of a picture": (_text, r"train1.png' is broken \(it is no picture"),
+    "a picture that would fill the memory": (_huge, r"train1.png' is broken \(Image size"),
+    "a link to nothing": (_dangling, r"link.png' is broken \(No such file"),
+    "one class": (lambda root: write(root, classes=("ant",)), r"has only the class 'ant'"),
+    "nothing there": (lambda root: root.rmdir(), r"is not there: name the folder"),
+    "only files": (lambda root: (root / "a.txt").write_text(""), r"has no folders: give each class"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_folder_is_one_sentence(what: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    make, sentence = BROKEN[what]
+    root = tmp_path / "images"
+    root.mkdir()
+    make(root)
+    file = tmp_path / "x.yaml"
+    file.write_text(json.dumps({"name": "x", "storage": str(tmp_path / "runs"), "data": {"name": "folder"}}))
+    assert run(["search", str(file), "--set", f"data.root={root}"]) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1 and "Traceback" not in error
+    assert re.search(sentence, error), error
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"images": np.zeros((4, 8, 8), np.float32), "labels": np.arange(4)}, "images is float32"),
+        ({"images": np.zeros((4, 5, 8, 7), np.uint8), "labels": np.arange(4)}, "neither end has 1 or 3 channels"),
+        ({"images": np.zeros((4, 8, 8), np.uint8), "labels": np.arange(3)}, "4 images but 3 labels"),
+        ({"images": np.zeros((4, 8, 8), np.uint8), "labels": np.ones(4)}, "labels is float64"),
+        ({"images": np.zeros((4, 8, 8), np.uint8)}, "no array 'labels'"),
+        ({"images": np.array([object()] * 4), "labels": np.arange(4)}, "cannot read"),
+    ],
+)
+def test_wrong_arrays_are_one_sentence(arrays: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(UserError, match=sentence):
+        data_info(config(tmp_path / "x.npz", "arrays"))
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ({"image": [b"x"] * 4}, "columns image .binary.: expected"),
+        ({"image": [b"x"] * 4, "label": [0, 1, None, 1]}, "column label lacks 1 values"),
+        ({"image": [b"x"] * 4, "label": [0.5, 1, 2, 1]}, "column label is double"),
+        ({"image": [b"x"] * 4, "label": [0, 1, 0, 1]}, "is broken .it is no picture"),
+    ],
+)
+def test_wrong_parquet_is_one_sentence(table: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table(table), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=sentence):
+        data_info(config(tmp_path / "x.parquet", "parquet"))
+
+
+def test_settings_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(UserError, match=r"data\.mean has 1 numbers: folder has 3 channels"):
+        data_info(config(tmp_path, mean=[0.5]))
+    with pytest.raises(UserError, match=r"data\.channels 3: digits has 1"):
+        data_info(DataConfig(channels=3))
+    with pytest.raises(UserError, match=r"data\.on_broken is for images of one's own"):
+        data_info(DataConfig(on_broken="skip"))
+    with pytest.raises(UserError, match=r"none of class bee|none of class ant"):
+        split(load_train(config(tmp_path, num_train=2))[1], config(tmp_path), 0)
+
+
+# --- the process that reads -----------------------------------------------------------------------------------------
+
+
+def test_the_worker_loads_no_torch() -> None:
+    code = "import sys, ddarts_core.datasets.worker; print({'torch', 'pydantic', 'ray'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "set()\n"
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_tells_and_draws(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    root = write(tmp_path / "images", ("",), number=30)
+    (root / "bee").rename(root / "a bee's")
+    file = tmp_path / "x.yaml"
+    data = {"name": "folder", "root": str(root), "flip": True, "crop_padding": 2}
+    file.write_text(json.dumps({"name": "x", "storage": str(tmp_path / "runs"), "data": data}))
+    small = ["--set", "search.batch_size=16", "--set", "retrain.batch_size=8"]
+    assert run(["data", str(file), *small, "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert (
+        found["classes"] == ["a bee's", "ant"] and found["train_counts"] == [24, 24] and found["test_counts"] == [6, 6]
+    )
+    assert found["splits"] == {"weights": 19, "alphas": 19, "held_out": 10} and found["refused"] == []
+    sheet = np.asarray(Image.open(found["contact_sheet"]))
+    assert sheet.shape == (3 * (72 + 14), 8 * (72 + 4), 3) and sheet.std() > 40
+    assert run(["data", str(file), "--out", str(tmp_path / "look")]) == 2
+    out, error = capfd.readouterr()
+    assert (
+        "the largest of 2 classes, a bee's, has 50.0 %" in out and "data.image_size 12: all images are 12 x 12" in out
+    )
+    assert "batch_size 128 exceeds" in error and (tmp_path / "look" / "contact_sheet.png").exists()
