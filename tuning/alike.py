@@ -27,20 +27,20 @@ class Alike:
     def __init__(self) -> None:
         self._epochs: dict[str, list[int]] = {}
 
-    def note(self, state: str, reason: str, epochs: int, *, most: int | None, furthest: int) -> str | None:
-        """A trial ended; one sentence if the sweep should stop.
+    def clear(self) -> None:
+        """A trial ended otherwise: begin anew."""
+        self._epochs.clear()
+
+    def note(self, reason: str, epochs: int, *, most: int | None, furthest: int) -> str | None:
+        """A trial failed; one sentence if the sweep should stop.
 
         Args:
-            state: of the trial.
             reason: of its end.
             epochs: that it had done.
             most: failures of one kind that are too many; None never stops.
             furthest: epochs that one of the trials that still run has done: while one has come further than those
                 that failed, their reason is not everybody's.
         """
-        if state != "FAILED":
-            self._epochs.clear()
-            return None
         alike = self._epochs.setdefault(kind(reason), [])
         alike.append(epochs)
         if most is None or len(alike) < most or furthest > max(alike):

@@ -114,6 +114,7 @@ class StudyCallback(tune.Callback):
         self._num_checkpoints = num_checkpoints
         self._metric = metric
         self._keeper = Keeper()
+        self._alike = Alike()
 
     def setup(self, *args: Any, **info: Any) -> None:
         """A run of the sweep begins: failures before it do not count."""
@@ -235,14 +236,17 @@ class StudyCallback(tune.Callback):
             accuracy=result.get(self._metric),
             objectives=record["objectives"] or {},
         )
-        self._stop_if_alike(study, state, reason, result.get("epochs", 0), trials)
+        if state == "FAILED":
+            self._stop_if_alike(study, reason, result.get("epochs", 0), trials)
+        else:
+            self._alike.clear()
 
-    def _stop_if_alike(self, study: Study, state: str, reason: str, epochs: int, trials: list[Any]) -> None:
+    def _stop_if_alike(self, study: Study, reason: str, epochs: int, trials: list[Any]) -> None:
         """Stop the sweep if too many trials failed for one reason, and any is left to be saved."""
         running = [(t.last_result or {}).get("epochs", 0) for t in trials if t.status == Trial.RUNNING]
         tune = read_json(study.path / "study.json")["config"]["tune"]
         most, furthest = tune.get("max_failures_alike", 3), max(running, default=0)
-        sentence = self._alike.note(state, reason, epochs, most=most, furthest=furthest)
+        sentence = self._alike.note(reason, epochs, most=most, furthest=furthest)
         if sentence and sum(t["state"] != "RUNNING" for t in study.trials()) < tune["num_samples"]:
             raise RuntimeError(sentence)
 

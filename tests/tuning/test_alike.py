@@ -5,8 +5,8 @@ from __future__ import annotations
 from tuning.alike import STOPPED, Alike
 
 
-def note(alike: Alike, reason: str, epochs: int = 0, *, state: str = "FAILED", furthest: int = 0) -> str | None:
-    return alike.note(state, reason, epochs, most=3, furthest=furthest)
+def note(alike: Alike, reason: str, epochs: int = 0, furthest: int = 0) -> str | None:
+    return alike.note(reason, epochs, most=3, furthest=furthest)
 
 
 def test_the_third_of_a_kind_stops_whatever_else_fails_between() -> None:
@@ -23,7 +23,7 @@ def test_the_third_of_a_kind_stops_whatever_else_fails_between() -> None:
 def test_another_end_and_a_trial_that_has_come_further_prove_that_it_is_not_everybodys_reason() -> None:
     alike = Alike()
     assert [note(alike, "killed", 2) for _ in range(2)] == [None, None]
-    assert note(alike, "", state="PRUNED") is None
+    alike.clear()
     assert [note(alike, "killed", 2) for _ in range(2)] == [None, None]
     assert note(alike, "killed", 1, furthest=3) is None
     assert note(alike, "killed", 1, furthest=2) is not None
@@ -31,4 +31,4 @@ def test_another_end_and_a_trial_that_has_come_further_prove_that_it_is_not_ever
 
 def test_null_never_stops() -> None:
     alike = Alike()
-    assert {alike.note("FAILED", "killed", 0, most=None, furthest=0) for _ in range(9)} == {None}
+    assert {alike.note("killed", 0, most=None, furthest=0) for _ in range(9)} == {None}
