@@ -197,15 +197,20 @@ def test_of_two_processes_that_begin_a_study_one_is_told(make_sweep: Make, tmp_p
 
 def test_a_sweep_whose_trials_fail_alike_stops_and_goes_on_when_told(make_sweep: Make) -> None:
     """Four points contradict themselves in numbers of their own; the fifth is drawn among good ones."""
-    points = [{"search.lr_min": value} for value in (0.5, 0.6, 0.7, 0.8)]
+    points = [{"search.lr": lr, "search.lr_min": lr_min} for lr_min in (0.004, 0.005) for lr in (0.001, 0.002)]
     config = make_sweep(
         "alike",
-        space={"search.lr_min": {"type": "float", "low": 0.0, "high": 1.0}},
-        search={"lr": 0.1, "epochs": 1},
+        space={
+            "search.lr": {"type": "categorical", "choices": [0.03, 0.001, 0.002]},
+            "search.lr_min": {"type": "categorical", "choices": [0.0, 0.004, 0.005]},
+        },
+        search={"epochs": 1},
         retrain={"epochs": 1},
-        tune={"num_samples": 5, "points_to_evaluate": [*points, {"search.lr_min": 0.0}]},
+        tune={"num_samples": 5, "points_to_evaluate": [*points, {"search.lr": 0.03, "search.lr_min": 0.0}]},
     )
-    with pytest.raises(UserError, match=r"3 trials failed .* lr_min 0\.7 must not exceed .*`ddarts resume .*alike`"):
+    with pytest.raises(
+        UserError, match=r"3 trials failed .* lr_min 0\.005 must not exceed lr 0\.001 .*`ddarts resume .*alike`"
+    ):
         run_sweep(config)
     study = find_study(config.study_dir)
     assert study.state == "INTERRUPTED"
