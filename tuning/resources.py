@@ -47,8 +47,8 @@ MARGIN = 1.15
 STEP = 0.05
 """Shares of a GPU are rounded up to this."""
 
-READER_BYTES = 150 * 2**20
-"""Main memory of a process that reads images."""
+READER_BYTES = 200 * 2**20
+"""Main memory of a process that reads images, with its share of the server that it was forked from."""
 
 PROCESS_BYTES = 700 * 2**20
 """Main memory of a trial's process before its first step."""
