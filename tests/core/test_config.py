@@ -21,7 +21,7 @@ FILES = {
     "method: [a]": r"method: unknown method \['a'\]: choose one of .*fairdarts",
     "method: null": "method: unknown method None: choose one of",
     "retrain: {recipe: [1]}": r"retrain.recipe: unknown recipe \[1\]: choose one of cifar, ",
-    "data: {name: nope}": "data.name: unknown data set 'nope': choose one of cifar10, .*imagenet",
+    "data: {name: nope}": "data.name: unknown data set 'nope': choose one of arrays, cifar10, .*imagenet",
     "search.epochs: 3": r"'search.epochs' is one key: write it as a key of its group, search: {epochs: ...}",
     "search: {alpha.lr: 3}": "'alpha.lr' is one key",
     "search: {epoch: 3}": "unknown setting 'search.epoch'; did you mean 'search.epochs'",
