@@ -164,6 +164,7 @@ class SearchConfig(Strict):
         description="batches of the weights' images that batch normalisation's statistics are estimated from anew for "
         "each score (precise BN); 0 scores by running statistics, which lag: then nothing may stop trials",
     )
+    head_norm: bool = Field(False, description="normalisation and ReLU before the classifier's pooling, as in DOTS")
     record_alphas: bool = Field(True, description="keep all alphas in the record of every epoch")
     device: str = Field("auto", pattern=DEVICE, description="auto is the GPU if there is one")
     implementation: Literal["auto", "readable", "fast"] = Field("auto", description="form of a cell; auto is fast")

@@ -21,7 +21,7 @@ from .data import DataInfo
 from .errors import UserError
 from .methods import EDGES
 from .methods.parts import Kept
-from .operations import FactorizedReduce, ReLUConvBN, build_candidate
+from .operations import BatchNorm, FactorizedReduce, ReLUConvBN, build_candidate
 from .spaces import edge_list, operations_of
 from .stem import Stem
 from .warm_start import identical_groups, start_genotype
@@ -204,6 +204,7 @@ class Supernet(nn.Module):
                 )
             )
             before, last, halved = last, config.steps * width, reduction
+        self.head_norm = nn.Sequential(BatchNorm(last), nn.ReLU()) if config.head_norm else None
         self.classifier = nn.Linear(last, info.num_classes)
 
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
@@ -236,6 +237,8 @@ class Supernet(nn.Module):
 
     def logits(self, last: Tensor) -> Tensor:
         """Global average pooling and the classifier on the last cell's output."""
+        if self.head_norm is not None:
+            last = self.head_norm(last)
         return self.classifier(last.mean((2, 3), dtype=self.classifier.weight.dtype))  # type: ignore[no-any-return]  # nn.Module.__call__ returns Any
 
     def without(

@@ -9,7 +9,19 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from . import beta_darts, common, dartopti, darts, darts_minus, ddarts, fairdarts, pcdarts, pdarts
+from . import (
+    beta_darts,
+    common,
+    dartopti,
+    darts,
+    darts_minus,
+    ddarts,
+    dots,
+    fairdarts,
+    pcdarts,
+    pdarts,
+    random_search,
+)
 from .method import Method
 from .parts import Edge, Gates, Part, Plan, Regulariser
 from .table import Table
@@ -108,5 +120,7 @@ for _name, _method in {
     "beta-darts": beta_darts.METHOD,
     "pcdarts": pcdarts.METHOD,
     "pdarts": pdarts.METHOD,
+    "dots": dots.METHOD,
+    "random": random_search.METHOD,
 }.items():
     add(_name, _method)

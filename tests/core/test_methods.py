@@ -139,6 +139,7 @@ def test_an_alpha_step_leaves_no_trace_in_the_weights(name: str, digits) -> None
         ("fairdarts", 1_930_618),
         ("ddarts", 1_930_618),
         ("pcdarts", 299_578),
+        ("dots", 1_931_130),
         ("pdarts", 1_275_834),
     ],
 )
@@ -350,3 +351,58 @@ def test_skips_are_taken_one_by_one() -> None:
         (2, 0, "skip_connect"),
         (2, 1, "skip_connect"),
     ]
+
+
+# --- DOTS, random search --------------------------------------------------------------------------------------------
+
+
+def test_the_stages_of_dots(digits) -> None:
+    course = Course(resolve({"method": "dots"}))
+    assert [(stage.phase, stage.epochs, stage.fresh) for stage in course.stages] == [
+        ("warmup", 15, False),
+        ("search", 15, False),
+        ("warmup", 20, True),
+        ("joint", 20, False),
+    ]
+    assert (course.at(69).epoch, course.at(69).epochs) == (69, 70)  # one cosine of the learning rate over all
+    gates = methods.GATES["softmax-pairs"](course.settings(3).search)
+    parameters = {"alphas": torch.randn(2, 14, 2).double(), "pairs": torch.randn(2, 20).double()}
+    for epoch in (0, 7, 19):
+        temperature = 10 * (0.02 / 10) ** (epoch / 19)
+        found = gates.gates(parameters, Progress(0, 70, epoch, 20))
+        for group in range(2):
+            first = 0
+            for node in range(2, 6):
+                into = [e for e, (_, target) in enumerate(edge_list(4)) if target == node]
+                pairs = [(a, b) for i, a in enumerate(into) for b in into[i + 1 :]]
+                values = [
+                    math.exp(v / temperature) for v in parameters["pairs"][group, first : first + len(pairs)].tolist()
+                ]
+                first += len(pairs)
+                for edge in into:
+                    weight = sum(v for pair, v in zip(pairs, values, strict=True) if edge in pair) / sum(values)
+                    assert float(found[group, edge].sum()) == pytest.approx(weight, abs=1e-9)
+    search = digits(tiny("dots"))
+    records = list(search.records())
+    assert [record.phase for record in records] == ["search", "warmup", "joint"]
+    names = S_NONE
+    for kept in (edge for group in search.kept for edge in group):
+        assert len(kept) == 2 and names[kept[0]] in names[:4] and names[kept[1]] in names[4:]
+    genotype = search.discretise().genotype
+    assert all(sum(edge.target == node for edge in cell.edges) == 2 for cell in genotype.cells for node in (2, 3))
+
+
+def test_groups_of_operations_sum_to_one_each() -> None:
+    gates = methods.GATES["softmax-groups"](resolve({"method": "dots"}).search)
+    alphas = torch.randn(2, 14, 8)
+    found = gates.gates({"alphas": alphas}, Progress())
+    assert torch.allclose(found, torch.cat([alphas[..., :4].softmax(-1), alphas[..., 4:].softmax(-1)], -1))
+
+
+def test_random_search_draws_a_genotype_and_never_trains_alphas(digits) -> None:
+    search = digits(tiny("random"))
+    before = search.alphas
+    assert [record.phase for record in search.records()] == ["warmup"] * 3
+    assert torch.equal(search.alphas, before)
+    others = {digits(tiny("random", f"seed={seed}")).discretise().genotype.hash for seed in range(4)}
+    assert len(others) == 4
