@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from ddarts_core.confusion import FILE as MATRICES
+from ddarts_core.confusion import read_confusion, write_confusion
 from ddarts_core.datasets.facts import FILE, read_facts, write_facts
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
@@ -20,7 +22,8 @@ from ddarts_core.nested import read_yaml
 from ddarts_core.preprocessing import FILE as PREPROCESSING
 from ddarts_core.published_text import to_published_text
 
-from . import card
+from . import card, confusion
+from .canvas import save
 from .card import retrain_command
 from .drawing import draw_genotype
 from .ranking import Row, default_order, rank
@@ -29,9 +32,12 @@ from .study import MACS_CONVENTION, Study, Trial, find_trial, read_study, trial_
 #: Files with weights or a whole network, which `Enrich` may write.
 MODEL_FILES = ("weights.safetensors", "model.onnx", "model.pt2", PREPROCESSING)
 
+CONFUSION_PICTURE = "confusion.png"
+
 #: Files of an exported folder, and nothing else is ever removed from one.
 FILES = (
     *("genotype.json", "genotype.txt", "genotype.svg", "genotype.png", "cost.json", "config.yaml", FILE, "README.md"),
+    *(MATRICES, CONFUSION_PICTURE),
     *MODEL_FILES,
 )
 
@@ -189,6 +195,7 @@ def export_retrain(
     target = Path(out) if out is not None else source / "export"
     has_text = _write_genotype(target, genotype, config, f"genotype {genotype.hash}", cost)
     facts = _copy_facts([source], target)
+    taken, paragraph = _confusion(source, target)
     models = _enrich(target, genotype, config, enrich)
     rows = [
         ("trained by", f"ddarts retrain, in {source}"),
@@ -199,8 +206,9 @@ def export_retrain(
         *models.facts,
     ]
     again = card.command("Train it again", retrain_command(target, seeds=1))
-    files = card.file_list(has_text, "the settings of its training", [*facts, *models.files])
-    write_atomic(target / "README.md", card.readme(f"Genotype {genotype.hash}", rows, models.usage + again, files))
+    files = card.file_list(has_text, "the settings of its training", [*facts, *taken, *models.files])
+    body = models.usage + paragraph + again
+    write_atomic(target / "README.md", card.readme(f"Genotype {genotype.hash}", rows, body, files))
     return target
 
 
@@ -239,6 +247,28 @@ def _copy_facts(sources: Sequence[Path], target: Path) -> list[tuple[str, str]]:
             return [(FILE, "the data: names of the classes, and what images are normalised by")]
     (target / FILE).unlink(missing_ok=True)
     return []
+
+
+def _confusion(source: Path, target: Path) -> tuple[list[tuple[str, str]], str]:
+    """Copy the matrices of a retrain and draw their sum over the seeds; lines and a paragraph of the card."""
+    if not (source / MATRICES).is_file():
+        for name in (MATRICES, CONFUSION_PICTURE):
+            (target / name).unlink(missing_ok=True)
+        return [], ""
+    classes, found = read_confusion(source / MATRICES)
+    own = [one for one in found if one.network == "genotype"]
+    summed = confusion.total([one.matrix for one in own])
+    write_confusion(target / MATRICES, classes, own)
+    seeds = f"{len(own)} seed{'s' if len(own) > 1 else ''}"
+    save(confusion.figure(classes, summed, f"test images, {seeds}"), target / CONFUSION_PICTURE)
+    words = confusion.words(classes, summed)
+    alternative = words.replace("[", "(").replace("]", ")")
+    paragraph = f"Which class is taken for which, on the test images, {seeds}: {words}\n\n"
+    files = [
+        (MATRICES, "the confusion matrix of each seed on the test images, and recall per class"),
+        (CONFUSION_PICTURE, "their sum as a picture"),
+    ]
+    return files, f"{paragraph}![{alternative}]({CONFUSION_PICTURE})\n\n"
 
 
 def _enrich(folder: Path, genotype: Genotype, config: Mapping[str, Any], enrich: Enrich | None) -> Models:

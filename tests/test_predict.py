@@ -177,5 +177,8 @@ def test_every_kind_of_file_has_the_names_and_the_preparation(export: Export) ->
     setups.append(Preprocessing.from_dict(written, "here"))
     assert len({str(setup) for setup in setups}) == 1 and len(setups[0].classes) == 10
     model = onnx.load(export.folder / "model.onnx")
+    card = (export.folder / "README.md").read_text()
+    assert "](confusion.png)" in card and "mean recall of the classes" in card
+    assert (export.folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(metadata["classes"]) == written["classes"]
