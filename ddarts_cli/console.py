@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,11 @@ def say(text: str = "") -> None:
     """A line on standard output, at once."""
     click.echo(text)
     sys.stdout.flush()
+
+
+def drop_output() -> None:
+    """Send what is still to be printed nowhere, so that there is no message at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def describe(metrics: Mapping[str, float]) -> str:

@@ -129,7 +129,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         click.echo("Interrupted: the files written so far are whole.", err=True)
         return 130
     except BrokenPipeError:
-        _drop_output()  # nobody reads
+        from ddarts_cli.console import drop_output
+
+        drop_output()  # nobody reads
         return 0
     except Exception as error:  # libraries have errors of their own for a full disk; any other is raised again
         sentence = refusal(error)
@@ -139,17 +141,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _drop_output() -> None:
-    """Send what is still to be printed nowhere, so that there is no message at exit either."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _mistake(message: str, words: Sequence[str]) -> int:
     """Print a mistake without the passwords of the words that were typed and of the URIs in it."""
     try:
         sys.stdout.flush()
     except OSError:  # full as well
-        _drop_output()
+        from ddarts_cli.console import drop_output
+
+        drop_output()
     click.echo(f"Error: {one_line(hide_secrets(message, *words))}", err=True)
     return 2
 

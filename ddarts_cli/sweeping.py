@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddarts_cli.console import say
+from ddarts_cli.console import drop_output, say
 from tuning.events import SweepEvent
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def watch(num_trials: int) -> Iterator[Callable[[SweepEvent], None]]:
     """A listener for a sweep: bars on a terminal, a line per start and end of a trial elsewhere."""
     if not sys.stdout.isatty():
-        yield _print_event
+        yield unless_unread(_print_event)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -40,7 +40,7 @@ def watch(num_trials: int) -> Iterator[Callable[[SweepEvent], None]]:
                 bar.advance(whole)
                 bar.print(_ending(event))
 
-        yield listen
+        yield unless_unread(listen)
 
 
 def store_sentence(config: SweepConfig, study: Study | None) -> str:
@@ -60,6 +60,18 @@ def store_sentence(config: SweepConfig, study: Study | None) -> str:
     if uri is None:
         return f"MLflow: a database in the study's folder, as neither tracking.uri nor {URI_VARIABLE} is given"
     return f"MLflow: {without_secrets(uri)}, which {URI_VARIABLE if from_environment(uri) else 'tracking.uri'} names"
+
+
+def unless_unread(listen: Callable[[SweepEvent], None]) -> Callable[[SweepEvent], None]:
+    """A listener whose output may have no reader any more, as after `| head -1`: it prints to nobody then."""
+
+    def careful(event: SweepEvent) -> None:
+        try:
+            listen(event)
+        except OSError:
+            drop_output()
+
+    return careful
 
 
 def _print_event(event: SweepEvent) -> None:

@@ -399,3 +399,21 @@ def test_retrain_beside_a_random_genotype(tiny: Path, tmp_path: Path, capfd: pyt
     assert run(["export", str(out)]) == 0
     assert not (out / "export" / "data.json").exists()
     assert read_safetensors(out / "export" / "weights.safetensors")[1].info.name == "digits"
+
+
+UNREAD = """
+import sys
+from ddarts_cli.sweeping import watch
+from tuning.events import SweepEvent
+with watch(1) as listener:
+    for _ in range(3):
+        listener(SweepEvent("started", "00000", 0, {}))
+sys.stderr.write("went on")
+"""
+
+
+def test_output_that_nobody_reads_ends_no_sweep() -> None:
+    process = subprocess.Popen([sys.executable, "-c", UNREAD], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b"went on" and process.wait() == 0

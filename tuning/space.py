@@ -112,9 +112,14 @@ class IntDistribution(_Conditional):
         return self
 
     def corners(self) -> list[Any]:
-        """Every value if there are few, else both bounds."""
-        values = list(range(self.low, self.high + 1, self.step))
-        return values if len(values) <= 16 else [values[0], values[-1]]
+        """Every value if there are few, else the first and the last."""
+        last = self.low + (self.count - 1) * self.step
+        return list(range(self.low, last + 1, self.step)) if self.count <= 16 else [self.low, last]
+
+    @property
+    def count(self) -> int:
+        """How many values there are."""
+        return (self.high - self.low) // self.step + 1
 
     def contains(self, value: Any) -> bool:
         """Whether an integer lies within the bounds and on a step."""
@@ -277,10 +282,16 @@ class Space:
         return points
 
 
+GRID_LIMIT = 1_000_000
+"""Values of one parameter that a grid may have: as many as a sweep may have trials."""
+
+
 def _grid_values(path: str, distribution: AnyDistribution) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     if isinstance(distribution, IntDistribution) and not distribution.log:
+        if distribution.count > GRID_LIMIT:
+            raise UserError(f"space.{path}: searcher grid would visit {distribution.count:,} values: give it a step")
         return list(range(distribution.low, distribution.high + 1, distribution.step))
     raise UserError(f"space.{path}: searcher grid needs a finite list of values: use type categorical, or int")
 

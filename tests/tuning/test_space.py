@@ -11,7 +11,7 @@ import pytest
 from ddarts_core.config import resolve
 from ddarts_core.errors import UserError
 from tuning.config import resolve_sweep
-from tuning.space import Space, base_settings, trial_config
+from tuning.space import IntDistribution, Space, base_settings, trial_config
 
 FLOAT: dict[str, Any] = {"type": "float", "low": 0.01, "high": 0.1}
 CONDITIONAL: dict[str, Any] = {
@@ -105,6 +105,16 @@ def test_a_bound_is_overridden_by_its_path() -> None:
 
 def test_a_float_of_whole_steps_is_whole() -> None:
     assert space_of({"search.warmup_epochs": {"type": "float", "low": 1, "high": 3, "step": 1}})
+
+
+def test_a_range_of_any_size_is_checked_at_its_ends() -> None:
+    """Listing its values would take all memory; a grid that would is refused."""
+    whole = {"type": "int", "low": 0, "high": 2**63 - 1}
+    assert space_of({"seed": {**whole, "high": 2**31 - 2}}).distributions[0][1].corners() == [0, 2**31 - 2]
+    assert IntDistribution(**{**whole, "step": 4}).corners() == [0, 2**63 - 4]
+    assert IntDistribution(**{**whole, "high": 10, "step": 4}).corners() == [0, 4, 8]
+    with pytest.raises(UserError, match=r"space\.seed: searcher grid would visit 2,147,483,647 values: give it a step"):
+        space_of({"seed": {**whole, "high": 2**31 - 2}}).grid()
 
 
 def test_draws_respect_bounds_and_conditions() -> None:
