@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -19,7 +20,7 @@ from analysis.schema import SCHEMAS, VERSION, VERSION_KEY
 from analysis.study import read_study, with_alphas
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
-from ddarts_core.records import write_jsonl
+from ddarts_core.records import read_jsonl, write_jsonl
 from tests.analysis.conftest import CELLS, EPOCHS, MakeStudy, Parsed, genotype_of, record_of, write_trial
 
 
@@ -28,7 +29,8 @@ def test_all_tables_have_the_rows_of_the_folder(study: Path):
     assert done.folder == study / "dataset"
     records = 6 * EPOCHS + 3 * 2  # finished trials, and two epochs of each that did not finish
     assert done.rows["trials"] == 9
-    assert done.rows["epochs"] == records * (len(record_of(0, 0).metrics) + 1)
+    of_trial_3 = EPOCHS  # one metric more than the others have
+    assert done.rows["epochs"] == records * (len(record_of(0, 0).metrics) + 1) + of_trial_3
     assert done.rows["contributions"] == records * CELLS
     assert done.rows["alphas"] == records * CELLS * 14 * 7
     assert done.rows["genotypes"] == sum(genotype_of(n).num_edges for n in range(6))
@@ -86,6 +88,18 @@ def test_a_rewritten_epoch_counts_once_with_its_last_values(study: Path):
     assert not keys.duplicated().any()
     last = epochs[(epochs.trial_id == "00005") & (epochs.epoch == EPOCHS - 1) & (epochs.split == "alpha")]
     assert math.isnan(last["value"].iloc[0])
+
+
+def test_gates_are_those_of_the_record_and_else_the_sigmoid_of_alpha(study: Path):
+    path = study / "trials/00001/records.jsonl"
+    first, *others = read_jsonl(path)
+    softmax = tuple(tuple(tuple((op + 1) / 28 for op in range(7)) for _ in cell) for cell in first.alphas)
+    write_jsonl(path, [replace(first, gates=softmax, parameters={"edges": [[0.5] * 14] * CELLS}), *others], timing=True)
+    assert read_jsonl(path)[0].parameters["edges"][0][0] == 0.5
+    rows = load(study).alphas.query("trial_id == '00001'")
+    assert rows[rows.epoch == 0].gate.tolist()[:7] == pytest.approx([(op + 1) / 28 for op in range(7)])
+    later = rows[rows.epoch == 1]
+    assert later.gate.to_numpy() == pytest.approx(1 / (1 + np.exp(-later.alpha.to_numpy())))
 
 
 def test_a_cut_off_last_line_is_left_out_but_a_damaged_line_is_an_error(study: Path):

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 from torch.nn import functional as F
 
+from ddarts_cli.commands.methods import command
 from ddarts_core import methods, operations
 from ddarts_core.alpha_step import AlphaStep
 from ddarts_core.architecture import Architecture
@@ -148,6 +150,15 @@ def test_weights_of_the_published_supernets(name: str, weights: int) -> None:
     with torch.device("meta"):
         net = Supernet(resolve({"method": name}).search, CIFAR)
     assert sum(weight.numel() for weight in net.parameters()) == weights
+
+
+def test_the_command_prints_formula_source_and_what_is_open() -> None:
+    printed = CliRunner().invoke(command, ["pcdarts"]).output
+    method = METHODS["pcdarts"]
+    for text in (method.formula, method.source, *method.uncertain, "search.options.channel_share = 4"):
+        assert text in printed
+    parts = CliRunner().invoke(command, ["--parts"]).output
+    assert all(part.name in parts for _, part in methods.all_parts()) and "search.options.channel_share: K" in parts
 
 
 def test_the_method_of_the_documents_runs(digits) -> None:
