@@ -18,6 +18,7 @@ from . import (
     ddarts,
     dots,
     fairdarts,
+    gdas,
     pcdarts,
     pdarts,
     random_search,
@@ -121,6 +122,7 @@ for _name, _method in {
     "pcdarts": pcdarts.METHOD,
     "pdarts": pdarts.METHOD,
     "dots": dots.METHOD,
+    "gdas": gdas.METHOD,
     "random": random_search.METHOD,
 }.items():
     add(_name, _method)

@@ -1,0 +1,109 @@
+"""GDAS: every step samples one operation per edge; the temperature of the sampling falls while the search goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ..nested import merge
+from ..validation import Strict
+from . import darts
+from .common import Softmax
+from .method import Method
+from .parts import Edge, Parameters, Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..config import ExperimentConfig
+
+
+class Gumbel(Softmax):
+    """Gumbel softmax: softmax((log softmax(alpha) + G) / temperature), G drawn anew in each step (GDAS eq. 5).
+
+    The largest gate of an edge is that of operation k with the probability softmax(alpha)_k. Outside steps nothing is
+    drawn: there the gates are these probabilities.
+    """
+
+    name = "gumbel"
+    summary = "softmax of alpha plus Gumbel noise, over a temperature that falls with the epochs (GDAS)"
+
+    class Options(Strict):
+        """Of the temperature."""
+
+        first_temperature: float = Field(10.0, gt=0, le=1000, description="temperature of the gates in the first epoch")
+        last_temperature: float = Field(0.1, gt=0, le=1000, description="temperature of the gates in the last epoch")
+
+    def temperature(self, progress: Progress) -> float:
+        """Falls by the same amount in every epoch."""
+        first, last = self.options.first_temperature, self.options.last_temperature
+        return float(first - (first - last) * progress.epoch / max(progress.epochs - 1, 1))
+
+    def gates(self, parameters: Parameters, progress: Progress) -> Tensor:
+        """[groups, edges, operations]; sums to 1 over the last axis."""
+        if progress.draw is None:
+            return super().gates(parameters, progress)
+        logits = parameters["alphas"].log_softmax(-1)
+        # -log of an exponential number is a Gumbel number; one that underflows to 0 would make it infinite.
+        waits = logits.detach().new_empty(logits.shape).exponential_(generator=progress.draw()).clamp_min(1e-30)
+        return ((logits - waits.log()) / self.temperature(progress)).softmax(-1)
+
+
+class Sampled(Edge):
+    """The operation with the largest gate alone, as if its gate were 1: straight-through (GDAS section 3.2)."""
+
+    name = "sampled"
+    summary = "the operation with the largest gate alone, whose gate is passed straight through (GDAS)"
+
+    def build(self, names: Sequence[str], channels: int, stride: int) -> nn.Module:
+        """`sampled_op.SampledOp`."""
+        from ..sampled_op import SampledOp
+
+        return SampledOp(names, channels, stride)
+
+    @classmethod
+    def refuse(cls, config: ExperimentConfig) -> str | None:
+        """Gates must be decided against each other, and a pass leaves most weights without a gradient."""
+        from . import GATES
+
+        search = config.search
+        if GATES[search.gates].independent:
+            return f"search.edge {cls.name} takes one operation per edge: use gates that compare them, such as gumbel"
+        if search.order == "second" or config.alpha.grad_mode == "published":
+            return (
+                f"search.edge {cls.name} gives gradients to the sampled operations only: "
+                "set search.order to first and alpha.grad_mode to clean"
+            )
+        if search.compile != "none":
+            return f"search.edge {cls.name} chooses while it runs, which search.compile cannot fuse: set it to none"
+        return None
+
+
+METHOD = Method(
+    "every step samples one operation per edge, by Gumbel softmax of falling temperature: a step costs one path",
+    "GDAS (Dong and Yang 2019), eq. 3 to 6",
+    merge(
+        darts.SETTINGS,
+        {
+            "search": {
+                "gates": Gumbel.name,
+                "edge": Sampled.name,
+                "options": {"first_temperature": 10.0, "last_temperature": 0.1},
+                "epochs": 250,
+                "batch_size": 256,
+                "weight_decay": 5e-4,
+            }
+        },
+    ),
+    parts=(Gumbel, Sampled),
+    formula="o(x) = o_k(x), k = argmax p, p = softmax((log softmax(alpha) + G) / T), dL/dalpha through p_k; "
+    "T(e) = 10 - 9.9 e / (E - 1)",
+    uncertain=(
+        "momentum of the weights is not Nesterov's, as it is in the published code",
+        "an edge keeps one operation, as in DARTS; the published code may keep two operations on one edge of a node",
+        "scores between epochs use the most probable operation of each edge; the published code samples there too",
+        "weights of operations that a step did not sample do not decay in it",
+    ),
+)
