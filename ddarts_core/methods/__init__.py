@@ -17,11 +17,13 @@ from . import (
     darts_minus,
     ddarts,
     dots,
+    drnas,
     fairdarts,
     gdas,
     pcdarts,
     pdarts,
     random_search,
+    sdarts_rs,
 )
 from .method import Method
 from .parts import Edge, Gates, Part, Plan, Regulariser
@@ -123,6 +125,8 @@ for _name, _method in {
     "pdarts": pdarts.METHOD,
     "dots": dots.METHOD,
     "gdas": gdas.METHOD,
+    "drnas": drnas.METHOD,
+    "sdarts-rs": sdarts_rs.METHOD,
     "random": random_search.METHOD,
 }.items():
     add(_name, _method)

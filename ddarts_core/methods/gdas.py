@@ -43,12 +43,14 @@ class Gumbel(Softmax):
 
     def gates(self, parameters: Parameters, progress: Progress) -> Tensor:
         """[groups, edges, operations]; sums to 1 over the last axis."""
+        import torch
+
         if progress.draw is None:
             return super().gates(parameters, progress)
         logits = parameters["alphas"].log_softmax(-1)
-        # -log of an exponential number is a Gumbel number; one that underflows to 0 would make it infinite.
-        waits = logits.detach().new_empty(logits.shape).exponential_(generator=progress.draw()).clamp_min(1e-30)
-        return ((logits - waits.log()) / self.temperature(progress)).softmax(-1)
+        uniform = torch.rand(logits.shape, generator=progress.draw(), dtype=logits.dtype, device=logits.device)
+        gumbel = -(-uniform.clamp_min(1e-30).log()).log()  # of 0 it would be infinite
+        return ((logits + gumbel) / self.temperature(progress)).softmax(-1)
 
 
 class Sampled(Edge):

@@ -42,6 +42,8 @@ def tiny(name: str, *overrides: str):
         search |= {"num_cells": 3, "steps": 2}
     if preset.stages == "progressive":
         search |= {"epochs": 3, "warmup_epochs": 3, "options": {"added_cells": [0, 1, 2]}}
+    if preset.stages == "widening":
+        search["options"] = {"channel_share": 2, "channel_shares": [2, 4]}
     settings = {"method": name, "data": {"num_train": 60}, "search": search, "alpha": {"lr": 0.05}}
     return resolve(settings, overrides)
 
@@ -91,7 +93,7 @@ def stated_loss(net, batch, architecture, parameters, progress) -> torch.Tensor:
 
 
 #: Their gradient is an estimate by definition, tested by `test_sampling_methods.py`.
-ESTIMATED = {"gdas"}
+ESTIMATED = {"gdas", "drnas"}
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in ESTIMATED])

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from scipy.special import betainc, betaincinv
 from torch.nn import functional as F
 
 from ddarts_core.alpha_step import AlphaStep
 from ddarts_core.config import resolve
 from ddarts_core.errors import UserError
 from ddarts_core.images import DataInfo
-from ddarts_core.methods import GATES
+from ddarts_core.memory import step_memory
+from ddarts_core.methods import GATES, REGULARISERS
 from ddarts_core.methods.parts import Progress
+from ddarts_core.stages import Course
 from ddarts_core.supernet import Supernet, batch_statistics
+
+#: Channels that two channels can be shared by.
+SMALL = ("search.options.channel_share=2", "search.options.channel_shares=[2,1]")
 
 INFO = DataInfo("x", num_classes=4, channels=2, image_size=8, mean=(0.5,), std=(0.5,))
 
@@ -54,7 +62,7 @@ def test_gdas_computes_one_operation_per_edge_and_its_gradient_is_straight_throu
     report = AlphaStep(net, config).gradients({"alphas": alphas}, (x, y), (x, y), None, torch.Generator(), progress)
     assert len(calls) == 3 * 5
     temperature = 10 - 9.9 * 3 / 7
-    noise = -torch.empty(2, 5, 8, dtype=torch.float64).exponential_(generator=torch.Generator().manual_seed(1)).log()
+    noise = -torch.log(-torch.rand(2, 5, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64).log())
     p = ((alphas.log_softmax(-1) + noise) / temperature).softmax(-1)
     one_hot = F.one_hot(p.argmax(-1), 8).double().requires_grad_()
     with batch_statistics(whole):
@@ -68,6 +76,14 @@ def test_gdas_computes_one_operation_per_edge_and_its_gradient_is_straight_throu
     assert report.gradients["alphas"].abs().max() > 0
 
 
+def test_memory_is_estimated_without_a_draw() -> None:
+    peaks = {
+        name: step_memory(config_of(name, *overrides, "search.batch_size=8"), INFO, torch.device("cpu")).peak
+        for name, overrides in (("darts", ()), ("gdas", ()), ("sdarts-rs", ()), ("drnas", SMALL))
+    }
+    assert peaks["gdas"] < peaks["darts"] <= peaks["sdarts-rs"] and peaks["drnas"] > 0
+
+
 @pytest.mark.parametrize(
     ("method", "override", "words"),
     [
@@ -75,8 +91,82 @@ def test_gdas_computes_one_operation_per_edge_and_its_gradient_is_straight_throu
         ("gdas", "search.order=second", "gradients to the sampled operations only"),
         ("gdas", "search.compile=default", "search.compile cannot fuse"),
         ("gdas", "search.options.last_temperature=0", "last_temperature"),
+        ("drnas", "search.options.channel_shares=[1,2,1]", "give 2 kept_operations"),
+        ("darts", "search.regularisers.dirichlet-kl.weight=1", "use both"),
     ],
 )
 def test_what_has_no_meaning_is_refused(method: str, override: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        config_of(method, override)
+        config_of(method, *(SMALL if method == "drnas" else ()), override)
+
+
+# --- DrNAS ----------------------------------------------------------------------------------------------------------
+
+
+def test_drnas_draws_around_the_mean_from_its_own_stream() -> None:
+    gates = GATES["dirichlet"](config_of("drnas", *SMALL).search)
+    alphas = torch.tensor([0.5, -1.0, 2.0, 0.0])
+    strength = torch.tensor([1.5, math.exp(-1), 3.0, 1.0])
+    mean = strength / strength.sum()
+    before = torch.get_rng_state()
+    drawn = gates.gates({"alphas": alphas.expand(1, 20_000, 4)}, step())
+    again = gates.gates({"alphas": alphas.expand(1, 20_000, 4)}, step())
+    assert torch.equal(drawn, again) and torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(drawn, gates.gates({"alphas": alphas.expand(1, 20_000, 4)}, step(seed=2)))
+    assert torch.allclose(drawn.mean(1)[0], mean, atol=0.007)  # four standard deviations
+    variance = mean * (1 - mean) / (strength.sum() + 1)
+    assert torch.allclose(drawn.var(1)[0], variance, rtol=0.1)
+    assert torch.allclose(gates.gates({"alphas": alphas}, Progress(3, 8)), mean)
+    assert torch.allclose(gates.scores({"alphas": alphas}), mean)
+
+
+def test_drnas_gradient_is_that_of_the_sample_at_its_quantile() -> None:
+    """Of two operations the first gate has a Beta distribution: its quantile function, differentiated numerically."""
+    gates = GATES["dirichlet"](config_of("drnas", *SMALL).search)
+    alphas = torch.tensor([[[0.7, 0.2]]], dtype=torch.float64, requires_grad=True)
+    drawn = gates.gates({"alphas": alphas}, step())
+    (found,) = torch.autograd.grad(drawn[0, 0, 0], alphas)
+    quantile = betainc(1.7, 1.2, float(drawn[0, 0, 0].detach()))
+    for k, ends in enumerate((((1.7 + 1e-5, 1.2), (1.7 - 1e-5, 1.2)), ((1.7, 1.2 + 1e-5), (1.7, 1.2 - 1e-5)))):
+        upper, lower = (betaincinv(*end, quantile) for end in ends)
+        assert float(found[0, 0, k]) == pytest.approx((upper - lower) / 2e-5, rel=1e-3)
+
+
+def test_drnas_divergence_and_networks() -> None:
+    config = config_of("drnas", *SMALL, "search.regularisers.dirichlet-kl.weight=0.028")
+    alphas = torch.randn(2, 5, 7, dtype=torch.float64)
+    c = torch.where(alphas > 0, alphas + 1, alphas.exp())
+    ones = torch.distributions.Dirichlet(torch.ones_like(c))
+    expected = torch.distributions.kl_divergence(torch.distributions.Dirichlet(c), ones)
+    assert torch.allclose(REGULARISERS["dirichlet-kl"](config.search).value({"alphas": alphas}, c), expected.mean(1))
+    course = Course(resolve({"method": "drnas"}))
+    places = [course.at(epoch) for epoch in (9, 10, 25, 49)]
+    assert [(place.stage.phase, place.network) for place in places] == [
+        ("warmup", 0),
+        ("search", 0),
+        ("warmup", 1),
+        ("search", 1),
+    ]
+    assert [(place.epoch, place.epochs) for place in places] == [(9, 50), (10, 50), (25, 50), (49, 50)]
+    shares = [course.settings(place.number).search.options["channel_share"] for place in places]
+    assert shares == [6, 6, 4, 4] and [course.stages[n].kept for n in (0, 2)] == [None, 4]
+
+
+# --- SDARTS-RS ------------------------------------------------------------------------------------------------------
+
+
+def test_sdarts_disturbs_the_gates_of_weight_steps_alone() -> None:
+    gates = GATES["softmax-smoothed"](config_of("sdarts-rs").search)
+    assert [gates.radius(Progress(e, 50)) for e in (0, 25, 49)] == pytest.approx([0.03, 0.165, 0.2946])
+    alphas = torch.randn(1, 3000, 4)
+    plain = alphas.softmax(-1)
+    for progress in (Progress(25, 50), step(25, 50, "alphas")):
+        assert torch.equal(gates.gates({"alphas": alphas}, progress), plain)
+    found = gates.gates({"alphas": alphas}, step(25, 50, "weights"))
+    noise = 0.165 * (2 * torch.rand(plain.shape, generator=torch.Generator().manual_seed(1)) - 1)
+    clipped = (plain + noise).clamp(0, 1)
+    assert torch.allclose(found, clipped / clipped.sum(-1, keepdim=True), atol=1e-5)
+    assert (found - plain).abs().max() > 0.1
+    # At the end some edges of equal gates lose all four to the clipping.
+    equal = gates.gates({"alphas": torch.zeros(1, 100_000, 4)}, step(50, 50, "weights"))
+    assert torch.allclose(equal.sum(-1), torch.ones(1, 100_000))

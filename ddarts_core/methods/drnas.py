@@ -1,0 +1,152 @@
+"""DrNAS: gates are drawn from a Dirichlet distribution, and its concentrations are learned."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ..nested import merge
+from ..validation import Strict
+from . import darts
+from .common import Softmax
+from .method import Method
+from .parts import Parameters, Plan, Progress, Regulariser, Stage
+from .pcdarts import PartialChannels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..config import ExperimentConfig
+
+
+def concentration(alphas: Tensor) -> Tensor:
+    """elu(alpha) + 1, which is 1 at alpha = 0; held above 1e-6, because float32 rounds e^alpha to 0 far below."""
+    from torch.nn import functional as F
+
+    return (F.elu(alphas) + 1).clamp_min(1e-6)
+
+
+class Dirichlet(Softmax):
+    """Gates of an edge are drawn from Dir(elu(alpha) + 1) in every step; outside steps they are its mean (DrNAS eq. 4).
+
+    The gradient is the pathwise one: that of the sample at a fixed quantile.
+    """
+
+    name = "dirichlet"
+    summary = "drawn from a Dirichlet distribution of concentration elu(alpha) + 1 in steps, else its mean (DrNAS)"
+
+    def gates(self, parameters: Parameters, progress: Progress) -> Tensor:
+        """[groups, edges, operations]; sums to 1 over the last axis."""
+        from torch import distributions
+
+        from ..seeding import seeded_init
+
+        drawn = distributions.Dirichlet(concentration(parameters["alphas"]), validate_args=False)
+        if progress.draw is None:
+            return drawn.mean
+        with seeded_init(progress.draw().initial_seed(), self.name):  # torch's distributions take no generator
+            return drawn.rsample()
+
+
+class DirichletDivergence(Regulariser):
+    """KL divergence of the gates' Dirichlet distribution from the uniform one (DrNAS eq. 5)."""
+
+    name = "dirichlet-kl"
+    summary = "mean over edges of the divergence of the gates' Dirichlet distribution from the uniform one (DrNAS)"
+
+    def value(self, parameters: Parameters, gates: Tensor) -> Tensor:
+        """[groups]."""
+        c = concentration(parameters["alphas"])
+        total = c.sum(-1)
+        constant = total.lgamma() - c.lgamma().sum(-1) - math.lgamma(c.shape[-1])
+        return (constant + ((c - 1) * (c.digamma() - total.digamma()[..., None])).sum(-1)).mean(1)
+
+    @classmethod
+    def refuse(cls, config: ExperimentConfig) -> str | None:
+        """It is a function of the concentrations."""
+        if config.search.gates != Dirichlet.name:
+            return f"search.regularisers {cls.name} is of the distribution of search.gates {Dirichlet.name}: use both"
+        return None
+
+
+class Widening(Plan):
+    """Two networks or more; from one to the next an edge keeps fewer operations, of more channels (DrNAS 3.4)."""
+
+    name = "widening"
+    summary = "networks whose edges keep fewer operations on a larger share of the channels (DrNAS)"
+
+    class Options(Strict):
+        """Of the networks."""
+
+        channel_shares: tuple[int, ...] = Field(
+            (6, 4), min_length=1, description="search.options.channel_share of each"
+        )
+        kept_operations: tuple[int, ...] = Field((4,), description="operations per edge of all networks but the first")
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Warm-up and search of each network; search.warmup_epochs and search.epochs are shared out evenly."""
+        number = len(self.options.channel_shares)
+        found: list[Stage] = []
+        for index, share in enumerate(self.options.channel_shares):
+            settings = {"search": {"options": {"channel_share": share}}}
+            kept = self.options.kept_operations[index - 1] if index else None
+            warmup, epochs = (
+                total // number + (index < total % number) for total in (self.search.warmup_epochs, self.search.epochs)
+            )
+            found.append(Stage("warmup" if warmup else "search", warmup or epochs, True, False, kept, settings))
+            if warmup:
+                found.append(Stage("search", epochs, settings=settings))
+        return tuple(found)
+
+    @classmethod
+    def refuse(cls, config: ExperimentConfig) -> str | None:
+        """Every network needs an epoch, channels that its share divides, and its operations."""
+        search = config.search
+        options = cls(search).options
+        number = len(options.channel_shares)
+        uneven = [share for share in options.channel_shares if share < 1 or search.channels % share]
+        if uneven:
+            return f"search.channels {search.channels} must be a multiple of every channel_shares, here of {uneven[0]}"
+        if search.edge != PartialChannels.name:
+            return f"search.stages {cls.name} widens the share of the channels: use search.edge {PartialChannels.name}"
+        if len(options.kept_operations) != number - 1 or search.epochs < number:
+            return (
+                f"channel_shares names {number} networks: give {number - 1} kept_operations and {number} epochs or more"
+            )
+        return None
+
+
+METHOD = Method(
+    "gates drawn from a Dirichlet distribution whose concentrations are learned, on partial channels, in two networks",
+    "DrNAS (Chen et al. 2021), eq. 4, 5, section 3.4",
+    merge(
+        darts.SETTINGS,
+        {
+            "search": {
+                "space": "S",
+                "gates": Dirichlet.name,
+                "edge": PartialChannels.name,
+                "stages": Widening.name,
+                "options": {"channel_shares": [6, 4], "kept_operations": [4], "channel_share": 6},
+                "channels": 36,
+                "num_cells": 20,
+                "lr": 0.1,
+                "lr_min": 0.0,
+                "warmup_epochs": 20,
+                "epochs": 30,
+            },
+            "alpha": {"lr": 6e-4, "lr_min": 6e-4},
+        },
+    ),
+    parts=(Dirichlet, DirichletDivergence, Widening),
+    formula="q ~ Dir(elu(alpha) + 1) in steps, its mean elsewhere and in the genotype; alpha by the pathwise gradient",
+    uncertain=(
+        "the published code ranks operations by softmax(alpha); here it is by the mean of q, as in the paper",
+        "the second network begins anew; the published code widens the weights of the first and keeps its alphas",
+        "alpha is regularised by weight decay 1e-3, the code's default; `dirichlet-kl`, its other choice, sums 1e-3 KL "
+        "over 28 edges, which is a weight of 0.028 here",
+        "scores between epochs use the mean of q; the published code draws there too",
+    ),
+)

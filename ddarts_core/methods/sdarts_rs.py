@@ -1,0 +1,62 @@
+"""SDARTS-RS: weights are trained under gates that are disturbed at random, so that they suit all gates around."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ..nested import merge
+from ..validation import Strict
+from . import darts
+from .common import Softmax
+from .method import Method
+from .parts import Parameters, Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Smoothed(Softmax):
+    """Softmax; in steps of the weights plus U(-eps, eps), clipped to 0..1 and divided by the sum (SDARTS eq. 5)."""
+
+    name = "softmax-smoothed"
+    summary = "softmax, plus uniform noise that grows with the epochs in steps of the weights (SDARTS-RS)"
+
+    class Options(Strict):
+        """Of the noise."""
+
+        first_noise: float = Field(0.03, ge=0, lt=1, description="largest noise of a gate in the first epoch")
+        last_noise: float = Field(0.3, ge=0, lt=1, description="largest noise of a gate after the last epoch")
+
+    def radius(self, progress: Progress) -> float:
+        """Grows by the same amount in every epoch."""
+        first, last = self.options.first_noise, self.options.last_noise
+        return float(first + (last - first) * progress.epoch / progress.epochs)
+
+    def gates(self, parameters: Parameters, progress: Progress) -> Tensor:
+        """[groups, edges, operations]; sums to 1 over the last axis."""
+        import torch
+
+        gates = super().gates(parameters, progress)
+        if progress.purpose != "weights" or progress.draw is None:
+            return gates
+        uniform = torch.rand(gates.shape, generator=progress.draw(), dtype=gates.dtype, device=gates.device)
+        disturbed = (gates + self.radius(progress) * (2 * uniform - 1)).clamp(0, 1)
+        # All gates of an edge are clipped to 0 only where every one is smaller than the noise: then nothing is added.
+        total = disturbed.sum(-1, keepdim=True)
+        return (disturbed / total.clamp_min(1e-12)).where(total > 0, gates)
+
+
+METHOD = Method(
+    "DARTS whose weights are trained under randomly disturbed gates, which smooths the loss over alpha",
+    "SmoothDARTS (Chen and Hsieh 2020), eq. 3, 5",
+    merge(
+        darts.SETTINGS,
+        {"search": {"gates": Smoothed.name, "options": {"first_noise": 0.03, "last_noise": 0.3}}},
+    ),
+    parts=(Smoothed,),
+    formula="w follows dL_train(w, p + U(-eps, eps)) / dw, p = softmax(alpha), eps(e) = 0.03 + 0.27 e / E; "
+    "alpha follows dL_val(w, p)",
+    uncertain=("an edge whose gates are all clipped to 0, which the published code divides by 0, is left undisturbed",),
+)
