@@ -184,6 +184,15 @@ class SearchConfig(Strict):
             raise unknown_name("search space", value, SPACES)
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_names(cls, data: Any) -> Any:
+        """A file that names a setting as it was called before means that setting, whatever a preset says of it."""
+        if isinstance(data, Mapping) and "relaxation" in data:
+            data = {**data, "gates": data["relaxation"]}
+            del data["relaxation"]
+        return data
+
     @field_validator("gates", "edge", "regularisers", "stages")
     @classmethod
     def _known_parts(cls, value: Any, info: ValidationInfo) -> Any:
@@ -462,9 +471,26 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "data.std": None,
         "data.in_memory": None,
         "data.on_broken": "error",
+        "search.edge": "mixed",
+        "search.regularisers": {},
+        "search.stages": "standard",
+        "search.options": {},
+        "search.hessian": "finite",
+        "search.head_norm": False,
+        "alpha.grad_clip": None,
+        "discretise.max_skips": None,
         "retrain.class_weights": "none",
+        "retrain.on_dead_cell": "warn",
+        "tune.metric": "accuracy",
+        "tune.max_failures_alike": 3,
+        "tune.resources.threads": None,
+        # Scores before were of running statistics, and every record says which it has; the training is the same.
+        "search.recalibration_batches": 4,
     }
 )
+
+#: Settings that had another name, by dotted path, and that name.
+RENAMED: Mapping[str, str] = MappingProxyType({"search.gates": "search.relaxation"})
 
 
 def config_hash(config: BaseModel, exclude: Iterable[str] = PLACES) -> str:
@@ -475,11 +501,26 @@ def config_hash(config: BaseModel, exclude: Iterable[str] = PLACES) -> str:
         exclude: dotted paths that are left out; those that `config` does not have count for nothing.
     """
     data = config.model_dump(mode="json")
-    for group, _, name in (path.rpartition(".") for path in exclude):
-        (data.get(group, {}) if group else data).pop(name, None)
+    part = "retrain." if isinstance(config, RetrainConfig) else ""
+    for path in exclude:
+        group, name = _group_of(data, path)
+        group.pop(name, None)
     for path, value in LATER.items():
-        group, _, name = path.rpartition(".")
-        if name in data.get(group, {}) and data[group][name] == value:
-            del data[group][name]
+        group, name = _group_of(data, path.removeprefix(part))
+        if name in group and group[name] == value:
+            del group[name]
+    for path, earlier in RENAMED.items():
+        group, name = _group_of(data, path.removeprefix(part))
+        if name in group:
+            group[earlier.rpartition(".")[2]] = group.pop(name)
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _group_of(data: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    """The mapping that a dotted path leads into (empty where there is none), and the last name of the path."""
+    *groups, name = path.split(".")
+    for key in groups:
+        inner = data.get(key)
+        data = inner if isinstance(inner, dict) else {}
+    return data, name

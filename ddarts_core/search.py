@@ -402,6 +402,8 @@ class Search:
                 f"this one is {config_hash(self.config)}): resume with the settings it was started with"
             )
         self.epoch = state["epoch"]
+        if "alphas" in state:
+            state = _as_of_today(state)
         if state["stage"] != self.stage:
             self._build(state["stage"], state["kept"])
         self.net.load_state_dict(state["weights"])
@@ -508,3 +510,11 @@ def build_search(config: ExperimentConfig, device: torch.device | None = None) -
 
 def _nested(alphas: Tensor) -> tuple[tuple[tuple[float, ...], ...], ...]:
     return tuple(tuple(tuple(edge) for edge in group) for group in alphas.tolist())
+
+
+def _as_of_today(state: dict[str, Any]) -> dict[str, Any]:
+    """A state of a version in which alphas were the only architecture parameters, and a search had no stages."""
+    step, alphas = dict(state["alpha_step"]), state["alphas"]
+    if step["residual"] is not None:
+        step["residual"] = {"alphas": step["residual"]}
+    return {**state, "architecture": {"alphas": alphas}, "alpha_step": step, "stage": 0, "kept": None}
