@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from ddarts_core.config import Removal, load_experiment, resolve
+from ddarts_core.config import Removal, config_hash, load_experiment, resolve
 from ddarts_core.errors import UserError
 from ddarts_core.nested import override, parse_override, set_path
 
@@ -83,7 +83,7 @@ def _accepted(settings):
 def test_the_table_of_removals_says_what_is_accepted():
     """docs/ablation.md against the rules, row by row."""
     page = (Path(__file__).parents[2] / "docs" / "ablation.md").read_text()
-    table = page.partition("| `ablation.removal` | gates |")[2].partition("\n\n")[0].splitlines()[2:]
+    table = page.partition("| removal | gates |")[2].partition("\n\n")[0].splitlines()[2:]
     rows = [[cell.strip(" *`") for cell in line.split("|")[1:4]] for line in table]
     assert {removal for removal, _, _ in rows} == set(get_args(Removal))
     softmax = {"search": {"gates": "softmax", "w_zero_one": 0.0}, "discretise": {"rule": "darts"}}
@@ -94,3 +94,12 @@ def test_the_table_of_removals_says_what_is_accepted():
         assert _accepted(softmax | ablation) == ("softmax" in gates), removal
         asked = {"ablation": {"removal": removal, "shapley_permutations": 2}}
         assert _accepted(asked) == (shapley == "yes"), removal
+
+
+def test_a_setting_goes_by_its_earlier_name_too() -> None:
+    """Stored with every setting, as a study has it, the name of then outweighs the preset's setting of today."""
+    now = resolve({"method": "darts"})
+    then = now.model_dump(mode="json")
+    then["search"]["relaxation"] = then["search"].pop("gates")
+    assert resolve(then) == now and config_hash(resolve(then)) == config_hash(now)
+    assert resolve({"method": "darts", "search": {"relaxation": "softmax"}}).search.gates == "softmax"

@@ -100,6 +100,23 @@ def test_resumed_at_any_epoch_is_bit_exact(digits, tiny_config, overrides):
         assert _state_bytes(resumed) == _state_bytes(whole)
 
 
+@pytest.mark.parametrize("method", ["ddarts", "ddarts-published"])
+def test_a_state_of_before_there_were_methods_goes_on(digits, tiny_config, method):
+    """As version 0.1 wrote it: alphas in a tensor of their own, no stages, the leak's residual of alphas alone."""
+    config = tiny_config(f"method={method}", "search.epochs=2", "search.warmup_epochs=1")
+    calm, torn = digits(config), digits(config)
+    whole = _records(calm)
+    list(zip(range(2), torn.records(), strict=False))
+    state = torn.state_dict()
+    alphas, step = state.pop("architecture")["alphas"], dict(state["alpha_step"])
+    step["residual"] = None if step["residual"] is None else step["residual"]["alphas"]
+    old = {key: value for key, value in state.items() if key not in ("stage", "kept")}
+    resumed = digits(config)
+    resumed.load_state_dict(old | {"alphas": alphas, "alpha_step": step})
+    assert whole[2:] == _records(resumed)
+    assert _state_bytes(calm) == _state_bytes(resumed)
+
+
 def test_a_state_of_another_configuration_is_refused(digits, tiny_config):
     state = digits(tiny_config()).state_dict()
     with pytest.raises(UserError, match="another configuration"):
@@ -221,7 +238,7 @@ def test_published_mode_is_the_published_loop(digits, tiny_config):
         decay=3e-4,
         clip=5.0,
     )
-    search._set_learning_rates(0)
+    search._set_learning_rates(search.course.at(0))
     measured = []
     for step, (alpha_batch, weight_batch) in enumerate(batches):
         measured.append(search._alpha_step(alpha_batch, weight_batch, 0, step).contributions.tolist())
