@@ -24,7 +24,7 @@ from ddarts_core.published_text import to_published_text
 
 from . import card, confusion
 from .canvas import save
-from .card import retrain_command
+from .card import dead_in_training, retrain_command
 from .drawing import draw_genotype
 from .ranking import Row, default_order, rank
 from .study import MACS_CONVENTION, Study, Trial, find_trial, read_study, trial_row
@@ -233,6 +233,8 @@ def _write_genotype(
         write_atomic(folder / "genotype.txt", text + "\n")
     draw_genotype(genotype, folder / "genotype.svg", title=title)
     draw_genotype(genotype, folder / "genotype.png", title=title)
+    if cost is not None and (dead := dead_in_training(genotype, config)):
+        cost = {**cost, "dead_cells": list(dead[0])}
     write_atomic(folder / "cost.json", json.dumps(cost, indent=1) + "\n")
     write_atomic(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
     return text is not None

@@ -17,6 +17,8 @@ from analysis.collect import read_table
 from analysis.gallery import FIGURES
 from ddarts_cli.main import run
 from ddarts_cli.sweeping import ATTACHED, attach_report
+from ddarts_core.dead_cells import dead_cells
+from ddarts_core.genotype import Genotype
 from ddarts_core.serving import Predictor
 from tests.analysis.conftest import EPOCHS, MakeStudy, Parsed, genotype_of, make_study, parsed, study
 from tests.analysis.test_mlflow_source import log_study
@@ -234,7 +236,10 @@ def test_export_with_weights_onnx_program_and_registry(
     (folder,) = (study / "export").iterdir()
     names = {path.name for path in folder.iterdir()}
     assert "weights.safetensors" not in names and "model.onnx" not in names
-    assert json.loads((folder / "cost.json").read_text())["parameters"] == 1000
+    cost = json.loads((folder / "cost.json").read_text())
+    assert cost["parameters"] == 1000 and cost["dead_cells"] == list(
+        dead_cells(Genotype.load(folder / "genotype.json").cells)
+    )
     assert "trained weights" in mistake(capfd, "export", study, "--top", "1", "--register", "digits")
 
     settings = [f"--set={group}.{key}={value}" for group, part in TINY.items() for key, value in part.items()]
