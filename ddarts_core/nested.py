@@ -142,14 +142,14 @@ def get_path(data: Mapping[str, Any], path: str) -> Any:
 
 
 def leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting with its dotted path.
+    """Every setting with its dotted path; a mapping without any is a value.
 
     Example:
-        >>> dict(leaves({"seed": 1, "search": {"lr": 0.1}}))
-        {'seed': 1, 'search.lr': 0.1}
+        >>> dict(leaves({"seed": 1, "search": {"lr": 0.1, "options": {}}}))
+        {'seed': 1, 'search.lr': 0.1, 'search.options': {}}
     """
     for name, value in data.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
