@@ -17,6 +17,7 @@ from ddarts_cli.models import cost_command, find_weights
 from ddarts_core import checkpoint
 from ddarts_core.config import resolve
 from ddarts_core.cost import retrain_cost
+from ddarts_core.data import data_info
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
 from ddarts_core.random_genotype import random_genotype
@@ -101,7 +102,7 @@ def test_the_printed_cost_is_that_of_the_network_that_is_trained(
     config = resolve(TINY, overrides)
     genotype = random_genotype(Genotype((CELL,) * config.search.num_cells, config.search.reduction_positions), 0)
     (tiny / "other.json").write_text(genotype.to_json())
-    assert run([*shlex.split(cost_command(tiny / "other.json", config))[1:], "--json"]) == 0
+    assert run([*shlex.split(cost_command(tiny / "other.json", config, data_info(config.data)))[1:], "--json"]) == 0
     shown = json.loads(capfd.readouterr().out)
     counted = retrain_cost(genotype, config).to_dict()
     assert {key: shown[key] for key in counted} == counted
@@ -249,7 +250,7 @@ def test_a_replaced_retrain_leaves_nothing_behind(
     settings = ["--set", "seed=5", "--set", "retrain.lr=0.1"]
     assert run([*retrain, *settings, "--force"]) == 0
     assert {path.name for path in (tiny / "r").iterdir()} == {
-        *("config.yaml", "genotype.json", "result.json", "confusion.json"),
+        *("config.yaml", "data.json", "genotype.json", "result.json", "confusion.json"),
         *("genotype-seed-5", "genotype-seed-x", "export"),
     }
     assert [path.name for path in (tiny / "r" / "export").iterdir()] == ["notes"]
