@@ -28,6 +28,10 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
+    def __hash__(self) -> int:
+        """Of all settings; pydantic's own hash knows no mappings among them."""
+        return hash(self.model_dump_json())
+
     @field_validator("*", mode="before")
     @classmethod
     def _no_silent_conversion(cls, value: Any, info: Any) -> Any:

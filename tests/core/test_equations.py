@@ -99,7 +99,7 @@ def test_every_cell_has_the_schedule_of_the_alphas(digits: Any, tiny_config: Any
     search = digits(tiny_config("search.warmup_epochs=2", "search.epochs=4", "alpha.lr=0.3", "alpha.lr_min=0.1"))
     found = []
     for epoch in range(6):
-        search._set_learning_rates(epoch)
+        search._set_learning_rates(search.course.at(epoch))
         rates = [group["lr"] for adam in search._adams for group in adam.param_groups]
         assert len(rates) == search.net.num_groups == 3 and len(set(rates)) == 1
         found.append(rates[0])
