@@ -130,7 +130,7 @@ def test_training_steps_are_those_that_retrain_makes(fraction: float, monkeypatc
     train, validation = training._dealt(config, images, config.seed)
     run = Retrain(config.retrain, heaviest_genotype(config), info, train, validation, config.seed)
     steps: list[None] = []
-    zero = torch.zeros(())
+    zero = torch.zeros((), dtype=torch.int64)
     monkeypatch.setattr(run, "_step", lambda images, labels: (steps.append(None), (torch.zeros(2), zero))[1])
     monkeypatch.setattr(run, "evaluate", lambda images: Evaluation(1.0, ((1,),), 0))
     list(run.records())
