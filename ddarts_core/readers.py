@@ -256,6 +256,6 @@ def _serve(connection: Connection, work: Callable[[Any], Tensor]) -> None:
                 answer = work(question)
             except UserError as error:
                 answer = error
-            except Exception:
+            except Exception:  # whatever it was: the process that waits for the images is told
                 answer = RuntimeError(f"in a process that reads images: {traceback.format_exc()}")
             _send(connection, ticket, answer)
