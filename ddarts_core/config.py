@@ -23,7 +23,6 @@ from .validation import DEVICE, NAME, Strict, validate
 AblationLoss = Literal["none", "monitor", "centered", "relative", "paper", "rescale", "credit"]
 Removal = Literal["identity", "zero", "uniform", "random"]
 Hessian = Literal["finite", "exact"]
-Rule = Literal["sparse", "edge", "darts", "complete"]
 
 AMP = "lower precision of convolutions; none is float32 in full; tf32 and fp16 need a GPU"
 
@@ -211,9 +210,9 @@ class SearchConfig(Strict):
 
     @model_validator(mode="after")
     def _possible(self) -> SearchConfig:
-        from .methods import check_options
+        from .methods import check_options, parts_in_use
 
-        check_options(self)
+        check_options(self, parts_in_use(self))
         if self.lr_min > self.lr:
             raise ValueError(f"lr_min {self.lr_min:g} must not exceed lr {self.lr:g}")
         if self.sharing == "identical" and self.start is None:
@@ -289,7 +288,10 @@ class AblationConfig(Strict):
 class DiscretiseConfig(Strict):
     """From alphas to a genotype (section 5.1)."""
 
-    rule: Rule = Field("sparse", description="which operations of an edge are kept, and how many")
+    rule: str = Field(
+        "sparse", description="which operations of an edge are kept, and how many; see `ddarts methods --parts`"
+    )
+    options: dict[str, Any] = Field({}, description="settings of the rule, if it has any")
     threshold: float = Field(0.85, ge=0, lt=1, description="smallest sigma(alpha) of a kept operation")
     edges_per_node: int | None = Field(None, ge=1, description="keep only so many edges per node; published sparse: 2")
     max_skips: int | None = Field(
@@ -301,6 +303,13 @@ class DiscretiseConfig(Strict):
     on_dead_cell: Literal["connect", "warn", "error"] = Field(
         "warn", description="a cell that no cell reads: its successor gets an edge from it, a warning, or no genotype"
     )
+
+    @model_validator(mode="after")
+    def _possible(self) -> DiscretiseConfig:
+        from .methods import RULES, check_options
+
+        check_options(self, [RULES.known(self.rule)])
+        return self
 
 
 class RetrainConfig(AugmentConfig):
@@ -368,7 +377,7 @@ class ExperimentConfig(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentConfig:
-        from .methods import parts_in_use
+        from .methods import RULES, parts_in_use
 
         groups = 2 if self.search.sharing == "normal_reduce" else self.search.num_cells
         if self.ablation.sample_cells is not None and self.ablation.sample_cells > groups:
@@ -377,7 +386,7 @@ class ExperimentConfig(Strict):
             raise ValueError(
                 f"ablation.loss {self.ablation.loss} compares all cells of a step: use ablation.sample_cells null"
             )
-        for part in parts_in_use(self.search):
+        for part in (*parts_in_use(self.search), RULES[self.discretise.rule]):
             if refusal := part.refuse(self):
                 raise ValueError(refusal)
         if self.alpha.grad_mode == "published" and (self.search.order != "first" or self.ablation.loss != "monitor"):
@@ -479,6 +488,7 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "search.head_norm": False,
         "alpha.grad_clip": None,
         "discretise.max_skips": None,
+        "discretise.options": {},
         "retrain.class_weights": "none",
         "retrain.on_dead_cell": "warn",
         "tune.metric": "accuracy",

@@ -3,20 +3,14 @@
 Gates are sigma(alpha) (or softmax weights), [cells, edges, operations], edges in the order of `spaces.edge_list`. Pure
 functions of plain numbers, torch-free: a tensor or array is taken through its `tolist`.
 
-The four rules, applied to each intermediate node and its incoming edges (ties keep the earlier edge and operation, and
-the zero operation of space S_none is never chosen):
-
-- `sparse`: the best operation of each edge, if its gate reaches the threshold. With `edges_per_node: 2` it is what the
-  published code does, which looks at the two best edges of the node only.
-- `edge`: the two best operations of each edge, those whose gates reach the threshold.
-- `complete`: every operation whose gate reaches the threshold.
-- `darts`: the best operation of each of the two best edges (or `edges_per_node`), whatever its gate (DARTS 2.4).
+A rule (`methods.rules`) is applied to each intermediate node and its incoming edges; ties keep the earlier edge and
+operation, and the zero operation of space S_none is never chosen.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -24,15 +18,13 @@ from .config import DiscretiseConfig
 from .dead_cells import connect, dead_cells
 from .errors import UserError
 from .genotype import Cell, Edge, Genotype, Layout
+from .methods import RULES
 from .spaces import edge_list, num_edges, operations_of
 
 CellGates: TypeAlias = list[list[float]]
 
 #: A gate above or below these counts as decided.
 OVER, UNDER = 0.9, 0.1
-
-#: Operations that an edge may keep, by rule; None is all.
-MOST_OPERATIONS: Mapping[str, int | None] = {"sparse": 1, "edge": 2, "darts": 1, "complete": None}
 
 
 @dataclass(frozen=True)
@@ -108,24 +100,8 @@ def discretise(
 
 
 def select(gates: CellGates, operations: Sequence[str], steps: int, config: DiscretiseConfig) -> list[Edge]:
-    """Edges of one cell by rule and threshold alone; nodes may be left without input.
-
-    Each choice depends on the gates of one node only, and a higher threshold keeps a subset.
-    """
-    threshold = -math.inf if config.rule == "darts" else config.threshold
-    most_operations = MOST_OPERATIONS[config.rule]
-    most_edges = 2 if config.rule == "darts" and config.edges_per_node is None else config.edges_per_node
-    real = [k for k, name in enumerate(operations) if name != "none"]
-    ranked = [sorted(((row[k], k) for k in real), key=lambda item: -item[0]) for row in gates]
-    chosen: list[Edge] = []
-    edges = edge_list(steps)
-    for target in range(2, steps + 2):
-        incoming = [e for e, edge in enumerate(edges) if edge[1] == target]
-        for e in sorted(incoming, key=lambda e: -ranked[e][0][0])[:most_edges]:
-            chosen += [
-                Edge(target, edges[e][0], operations[k]) for gate, k in ranked[e][:most_operations] if gate >= threshold
-            ]
-    return chosen
+    """Edges of one cell by the rule alone; nodes may be left without input."""
+    return RULES[config.rule](config).select(gates, operations, steps)
 
 
 def without_skips(gates: CellGates, operations: Sequence[str], steps: int, config: DiscretiseConfig) -> CellGates:

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from .coalitions import num_coalitions
 from .config import ExperimentConfig
 from .data import DataInfo, Splits, check_batch, hold_out, load_train, split
-from .discretise import MOST_OPERATIONS
 from .genotype import Cell, Edge, Genotype
 from .images import Images, ImageSet
 from .memory import Meter, StepMemory, operation_weight, step_memory, supernet_size
+from .methods import RULES
 from .retrain import Retrain, build_network, check_batches
 from .search import Search
 from .spaces import operations_of
@@ -114,10 +114,10 @@ def data_memory(train: Images, info: DataInfo, device: torch.device) -> int:
 
 def heaviest_genotype(config: ExperimentConfig) -> Genotype:
     """The largest operations on as many edges, and as many on each, as the rule of discretisation lets pass."""
-    search, rule = config.search, config.discretise
+    search, rule = config.search, RULES[config.discretise.rule](config.discretise)
     names = [name for name in operations_of(search.space) if name != "none"]
-    kept = sorted(names, key=operation_weight, reverse=True)[: MOST_OPERATIONS[rule.rule]]
-    per_node = rule.edges_per_node or (2 if rule.rule == "darts" else search.steps + 1)
+    kept = sorted(names, key=operation_weight, reverse=True)[: rule.most_operations]
+    per_node = rule.most_edges or search.steps + 1
     edges = [
         Edge(target, source, op)
         for target in range(2, search.steps + 2)

@@ -33,7 +33,7 @@ def command(name: str | None, parts: bool, as_json: bool) -> None:
         for path, part, summary, options in found:
             click.echo(f"{path}: {part}: {summary}")
             for option, meaning in options.items():
-                click.echo(f"    search.options.{option}: {meaning}")
+                click.echo(f"    {path.partition('.')[0]}.options.{option}: {meaning}")
         return
     chosen = dict(METHODS) if name is None else {name: METHODS.known(name)}
     if as_json:

@@ -55,7 +55,7 @@ def _fits(word: str | None, path: str, meaning: str) -> bool:
 def tables() -> dict[str, Any]:
     """Names that a setting may have, by the setting."""
     from ddarts_core.config import DATA_SETS
-    from ddarts_core.methods import METHODS
+    from ddarts_core.methods import EDGES, GATES, METHODS, PLANS, RULES
     from ddarts_core.recipes import RECIPES
     from ddarts_core.spaces import SPACES
     from tuning.config import SCHEDULERS, SEARCHERS
@@ -69,6 +69,10 @@ def tables() -> dict[str, Any]:
         "method": METHODS,
         "retrain.recipe": RECIPES,
         "search.space": SPACES,
+        "search.gates": GATES,
+        "search.edge": EDGES,
+        "search.stages": PLANS,
+        "discretise.rule": RULES,
         "tune.scheduler": SCHEDULERS,
         "tune.searcher": SEARCHERS,
     }

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
@@ -23,20 +23,22 @@ from . import (
     pcdarts,
     pdarts,
     random_search,
+    rules,
     sdarts_rs,
 )
 from .method import Method
-from .parts import Edge, Gates, Part, Plan, Regulariser
+from .parts import Edge, Gates, Part, Plan, Regulariser, Rule
 from .table import Table
 
 if TYPE_CHECKING:
-    from ..config import SearchConfig
+    from ..config import DiscretiseConfig, SearchConfig
 
 METHODS: Table[Method] = Table("method")
 GATES: Table[type[Gates]] = Table("kind of gates")
 EDGES: Table[type[Edge]] = Table("edge")
 REGULARISERS: Table[type[Regulariser]] = Table("regulariser")
 PLANS: Table[type[Plan]] = Table("plan of stages")
+RULES: Table[type[Rule]] = Table("rule of discretisation")
 
 
 def add_part(part: type[Part]) -> None:
@@ -51,6 +53,8 @@ def add_part(part: type[Part]) -> None:
         EDGES.add(part.name, part)
     elif issubclass(part, Plan):
         PLANS.add(part.name, part)
+    elif issubclass(part, Rule):
+        RULES.add(part.name, part)
     else:
         assert issubclass(part, Regulariser)
         REGULARISERS.add(part.name, part)
@@ -83,26 +87,27 @@ def all_parts() -> Iterator[tuple[str, type[Part]]]:
     for path, table in (("search.gates", GATES), ("search.edge", EDGES), ("search.stages", PLANS)):
         yield from ((path, part) for part in table.values())
     yield from ((f"search.regularisers.{part.name}", part) for part in REGULARISERS.values())
+    yield from (("discretise.rule", part) for part in RULES.values())
 
 
 def paths_of_parts() -> list[str]:
     """Dotted paths of all settings that parts have."""
-    options = dict.fromkeys(name for _, part in all_parts() for name in part.Options.model_fields)
+    options = dict.fromkeys(f"{part.where}.{name}" for _, part in all_parts() for name in part.Options.model_fields)
     weights = [f"search.regularisers.{name}.weight" for name in REGULARISERS]
-    return [*(f"search.options.{name}" for name in options), *weights]
+    return [*options, *weights]
 
 
-def check_options(search: SearchConfig) -> None:
-    """Refuse an option that no part in use has, and a value that its part refuses.
+def check_options(settings: SearchConfig | DiscretiseConfig, parts: Iterable[type[Part]]) -> None:
+    """Refuse an option that none of the parts in use has, and a value that its part refuses.
 
     Raises:
         UserError: which option, and those that there are.
     """
     known: set[str] = set()
-    for part in parts_in_use(search):
+    for part in parts:
         known.update(part.Options.model_fields)
-        part(search)
-    unknown = sorted(set(search.options) - known)
+        part.own_options(settings.options)
+    unknown = sorted(set(settings.options) - known)
     if unknown:
         choices = f"choose one of {', '.join(sorted(known))}" if known else "the parts in use have none"
         raise UserError(f"unknown option {unknown[0]!r}: {choices}")
@@ -110,6 +115,8 @@ def check_options(search: SearchConfig) -> None:
 
 for _part in (common.Sigmoid, common.Softmax, common.Mixed, common.ZeroOne, common.ZeroOneL1, common.Standard):
     add_part(_part)
+for _rule in (rules.Sparse, rules.TwoOperations, rules.BestEdges, rules.Complete):
+    add_part(_rule)
 
 for _name, _method in {
     "ddarts": ddarts.CLEAN,

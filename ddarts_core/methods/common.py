@@ -39,8 +39,6 @@ class Softmax(Gates):
     def refuse(cls, config: ExperimentConfig) -> str | None:
         """What is defined for independent gates only; `name` stands for every part of this kind."""
         ablation = config.ablation
-        if config.discretise.rule != "darts":
-            return f"discretise.rule {config.discretise.rule!r} needs sigmoid gates: use darts with {cls.name}"
         removes = ablation.loss != "none" or ablation.shapley_permutations
         if removes and ablation.removal not in ("identity", "zero"):
             return f"ablation.removal {ablation.removal} is for sigmoid gates: use identity or zero"

@@ -1,4 +1,4 @@
-"""The five parts of a method, what each is asked, and what it answers. Torch-free until a search asks.
+"""The parts of a method, what each is asked, and what it answers. Torch-free until a search asks.
 
 A part is a class with a name; a search makes one object of each, which knows the search's settings. Tensors are handled
 by their own methods, and what needs torch itself is imported where it is used, so that a configuration can be read and
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from ..config import ExperimentConfig, SearchConfig
+    from ..config import DiscretiseConfig, ExperimentConfig, SearchConfig
+    from ..genotype import Edge as Chosen
 
 #: Architecture parameters by name; the first axis of each is the group of cells that shares them.
 Parameters: TypeAlias = "Mapping[str, Tensor]"
@@ -71,18 +72,25 @@ class Part:
     Attributes:
         name: by which a file chooses it.
         summary: what it is, in one line.
+        where: the setting that holds its options.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    where: ClassVar[str] = "search.options"
 
     class Options(Strict):
-        """The part's own settings, keys of `search.options`."""
+        """The part's own settings, keys of `where`."""
 
     def __init__(self, search: SearchConfig) -> None:
         self.search = search
-        own = {key: value for key, value in search.options.items() if key in self.Options.model_fields}
-        self.options: Any = validate(self.Options, own, "search.options")
+        self.options: Any = self.own_options(search.options)
+
+    @classmethod
+    def own_options(cls, options: Mapping[str, Any]) -> Any:
+        """Those of a mapping that are the part's own, checked, with the defaults of the others."""
+        own = {key: value for key, value in options.items() if key in cls.Options.model_fields}
+        return validate(cls.Options, own, cls.where)
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
@@ -224,3 +232,33 @@ class Plan(Part):
             ]
             for edges, of_group in zip(before, scores, strict=True)
         ]
+
+
+class Rule(Part):
+    """Discretisation: from scores to the edges of a cell; bare nodes and dead cells are mended after it.
+
+    Attributes:
+        most_operations: that an edge may keep; None is all.
+    """
+
+    where = "discretise.options"
+    most_operations: ClassVar[int | None] = None
+
+    def __init__(self, discretise: DiscretiseConfig) -> None:
+        self.discretise = discretise
+        self.options = self.own_options(discretise.options)
+
+    @property
+    def most_edges(self) -> int | None:
+        """Edges that a node may keep; None is all."""
+        raise NotImplementedError
+
+    def select(self, scores: Sequence[Sequence[float]], operations: Sequence[str], steps: int) -> list[Chosen]:
+        """Edges of one cell; nodes may be left without input, and the zero operation is never chosen.
+
+        Args:
+            scores: [edges][operations], edges in the order of `spaces.edge_list`.
+            operations: their names.
+            steps: intermediate nodes.
+        """
+        raise NotImplementedError

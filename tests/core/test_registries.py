@@ -8,19 +8,23 @@ from typing import get_args
 
 import pytest
 import torch
+from pydantic import Field
 
 from ddarts_core import losses
-from ddarts_core.config import AblationLoss, DataConfig, DiscretiseConfig, Removal, Rule, SearchConfig, resolve
+from ddarts_core.config import AblationLoss, DataConfig, DiscretiseConfig, Removal, SearchConfig, resolve
 from ddarts_core.data import DATASETS, Published, data_info, load_train
-from ddarts_core.discretise import MOST_OPERATIONS, discretise
+from ddarts_core.discretise import discretise, select
 from ddarts_core.errors import UserError
+from ddarts_core.estimate import heaviest_genotype
 from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.methods import METHODS
+from ddarts_core.methods import METHODS, RULES, add_part, paths_of_parts, rules
+from ddarts_core.nested import merge
 from ddarts_core.network import Network
 from ddarts_core.operations import OPERATIONS
 from ddarts_core.recipes import RECIPES
 from ddarts_core.spaces import OPERATION_NAMES, SPACES, num_edges
 from ddarts_core.supernet import Supernet
+from ddarts_core.validation import Strict
 from ddarts_core.zoo import ZOO
 
 TINY = {
@@ -135,13 +139,46 @@ def test_a_data_set_states_its_facts(name: str, tmp_path: Path) -> None:
     assert entry.files in str(mistake.value)
 
 
-@pytest.mark.parametrize("rule", get_args(Rule))
-def test_a_rule_gives_a_genotype(rule: Rule) -> None:
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_gives_a_genotype(rule: str) -> None:
     gates = torch.rand(3, num_edges(4), 7, generator=torch.Generator().manual_seed(1)) * 0.1 + 0.88
     genotype = discretise(gates, DiscretiseConfig(rule=rule), "S", 4, (1, 2)).genotype
     pairs = [(edge.target, edge.source) for edge in genotype.cells[0].edges]
-    assert max(pairs.count(pair) for pair in pairs) == (MOST_OPERATIONS[rule] or 7)
+    assert max(pairs.count(pair) for pair in pairs) == (RULES[rule].most_operations or 7)
     assert Genotype.from_text(genotype.to_json()) == genotype
+
+
+def test_a_rule_from_outside_has_options_and_is_refused_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the documents, with an option; the bound of the memory of a training follows it."""
+
+    class Triple(rules.Complete):
+        name, summary = "triple", "the best operations of each edge"
+        most_operations = 3
+
+        class Options(Strict):
+            margin: float = Field(0.0, ge=0, le=1)
+
+        @property
+        def threshold(self) -> float:
+            return self.discretise.threshold + self.options.margin
+
+    monkeypatch.setattr(RULES, "_entries", dict(RULES))
+    add_part(Triple)
+    assert "discretise.options.margin" in paths_of_parts()
+    settings = {"discretise": {"rule": "triple", "threshold": 0.5, "options": {"margin": 0.2}}}
+    config = resolve(settings).discretise
+    row = [0.6, 0.71, 0.69, 0.9, 0.8, 0.1, 0.95]
+    assert [edge.op for edge in select([row, row], SPACES["S"], 1, config)] == [SPACES["S"][k] for k in (6, 3, 4)] * 2
+    assert len(heaviest_genotype(resolve(settings)).cells[0].edges) == 3 * num_edges(4)
+    for wrong, words in (
+        ({"method": "darts"}, "discretise.rule 'triple' needs sigmoid gates: use darts with softmax"),
+        ({"discretise": {"options": {"margn": 1}}}, "unknown option 'margn': choose one of margin"),
+        ({"discretise": {"options": {"margin": 2}}}, "margin"),
+        ({"discretise": {"rule": "tripl", "options": {}}}, "unknown rule of discretisation 'tripl'"),
+        ({"discretise": {"rule": "darts"}}, "unknown option 'margin': the parts in use have none"),
+    ):
+        with pytest.raises(UserError, match=words):
+            resolve(merge(settings, wrong))
 
 
 @pytest.mark.parametrize("kind", get_args(AblationLoss))
