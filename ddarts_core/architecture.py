@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -58,9 +60,26 @@ class Architecture:
         """Tell the edges of a supernet that a step begins."""
         self._edge.begin(net, progress)
 
-    def gates(self, parameters: Parameters, progress: Progress) -> Tensor:
-        """Weights of the operations of every edge, those that the edge adds at the end: [groups, edges, all]."""
+    def gates(
+        self,
+        parameters: Parameters,
+        progress: Progress,
+        probe: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        """Weights of the operations of every edge, those that the edge adds at the end: [groups, edges, all].
+
+        Args:
+            parameters: of the architecture by name.
+            progress: where the search is.
+            probe: of a step of the weights, which its gates may depend on (`Gates.against`).
+        """
         gates = self._gates.gates(parameters, progress)
+        if probe is not None:
+            gates = self._gates.against(gates, progress, probe)
+        return self.whole(gates, progress)
+
+    def whole(self, gates: Tensor, progress: Progress) -> Tensor:
+        """Gates of the operations that an edge chooses from, and those of the operations that it adds."""
         extra = self._edge.weights(progress)
         if not extra:
             return gates

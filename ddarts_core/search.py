@@ -11,6 +11,7 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -35,7 +36,7 @@ from .records import EpochRecord
 from .seeding import generator, seeded_init
 from .shapley import ShapleyValues
 from .stages import Course, Place
-from .supernet import Supernet
+from .supernet import Supernet, frozen
 from .warm_start import encode, start_genotype
 
 
@@ -298,7 +299,8 @@ class Search:
         if published:
             parameters = leaves_of(parameters)
         self.net.train()
-        logits = self.net(images, self.architecture.gates(parameters, progress))
+        probe = partial(self._probe, images, labels, progress)
+        logits = self.net(images, self.architecture.gates(parameters, progress, probe))
         loss = F.cross_entropy(logits, labels)
         self._sgd.zero_grad()
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -310,6 +312,17 @@ class Search:
         self._scaler.step(self._sgd)
         self._scaler.update()
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+    def _probe(self, images: Tensor, labels: Tensor, progress: Progress, gates: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross entropy of a batch and its gradient by the gates, by running statistics, the weights standing still."""
+        leaf = gates.detach().requires_grad_()
+        self.execution.begin_step()
+        self.net.eval()
+        with frozen(self.net):
+            loss = F.cross_entropy(self.net(images, self.architecture.whole(leaf, progress)), labels)
+            (gradient,) = torch.autograd.grad(loss, leaf)
+        self.net.train()
+        return loss.detach(), gradient
 
     @torch.no_grad()
     def evaluate(self, images: Images, watch: Stopwatch | None = None) -> Evaluation:

@@ -24,6 +24,7 @@ from . import (
     pdarts,
     random_search,
     rules,
+    sdarts_adv,
     sdarts_rs,
 )
 from .method import Method
@@ -134,6 +135,7 @@ for _name, _method in {
     "gdas": gdas.METHOD,
     "drnas": drnas.METHOD,
     "sdarts-rs": sdarts_rs.METHOD,
+    "sdarts-adv": sdarts_adv.METHOD,
     "random": random_search.METHOD,
 }.items():
     add(_name, _method)

@@ -115,6 +115,16 @@ class Gates(Part):
         """Weights of the operations, [groups, edges, operations]; differentiable in the parameters."""
         raise NotImplementedError
 
+    def against(self, gates: Tensor, progress: Progress, probe: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        """Gates that a step of the weights is taken under: those of its purpose, unless its batch has a say.
+
+        Args:
+            gates: of that step, [groups, edges, operations].
+            progress: where the search is.
+            probe: mean cross entropy of the step's batch under any gates, and its gradient by them; a pass each time.
+        """
+        return gates
+
     def scores(self, parameters: Parameters) -> Tensor:
         """What the discretisation ranks, [groups, edges, operations]; the gates unless a method says otherwise."""
         return self.gates(parameters, Progress())

@@ -14,6 +14,7 @@ from .method import Method
 from .parts import Parameters, Progress
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -36,16 +37,27 @@ class Smoothed(Softmax):
 
     def gates(self, parameters: Parameters, progress: Progress) -> Tensor:
         """[groups, edges, operations]; sums to 1 over the last axis."""
-        import torch
-
         gates = super().gates(parameters, progress)
         if progress.purpose != "weights" or progress.draw is None:
             return gates
-        uniform = torch.rand(gates.shape, generator=progress.draw(), dtype=gates.dtype, device=gates.device)
-        disturbed = (gates + self.radius(progress) * (2 * uniform - 1)).clamp(0, 1)
-        # All gates of an edge are clipped to 0 only where every one is smaller than the noise: then nothing is added.
-        total = disturbed.sum(-1, keepdim=True)
-        return (disturbed / total.clamp_min(1e-12)).where(total > 0, gates)
+        return self.disturbed(gates, self.radius(progress), progress.draw())
+
+    def disturbed(self, gates: Tensor, radius: float, stream: torch.Generator) -> Tensor:
+        """Gates with noise from a stream."""
+        import torch
+
+        uniform = torch.rand(gates.shape, generator=stream, dtype=gates.dtype, device=gates.device)
+        return onto_simplex(gates + radius * (2 * uniform - 1), gates)
+
+
+def onto_simplex(moved: Tensor, gates: Tensor) -> Tensor:
+    """Gates that were moved, clipped to 0..1 and divided by their sum over the last axis.
+
+    All gates of an edge are clipped to 0 only where every one is smaller than the noise: then the edge has what it had.
+    """
+    moved = moved.clamp(0, 1)
+    total = moved.sum(-1, keepdim=True)
+    return (moved / total.clamp_min(1e-12)).where(total > 0, gates)
 
 
 METHOD = Method(

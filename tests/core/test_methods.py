@@ -44,6 +44,8 @@ def tiny(name: str, *overrides: str):
         search |= {"epochs": 3, "warmup_epochs": 3, "options": {"added_cells": [0, 1, 2]}}
     if preset.stages == "widening":
         search["options"] = {"channel_share": 2, "channel_shares": [2, 4]}
+    if "attack_steps" in preset.options:
+        search["options"] = {"attack_steps": 2}
     settings = {"method": name, "data": {"num_train": 60}, "search": search, "alpha": {"lr": 0.05}}
     return resolve(settings, overrides)
 

@@ -16,6 +16,7 @@ from ddarts_core.images import DataInfo
 from ddarts_core.memory import step_memory
 from ddarts_core.methods import GATES, REGULARISERS
 from ddarts_core.methods.parts import Progress
+from ddarts_core.seeding import generator
 from ddarts_core.stages import Course
 from ddarts_core.supernet import Supernet, batch_statistics
 
@@ -170,3 +171,56 @@ def test_sdarts_disturbs_the_gates_of_weight_steps_alone() -> None:
     # At the end some edges of equal gates lose all four to the clipping.
     equal = gates.gates({"alphas": torch.zeros(1, 100_000, 4)}, step(50, 50, "weights"))
     assert torch.allclose(equal.sum(-1), torch.ones(1, 100_000))
+
+
+# --- SDARTS-ADV -----------------------------------------------------------------------------------------------------
+
+
+def test_adversarial_gates_by_hand() -> None:
+    """Two operations and a linear loss: the worst gates are one radius away; a loss that only falls moves nothing."""
+    gates = GATES["softmax-adversarial"](config_of("sdarts-adv").search)
+    half = torch.full((1, 3, 2), 0.5)
+    slope = torch.tensor([[[1.0, -1.0], [-2.0, 2.0], [3.0, -3.0]]])
+    progress, radius = step(25, 50, "weights"), 0.165
+    found = gates.against(half, progress, lambda p: ((p * slope).sum(), slope))
+    assert torch.allclose(found, 0.5 + radius * slope.sign(), atol=1e-5)
+    assert torch.equal(gates.against(half, progress, lambda p: (-(p - half).abs().sum(), slope)), half)
+    assert torch.equal(gates.gates({"alphas": torch.zeros(1, 3, 2)}, progress), half)
+
+
+def test_sdarts_adv_trains_weights_under_the_gates_that_it_finds(digits) -> None:
+    """Sign steps written out edge by edge, on a twin of the search; running statistics move once."""
+    few = ("data.num_train=60", "search.batch_size=12", "search.epochs=2", "search.device=cpu")
+    config = config_of("sdarts-adv", *few)
+    search, twin = digits(config), digits(config)
+    images, labels = next(search._batches(search.splits.weights, "weights", 1, 0))
+    search._weight_step(images, labels, 1, 3)
+    radius = 0.03 + 0.27 / 2
+    start = twin.alphas.softmax(-1)
+
+    def clipped(gates):
+        rows = [[min(max(float(gate), 0.0), 1.0) for gate in row] for group in gates for row in group]
+        return torch.tensor([[gate / sum(row) for gate in row] for row in rows]).view_as(gates)
+
+    def loss(gates):
+        twin.net.eval()
+        return F.cross_entropy(twin.net(images, gates), labels)
+
+    stream = generator(config.seed, "gates", "weights", 1, 3)
+    worst = clipped(start + radius * (2 * torch.rand(start.shape, generator=stream) - 1))
+    for _ in range(7):
+        leaf = worst.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(loss(leaf), leaf)
+        worst = clipped(
+            torch.minimum(torch.maximum(worst + 2 * radius / 7 * slope.sign(), start - radius), start + radius)
+        )
+    assert bool(loss(worst) > loss(start)) and (worst - start).abs().max() > 0.05
+    twin.net.train()
+    twin._sgd.zero_grad()
+    F.cross_entropy(twin.net(images, worst), labels).backward()
+    torch.nn.utils.clip_grad_norm_(twin.net.parameters(), config.search.grad_clip)
+    twin._sgd.step()
+    for (name, value), expected in zip(search.net.state_dict().items(), twin.net.state_dict().values(), strict=True):
+        assert torch.allclose(value, expected, atol=1e-5), name
+    with pytest.raises(UserError, match="takes gradients that fp16 rounds to 0"):
+        config_of("sdarts-adv", "search.amp=fp16")
