@@ -24,6 +24,7 @@ from .architecture import Architecture, leaves_of
 from .config import ExperimentConfig
 from .contributions import ablated_losses, ablated_losses_and_gradient, random_gates
 from .errors import UserError
+from .freezing import Watch
 from .methods.common import ZeroOne
 from .methods.parts import Kept, Parameters, Progress
 from .supernet import CellNotes, Supernet, batch_statistics, frozen
@@ -73,6 +74,8 @@ class AlphaStep:
         #: Gradients of the weights on the alpha split that the published loop adds to the weight step.
         self.leak: list[Tensor] | None = None
         self.architecture = Architecture(config.search, net.num_groups, kept)
+        #: What wants to see the gradients of the operations' weights on the alphas' split.
+        self.watch: Watch | None = None
 
     def gradients(
         self,
@@ -99,7 +102,7 @@ class AlphaStep:
         with batch_statistics(self.net):
             if published:
                 return self._published(parameters, images, labels, stream, progress)
-            with frozen(self.net):
+            with frozen(self.net, but=() if self.watch is None else self.watch.weights):
                 report = self._clean(parameters, images, labels, stream, progress)
             if self.config.search.order == "second":
                 report = self._second_order(report, parameters, batch, weight_batch, sgd, progress)
@@ -144,8 +147,11 @@ class AlphaStep:
         outputs = self.net.outputs(images, gates, notes)
         logits = self.net.logits(outputs[-1])
         loss = F.cross_entropy(logits, labels)
-        found = torch.autograd.grad(loss * self.loss_scale, list(leaves.values()))
-        g = {name: gradient / self.loss_scale for name, gradient in zip(leaves, found, strict=True)}
+        watched = [] if self.watch is None else self.watch.weights
+        found = torch.autograd.grad(loss * self.loss_scale, [*leaves.values(), *watched], allow_unused=bool(watched))
+        g = {name: gradient / self.loss_scale for name, gradient in zip(leaves, found, strict=False)}
+        if self.watch is not None:
+            self.watch.of_alphas = found[len(leaves) :]
         gradients = _sum(g, self.architecture.pull(parameters, progress))
         marginal, clamped = None, torch.zeros((), device=images.device)
         ablation_loss = torch.zeros(self.net.num_groups, device=images.device)

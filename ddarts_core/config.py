@@ -138,6 +138,7 @@ class SearchConfig(Strict):
         {}, description="terms of the alphas' loss by name, each with weight and schedule, beside w_zero_one"
     )
     stages: str = Field("standard", description="what is trained when, and on which network")
+    freezing: str = Field("none", description="which operations' weights stop being trained")
     options: dict[str, Any] = Field({}, description="settings of the parts in use, see `ddarts methods --parts`")
     order: Literal["first", "second", "single_level"] = Field(
         "first", description="of DARTS' gradient of the alphas; single_level takes it on the weights' own batch"
@@ -192,7 +193,7 @@ class SearchConfig(Strict):
             del data["relaxation"]
         return data
 
-    @field_validator("gates", "edge", "regularisers", "stages")
+    @field_validator("gates", "edge", "regularisers", "stages", "freezing")
     @classmethod
     def _known_parts(cls, value: Any, info: ValidationInfo) -> Any:
         from . import methods
@@ -203,6 +204,7 @@ class SearchConfig(Strict):
             "edge": methods.EDGES,
             "regularisers": methods.REGULARISERS,
             "stages": methods.PLANS,
+            "freezing": methods.FREEZINGS,
         }
         for name in [value] if isinstance(value, str) else value:
             tables[info.field_name].known(name)
@@ -483,6 +485,7 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "search.edge": "mixed",
         "search.regularisers": {},
         "search.stages": "standard",
+        "search.freezing": "none",
         "search.options": {},
         "search.hessian": "finite",
         "search.head_norm": False,

@@ -28,6 +28,8 @@ from .architecture import leaves_of
 from .config import ExperimentConfig, SearchConfig
 from .data import DataInfo
 from .execution import Execution, choose, run_as
+from .freezing import Watch
+from .methods import FREEZINGS
 from .methods.parts import Parameters, Progress
 from .operations import build
 from .spaces import num_edges, operations_of
@@ -163,6 +165,8 @@ class Rehearsal:
         kept = None if keep is None else heaviest(search, keep)
         self.net = _prepared(Supernet(search, info, kept), execution)
         self.step = _FirstAblation(self.net, config, kept)
+        rule = FREEZINGS[search.freezing](search)
+        self.step.watch = None if rule.period is None else Watch(self.net, rule)
         self.parameters = self.step.architecture.parameters()
         self.moments = [torch.zeros_like(values) for values in self.parameters.values() for _ in range(2)]
         self.sgd = torch.optim.SGD(
@@ -176,8 +180,10 @@ class Rehearsal:
         images = torch.zeros(search.batch_size, info.channels, size, size)
         self.images = images.contiguous(memory_format=execution.layout)
         self.labels = torch.zeros(search.batch_size, dtype=torch.int64)
-        #: What the published alpha step leaves for the weight step.
-        self.leak = [torch.zeros_like(weight) for weight in self.net.parameters()] if self._published else []
+        #: What the alpha step leaves for the weight step: the published one, or one whose gradients are watched.
+        watched = [] if self.step.watch is None else self.step.watch.weights
+        left = list(self.net.parameters()) if self._published else watched
+        self.leak = [torch.zeros_like(weight) for weight in left]
 
     @property
     def _published(self) -> bool:

@@ -30,6 +30,8 @@ from .devices import Stopwatch, forget_peak, peak_memory, pick_device
 from .discretise import Derivation, discretise, saturation
 from .errors import Diverged, UserError
 from .execution import choose, prepare
+from .freezing import Watch
+from .methods import FREEZINGS
 from .methods.parts import Kept, Progress
 from .recalibration import recalibrated
 from .records import EpochRecord
@@ -106,7 +108,10 @@ class Search:
                 momentum=config.search.momentum,
                 weight_decay=config.search.weight_decay,
             )
+            rule = FREEZINGS[config.search.freezing](config.search)
+            self._watch = None if rule.period is None else Watch(self.net, rule)
         self._step = AlphaStep(self.net, config, kept)
+        self._step.watch = self._watch
         self.architecture = self._step.architecture
         if fresh:
             #: Architecture parameters by name, one tensor per group: each group has an optimiser of its own.
@@ -308,6 +313,8 @@ class Search:
         if published:
             self._step.leak_into_weights()
             self._step.leak_from_weight_step(parameters, progress)
+        if self._watch is not None:
+            self._watch.step()
         nn.utils.clip_grad_norm_(self.net.parameters(), self.config.search.grad_clip)
         self._scaler.step(self._sgd)
         self._scaler.update()
@@ -400,6 +407,7 @@ class Search:
             "sgd": self._sgd.state_dict(),
             "adams": [adam.state_dict() for adam in self._adams],
             "alpha_step": self._step.state_dict(),
+            "freezing": None if self._watch is None else self._watch.state_dict(),
             "scaler": self._scaler.state_dict(),
         }
 
@@ -427,6 +435,8 @@ class Search:
         for adam, stored in zip(self._adams, state["adams"], strict=True):
             adam.load_state_dict(stored)
         self._step.load_state_dict(state["alpha_step"])
+        if self._watch is not None:
+            self._watch.load_state_dict(state["freezing"])
         self._scaler.load_state_dict(state["scaler"])
 
     # --- parts ------------------------------------------------------------------------------------------------------
@@ -478,6 +488,8 @@ class Search:
             "saturation/over_0.9": over / gates.numel(),
             "saturation/under_0.1": under / gates.numel(),
         }
+        if self._watch is not None:
+            metrics["operations/frozen"] = int(self._watch.frozen.sum())
         if derivation is not None:
             edges = [edge for cell in derivation.genotype.cells for edge in cell.edges]
             metrics |= {

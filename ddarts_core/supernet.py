@@ -324,9 +324,10 @@ def batch_statistics(net: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def frozen(net: nn.Module) -> Iterator[None]:
-    """No gradients of the weights: the alpha step neither computes nor stores what they would need."""
-    weights = [weight for weight in net.parameters() if weight.requires_grad]
+def frozen(net: nn.Module, but: Sequence[Tensor] = ()) -> Iterator[None]:
+    """No gradients of the weights, but of some: the alpha step neither computes nor stores what others would need."""
+    wanted = set(map(id, but))
+    weights = [weight for weight in net.parameters() if weight.requires_grad and id(weight) not in wanted]
     for weight in weights:
         weight.requires_grad_(False)
     try:

@@ -55,7 +55,7 @@ def _fits(word: str | None, path: str, meaning: str) -> bool:
 def tables() -> dict[str, Any]:
     """Names that a setting may have, by the setting."""
     from ddarts_core.config import DATA_SETS
-    from ddarts_core.methods import EDGES, GATES, METHODS, PLANS, RULES
+    from ddarts_core.methods import EDGES, FREEZINGS, GATES, METHODS, PLANS, RULES
     from ddarts_core.recipes import RECIPES
     from ddarts_core.spaces import SPACES
     from tuning.config import SCHEDULERS, SEARCHERS
@@ -72,6 +72,7 @@ def tables() -> dict[str, Any]:
         "search.gates": GATES,
         "search.edge": EDGES,
         "search.stages": PLANS,
+        "search.freezing": FREEZINGS,
         "discretise.rule": RULES,
         "tune.scheduler": SCHEDULERS,
         "tune.searcher": SEARCHERS,

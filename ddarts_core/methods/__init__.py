@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
@@ -20,6 +20,7 @@ from . import (
     drnas,
     fairdarts,
     gdas,
+    oles,
     pcdarts,
     pdarts,
     random_search,
@@ -28,7 +29,7 @@ from . import (
     sdarts_rs,
 )
 from .method import Method
-from .parts import Edge, Gates, Part, Plan, Regulariser, Rule
+from .parts import Edge, Freezing, Gates, Part, Plan, Regulariser, Rule
 from .table import Table
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ GATES: Table[type[Gates]] = Table("kind of gates")
 EDGES: Table[type[Edge]] = Table("edge")
 REGULARISERS: Table[type[Regulariser]] = Table("regulariser")
 PLANS: Table[type[Plan]] = Table("plan of stages")
+FREEZINGS: Table[type[Freezing]] = Table("rule of freezing")
 RULES: Table[type[Rule]] = Table("rule of discretisation")
 
 
@@ -54,6 +56,8 @@ def add_part(part: type[Part]) -> None:
         EDGES.add(part.name, part)
     elif issubclass(part, Plan):
         PLANS.add(part.name, part)
+    elif issubclass(part, Freezing):
+        FREEZINGS.add(part.name, part)
     elif issubclass(part, Rule):
         RULES.add(part.name, part)
     else:
@@ -77,6 +81,7 @@ def parts_in_use(search: SearchConfig) -> Iterator[type[Part]]:
     yield GATES[search.gates]
     yield EDGES[search.edge]
     yield PLANS[search.stages]
+    yield FREEZINGS[search.freezing]
     names = dict.fromkeys(search.regularisers)
     if search.w_zero_one:
         names[common.ZeroOne.name] = None
@@ -85,7 +90,13 @@ def parts_in_use(search: SearchConfig) -> Iterator[type[Part]]:
 
 def all_parts() -> Iterator[tuple[str, type[Part]]]:
     """Every part, with the setting that chooses it."""
-    for path, table in (("search.gates", GATES), ("search.edge", EDGES), ("search.stages", PLANS)):
+    kinds: dict[str, Mapping[str, type[Part]]] = {
+        "search.gates": GATES,
+        "search.edge": EDGES,
+        "search.stages": PLANS,
+        "search.freezing": FREEZINGS,
+    }
+    for path, table in kinds.items():
         yield from ((path, part) for part in table.values())
     yield from ((f"search.regularisers.{part.name}", part) for part in REGULARISERS.values())
     yield from (("discretise.rule", part) for part in RULES.values())
@@ -114,10 +125,20 @@ def check_options(settings: SearchConfig | DiscretiseConfig, parts: Iterable[typ
         raise UserError(f"unknown option {unknown[0]!r}: {choices}")
 
 
-for _part in (common.Sigmoid, common.Softmax, common.Mixed, common.ZeroOne, common.ZeroOneL1, common.Standard):
+for _part in (
+    common.Sigmoid,
+    common.Softmax,
+    common.Mixed,
+    common.ZeroOne,
+    common.ZeroOneL1,
+    common.Standard,
+    common.Unfrozen,
+    rules.Sparse,
+    rules.TwoOperations,
+    rules.BestEdges,
+    rules.Complete,
+):
     add_part(_part)
-for _rule in (rules.Sparse, rules.TwoOperations, rules.BestEdges, rules.Complete):
-    add_part(_rule)
 
 for _name, _method in {
     "ddarts": ddarts.CLEAN,
@@ -136,6 +157,7 @@ for _name, _method in {
     "drnas": drnas.METHOD,
     "sdarts-rs": sdarts_rs.METHOD,
     "sdarts-adv": sdarts_adv.METHOD,
+    "oles": oles.METHOD,
     "random": random_search.METHOD,
 }.items():
     add(_name, _method)

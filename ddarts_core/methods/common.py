@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .parts import Edge, Gates, Parameters, Plan, Progress, Regulariser, Stage
+from .parts import Edge, Freezing, Gates, Parameters, Plan, Progress, Regulariser, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +50,13 @@ class Mixed(Edge):
 
     name = "mixed"
     summary = "the sum of all operations, each times its gate"
+
+
+class Unfrozen(Freezing):
+    """All weights are trained to the end."""
+
+    name = "none"
+    summary = "all weights are trained to the end"
 
 
 class ZeroOne(Regulariser):

@@ -244,6 +244,24 @@ class Plan(Part):
         ]
 
 
+class Freezing(Part):
+    """Which operations' weights stop being trained: none of them, unless a rule has a period."""
+
+    @property
+    def period(self) -> int | None:
+        """Steps between decisions; None looks at nothing, and costs nothing."""
+        return None
+
+    def freezes(self, means: Tensor) -> Tensor:
+        """Whether each operation is frozen from now on, [operations].
+
+        Args:
+            means: of the cosine between the gradients of both splits by an operation's weights, over the steps since
+                the last decision, [operations]; NaN where it was not measured.
+        """
+        raise NotImplementedError
+
+
 class Rule(Part):
     """Discretisation: from scores to the edges of a cell; bare nodes and dead cells are mended after it.
 

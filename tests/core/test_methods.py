@@ -44,8 +44,9 @@ def tiny(name: str, *overrides: str):
         search |= {"epochs": 3, "warmup_epochs": 3, "options": {"added_cells": [0, 1, 2]}}
     if preset.stages == "widening":
         search["options"] = {"channel_share": 2, "channel_shares": [2, 4]}
-    if "attack_steps" in preset.options:
-        search["options"] = {"attack_steps": 2}
+    few = {"attack_steps": 2, "freeze_every": 2}
+    if options := {name: value for name, value in few.items() if name in preset.options}:
+        search["options"] = options
     settings = {"method": name, "data": {"num_train": 60}, "search": search, "alpha": {"lr": 0.05}}
     return resolve(settings, overrides)
 
@@ -425,3 +426,56 @@ def test_random_search_draws_a_genotype_and_never_trains_alphas(digits) -> None:
     assert torch.equal(search.alphas, before)
     others = {digits(tiny("random", f"seed={seed}")).discretise().genotype.hash for seed in range(4)}
     assert len(others) == 4
+
+
+# --- OLES -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["fast", "readable"])
+def test_oles_freezes_the_operations_whose_gradients_disagree(form: str, digits) -> None:
+    """Mean cosines of two steps by plain backward passes on a twin; what is frozen no longer moves or decays."""
+    settings = (f"search.implementation={form}", "search.weight_decay=0.01", "search.warmup_epochs=0")
+    config = tiny("oles", *settings, "search.options.freeze_below=0")
+    search, twin = digits(config), digits(config)
+    batches = list(zip(search._batches(search.splits.weights, "weights", 0, 0), search._alpha_batches(0), strict=False))
+    operations = [
+        [list(op.parameters()) for cell in found.net.cells for edge in cell.edges for op in edge.ops]
+        for found in (search, twin)
+    ]
+    own, plain = ([weights for weights in found if weights] for found in operations)
+
+    def gradients(batch) -> list[torch.Tensor]:
+        twin.net.zero_grad()
+        twin.net.train()
+        with batch_statistics(twin.net):
+            F.cross_entropy(twin.net(batch[0], twin.gates), batch[1]).backward()
+        return [torch.cat([weight.grad.flatten() for weight in weights]) for weights in plain]
+
+    found = []
+    for step, (weights, alphas) in enumerate(batches[:2]):
+        of_alphas = gradients(alphas)
+        twin._alpha_step(alphas, weights, 0, step)
+        found.append(
+            torch.stack([F.cosine_similarity(a, b, dim=0) for a, b in zip(of_alphas, gradients(weights), strict=True)])
+        )
+        twin._weight_step(*weights, 0, step)
+        search._alpha_step(alphas, weights, 0, step)
+        assert not search._watch.frozen.any()
+        search._weight_step(*weights, 0, step)
+    expected = torch.stack(found).nanmean(0) < 0
+    assert torch.equal(search._watch.frozen, expected) and 0 < int(expected.sum()) < len(expected)
+    before = copy.deepcopy(own)
+    search._alpha_step(*batches[0][::-1], 0, 2)
+    search._weight_step(*batches[0][0], 0, 2)
+    for frozen, old, new in zip(expected.tolist(), before, own, strict=True):
+        assert all(torch.equal(a, b) == frozen for a, b in zip(old, new, strict=True))
+
+
+def test_any_method_may_freeze_and_second_order_may_not(digits) -> None:
+    rule = ("search.freezing=gradient-direction", "search.options.freeze_every=1", "search.options.freeze_below=1")
+    search = digits(tiny("gdas", *rule))
+    *_, record = search.records()
+    sampled = search._watch.frozen
+    assert 0 < record.metrics["operations/frozen"] == int(sampled.sum()) < len(sampled)
+    with pytest.raises(UserError, match="gradient-direction compares first-order gradients"):
+        tiny("darts-second-order", *rule)
