@@ -206,7 +206,11 @@ def test_a_sweep_whose_trials_fail_alike_stops_and_goes_on_when_told(make_sweep:
         },
         search={"epochs": 1},
         retrain={"epochs": 1},
-        tune={"num_samples": 5, "points_to_evaluate": [*points, {"search.lr": 0.03, "search.lr_min": 0.0}]},
+        tune={
+            "num_samples": 5,
+            "max_concurrent": 1,
+            "points_to_evaluate": [*points, {"search.lr": 0.03, "search.lr_min": 0.0}],
+        },
     )
     with pytest.raises(UserError, match=r"3 trials failed .* lr_min 0\.005 must not .*`ddarts resume .*alike`"):
         run_sweep(config)
