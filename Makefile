@@ -25,12 +25,13 @@ $(STAMP): setup.cfg pyproject.toml
 sweep: $(STAMP)
 	$(BIN)/ddarts sweep $(SWEEP) --new
 
+# A worker that crashes ends the run: restarted, it would leave the others waiting for tests that are done.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(TESTS)
 
 # What make test leaves out: whole clusters, Slurm where it is installed, more kills. After changes in tuning/.
 test-slow: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 -m slow $(TESTS)
 
 # Kill -9 a sweep's driver, trials, a node and its MLflow server KILLS times, count what is lost: make chaos KILLS=30
 SEED ?= 0
