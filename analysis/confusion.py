@@ -39,6 +39,16 @@ def read_of_trial(study: Path, trial_id: str) -> tuple[tuple[str, ...], Confusio
     return classes, found[0]
 
 
+def read_of_retrain(folder: Path) -> tuple[tuple[str, ...], list[Confusion]]:
+    """Classes, and the matrices of the genotype's networks on the test images, one of each seed.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    classes, found = read_confusion(folder / FILE)
+    return classes, [one for one in found if one.network == "genotype"]
+
+
 def total(matrices: Sequence[Matrix]) -> list[list[int]]:
     """Sum of matrices of the same classes, as of several seeds."""
     return [[sum(cells) for cells in zip(*rows, strict=True)] for rows in zip(*matrices, strict=True)]
@@ -112,6 +122,21 @@ def figure_of_trial(study: Path | None, trial_id: str) -> Figure:
         raise UserError(f"trial {trial_id} has no {FILE}: only a derived network that was trained and scored has one")
     classes, one = found
     return figure(classes, one.matrix, f"trial {trial_id}, held-out images")
+
+
+def figure_of_retrain(folder: Path) -> Figure:
+    """The figure of the genotype's networks of a retrain on the test images, summed over the seeds.
+
+    Raises:
+        UserError: the folder has no matrix.
+    """
+    classes, found = read_of_retrain(folder)
+    return figure(classes, total([one.matrix for one in found]), f"test images, {seeds_of(found)}")
+
+
+def seeds_of(found: Sequence[Confusion]) -> str:
+    """How many seeds matrices are of, in words."""
+    return f"{len(found)} seed{'s' if len(found) > 1 else ''}"
 
 
 def chart(classes: Sequence[str], matrix: Matrix) -> dict[str, Any]:

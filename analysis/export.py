@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from ddarts_core.confusion import FILE as MATRICES
-from ddarts_core.confusion import read_confusion, write_confusion
+from ddarts_core.confusion import write_confusion
 from ddarts_core.datasets.facts import FILE, read_facts, write_facts
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
@@ -257,15 +257,12 @@ def _confusion(source: Path, target: Path) -> tuple[list[tuple[str, str]], str]:
         for name in (MATRICES, CONFUSION_PICTURE):
             (target / name).unlink(missing_ok=True)
         return [], ""
-    classes, found = read_confusion(source / MATRICES)
-    own = [one for one in found if one.network == "genotype"]
-    summed = confusion.total([one.matrix for one in own])
+    classes, own = confusion.read_of_retrain(source)
     write_confusion(target / MATRICES, classes, own)
-    seeds = f"{len(own)} seed{'s' if len(own) > 1 else ''}"
-    save(confusion.figure(classes, summed, f"test images, {seeds}"), target / CONFUSION_PICTURE)
-    words = confusion.words(classes, summed)
+    save(confusion.figure_of_retrain(source), target / CONFUSION_PICTURE)
+    words = confusion.words(classes, confusion.total([one.matrix for one in own]))
     alternative = words.replace("[", "(").replace("]", ")")
-    paragraph = f"Which class is taken for which, on the test images, {seeds}: {words}\n\n"
+    paragraph = f"Which class is taken for which, on the test images, {confusion.seeds_of(own)}: {words}\n\n"
     files = [
         (MATRICES, "the confusion matrix of each seed on the test images, and recall per class"),
         (CONFUSION_PICTURE, "their sum as a picture"),

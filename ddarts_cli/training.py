@@ -137,7 +137,7 @@ def run_seeds(
         return {name: Score.from_dict(test) for name, test in done["test"].items()}
     info, images = read_train(config.data)
     limit_threads(config.retrain.batch_size, config.retrain.channels, info.image_size)
-    check_training(config, images, seeds)
+    check_training(config, info, images, seeds)
     for contender in contenders.values():
         with torch.device("meta"):
             cells = build_network(config.retrain, contender, info).genotype.cells
@@ -191,14 +191,14 @@ def run_seeds(
     return scores
 
 
-def check_training(config: ExperimentConfig, images: Images, seeds: Iterable[int]) -> None:
+def check_training(config: ExperimentConfig, info: DataInfo, images: Images, seeds: Iterable[int]) -> None:
     """Refuse training images that do not suffice for a batch, or for the images that choose an epoch.
 
     Raises:
         UserError: they do not, with one of the seeds.
     """
     for seed in seeds:
-        train, _ = _dealt(config, images, seed)
+        train, _ = _dealt(config, info, images, seed)
         check_batches(config.retrain, len(train))
 
 
@@ -219,10 +219,10 @@ def _check_genotype(place: RetrainFolder, genotype: Genotype) -> None:
         )
 
 
-def _dealt(config: ExperimentConfig, images: Images, seed: int) -> tuple[Images, Images | None]:
+def _dealt(config: ExperimentConfig, info: DataInfo, images: Images, seed: int) -> tuple[Images, Images | None]:
     """Images that train, and those that choose an epoch if there are any."""
     fraction = config.retrain.validation_fraction
-    return hold_out(images, fraction, seed) if fraction else (images, None)
+    return hold_out(images, fraction, seed, info.classes) if fraction else (images, None)
 
 
 def _train(
@@ -235,7 +235,7 @@ def _train(
     resume: bool,
 ) -> tuple[list[EpochRecord], Evaluation]:
     """Train one network, keep its weights, and return its records and what it does with the test images."""
-    train, validation = _dealt(config, images, seed)
+    train, validation = _dealt(config, info, images, seed)
     run = Retrain(config.retrain, genotype, info, train, validation, seed)
     state_file = folder / "checkpoint.pt"
     every = config.retrain.checkpoint_every

@@ -195,6 +195,15 @@ def _table(*entries: Entry) -> Mapping[str, Entry]:
     return MappingProxyType(table)
 
 
+def _cifar(folder: str, classes: tuple[str, ...], mean: tuple[float, ...], std: tuple[float, ...]) -> Published:
+    number = len(classes)
+    return Published(
+        DataInfo(f"cifar{number}", number, 3, 32, mean, std, classes),
+        published.read_cifar(f"CIFAR{number}"),
+        f"the folder {folder}, unpacked from cifar-{number}-python.tar.gz and unchanged",
+    )
+
+
 #: Every data set. Means and deviations are those of the training images in 0..1.
 DATASETS = _table(
     Published(
@@ -207,31 +216,17 @@ DATASETS = _table(
         "or .gz, in it or in its FashionMNIST/raw (Debian's package dataset-fashion-mnist puts them in "
         "/usr/share/datasets/fashion-mnist)",
     ),
-    Published(
-        DataInfo(
-            "cifar10",
-            10,
-            3,
-            32,
-            (0.49139968, 0.48215827, 0.44653124),
-            (0.24703233, 0.24348505, 0.26158768),
-            names.CIFAR10,
-        ),
-        published.read_cifar("CIFAR10"),
-        "the folder cifar-10-batches-py, unpacked from cifar-10-python.tar.gz and unchanged",
+    _cifar(
+        "cifar-10-batches-py",
+        names.CIFAR10,
+        (0.49139968, 0.48215827, 0.44653124),
+        (0.24703233, 0.24348505, 0.26158768),
     ),
-    Published(
-        DataInfo(
-            "cifar100",
-            100,
-            3,
-            32,
-            (0.50707519, 0.48654887, 0.44091785),
-            (0.26733428, 0.25643846, 0.27615049),
-            names.CIFAR100,
-        ),
-        published.read_cifar("CIFAR100"),
-        "the folder cifar-100-python, unpacked from cifar-100-python.tar.gz and unchanged",
+    _cifar(
+        "cifar-100-python",
+        names.CIFAR100,
+        (0.50707519, 0.48654887, 0.44091785),
+        (0.26733428, 0.25643846, 0.27615049),
     ),
     Published(
         DataInfo("imagenet", 1000, 3, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -360,19 +355,27 @@ def split(train: Images, config: DataConfig, seed: int) -> Splits:
     return Splits(**_deal(train, shares, stream_seed(seed, "split"), "data.split", lambda: data_info(config).classes))
 
 
-def hold_out(train: Images, fraction: float, seed: int) -> tuple[Images, Images]:
+def hold_out(train: Images, fraction: float, seed: int, classes: Sequence[str]) -> tuple[Images, Images]:
     """Deal the training images of a retraining to (training, validation), stratified as `split` does.
+
+    Args:
+        train: the images.
+        fraction: of them that is for validation.
+        seed: of the deal.
+        classes: their names in label order, to name one that has too few images.
 
     Raises:
         UserError: one of the two would be empty or lack a class.
     """
     shares = {"training": 1 - fraction, "validation": fraction}
-    parts = _deal(train, shares, stream_seed(seed, "hold_out"), "retrain.validation_fraction: share of")
+    parts = _deal(
+        train, shares, stream_seed(seed, "hold_out"), "retrain.validation_fraction: share of", lambda: classes
+    )
     return parts["training"], parts["validation"]
 
 
 def _deal(
-    train: Images, shares: Mapping[str, float], seed: int, setting: str, classes: Callable[[], Sequence[str]] = tuple
+    train: Images, shares: Mapping[str, float], seed: int, setting: str, classes: Callable[[], Sequence[str]]
 ) -> dict[str, Images]:
     order = stratified_order(train.labels.cpu().numpy(), seed)
     parts: dict[str, Images] = {}

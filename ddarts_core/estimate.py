@@ -77,7 +77,7 @@ def estimate(config: ExperimentConfig, device: torch.device, *, trial: bool = Fa
         data_memory(train, info, device),
         (len(splits.weights), len(splits.alphas), len(splits.held_out)),
         epochs * (len(splits.weights) // config.search.batch_size),
-        config.retrain.epochs * (len(_trained(config, train, splits, trial)) // config.retrain.batch_size),
+        config.retrain.epochs * (len(_trained(config, info, train, splits, trial)) // config.retrain.batch_size),
     )
 
 
@@ -91,16 +91,16 @@ def _read(config: ExperimentConfig, trial: bool) -> tuple[DataInfo, Images, Spli
     splits = split(train, config.data, config.seed)
     check_batch("weights", len(splits.weights), config.search.batch_size)
     check_batch("alphas", len(splits.alphas), config.search.batch_size)
-    check_batches(config.retrain, len(_trained(config, train, splits, trial)))
+    check_batches(config.retrain, len(_trained(config, info, train, splits, trial)))
     return info, train, splits
 
 
-def _trained(config: ExperimentConfig, train: Images, splits: Splits, trial: bool) -> Images:
+def _trained(config: ExperimentConfig, info: DataInfo, train: Images, splits: Splits, trial: bool) -> Images:
     """The images that the derived network is trained on."""
     if trial:
         return splits.weights.joined(splits.alphas)
     fraction = config.retrain.validation_fraction
-    return hold_out(train, fraction, config.seed)[0] if fraction else train
+    return hold_out(train, fraction, config.seed, info.classes)[0] if fraction else train
 
 
 def data_memory(train: Images, info: DataInfo, device: torch.device) -> int:
@@ -208,7 +208,7 @@ def time_steps(config: ExperimentConfig, device: torch.device | None = None, *, 
     }
     short |= {"ablation": config.ablation.model_copy(update={"shapley_permutations": 0})}
     _, searched = Search(config.model_copy(update=short), info, few, device).records()
-    trained_images = _trained(config, train, splits, trial)
+    trained_images = _trained(config, info, train, splits, trial)
     trainings = min(TIMED_STEPS, len(trained_images) // config.retrain.batch_size)
     images = trained_images.subset(torch.arange(trainings * config.retrain.batch_size))
     settings = config.retrain.model_copy(update={"warmup_epochs": 0, "epochs": 2})

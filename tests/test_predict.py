@@ -193,7 +193,9 @@ def test_imagenet_is_prepared_as_it_is_evaluated() -> None:
         np.testing.assert_array_equal(setup.of_picture(picture), evaluated(picture).numpy())
 
 
-def test_every_kind_of_file_has_the_names_and_the_preparation(export: Export) -> None:
+def test_every_kind_of_file_has_the_names_and_the_preparation(
+    export: Export, capfd: pytest.CaptureFixture[str]
+) -> None:
     import onnx
 
     written = json.loads((export.folder / "preprocessing.json").read_text())
@@ -204,6 +206,9 @@ def test_every_kind_of_file_has_the_names_and_the_preparation(export: Export) ->
     model = onnx.load(export.folder / "model.onnx")
     card = (export.folder / "README.md").read_text()
     assert "](confusion.png)" in card and "mean recall of the classes" in card
-    assert (export.folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    picture = export.folder.parent / "figures" / "confusion.png"
+    assert f"wrote {picture}" in out_of(capfd, "figure", export.folder.parent, "confusion")
+    assert np.array_equal(np.asarray(Image.open(picture)), np.asarray(Image.open(export.folder / "confusion.png")))
+    assert "has the figure confusion" in mistake(capfd, "figure", export.folder.parent, "pareto")
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(metadata["classes"]) == written["classes"]

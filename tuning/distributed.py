@@ -288,7 +288,7 @@ def _begin(job: _Job, group: Group) -> tuple[Retrain, list[dict[str, Any]]]:
     info, images = load_train(job.config.data)
     train, validation = images, None
     if config.validation_fraction:
-        train, validation = hold_out(images, config.validation_fraction, job.seed)
+        train, validation = hold_out(images, config.validation_fraction, job.seed, info.classes)
     device = ray.train.torch.get_device()
     run = Retrain(config, job.genotype, info, train, validation, job.seed, device, group)
     if not (job.folder / CHECKPOINT).exists():

@@ -38,13 +38,17 @@ def command(
 ) -> None:
     """Write the figure NAME of STUDY as a file; without NAME list the figures there are.
 
+    STUDY may be the folder of a retrain, of which there is the figure confusion: of the test images.
+
     \b
     Examples:
       ddarts figure quickstart_sweep
       ddarts figure quickstart_sweep pareto --reference parameters=200000 --out pareto.pdf
       ddarts figure small-w-zero-one w_zero_one --out figure3.svg
       ddarts figure quickstart_sweep gates --trial 2 --cell 5
+      ddarts figure runs/retrain-0123456789ab confusion
     """
+    from analysis.confusion import figure_of_retrain
     from analysis.figures import save
     from analysis.gallery import FIGURES, read_figure
     from ddarts_cli.console import finish
@@ -52,6 +56,13 @@ def command(
     from ddarts_core.shell import ddarts
     from tuning.study import find_study
 
+    retrain = Path(study)
+    if name is not None and (retrain / "result.json").is_file() and not (retrain / "study.json").exists():
+        if name != "confusion" or trial is not None or cell is not None or references:
+            raise UserError(f"{retrain} is a retrain: it has the figure confusion, without other options than --out")
+        path = save(figure_of_retrain(retrain), out or retrain / "figures" / "confusion.png")
+        finish([path], [ddarts("export", retrain)])
+        return
     found = find_study(study, storage_folder(storage, overrides))
     if name is None:
         if out is not None:

@@ -78,7 +78,7 @@ def command(
     if retrain:
         from ddarts_cli.training import check_device, check_training, run_seeds
 
-        check_training(config, train, [config.seed])
+        check_training(config, info, train, [config.seed])
         check_device(config)
         if force:
             trained.clear()

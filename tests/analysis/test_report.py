@@ -18,6 +18,7 @@ from analysis.collect import frames_of, load
 from analysis.palette import OPERATION_COLOURS
 from analysis.report import report
 from analysis.study import read_study, trial_row
+from ddarts_core.datasets.facts import DataInfo, document, write_facts
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import write_jsonl
@@ -63,11 +64,15 @@ def specs(path: Path) -> list[dict]:
 
 
 def test_one_file_tells_the_whole_study(study: Path, tmp_path: Path):
+    info = DataInfo("folder", 2, 3, 32, (0.5,) * 3, (0.2,) * 3, ("ant", "bee"))
+    write_facts(study, document(info, [30, 90], ["2 broken images left out, as data.on_broken says"]))
     path = report([study], tmp_path / "r.html")
     page = Page(body(path))
     for expected in (
         "Study toy, started 2026-01-02 03:04 UTC: 9 searches with ddarts, fairdarts on digits",
         "65.00 %",
+        "the largest of 2 classes, bee, has 75.0 % of the training images",
+        "2 broken images left out, as data.on_broken says",
         "held-out accuracy of the best, trial 00005, chosen among 6 by held-out images",
         "its number flatters it: the one to report is that of ddarts retrain on the test split",
         "6 of 9",

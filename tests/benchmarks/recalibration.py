@@ -25,7 +25,7 @@ def main() -> None:
     """Train and print."""
     torch.set_num_threads(1)
     info, images = load_train(DataConfig(name="digits"))
-    train, held_out = hold_out(images, 0.2, 0)
+    train, held_out = hold_out(images, 0.2, 0, info.classes)
     config = RetrainConfig(channels=8, epochs=24, batch_size=128, lr=0.1)
     run = retrain.Retrain(config, GENOTYPE, info, train, None, 0)
     print("| steps | initial share | accuracy, running | accuracy, recalibrated |\n|---|---|---|---|")

@@ -105,6 +105,22 @@ def write_imagenet(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 Image.fromarray(pixels).save(folder / f"{wnid}_{image}.JPEG", quality=95)
 
 
+def test_imagenet_has_as_many_outputs_as_folders_and_a_val_of_others_is_refused(tmp_path: Path) -> None:
+    wnids = [f"n{number:08d}" for number in range(100)]
+    names = {wnid: (f"class {wnid}",) for wnid in [*wnids, "n99999999"]}
+    torch.save((names, [wnids[0]]), tmp_path / "meta.bin")
+    for split_name in ("train", "val"):
+        for wnid in wnids:
+            (tmp_path / split_name / wnid).mkdir(parents=True)
+            Image.new("RGB", (1, 1)).save(tmp_path / split_name / wnid / "1.JPEG")
+    config = DataConfig(name="imagenet", root=str(tmp_path), num_workers=0)
+    info = load_train(config)[0]
+    assert info.num_classes == 100 and info.classes == tuple(wnids) and len(load_test(config)) == 100
+    (tmp_path / "val" / wnids[0]).rename(tmp_path / "val" / "n99999999")
+    with pytest.raises(UserError, match="the classes of val are not those of train: n00000000 and 1 more"):
+        load_test(config)
+
+
 WRITERS: dict[str, Callable[[Path, pytest.MonkeyPatch], Any]] = {
     "digits": write_nothing,
     "fashion_mnist": lambda root, _: write_fashion_mnist(root, packed=True),
@@ -393,12 +409,12 @@ def test_a_split_that_lacks_data_or_a_class_is_a_mistake(labels: list[int]) -> N
 
 
 def test_hold_out_deals_training_and_validation() -> None:
-    train, validation = hold_out(numbered([0, 1, 2] * 20), 0.25, 5)
+    train, validation = hold_out(numbered([0, 1, 2] * 20), 0.25, 5, ("ant", "bee", "cow"))
     assert (len(train), len(validation)) == (45, 15)
     assert sorted(numbers(train) + numbers(validation)) == list(range(60))
     assert validation.labels.bincount().tolist() == [5, 5, 5]
-    with pytest.raises(UserError, match=r"retrain\.validation_fraction"):
-        hold_out(numbered([0, 1, 2]), 0.1, 5)
+    with pytest.raises(UserError, match=r"retrain\.validation_fraction.* none of class cow: "):
+        hold_out(numbered([0, 1] * 20 + [2]), 0.1, 5, ("ant", "bee", "cow"))
 
 
 def test_check_batch() -> None:

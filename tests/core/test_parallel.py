@@ -64,7 +64,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
 
 def build(group: Group, **settings: Any) -> Retrain:
     info, digits = load_train(DataConfig(name="digits", num_train=120))
-    train, validation = hold_out(digits, 0.2, seed=0)
+    train, validation = hold_out(digits, 0.2, 0, info.classes)
     config = RetrainConfig.model_validate(FULL | settings)
     return Retrain(config, GENOTYPE, info, train, validation, seed=3, group=group)
 

@@ -41,7 +41,7 @@ Make = Callable[..., Retrain]
 @pytest.fixture(scope="module")
 def digits() -> tuple[DataInfo, ImageSet, ImageSet]:
     info, images = load_train(DataConfig(name="digits", num_train=120))
-    return (info, *hold_out(images, 0.2, seed=0))
+    return (info, *hold_out(images, 0.2, 0, info.classes))
 
 
 @pytest.fixture
