@@ -27,6 +27,9 @@ from .study import Trial, parse_records
 _RECORD_ALPHAS = "search.record_alphas"
 _TEXT = frozenset({"name", "storage", "method", "data.name", "data.root", "retrain.recipe"})
 
+#: Numbers of a trial that are logged once, without a prefix.
+_COSTS = ("parameters", "macs", "search_macs")
+
 #: Trials whose files of records are read together: those of a remote store at the same time.
 _TOGETHER = 16
 
@@ -132,7 +135,7 @@ def _trial(run: Run, parent: Run, genotype: str | None) -> Trial:
         "params": _params(run, config, parent.params),
         "objectives": objectives if state == "COMPLETED" else None,
         "derived": derived or None,
-        "cost": {name: int(finals[name]) for name in ("parameters", "macs") if name in finals} or None,
+        "cost": {name: int(finals[name]) for name in _COSTS if name in finals} or None,
         "genotype_hash": run.tags.get("genotype_hash"),
         "run_id": run.run_id,
         "seconds": finals.get("final/seconds"),
@@ -206,7 +209,7 @@ def _split(run: Run) -> tuple[list[Point], dict[str, float]]:
     finals: dict[str, float] = {}
     for (name, step), stored in run.points.items():
         value = math.copysign(math.inf, stored) if abs(stored) > _INFINITE else stored
-        if name.startswith(("derived/", "final/")) or name in ("parameters", "macs"):
+        if name.startswith(("derived/", "final/")) or name in _COSTS:
             finals[name] = value
         else:
             steps.append((name, step, value))

@@ -21,7 +21,7 @@ PARETO = "pareto"
 
 _ACCURACIES = ("accuracy", "balanced_accuracy")
 _NUMERIC = (
-    *("objective", "parameters", "macs", "seconds", "number"),
+    *("objective", "parameters", "macs", "seconds", "number", "num_epochs", "search_seconds", "search_macs"),
     *(f"{network}{name}" for name in _ACCURACIES for network in ("", "derived_", "held_out_")),
 )
 

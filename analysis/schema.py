@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
-VERSION = "2.1"
+VERSION = "2.2"
 
 #: Key of the version in the metadata of every file.
 VERSION_KEY = b"ddarts.schema"
@@ -86,6 +86,8 @@ SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType(
             _field("parameters", _INT, "", "weights of the derived network without auxiliary head"),
             _field("macs", _INT, "multiply-adds per image", "of the derived network, convention A"),
             _field("num_epochs", _INT, "epochs", "recorded epochs of the search, warm-up included"),
+            _field("search_seconds", _FLOAT, "s", "wall time of these epochs"),
+            _field("search_macs", _INT, "multiply-adds", "of the whole search, where tune.budget counted them"),
             _field("run_id", _TEXT, "", "MLflow run"),
             _field("seconds", _FLOAT, "s", "wall time of the trial"),
         ),

@@ -222,6 +222,8 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         "parameters": _optional(int, cost.get("parameters")),
         "macs": _optional(int, macs.get(MACS_CONVENTION) if isinstance(macs, Mapping) else macs),
         "num_epochs": len(search),
+        "search_seconds": sum(sum(record.seconds.values()) for record in search),
+        "search_macs": _optional(int, cost.get("search_macs")),
         "run_id": info.get("run_id"),
         "seconds": _optional(float, info.get("seconds")),
     }

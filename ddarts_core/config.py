@@ -496,6 +496,8 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "retrain.on_dead_cell": "warn",
         "tune.metric": "accuracy",
         "tune.max_failures_alike": 3,
+        "tune.budget": "epochs",
+        "tune.budget_amount": None,
         "tune.resources.threads": None,
         # Scores before were of running statistics, and every record says which it has; the training is the same.
         "search.recalibration_batches": 4,

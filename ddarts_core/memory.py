@@ -133,15 +133,19 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 # --- a search step without contents ---------------------------------------------------------------------------------
 
 
-class _FirstAblation(AlphaStep):
-    """Of the ablated networks, which go one after the other, the first and largest only."""
-
-    def _players(self, stream: torch.Generator) -> list[int]:
-        return [0]
+class DryStep(AlphaStep):
+    """A step of a rehearsal."""
 
     def _hessian_error(self, step: Bilevel) -> dict[str, Tensor]:
         """Not counted: it is computed once, on few images, and here there are no numbers to compare."""
         return {}
+
+
+class _FirstAblation(DryStep):
+    """Of the ablated networks, which go one after the other, the first and largest only."""
+
+    def _players(self, stream: torch.Generator) -> list[int]:
+        return [0]
 
 
 #: A step in which something may be drawn.
@@ -162,9 +166,9 @@ class Rehearsal:
         self.config = config
         search = config.search
         execution = choose(config, device)
-        kept = None if keep is None else heaviest(search, keep)
-        self.net = _prepared(Supernet(search, info, kept), execution)
-        self.step = _FirstAblation(self.net, config, kept)
+        self.kept = None if keep is None else heaviest(search, keep)
+        self.net = _prepared(Supernet(search, info, self.kept), execution)
+        self.step: DryStep = _FirstAblation(self.net, config, self.kept)
         rule = FREEZINGS[search.freezing](search)
         self.step.watch = None if rule.period is None else Watch(self.net, rule)
         self.parameters = self.step.architecture.parameters()

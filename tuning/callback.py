@@ -99,7 +99,7 @@ class StudyCallback(tune.Callback):
 
     Args:
         study: the study's folder or URI.
-        num_epochs: epochs of a whole trial, for progress.
+        num_epochs: epochs of a whole trial, for progress; 0 where the trials' differ.
         num_checkpoints: of a trial that are kept until it ends; None, for a population, keeps those that a member may
             go on from, also of one that ended.
         metric: of the supernet, that progress shows.

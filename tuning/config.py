@@ -58,6 +58,7 @@ RECALIBRATED = "held_out/recalibration_batches"
 SEARCH_EPOCH = "search_epoch"
 VALIDATION = "retrain.validation_fraction"
 RECALIBRATION = "search.recalibration_batches"
+SHAPLEY = "ablation.shapley_permutations"
 
 
 class ResourcesConfig(Strict):
@@ -107,6 +108,14 @@ class TuneConfig(Strict):
     )
     second_objective: Literal["parameters", "macs"] | None = Field(None, description="minimised beside the accuracy")
     points_to_evaluate: list[dict[str, Scalar]] = Field(default_factory=list, description="the first trials")
+    budget: Literal["epochs", "multiply-adds", "seconds"] = Field(
+        "epochs",
+        description="what the searches of all trials have alike: the epochs that each one's settings say; as many "
+        "epochs as budget_amount multiply-adds pay for; or the epochs that begin within budget_amount seconds",
+    )
+    budget_amount: float | None = Field(
+        None, gt=0, description="multiply-adds or seconds of each trial's search; null with budget epochs"
+    )
     time_budget_s: float | None = Field(
         None,
         gt=0,
@@ -263,6 +272,7 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
             "held-out images: leave it out, and give it to ddarts retrain"
         )
     _check_statistics(config, where)
+    _check_budget(config, where)
     _check_devices(config, where)
     if is_uri(config.storage):
         _check_store(config, where)
@@ -287,6 +297,52 @@ def _check_statistics(config: SweepConfig, where: str) -> None:
         raise UserError(
             f"{where}: {RECALIBRATION} 0 scores by running statistics, which lag behind the weights, and "
             f"tune.scheduler {config.tune.scheduler} would stop trials for the lag: use 1 or more, or scheduler fifo"
+        )
+
+
+def _check_budget(config: SweepConfig, where: str) -> None:
+    """Check that what the trials shall have alike can be given to them."""
+    tune = config.tune
+    if tune.budget == "epochs":
+        if tune.budget_amount is not None:
+            raise UserError(
+                f"{where}: tune.budget_amount has no place with tune.budget epochs, which search.epochs and "
+                "search.warmup_epochs say: leave it out, or choose budget multiply-adds or seconds"
+            )
+        return
+    if tune.budget_amount is None:
+        raise UserError(f"{where}: tune.budget {tune.budget} needs tune.budget_amount: so many in each trial's search")
+    if tune.scheduler != "fifo":
+        raise UserError(
+            f"{where}: tune.budget {tune.budget} gives every search its whole budget, and tune.scheduler "
+            f"{tune.scheduler} would take it from some after so many epochs: use scheduler fifo"
+        )
+    if tune.budget == "seconds":
+        check_seconds(config, where, SHAPLEY in config.space)
+    elif drawn := {"search.epochs", "search.warmup_epochs"} & set(config.space):
+        raise UserError(
+            f"{where}: {min(drawn)} has no place in the space with tune.budget multiply-adds, which says how many "
+            "epochs a trial has"
+        )
+
+
+def check_seconds(config: ExperimentConfig, where: str = "tune.budget seconds", shapley: bool = False) -> None:
+    """Check that a search may end after any of its last stage's epochs.
+
+    Raises:
+        UserError: it goes from one network to the next, or has something to do in an epoch that is known as the last.
+    """
+    from ddarts_core.stages import Course
+
+    if any(stage.fresh or stage.kept for stage in Course(config).stages[1:]):
+        raise UserError(
+            f"{where}: search.stages {config.search.stages} goes from one network to the next, and seconds may be "
+            "spent before the last: use tune.budget epochs or multiply-adds"
+        )
+    if shapley or config.ablation.shapley_permutations:
+        raise UserError(
+            f"{where}: {SHAPLEY} is for the last epoch, which is not known before seconds are spent: set it to 0, or "
+            "use tune.budget epochs or multiply-adds"
         )
 
 

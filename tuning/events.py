@@ -20,7 +20,7 @@ class SweepEvent:
         params: by dotted path.
         state: RUNNING, COMPLETED, PRUNED or FAILED.
         epochs: epochs done, retraining included.
-        num_epochs: epochs of a whole trial of this study's settings.
+        num_epochs: epochs of a whole trial of this study's settings; 0 where the trials' differ.
         accuracy: the supernet's on held-out images, by `tune.metric`; None before the first epoch.
         objectives: by metric; empty unless COMPLETED.
         reason: why it failed or was stopped; empty otherwise.

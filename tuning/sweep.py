@@ -149,7 +149,8 @@ def new_tuner(study: Study, config: SweepConfig, space: Space, address: str | No
     # Any state of a population may be the one that another goes on from, until Ray has noted a later one.
     num_checkpoints = None if population else 2
     metric = f"held_out/{config.tune.metric}"
-    callback = StudyCallback(study.location, search_epochs + retrain_epochs, num_checkpoints, metric)
+    num_epochs = search_epochs + retrain_epochs if config.tune.budget == "epochs" else 0
+    callback = StudyCallback(study.location, num_epochs, num_checkpoints, metric)
     # Ray writes its whole state, which grows with the trials, whenever a trial has made so many checkpoints.
     noted = None if population else 10
     return tune.Tuner(

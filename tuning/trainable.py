@@ -47,6 +47,7 @@ from ddarts_core.retrain import Retrain
 from ddarts_core.search import Search, build_search
 
 from . import study as studies
+from .budget import Clock, tune_of, within
 from .checkpoints import when_written
 from .config import SEARCH_EPOCH, supernet_metric
 from .locks import join_workers
@@ -120,7 +121,14 @@ class SearchTrial(tune.Trainable):
         """Write trial.json, or take over the one that a process before this one left."""
         file = self._folder / "trial.json"
         self._config, contradiction = resolved(self._study.data["base"], self._params)
+        tune_config, counted = tune_of(self._study.data), None
+        if contradiction is None:
+            try:
+                self._config, counted = within(self._config, tune_config)
+            except UserError as error:
+                contradiction = str(error)
         self._contradiction = self._contradiction or contradiction
+        self._search_macs, self._clock = counted, Clock(self._config, tune_config)
         begun = new_record(self._number, self._params, self.trial_id, self._config)
         self._record: dict[str, Any] = {**begun, **self._own_fields()}
         if file.exists():
@@ -201,7 +209,8 @@ class SearchTrial(tune.Trainable):
         if self._retrain is not None:
             return self._end_retrain()
         assert self._search is not None
-        return self._search.epoch >= self._search.num_epochs and self._end_search(self._search)
+        over = self._search.epoch >= self._search.num_epochs or self._clock.is_spent(self._records)
+        return over and self._end_search(self._search)
 
     def _keep(self, record: EpochRecord) -> None:
         self._records.append(record)
@@ -269,10 +278,14 @@ class SearchTrial(tune.Trainable):
         return {metric: value} | ({} if second is None else {second: self._record["cost"][second]})
 
     def _cost(self, genotype: Genotype) -> dict[str, int]:
-        """Parameters without the auxiliary head, and multiply-adds of convolutions and linear layers per image."""
+        """Parameters without the auxiliary head, and multiply-adds of convolutions and linear layers per image.
+
+        Within a budget of multiply-adds those of the search too.
+        """
         info = facts.read_info(self._folder) or facts.read_info(self._study.path) or data_info(self._config.data)
         counted = retrain_cost(genotype, self._config, info)
-        return {"parameters": counted.parameters, "macs": counted.macs["A"]}
+        cost = {"parameters": counted.parameters, "macs": counted.macs["A"]}
+        return cost if self._search_macs is None else {**cost, "search_macs": self._search_macs}
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 

@@ -39,12 +39,15 @@ def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) 
     from ddarts_core.devices import pick_device
     from ddarts_core.estimate import estimate, time_steps
     from ddarts_core.memory import resident_memory
+    from tuning.budget import within
     from tuning.config import SweepConfig
 
     config = load(file, overrides)
     device = pick_device(config.search.device)
     tune, refusal = fixed(config)
     of_trial = isinstance(config, SweepConfig)
+    if isinstance(config, SweepConfig):
+        config = config.model_copy(update={"search": within(config, config.tune)[0].search})
     found = estimate(config, device, trial=of_trial)
     memory = found.memory
     document: dict[str, Any] = {

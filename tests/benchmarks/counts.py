@@ -5,7 +5,6 @@ They are taken in torch's fake mode: every operation yields shapes and computes 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from ddarts_core.search_cost import convolution_macs
 
 #: Operations that start no kernel: views, and memory that is only reserved.
 NO_KERNEL = frozenset(
@@ -61,15 +62,11 @@ class Meter(TorchDispatchMode):
         name = function.overloadpacket.__name__
         self.launches += function.namespace == "aten" and name not in NO_KERNEL
         if name == "convolution":
-            self.macs += _macs(result, args[1])
+            self.macs += convolution_macs(result, args[1])
         elif name == "convolution_backward":
             # Either gradient has as many products as the convolution itself.
-            self.macs += sum(args[10][:2]) * _macs(args[0], args[2])
+            self.macs += sum(args[10][:2]) * convolution_macs(args[0], args[2])
         return result
-
-
-def _macs(output: Tensor, weight: Tensor) -> int:
-    return output.numel() * math.prod(weight.shape[1:])
 
 
 @dataclass
