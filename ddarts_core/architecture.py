@@ -38,6 +38,8 @@ class Architecture:
         self.size = len(operations_of(search.space))
         self.kept = kept
         self.shape = Shape(num_groups, search.steps, self.size if kept is None else len(kept[0][0]))
+        #: Gates that a plan decided, which follow no parameter any more, NaN where they do; None before the first.
+        self.fixed: Tensor | None = None
         self._gates = GATES[search.gates](search)
         self._edge = EDGES[search.edge](search)
         terms = {ZeroOne.name: RegulariserConfig(weight=search.w_zero_one)} if search.w_zero_one else {}
@@ -79,6 +81,17 @@ class Architecture:
         return self.whole(gates, progress)
 
     def whole(self, gates: Tensor, progress: Progress) -> Tensor:
+        """Gates of the operations that an edge chooses from, as far as they are not fixed, and of those it adds."""
+        return self.extended(self._fix(gates), progress)
+
+    def own_gates(self, parameters: Parameters, progress: Progress) -> Tensor:
+        """Of the operations that an edge chooses from, those that are fixed included: [groups, edges, operations]."""
+        return self._fix(self._gates.gates(parameters, progress))
+
+    def _fix(self, gates: Tensor) -> Tensor:
+        return gates if self.fixed is None else torch.where(self.fixed.isnan(), gates, self.fixed)
+
+    def extended(self, gates: Tensor, progress: Progress) -> Tensor:
         """Gates of the operations that an edge chooses from, and those of the operations that it adds."""
         extra = self._edge.weights(progress)
         if not extra:
@@ -91,7 +104,7 @@ class Architecture:
 
     def own_scores(self, parameters: Parameters) -> Tensor:
         """Scores of the operations that each edge has, [groups, edges, operations]."""
-        return self._gates.scores(parameters)
+        return self._fix(self._gates.scores(parameters))
 
     def of_space(self, values: Tensor) -> Tensor:
         """Values of the operations that each edge has at their places in the space, zeros between them."""

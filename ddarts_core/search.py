@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from . import losses
 from .alpha_step import AlphaStep
-from .architecture import leaves_of
+from .architecture import Architecture, leaves_of
 from .coalitions import shapley_values
 from .config import ExperimentConfig, config_hash
 from .confusion import Evaluation, count
@@ -29,10 +29,11 @@ from .data import DataInfo, Images, Splits, augment_of, check_batch, load_train,
 from .devices import Stopwatch, forget_peak, peak_memory, pick_device
 from .discretise import Derivation, discretise, saturation
 from .errors import Diverged, UserError
+from .examination import Examination
 from .execution import choose, prepare
 from .freezing import Watch
 from .methods import FREEZINGS
-from .methods.parts import Kept, Progress
+from .methods.parts import Kept, Parameters, Progress
 from .recalibration import recalibrated
 from .records import EpochRecord
 from .seeding import generator, seeded_init
@@ -110,9 +111,13 @@ class Search:
             )
             rule = FREEZINGS[config.search.freezing](config.search)
             self._watch = None if rule.period is None else Watch(self.net, rule)
+            #: What the plan remembers of its decisions.
+            self._memory: dict[str, Tensor] = {}
+        fixed = None if fresh else self.architecture.fixed
         self._step = AlphaStep(self.net, config, kept)
         self._step.watch = self._watch
-        self.architecture = self._step.architecture
+        self.architecture: Architecture = self._step.architecture
+        self.architecture.fixed = fixed
         if fresh:
             #: Architecture parameters by name, one tensor per group: each group has an optimiser of its own.
             self._parameters = {
@@ -216,10 +221,13 @@ class Search:
         clamped = torch.zeros((), device=self.device)
         alpha_batches = self._alpha_batches(epoch)
         watch = Stopwatch(self.device)
+        if stage.decides:
+            self._decide()
+            watch.lap("alphas")
         of_weights = self.splits.weights.joined(self.splits.alphas) if stage.joint else self.splits.weights
         for step, (images, labels) in enumerate(self._batches(of_weights, "weights", epoch, 0)):
             watch.lap("data")
-            if stage.trains_alphas:
+            if stage.trains_alphas and stage.by_gradient:
                 same = stage.joint or config.order == "single_level"
                 batch = (images, labels) if same else next(alpha_batches)
                 watch.lap("data")
@@ -269,6 +277,27 @@ class Search:
             seconds=watch.seconds(),
             peak_memory=peak_memory(self.device),
         )
+
+    def _decide(self) -> None:
+        """What the plan decides before an epoch, by images of the alphas' split."""
+        parameters = self.parameters
+        found = Examination(
+            self.net,
+            self.architecture,
+            parameters,
+            self._memory,
+            self._progress(),
+            generator(self.config.seed, "decisions", self.epoch, device=self.device),
+            lambda stream: self._unaugmented(self.splits.alphas, stream, drop_last=True),
+            self.execution.begin_step,
+        )
+        self.course.plan.decide(found)
+        self._set_parameters(parameters)
+
+    def _set_parameters(self, parameters: Parameters) -> None:
+        for name, values in self._parameters.items():
+            for value, of_group in zip(values, parameters[name], strict=True):
+                value.data.copy_(of_group)
 
     def _alpha_step(
         self, batch: tuple[Tensor, Tensor], weight_batch: tuple[Tensor, Tensor], epoch: int, step: int
@@ -407,6 +436,7 @@ class Search:
             "sgd": self._sgd.state_dict(),
             "adams": [adam.state_dict() for adam in self._adams],
             "alpha_step": self._step.state_dict(),
+            "decisions": {"fixed": self.architecture.fixed, "memory": dict(self._memory)},
             "freezing": None if self._watch is None else self._watch.state_dict(),
             "scaler": self._scaler.state_dict(),
         }
@@ -428,13 +458,15 @@ class Search:
         if state["stage"] != self.stage:
             self._build(state["stage"], state["kept"])
         self.net.load_state_dict(state["weights"])
-        for name, values in self._parameters.items():
-            for value, of_group in zip(values, state["architecture"][name], strict=True):
-                value.data.copy_(of_group)
+        self._set_parameters(state["architecture"])
         self._sgd.load_state_dict(state["sgd"])
         for adam, stored in zip(self._adams, state["adams"], strict=True):
             adam.load_state_dict(stored)
         self._step.load_state_dict(state["alpha_step"])
+        decisions = state.get("decisions", {"fixed": None, "memory": {}})  # a state of before there were any has none
+        self._memory = {name: stored.to(self.device) for name, stored in decisions["memory"].items()}
+        fixed = decisions["fixed"]
+        self.architecture.fixed = None if fixed is None else fixed.to(self.device)
         if self._watch is not None:
             self._watch.load_state_dict(state["freezing"])
         self._scaler.load_state_dict(state["scaler"])

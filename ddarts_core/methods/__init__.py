@@ -15,6 +15,7 @@ from . import (
     dartopti,
     darts,
     darts_minus,
+    darts_pt,
     ddarts,
     dots,
     drnas,
@@ -27,6 +28,7 @@ from . import (
     rules,
     sdarts_adv,
     sdarts_rs,
+    shapley_nas,
 )
 from .method import Method
 from .parts import Edge, Freezing, Gates, Part, Plan, Regulariser, Rule
@@ -158,6 +160,8 @@ for _name, _method in {
     "sdarts-rs": sdarts_rs.METHOD,
     "sdarts-adv": sdarts_adv.METHOD,
     "oles": oles.METHOD,
+    "darts-pt": darts_pt.METHOD,
+    "shapley-nas": shapley_nas.METHOD,
     "random": random_search.METHOD,
 }.items():
     add(_name, _method)

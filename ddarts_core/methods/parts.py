@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..config import DiscretiseConfig, ExperimentConfig, SearchConfig
+    from ..examination import Examination
     from ..genotype import Edge as Chosen
 
 #: Architecture parameters by name; the first axis of each is the group of cells that shares them.
@@ -200,6 +201,8 @@ class Stage:
         restart: whether learning rates begin anew; a new network may also go on with the schedule of the one before.
         kept: operations that each edge keeps of those that it had; None keeps all.
         settings: of the experiment that differ in this stage.
+        by_gradient: whether alphas, if they are trained, follow their gradient in every step.
+        decides: whether the plan decides something before each epoch (`Plan.decide`).
     """
 
     phase: str
@@ -208,6 +211,8 @@ class Stage:
     restart: bool = False
     kept: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    by_gradient: bool = True
+    decides: bool = False
 
     @property
     def trains_alphas(self) -> bool:
@@ -225,6 +230,10 @@ class Plan(Part):
 
     def stages(self) -> tuple[Stage, ...]:
         """In order; their epochs add up to warm-up and search epochs. One that lasts no epoch is left out."""
+        raise NotImplementedError
+
+    def decide(self, found: Examination) -> None:
+        """Change parameters or fix gates by what is measured; called before the epochs of a stage that `decides`."""
         raise NotImplementedError
 
     def keep(self, scores: Sequence[Sequence[Sequence[float]]], before: Kept, number: int) -> list[list[list[int]]]:

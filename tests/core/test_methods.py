@@ -44,7 +44,7 @@ def tiny(name: str, *overrides: str):
         search |= {"epochs": 3, "warmup_epochs": 3, "options": {"added_cells": [0, 1, 2]}}
     if preset.stages == "widening":
         search["options"] = {"channel_share": 2, "channel_shares": [2, 4]}
-    few = {"attack_steps": 2, "freeze_every": 2}
+    few = {"attack_steps": 2, "freeze_every": 2, "value_orders": 2}
     if options := {name: value for name, value in few.items() if name in preset.options}:
         search["options"] = options
     settings = {"method": name, "data": {"num_train": 60}, "search": search, "alpha": {"lr": 0.05}}
