@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .augment import Augment, Policy
 from .config import DATA_SETS, DataConfig, ExperimentConfig, RetrainConfig
-from .datasets import facts, names, own, published, sources
+from .datasets import facts, names, own, published, sources, tables
 from .datasets.stratified import FIXED_SEED, stratified_order
 from .errors import UserError
 from .images import DataInfo, Images, ImageSet
@@ -239,8 +239,8 @@ DATASETS = _table(
     OwnImages(
         "folder", sources.folder, "ROOT/train/CLASS/FILE with optional val and test beside train, or ROOT/CLASS/FILE"
     ),
-    OwnImages("arrays", sources.arrays, "one .npz with images and labels, or train.npz and test.npz in a folder"),
-    OwnImages("parquet", sources.parquet, "Parquet with a column of images and one called label"),
+    OwnImages("arrays", tables.arrays, "one .npz with images and labels, or train.npz and test.npz in a folder"),
+    OwnImages("parquet", tables.parquet, "Parquet with a column of images and one called label"),
 )
 
 

@@ -23,6 +23,7 @@ GROUND_FLOOR = {
     "datasets.scan",
     "datasets.sources",
     "datasets.stratified",
+    "datasets.tables",
     "datasets.worker",
     "derive",
     "discretise",

@@ -1,0 +1,181 @@
+"""Images of one's own that many share a file: .npz arrays and Parquet. Torch-free."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from .sources import SPLITS, Found, check_classes
+
+# --- arrays ---------------------------------------------------------------------------------------------------------
+
+
+def arrays(root: Path) -> Found:
+    """One .npz file with `images` and `labels`, or a folder with train.npz and, if there is one, test.npz.
+
+    Images are uint8 [n, height, width], [n, height, width, channels] or [n, channels, height, width] with 1 or 3
+    channels; labels whole numbers or text.
+
+    Raises:
+        UserError: a file is missing or damaged, or holds something else. No pickle is ever loaded.
+    """
+    files = {"train": root} if root.is_file() else {name: root / f"{name}.npz" for name in ("train", "test")}
+    if not root.is_file():
+        files = {name: path for name, path in files.items() if path.is_file()}
+    if "train" not in files:
+        raise UserError(f"data.root {str(root)!r}: expected one .npz file, or a folder with train.npz")
+    parts = {name: _read_arrays(path) for name, path in files.items()}
+    return _joined("arrays", root, {split: [path] for split, path in files.items()}, parts)
+
+
+def _read_arrays(path: Path) -> tuple[list[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            if not hasattr(content, "files"):
+                raise ValueError("it is one array and no .npz")
+            absent = [name for name in ("images", "labels") if name not in content.files]
+            if absent:
+                raise ValueError(f"it has no array {absent[0]!r}, only {', '.join(content.files) or 'nothing'}")
+            images, labels = content["images"], content["labels"]
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds
+        raise UserError(f"cannot read {str(path)!r}: {str(error).splitlines()[0]}") from error
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
+        raise UserError(
+            f"{str(path)!r}: images is {images.dtype} {list(images.shape)}, expected uint8 [n, height, width], "
+            "[n, height, width, channels] or [n, channels, height, width]"
+        )
+    if images.ndim == 4 and images.shape[3] not in (1, 3):
+        if images.shape[1] not in (1, 3):
+            raise UserError(f"{str(path)!r}: images is {list(images.shape)}, and neither end has 1 or 3 channels")
+        images = images.transpose(0, 2, 3, 1)
+    if images.ndim == 4 and images.shape[3] == 1:
+        images = images[..., 0]
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
+        raise UserError(
+            f"{str(path)!r}: labels is {labels.dtype} {list(labels.shape)}, expected whole numbers or text [n]"
+        )
+    if len(labels) != len(images):
+        raise UserError(f"{str(path)!r} has {len(images):,} images but {len(labels):,} labels")
+    return list(images), labels
+
+
+def _joined(
+    kind: str, root: Path, files: dict[str, list[Path]], parts: Mapping[str, tuple[Sequence[Any], np.ndarray[Any, Any]]]
+) -> Found:
+    """Images and labels by split as one source. Whole numbers keep their order as classes: 2 before 10."""
+    kinds = {"text" if labels.dtype.kind in "UO" else "numbers" for _, labels in parts.values()}
+    if len(kinds) > 1:
+        raise UserError(f"data.root {str(root)!r}: the labels of one split are numbers and those of another are text")
+    where = {split: set(map(str, labels.tolist())) for split, (_, labels) in parts.items()}
+    classes = check_classes(where, f"data.root {str(root)!r}")
+    if kinds == {"numbers"}:
+        classes = tuple(sorted(classes, key=int))
+    number = {name: label for label, name in enumerate(classes)}
+    images = [image for own, _ in parts.values() for image in own]
+    labels = np.array([number[str(label)] for _, own in parts.values() for label in own.tolist()], np.int64)
+    names, stamps, test = [], [], []
+    for split, (own, _) in parts.items():
+        status = [path.stat() for path in files[split]]
+        names += [f"{split}#{row}" for row in range(len(own))]
+        stamps += [(sum(one.st_size for one in status), max(one.st_mtime_ns for one in status))] * len(own)
+        test += [split == "test"] * len(own)
+    notes = () if len(parts) > 1 else ("there is no test split: of each class a fifth is the test split",)
+    return Found(
+        kind,
+        root,
+        classes,
+        names,
+        labels,
+        np.array(test) if len(parts) > 1 else None,
+        np.array(stamps, np.int64).reshape(-1, 2),
+        lambda i: images[i],
+        False,
+        notes,
+    )
+
+
+# --- Parquet --------------------------------------------------------------------------------------------------------
+
+
+def parquet(root: Path) -> Found:
+    """A Parquet file, or a folder of them whose names begin with train, validation and test as Hugging Face's do.
+
+    The images' column holds encoded bytes, or a struct of `bytes` and `path`; the labels' whole numbers or text. Names
+    of classes are read from Hugging Face's metadata if there are some.
+
+    Raises:
+        UserError: there is no such file, or its columns are others.
+    """
+    paths = [root] if root.is_file() else sorted(path for path in root.rglob("*.parquet") if path.is_file())
+    if not paths:
+        raise UserError(f"data.root {str(root)!r}: expected a Parquet file, or a folder with files *.parquet")
+    by_split: dict[str, list[Path]] = {}
+    for path in paths:
+        start = path.name.split("-")[0].split(".")[0].lower()
+        by_split.setdefault({"validation": "val", "valid": "val"}.get(start, start), []).append(path)
+    known = {split: by_split[split] for split in SPLITS if split in by_split}
+    if known and (len(known) < len(by_split) or "train" not in known):
+        raise UserError(
+            f"data.root {str(root)!r}: names of Parquet files begin with {', '.join(sorted(by_split))}; expected "
+            "train, and beside it validation or test, or names without splits"
+        )
+    held = "test" if "test" in known else "val"
+    files = {"train": known.get("train", paths) + (known.get("val", []) if held == "test" else [])}
+    if known.get(held):
+        files["test"] = known[held]
+    parts = {split: _read_parquet(own) for split, own in files.items()}
+    return _joined("parquet", root, files, parts)
+
+
+def _read_parquet(paths: Sequence[Path]) -> tuple[Sequence[Any], np.ndarray[Any, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    images: list[Any] = []
+    labels: list[np.ndarray[Any, Any]] = []
+    for path in paths:
+        try:
+            table = pq.read_table(path, partitioning=None)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"cannot read {str(path)!r} as Parquet: {str(error).splitlines()[0]}") from error
+        columns = ", ".join(f"{field.name} ({field.type})" for field in table.schema)
+        pictures = [field.name for field in table.schema if _has_bytes(field.type)]
+        named = [name for name in ("label", "labels", "class", "target", "fine_label") if name in table.column_names]
+        if len(pictures) != 1 or not named:
+            raise UserError(
+                f"{str(path)!r} has the columns {columns}: expected one of images (bytes, or a struct with bytes), and "
+                "one that is called label"
+            )
+        column, label = table.column(pictures[0]), table.column(named[0])
+        if pa.types.is_struct(column.type):
+            column = pa.chunked_array([chunk.field("bytes") for chunk in column.chunks], pa.binary())
+        text = pa.types.is_string(label.type) or pa.types.is_large_string(label.type)
+        if not (text or pa.types.is_integer(label.type)):
+            raise UserError(f"{str(path)!r}: the column {named[0]} is {label.type}, expected whole numbers or text")
+        for name, values in ((pictures[0], column), (named[0], label)):
+            if values.null_count:
+                raise UserError(f"{str(path)!r}: the column {name} lacks {values.null_count:,} values")
+        own = np.array(label.to_pylist(), object if text else np.int64)
+        meta = (table.schema.metadata or {}).get(b"huggingface")
+        if meta is not None and not text:
+            known = json.loads(meta).get("info", {}).get("features", {}).get(named[0], {}).get("names")
+            if known is not None:
+                if own.size and not 0 <= own.min() <= own.max() < len(known):
+                    raise UserError(f"{str(path)!r}: labels {own.min()} to {own.max()}, but {len(known)} names")
+                own = np.array([known[number] for number in own], object)
+        images += column.to_pylist()
+        labels.append(own)
+    return images, np.concatenate(labels)
+
+
+def _has_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
