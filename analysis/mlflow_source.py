@@ -17,7 +17,7 @@ from typing import Any
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 from ddarts_core.nested import get_path
-from ddarts_core.records import EpochRecord
+from ddarts_core.records import PHASES, EpochRecord
 
 from .collect import Collected, write_dataset
 from .mlflow_runs import PARENT, Run, read_artifacts, read_runs, study_names
@@ -239,10 +239,20 @@ def _record(retrain: bool, epoch: int, values: Mapping[str, float], warmup: int)
             seconds[name.removeprefix("seconds/")] = value
         else:
             metrics[name] = value
-    phase = "retrain" if retrain else "warmup" if epoch < warmup else "search"
+    phase, network = "retrain" if retrain else "warmup" if epoch < warmup else "search", 0
+    if "stage/phase" in metrics:  # runs of before have none, and no stages but these
+        phase, network = PHASES[int(metrics.pop("stage/phase"))], int(metrics.pop("stage/network"))
     contributions, ablation, shapley, errors = (_dense(cells.get(name.partition("/")[0], {})) for name in _BY_CELL)
     return EpochRecord(
-        epoch, phase, metrics, contributions, ablation, shapley=shapley, shapley_errors=errors, seconds=seconds
+        epoch,
+        phase,
+        metrics,
+        contributions,
+        ablation,
+        shapley=shapley,
+        shapley_errors=errors,
+        network=network,
+        seconds=seconds,
     )
 
 

@@ -23,7 +23,7 @@ Reduce = Literal["last", "best", "lowest"]
 NAMED = 6
 
 
-def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last") -> pd.DataFrame:
+def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last", first: str | None = None) -> pd.DataFrame:
     """One row per value of a setting: value, seeds, mean, low, high, difference to the first value, interval, and how.
 
     The second column is `trials` instead of `seeds` where the trials of a row differ in more (see `varying`).
@@ -37,9 +37,10 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last") ->
         metric: a metric of the epochs (`held_out/accuracy`), else one of `ranking.metrics`: a column of trials
             (`parameters`), or an objective (`derived/held_out/accuracy`).
         reduce: which epoch of the search counts: the last, or that of the highest or lowest value.
+        first: the value, as text, of the first row, which the others are compared with; None is the smallest.
 
     Raises:
-        UserError: no trial is completed, or none has the setting or the metric.
+        UserError: no trial is completed, or none has the setting, the metric or the value `first`.
     """
     trials = _completed(frames)
     values = _metric_values(frames, trials, metric, reduce)
@@ -52,7 +53,10 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last") ->
         groups.setdefault(_setting(settings, by), []).append(run)
     counted = "trials" if varying(frames, by) else "seeds"
     rows = []
-    ordered = sorted(groups, key=lambda value: (isinstance(value, str), value))
+    known = {str(value): value for value in groups}
+    if first is not None and first not in known:
+        raise unknown_name(f"value of {by}", first, known)
+    ordered = sorted(groups, key=lambda value: (str(value) != first, isinstance(value, str), value))
     for value in ordered:
         found = mean_interval([value for _, value in groups[value]])
         apart = comparison(groups[ordered[0]], groups[value])

@@ -18,6 +18,9 @@ from typing import Any
 
 from .files import write_atomic
 
+PHASES = ("warmup", "search", "joint")
+"""Of the epochs of a search, in the order by which MLflow has them as numbers."""
+
 
 @dataclass(frozen=True)
 class EpochRecord:

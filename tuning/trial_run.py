@@ -22,7 +22,7 @@ from typing import Any
 
 from ddarts_core.confusion import FILE as CONFUSION
 from ddarts_core.genotype import Genotype
-from ddarts_core.records import EpochRecord, read_jsonl
+from ddarts_core.records import PHASES, EpochRecord, read_jsonl
 
 from .locks import alone
 from .study import Study, read_json
@@ -35,7 +35,10 @@ _BATCH_LIMIT = 1000
 
 
 def epoch_metrics(record: EpochRecord) -> dict[str, float]:
-    """The numbers of an epoch by MLflow's name, NaN included; those of a retraining begin with `retrain/`."""
+    """The numbers of an epoch by MLflow's name, NaN included; those of a retraining begin with `retrain/`.
+
+    An epoch of a search has its phase, a place in `PHASES`, and the number of its network.
+    """
     prefix = "retrain/" if record.phase == "retrain" else ""
     values = {f"{prefix}{name}": value for name, value in record.metrics.items()}
     values |= {f"contribution/cell_{cell}": value for cell, value in enumerate(record.contributions)}
@@ -43,6 +46,8 @@ def epoch_metrics(record: EpochRecord) -> dict[str, float]:
     values |= {f"shapley/cell_{cell}": value for cell, value in enumerate(record.shapley)}
     values |= {f"shapley_error/cell_{cell}": value for cell, value in enumerate(record.shapley_errors)}
     values |= {f"{prefix}seconds/{part}": value for part, value in record.seconds.items()}
+    if record.phase in PHASES:
+        values |= {"stage/phase": PHASES.index(record.phase), "stage/network": record.network}
     return {name: float(value) for name, value in values.items()}
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     help="What is averaged over the trials of a row.",
 )
 @click.option("--epoch", type=click.Choice(["last", "best", "lowest"]), default="last", show_default=True)
+@click.option("--first", help="Value of the setting in the first row, which the others are compared with.")
 @click.option("--published", type=click.IntRange(1, 3), help="Print this table of the paper, with retrains below it.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the table to this Markdown file.")
 def command(
@@ -35,6 +36,7 @@ def command(
     by: str | None,
     metric: str,
     epoch: Reduce,
+    first: str | None,
     published: int | None,
     out: Path | None,
 ) -> None:
@@ -48,7 +50,7 @@ def command(
     \b
     Examples:
       ddarts table small-w-zero-one --by search.w_zero_one --metric saturation/over_0.9
-      ddarts table small-convergence --by method
+      ddarts table small-convergence --by method --first darts
       ddarts table --published 1
       ddarts table --published 2 runs/retrain-0123456789ab
     """
@@ -69,7 +71,7 @@ def command(
 
         folder = storage_folder(storage, overrides)
         frames = load(*(find_study(study, folder).path for study in studies), tables=("trials", "epochs"))
-        text = markdown(by_setting(frames, by, metric, epoch), metric, varying(frames, by))
+        text = markdown(by_setting(frames, by, metric, epoch, first), metric, varying(frames, by))
         following = [ddarts("report", studies[0])]
     click.echo(text)
     if out is not None:

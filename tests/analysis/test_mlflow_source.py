@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -92,6 +93,19 @@ def test_mlflow_and_folder_give_the_same_tables(store: tuple[str, Path], tmp_pat
         assert_same_tables(expected, other.folder, running="00004")
         assert len(other.notes) == 1 and other.notes[0].startswith("alphas of 1 of 5 trials are left out")
     assert read_table(expected, "contributions")["shapley"].notna().sum() == 4
+
+
+def test_the_stage_of_an_epoch_is_that_of_its_record():
+    """Of stages that warmup_epochs does not tell: P-DARTS' second warm-up, DOTS' last stage."""
+    stages = [("warmup", 0), ("search", 0), ("warmup", 1), ("joint", 1)]
+    records = [replace(record_of(0, epoch), phase=phase, network=n) for epoch, (phase, n) in enumerate(stages)]
+    points = [(name, r.epoch, value) for r in records for name, value in trial_run.epoch_metrics(r).items()]
+    found = mlflow_source._records(points, warmup=1)
+    assert [(record.phase, record.network) for record in found] == stages
+    assert [record.metrics for record in found] == [record.metrics for record in records]
+    before = [point for point in points if not point[0].startswith("stage/")]
+    phases = [record.phase for record in mlflow_source._records(before, warmup=1)]
+    assert phases == ["warmup", "search", "search", "search"]
 
 
 def test_files_of_records_are_read_a_few_trials_at_a_time(store: tuple[str, Path], tmp_path: Path, monkeypatch):

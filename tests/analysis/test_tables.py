@@ -22,6 +22,15 @@ def test_means_by_setting(make_study):
     assert (table["low"] < table["mean"]).all() and (table["mean"] < table["high"]).all()
 
 
+def test_any_value_can_be_the_first_row(make_study):
+    frames = load(make_study(*["COMPLETED"] * 6))
+    plain, other = (by_setting(frames, "method", "derived_accuracy", first=first) for first in (None, "fairdarts"))
+    assert list(plain["method"]) == ["ddarts", "fairdarts"] and list(other["method"]) == ["fairdarts", "ddarts"]
+    assert other["difference"][0] == 0 and other["difference"][1] == pytest.approx(-plain["difference"][1])
+    with pytest.raises(UserError, match=r"unknown value of method 'dots'"):
+        by_setting(frames, "method", "derived_accuracy", first="dots")
+
+
 def test_which_epoch_counts(make_study):
     study = make_study(*["COMPLETED"] * 2)
     lowest = by_setting(load(study), "method", "held_out/accuracy", "lowest")
