@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from html import escape
 from itertools import count as counter
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import pandas as pd
-import yaml
 
-from ddarts_core.datasets.facts import majority, read_facts
-from ddarts_core.dead_cells import dead_sentence
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
-from ddarts_core.shell import ddarts
 
-from . import cell_charts, charts, confusion, page
-from .card import dead_in_training
+from . import cell_charts, charts, confusion, page, report_text
 from .collect import frames_of
-from .drawing import genotype_svgs
-from .export import best, count, percent, state_sentence
-from .ranking import Row, default_order, pareto_front, rank, sought, value
+from .export import percent, state_sentence
+from .ranking import Row, rank, sought, value
 from .statistics import comparison, mean_interval
-from .study import Study, Trial, read_study, trial_row, with_alphas
-
-#: Best genotypes that are drawn, and rows of the tables of trials, per study.
-DRAWN, LISTED = 3, 100
+from .study import Study, read_study, with_alphas
 
 #: Bytes that all drawings together may take, so that the page of a study stays under 6 MB: plotly takes 4.8 and the
 #: charts, of however many trials, up to 0.6.
@@ -122,7 +110,7 @@ def _comparison(studies: Sequence[Study]) -> str:
     rows = []
     first: list[tuple[int, float]] = []
     for place, study in enumerate(studies):
-        ranked = rank(_rows(study), _order(study))
+        ranked = rank(report_text.rows_of(study), report_text.order_of(study))
         metric = sought(ranked)
         runs = [(int(row["seed"]), value(row, metric)) for row in ranked]
         first = first if place else runs
@@ -160,16 +148,16 @@ def _study_sections(
     study: Study, ids: Iterator[int], budget: int, shares: Mapping[str, float], references: Mapping[str, float]
 ) -> Iterator[str]:
     info = study.info
-    rows = _rows(study)
+    rows = report_text.rows_of(study)
     objectives = info.get("objectives") or []
-    ranked = rank(rows, _order(study))
-    placed = _placed(ranked, objectives)
+    ranked = rank(rows, report_text.order_of(study))
+    placed = report_text.with_a_place(ranked, objectives)
     front = {row["trial_id"] for row in placed}
     ranked = sorted(ranked, key=lambda row: row["trial_id"] not in front)
     frames = frames_of([study], ("trials", "epochs", "contributions"))
     running = sum(row["state"] == "RUNNING" for row in rows)
 
-    yield _what_was_run(study, rows, placed)
+    yield report_text.what_was_run(study, rows, placed)
     if running:
         yield (
             f'<p class="note">{running} of {len(rows)} trials had not ended when this page was written: '
@@ -179,8 +167,8 @@ def _study_sections(
         yield f'<p class="note">There is no completed trial to rank: {escape(state_sentence(study))}.</p>'
     else:
         yield "<h3>Ranking</h3>"
-        yield _ranking(ranked, len(placed), objectives)
-        yield f'<h3>Best genotypes</h3><div class="drawn">{"".join(_drawings(study, placed, budget))}</div>'
+        yield report_text.ranking(ranked, len(placed), objectives)
+        yield f'<h3>Best genotypes</h3><div class="drawn">{"".join(report_text.drawings(study, placed, budget))}</div>'
 
     ids_of_best = [str(row["trial_id"]) for row in ranked]
     found = {
@@ -205,8 +193,8 @@ def _study_sections(
     yield from _cells_of_best(study, ids_of_best, figures, ids)
     yield from _confusion(study, ids_of_best[: len(placed)], ids)
     yield from _settings(ranked, frames.trials, shares, ids)
-    yield _failures(rows)
-    yield _reproduce(study, placed)
+    yield report_text.failures(rows)
+    yield report_text.reproduce(study, placed)
 
 
 def _cells_of_best(study: Study, ranked: Sequence[str], figures: list[str], ids: Iterator[int]) -> Iterator[str]:
@@ -247,10 +235,10 @@ def _confusion(study: Study, ranked: Sequence[str], ids: Iterator[int]) -> Itera
     else:
         yield f"<p>{escape(caption)}</p>"
     rows = confusion.table(classes, one.matrix)
-    lines = [(name, f"{sum(row):,}", percent(recall)) for name, row, recall in rows[:LISTED]]
+    lines = [(name, f"{sum(row):,}", percent(recall)) for name, row, recall in rows[: report_text.LISTED]]
     yield page.table(("class", "images", "recall"), lines, numeric=(1, 2))
-    if len(rows) > LISTED:
-        yield f"<p class=soft>The {LISTED} classes of lowest recall, of {len(rows):,}.</p>"
+    if len(rows) > report_text.LISTED:
+        yield f"<p class=soft>The {report_text.LISTED} classes of lowest recall, of {len(rows):,}.</p>"
 
 
 def _settings(
@@ -281,207 +269,3 @@ def _settings(
         some = f"<p class=soft>{charts.POINTS} of {len(ranked):,} trials, evenly chosen by rank.</p>"
         note = some if len(ranked) > charts.POINTS else ""
         yield f'<h3>Objective by parameter</h3>{note}<div class="grid small">{small}</div>'
-
-
-def _rows(study: Study) -> list[Row]:
-    return [trial_row(trial) for trial in study.trials]
-
-
-def _order(study: Study) -> str:
-    return default_order(study.info.get("objectives") or [])
-
-
-def _placed(ranked: Sequence[Row], objectives: Sequence[Any]) -> list[Row]:
-    """The trials that have a place: all, or with several objectives those that no other beats in all of them."""
-    if len(objectives) < 2:
-        return [*ranked]
-    names = [str(o["metric"]) for o in objectives]
-    known = [row for row in ranked if set(names) <= set(json.loads(row["objectives_json"]))]
-    points = [[json.loads(row["objectives_json"])[name] for name in names] for row in known]
-    return [known[i] for i in pareto_front(points, [o.get("mode") != "min" for o in objectives])]
-
-
-def _what_was_run(study: Study, rows: Sequence[Row], ranked: Sequence[Row]) -> str:
-    states = [row["state"] for row in rows]
-    methods = sorted({str(row["method"]) for row in rows if row["method"]})
-    data = sorted({str(row["data_set"]) for row in rows if row["data_set"]})
-    seconds = sum(row["seconds"] or 0 for row in rows)
-    objectives, metric = study.info.get("objectives") or [], sought(ranked)
-    wanted = " and ".join(f"{'lowest' if o.get('mode') == 'min' else 'highest'} {o['metric']}" for o in objectives)
-    sentence = (
-        f"Study <b>{escape(study.name)}</b>, started {escape(_moment(study.info.get('created')))}: "
-        f"{len(rows)} searches with {escape(', '.join(methods) or 'no method yet')} on "
-        f"{escape(', '.join(data) or 'no data yet')}, looking for the {escape(wanted or 'highest objective')}."
-    )
-    items = [
-        (f"{states.count('COMPLETED')} of {len(rows)}", "trials completed"),
-        (str(states.count("PRUNED")), "stopped early"),
-        (str(states.count("FAILED")), "failed"),
-        (_duration(seconds), "time of all trials together"),
-    ]
-    if ranked and len(objectives) > 1:
-        items[:0] = [(str(len(ranked)), f"trial{'s' if len(ranked) > 1 else ''} on the Pareto front")]
-    elif ranked:
-        items[:0] = [
-            (
-                percent(value(ranked[0], metric)),
-                f"held-out {metric.replace('_', ' ')} of the best, trial {ranked[0]['trial_id']}"
-                + (f", chosen among {len(ranked):,} by held-out images" if len(ranked) > 1 else ""),
-            )
-        ]
-        items.append((count(value(ranked[0], "parameters")), "parameters of the best"))
-    note = (
-        "<p class=soft>Held-out images trained neither weights nor alphas, but the best of many trials is chosen by "
-        "them, so its number flatters it: the one to report is that of <code>ddarts retrain</code> on the test split, "
-        "by which nothing was chosen.</p>"
-    )
-    return f"<p>{sentence}</p>{page.tiles(items)}{note if ranked else ''}"
-
-
-def _moment(text: Any) -> str:
-    """A time of ISO 8601 to the minute, in UTC; what is none as it is."""
-    try:
-        when = datetime.fromisoformat(str(text).replace("Z", "+00:00"))  # Python 3.10 knows no Z
-    except ValueError:
-        return str(text or "at an unknown time")
-    return f"{when.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-#: Sizes of a network by heading, which are whole numbers.
-_SIZES = {"parameters": "parameters", "macs": "multiply-adds"}
-
-
-def _ranking(ranked: Sequence[Row], placed: int, objectives: Sequence[Any]) -> str:
-    """The table of trials, of which only the first `placed` have a place."""
-    names = [str(o["metric"]) for o in objectives] or ["objective"]
-    metric = sought(ranked)
-    sizes = [name for name in _SIZES if name not in names]
-    paths = sorted({path for row in ranked for path in json.loads(row["params_json"])})
-    rows = []
-    for place, row in enumerate(ranked[:LISTED], start=1):
-        values = json.loads(row["objectives_json"])
-        params = json.loads(row["params_json"])
-        rows.append(
-            (
-                str(place) if place <= placed else "",
-                str(row["trial_id"]),
-                *(_objective(name, values.get(name)) for name in names),
-                percent(row[f"held_out_{metric}"]),
-                *(count(row[name]) for name in sizes),
-                *(_number(params.get(path)) for path in paths),
-                str(row["genotype_hash"]),
-            )
-        )
-    headings = [_SIZES.get(name, name) for name in names]
-    head = ("", "trial", *headings, "supernet held-out", *(_SIZES[name] for name in sizes), *paths, "genotype")
-    front = f"Pareto front: no trial beats one of these {placed} in {' and '.join(headings)}; the others have no place."
-    note = f"<p>{escape(front)}</p>" if len(names) > 1 else ""
-    more = f"<p class=soft>The first {LISTED} of {len(ranked)} completed trials.</p>" if len(ranked) > LISTED else ""
-    return note + page.table(head, rows, numeric=range(2, len(head) - 1)) + more
-
-
-def _objective(name: str, found: Any) -> str:
-    if found is None:
-        return ""
-    if name in _SIZES:
-        return count(found)
-    return percent(found) if "accuracy" in name else _number(found)
-
-
-def _number(found: Any) -> str:
-    if found is None:
-        return ""
-    return f"{found:.4g}" if isinstance(found, float) else str(found)
-
-
-def _drawings(study: Study, placed: Sequence[Row], budget: int) -> Iterator[str]:
-    left_out, metric = 0, sought(placed)
-    wanted = {row["trial_id"] for row in placed}
-    finds = [find for find in best(study) if find[0]["trial_id"] in wanted]
-    for place, (row, trial, also) in enumerate(finds[:DRAWN], start=1):
-        assert trial.genotype is not None  # `Study.completed` has only trials with a genotype
-        found = f"; found by trials {', '.join(also)} too" if also else ""
-        caption = (
-            f"#{place}, trial {row['trial_id']}: {percent(value(row, metric))} held-out {metric.replace('_', ' ')}, "
-            f"{count(row['parameters'])} parameters, {trial.genotype.num_edges} operations{found}{_dead(trial)}."
-        )
-        part = page.drawing(*genotype_svgs(trial.genotype), caption)
-        if len(part.encode()) > budget:
-            left_out += 1
-            continue
-        budget -= len(part.encode())
-        yield part
-    if left_out:
-        yield (
-            f"<p class=soft>{left_out} more drawing{'s' if left_out > 1 else ''} would make this page too large: "
-            f"<code>{escape(ddarts('export', study.folder))}</code> writes them.</p>"
-        )
-
-
-def _dead(trial: Trial) -> str:
-    """What to know about dead cells of the network that is trained from a trial's genotype; empty without any."""
-    assert trial.genotype is not None
-    found = dead_in_training(trial.genotype, trial.info["config"])
-    return f". When it is trained, {dead_sentence(*found)}" if found and found[0] else ""
-
-
-def _failures(rows: Iterable[Row]) -> str:
-    failed = [row for row in rows if row["state"] == "FAILED"]
-    if not failed:
-        return ""
-    lines = [
-        (str(row["trial_id"]), str(row["reason"] or "no reason recorded"), str(row["num_epochs"]))
-        for row in failed[:LISTED]
-    ]
-    more = f"<p class=soft>The first {LISTED} of {len(failed):,} failed trials.</p>" if len(failed) > LISTED else ""
-    return f"<h3>Failures</h3>{page.table(('trial', 'reason', 'epochs before'), lines, numeric=(2,))}{more}"
-
-
-def _data_facts(study: Study) -> list[tuple[str, str]]:
-    """What the study's `data.json` says: the largest class, and what was chosen or left out."""
-    content = read_facts(study.folder)
-    if content is None:
-        return []
-    return [("data", "; ".join([majority(content["train_counts"], content["classes"]), *content.get("notes", ())]))]
-
-
-def _reproduce(study: Study, ranked: Sequence[Row]) -> str:
-    info = study.info
-    facts = [
-        ("command", str(info.get("command", "unknown"))),
-        ("seed", str(info.get("seed", "unknown"))),
-        ("configuration hash", str(info.get("config_hash", "unknown"))),
-        ("source commit", str(info.get("git_commit") or "unknown")),
-        ("versions", ", ".join(f"{name} {v}" for name, v in (info.get("versions") or {}).items()) or "unknown"),
-        *_data_facts(study),
-        ("MLflow", f"{info.get('tracking_uri', 'unknown')}, run {info.get('parent_run_id', 'unknown')}"),
-    ]
-    parts = ["<h3>How to reproduce</h3>", page.facts(facts)]
-    if info.get("config"):
-        parts.append(page.details("Configuration of the sweep", yaml.safe_dump(dict(info["config"]), sort_keys=False)))
-    if ranked:
-        chosen: list[tuple[object, ...]] = [("--top", min(len(ranked), DRAWN))]
-        if len(info.get("objectives") or []) > 1:  # an export's order knows no front of them
-            chosen = [("--trial", row["trial_id"]) for row in ranked[:DRAWN]]
-        exports = "\n".join(ddarts("export", study.folder, *words) for words in chosen)
-        parts.append(
-            "<p>Genotypes, configurations and exact commands of the best trials:</p>"
-            f"<pre>{escape(exports)}</pre>"
-            "<p>One trial again, with its configuration below in <code>trial.yaml</code>:</p>"
-            "<pre>ddarts search trial.yaml --out again</pre>"
-        )
-        trials = {trial.trial_id: trial for trial in study.trials}
-        for place, row in enumerate(ranked[:DRAWN], start=1):
-            config = dict(trials[row["trial_id"]].info["config"])
-            parts.append(
-                page.details(
-                    f"trial.yaml of #{place}, trial {row['trial_id']}", yaml.safe_dump(config, sort_keys=False)
-                )
-            )
-    return "".join(parts)

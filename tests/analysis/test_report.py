@@ -204,7 +204,7 @@ def test_gates_of_a_large_network_are_shown_at_fewer_epochs(make_study: MakeStud
 
 
 def test_failures_are_listed_up_to_a_number(make_study: MakeStudy, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("analysis.report.LISTED", 2)
+    monkeypatch.setattr("analysis.report_text.LISTED", 2)
     text = Page(body(report([make_study("FAILED", "FAILED", "FAILED")], tmp_path / "r.html"))).text
     assert text.count("out of memory") == 2 and "The first 2 of 3 failed trials." in text
 
