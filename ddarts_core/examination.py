@@ -1,8 +1,9 @@
-"""A supernet between two epochs, for a plan of stages to measure on images of the alphas' split, and to decide."""
+"""What a part may measure of a supernet: in a step of the weights, by its batch, and between epochs, to decide."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -10,9 +11,23 @@ from torch.nn import functional as F
 
 from .architecture import Architecture
 from .methods.parts import Progress
-from .supernet import Supernet, batch_statistics
+from .supernet import Supernet, batch_statistics, frozen
 
 Batch = tuple[Tensor, Tensor]
+
+
+def probed(
+    net: Supernet, architecture: Architecture, progress: Progress, batch: Batch, gates: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Cross entropy of a batch and its gradient by the gates, by running statistics, the weights standing still."""
+    images, labels = batch
+    leaf = gates.detach().requires_grad_()
+    net.eval()
+    with frozen(net):
+        loss = F.cross_entropy(net(images, architecture.whole(leaf, progress)), labels)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+    net.train()
+    return loss.detach(), gradient
 
 
 class Examination:
@@ -66,23 +81,24 @@ class Examination:
         return next(self._batches(self.stream))
 
     @torch.no_grad()
-    def worth(self, gates: Tensor, batch: Batch | None = None) -> tuple[float, float]:
+    def worth(self, gates: Tensor, batch: Batch | None = None, number: int | None = None) -> tuple[float, float]:
         """Accuracy and minus the mean cross entropy under some gates, normalised by the batch.
 
         Args:
             gates: as `gates`, with what is to be tried.
-            batch: that they are measured on; None is all whole batches of the alphas' split.
+            batch: that they are measured on; None is whole batches of the alphas' split.
+            number: of these; None is all.
         """
         correct = loss = torch.zeros((), dtype=torch.float64, device=gates.device)
-        number = 0
+        images_seen = 0
         self.net.train()
         self.architecture.begin(self.net, self.progress)
         whole = self.architecture.extended(gates, self.progress)
         with batch_statistics(self.net):
-            for images, labels in self._batches(None) if batch is None else [batch]:
+            for images, labels in islice(self._batches(None), number) if batch is None else [batch]:
                 self._begin()
                 logits = self.net(images, whole)
                 correct = correct + (logits.argmax(1) == labels).sum()
                 loss = loss + F.cross_entropy(logits, labels, reduction="sum")
-                number += len(labels)
-        return float(correct) / number, -float(loss) / number
+                images_seen += len(labels)
+        return float(correct) / images_seen, -float(loss) / images_seen

@@ -13,6 +13,7 @@ import gc
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from .alpha_step import AlphaStep
 from .architecture import leaves_of
 from .config import ExperimentConfig, SearchConfig
 from .data import DataInfo
+from .examination import probed
 from .execution import Execution, choose, run_as
 from .freezing import Watch
 from .methods import FREEZINGS
@@ -204,7 +206,9 @@ class Rehearsal:
     def weight_step(self) -> None:
         """One step of the weights."""
         parameters = leaves_of(self.parameters) if self._published else self.parameters
-        loss = F.cross_entropy(self.net(self.images, self.gates(parameters)), self.labels)
+        batch, architecture = (self.images, self.labels), self.step.architecture
+        gates = architecture.gates(parameters, _STEP, partial(probed, self.net, architecture, _STEP, batch))
+        loss = F.cross_entropy(self.net(self.images, gates), self.labels)
         self.sgd.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self._published:

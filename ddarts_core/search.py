@@ -29,7 +29,7 @@ from .data import DataInfo, Images, Splits, augment_of, check_batch, load_train,
 from .devices import Stopwatch, forget_peak, peak_memory, pick_device
 from .discretise import Derivation, discretise, saturation
 from .errors import Diverged, UserError
-from .examination import Examination
+from .examination import Batch, Examination, probed
 from .execution import choose, prepare
 from .freezing import Watch
 from .methods import FREEZINGS
@@ -39,7 +39,7 @@ from .records import EpochRecord
 from .seeding import generator, seeded_init
 from .shapley import ShapleyValues
 from .stages import Course, Place
-from .supernet import Supernet, frozen
+from .supernet import Supernet
 from .warm_start import encode, start_genotype
 
 
@@ -333,7 +333,7 @@ class Search:
         if published:
             parameters = leaves_of(parameters)
         self.net.train()
-        probe = partial(self._probe, images, labels, progress)
+        probe = partial(self._probe, (images, labels), progress)
         logits = self.net(images, self.architecture.gates(parameters, progress, probe))
         loss = F.cross_entropy(logits, labels)
         self._sgd.zero_grad()
@@ -349,16 +349,9 @@ class Search:
         self._scaler.update()
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 
-    def _probe(self, images: Tensor, labels: Tensor, progress: Progress, gates: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross entropy of a batch and its gradient by the gates, by running statistics, the weights standing still."""
-        leaf = gates.detach().requires_grad_()
+    def _probe(self, batch: Batch, progress: Progress, gates: Tensor) -> tuple[Tensor, Tensor]:
         self.execution.begin_step()
-        self.net.eval()
-        with frozen(self.net):
-            loss = F.cross_entropy(self.net(images, self.architecture.whole(leaf, progress)), labels)
-            (gradient,) = torch.autograd.grad(loss, leaf)
-        self.net.train()
-        return loss.detach(), gradient
+        return probed(self.net, self.architecture, progress, batch, gates)
 
     @torch.no_grad()
     def evaluate(self, images: Images, watch: Stopwatch | None = None) -> Evaluation:

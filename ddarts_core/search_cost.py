@@ -1,9 +1,9 @@
 """Multiply-adds that a search takes, counted before it runs; and the search that a number of them pays for.
 
 Counted are the passes of every step of weights and of alphas, forward and backward, ablated networks and the second
-order included, in a rehearsal (`memory.Rehearsal`) with few images. The numbers follow from shapes and, of edges that
-sample operations, from one fixed draw: they are the same on every machine and in every process that goes on with a
-search. Scores between epochs are not counted.
+order included, and those that a plan decides by (at most so many), in a rehearsal (`memory.Rehearsal`) with few images.
+The numbers follow from shapes and, of edges that sample operations, from one fixed draw: they are the same on every
+machine and in every process that goes on with a search. Scores between epochs are not counted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from .memory import DryStep, Rehearsal
 from .nested import merge
 from .seeding import seeded_init
 from .stages import Course
+from .supernet import group_map
 from .validation import validate
 
 MOST_EPOCHS = 10_000
@@ -89,11 +90,13 @@ class StepMacs:
 
     Attributes:
         weights: of the weights.
+        forward: of a pass of a batch without gradients.
         alphas: of the alphas, without ablated networks.
         ablated: of the alphas, with those that `ablation` asks for.
     """
 
     weights: int
+    forward: int
     alphas: int
     ablated: int
 
@@ -121,7 +124,13 @@ def step_macs(config: ExperimentConfig, info: DataInfo, keep: int | None = None)
 
         ablated = alphas(0)
         of_weights = _counted(rehearsal.weight_step) * batch // FEW
-        return StepMacs(of_weights, alphas(1) if config.ablation.every > 1 else ablated, ablated)
+        forward = _counted(partial(_forward, rehearsal)) * batch // FEW
+        return StepMacs(of_weights, forward, alphas(1) if config.ablation.every > 1 else ablated, ablated)
+
+
+@torch.no_grad()
+def _forward(rehearsal: Rehearsal) -> None:
+    rehearsal.net(rehearsal.images, rehearsal.gates(rehearsal.parameters))
 
 
 def _counted(step: Callable[[], None]) -> int:
@@ -147,7 +156,10 @@ def search_macs(config: ExperimentConfig, info: DataInfo, images: tuple[int, int
         found = step_macs(now.model_copy(update={**ALIKE, "search": same}), info, keep)
         steps = stage.epochs * (sum(images[: 1 + stage.joint]) // now.search.batch_size)
         total += steps * found.weights
-        if stage.trains_alphas:
+        if stage.decides:
+            groups, batches = max(group_map(now.search)) + 1, images[1] // now.search.batch_size
+            total += course.plan.passes(stage, groups, batches) * found.forward
+        if stage.trains_alphas and stage.by_gradient:
             ablated = -(-steps // now.ablation.every)
             total += ablated * found.ablated + (steps - ablated) * found.alphas
     return total

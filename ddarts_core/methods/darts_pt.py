@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from ..nested import merge
 from ..spaces import edge_list, operations_of
+from ..validation import Strict
 from . import darts
 from .method import Method
 from .parts import Plan, Stage
@@ -31,6 +34,13 @@ class Perturbation(Plan):
 
     name = "perturbation"
     summary = "search, then edge by edge the operation whose removal costs most accuracy (DARTS-PT)"
+
+    class Options(Strict):
+        """Of the decisions."""
+
+        decision_batches: int | None = Field(
+            None, ge=1, le=100_000, description="batches of the alphas' split that decide; null is all"
+        )
 
     def stages(self) -> tuple[Stage, ...]:
         """81/131 of `search.epochs` are for the decisions, at a learning rate that begins anew at a tenth."""
@@ -59,10 +69,9 @@ class Perturbation(Plan):
         def without(operation: int) -> tuple[float, float]:
             gates = found.gates.clone()
             gates[group, edge, operation] = 0
-            return found.worth(gates)
+            return found.worth(gates, number=self.options.decision_batches)
 
-        names = operations_of(self.search.space)
-        best = min((k for k, name in enumerate(names) if name != "none"), key=without)
+        best = min(self._candidates(), key=without)
         found.fixed[group, edge] = 0
         found.fixed[group, edge, best] = 1
 
@@ -74,12 +83,22 @@ class Perturbation(Plan):
         def without(edge: int) -> tuple[float, float]:
             gates = found.gates.clone()
             gates[group, edge] = 0
-            return found.worth(gates)
+            return found.worth(gates, number=self.options.decision_batches)
 
         while len(edges) > KEPT:
             worst = max(edges, key=without)
             edges.remove(worst)
             found.fixed[group, worst] = 0
+
+    def _candidates(self) -> list[int]:
+        """Numbers of the operations that an edge may keep."""
+        return [k for k, name in enumerate(operations_of(self.search.space)) if name != "none"]
+
+    def passes(self, stage: Stage, groups: int, batches: int) -> int:
+        """One for each operation of each edge, and for each edge that a node still has at each of its drops."""
+        of_edges = len(edge_list(self.search.steps)) * len(self._candidates())
+        of_nodes = sum(sum(range(KEPT + 1, node + 3)) for node in range(self.search.steps))
+        return groups * (of_edges + of_nodes) * min(batches, self.options.decision_batches or batches)
 
     def _edges_left(self, fixed: Tensor) -> list[list[int]]:
         """Of each node that still has too many edges, their numbers."""

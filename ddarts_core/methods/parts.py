@@ -236,6 +236,16 @@ class Plan(Part):
         """Change parameters or fix gates by what is measured; called before the epochs of a stage that `decides`."""
         raise NotImplementedError
 
+    def passes(self, stage: Stage, groups: int, batches: int) -> int:
+        """Passes of one batch that the decisions of a stage take, at most.
+
+        Args:
+            stage: one that `decides`.
+            groups: of cells that share parameters.
+            batches: whole ones of the alphas' split.
+        """
+        raise NotImplementedError
+
     def keep(self, scores: Sequence[Sequence[Sequence[float]]], before: Kept, number: int) -> list[list[list[int]]]:
         """The operations that each edge keeps: those of the largest scores, in the order of the space.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ..nested import merge
+from ..spaces import num_edges, operations_of
 from ..validation import Strict
 from . import darts
 from .method import Method
@@ -54,6 +55,12 @@ class ShapleyValued(Plan):
         keep = self.options.value_momentum
         found.memory["values"] = keep * found.memory["values"] + (1 - keep) * standardised
         found.parameters["alphas"] += self.options.value_step * found.memory["values"]
+
+    def passes(self, stage: Stage, groups: int, batches: int) -> int:
+        """One without and one after each removal, in every order; fewer where an order ends early."""
+        players = groups * num_edges(self.search.steps) * len(operations_of(self.search.space))
+        orders: int = self.options.value_orders
+        return stage.epochs * orders * (players + 1)
 
     def lost(self, found: Examination) -> Tensor:
         """Accuracy that each operation costs when it goes, one after the other in a random order, on one batch."""

@@ -77,12 +77,17 @@ def test_darts_pt_keeps_what_hurts_most_when_it_goes() -> None:
     loss = torch.zeros_like(value)
     loss[0, 4, 5] = 1.0
 
-    def worth(gates):
+    passes = []
+
+    def worth(gates, number):
+        passes.append(number)
         return float(((gates > 0) * value).sum()), float(((gates > 0) * loss).sum())
 
     value[0, 4, 1] = 0.0
     found = game(worth, torch.rand(2, 9, 8).clamp_min(0.01))
     plan.decide(found)
+    assert len(passes) == plan.passes(None, 2, 1) == 2 * (9 * 7 + 3 + 4 + 3) and set(passes) == {None}
+    assert plan.passes(None, 2, 6) == 6 * len(passes)
     real = value.clone()
     real[..., S_NONE.index("none")] = -1
     best = real.argmax(-1)
@@ -119,6 +124,8 @@ def test_the_worth_of_gates_is_measured_on_the_alphas_split_and_leaves_no_trace(
         accuracy, loss = found.worth(gates)
         assert accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
         assert -loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
+        few = found.worth(gates, number=1)
+        assert few[0] == pytest.approx(float((logits[:12].argmax(1) == labels[:12]).float().mean()))
         seen.append(len(labels))
         decide(found)
 
@@ -196,6 +203,7 @@ def test_an_order_ends_where_the_accuracy_is_halved() -> None:
 
     values = plan.lost(game(worth, torch.full((2, 5, 7), 0.5)))
     assert passes == list(range(70, 33, -1))
+    assert plan.passes(plan.stages()[1], 2, 9) == 2 * 10 * 71
     assert values.count_nonzero() == 36 and torch.allclose(values[values > 0], torch.tensor(1 / 70))
 
 

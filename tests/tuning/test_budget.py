@@ -63,6 +63,25 @@ def test_a_search_has_the_epochs_that_are_paid_for() -> None:
         afforded(three, 0.7 * search_macs(three, info, images))
 
 
+def test_passes_that_a_method_measures_by_are_paid_for() -> None:
+    """One step edge to a node: DARTS-PT takes a pass per operation, edge, group and batch; SDARTS-ADV nine a step."""
+    plain, deciding, values, attacked = (
+        experiment(name, channels=4, epochs=2, warmup_epochs=0)
+        for name in ("darts", "darts-pt", "shapley-nas", "sdarts-adv")
+    )
+    info, images = images_of(plain)
+    found = step_macs(plain, info)
+    assert found.forward == 20 * supernet_size(plain, info)[1]
+    steps = 2 * 3 * (found.weights + found.alphas)
+    assert search_macs(plain, info, images) == steps
+    assert search_macs(deciding, info, images) == steps + 2 * 2 * 7 * 3 * found.forward
+    of_values = step_macs(values, info)
+    orders = 10 * (2 * 2 * 7 + 1)
+    assert search_macs(values, info, images) == 2 * 3 * of_values.weights + orders * of_values.forward
+    # Gradients by the gates alone, as in a step of the alphas.
+    assert step_macs(attacked, info).weights == found.weights + 9 * found.alphas
+
+
 def record(seconds: float, phase: str = "search") -> EpochRecord:
     return EpochRecord(0, phase, {}, seconds={"weights": seconds / 2, "evaluation": seconds / 2})
 
