@@ -6,14 +6,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from analysis.mlflow_runs import read_runs
 from ddarts_cli import training
 from ddarts_cli.main import run
+from ddarts_core.datasets.facts import read_info
 from ddarts_core.records import EpochRecord
-from tests.core.test_data import write_imagenet
 from tests.tuning.conftest import Make
 from tests.tuning.processes import Driver, epochs_of, results
 from tuning.config import SweepConfig
@@ -21,48 +23,83 @@ from tuning.study import find_study
 
 NAME = "50%41? of #1"
 
+CLASSES = ("ant", "bee", "cow")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The look at the images is kept here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("imagenet")
-    write_imagenet(folder, pytest.MonkeyPatch())
+    """Pictures of three classes of unequal size in colours of their own; none is square."""
+    folder = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for split, counts in (("train", (12, 8, 5)), ("test", (3, 2, 2))):
+        for place, (name, count) in enumerate(zip(CLASSES, counts, strict=True)):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 200, (18, 21, 3), dtype=np.uint8)
+                pixels[..., place] += 40
+                Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
     return folder
 
 
-def streamed(make_sweep: Make, root: Path, name: str, **groups: Any) -> SweepConfig:
-    """Four trials of three epochs, one after the other on two cores: each takes a core for each of its readers."""
+def streamed(make_sweep: Make, root: Path, name: str, num_samples: int, num_workers: int, **groups: Any) -> SweepConfig:
+    """Trials of three epochs that seek balanced accuracy; each takes a core for each of its readers."""
+    data = {"name": "folder", "root": str(root), "num_train": None, "image_size": 16, "in_memory": False}
     return make_sweep(
         name,
-        data={"name": "imagenet", "root": str(root), "num_train": None, "image_size": 16, "num_workers": 2},
+        data={**data, "num_workers": num_workers},
         search={"epochs": 2, "batch_size": 4, "device": "cpu"},
-        retrain={"channels": 2, "epochs": 1, "batch_size": 8, "device": "cpu"},
-        tune={"num_samples": 4, "max_concurrent": None},
+        retrain={"channels": 2, "epochs": 1, "batch_size": 8, "device": "cpu", "class_weights": "balanced"},
+        tune={"num_samples": num_samples, "max_concurrent": None, "metric": "balanced_accuracy"},
         **groups,
     )
 
 
 def test_a_sweep_on_streamed_files_ends_and_goes_on_where_it_was_killed(
-    make_sweep: Make, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_sweep: Make,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """In a folder whose name means something else in a URI, its temporary files where no socket can be named."""
+    """Four trials in a folder whose name means something else in a URI, temporary files where no socket can be named.
+
+    Killed in the second. The first two are those of a sweep that was left alone and has no processes that read.
+    """
     temporary = tmp_path / ("t" * 80)
     temporary.mkdir()
-    calm = streamed(make_sweep, root, "calm")
-    killed = streamed(make_sweep, root, "killed", storage=str(tmp_path / NAME))
+    calm = streamed(make_sweep, root, "calm", 2, 0)
+    killed = streamed(make_sweep, root, "killed", 4, 2, storage=str(tmp_path / NAME))
     assert Driver("run", calm.study_dir, calm).finish().startswith("finished 0")
-    study = find_study(calm.study_dir)
-    assert [trial["state"] for trial in study.trials()] == ["COMPLETED"] * 4
-    assert study.data["config"]["tune"]["resources"] == {"cpu": 2.0, "gpu": 0.0, "threads": 1}
     monkeypatch.setenv("TMPDIR", str(temporary))
     driver = Driver("run", killed.study_dir, killed)
     driver.wait_for(lambda: (killed.study_dir / "trials" / "00001").exists() and epochs_of(killed.study_dir, 1) >= 1)
     driver.kill()
     assert Driver("resume", killed.study_dir).finish().startswith("finished 0")
-    assert results(killed.study_dir) == results(calm.study_dir)
-    assert [run.status for run in read_runs(find_study(killed.study_dir).data["tracking_uri"], "killed")] == [
-        "FINISHED"
-    ] * 5
+    study = find_study(killed.study_dir)
+    assert [trial["state"] for trial in study.trials()] == ["COMPLETED"] * 4
+    assert study.data["config"]["tune"]["resources"] == {"cpu": 2.0, "gpu": 0.0, "threads": 1}
+    assert results(killed.study_dir)[:2] == results(calm.study_dir)
+    assert [run.status for run in read_runs(study.data["tracking_uri"], "killed")] == ["FINISHED"] * 5
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([NAME, temporary.name])
+
+    balanced = [trial["objectives"]["derived/held_out/balanced_accuracy"] for trial in study.trials()]
+    assert run(["export", str(study.path), "--top", "1"]) == 0
+    said = capfd.readouterr().out
+    best = max(range(4), key=lambda number: (balanced[number], -number))
+    info = read_info(study.path)
+    assert f"trial {best:05d}" in said and info is not None and info.classes == CLASSES
+    assert run(["report", str(study.path)]) == 0
+    assert "the largest of 3 classes, ant, has 48.0 % of the training images" in (study.path / "report.html").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -70,12 +107,13 @@ def test_a_sweep_on_streamed_files_ends_and_goes_on_where_it_was_killed(
 def test_several_workers_train_on_streamed_files_and_name_one_that_breaks(
     root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = [f"data.root={root}", "data.num_workers=2", "data.image_size=16", "retrain.channels=2"]
+    settings = [f"data.root={root}", "data.in_memory=false", "data.image_size=16", "retrain.channels=2"]
     settings += ["retrain.batch_size=8", "retrain.device=cpu", "retrain.num_cells=3"]
 
     def retrain(num_workers: int, out: Path, epochs: int) -> int:
-        command = ["retrain", "zoo:DARTS_V2", "--data", "imagenet", "--num-workers", str(num_workers)]
-        given = [word for setting in (*settings, f"retrain.epochs={epochs}") for word in ("--set", setting)]
+        command = ["retrain", "zoo:DARTS_V2", "--data", "folder", "--num-workers", str(num_workers)]
+        own = [f"retrain.epochs={epochs}", f"data.num_workers={2 if num_workers > 1 else 0}"]
+        given = [word for setting in (*settings, *own) for word in ("--set", setting)]
         return run([*command, *given, "--out", str(out)])
 
     losses = []
@@ -88,11 +126,11 @@ def test_several_workers_train_on_streamed_files_and_name_one_that_breaks(
 
     def follow(records: Iterable[EpochRecord], *rest: Any) -> Iterator[EpochRecord]:
         for record in records:
-            for file in root.glob("train/n00000001/*"):
+            for file in root.glob("train/bee/*"):
                 file.write_bytes(b"no picture")
             yield record
 
     monkeypatch.setattr(training, "follow", follow)
     capfd.readouterr()
     assert retrain(2, tmp_path / "broken", epochs=60) == 2
-    assert f"Error: cannot read image {root}/train/n00000001/n00000001_" in capfd.readouterr().err
+    assert f"Error: cannot read image {root}/train/bee/" in capfd.readouterr().err
