@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ import torch
 
 from ddarts_core.config import load_experiment
 from ddarts_core.data import data_info
+from ddarts_core.methods import METHODS
 from ddarts_core.nested import read_yaml
 from ddarts_core.supernet import Supernet
 from tuning.config import load_sweep
+from tuning.population import draw_population
 from tuning.space import base_settings, trial_config
 
 FOLDER = Path(__file__).parents[1] / "experiments"
@@ -28,9 +31,10 @@ def test_resolves_and_builds(name):
         configs = [trial_config(base_settings(sweep), point) for point in points or [{}]]
     else:
         configs = [load_experiment(path)]
+    facts = cache(data_info)
     with torch.device("meta"):
         for config in {config.search.model_dump_json(): config for config in configs}.values():
-            Supernet(config.search, data_info(config.data))
+            Supernet(config.search, facts(config.data))
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -39,3 +43,33 @@ def test_small_sweeps_have_three_seeds_per_point(name):
     others = {tuple(sorted((k, v) for k, v in point.items() if k != "seed")) for point in points}
     assert len(points) == 3 * len(others)
     assert len({point["seed"] for point in points}) == 3
+
+
+@pytest.mark.parametrize("name", ["methods_digits", "methods_fashion"])
+def test_every_method_is_compared_with_random_search_on_four_seeds_and_an_equal_budget(name):
+    sweep = load_sweep(FOLDER / f"{name}.yaml")
+    first, *others = sweep.space["method"].choices
+    assert first == "random" and {first, *others} == set(METHODS)
+    points = sweep.build_space().grid()
+    assert [sum(point["method"] == method for point in points) for method in METHODS] == [4] * len(METHODS)
+    assert (sweep.tune.budget, sweep.tune.num_samples, sweep.tune.objective) == (
+        "multiply-adds",
+        len(points),
+        "derived",
+    )
+    assert f"ddarts table {name} --by method --first random" in (FOLDER / f"{name}.yaml").read_text()
+
+
+def test_no_combination_of_parts_is_refused():
+    sweep = load_sweep(FOLDER / "method_parts.yaml")
+    space, base = sweep.build_space(), base_settings(sweep)
+    drawn = draw_population(space, 150, seed=0)
+    configs = [trial_config(base, params) for params in drawn]
+    for path in ("gates", "edge"):
+        assert {getattr(config.search, path) for config in configs} == set(sweep.space[f"search.{path}"].choices)
+    assert {config.discretise.rule for config in configs} == {"darts", "sparse", "edge"}
+    assert {name for config in configs for name in config.search.regularisers} == {
+        "beta-decay",
+        "dirichlet-kl",
+        "zero-one",
+    }

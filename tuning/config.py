@@ -330,14 +330,15 @@ def check_seconds(config: ExperimentConfig, where: str = "tune.budget seconds", 
     """Check that a search may end after any of its last stage's epochs.
 
     Raises:
-        UserError: it goes from one network to the next, or has something to do in an epoch that is known as the last.
+        UserError: it goes from one network to the next, decides step by step, or has something to do in its last
+            epoch, which is not known.
     """
     from ddarts_core.stages import Course
 
-    if any(stage.fresh or stage.kept for stage in Course(config).stages[1:]):
+    if any(stage.fresh or stage.kept or stage.decides for stage in Course(config).stages[1:]):
         raise UserError(
-            f"{where}: search.stages {config.search.stages} goes from one network to the next, and seconds may be "
-            "spent before the last: use tune.budget epochs or multiply-adds"
+            f"{where}: search.stages {config.search.stages} goes from one network or decision to the next, and seconds "
+            "may be spent before the last: use tune.budget epochs or multiply-adds"
         )
     if shapley or config.ablation.shapley_permutations:
         raise UserError(
