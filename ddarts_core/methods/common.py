@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from .parts import Edge, Freezing, Gates, Parameters, Plan, Progress, Regulariser, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..config import ExperimentConfig
+    from ..config import ExperimentConfig, SearchConfig
 
 
 class Sigmoid(Gates):
@@ -113,3 +113,25 @@ class Standard(Plan):
         """One or two, of one network."""
         warmup = (Stage("warmup", self.search.warmup_epochs),) if self.search.warmup_epochs else ()
         return (*warmup, Stage("search", self.search.epochs))
+
+
+def networks(
+    search: SearchConfig, settings: Sequence[Mapping[str, Any]], kept: Sequence[int], *, restart: bool
+) -> tuple[Stage, ...]:
+    """Warm-up and search of networks one after the other; warm-up and search epochs are shared out evenly.
+
+    Args:
+        search: has the epochs.
+        settings: of the experiment that differ in each network.
+        kept: operations per edge of all networks but the first.
+        restart: whether each network's learning rates begin anew.
+    """
+    number = len(settings)
+    found: list[Stage] = []
+    for index, own in enumerate(settings):
+        warmup, epochs = (total // number + (index < total % number) for total in (search.warmup_epochs, search.epochs))
+        left = kept[index - 1] if index else None
+        found.append(Stage("warmup" if warmup else "search", warmup or epochs, True, restart, left, own))
+        if warmup:
+            found.append(Stage("search", epochs, settings=own))
+    return tuple(found)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
 from ..nested import merge
-from ..validation import Strict
 from . import darts
 from .common import Softmax
 from .method import Method
-from .parts import Parameters, Plan, Progress, Regulariser, Stage
+from .parts import Parameters, Progress, Regulariser
 from .pcdarts import PartialChannels
+from .widening import Widening
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,53 +66,6 @@ class DirichletDivergence(Regulariser):
         """It is a function of the concentrations."""
         if config.search.gates != Dirichlet.name:
             return f"search.regularisers {cls.name} is of the distribution of search.gates {Dirichlet.name}: use both"
-        return None
-
-
-class Widening(Plan):
-    """Two networks or more; from one to the next an edge keeps fewer operations, of more channels (DrNAS 3.4)."""
-
-    name = "widening"
-    summary = "networks whose edges keep fewer operations on a larger share of the channels (DrNAS)"
-
-    class Options(Strict):
-        """Of the networks."""
-
-        channel_shares: tuple[int, ...] = Field(
-            (6, 4), min_length=1, description="search.options.channel_share of each"
-        )
-        kept_operations: tuple[int, ...] = Field((4,), description="operations per edge of all networks but the first")
-
-    def stages(self) -> tuple[Stage, ...]:
-        """Warm-up and search of each network; search.warmup_epochs and search.epochs are shared out evenly."""
-        number = len(self.options.channel_shares)
-        found: list[Stage] = []
-        for index, share in enumerate(self.options.channel_shares):
-            settings = {"search": {"options": {"channel_share": share}}}
-            kept = self.options.kept_operations[index - 1] if index else None
-            warmup, epochs = (
-                total // number + (index < total % number) for total in (self.search.warmup_epochs, self.search.epochs)
-            )
-            found.append(Stage("warmup" if warmup else "search", warmup or epochs, True, False, kept, settings))
-            if warmup:
-                found.append(Stage("search", epochs, settings=settings))
-        return tuple(found)
-
-    @classmethod
-    def refuse(cls, config: ExperimentConfig) -> str | None:
-        """Every network needs an epoch, channels that its share divides, and its operations."""
-        search = config.search
-        options = cls(search).options
-        number = len(options.channel_shares)
-        uneven = [share for share in options.channel_shares if share < 1 or search.channels % share]
-        if uneven:
-            return f"search.channels {search.channels} must be a multiple of every channel_shares, here of {uneven[0]}"
-        if search.edge != PartialChannels.name:
-            return f"search.stages {cls.name} widens the share of the channels: use search.edge {PartialChannels.name}"
-        if len(options.kept_operations) != number - 1 or search.epochs < number:
-            return (
-                f"channel_shares names {number} networks: give {number - 1} kept_operations and {number} epochs or more"
-            )
         return None
 
 

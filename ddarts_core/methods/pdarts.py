@@ -11,6 +11,7 @@ from pydantic import Field
 from ..nested import merge
 from ..validation import Strict
 from . import darts
+from .common import networks
 from .method import Method
 from .parts import Edge, Plan, Progress, Stage
 
@@ -73,21 +74,13 @@ class Progressive(Plan):
 
     def stages(self) -> tuple[Stage, ...]:
         """Warm-up and search of each network; search.warmup_epochs and search.epochs are shared out evenly."""
-        number = len(self.options.added_cells)
-        found: list[Stage] = []
-        for index, added in enumerate(self.options.added_cells):
+        settings = []
+        for added, dropout in zip(self.options.added_cells, self.options.skip_dropouts, strict=True):
             search: dict[str, Any] = {"num_cells": self.search.num_cells + added}
             if self.search.edge == SkipDropout.name:
-                search["options"] = {"skip_dropout": self.options.skip_dropouts[index]}
-            kept = self.options.kept_operations[index - 1] if index else None
-            warmup, epochs = (
-                total // number + (index < total % number) for total in (self.search.warmup_epochs, self.search.epochs)
-            )
-            first = "warmup" if warmup else "search"
-            found.append(Stage(first, warmup or epochs, True, True, kept, {"search": search}))
-            if warmup:
-                found.append(Stage("search", epochs, settings={"search": search}))
-        return tuple(found)
+                search["options"] = {"skip_dropout": dropout}
+            settings.append({"search": search})
+        return networks(self.search, settings, self.options.kept_operations, restart=True)
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
