@@ -446,7 +446,7 @@ def test_random_search_draws_a_genotype_and_never_trains_alphas(digits) -> None:
 
 @pytest.mark.parametrize("form", ["fast", "readable"])
 def test_oles_freezes_the_operations_whose_gradients_disagree(form: str, digits) -> None:
-    """Mean cosines of two steps by plain backward passes on a twin; what is frozen no longer moves or decays."""
+    """Mean cosines of two steps by plain backward passes on a twin; what is frozen takes not even the deciding step."""
     settings = (f"search.implementation={form}", "search.weight_decay=0.01", "search.warmup_epochs=0")
     config = tiny("oles", *settings, "search.options.freeze_below=0")
     search, twin = digits(config), digits(config)
@@ -474,10 +474,10 @@ def test_oles_freezes_the_operations_whose_gradients_disagree(form: str, digits)
         twin._weight_step(*weights, 0, step)
         search._alpha_step(alphas, weights, 0, step)
         assert not search._watch.frozen.any()
+        before = copy.deepcopy(own)
         search._weight_step(*weights, 0, step)
     expected = torch.stack(found).nanmean(0) < 0
     assert torch.equal(search._watch.frozen, expected) and 0 < int(expected.sum()) < len(expected)
-    before = copy.deepcopy(own)
     search._alpha_step(*batches[0][::-1], 0, 2)
     search._weight_step(*batches[0][0], 0, 2)
     for frozen, old, new in zip(expected.tolist(), before, own, strict=True):
