@@ -204,6 +204,19 @@ def test_ddarts_with_two_groups_and_no_ablation_is_fairdarts(digits) -> None:
 # --- operations that nobody here knows ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", sorted(set(methods.EDGES) - {"partial-channels"}))
+def test_an_edge_with_one_gate_open_is_that_operation(name: str) -> None:
+    """So one-hot gates give the derived network (`test_one_hot`); partial channels, which it lacks, are below."""
+    torch.manual_seed(0)
+    edge = methods.EDGES[name](SearchConfig(gates="softmax", w_zero_one=0.0))
+    mixed = edge.build((*S_NONE, *edge.extra), 4, 2).eval()
+    x = torch.randn(2, 4, 6, 6)
+    for k, operation in enumerate(S_NONE):
+        gates = F.one_hot(torch.tensor(k), len(S_NONE) + len(edge.extra)).float()
+        assert torch.allclose(mixed(x, gates), mixed.ops[k](x), atol=1e-6), operation
+        assert operation == "none" or mixed(x, gates).abs().max() > 0
+
+
 def test_an_operation_with_a_normalisation_of_torch_runs(monkeypatch) -> None:
     """The fast form leaves its cells to the readable one; alpha steps leave its running statistics alone."""
 
