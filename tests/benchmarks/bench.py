@@ -20,11 +20,12 @@ from typing import Any
 
 import torch
 
+from ddarts_core.methods import METHODS
 from tests.benchmarks import kernels, page, works
 from tests.benchmarks.counts import count
 from tests.benchmarks.works import Shape
 
-ROWS = ("counts", "steps", "epoch", "options", "growth", "kernels")
+ROWS = ("counts", "steps", "methods", "epoch", "options", "growth", "kernels")
 #: Rows that only run when they are named: compiling takes minutes.
 SLOW = ("compile",)
 Numbers = dict[str, Any]
@@ -113,6 +114,15 @@ def counts(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None
 def steps(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
     """Seconds of every step, one round of all after another."""
     timed(shape, {name: make(shape)[1] for name, make in STEPS.items()}, rounds, numbers, store)
+
+
+def methods(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
+    """Seconds of one search step of every method, and of the textbook's."""
+    if shape.device != "cpu":
+        say("  this row is measured on a CPU")
+        return
+    work = {"textbook": works.textbook_full_step(shape)[1]}
+    timed(shape, work | {name: works.method_step(shape, name)[1] for name in METHODS}, rounds, numbers, store)
 
 
 def epoch(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
@@ -227,6 +237,7 @@ def say(text: str) -> None:
 RUN = {
     "counts": counts,
     "steps": steps,
+    "methods": methods,
     "epoch": epoch,
     "options": options,
     "growth": growth,

@@ -49,6 +49,8 @@ def render(numbers: Numbers) -> str:
             "",
         ]
         text += _times(steps or {}, numbers.get("epoch") or {}, 5.0 if shape["device"] == "cpu" else 10.0)
+    if numbers.get("methods"):
+        text += ["## Methods", "", *_methods(numbers["methods"])]
     if counts:
         text += ["## Counts", "", *_counts(counts)]
     if numbers.get("options"):
@@ -57,7 +59,9 @@ def render(numbers: Numbers) -> str:
         text += ["## Growth", "", *_growth(numbers["growth"], shape["cells"])]
     if numbers.get("kernels"):
         text += ["## Single convolutions", "", *_kernels(numbers["kernels"])]
-    absent = [row for row in ("counts", "steps", "epoch", "options", "growth", "kernels") if not numbers.get(row)]
+    absent = [
+        row for row in ("counts", "steps", "methods", "epoch", "options", "growth", "kernels") if not numbers.get(row)
+    ]
     if absent:
         text += [f"Not run yet: {', '.join(absent)}.", ""]
     return "\n".join([*text, NOTES.strip(), ""])
@@ -71,6 +75,22 @@ def _times(steps: Numbers, epoch: Numbers, goal_of_epoch: float) -> list[str]:
         if theirs and ours:
             a, b = statistics.median(theirs), statistics.median(ours)
             lines.append(f"| {name} | {a:.2f} | {b:.2f} | {a / b:.1f}x | {_goal(goal)} | {len(ours)} |")
+    return [*lines, ""]
+
+
+def _methods(found: Numbers) -> list[str]:
+    textbook = statistics.median(found["textbook"])
+    lines = [
+        "One search step of every method: alphas, where gradients train them, then weights; beside the textbook's step",
+        f"of D-DARTS, {textbook:.2f} s. Of several networks it is the first; DARTOpti has the cells of its start.",
+        "",
+        "| method | step, s | textbook / method |",
+        "|---|---|---|",
+    ]
+    for name in found:
+        if name != "textbook":
+            seconds = statistics.median(found[name])
+            lines.append(f"| {name} | {seconds:.2f} | {textbook / seconds:.1f}x |")
     return [*lines, ""]
 
 

@@ -38,6 +38,17 @@ def test_a_row_adds_to_the_page(tmp_path):
     assert all(title in page.read_text() for title in ("## Time", "| alpha none |", "## Single convolutions"))
 
 
+def test_a_step_of_every_method_stands_beside_the_textbooks(tmp_path, monkeypatch):
+    few = ("drnas", "random")
+    assert set(few) <= set(bench.METHODS)
+    monkeypatch.setattr(bench, "METHODS", few)
+    numbers, page = tmp_path / "numbers.json", tmp_path / "page.md"
+    settings = ["--quick", "--rounds", "1", "--numbers", str(numbers), "--page", str(page)]
+    bench.main(["--rows", "methods", *settings])
+    assert json.loads(numbers.read_text())["methods"].keys() == {"textbook", *few}
+    assert all(f"| {name} | " in page.read_text() for name in few)
+
+
 def test_launches_and_kept_activations_of_a_search_step_reach_their_goals():
     """Of the full-sized supernet; two images, since neither ratio grows with the batch in the textbook's favour."""
     counts = {name: vars(count(lambda make=make: make(Shape(batch=2)))) for name, make in bench.STEPS.items()}

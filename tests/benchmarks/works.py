@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ from ddarts_core.data import ImageSet, Splits
 from ddarts_core.devices import set_float32
 from ddarts_core.execution import Execution, choose, run_as
 from ddarts_core.images import DataInfo
+from ddarts_core.memory import Rehearsal, rehearsals
 from ddarts_core.search import Search
+from ddarts_core.stages import Course
 from ddarts_core.supernet import CellNotes, Supernet, batch_statistics, frozen
 from tests.core import textbook
 
@@ -187,6 +190,26 @@ def our_full_step(shape: Shape) -> tuple[nn.Module, Step]:
 def textbook_full_step(shape: Shape) -> tuple[nn.Module, Step]:
     """The published alpha step, then its weight step."""
     return _both(textbook_alpha_step(shape), textbook_weight_step(shape))
+
+
+def method_step(shape: Shape, method: str) -> tuple[nn.Module, Step]:
+    """An alpha step and a weight step of a method's first network, at the shape where the method leaves it open."""
+    preset = resolve({"method": method}).search
+    search: dict[str, Any] = {"channels": shape.channels, "batch_size": shape.batch, "device": shape.device}
+    if preset.start is None:
+        search |= {"num_cells": shape.cells, "steps": shape.nodes}
+    if preset.stages == "widening":  # the published sixth does not divide the shape's channels
+        search["options"] = {"channel_share": 4, "channel_shares": [4, 4]}
+    config, keep = rehearsals(resolve({"method": method, "search": search}))[0]
+    rehearsal = Rehearsal(config, shape.info, torch.device(shape.device), keep)
+    trains = any(stage.trains_alphas and stage.by_gradient for stage in Course(config).stages)
+
+    def step() -> None:
+        if trains:
+            rehearsal.alpha_step()
+        rehearsal.weight_step()
+
+    return rehearsal.net, step
 
 
 def _both(first: tuple[nn.Module, Step], second: tuple[nn.Module, Step]) -> tuple[nn.Module, Step]:
