@@ -256,6 +256,9 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
     if "uri" not in config.tracking.model_fields_set and (uri := os.environ.get(URI_VARIABLE)):
         overrides.append(override("tracking.uri", uri))
         config = resolve(data, overrides, SweepConfig, where=where)
+    root = Path(config.data.root).expanduser()
+    if root.exists():  # a trial's process runs in a folder of its own
+        config = config.model_copy(update={"data": config.data.model_copy(update={"root": str(root.absolute())})})
     try:
         space = config.build_space()
     except UserError as error:

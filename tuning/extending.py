@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,8 +97,10 @@ def check_same(study: Study, config: SweepConfig) -> None:
     lasting = (*LASTING, "scheduler") if "pbt" in (old["tune"]["scheduler"], new["tune"]["scheduler"]) else LASTING
     parts = ({"space": c["space"], "tune": {name: c["tune"][name] for name in lasting}} for c in (old, new))
     places = {"name": None, "storage": None, "data.num_workers": None}
-    bases = ({**dict(leaves(base)), **places} for base in (study.data["base"], base_settings(config)))
-    differing = [*_differing(*parts), *_differing(*bases)]
+    roots = (os.path.abspath(os.path.expanduser(c["data"]["root"])) for c in (old, new))  # once kept as they were given
+    bases = (study.data["base"], base_settings(config))
+    flat = ({**dict(leaves(base)), **places, "data.root": root} for base, root in zip(bases, roots, strict=True))
+    differing = [*_differing(*parts), *_differing(*flat)]
     if differing:
         raise UserError(
             f"study {study.name!r} exists with another {', '.join(differing)}: only trials of the same settings can be "

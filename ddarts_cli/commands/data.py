@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @set_option
-@out_option("storage/name of the file")
+@out_option("storage")
 @json_option
 def command(file: Path, overrides: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     """Look at the images of FILE, an experiment or a sweep: classes, counts, splits, and what would be refused.
 
-    Writes contact_sheet.png: some images of the split that trains the weights, as the search sees them, augmented. The
-    look is kept, so that a search or a sweep of the same images need not look again.
+    Writes NAME_contact_sheet.png, after the name in FILE: some images of the split that trains the weights, as the
+    search sees them, augmented. The look is kept, so that a search or a sweep of the same images need not look again.
 
     \b
     Examples:
@@ -67,9 +67,9 @@ def command(file: Path, overrides: tuple[str, ...], out: Path | None, as_json: b
         shown = parts.weights
     except UserError:
         pass  # it is among the refusals; the sheet then shows all training images
-    folder = out or Path(check_folder(config.storage)) / config.name
+    folder = out or Path(check_folder(config.storage))
     make_folder(folder)
-    sheet = folder / "contact_sheet.png"
+    sheet = folder / f"{config.name}_contact_sheet.png"  # beside the folder that a sweep wants for itself
     images, labels = seen(shown, info, augment_of(config.data, config.data.name), config.seed)
     write_contact_sheet(sheet, images, labels, info)
     document["contact_sheet"] = str(sheet)
@@ -77,7 +77,7 @@ def command(file: Path, overrides: tuple[str, ...], out: Path | None, as_json: b
         print_json(document)
     else:
         print_text(document)
-        finish([sheet], [ddarts("search", file)])
+        finish([sheet], [ddarts("sweep" if hasattr(config, "tune") else "search", file)])
     if refusals:
         raise UserError("; ".join(refusals))
 

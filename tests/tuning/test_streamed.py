@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def streamed(make_sweep: Make, root: Path, name: str, num_samples: int, num_workers: int, **groups: Any) -> SweepConfig:
     """Trials of three epochs that seek balanced accuracy; each takes a core for each of its readers."""
-    data = {"name": "folder", "root": str(root), "num_train": None, "image_size": 16, "in_memory": False}
+    data = {"name": "folder", "root": os.path.relpath(root), "num_train": None, "image_size": 16, "in_memory": False}
     return make_sweep(
         name,
         data={**data, "num_workers": num_workers},
