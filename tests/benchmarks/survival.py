@@ -1,20 +1,20 @@
-"""Which trials of the quickstart sweep are stopped early, and whether the best survives, by either kind of statistics.
+"""How many trials of the quickstart sweep are stopped early, and which the best is that is left, by either statistics.
 
 Every trial is trained to its end, with nothing stopped: after each epoch the supernet is scored twice, by running
 statistics and by recalibrated ones (neither changes the training), and at the end its derived network. Then the
 scheduler of the sweep, Ray's own, is told the scores of one kind or of the other, epoch by epoch, two trials at a time,
 and decides. Trials are drawn at random from the sweep's space, so that both kinds see the same ones.
 
-    python -m tests.benchmarks.survival --seeds 5 --out survival.jsonl
+    python -m tests.benchmarks.survival --seeds 5 --out docs/survival.jsonl
 
-Trials that the file holds already are not trained again.
+Trials that the file holds already are not trained again: a trial takes some minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -121,7 +121,7 @@ class _Trial:
 
 def table(found: Mapping[tuple[int, int], Mapping[str, Any]], scheduler: str, overrides: Sequence[str]) -> str:
     """Markdown: one row per seed whose trials are all there."""
-    lines = ["| seed | best trial | stopped, running | best survives | stopped, recalibrated | best survives |"]
+    lines = ["| seed | best trial | stopped, running | best left | stopped, recalibrated | best left |"]
     lines.append("|---|---|---|---|---|---|")
     for seed in sorted({seed for seed, _ in found}):
         config = sweep_of(seed, overrides)
@@ -129,13 +129,17 @@ def table(found: Mapping[tuple[int, int], Mapping[str, Any]], scheduler: str, ov
         if not all(trials):
             continue
         derived = [trial["derived"] or 0.0 for trial in trials if trial]
-        best = max(range(len(derived)), key=lambda number: derived[number])
-        cells = [str(seed), f"{best} ({100 * derived[best]:.1f} %)"]
+        cells = [str(seed), _best(derived, ())]
         for kind in KINDS:
             gone = stopped(config, scheduler, [trial["curves"][kind] for trial in trials if trial])
-            cells += [f"{len(gone)} of {len(trials)}", "no" if best in gone else "yes"]
+            cells += [f"{len(gone)} of {len(trials)}", _best(derived, gone)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _best(derived: Sequence[float], gone: Collection[int]) -> str:
+    number = max((number for number in range(len(derived)) if number not in gone), key=lambda number: derived[number])
+    return f"{number} ({100 * derived[number]:.1f} %)"
 
 
 def main() -> None:
