@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ import yaml
 from ddarts_core.config import ExperimentConfig, config_hash
 from ddarts_core.nested import merge
 from ddarts_core.validation import field_paths
-from tuning.config import SCHEDULERS, SEARCHERS, load_sweep, resolve_sweep
+from tuning.config import SCHEDULERS, SEARCHERS, TuneConfig, load_sweep, resolve_sweep
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ["published_code.md", "equations.md", "ablation.md", "extending.md"]
@@ -96,13 +97,15 @@ def test_results_belong_to_the_settings_of_today() -> None:
 
 def test_the_tables_of_the_page_on_sweeps() -> None:
     rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \| (.+) \|$", text("sweeps.md"), flags=re.MULTILINE))
-    assert rows == {**SEARCHERS, **SCHEDULERS}
+    budgets = get_args(TuneConfig.model_fields["budget"].annotation)
+    assert {name for name in rows if name not in {**SEARCHERS, **SCHEDULERS}} == set(budgets)
+    assert {name: rows[name] for name in rows if name not in budgets} == {**SEARCHERS, **SCHEDULERS}
 
 
 def test_the_examples_of_the_page_on_sweeps() -> None:
     """The first is a whole sweep; the others are parts of one."""
     first, *parts = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.+?)```", text("sweeps.md"), re.DOTALL)]
-    assert len(parts) == 2
+    assert len(parts) == 3
     for part in ({}, *parts):
         assert resolve_sweep(merge(first, part)).space.keys() == first["space"].keys()
     named = re.findall(r"^\| `(\{type: .+?\})` \|", text("sweeps.md"), flags=re.MULTILINE)
