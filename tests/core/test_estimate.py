@@ -127,7 +127,7 @@ def test_training_steps_are_those_that_retrain_makes(fraction: float, monkeypatc
     """Counted on the loop that the command builds."""
     config: ExperimentConfig = resolve(CONFIG.model_dump(mode="json"), (f"retrain.validation_fraction={fraction}",))
     info, images = load_train(config.data)
-    train, validation = training._dealt(config, images, config.seed)
+    train, validation = training._dealt(config, info, images, config.seed)
     run = Retrain(config.retrain, heaviest_genotype(config), info, train, validation, config.seed)
     steps: list[None] = []
     zero = torch.zeros((), dtype=torch.int64)
