@@ -22,6 +22,7 @@ COMMANDS = {
     "sweep": "Run many searches: Ray Tune runs, Optuna proposes, MLflow records.",
     "resume": "Go on with a study after a crash or a stop.",
     "retrain": "Train a derived network from scratch.",
+    "rebuild": "Make what is copied from a study's folder again.",
     "export": "Write a study's best genotypes.",
     "predict": "Name what pictures show, with an exported network.",
     "report": "Write figures and tables of a study as one HTML page.",

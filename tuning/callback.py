@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
-import shutil
 import time
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,28 +14,27 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from ddarts_core.files import write_atomic
 from ddarts_core.redact import hide_secrets
 
 from .alike import Alike
-from .checkpoints import passed, superseded, when_written
-from .config import ACCURACY
 from .events import Kind, Listener, SweepEvent
-from .locks import await_workers
-from .mirror import Mirror, StoreError, run_folder
-from .snapshots import ONCE, Keeper, kept
-from .study import Study, find_study, read_json, trial_dir, trial_name, write_json
+from .journal import Journal
+from .mirror import StoreError
+from .study import Held, Study, read_json, trial_dir, trial_name, write_json
+from .time_budget import TimeBudget
 from .tracking import STATUS, Draw, child_runs, delete_run, end_run
-from .trial_record import new_record, resolved
 from .trial_run import PATIENCE_S, TrialRun
 
 
 @dataclass(frozen=True)
 class Session:
-    """What belongs to this run of a sweep and not to the study."""
+    """What belongs to this run of a sweep and not to the study; in another process nobody watches."""
 
     draw: Draw | None = None
     listener: Listener | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Session, ()
 
 
 class Ends:
@@ -53,11 +49,6 @@ class Ends:
         """A trial ended."""
         self._thread.submit(self._end, study, folder)
 
-    def clear(self, mirror: Mirror, paths: Sequence[str]) -> None:
-        """Delete what is of no use in the store any more."""
-        for path in paths:
-            self._thread.submit(mirror.delete_tree, path)
-
     def close(self) -> None:
         """Wait until all that were added are done, or left to `track_rest`."""
         self._thread.shutdown()
@@ -67,105 +58,46 @@ class Ends:
         if time.monotonic() >= self._wait_until and not track_end(study, folder, self._draw):
             self._wait_until = time.monotonic() + PATIENCE_S
 
-
-@dataclass(frozen=True)
-class Active:
-    """A study that this process runs."""
-
-    study: Study
-    session: Session
-    ends: Ends
-
-
-ACTIVE: dict[str, Active] = {}
-"""By the study's location. Ray brings callbacks back from a pickle when a sweep is resumed; these are not picklable."""
-
-
-@contextlib.contextmanager
-def active(study: Study, session: Session) -> Iterator[None]:
-    """While Ray runs the trials of a study: the session is told, and MLflow too; both to the last trial."""
-    await_workers(study.path)
-    ends = Ends(session.draw)
-    ACTIVE[study.location] = Active(study, session, ends)
-    try:
-        yield
-    finally:
-        ends.close()
-        del ACTIVE[study.location]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Ends, (None,)
 
 
 class StudyCallback(tune.Callback):
-    """One per study.
+    """One for each run of a sweep.
 
     Args:
-        study: the study's folder or URI.
+        held: the study.
+        session: is told.
+        budget: of time, which is told who runs.
         num_epochs: epochs of a whole trial, for progress; 0 where the trials' differ.
-        num_checkpoints: of a trial that are kept until it ends; None, for a population, keeps those that a member may
-            go on from, also of one that ended.
         metric: of the supernet, that progress shows.
+        alone: whether a trial's checkpoints are of no use to others.
     """
 
-    _named: frozenset[str] = frozenset()
-    """Checkpoints that members went on from, or would have, when Ray's last state was kept."""
-
-    def __init__(self, study: str, num_epochs: int, num_checkpoints: int | None, metric: str = ACCURACY) -> None:
-        self._location = study
+    def __init__(
+        self, held: Held, session: Session, budget: TimeBudget, num_epochs: int, metric: str, alone: bool
+    ) -> None:
+        self._held = held
+        self._session = session
+        self._budget = budget
         self._num_epochs = num_epochs
-        self._num_checkpoints = num_checkpoints
         self._metric = metric
-        self._keeper = Keeper()
+        self._alone = alone
+        self._ends = Ends(session.draw)
+        self._started: set[int] = set()
+        self._journal: Journal | None = None
         self._alike = Alike()
 
-    def setup(self, *args: Any, **info: Any) -> None:
-        """A run of the sweep begins: failures before it do not count."""
-        self._alike = Alike()
-
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Ray may have written its state."""
-        if trials:
-            self._keep_state(trials)
-
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        """The last state, which a further round of trials goes on from, is sent to the store."""
-        if trials and self._location in ACTIVE and ACTIVE[self._location].study.mirror is not None:
-            self._keep_state(trials)
-
-    def _keep_state(self, trials: list[Any]) -> None:
-        storage = trials[0].storage
-        folder = run_folder(self._location) / storage.experiment_dir_name
-        mirror = ACTIVE[self._location].study.mirror if self._location in ACTIVE else None
-        if mirror is not None:
-            for name in (name for name in ONCE if not (folder / name).exists()):
-                with contextlib.suppress(FileNotFoundError):
-                    write_atomic(folder / name, mirror.read(f"{folder.name}/{name}"))
-        if self._keeper.keep(Path(storage.experiment_driver_staging_path), folder):
-            if mirror is not None:
-                mirror.push_state(kept(folder)[-1])
-            if self._num_checkpoints is None:
-                self._forget(folder, trials)
-
-    def _forget(self, folder: Path, trials: list[Any]) -> None:
-        """Delete a population's checkpoints that no kept state of Ray names any more.
-
-        The only state that is kept now was written after those were noted that are named here: it names them, or later
-        ones.
-        """
-        named = self._named
-        self._named = frozenset(str(trial.checkpoint.path) for trial in trials if trial.checkpoint)
-        active = ACTIVE.get(self._location)
-        if active is not None and active.study.mirror is not None:
-            mirror = active.study.mirror
-            times = mirror.written(f"{folder.name}/*/checkpoint_*")
-            older = passed(times, [name.removeprefix(f"{mirror.root}/") for name in named])
-            active.ends.clear(mirror, [mirror.path(name) for name in older])
-        else:
-            times = {str(found): when_written(found) for found in folder.glob("*/checkpoint_*")}
-            for name in passed(times, named):
-                shutil.rmtree(name, ignore_errors=True)
+    def close(self) -> None:
+        """Wait until MLflow has what it takes."""
+        self._ends.close()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial got a process."""
-        self._tell("started", trial)
+        self._budget.note(trial.trial_id, running=True)
+        if trial.config["number"] not in self._started:
+            self._started.add(trial.config["number"])
+            self._tell("started", trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -173,60 +105,39 @@ class StudyCallback(tune.Callback):
         """An epoch is done."""
         self._tell("epoch", trial, epochs=result["epochs"], accuracy=result[self._metric])
 
-    def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
-        """An epoch's state is written: older ones are of no use."""
-        if self._num_checkpoints is None:
-            return
-        active = ACTIVE.get(self._location)
-        if active is not None and active.study.mirror is not None:
-            mirror = active.study.mirror
-            newest = str(checkpoint.path).removeprefix(f"{mirror.root}/")
-            written = mirror.written(f"{newest.rpartition('/')[0]}/checkpoint_*")
-            active.ends.clear(
-                mirror, [mirror.path(name) for name in superseded(written, newest, self._num_checkpoints)]
-            )
-        else:
-            folders = Path(checkpoint.path).parent.glob("checkpoint_*")
-            times = {str(folder): when_written(folder) for folder in folders}
-            for name in superseded(times, str(checkpoint.path), self._num_checkpoints):
-                shutil.rmtree(name, ignore_errors=True)  # what another process deletes is deleted
-
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A process died and the trial will go on in another, unless nothing can: a full disk, a store that is away."""
+        self._budget.note(trial.trial_id, running=False)
         _stop_if_hopeless(trial)
-        self._tell("restarted", trial, reason=error_of(trial))
+        self._tell("restarted", trial, epochs=(trial.last_result or {}).get("epochs", 0), reason=error_of(trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended by itself or was stopped, by the scheduler or because the time is spent."""
+        self._budget.note(trial.trial_id, running=False)
         result = trial.last_result or {}
+        if result.get("waits"):
+            return  # a leg of a member of a population
         if "state" in result:
             self._end(trials, trial, str(result["state"]), str(result["reason"]))
+        elif self._budget.stopped(trial.trial_id):
+            self._end(trials, trial, "PRUNED", self._budget.reason)
         else:
-            reason = result.get("reason") or f"stopped by the scheduler after {result.get('epochs', 0)} epochs"
-            self._end(trials, trial, "PRUNED", str(reason))
+            self._end(trials, trial, "PRUNED", f"stopped by the scheduler after {result.get('epochs', 0)} epochs")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died too often."""
+        self._budget.note(trial.trial_id, running=False)
         _stop_if_hopeless(trial)
         self._end(trials, trial, "FAILED", error_of(trial))
 
     def _end(self, trials: list[Any], trial: Any, state: str, reason: str) -> None:
-        active = ACTIVE.get(self._location)  # not with Ray Client, which runs this elsewhere: `track_rest` tracks then
-        study = find_study(self._location) if active is None else active.study
-        folder = trial_dir(study.path, trial.config["number"])
+        study = self._held.study
         result = trial.last_result or {}
-        study.pull(f"trials/{folder.name}")
-        file = folder / "trial.json"
-        record = {**(read_json(file) if file.exists() else _unbegun(study, trial)), "state": state}
-        record["reason"] = reason or None
-        # A trial that was stopped did not know: Ray has its time, that before a restart included.
-        record["seconds"] = record["seconds"] or round(result.get("time_total_s", 0.0), 3)
-        write_json(file, record)
-        study.push(f"trials/{folder.name}")
-        if active is not None:
-            active.ends.add(study, folder)
-        if self._num_checkpoints is not None:
-            _clear(study, folder.name, active)
+        record = note_end(study, trial.config["number"], state, reason, result.get("seconds"), self._alone)
+        if self._journal is None:
+            self._journal = Journal(study)
+        self._journal.add(record)
+        self._ends.add(study, trial_dir(study.path, record["number"]))
         self._tell(
             "finished",
             trial,
@@ -244,35 +155,46 @@ class StudyCallback(tune.Callback):
     def _stop_if_alike(self, study: Study, reason: str, epochs: int, trials: list[Any]) -> None:
         """Stop the sweep if too many trials failed for one reason, and any is left to be saved."""
         running = [(t.last_result or {}).get("epochs", 0) for t in trials if t.status == Trial.RUNNING]
-        tune = read_json(study.path / "study.json")["config"]["tune"]
+        tune = study.data["config"]["tune"]
         most, furthest = tune.get("max_failures_alike", 3), max(running, default=0)
         sentence = self._alike.note(reason, epochs, most=most, furthest=furthest)
         if sentence and sum(t["state"] != "RUNNING" for t in study.trials()) < tune["num_samples"]:
             raise RuntimeError(sentence)
 
     def _tell(self, kind: Kind, trial: Any, **fields: Any) -> None:
-        listener = ACTIVE[self._location].session.listener if self._location in ACTIVE else None
-        if listener is not None:
-            number, params = trial.config["number"], trial.config["params"]
-            listener(SweepEvent(kind, trial_name(number), number, params, num_epochs=self._num_epochs, **fields))
+        if self._session.listener is not None:
+            number = trial.config["number"]
+            params = read_json(trial_dir(self._held.study.path, number) / "trial.json")["params"]
+            self._session.listener(
+                SweepEvent(kind, trial_name(number), number, params, num_epochs=self._num_epochs, **fields)
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_journal": None}
 
 
-def _clear(study: Study, trial_id: str, active: Active | None) -> None:
-    """Delete the checkpoints of a trial whose end is noted: whoever goes on with it only reports the end."""
-    pattern = f"{study.rounds[-1]['folder']}/{trial_id}_*/checkpoint_*"
-    if active is not None and (mirror := study.mirror) is not None:
-        active.ends.clear(mirror, [mirror.path(name) for name in mirror.written(pattern)])
-    else:
-        for found in study.path.glob(pattern):
-            shutil.rmtree(found, ignore_errors=True)
+def note_end(
+    study: Study, number: int, state: str, reason: str, seconds: float | None = None, alone: bool = True
+) -> dict[str, Any]:
+    """Write a trial's end into its file; its record.
 
-
-def _unbegun(study: Study, trial: Any) -> dict[str, Any]:
-    """The record of a trial whose process came to write none."""
-    number, params = trial.config["number"], trial.config["params"]
-    config, _ = resolved(study.data["base"], params)
-    lineage = {"lineage": trial.config["lineage"]} if "lineage" in trial.config else {}
-    return {**new_record(number, params, trial.trial_id, config), **lineage}
+    Args:
+        study: held by this process.
+        number: of the trial, which has no process any more.
+        state: it ends in.
+        reason: for it; empty without one.
+        seconds: that it took, if its process did not write them.
+        alone: whether its checkpoints are of no use to others.
+    """
+    folder = trial_dir(study.path, number)
+    study.pull(f"trials/{folder.name}")
+    record = {**read_json(folder / "trial.json"), "state": state, "reason": reason or None}
+    record["seconds"] = seconds or record["seconds"]
+    write_json(folder / "trial.json", record)
+    study.push(f"trials/{folder.name}")
+    if alone and state != "FAILED":
+        study.clear_checkpoints(number)
+    return record
 
 
 FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))

@@ -1,56 +1,71 @@
-"""Which checkpoints of trials are of no use any more.
+"""The checkpoints of a trial: files in its own folder, each named by the epochs that it has behind it.
 
-Ray numbers a trial's checkpoints; after a resume it counts on from what it noted last, so that a new checkpoint may
-have a lower number than older ones, or that of one. What counts is when each was written.
+Their order is that of the epochs. No clock and no time of a file says which is the newest.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ddarts_core.errors import UserError
 
-def superseded(written: Mapping[str, Any], newest: str, num_kept: int) -> list[str]:
-    """The checkpoints of a trial to delete: all but the newest and those written last before it.
+NUM_KEPT = 2
+"""Of a trial that runs: the newest, and the one before it in case that one is damaged."""
 
-    Args:
-        written: when each was written, by its name. Of two with the same time the one with the higher name is newer.
-        newest: name of the one that was just written, which stays whatever the clocks say.
-        num_kept: of all.
-    """
-    others = sorted((name for name in written if name != newest), key=lambda name: (written[name], name))
-    return others[: max(0, len(others) - (num_kept - 1))]
+_NAME = re.compile(r"checkpoint-(\d{6,})\.pt")
 
 
-def when_written(folder: Path) -> int:
-    """When a checkpoint was written last, in nanoseconds; 0 if another process has deleted it.
-
-    One that is written over another leaves the folder's own time as it was.
-    """
-    times = [0]
-    for path in (folder, *folder.glob("*")):
-        with contextlib.suppress(FileNotFoundError):
-            times.append(path.stat().st_mtime_ns)
-    return max(times)
+def file_of(folder: Path, epochs: int) -> Path:
+    """The checkpoint of a trial's folder after so many epochs."""
+    return folder / f"checkpoint-{epochs:06d}.pt"
 
 
-def passed(written: Mapping[str, Any], named: Iterable[str]) -> list[str]:
-    """The checkpoints of a population to delete: in each folder, all before the first that is named but one.
+def is_checkpoint(name: str) -> bool:
+    """Whether a path is that of a checkpoint of a trial."""
+    return bool(_NAME.fullmatch(name.rpartition("/")[2]))
 
-    That one stays in case the named one is damaged. Where none is named, all stay: their member has not come so far.
+
+def found(folder: Path) -> dict[int, Path]:
+    """The checkpoints in a trial's folder by their epochs, in this order."""
+    names = ((_NAME.fullmatch(file.name), file) for file in folder.glob("checkpoint-*.pt"))
+    return dict(sorted((int(name[1]), file) for name, file in names if name))
+
+
+def intact(folder: Path, above: int = 0, up_to: int | None = None) -> Iterator[dict[str, Any]]:
+    """The states that can be read, the furthest first.
 
     Args:
-        written: when each was written, by its path.
-        named: paths of those that a member may go on from; another member's among them.
+        folder: of the trial.
+        above: epochs that a state must be beyond.
+        up_to: epochs that it must not be beyond.
     """
-    first: dict[str, Any] = {}
-    for path in set(named) & written.keys():
-        folder = path.rpartition("/")[0]
-        first[folder] = min(first.get(folder, written[path]), written[path])
-    deleted = []
-    for folder, time in first.items():
-        before = [path for path in written if path.rpartition("/")[0] == folder and written[path] < time]
-        deleted += sorted(before, key=lambda path: (written[path], path))[:-1]
-    return deleted
+    from ddarts_core import checkpoint  # torch, which the names alone do not need
+
+    for epochs, file in reversed(found(folder).items()):
+        if above < epochs and (up_to is None or epochs <= up_to):
+            try:
+                yield checkpoint.load(file)
+            except UserError:
+                continue  # damaged: the one before it
+
+
+def forget(folder: Path, lasting: int | None = None) -> None:
+    """Delete all but the newest ones.
+
+    Args:
+        folder: of the trial.
+        lasting: epochs of one that stays too, because another member of the population may go on from it.
+    """
+    there = found(folder)
+    for epochs in list(there)[:-NUM_KEPT]:
+        if epochs != lasting:
+            there[epochs].unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> None:
+    """Delete all, once the trial has ended."""
+    for file in found(folder).values():
+        file.unlink(missing_ok=True)

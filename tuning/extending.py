@@ -14,12 +14,16 @@ from .callback import Session
 from .config import SweepConfig
 from .events import Listener
 from .moving import settle_in
+from .rebuild import ensure_tracked
 from .space import base_settings
 from .study import Study, find_study, hold
-from .sweep import StudyResult, check_address, new_tuner, prepare, resume_sweep, run, stored_config
+from .sweep import StudyResult, check_address, prepare, resume_sweep, run, stored_config
 
-LASTING = ("objective", "second_objective", "searcher", "num_startup_trials")
+LASTING = ("objective", "second_objective")
 """Settings of `tune` that all trials of a study share."""
+
+APART = {"scheduler": "pbt", "searcher": "grid"}
+"""What goes neither from nor to another: the members of a population have no like, and a grid visits what is left."""
 
 
 def extend_sweep(
@@ -34,11 +38,11 @@ def extend_sweep(
     """Run more trials in a study that exists; one that was stopped is brought to its end first.
 
     The trials that ended are kept: the searcher has learnt from them, and a scheduler compares the new ones with them.
-    Of `config`, the first points that are new, the scheduler and the resources are taken over; by what is left of a
-    study that was stopped, how its trials run (`sweep.CORRIGIBLE`): a file that is put right repairs it.
+    Of `config`, the first points that are new, the searcher, the scheduler and the resources are taken over; by what is
+    left of a study that was stopped, how its trials run (`sweep.CORRIGIBLE`): a file that is put right repairs it.
 
     Args:
-        config: of a sweep of the same name, settings, space, searcher and objectives.
+        config: of a sweep of the same name, settings, space and objectives.
         num_samples: trials more. None: as many as `config` asks for if the study is finished, else none.
         draw: draws the picture of a genotype into a file; None logs none.
         listener: is told of every trial's progress.
@@ -69,10 +73,11 @@ def extend_sweep(
             return result
     with hold(find_study(study.location)) as held:
         settle_in(held)
+        held = ensure_tracked(held)
         tracking.check_kept(held)
         added = _add_round(held, prepare(config, space, num_cpus, address), more)
         stored = stored_config(added)
-        return run(added, lambda: new_tuner(added, stored, space, address), stored.tune, Session(draw, listener))
+        return run(added, stored, space, Session(draw, listener), address)
 
 
 def _add_round(study: Study, config: SweepConfig, more: int) -> Study:
@@ -82,7 +87,7 @@ def _add_round(study: Study, config: SweepConfig, more: int) -> Study:
     points = [dict(point) for point in config.tune.points_to_evaluate if point not in known]
     tune = config.model_dump(mode="json")["tune"]
     tune |= {"num_samples": len(study.trials()) + more, "points_to_evaluate": [*known, *points]}
-    added = {"folder": f"ray-{len(rounds) + 1}", "num_samples": more, "points_to_evaluate": points}
+    added = {"num_samples": more, "points_to_evaluate": points}
     base = set_path(study.data["base"], "data.num_workers", config.data.num_workers)
     return study.update(base=base, config={**stored, "tune": tune}, rounds=[*rounds, added], state="INTERRUPTED")
 
@@ -94,11 +99,12 @@ def check_same(study: Study, config: SweepConfig) -> None:
         UserError: it has another space, other objectives or other settings.
     """
     old, new = study.data["config"], config.model_dump(mode="json")
-    lasting = (*LASTING, "scheduler") if "pbt" in (old["tune"]["scheduler"], new["tune"]["scheduler"]) else LASTING
+    apart = [name for name, value in APART.items() if value in (old["tune"][name], new["tune"][name])]
+    lasting = (*LASTING, *apart)
     parts = ({"space": c["space"], "tune": {name: c["tune"][name] for name in lasting}} for c in (old, new))
     places = {"name": None, "storage": None, "data.num_workers": None}
     roots = (os.path.abspath(os.path.expanduser(c["data"]["root"])) for c in (old, new))  # once kept as they were given
-    bases = (study.data["base"], base_settings(config))
+    bases = map(base_settings, (stored_config(study), config))
     flat = ({**dict(leaves(base)), **places, "data.root": root} for base, root in zip(bases, roots, strict=True))
     differing = [*_differing(*parts), *_differing(*flat)]
     if differing:

@@ -4,9 +4,7 @@ Objects cannot be locked, appended to or renamed; they can be replaced whole. So
 user's cache and each trial in one of its own, both like a study on a shared file system, and send what has changed:
 
 study.json, optuna.log, report.html, ...   by the driver
-trials/TRIAL_ID/...                        by the trial; by the driver once the trial has ended
-ray/kept.zip, ray-2/kept.zip, ...          the last whole state of each round of Ray, by the driver
-ray/TRIAL_ID_*/checkpoint_*                by Ray
+trials/TRIAL_ID/...                        by the trial; by the driver while the trial has no process
 lease.json                                 who runs the study (see lease.py)
 
 The store is the truth: what a process did not send before it was killed, it has not done.
@@ -22,7 +20,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -35,19 +32,16 @@ from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.redact import has_password, hide_secrets, one_line, without_secrets
 
+from .checkpoints import is_checkpoint
+
 NOTE = ".mirror.json"
 """In a folder that is a copy: of what, and which files were equal when."""
 
 CACHE_VARIABLE = "DDARTS_CACHE"
 """Environment variable: the folder for copies of studies; ~/.cache/ddarts without it."""
 
-KEPT = "kept.zip"
-
 MARKS = ("ETag", "etag", "LastModified", "updated", "created", "mtime", "size")
 """What the stores' listings have that changes with an object."""
-
-TIMES = ("LastModified", "updated", "last_modified", "created")
-"""What the stores call the time at which an object was written: S3, Google's, Azure's, fsspec's own memory."""
 
 PATIENCE_VARIABLE = "DDARTS_STORE_PATIENCE"
 """Environment variable: seconds that a store that does not answer is asked again; a minute without it."""
@@ -113,9 +107,8 @@ def filesystem(uri: str) -> tuple[Any, str]:
 def is_shared(name: str) -> bool:
     """Whether a file of a study's folder, by its path in it, is one of those that are sent and fetched as they are."""
     parts = name.split("/")
-    if any(part.startswith(".") for part in parts) or parts[0] == "lease.json":
-        return False
-    return not re.fullmatch(r"ray(-\d+)?", parts[0]) or (len(parts) == 2 and parts[1] == KEPT)
+    # What earlier versions left of Ray's is not part of a study.
+    return not (any(part.startswith(".") for part in parts) or re.fullmatch(r"ray(-\d+)?|lease\.json", parts[0]))
 
 
 class StoreError(UserError):
@@ -167,13 +160,15 @@ class Mirror:
     Args:
         uri: of the study.
         folder: made when something is fetched.
+        checkpoints: whether those of trials are fetched too; only who goes on with one needs them.
 
     Raises:
         UserError: the store cannot be used.
     """
 
-    def __init__(self, uri: str, folder: Path) -> None:
+    def __init__(self, uri: str, folder: Path, checkpoints: bool = False) -> None:
         self.uri = uri
+        self._checkpoints = checkpoints
         self.folder = folder
         self.fence: Callable[[], None] = lambda: None
         """Called before anything is sent; raises when another process runs the study now."""
@@ -234,8 +229,12 @@ class Mirror:
         names = {path.removeprefix(self.root).lstrip("/"): entry for path, entry in entries.items()}
         return {name: str([entry.get(key) for key in MARKS]) for name, entry in names.items() if wanted(name)}
 
-    def pull(self, *below: str, wanted: Callable[[str], bool] = is_shared) -> None:
-        """Make files of the folder equal to the store: all that are wanted, or those below some paths in the study."""
+    def pull(self, *below: str) -> None:
+        """Make the files of the folder equal to the store, or those below some paths in the study."""
+
+        def wanted(name: str) -> bool:
+            return is_shared(name) and (self._checkpoints or not is_checkpoint(name))
+
         with self._turn:
             for part in below or ("",):
                 self._pull(self.found(part, wanted), part)
@@ -281,77 +280,11 @@ class Mirror:
             at = self.folder / part
             files += [at] if at.is_file() else [file for file in at.rglob("*") if file.is_file()]
         names = (file.relative_to(self.folder).as_posix() for file in files)
-        return sorted({name for name in names if is_shared(name)}, key=lambda name: (name.endswith(KEPT), name))
+        return sorted({name for name in names if is_shared(name)})
 
     def _note(self) -> None:
         """So that the next process fetches only what has changed; and so that the folder is known as a copy."""
         write_atomic(self.folder / NOTE, json.dumps({"uri": self.uri, "files": self._equal}))
-
-    def fetch(self, pattern: str) -> list[Path]:
-        """Objects by a pattern of their path in the study, fetched anew whatever there is; their files."""
-        paths = self.ask(lambda: self.fs.glob(self.path(pattern)))
-        files = []
-        for path in paths:
-            name = str(path).removeprefix(self.root).lstrip("/")
-            write_atomic(self.folder / name, self.read(name))
-            files.append(self.folder / name)
-        return files
-
-    def written(self, pattern: str) -> dict[str, Any]:
-        """When the last object of each folder was written, by the store's clock, by the folder's path in the study.
-
-        Args:
-            pattern: of those paths.
-        """
-        times: dict[str, Any] = {}
-        for path, entry in self.ask(lambda: self.fs.glob(self.path(f"{pattern}/*"), detail=True)).items():
-            folder = str(path).removeprefix(self.root).strip("/").rpartition("/")[0]
-            time = next(entry[key] for key in TIMES if entry.get(key) is not None)
-            times[folder] = max(times.get(folder, time), time)
-        return times
-
-    def delete_tree(self, path: str) -> None:
-        """All objects below a path of the file system; nothing that is gone already, or will not go, is an error."""
-        with contextlib.suppress(Exception):  # they only take room
-            self.fs.rm(path, recursive=True)
-
-    # --- Ray's state ------------------------------------------------------------------------------------------------
-
-    def push_state(self, kept: Path) -> None:
-        """Send a whole state of Ray (see snapshots.py) as one object, after all that it may rest on.
-
-        Args:
-            kept: folder of the state, in a folder of Ray.
-        """
-        with self._turn:
-            self.push("study.json", "optuna.log")
-            archive = kept.parent / f".{KEPT}"
-            shutil.make_archive(str(archive.with_suffix("")), "zip", kept)
-            os.replace(archive, kept.parent / KEPT)
-            self.push(f"{kept.parent.name}/{KEPT}")
-
-    def unpack_states(self) -> None:
-        """Put the states that were fetched where `snapshots.kept` finds them."""
-        for archive in self.folder.glob(f"ray*/{KEPT}"):
-            for old in archive.parent.glob("kept-*"):
-                shutil.rmtree(old)
-            unfinished = archive.parent / ".kept"
-            shutil.rmtree(unfinished, ignore_errors=True)
-            shutil.unpack_archive(archive, unfinished)
-            os.rename(unfinished, archive.parent / "kept-00000001")
-
-    def place_state(self, folder: Path) -> None:
-        """Send what `snapshots.bring_back` has put into a folder of Ray, where Ray finds it, and delete the rest.
-
-        Ray writes these too while it runs, one after the other; `kept.zip` is what counts.
-        """
-        ours = {file.name: file for file in folder.iterdir() if file.suffix in (".json", ".pkl")}
-        for name, file in ours.items():
-            self.write(f"{folder.name}/{name}", file.read_bytes())
-        for path in self.ask(lambda: self.fs.glob(self.path(f"{folder.name}/*"))):
-            name = str(path).rpartition("/")[2]
-            if name.endswith((".json", ".pkl")) and name not in ours:
-                self.delete(f"{folder.name}/{name}")
 
 
 def _stamp(file: Path) -> tuple[int, int]:

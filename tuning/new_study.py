@@ -85,37 +85,32 @@ def _begin_in(config: SweepConfig) -> Study:
         os.environ[tracking.OWN_VARIABLE] = full
     config = config.shown
     stored = config.model_dump(mode="json")
-    commit, installed = git_commit(), versions()
+    known = {
+        "command": command_line(),
+        "seed": config.seed,
+        "config": stored,
+        "base": base_settings(config),
+        "config_hash": config_hash(config),
+        "git_commit": git_commit(),
+        "versions": versions(),
+        "tracking_uri": shown,
+    }
     experiment_id, run_id = tracking.start_study(
         full,
         config.tracking.experiment or config.name,
         config.name,
-        {
-            "study": config.name,
-            "git_commit": str(commit),
-            "seed": str(config.seed),
-            "method": config.method,
-            "config_hash": config_hash(config),
-            **{f"version.{name}": version for name, version in installed.items()},
-        },
+        tracking.study_tags(config.name, known),
         tracking.flat_params({key: value for key, value in stored.items() if key != "tracking"}),
     )
     try:
         return create_study(
             location,
             {
-                "command": command_line(),
-                "seed": config.seed,
-                "config": stored,
-                "base": base_settings(config),
-                "config_hash": config_hash(config),
-                "git_commit": commit,
-                "versions": installed,
-                "tracking_uri": shown,
+                **known,
                 "experiment_id": experiment_id,
                 "parent_run_id": run_id,
                 "objectives": [{"metric": metric, "mode": mode} for metric, mode in config.tune.objectives],
-                "rounds": [{"folder": "ray", "num_samples": config.tune.num_samples, "points_to_evaluate": []}],
+                "rounds": [{"num_samples": config.tune.num_samples, "points_to_evaluate": []}],
                 "state": "RUNNING",
             },
         )

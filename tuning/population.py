@@ -61,6 +61,29 @@ def draw_population(
     return [{**member, **point} for member, point in zip(members, [*points, *({} for _ in range(size))], strict=False)]
 
 
+def exchange(accuracies: Mapping[int, float], share: float, seed: int, epochs: int) -> dict[int, int]:
+    """Who follows whom: of the share of a population that is behind each takes over one of as many that are ahead.
+
+    It follows from the accuracies, the seed, the numbers and the epoch, not from who is quicker. Of equal accuracies
+    the lower number is behind.
+
+    Args:
+        accuracies: of all members at the exchange, by number.
+        share: of those that are behind, rounded up, at most a half.
+        seed: of the sweep.
+        epochs: search epochs at which the exchange takes place.
+
+    Example:
+        >>> exchange({0: 0.5, 1: 0.1, 2: 0.9}, 0.34, seed=0, epochs=2)
+        {1: 2}
+    """
+    ranked = sorted(sorted(accuracies), key=lambda number: accuracies[number])
+    count = min(math.ceil(len(ranked) * share), len(ranked) // 2)
+    ahead = ranked[len(ranked) - count :]
+    draws = {number: random.Random(f"{seed}/follow/{number}/{epochs}") for number in ranked[:count]}
+    return {number: draw.choice(ahead) for number, draw in draws.items()}
+
+
 def perturb(space: Space, params: Mapping[str, Any], stream: random.Random) -> dict[str, Any]:
     """Each parameter drawn anew or, more often, moved a little: times a factor, or to the choice beside it."""
     return {

@@ -1,39 +1,30 @@
-"""Optuna under Ray Tune: who proposes the trials, and the persistent journal of those that ended.
+"""Who proposes trials: Optuna's samplers under Ray Tune.
 
-`StudySearch` is Ray's `OptunaSearch` with what a study needs beside it: the objectives are those that a trial reports
-at its end, a trial that was stopped early is PRUNED instead of complete, one that failed is FAIL, and each trial that
-ended is copied into `optuna.log`, once, however often the sweep is killed and resumed. The copy, not the study that
-proposes, is what optuna-dashboard opens: the proposing study travels in Ray's snapshots.
+A proposal follows from the sweep's seed, the trial's number and the trials that have ended, and from nothing else: the
+sampler is made anew for every number, and is shown those trials in the order of their numbers. What was proposed is in
+trial.json before Ray hears of it. So a sweep that goes on after a kill needs no state of Optuna or of Ray.
 """
 
 from __future__ import annotations
 
-import copy
-import math
-import os
-import pickle
+import random
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
-from ray.tune.search import ConcurrencyLimiter
-from ray.tune.search.optuna import OptunaSearch
+from optuna.trial import FrozenTrial
+from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from .cluster import may_wait, room
-from .config import SEARCHERS, TuneConfig
-from .mirror import run_folder
+from .config import SEARCHERS, SweepConfig, TuneConfig
+from .journal import directions, distributions_of, frozen
 from .space import Space
-from .study import read_json, trial_dir, trial_name
-
-MULTIPLIER = 1_000_003
-"""Keeps the sampler's seed apart from the trials' own streams."""
+from .study import ENDED, Held, Study, read_json, trial_dir
+from .time_budget import TimeBudget
+from .trial_record import begin, stored_reports
 
 
 def _botorch(seed: int, tune: TuneConfig) -> optuna.samplers.BaseSampler:
@@ -54,206 +45,162 @@ SAMPLERS: Mapping[str, Callable[[int, TuneConfig], optuna.samplers.BaseSampler]]
         "optuna-gp": lambda seed, tune: optuna.samplers.GPSampler(seed=seed, n_startup_trials=tune.num_startup_trials),
         "optuna-botorch": lambda seed, tune: _botorch(seed, tune),
         "random": lambda seed, tune: optuna.samplers.RandomSampler(seed=seed),
-        "grid": lambda seed, tune: optuna.samplers.RandomSampler(seed=seed),  # all points are enqueued: never asked
+        "grid": lambda seed, tune: optuna.samplers.RandomSampler(seed=seed),  # every point is given: it draws nothing
     }
 )
 assert SAMPLERS.keys() == SEARCHERS.keys()
 
 
-class StudySearch(OptunaSearch):
-    """Proposes `number` and `params`; learns from `objective/METRIC`.
+def propose(
+    space: Space, tune: TuneConfig, seed: int, number: int, ended: Iterable[FrozenTrial], point: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters of a trial, and what the sampler wants to be reminded of when it is shown that trial.
 
     Args:
         space: the checked search space.
-        tune: sampler, objectives and first points.
-        seed: of the sampler.
-        journal: file of the persistent study; in an object store its URI.
-        study_name: its name there.
+        tune: sampler and objectives.
+        seed: of the sweep.
+        number: of the trial.
+        ended: those that the sampler learns from, by their numbers.
+        point: parameters that are given.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = SAMPLERS[tune.searcher](sampler_seed(seed, number), tune)
+    pruner = optuna.pruners.NopPruner()
+    study = optuna.create_study(sampler=sampler, pruner=pruner, **directions(tune.objectives))
+    study.add_trials(ended)
+    if point:
+        study.enqueue_trial(dict(point))
+    trial = study.ask()
+    params = space(trial)
+    asked = study.get_trials(deepcopy=False)[-1]
+    # NSGA-II's generation of the trial; what the others note is of use during the draw only.
+    notes = {name: value for name, value in asked.system_attrs.items() if name.endswith("generation")}
+    return params, notes
+
+
+def sampler_seed(seed: int, number: int) -> int:
+    """Of the sampler that proposes one trial."""
+    return random.Random(f"{seed}/propose/{number}").getrandbits(32)
+
+
+class StudySearch(Searcher):
+    """Gives Ray the trials of a study by their numbers: those that were begun before first, then new ones.
+
+    A trial is in its file before Ray hears of it. Its end is in its file too: there this looks for it.
+
+    Args:
+        held: the study.
+        config: of the sweep.
+        space: the checked search space.
+        budget: of time; once it is spent nothing is given.
     """
 
-    _ot_study: Any  # ray assigns them None first, and has no types
-    _space: Any
+    def __init__(self, held: Held, config: SweepConfig, space: Space, budget: TimeBudget) -> None:
+        super().__init__()
+        self._held = held
+        self._config = config
+        self._space = space
+        self._budget = budget
+        study = held.study
+        self._distributions = distributions_of(study)
+        self._points = points_of(study, space)
+        trials = study.trials()
+        self._next = 1 + max((trial["number"] for trial in trials), default=-1)
+        self._open = {trial["number"] for trial in trials}  # whose ends are not known yet
+        self._waiting = [trial["number"] for trial in trials if trial["state"] == "RUNNING"]
+        self._ended: dict[int, FrozenTrial] = {}
 
-    def __init__(self, space: Space, tune: TuneConfig, seed: int, journal: str | Path, study_name: str) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._objectives = tune.objectives
-        self._compared = f"held_out/{tune.metric}"
-        self._journal_name = str(journal)
-        self._journal: optuna.Study | None = None
-        self._mirrored: set[int] = set()
-        super().__init__(
-            space=space,
-            metric=self._compared,
-            mode="max",
-            points_to_evaluate=space.grid() if tune.searcher == "grid" else [dict(p) for p in tune.points_to_evaluate],
-            sampler=SAMPLERS[tune.searcher](seed * MULTIPLIER % 2**32, tune),
-            study_name=study_name,
-        )
-
-    def _setup_study(self, mode: str | list[str]) -> None:
-        """The study that proposes, in memory, with the directions of the objectives."""
-        self._ot_study = optuna.create_study(
-            study_name=self._study_name, sampler=self._sampler, pruner=optuna.pruners.NopPruner(), **self._directions
-        )
-        for point in self._points_to_evaluate:
-            self._ot_study.enqueue_trial(point)
-
-    def go_on(self, folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
-        """Take over what the searcher of an earlier round knew, and propose some points next.
-
-        Args:
-            folder: the earlier round's, of Ray. A pickle is read from there.
-            points: parameters by dotted path.
-        """
-        journal = self._journal_name
-        self.restore_from_dir(str(folder))
-        self._journal_name = journal  # the study's folder may have been moved
-        for point in points:
-            self._ot_study.enqueue_trial(dict(point))
-
-    @property
-    def _journal_path(self) -> Path:
-        """On the machine that the sweep runs on now."""
-        folder, _, name = self._journal_name.rpartition("/")
-        return run_folder(folder) / name
-
-    @property
-    def _directions(self) -> dict[str, Any]:
-        names = {"max": "maximize", "min": "minimize"}
-        return {"directions": [names[mode] for _, mode in self._objectives]}
-
-    def suggest(self, trial_id: str) -> dict[str, Any]:
+    def suggest(self, trial_id: str) -> Any:
         """The next trial."""
-        if trial_id not in self._ot_trials:
-            self._repeat()
-            self._ot_trials[trial_id] = self._ot_study.ask()
-        trial = self._ot_trials[trial_id]
-        return {"number": trial.number, "params": self._space(trial)}
-
-    def _repeat(self) -> None:
-        """Propose again what the next number had before a kill, if the study has it: a trial is never drawn anew.
-
-        The sampler draws all the same, so that its later draws are those of a sweep that was left alone.
-        """
-        if self._ot_study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            return  # a first point, which is the same every time
-        number = len(self._ot_study.get_trials(deepcopy=False))
-        file = trial_dir(self._journal_path.parent, number) / "trial.json"
-        if file.exists():
-            twin = copy.deepcopy(self._ot_study)
-            self._space(twin.ask())
-            self._ot_study.sampler = twin.sampler
-            self._ot_study.enqueue_trial(read_json(file)["params"])
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """An epoch: what the supernet is compared by. Optuna takes none when there are two objectives."""
-        if len(self._objectives) == 1 and trial_id not in self._completed_trials:
-            self._ot_trials[trial_id].report(result[self._compared], int(result["epochs"]))
+        if self._budget.is_spent():
+            return Searcher.FINISHED
+        if not self._waiting and self._next < self._config.tune.num_samples:
+            self._begin(self._next)
+        if not self._waiting:
+            return Searcher.FINISHED
+        return {"study": self._held.location, "number": self._waiting.pop(0)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The end of a trial, by itself, by the scheduler or by an error; no result if it never ran."""
-        trial = self._ot_trials[trial_id]
-        if trial_id not in self._completed_trials:
-            values = objective_values(result, self._objectives)
-            if error or (result and result.get("state") == "FAILED"):
-                self._ot_study.tell(trial, state=TrialState.FAIL)
-            elif values is None:
-                told = self._frozen(trial).intermediate_values
-                if result and len(self._objectives) == 1 and result["epochs"] not in told:
-                    trial.report(result[self._compared], int(result["epochs"]))
-                self._ot_study.tell(trial, state=TrialState.PRUNED)
-            else:
-                self._ot_study.tell(trial, values)
-            self._completed_trials.add(trial_id)
-        self._mirror(self._frozen(trial), trial_id)
+        """Of no interest here: what counts is in the trial's file."""
 
-    def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
-        found: FrozenTrial = self._ot_study.get_trials(deepcopy=False)[trial.number]
-        return found
+    def _begin(self, number: int) -> None:
+        """Propose a trial and write it down."""
+        self._look()
+        study, tune = self._held.study, self._config.tune
+        ended = [self._ended[other] for other in sorted(self._ended)]
+        params, notes = propose(self._space, tune, self._config.seed, number, ended, self._points.get(number, {}))
+        begin(study, number, params, **({"searcher": notes} if notes else {}))
+        self._next = number + 1
+        self._open.add(number)
+        self._waiting.append(number)
 
-    # --- the persistent copy ----------------------------------------------------------------------------------------
+    def _look(self) -> None:
+        """Learn from the trials that have ended since the last time."""
+        for number in sorted(self._open):
+            folder = trial_dir(self._held.study.path, number)
+            trial = read_json(folder / "trial.json")
+            if trial["state"] in ENDED:
+                metric = f"held_out/{self._config.tune.metric}"
+                # Of those that were not stopped early nobody asks.
+                reports = stored_reports(folder, metric) if trial["state"] == "PRUNED" else []
+                accuracies = [report[metric] for report in reports]
+                self._ended[number] = frozen(trial, self._distributions, self._config.tune.objectives, accuracies)
+                self._open.discard(number)
 
-    def _mirror(self, trial: FrozenTrial, ray_trial_id: str) -> None:
-        if self._journal is None:
-            self._journal = open_journal(self._journal_path, self._study_name, self._directions)
-            self._mirrored = {trial.user_attrs["number"] for trial in self._journal.get_trials(deepcopy=False)}
-            for earlier in self._completed_trials - {ray_trial_id}:  # the journal may have had no room for them
-                self._mirror(self._frozen(self._ot_trials[earlier]), earlier)
-        if trial.number in self._mirrored:
-            return
-        self._journal.add_trial(
-            optuna.trial.create_trial(
-                state=trial.state,
-                values=trial.values if trial.state == TrialState.COMPLETE else None,
-                params=trial.params,
-                distributions=trial.distributions,
-                user_attrs={
-                    "number": trial.number,
-                    "trial_id": trial_name(trial.number),
-                    "ray_trial_id": ray_trial_id,
-                },
-                intermediate_values=trial.intermediate_values,
-            )
-        )
-        self._mirrored.add(trial.number)
+    # --- Ray's own, of which nothing is needed -----------------------------------------------------------------------
 
     def save(self, checkpoint_path: str) -> None:
-        """Ray's snapshot; the journal stays on disk."""
-        with open(checkpoint_path, "wb") as file:
-            pickle.dump(self.__getstate__(), file)
+        """Nothing: the study's folder has everything."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_journal": None, "_mirrored": set()}
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+
+def points_of(study: Study, space: Space) -> dict[int, dict[str, Any]]:
+    """Parameters that are given before anything is drawn, by the numbers of the trials that get them.
+
+    The first trials of a sweep have them, and the first ones of those that were added to it later.
+    """
+    tune = study.data["config"]["tune"]
+    if tune["searcher"] == "grid":
+        return dict(enumerate(space.grid()))
+    later = sum(len(added["points_to_evaluate"]) for added in study.rounds)
+    first, points = 0, dict(enumerate(tune["points_to_evaluate"][: len(tune["points_to_evaluate"]) - later]))
+    for added in study.rounds:
+        points |= dict(enumerate(added["points_to_evaluate"], start=first))
+        first += added["num_samples"]
+    return points
 
 
 class Places(ConcurrencyLimiter):
     """As many trials at a time as fit on the machines that are there: one that joins gets trials at once.
 
     Args:
-        searcher: proposes.
-        settings: gives the study's as they are now. `max_concurrent` sets another number; on a cluster also one for
-            which there is no room yet: then one trial waits, for which an autoscaler starts a machine.
+        searcher: gives the trials.
+        config: of the sweep. `max_concurrent` sets another number; on a cluster also one for which there is no room
+            yet: then one trial waits, for which an autoscaler starts a machine.
         cluster: whether Ray runs on more than this machine.
     """
 
     EVERY_S = 5.0
     """Seconds between two looks at the machines."""
 
-    def __init__(self, searcher: StudySearch, settings: Callable[[], TuneConfig], cluster: bool) -> None:
-        self._settings = settings
+    def __init__(self, searcher: Searcher, config: TuneConfig, cluster: bool) -> None:
+        self._config = config
         self._cluster = cluster
         self._looked = time.monotonic()
         super().__init__(searcher, max_concurrent=self._number())
 
     def _number(self) -> int:
-        config = self._settings()
+        config = self._config
         wanted = min(config.max_concurrent or config.num_samples, config.num_samples)
         # One at least: where all machines are gone for now, a trial waits.
         return wanted if may_wait(config, self._cluster) else max(1, min(room(config), wanted))
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+    def suggest(self, trial_id: str) -> Any:
         """The next trial, or None while there is no place for it."""
-        if not 0 <= time.monotonic() - self._looked < self.EVERY_S:  # another machine's clock after a resume
+        if time.monotonic() - self._looked > self.EVERY_S:
             self._looked = time.monotonic()
             self.max_concurrent = self._number()
-        found: dict[str, Any] | None = super().suggest(trial_id)
-        return found
-
-
-def objective_values(result: Mapping[str, Any] | None, objectives: Sequence[tuple[str, str]]) -> list[float] | None:
-    """The final objectives of a result; None if it is not a trial's last."""
-    values = [(result or {}).get(f"objective/{metric}") for metric, _ in objectives]
-    if any(value is None or not math.isfinite(value) for value in values):
-        return None
-    return [float(value) for value in values if value is not None]
-
-
-def open_journal(path: Path, name: str, directions: Mapping[str, Any]) -> optuna.Study:
-    """The persistent study, made if there is none; half a line that a kill or a full disk left is cut off."""
-    if path.exists():
-        data = path.read_bytes()
-        if not data.endswith(b"\n"):
-            os.truncate(path, data.rfind(b"\n") + 1)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(path)))
-    return optuna.create_study(study_name=name, storage=storage, load_if_exists=True, **directions)
+        return super().suggest(trial_id)

@@ -12,7 +12,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Discriminator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, Tag, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    Tag,
+    TypeAdapter,
+    model_validator,
+)
 
 from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.errors import UserError
@@ -179,6 +189,11 @@ Distribution = Annotated[
     ),
 ]
 """A distribution as YAML writes it: `type` says which."""
+
+
+def read_distributions(stored: Mapping[str, Any]) -> dict[str, AnyDistribution]:
+    """The distributions of a space as a study stores them, by path."""
+    return TypeAdapter(dict[str, Distribution]).validate_python(dict(stored))
 
 
 def _check_bounds(low: float, high: float, log: bool, stepped: bool) -> None:

@@ -4,7 +4,9 @@ A study in an object store is read and written the same, in a folder that is a c
 
 study.json                 what was asked, with which versions, and the study's state
 trials/TRIAL_ID/trial.json one trial: its parameters, state and results; beside it records.jsonl and genotype.json
-optuna.log, ray/, mlflow.db, mlartifacts/
+                           and, while it runs, its checkpoints
+optuna.log, mlflow.db, mlartifacts/   copies of the above for Optuna's and MLflow's tools
+.ray/                      Ray's, while the sweep runs: nothing is ever read from it
 """
 
 from __future__ import annotations
@@ -21,14 +23,17 @@ from typing import Any
 from ddarts_core import sqlite_uri
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
+from ddarts_core.shell import ddarts
 
-from . import lease
-from .locks import is_locked, lock
-from .mirror import KEPT, Mirror, StoreError, check_storage, copy_folder, is_shared, is_uri, run_folder
+from . import checkpoints, lease
+from .locks import await_workers, is_locked, lock
+from .mirror import Mirror, StoreError, check_storage, copy_folder, is_uri, run_folder
 
 SCHEMA_VERSION = 1
 PACKAGES = ("torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
 TRIAL_STATES = ("RUNNING", "COMPLETED", "PRUNED", "FAILED")
+ENDED = ("COMPLETED", "PRUNED", "FAILED")
+"""States that stay."""
 
 STUDY_FIELDS = {"name": str, "created": str, "state": str, "objectives": list, "config": dict}
 TRIAL_FIELDS = {"trial_id": str, "number": int, "state": str, "params": dict} | dict.fromkeys(
@@ -66,6 +71,14 @@ class Study:
         if self.mirror is not None:
             self.mirror.push(*below)
 
+    def clear_checkpoints(self, number: int) -> None:
+        """Delete the checkpoints of a trial that nobody goes on from any more."""
+        folder = trial_dir(self.path, number)
+        checkpoints.clear(folder)
+        if self.mirror is not None:
+            for name in self.mirror.found(f"trials/{folder.name}", checkpoints.is_checkpoint):
+                self.mirror.delete(name)
+
     @property
     def name(self) -> str:
         """Its name, which is also the folder's."""
@@ -78,8 +91,8 @@ class Study:
 
     @property
     def rounds(self) -> list[dict[str, Any]]:
-        """Ray's folder, number of trials and new first points of the first sweep and of each that added trials."""
-        first = {"folder": "ray", "num_samples": self.data["config"]["tune"]["num_samples"], "points_to_evaluate": []}
+        """Number of trials and new first points of the first sweep and of each that added trials."""
+        first = {"num_samples": self.data["config"]["tune"]["num_samples"], "points_to_evaluate": []}
         return list(self.data.get("rounds", [first]))
 
     def update(self, **fields: Any) -> Study:
@@ -129,6 +142,27 @@ class Study:
         if self.mirror is None:
             return is_locked(self.path)
         return lease.is_held(self.mirror, run_folder(self.location), is_locked)
+
+
+class Held:
+    """A study that this process holds, for the objects that Ray is given.
+
+    Ray pickles them, with Ray Client into another process. The study stays here; there it is looked up.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.location = study.location
+        self._study: Study | None = study
+
+    @property
+    def study(self) -> Study:
+        """The study."""
+        if self._study is None:
+            self._study = find_study(self.location)
+        return self._study
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"location": self.location, "_study": None}
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -226,9 +260,9 @@ def _listed(path: Path, load: Callable[[], Study | None], mirror: Mirror | None 
 
 
 def _fetch(uri: str) -> Study | None:
-    """A study in an object store, if there is one; this user's copy to look at, without Ray's state, is made equal."""
+    """A study in an object store, if there is one; this user's copy to look at is made equal."""
     mirror = Mirror(uri, copy_folder(uri, "view"))
-    mirror.pull(wanted=lambda name: is_shared(name) and not name.endswith(KEPT))
+    mirror.pull()
     return replace(_load(mirror.folder), mirror=mirror) if (mirror.folder / "study.json").is_file() else None
 
 
@@ -245,7 +279,7 @@ def trial_study(location: str, number: int, scratch: Path) -> Study:
     """
     if not is_uri(location):
         return find_study(location)
-    mirror = Mirror(location, scratch / "study")
+    mirror = Mirror(location, scratch / "study", checkpoints=True)
     lease.bind(mirror, (lease.holder(mirror) or {}).get("token"))
     mirror.pull("study.json", f"trials/{trial_name(number)}")
     return replace(_load(mirror.folder), mirror=mirror)
@@ -308,8 +342,7 @@ def check_journal(path: Path) -> None:
             whole = False
         if not whole:
             raise UserError(
-                f"{path} is damaged in line {number}: delete it; Ray's state has its trials, and a sweep that goes on "
-                "writes it anew"
+                f"{path} is damaged in line {number}: `{ddarts('rebuild', path.parent, '--optuna')}` makes it again"
             )
 
 
@@ -319,8 +352,14 @@ def utc_now() -> str:
 
 
 @contextlib.contextmanager
-def hold(study: Study) -> Iterator[Study]:
+def hold(study: Study, journal: bool = True) -> Iterator[Study]:
     """Hold a study while its sweep runs, against other processes and, in an object store, other machines.
+
+    Trials of a sweep that was killed live on for some seconds, and write: their end is waited for.
+
+    Args:
+        study: to hold.
+        journal: whether Optuna's journal must be whole.
 
     Yields:
         The study as it is now, in the folder to run it in.
@@ -330,7 +369,9 @@ def hold(study: Study) -> Iterator[Study]:
     """
     if study.mirror is None:
         with lock(study.path):
-            check_journal(study.path / "optuna.log")
+            await_workers(study.path)
+            if journal:
+                check_journal(study.path / "optuna.log")
             yield _load(study.path)
         return
     path = run_folder(study.location)
@@ -339,6 +380,6 @@ def hold(study: Study) -> Iterator[Study]:
         mirror = Mirror(study.location, path)
         with lease.hold(mirror):
             mirror.pull()
-            mirror.unpack_states()
-            check_journal(path / "optuna.log")
+            if journal:
+                check_journal(path / "optuna.log")
             yield replace(_load(path), mirror=mirror)

@@ -1,17 +1,15 @@
 """Run a sweep and go on with one: Ray Tune with Optuna's proposals, a scheduler, and the study's folder.
 
-Ray's own state (`ray/`) says which trials there are and where their checkpoints lie; what a trial has done is in its
-folder below `trials/`. A killed sweep goes on from both: a trial that Ray has not noted yet gets the same number again.
+A study's folder is its one truth. Each run of a sweep is a round with a Ray that knows nothing: it is told which trials
+ended, the others go on from the checkpoints in their folders, and then new ones are proposed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import time
-from collections.abc import Callable
+import shutil
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +25,23 @@ from ddarts_core.shell import ddarts
 
 from . import tracking
 from .alike import STOPPED
-from .callback import Session, StudyCallback, active, is_full, settle, track_rest
+from .callback import Session, is_full, note_end, settle, track_rest
 from .cluster import check_room, polite_stops, start_ray
 from .config import SweepConfig, TuneConfig
+from .earlier import adopt
 from .events import Listener
+from .journal import JOURNAL, Journal
 from .lease import LostLease
-from .mirror import StoreError, is_uri, run_folder, store_error
-from .moving import move_state, settle_in
+from .mirror import StoreError, is_uri, store_error
+from .moving import settle_in
 from .new_study import check_folder, exists_already, new_study
-from .population import draw_population
+from .rebuild import ensure_tracked
 from .resources import cluster_device, with_readers, with_resources
 from .secret import handed_over
-from .snapshots import bring_back, kept
 from .space import Space
-from .study import Study, find_study, has_study, hold, read_json
-from .time_budget import TimeBudget, was_spent
+from .study import Held, Study, find_study, has_study, hold, trial_dir, write_json
+from .time_budget import TimeBudget
+from .trial_record import resolved
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,6 @@ def longest(config: SweepConfig, space: Space) -> tuple[int, int]:
 # --- Ray -------------------------------------------------------------------------------------------------------------
 
 
-def trial_directory(trial: Any) -> str:
-    """Ray's name for a trial's folder; a module-level function because Ray pickles it."""
-    return f"{trial.config['number']:05d}_{trial.trial_id}"
-
-
 def _resourceful(config: TuneConfig) -> Any:
     from ray import tune
 
@@ -103,99 +98,63 @@ def _resourceful(config: TuneConfig) -> Any:
     return tune.with_resources(trial, config.fixed_resources.model_dump(include={"cpu", "gpu"}))
 
 
-@dataclass(frozen=True)
-class Members:
-    """Parameters of a population's member by its number; a module-level class because Ray pickles it."""
-
-    params: list[dict[str, Any]]
-
-    def __call__(self, spec: Any) -> dict[str, Any]:
-        """Of the member that Ray makes a trial of."""
-        number: int = spec.config.number
-        return self.params[number]
+SCRATCH = ".ray"
+"""Folder of Ray in the study's while the sweep runs. Nothing is read from it."""
 
 
-def _proposals(study: Study, config: SweepConfig, space: Space, cluster: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Ray's `param_space`, and what proposes in it: a searcher, or for a population nothing."""
+def fit(study: Study, config: SweepConfig, space: Space, session: Session, cluster: bool) -> TimeBudget:
+    """Let Ray run the trials of a study that have not ended, and new ones until there are as many as are wanted.
+
+    Ray begins anew each time: what it has to know is told to it from the study's folder.
+
+    Returns:
+        The budget of time, which may be spent.
+    """
     from ray import tune
 
+    from .callback import StudyCallback
+    from .legs import Legs
+    from .schedulers import SCHEDULER_FACTORIES, remember
     from .searcher import Places, StudySearch
 
-    rounds = study.rounds
-    fixed = {"study": study.location}
-    if config.tune.scheduler == "pbt":
-        size, points = config.tune.num_samples, config.tune.points_to_evaluate
-        members = Members(draw_population(space, size, config.seed, points))
-        return {**fixed, "number": tune.grid_search(list(range(size))), "params": tune.sample_from(members)}, {}
-    searcher = StudySearch(space, config.tune, config.seed, f"{study.location}/optuna.log", study.name)
-    if len(rounds) > 1:
-        before = study.path / rounds[-2]["folder"]
-        searcher.go_on(before if study.mirror is None else kept(before)[-1], rounds[-1]["points_to_evaluate"])
-    places = Places(searcher, partial(current_tune, study.location), cluster)
-    return fixed, {"search_alg": places, "num_samples": rounds[-1]["num_samples"]}
-
-
-def new_tuner(study: Study, config: SweepConfig, space: Space, address: str | None) -> Any:
-    """For the study's last round; its searcher and its scheduler know the rounds before."""
-    from ray import tune
-
-    from .schedulers import SCHEDULER_FACTORIES, remember
-
     search_epochs, retrain_epochs = longest(config, space)
-    param_space, proposer = _proposals(study, config, space, cluster=address is not None)
     population = config.tune.scheduler == "pbt"
-    scheduler = SCHEDULER_FACTORIES[config.tune.scheduler](config.tune, search_epochs, config.seed, space)
-    remember(scheduler, study)
-    # Any state of a population may be the one that another goes on from, until Ray has noted a later one.
-    num_checkpoints = None if population else 2
+    held, budget = Held(study), TimeBudget(config.tune.time_budget_s)
+    scheduler = SCHEDULER_FACTORIES[config.tune.scheduler](config.tune, search_epochs, config.seed)
+    for number, epochs in remember(scheduler, study).items():
+        note_end(study, number, "PRUNED", f"stopped by the scheduler after {epochs} epochs")
+    searcher: Any = StudySearch(held, config, space, budget)
+    if population:
+        searcher = Legs(held, config, space, search_epochs, budget)
     metric = f"held_out/{config.tune.metric}"
     num_epochs = search_epochs + retrain_epochs if config.tune.budget == "epochs" else 0
-    callback = StudyCallback(study.location, num_epochs, num_checkpoints, metric)
-    # Ray writes its whole state, which grows with the trials, whenever a trial has made so many checkpoints.
-    noted = None if population else 10
-    return tune.Tuner(
+    callback = StudyCallback(held, session, budget, num_epochs, metric, alone=not population)
+    scratch = study.path / SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)
+    tuner = tune.Tuner(
         _resourceful(config.tune),
-        param_space=param_space,
         tune_config=tune.TuneConfig(
-            **proposer,
-            scheduler=TimeBudget(scheduler, partial(current_tune, study.location)),
-            reuse_actors=True,
-            trial_dirname_creator=trial_directory,
+            search_alg=Places(searcher, config.tune, cluster), num_samples=-1, scheduler=scheduler, reuse_actors=True
         ),
         run_config=tune.RunConfig(
-            name=study.rounds[-1]["folder"],
-            **_ray_storage(study),
+            name="run",
+            storage_path=str(scratch),
+            storage_filesystem=LocalFileSystem(),  # without it Ray decodes a % in the path, and cuts it at a ?
             callbacks=[callback],
+            stop=budget,
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=config.tune.max_failures),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=noted, checkpoint_at_end=False),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
-
-
-def _ray_storage(study: Study) -> dict[str, Any]:
-    """Where Ray writes its state and the checkpoints."""
-    if study.mirror is None:
-        # Named, because Ray would decode a % in the path, and take what follows a ? for options.
-        return {"storage_path": str(study.path), "storage_filesystem": LocalFileSystem()}
-    from .ray_storage import ray_filesystem
-
-    return {"storage_path": study.mirror.root, "storage_filesystem": ray_filesystem(study.location)}
-
-
-def next_tuner(study: Study, config: SweepConfig, space: Space, address: str | None) -> Any:
-    """Ray at its last whole state of the study's last round, or anew if there is none."""
-    from ray import tune
-
-    folder = study.path / study.rounds[-1]["folder"]
-    if not bring_back(folder):
-        return new_tuner(study, config, space, address)
-    move_state(folder, study.location)
-    storage = _ray_storage(study)
-    path = f"{storage.pop('storage_path')}/{folder.name}"
-    if study.mirror is not None:
-        study.mirror.place_state(folder)
-    return tune.Tuner.restore(path, trainable=_resourceful(config.tune), resume_unfinished=True, **storage)
+    budget.is_spent()  # it begins now
+    try:
+        with handed_over(study), polite_stops():
+            tuner.fit()
+    finally:
+        callback.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+    return budget
 
 
 # --- running --------------------------------------------------------------------------------------------------------
@@ -235,7 +194,7 @@ def run_sweep(
     with hold(new_study(config)) as study:
         facts.write_facts(study.path, content)
         study.push(facts.FILE)
-        return run(study, lambda: new_tuner(study, config, space, address), config.tune, Session(draw, listener))
+        return run(study, config, space, Session(draw, listener), address)
 
 
 CORRIGIBLE = ("resources", "max_concurrent", "time_budget_s", "max_failures_alike")
@@ -246,6 +205,7 @@ def resume_sweep(
     study_dir: str | Path,
     *,
     corrected: SweepConfig | None = None,
+    failed: bool = False,
     draw: tracking.Draw | None = None,
     listener: Listener | None = None,
     num_cpus: int | None = None,
@@ -253,11 +213,10 @@ def resume_sweep(
 ) -> StudyResult:
     """Go on with a study after a crash, a stop or an outage of MLflow; a finished one is only checked.
 
-    Ray unpickles its own state in the study's folder: resume only studies that you trust.
-
     Args:
         study_dir: the study's folder or URI.
         corrected: of the same study: its settings of `CORRIGIBLE` replace the study's.
+        failed: run the trials that failed again, see `run_again`.
         draw: draws the picture of a genotype into a file; None logs none.
         listener: is told of every trial's progress.
         num_cpus: cores that Ray may use; None is all.
@@ -271,9 +230,11 @@ def resume_sweep(
     check_address(found.location, address)
     with hold(found) as study:
         settle_in(study)
+        study = ensure_tracked(study)
         tracking.check_kept(study)
         config = stored_config(study)
-        if study.data["state"] == "FINISHED":
+        again = run_again(study) if failed else 0
+        if study.data["state"] == "FINISHED" and not again:
             untracked = track_rest(study, draw)
             tracking.end_study(study, "FINISHED")
             return StudyResult(study, study.ranked(), False, untracked)
@@ -284,12 +245,31 @@ def resume_sweep(
         config = prepare(config, space, num_cpus, address)
         tune = config.model_dump(mode="json")["tune"]
         study = study.update(config={**study.data["config"], "tune": tune})
-        return run(study, lambda: next_tuner(study, config, space, address), config.tune, Session(draw, listener))
+        return run(study, config, space, Session(draw, listener), address)
 
 
-def current_tune(location: str) -> TuneConfig:
-    """How trials of a study run now; Ray, which has a state of its own, asks for it wherever it runs."""
-    return TuneConfig.model_validate(read_json(run_folder(location) / "study.json")["config"]["tune"])
+def run_again(study: Study) -> int:
+    """Let the trials of a held study that failed be run again, from their last intact checkpoint; how many there are.
+
+    Each keeps its number, its parameters and its run in MLflow. Nothing learns from the failure any more.
+
+    Raises:
+        UserError: they are members of a population, whose others went on without them.
+    """
+    failed = [trial for trial in study.trials() if trial["state"] == "FAILED"]
+    if failed and study.data["config"]["tune"]["scheduler"] == "pbt":
+        raise UserError(
+            f"study {study.name!r} is a population, which went on without the members that failed: use --new"
+        )
+    if failed:
+        (study.path / JOURNAL).unlink(missing_ok=True)  # the next end of a trial makes it again
+        study.push(JOURNAL)
+    for trial in failed:
+        _, _, contradiction = resolved(study.data, trial["params"])
+        again = {"state": "RUNNING", "reason": contradiction, "tracked": False}
+        write_json(trial_dir(study.path, trial["number"]) / "trial.json", {**trial, **again})
+        study.push(f"trials/{trial['trial_id']}")
+    return len(failed)
 
 
 def stored_config(study: Study) -> SweepConfig:
@@ -344,24 +324,23 @@ def _check_compiler(config: SweepConfig, space: Space) -> None:
         check_compiler(pick_device(config.search.device).type)
 
 
-def run(study: Study, make_tuner: Callable[[], Any], config: TuneConfig, session: Session) -> StudyResult:
+def run(study: Study, config: SweepConfig, space: Space, session: Session, address: str | None) -> StudyResult:
     """Run the trials of a study that this process holds; whatever stops them leaves it INTERRUPTED.
 
     Args:
         study: is held.
-        make_tuner: gives Ray with what is left to do.
         config: of the sweep.
+        space: the checked search space.
         session: is told.
+        address: of a Ray cluster; None is this machine.
     """
-    # `auto` is so seldom that it takes a twentieth of the time. A population goes on from what Ray noted last.
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "2" if config.scheduler == "pbt" else "auto"
-    began = time.monotonic()
+    # Ray writes its state, which grows with the trials, for a resume that nobody asks for.
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
     try:
-        study = study.update(state="RUNNING")
+        study = study.update(state="RUNNING", place=study.location)
         tracking.end_study(study, "RUNNING")
-        tuner = make_tuner()
-        with active(study, session), handed_over(study), polite_stops():
-            tuner.fit()
+        adopt(study)
+        budget = fit(study, config, space, session, cluster=address is not None)
     except BaseException as error:
         _leave(study)
         kept_so_far, go_on = "every trial is kept at its last epoch", ddarts("resume", study.location)
@@ -376,15 +355,21 @@ def run(study: Study, make_tuner: Callable[[], Any], config: TuneConfig, session
         raise
     study.pull("trials")
     trials = study.trials()
-    whole = len(trials) >= config.num_samples or was_spent(trials, config, time.monotonic() - began)
-    if not whole or any(trial["state"] == "RUNNING" for trial in trials):
+    if budget.is_spent():
+        for trial in (trial for trial in trials if trial["state"] == "RUNNING"):
+            note_end(study, trial["number"], "PRUNED", budget.reason)
+    elif len(trials) < config.tune.num_samples or any(trial["state"] == "RUNNING" for trial in trials):
         _leave(study)
         return StudyResult(replace(study, data={**study.data, "state": "INTERRUPTED"}), study.ranked(), True, 0)
+    for trial in trials if config.tune.scheduler == "pbt" else ():
+        study.clear_checkpoints(trial["number"])
+    Journal(study)  # of trials that ended outside of Ray, or while there was no room for it
     untracked = track_rest(study, session.draw)
     tracking.end_study(study, "FINISHED")
     *earlier, last = study.rounds
     last = {**last, "num_samples": len(trials) - sum(added["num_samples"] for added in earlier)}
     study = study.update(state="FINISHED", rounds=[*earlier, last])
+    study.push("optuna.log")
     return StudyResult(study, study.ranked(), False, untracked)
 
 

@@ -1,119 +1,63 @@
-"""`tune.time_budget_s`: a scheduler that ends all trials once the time is spent.
+"""`tune.time_budget_s`: all trials end once the time is spent.
 
-Ray's own budget ends a sweep as a kill does: no trial is told to anybody. Here every trial that is not over is stopped
-like one that is behind: the searcher, the study's folder and MLflow learn of it.
+Ray's own budget ends a sweep as a kill does: no trial is told to anybody. Here a trial that runs is stopped after the
+epoch that it is in, like one that is behind; those that wait for a place end at once (see `sweep.run`), and no other
+begins.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import TrialScheduler
-
-from .config import TuneConfig
+from ray import tune
 
 SPENT = "time budget of {:g} s spent"
 """The reason of a trial that was stopped."""
 
 
-class TimeBudget(TrialScheduler):
-    """Another scheduler while there is time; then a trial ends after the epoch that it is in, and none begins.
-
-    The time counts from the first step of each start of the sweep: one that is resumed has it anew.
+class TimeBudget(tune.Stopper):
+    """Seconds that count from the first question. Each run of a sweep has one of its own.
 
     Args:
-        scheduler: decides while there is time.
-        settings: gives the study's as they are now.
+        seconds: None is without an end.
     """
 
-    def __init__(self, scheduler: Any, settings: Callable[[], TuneConfig]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # ray
-        self._scheduler = scheduler
-        self._settings = settings
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
         self._until: float | None = None
-        self._reason = ""
+        self._running: set[str] = set()
         self._stopped: set[str] = set()
 
-    def _is_spent(self) -> bool:
+    def is_spent(self) -> bool:
+        """Whether the time is over."""
         if self._until is None:
-            seconds = self._settings().time_budget_s
-            self._until = time.monotonic() + (float("inf") if seconds is None else seconds)
-            self._reason = "" if seconds is None else SPENT.format(seconds)
+            self._until = time.monotonic() + (float("inf") if self._seconds is None else self._seconds)
         return time.monotonic() >= self._until
 
-    def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """The other's choice; nobody, once the time is spent: then those that wait end here."""
-        if not self._is_spent():
-            return self._scheduler.choose_trial_to_run(tune_controller)
-        tune_controller.search_alg.set_finished()
-        for trial in [t for t in tune_controller.get_live_trials() if t.status in (Trial.PENDING, Trial.PAUSED)]:
-            self._note(trial)
-            tune_controller.stop_trial(trial)
-        return None
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """The other's decision on a trial that has done an epoch; its end, once the time is spent."""
-        if self._is_spent():
-            self._stopped.add(trial.trial_id)
-            return str(TrialScheduler.STOP)
-        return str(self._scheduler.on_trial_result(tune_controller, trial, result))
-
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """A trial that ran ends, by itself or stopped."""
-        if trial.trial_id in self._stopped:
-            self._note(trial)
-        self._scheduler.on_trial_complete(tune_controller, trial, result)
-
-    def _note(self, trial: Any) -> None:
-        """Let the callbacks know why."""
-        trial.run_metadata.last_result = {**(trial.last_result or {}), "reason": self._reason}
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """A trial is new, or brought back."""
-        self._scheduler.on_trial_add(tune_controller, trial)
-
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """A trial that waited ends."""
-        self._scheduler.on_trial_remove(tune_controller, trial)
-
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """A trial's process died."""
-        self._scheduler.on_trial_error(tune_controller, trial)
-
-    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Ray's, for the other."""
-        return bool(self._scheduler.set_search_properties(metric, mode, **spec))
-
     @property
-    def metric(self) -> Any:
-        """What the other compares."""
-        return self._scheduler.metric
+    def reason(self) -> str:
+        """Of a trial that was stopped."""
+        return "" if self._seconds is None else SPENT.format(self._seconds)
 
-    @property
-    def supports_buffered_results(self) -> bool:
-        """Whether the other does with several epochs at a time."""
-        return bool(self._scheduler.supports_buffered_results)
+    def note(self, trial_id: str, running: bool) -> None:
+        """A trial has got a process, or has it no more."""
+        (self._running.add if running else self._running.discard)(trial_id)
 
-    def debug_string(self) -> str:
-        """The other's."""
-        return str(self._scheduler.debug_string())
+    def stopped(self, trial_id: str) -> bool:
+        """Whether a trial was stopped for this."""
+        return trial_id in self._stopped
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether a trial that has done an epoch ends with it."""
+        if self.is_spent() and not result.get("done"):
+            self._stopped.add(trial_id)
+            return True
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether those that wait end: once the time is over and nobody runs any more."""
+        return self.is_spent() and self._running <= self._stopped
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_until": None, "_stopped": set()}
-
-
-def was_spent(trials: Iterable[Mapping[str, Any]], config: TuneConfig, seconds: float) -> bool:
-    """Whether a sweep without a trial that runs is over because its time is, in this start or in the one before.
-
-    Args:
-        trials: of the study.
-        config: of the sweep.
-        seconds: that it ran.
-    """
-    budget = config.time_budget_s
-    if budget is None:
-        return False
-    return seconds >= budget or any(trial["reason"] == SPENT.format(budget) for trial in trials)
+        return {**self.__dict__, "_until": None}  # another machine's clock shows another time

@@ -110,6 +110,18 @@ def artifact_location(uri: str) -> str | None:
     return None if file is None else (file.parent / "mlartifacts").as_uri()
 
 
+def study_tags(name: str, data: Mapping[str, Any]) -> dict[str, str]:
+    """Of a study's run, by the name of the study and what study.json says of it."""
+    return {
+        "study": name,
+        "git_commit": str(data["git_commit"]),
+        "seed": str(data["config"]["seed"]),
+        "method": data["config"]["method"],
+        "config_hash": data["config_hash"],
+        **{f"version.{package}": version for package, version in data["versions"].items()},
+    }
+
+
 def start_study(
     uri: str, experiment: str, study_name: str, tags: Mapping[str, str], params: Mapping[str, str]
 ) -> tuple[str, str]:

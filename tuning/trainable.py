@@ -10,26 +10,25 @@ What is reported, and to whom:
 
 A trial whose loss is no longer finite, whose gates make no network, whose settings contradict each other or that does
 not fit into memory ends as a result with `state` FAILED and a reason, not as a crash: it would fail again if it were
-restarted. A process that dies is restarted by Ray from the checkpoint of the last epoch.
+restarted. A process that dies is restarted by Ray, and goes on from its newest intact checkpoint.
+
+What a trial is, trial.json in its folder says; what it has done, the checkpoints beside it. Ray is told its number.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import shutil
-import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from pyarrow.fs import FileSelector, FileType
 from ray import tune
 
 from ddarts_core import checkpoint
+from ddarts_core.config import ExperimentConfig, config_hash, resolve
 from ddarts_core.confusion import FILE as CONFUSION
 from ddarts_core.confusion import Confusion, write_confusion
 from ddarts_core.cost import retrain_cost
@@ -46,19 +45,15 @@ from ddarts_core.redact import hide_secrets, one_line
 from ddarts_core.retrain import Retrain
 from ddarts_core.search import Search, build_search
 
+from . import checkpoints
 from . import study as studies
-from .budget import Clock, tune_of, within
-from .checkpoints import when_written
+from .budget import Clock, tune_of
 from .config import SEARCH_EPOCH, supernet_metric
 from .locks import join_workers
 from .mirror import StoreError
-from .schedulers import reports_of
 from .secret import receive
-from .tracking import delete_run
-from .trial_record import new_record, resolved
+from .trial_record import reports_of
 from .trial_run import Sender, TrialRun
-
-CHECKPOINT = "trial.pt"
 
 ENDED = ("COMPLETED", "FAILED", "PRUNED")
 """States that stay, whatever Ray remembers."""
@@ -68,13 +63,12 @@ FAILURES = (UserError, Diverged, ArithmeticError, MemoryError, torch.OutOfMemory
 
 
 class SearchTrial(tune.Trainable):
-    """A trial. Its Ray configuration is `study` (the study's folder or URI), `number`, `params` (by dotted path)."""
+    """A trial. Its Ray configuration is `study` (the study's folder or URI) and `number`."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Start a trial; the heavy parts are built by the first step."""
+        """Start a trial, or go on with one; the heavy parts are built by the first step."""
         self._number: int = config["number"]
         self._study = studies.trial_study(config["study"], self._number, Path(self.logdir))
-        self._params: dict[str, Any] = dict(config["params"])
         self._metric = supernet_metric(self._study.data["config"]["tune"])
         receive(self._study)
         self._folder = studies.trial_dir(self._study.path, self._number)
@@ -82,14 +76,18 @@ class SearchTrial(tune.Trainable):
         self._retrain: Retrain | None = None
         self._epochs: Iterator[EpochRecord] = iter(())
         self._loaded: dict[str, Any] = {}
-        self._taken_over = False
         self._records: list[EpochRecord] = []
         self._genotype: Genotype | None = None
         self._seconds = 0.0
-        self._contradiction: str | None = None
+        self._unreported = False
+        self._record = studies.read_json(self._folder / "trial.json")
+        self._impossible: str | None = self._record["reason"]
+        self._params: dict[str, Any] = dict(self._record["params"])
+        self._config: ExperimentConfig = resolve(self._record["config"])
+        self._clock = Clock(self._config, tune_of(self._study.data))
         self._limit_resources()
         self._presence = join_workers(self._study.path)
-        self._open_record()
+        self._go_on()
         self._sender = Sender(TrialRun(self._study, self._folder))
         self._sender.send(self._records)
 
@@ -113,48 +111,16 @@ class SearchTrial(tune.Trainable):
         torch.set_num_threads(resources.get("threads") or max(1, int(self._cores)))
         if 0 < resources["gpu"] < 1 and torch.cuda.is_available():
             try:
-                self._contradiction = _cap_memory(resources["gpu"])
+                self._impossible = _cap_memory(resources["gpu"])
             except RuntimeError as error:  # CUDA's: raised here it would end the process, and the trial without a word
-                self._contradiction = " ".join(str(error).split())
-
-    def _open_record(self) -> None:
-        """Write trial.json, or take over the one that a process before this one left."""
-        file = self._folder / "trial.json"
-        self._config, contradiction = resolved(self._study.data["base"], self._params)
-        tune_config, counted = tune_of(self._study.data), None
-        if contradiction is None:
-            try:
-                self._config, counted = within(self._config, tune_config)
-            except UserError as error:
-                contradiction = str(error)
-        self._contradiction = self._contradiction or contradiction
-        self._search_macs, self._clock = counted, Clock(self._config, tune_config)
-        begun = new_record(self._number, self._params, self.trial_id, self._config)
-        self._record: dict[str, Any] = {**begun, **self._own_fields()}
-        if file.exists():
-            before = studies.read_json(file)
-            if before["params"] != self._params:
-                # The sweep was killed before it noted this number: it has drawn the number's parameters anew.
-                if before["run_id"]:
-                    delete_run(self._study.data["tracking_uri"], before["run_id"])
-                shutil.rmtree(self._folder)
-            elif before["state"] in ENDED:
-                # It was killed after the trial's end and before it noted the end: only the report is missing.
-                self._record = {**before, "ray_trial_id": self.trial_id}
-                self._records = read_jsonl(self._folder / "records.jsonl")
-            else:
-                self._record["begun"] = before["begun"]
-                self._taken_over = True
-        self._write()
-
-    def _own_fields(self) -> dict[str, Any]:
-        """Of trial.json, beside those of every trial."""
-        return {}
+                self._impossible = " ".join(str(error).split())
 
     def _write(self, **fields: Any) -> None:
-        self._record |= {"seconds": round(self._seconds, 3), **fields} if fields else {}
+        self._record |= {"seconds": round(self._seconds, 3), **fields}
         studies.write_json(self._folder / "trial.json", self._record)
-        self._push()
+
+    def _write_records(self) -> None:
+        write_jsonl(self._folder / "records.jsonl", self._records, timing=True)
 
     def _push(self) -> None:
         self._study.push(f"trials/{studies.trial_name(self._number)}")
@@ -165,23 +131,41 @@ class SearchTrial(tune.Trainable):
         """Run one epoch."""
         if self._record["state"] in ENDED:
             return self._report(done=True)
+        if self._unreported:
+            self._unreported = False
+            return self._report(done=False)
         self._sender.send(self._records)  # their last checkpoint is written: none of these epochs will be done again
         began = time.monotonic()
         try:
-            if self._contradiction is not None:
-                raise UserError(self._contradiction)
+            if self._impossible is not None:
+                raise UserError(self._impossible)
             done = self._run_epoch()
         except StoreError:
             raise  # an outage: the trial goes on in another process
         except FAILURES as error:
             self._seconds += time.monotonic() - began
             reason = one_line(hide_secrets(str(error))) or type(error).__name__
-            self._write(state="FAILED", reason=reason[:1000])
+            self._end(state="FAILED", reason=reason[:1000])
             return self._report(done=True)
         self._seconds += time.monotonic() - began
         if done:
-            self._write(state="COMPLETED")
+            self._end(state="COMPLETED")
+        else:
+            self._save()  # before the records say that the epoch is done: a resumed sweep believes them
+            self._write_records()
+            self._push()
         return self._report(done)
+
+    def _end(self, **fields: Any) -> None:
+        self._write_records()
+        self._write(**fields)
+        if fields["state"] == "COMPLETED":  # one that failed may be run again, from here
+            self._clear()
+        self._push()
+
+    def _clear(self) -> None:
+        """Nobody goes on from the checkpoints of a trial that is complete."""
+        checkpoints.clear(self._folder)
 
     def _report(self, done: bool) -> dict[str, Any]:
         """What Ray is told; the last time after MLflow has been told, so that nobody else tells it at the same time."""
@@ -189,7 +173,7 @@ class SearchTrial(tune.Trainable):
             self._sender.send(self._records)
             self._sender.close()
         reports = [{self._metric: 0.0, SEARCH_EPOCH: 0}, *reports_of(self._records, self._metric)]
-        result: dict[str, Any] = {**reports[-1], "epochs": len(self._records)}
+        result: dict[str, Any] = {**reports[-1], "epochs": len(self._records), "seconds": round(self._seconds, 3)}
         if not done:
             return result
         if self._record["state"] == "PRUNED":
@@ -214,25 +198,20 @@ class SearchTrial(tune.Trainable):
 
     def _keep(self, record: EpochRecord) -> None:
         self._records.append(record)
-        write_jsonl(self._folder / "records.jsonl", self._records, timing=True)
-        self._push()
         if self._record["run_id"] != self._sender.run_id:
             self._write(run_id=self._sender.run_id)
 
     def _build(self) -> None:
         """The loop that the next epoch belongs to, at the state of the checkpoint if there was one."""
-        if self._taken_over and not self._loaded and (newest := self._newest_checkpoint()) is not None:
-            # Ray was killed before it noted the trial, knows of no checkpoint, and has given the trial another name.
-            with contextlib.suppress(UserError):  # none is whole: the trial begins anew
-                self.load_checkpoint(newest)
-        self._taken_over = False
         config = for_cores(self._config, self._cores)
         if self._genotype is None and self._search is None:
             self._search = build_search(config)
             self._epochs = self._search.records()
             self._keep_facts(self._search.info)
             if self._loaded.get("search") is not None:
-                self._search.load_state_dict(self._loaded.pop("search"))
+                # It is this trial's own. A later version may hash settings that there were none of when it was made.
+                own = {"config_hash": config_hash(self._config)}
+                self._search.load_state_dict(self._loaded.pop("search") | own)
         if self._genotype is not None and self._retrain is None:
             self._search = None
             end_readers()
@@ -242,7 +221,8 @@ class SearchTrial(tune.Trainable):
             self._retrain = Retrain(config.retrain, self._genotype, info, train, None, config.seed)
             self._held_out = splits.held_out
             if self._loaded.get("retrain") is not None:
-                self._retrain.load_state_dict(self._loaded.pop("retrain"))
+                own = {"identity": self._retrain.state_dict()["identity"]}
+                self._retrain.load_state_dict(self._loaded.pop("retrain") | own)
             self._epochs = self._retrain.records()
 
     def _keep_facts(self, info: DataInfo) -> None:
@@ -284,16 +264,16 @@ class SearchTrial(tune.Trainable):
         """
         info = facts.read_info(self._folder) or facts.read_info(self._study.path) or data_info(self._config.data)
         counted = retrain_cost(genotype, self._config, info)
-        cost = {"parameters": counted.parameters, "macs": counted.macs["A"]}
-        return cost if self._search_macs is None else {**cost, "search_macs": self._search_macs}
+        searched = {name: self._record[name] for name in ("search_macs",) if name in self._record}
+        return {"parameters": counted.parameters, "macs": counted.macs["A"], **searched}
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
+    def _save(self) -> None:
         """Write everything that the next epoch depends on."""
         searching = self._search is not None and self._genotype is None
         checkpoint.save(
-            Path(checkpoint_dir) / CHECKPOINT,
+            checkpoints.file_of(self._folder, len(self._records)),
             {
                 "records": f"[{', '.join(record.line for record in self._records)}]",
                 "epochs": len(self._records),
@@ -304,70 +284,39 @@ class SearchTrial(tune.Trainable):
             },
             packed=True,
         )
+        checkpoints.forget(self._folder, self._lasting())
 
-    def restore(self, checkpoint_path: Any) -> None:
-        """Go on from a checkpoint, also if it is gone: Ray's note of it may be older than those that are kept.
+    def _lasting(self) -> int | None:
+        """Epochs of a checkpoint that another trial may go on from."""
+        return None
 
-        Of a trial that ended none need be left: it takes over what Ray counts, and will report the end.
-        """
-        named = checkpoint_path.checkpoint
-        parent = named.path.rpartition("/")[0]
-        if named.filesystem.get_file_info(named.path).type == FileType.NotFound:
-            beside = named.filesystem.get_file_info(FileSelector(parent, allow_not_found=True))
-            newer = sorted(found.path for found in beside if "/checkpoint_" in found.path)
-            if newer:
-                there = tune.Checkpoint(newer[-1], named.filesystem)
-                checkpoint_path = type(checkpoint_path)(checkpoint=there, metrics=checkpoint_path.metrics)
-            elif self._record["state"] in ENDED:
-                with tempfile.TemporaryDirectory() as empty:
-                    nothing = tune.Checkpoint.from_directory(empty)
-                    super().restore(type(checkpoint_path)(checkpoint=nothing, metrics=checkpoint_path.metrics))
-                return
-        super().restore(checkpoint_path)
-
-    def load_checkpoint(self, checkpoint_dir: Any) -> None:
-        """Go on from the trial's last intact checkpoint.
-
-        Raises:
-            UserError: none can be read.
-        """
+    def _go_on(self) -> None:
+        """Go on from the trial's furthest intact checkpoint, if it has one; one that ended only reports."""
         if self._record["state"] in ENDED:
+            self._records = read_jsonl(self._folder / "records.jsonl")
+            self._seconds = self._record["seconds"]
             return
-        self._loaded = self._load(Path(checkpoint_dir))
-        self._records = self._history()
-        self._seconds = self._loaded["seconds"]
-        text = self._loaded["genotype"]
-        self._genotype = None if text is None else Genotype.from_text(text)
-        self._search = self._retrain = None
-        write_jsonl(self._folder / "records.jsonl", self._records, timing=True)
-        if self._genotype is not None:
-            # trial.json was begun anew; these were known when the search ended.
-            self._write(genotype_hash=self._genotype.hash, cost=self._cost(self._genotype))
+        state = self._state()
+        if state is not None:
+            self._loaded = state
+            self._seconds = state["seconds"]
+            self._genotype = None if state["genotype"] is None else Genotype.from_text(state["genotype"])
+        # The process before may have been killed between an epoch's checkpoint and its record: nobody was told of it.
+        self._unreported = len(self._records) > len(read_jsonl(self._folder / "records.jsonl"))
+        self._write_records()
+        # The study says that it runs, also of a trial whose process has not come to its first epoch.
+        known = (
+            {} if self._genotype is None else {"genotype_hash": self._genotype.hash, "cost": self._cost(self._genotype)}
+        )
+        self._write(ray_trial_id=self.trial_id, **known)
+        self._push()
 
-    def _history(self) -> list[EpochRecord]:
-        """The records that belong to the checkpoint that was loaded."""
-        return [EpochRecord.from_dict(data) for data in json.loads(self._loaded["records"])]
-
-    def _load(self, folder: Path) -> dict[str, Any]:
-        """The furthest of a checkpoint and those beside it."""
-        mirror = self._study.mirror
-        if mirror is None:
-            return _load_furthest([folder, *folder.parent.glob("checkpoint_*")])
-        if folder.is_relative_to(mirror.folder):
-            beside = folder.parent.relative_to(mirror.folder).as_posix()
-        else:  # Ray's copy
-            beside = f"ray*/{studies.trial_name(self._number)}_{self.trial_id}"
-        return _load_furthest(file.parent for file in mirror.fetch(f"{beside}/checkpoint_*/{CHECKPOINT}"))
-
-    def _newest_checkpoint(self) -> Path | None:
-        """Of all that the trial's number has, whatever Ray called the trial."""
-        pattern = f"ray*/{studies.trial_name(self._number)}_*/checkpoint_*"
-        written: dict[Path, Any]
-        if (mirror := self._study.mirror) is not None:
-            written = {mirror.folder / name: time for name, time in mirror.written(pattern).items()}
-        else:
-            written = {folder: when_written(folder) for folder in self._study.path.glob(pattern)}
-        return max(written, key=lambda folder: (written[folder], folder), default=None)
+    def _state(self) -> dict[str, Any] | None:
+        """What to go on from; sets the records that belong to it."""
+        state = next(checkpoints.intact(self._folder), None)
+        if state is not None:
+            self._records = [EpochRecord.from_dict(data) for data in json.loads(state["records"])]
+        return state
 
 
 def _cap_memory(share: float) -> str | None:
@@ -381,21 +330,3 @@ def _cap_memory(share: float) -> str | None:
         )
     torch.cuda.set_per_process_memory_fraction(share - context)
     return None
-
-
-def _load_furthest(folders: Iterable[Path]) -> dict[str, Any]:
-    """The intact checkpoint with the most epochs.
-
-    After a kill it need not be the one that Ray names: Ray's note of it may be seconds old, and the checkpoint it names
-    may be gone or damaged.
-    """
-    found: list[dict[str, Any]] = []
-    errors: list[UserError] = []
-    for candidate in sorted(set(folders)):
-        try:
-            found.append(checkpoint.load(candidate / CHECKPOINT))
-        except UserError as error:
-            errors.append(error)
-    if not found:
-        raise errors[0] if errors else UserError("the trial has no checkpoint")
-    return max(found, key=lambda state: int(state["epochs"]))

@@ -172,6 +172,8 @@ class TrialRun:
             self._client.set_tag(run_id, "ray_trial_id", trial["ray_trial_id"])
             if trial["state"] == "RUNNING" and found[0].info.status != "RUNNING":
                 self._client.update_run(run_id, "RUNNING")
+                for tag in {"state", "reason"} & set(found[0].data.tags):  # of a failure, if it is run again
+                    self._client.delete_tag(run_id, tag)
             # The process that made it may have been killed on the way.
             params = {name: value for name, value in params.items() if name not in found[0].data.params}
         else:

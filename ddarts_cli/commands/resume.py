@@ -14,15 +14,16 @@ from ddarts_cli.options import storage_folder, storage_option
 @click.option(
     "--address", metavar="auto|HOST:PORT|ray://HOST:PORT", help="Ray cluster to run on (default: this machine)."
 )
-def command(study: str, storage: str, overrides: tuple[str, ...], address: str | None) -> None:
+@click.option("--failed", is_flag=True, help="Run the trials that failed again, with the same settings.")
+def command(study: str, storage: str, overrides: tuple[str, ...], address: str | None, failed: bool) -> None:
     """Go on with STUDY after a crash or a stop; a finished study is only checked.
 
-    STUDY is a name under the storage folder, or a study's folder. Ray unpickles its state from there: resume only
-    studies that you trust.
+    STUDY is a name under the storage folder, or a study's folder or URI.
 
     \b
     Examples:
       ddarts resume quickstart_sweep
+      ddarts resume quickstart_sweep --failed
       ddarts resume /srv/studies/large
       ddarts resume s3://bucket/studies/large --address auto
     """
@@ -42,5 +43,5 @@ def command(study: str, storage: str, overrides: tuple[str, ...], address: str |
 
     go_on = ddarts("resume", found.location)
     with resumable(go_on, lambda: True), watch(shown["num_samples"]) as listener:
-        result = resume_sweep(found.location, draw=draw_genotype, listener=listener, address=address)
+        result = resume_sweep(found.location, failed=failed, draw=draw_genotype, listener=listener, address=address)
     conclude(result)

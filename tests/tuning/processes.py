@@ -22,7 +22,7 @@ from urllib.parse import quote
 from ddarts_core.records import read_jsonl
 from tuning import tracking
 from tuning.config import SweepConfig
-from tuning.searcher import open_journal
+from tuning.journal import open_journal
 from tuning.study import find_study
 
 RUN = """

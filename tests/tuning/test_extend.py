@@ -16,8 +16,8 @@ from tuning import tracking
 from tuning.config import ACCURACY, SweepConfig
 from tuning.events import SweepEvent
 from tuning.extending import check_same, extend_sweep
+from tuning.journal import open_journal
 from tuning.new_study import new_study
-from tuning.searcher import open_journal
 from tuning.study import Study, find_study, trial_dir
 from tuning.sweep import resume_sweep, run_sweep
 
@@ -26,6 +26,8 @@ Make = Callable[..., SweepConfig]
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.filterwarnings("ignore")]
 
 FAST: dict[str, Any] = {"search": {"epochs": 1}, "tune": {"num_samples": 4, "objective": "supernet"}}
+WORDS: dict[str, Any] = {"ablation.loss": {"type": "categorical", "choices": ["none", "centered"]}}
+RANDOM: dict[str, Any] = {"searcher": "random"}
 HALVING: dict[str, Any] = {"scheduler": "asha", "grace_period": 1, "reduction_factor": 2}
 
 
@@ -59,7 +61,10 @@ def test_other_settings_are_refused_and_new_trials_are_compared_with_old(make_sw
     for groups, named in (
         ({**settings, "search": {"epochs": 3}}, r"another search\.epochs \(2 there, 3 now\):"),
         ({**settings, "tune": {**settings["tune"], "second_objective": "macs"}}, "tune.second_objective"),
-        ({**settings, "tune": {**settings["tune"], "searcher": "random"}}, "tune.searcher"),
+        (
+            {**settings, "tune": {**settings["tune"], "searcher": "grid", "num_samples": 2}, "space": WORDS},
+            r"tune\.searcher \(optuna-tpe there, grid now\)",
+        ),
         (
             {**settings, "space": {"alpha.lr": {"type": "float", "low": 0.1, "high": 0.2}}},
             r"space\.ablation\.loss\.choices \(.* there, not set now\)",
@@ -67,7 +72,7 @@ def test_other_settings_are_refused_and_new_trials_are_compared_with_old(make_sw
     ):
         with pytest.raises(UserError, match=named):
             extend_sweep(make_sweep("own", **groups))
-    halving = make_sweep("own", **{**settings, "tune": {**settings["tune"], **HALVING, "num_samples": 9}})
+    halving = make_sweep("own", **{**settings, "tune": {**settings["tune"], **HALVING, "num_samples": 9, **RANDOM}})
     check_same(study, halving)
     # Had the first trial been perfect after an epoch, the second one would be stopped there.
     path = trial_dir(study.path, 0) / "records.jsonl"
@@ -77,6 +82,7 @@ def test_other_settings_are_refused_and_new_trials_are_compared_with_old(make_sw
     path.write_text("".join(json.dumps(record) + "\n" for record in perfect))
     done = extend_sweep(halving, num_samples=1)
     assert [trial["state"] for trial in done.study.trials()] == ["COMPLETED", "PRUNED"]
+    assert done.study.data["config"]["tune"]["searcher"] == "random", "another may propose the new ones"
     assert len(list(read_jsonl(trial_dir(study.path, 1) / "records.jsonl"))) == 1
 
 
@@ -115,10 +121,10 @@ def test_what_cannot_run_is_refused_and_leaves_a_study_as_it_was(make_sweep: Mak
 
 
 def test_a_sweep_that_cannot_begin_is_not_left_running(make_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    def new_tuner(*_: Any) -> None:
+    def fit(*_: Any, **__: Any) -> None:
         raise UserError("no")
 
-    monkeypatch.setattr("tuning.sweep.new_tuner", new_tuner)
+    monkeypatch.setattr("tuning.sweep.fit", fit)
     config = make_sweep("stillborn", **FAST)
     with pytest.raises(UserError, match="no"):
         run_sweep(config)

@@ -17,7 +17,7 @@ from sklearn.ensemble import RandomForestRegressor
 
 from tuning import importance
 from tuning.importance import importances, main_effects
-from tuning.searcher import open_journal
+from tuning.journal import open_journal
 from tuning.study import Study
 
 SPACE = {"search.lr": FloatDistribution(0, 1), "method": CategoricalDistribution(["a", "b"])}

@@ -63,7 +63,7 @@ def test_places(monkeypatch: pytest.MonkeyPatch, wanted: int | None, cluster: bo
     monkeypatch.setattr("tuning.searcher.room", lambda config: machines[0])
     monkeypatch.setattr("tuning.searcher.time.monotonic", lambda: now[0])
     config = TuneConfig(num_samples=8, max_concurrent=wanted)
-    places = Places(Proposer(), lambda: config, cluster)  # type: ignore[arg-type]  # any searcher will do
+    places = Places(Proposer(), config, cluster)
 
     def proposed(prefix: str) -> int:
         return sum(places.suggest(f"{prefix}{i}") is not None for i in range(12))

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import json
-import pickle
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from pyarrow.fs import FileType
 
 from ddarts_core.errors import UserError
 from tuning import lease
 from tuning.locks import is_locked
 from tuning.mirror import (
     CACHE_VARIABLE,
-    KEPT,
     Mirror,
     StoreError,
     check_storage,
     copy_folder,
-    filesystem,
     is_shared,
     store_error,
 )
-from tuning.ray_storage import ray_filesystem
 from tuning.study import STUDY_FIELDS, find_study
 
 
@@ -124,8 +119,9 @@ def test_the_store_is_the_truth(two: tuple[Mirror, Mirror]) -> None:
     [
         ("study.json", True),
         ("trials/00000/records.jsonl", True),
-        (f"ray/{KEPT}", True),
-        (f"ray-12/{KEPT}", True),
+        ("trials/00000/checkpoint-000001.pt", True),
+        (".ray/run/tuner.pkl", False),
+        ("ray-12/kept.zip", False),
         ("ray/tuner.pkl", False),
         ("ray/00000_x/checkpoint_000001/trial.pt", False),
         ("rays/x", True),
@@ -138,21 +134,25 @@ def test_files_that_are_sent_as_they_are(name: str, shared: bool) -> None:
     assert is_shared(name) is shared
 
 
-def test_a_state_travels_whole_and_after_what_it_rests_on(
-    two: tuple[Mirror, Mirror], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_is_fetched_by_those_who_go_on_with_it_only(two: tuple[Mirror, Mirror], tmp_path: Path) -> None:
+    """And it is sent before the records that say that its epoch is done."""
     a, b = two
+    names = ["trials/00000/checkpoint-000002.pt", "trials/00000/records.jsonl", "trials/00000/trial.json"]
     order: list[str] = []
-    spy(monkeypatch, "write", order)
-    put(a, "study.json", "1")
-    put(a, "optuna.log", "trial")
-    put(a, "ray/kept-00000007/experiment_state-x.json", "state")
-    a.push_state(a.folder / "ray" / "kept-00000007")
-    assert sorted(order[:2]) == ["optuna.log", "study.json"] and order[2:] == [f"ray/{KEPT}"]
+    for name in names:
+        put(a, name, "x")
+    with pytest.MonkeyPatch.context() as patch:
+        spy(patch, "write", order)
+        a.push("trials/00000")
+    assert order == names
     b.pull()
-    b.unpack_states()
-    assert [f.name for f in (b.folder / "ray").glob("kept-*")] == ["kept-00000001"]
-    assert (b.folder / "ray" / "kept-00000001" / "experiment_state-x.json").read_text() == "state"
+    assert sorted(content(b)) == names[1:]
+    trial = Mirror(b.uri, tmp_path / "trial", checkpoints=True)
+    trial.pull("trials/00000")
+    assert sorted(content(trial)) == names
+    (trial.folder / names[0]).unlink()
+    trial.push("trials/00000")
+    assert sorted(b.found("trials")) == names[1:]
 
 
 def test_many_may_look_at_a_study_at_once(
@@ -162,12 +162,12 @@ def test_many_may_look_at_a_study_at_once(
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     a, _ = two
     put(a, "study.json", json.dumps({"schema": 1, **{name: kind() for name, kind in STUDY_FIELDS.items()}}))
-    put(a, "ray/kept-00000007/experiment_state-x.json", "state")
-    a.push_state(a.folder / "ray" / "kept-00000007")
+    put(a, "trials/00000/checkpoint-000001.pt", "state")
+    a.push()
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(find_study, [uri] * 40))
     assert {study.location for study in found} == {uri}
-    assert not list((tmp_path / "cache").rglob("*kept*"))
+    assert not list((tmp_path / "cache").rglob("*.pt"))
 
 
 def test_what_is_deleted_while_it_is_fetched_is_not_there(
@@ -280,42 +280,6 @@ def test_a_store_that_does_not_answer(two: tuple[Mirror, Mirror], monkeypatch: p
     wrapped = RuntimeError("Ray's")
     wrapped.__cause__ = error.value
     assert store_error(wrapped) is error.value and store_error(RuntimeError("other")) is None
-
-
-def test_ray_waits_for_a_store_too(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray's file system; what is written arrives whole, after a store's refusals, or not at all."""
-    place = filesystem(uri)[1]
-    fs = pickle.loads(pickle.dumps(ray_filesystem(uri)))  # as Ray sends it to its workers
-    refusals = {"pipe_file": 2, "cat_file": 1, "info": 1}
-    store = type(filesystem(uri)[0])
-
-    def refuse(name: str) -> None:
-        call = getattr(store, name)
-
-        def answer(self: object, *given: object, **more: object) -> object:
-            refusals[name] -= 1
-            if refusals[name] >= 0:
-                raise ConnectionError("no route to host")
-            return call(self, *given, **more)
-
-        monkeypatch.setattr(store, name, answer)
-
-    for name in refusals:
-        refuse(name)
-    with fs.open_output_stream(f"{place}/checkpoint") as file:
-        file.write(b"half, ")
-        file.write(b"half")
-    assert all(left < 0 or name != "pipe_file" for name, left in refusals.items())
-    with fs.open_input_file(f"{place}/checkpoint") as file:
-        assert file.read() == b"half, half"
-    assert fs.get_file_info(f"{place}/checkpoint").size == 10
-    assert all(left < 0 for left in refusals.values())
-    fs.open_output_stream(f"{place}/abandoned").write(b"half")
-    assert fs.get_file_info(f"{place}/abandoned").type == FileType.NotFound
-    monkeypatch.setenv("DDARTS_STORE_PATIENCE", "0.1")
-    refusals["cat_file"] = 100
-    with pytest.raises(StoreError, match="no route to host"):
-        fs.open_input_file(f"{place}/checkpoint")
 
 
 def test_bad_patience(two: tuple[Mirror, Mirror], monkeypatch: pytest.MonkeyPatch) -> None:

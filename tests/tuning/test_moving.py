@@ -2,69 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-import pickle
 import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray import cloudpickle
 
 from ddarts_core.errors import UserError
 from tests.tuning.processes import Driver, epochs_of, faults
 from tests.tuning.test_population import POPULATION
 from tuning import tracking
-from tuning.callback import StudyCallback
 from tuning.config import SweepConfig
 from tuning.locks import await_workers
-from tuning.moving import LOCATIONS, location_in, moved_json, moved_pickle, settle_in
+from tuning.moving import LOCATIONS, settle_in
 from tuning.new_study import create_study
 from tuning.study import Study, find_study
 
 Make = Callable[..., SweepConfig]
-
-PLACES = {"/a/s": "/b/longer/s"}
-
-
-@dataclasses.dataclass
-class Thing:
-    name: str
-    inside: Any
-
-
-@pytest.mark.parametrize("protocol", range(3, 6))
-def test_places_in_a_pickle(protocol: int) -> None:
-    def things(place: str) -> Any:
-        many = [f"{place}/{number}" for number in range(300)]
-        return [Thing("/a/s2", {place: b"/a/s"}), f"{place}/ä\udc80", "see /a/s", "x" * 70000, many, many, 7]
-
-    moved = pickle.loads(moved_pickle(pickle.dumps(things("/a/s"), protocol), PLACES))
-    assert moved == things("/b/longer/s")
-    assert moved[4] is moved[5], "what was one thing is one thing"
-
-
-def test_places_in_rays_json() -> None:
-    def state(place: str) -> Any:
-        packed = {"_type": "CLOUDPICKLE_FALLBACK", "value": pickle.dumps([f"{place}/ray"], 5).hex()}
-        return json.dumps({"config": {"study": place, "n": float("inf")}, "storage": packed}), packed
-
-    def whole(place: str) -> bytes:
-        text, packed = state(place)
-        return json.dumps({"trial_data": [[text, "{}"]], "runner_data": [packed, None]}).encode()
-
-    moved = json.loads(moved_json(whole("/a/s"), PLACES))
-    [[trial, _]] = moved["trial_data"]
-    trial = json.loads(trial)
-    assert trial["config"] == {"study": "/b/longer/s", "n": float("inf")}
-    for packed in (trial["storage"], moved["runner_data"][0]):
-        assert pickle.loads(bytes.fromhex(packed["value"])) == ["/b/longer/s/ray"]
-
 
 # --- whole studies --------------------------------------------------------------------------------------------------
 
@@ -148,14 +105,10 @@ BEGUN: dict[str, Any] = {"state": "INTERRUPTED", "objectives": []}
 
 
 def on_a_server(path: Path) -> Study:
-    """A study that Ray has begun, tracked elsewhere."""
+    """A study that was run, tracked elsewhere."""
     data = {"tracking_uri": SERVER, "config": {"tracking": {"uri": SERVER}, "tune": {"num_samples": 1}}}
     study = create_study(path, {**BEGUN, **data, "parent_run_id": "run", "experiment_id": "1"})
-    (path / "ray").mkdir()
-    location = study.location
-    run = SimpleNamespace(storage_path=location, callbacks=[StudyCallback(location, 1, 2)])
-    (path / "ray" / "tuner.pkl").write_bytes(cloudpickle.dumps({"_run_config": run}))
-    assert location_in(path / "ray") == location
+    study = study.update(place=study.location)
     settle_in(study)
     return study
 

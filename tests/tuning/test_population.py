@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import json
+import math
 import random
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.train._internal.session import _TrainingResult
-from ray.tune import Checkpoint
-from ray.tune.experiment import Trial
-from ray.tune.trainable.metadata import _TrainingRunMetadata
+import torch
 
-from ddarts_core import checkpoint
 from ddarts_core.config import config_hash
 from ddarts_core.errors import UserError
-from ddarts_core.records import EpochRecord, read_jsonl
+from ddarts_core.nested import merge
+from ddarts_core.records import EpochRecord, read_jsonl, write_jsonl
 from ddarts_core.search import build_search
+from tests.tuning.conftest import SETTINGS
 from tests.tuning.processes import Driver, epochs_of, results
-from tuning import tracking
-from tuning.callback import StudyCallback
+from tuning import checkpoints, tracking
+from tuning.callback import note_end
 from tuning.config import ACCURACY, SEARCH_EPOCH, SweepConfig, resolve_sweep
 from tuning.extending import extend_sweep
+from tuning.legs import Legs
 from tuning.member import Member
-from tuning.mirror import Mirror
-from tuning.population import PERTURBABLE, adopt, draw_population, perturb
-from tuning.schedulers import Population
-from tuning.space import trial_config
-from tuning.study import find_study
+from tuning.new_study import create_study, new_study
+from tuning.population import PERTURBABLE, adopt, draw_population, exchange, perturb
+from tuning.space import base_settings, trial_config
+from tuning.study import Held, find_study, read_json, trial_dir, write_json
 from tuning.sweep import run_sweep
-from tuning.trainable import CHECKPOINT
+from tuning.time_budget import TimeBudget
 
 Make = Callable[..., SweepConfig]
 
@@ -128,11 +123,9 @@ def test_perturbed_settings_stay_in_the_space_and_move() -> None:
 
 @pytest.fixture(scope="module")
 def population(make_sweep: Make, ray_cluster: None) -> Path:
-    """With all of its checkpoints."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StudyCallback, "_forget", lambda *arguments: None)
-        result = run_sweep(resolve_sweep(make_sweep("population", **POPULATION).model_dump(mode="json")))
+    result = run_sweep(resolve_sweep(make_sweep("population", **POPULATION).model_dump(mode="json")))
     assert not result.interrupted and not result.untracked
+    assert not list(result.study.path.rglob("*.pt")), "nobody goes on from them"
     return result.study.path
 
 
@@ -212,116 +205,183 @@ def test_a_killed_population_makes_the_same_exchanges(population: Path, make_swe
     assert lineages(path) == lineages(population)
 
 
+# --- exchanges ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "share", "followers", "ahead"),
+    [
+        ({0: 0.5, 1: 0.1, 2: 0.9}, 0.34, {1}, {2}),  # two of three would be more than half
+        ({0: 0.5, 1: 0.1, 2: 0.9, 3: 0.2}, 0.25, {1}, {2}),
+        ({0: 0.5, 1: 0.1, 2: 0.9, 3: 0.2}, 0.5, {1, 3}, {0, 2}),
+        ({3: 0.5, 1: 0.5, 2: 0.5}, 0.3, {1}, {3}),  # by number
+        ({0: 0.5}, 0.5, set(), set()),
+    ],
+)
+def test_who_follows_whom(accuracies: dict[int, float], share: float, followers: set[int], ahead: set[int]) -> None:
+    found = {seed: exchange(accuracies, share, seed, 2) for seed in range(20)}
+    assert all(follows.keys() == followers for follows in found.values())
+    assert {donor for follows in found.values() for donor in follows.values()} == ahead
+    backwards = dict(reversed(accuracies.items()))
+    assert found == {seed: exchange(backwards, share, seed, 2) for seed in range(20)}
+
+
+class Stage:
+    """A population without Ray: what its members' processes would write is written here.
+
+    Args:
+        path: of the study.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.config = resolve_sweep(settings(num_samples=3, exchange_every=2, exchanged=0.34))
+        stored = {"config": self.config.model_dump(mode="json"), "base": base_settings(self.config)}
+        self.study = create_study(path, {**stored, "objectives": [], "state": "RUNNING"})
+        self.legs = self.make()
+
+    def make(self) -> Legs:
+        """As a run of the sweep begins."""
+        return Legs(Held(self.study), self.config, self.config.build_space(), 4, TimeBudget(None))
+
+    def run(self, leg: dict[str, Any], accuracy: float, *, told: bool = True, epochs: int = 2) -> None:
+        """A leg of so many epochs; Ray may be killed before it is told of its end."""
+        number, trial_id = leg["number"], f"leg of {leg['number']}"
+        folder = trial_dir(self.study.path, number)
+        records = read_jsonl(folder / "records.jsonl")
+        for _ in range(epochs):
+            records.append(EpochRecord(len(records), "search", {ACCURACY: accuracy}))
+        write_jsonl(folder / "records.jsonl", records)
+        if told:
+            report = {SEARCH_EPOCH: len(records), ACCURACY: accuracy}
+            waits = {"waits": True} if len(records) < 4 else {}
+            self.legs.on_trial_complete(trial_id, {**report, **waits})
+
+    def next(self) -> Any:
+        """The next leg, which is run under a name of its own."""
+        leg = self.legs.suggest("leg")
+        if isinstance(leg, dict):
+            self.legs._running[f"leg of {leg['number']}"] = self.legs._running.pop("leg")
+        return leg
+
+    def trials(self) -> list[dict[str, Any]]:
+        return self.study.trials()
+
+
+def test_members_run_in_legs_and_wait_for_each_other(study_path: Path) -> None:
+    stage = Stage(study_path)
+    legs = [stage.next() for _ in range(3)]
+    assert [(leg["number"], leg["until"]) for leg in legs] == [(0, 2), (1, 2), (2, 2)]
+    before = [trial["params"] for trial in stage.trials()]
+    for leg, accuracy in zip(legs[:2], (0.5, 0.1), strict=True):
+        stage.run(leg, accuracy)
+    assert stage.next() is None
+    stage.run(legs[2], 0.9)
+    legs = [stage.next() for _ in range(3)]
+    assert [leg["until"] for leg in legs] == [math.inf] * 3, "no exchange after the last epoch"
+    events = [(t["exchanged"], [(e["epochs"], e["from"], e["before"]) for e in t["lineage"]]) for t in stage.trials()]
+    assert events == [(2, []), (2, [(2, "00002", before[1])]), (2, [])]
+    follower = stage.trials()[1]
+    assert follower["params"] == follower["lineage"][0]["params"] != before[1]
+    assert follower["config"]["search"]["lr"] == follower["params"]["search.lr"]
+    for leg in legs:
+        stage.run(leg, 0.9)
+    assert stage.next() == "FINISHED"
+
+
+@pytest.mark.parametrize("noted", [[], [1], [0, 1], [0, 2]])
+def test_an_exchange_that_was_half_noted_is_made_as_it_was(noted: list[int], study_path: Path, tmp_path: Path) -> None:
+    """Killed after the files of some members were written; one that failed since counts as it did."""
+    calm = Stage(tmp_path / "calm")
+    stage = Stage(study_path)
+    for each in (calm, stage):
+        for leg, accuracy in zip([each.next() for _ in range(3)], (0.5, 0.1, 0.9), strict=True):
+            each.run(leg, accuracy)
+    calm.next()
+    after = {trial["number"]: trial for trial in calm.trials()}
+    for number in noted:
+        write_json(trial_dir(study_path, number) / "trial.json", after[number])
+    stage.legs = stage.make()
+    assert stage.next()["number"] == 0
+    assert [
+        (trial["params"], trial["lineage"], trial["exchanged"], trial["config_hash"]) for trial in stage.trials()
+    ] == [(t["params"], t["lineage"], t["exchanged"], t["config_hash"]) for t in after.values()]
+
+
+def test_a_member_that_failed_is_not_waited_for(study_path: Path) -> None:
+    stage = Stage(study_path)
+    legs = [stage.next() for _ in range(3)]
+    stage.legs.on_trial_complete("leg of 1", error=True)
+    note_end(stage.study, 1, "FAILED", "its process died", alone=False)
+    stage.run(legs[0], 0.5)
+    stage.run(legs[2], 0.9)
+    assert {stage.next()["number"], stage.next()["number"]} == {0, 2}
+    lineages = [trial["lineage"] for trial in stage.trials()]
+    assert lineages[1:] == [[], []] and lineages[0][0]["from"] == "00002"
+
+
 # --- what a member goes on from -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def reopened(population: Path, tmp_path: Path) -> Iterator[Callable[[int], Member]]:
-    """Members of the finished population as Ray makes them that noted nothing of their end."""
-    path = tmp_path / population.name
-    shutil.copytree(population, path)
-    made: list[Member] = []
+def member(study_path: Path) -> Iterator[Callable[..., Any]]:
+    """Members of a population of two, of which the second follows the first after two epochs, with real checkpoints."""
+    tune = {**POPULATION["tune"], "num_samples": 2}
+    own = {**POPULATION, "tune": tune, "name": study_path.name, "storage": str(study_path.parent)}
+    config = resolve_sweep(merge({**SETTINGS, "space": {}}, own))
+    study = new_study(config)
+    Legs(Held(study), config, config.build_space(), 4, TimeBudget(None))
+    made: list[Any] = []
 
-    def reopen(number: int) -> Member:
-        trial = find_study(path).trials()[number]
-        settings = {key: trial[key] for key in ("number", "params", "lineage")}
-        made.append(Member({"study": str(path), **settings}))
+    def make(number: int, until: float) -> Any:
+        made.append(Member({"study": str(study_path), "number": number, "until": until}))
         return made[-1]
 
-    yield reopen
-    for member in made:
-        member.cleanup()
+    for number in range(2):
+        first = make(number, 2)
+        while not (last := first.step()).get("waits"):
+            continue
+        assert make(number, 2).step() == last, "its process died before it could report: it does not run past the end"
+    for number, follows in ((0, []), (1, [{"epochs": 2, "from": "00000", "before": {}, "params": {}}])):
+        file = trial_dir(study_path, number) / "trial.json"
+        write_json(file, {**read_json(file), "exchanged": 2, "lineage": follows})
+    assert study.trials()[0]["state"] == "RUNNING"
+    yield make
+    for each in made:
+        each.cleanup()
 
 
-def checkpoints(population: Path, number: int) -> dict[int, Path]:
-    """By epochs."""
-    folders = population.glob(f"ray/{number:05d}_*/checkpoint_*")
-    return {int(checkpoint.load(folder / CHECKPOINT)["epochs"]): folder for folder in folders}
+def losses(study: Path, number: int) -> list[float]:
+    records = read_jsonl(trial_dir(study, number) / "records.jsonl")
+    return [record.metrics["train/loss"] for record in records]
 
 
-def test_a_member_does_again_what_ray_has_not_noted(population: Path, reopened: Callable[[int], Member]) -> None:
-    """Or an exchange that was not noted would be made without it."""
-    member = reopened(1)
-    assert find_study(population).trials()[1]["state"] == "COMPLETED"
-    report = member.step()
-    assert report[SEARCH_EPOCH] == 1 and "state" not in report
-    member.load_checkpoint(str(checkpoints(population, 1)[2]))
-    assert member.step()[SEARCH_EPOCH] == 3
-
-
-def test_a_member_whose_last_state_ray_has_noted_only_reports(
-    population: Path, reopened: Callable[[int], Member]
+def test_a_member_goes_on_from_the_one_that_it_follows_until_it_has_a_state_of_its_own(
+    member: Callable[..., Any], study_path: Path
 ) -> None:
-    member = reopened(1)
-    member.load_checkpoint(str(checkpoints(population, 1)[4]))
-    report = member.step()
-    assert (report["state"], report[SEARCH_EPOCH], report["done"]) == ("COMPLETED", 4, True)
+    own = losses(study_path, 1)
+    follower = member(1, math.inf)
+    assert losses(study_path, 1) == own, "its history stays its own"
+    donor = next(checkpoints.intact(trial_dir(study_path, 0), up_to=2))
+    assert torch.equal(follower._loaded["search"]["sgd"]["state"][0]["momentum_buffer"], momentum(donor))
+    follower.step()
+    again = member(1, math.inf)  # its process died
+    assert again._loaded["epochs"] == 3 and losses(study_path, 1)[:2] == own
+    donor_again = member(0, math.inf)
+    donor_again.step()
+    donor_again.step()
+    kept = checkpoints.found(trial_dir(study_path, 0))
+    assert 2 in kept, "the state at the exchange stays as long as the population runs"
 
 
-def test_in_a_store_a_damaged_state_is_followed_by_the_one_before_it(population: Path, tmp_path: Path) -> None:
-    mirror = Mirror(f"memory://{uuid.uuid4().hex}/study", tmp_path / "study")
-    stored = {epochs: f"ray/00001_x/{folder.name}" for epochs, folder in checkpoints(population, 1).items()}
-    for epochs, folder in checkpoints(population, 1).items():
-        for file in folder.iterdir():
-            mirror.write(f"{stored[epochs]}/{file.name}", b"damaged" if epochs == 2 else file.read_bytes())
-    copy = tmp_path / "copy_of_3"
-    copy.mkdir()
-    (copy / CHECKPOINT).write_bytes(b"damaged")
-    member: Any = Member.__new__(Member)
-    member._study = SimpleNamespace(mirror=mirror, path=mirror.folder)
-    member._restored_from = mirror.path(stored[3])
-    assert member._load(copy)["epochs"] == 1
-    assert not (mirror.folder / stored[4]).exists() and (mirror.folder / stored[1]).exists()
+def momentum(state: dict[str, Any]) -> Any:
+    return state["search"]["sgd"]["state"][0]["momentum_buffer"]
 
 
-def noted(epochs: int, saved: int, number: int = 0, accuracy: float = 0.5, **config: Any) -> Trial:
-    """A trial as Ray brings it back: its last result, and the one that its last checkpoint belongs to."""
-    trial = Trial("member", stub=True, config={"number": number, "params": {}, **config})
-    trial.run_metadata.last_result = {SEARCH_EPOCH: epochs, ACCURACY: accuracy}
-    result = _TrainingResult(Checkpoint(f"/nowhere/{number}"), {SEARCH_EPOCH: saved, ACCURACY: accuracy})
-    trial.run_metadata.checkpoint_manager._latest_checkpoint_result = result
-    return trial
-
-
-@pytest.mark.parametrize(
-    ("trial", "waits"),
-    [
-        (noted(2, 2), True),
-        (noted(2, 1), False),  # killed between the result and its checkpoint: an exchange would copy epoch 1
-        (noted(1, 1), False),
-        (noted(2, 2, exchanged=2), False),  # the exchange is noted: not a second time
-        (noted(4, 4, exchanged=2), False),  # nor after the last epoch
-    ],
-)
-def test_who_waits_for_an_exchange_after_a_kill(trial: Trial, waits: bool) -> None:
-    config = resolve_sweep(settings(exchange_every=2))
-    scheduler = Population(config.tune, 4, 0, config.build_space())
-    scheduler.on_trial_add(SimpleNamespace(search_alg=None), trial)
-    assert scheduler._waits(trial) is waits
-
-
-def test_an_exchange_is_noted_as_a_whole() -> None:
-    """Settings, lineage and the checkpoint to go on from, in what Ray writes of the trial."""
-    config = resolve_sweep(settings(exchange_every=2))
-    space = config.build_space()
-    scheduler = Population(config.tune, 4, 0, space)
-    params = draw_population(space, 3, 0)
-    trials = [noted(2, 2, n, accuracy, params=params[n]) for n, accuracy in enumerate((0.5, 0.1, 0.9))]
-    for trial in trials:
-        scheduler.on_trial_add(SimpleNamespace(search_alg=None), trial)
-        trial.status = Trial.PAUSED
-        trial.get_json_state()  # Ray keeps the text until it is told of a change
-    written: list[Trial] = []
-    controller = SimpleNamespace(
-        get_live_trials=lambda: trials, get_trials=lambda: trials, _mark_trial_to_checkpoint=written.append
-    )
-    assert scheduler.choose_trial_to_run(controller) in trials
-    assert written == trials
-    for number, (trial, donor) in enumerate(zip(trials, (0, 2, 2), strict=True)):
-        state, run = trial.get_json_state()
-        restored = json.loads(state)["config"]
-        assert restored["exchanged"] == 2 and restored["number"] == number
-        events = [(event["epochs"], event["from"], event["before"]) for event in restored.get("lineage", [])]
-        assert events == ([(2, "00002", params[1])] if number == 1 else [])
-        saved = _TrainingRunMetadata.from_json_state(run).checkpoint_manager.latest_checkpoint_result
-        assert saved.checkpoint.path == f"/nowhere/{donor}"
+def test_a_member_whose_donor_is_damaged_does_not_go_on_from_something_else(
+    member: Callable[..., Any], study_path: Path
+) -> None:
+    checkpoints.file_of(trial_dir(study_path, 0), 2).write_bytes(b"damaged")
+    with pytest.raises(
+        UserError, match=r"trial 00001 follows trial 00000 after epoch 2, whose checkpoint .* is damaged"
+    ):
+        Member({"study": str(study_path), "number": 1, "until": math.inf})

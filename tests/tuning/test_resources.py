@@ -23,6 +23,7 @@ from tuning.new_study import create_study, new_study
 from tuning.resources import Device, cluster_device, idle_gpus, largest_trial, this_device, with_resources
 from tuning.space import base_settings
 from tuning.trainable import SearchTrial
+from tuning.trial_record import begin
 
 Make = Callable[..., SweepConfig]
 
@@ -244,10 +245,10 @@ def test_a_share_of_a_gpu_is_a_share_of_its_memory(
     monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", asked.append)
     try:
         trial = SearchTrial.__new__(SearchTrial)
-        trial._study, trial._contradiction = study, None
+        trial._study, trial._impossible = study, None
         trial._limit_resources()
         assert asked == capped
-        assert (refused in trial._contradiction) if refused else trial._contradiction is None  # type: ignore[operator]
+        assert (refused in trial._impossible) if refused else trial._impossible is None  # type: ignore[operator]
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
@@ -264,7 +265,8 @@ def test_a_gpu_that_refuses_its_share_ends_the_trial_with_the_reason(
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda k: SimpleNamespace(total_memory=8000 * 2**20))
     monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", cap)
     params = {"search.w_zero_one": 1.0, "ablation.loss": "none"}
-    report = SearchTrial({"study": str(study.path), "number": 0, "params": params}).step()
+    begin(study, 0, params)
+    report = SearchTrial({"study": str(study.path), "number": 0}).step()
     assert report["done"] and report["state"] == "FAILED"
     [trial] = study.trials()
     assert trial["state"] == "FAILED" and trial["reason"].startswith("CUDA error: out of memory Compile")

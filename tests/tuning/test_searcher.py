@@ -1,17 +1,24 @@
-"""Optuna behind Ray's interface: seeds, states, the persistent journal, and what a kill leaves of them."""
+"""Optuna's proposals: what they follow from, what is given, and the journal that is made from the trials' folders."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from ddarts_core.errors import UserError
-from tuning.config import EXTRA_PACKAGES, SEARCHERS, resolve_sweep
-from tuning.searcher import StudySearch, open_journal
+from ddarts_core.records import EpochRecord, write_jsonl
+from tuning.config import ACCURACY, EXTRA_PACKAGES, SEARCHERS, SweepConfig, resolve_sweep
+from tuning.journal import JOURNAL, Journal, frozen, open_journal
+from tuning.new_study import create_study
+from tuning.rebuild import rebuild_journal
+from tuning.searcher import StudySearch, points_of, propose
+from tuning.space import base_settings
+from tuning.study import Held, Study, read_json, trial_dir, write_json
+from tuning.time_budget import TimeBudget
+from tuning.trial_record import begin
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -20,98 +27,135 @@ SPACE = {
     "ablation.loss": {"type": "categorical", "choices": ["none", "centered"]},
     "ablation.weight": {"type": "float", "low": 0.1, "high": 1.0, "when": {"ablation.loss": ["centered"]}},
 }
-METRIC = "objective/derived/held_out/accuracy"
+METRIC = f"derived/{ACCURACY}"
 
 
-def make(folder: Path, seed: int = 0, **tune: Any) -> StudySearch:
-    config = resolve_sweep({"space": SPACE, "tune": tune})
-    return StudySearch(config.build_space(), config.tune, seed, folder / "optuna.log", "study")
+def sweep(seed: int = 0, **tune: Any) -> SweepConfig:
+    return resolve_sweep({"seed": seed, "space": SPACE, "tune": tune})
 
 
-def epoch(accuracy: float, epochs: int, **more: Any) -> dict[str, Any]:
-    return {"held_out/accuracy": accuracy, "epochs": epochs, **more}
+def make_study(path: Path, config: SweepConfig) -> Study:
+    objectives = [{"metric": metric, "mode": mode} for metric, mode in config.tune.objectives]
+    stored = {"config": config.model_dump(mode="json"), "base": base_settings(config)}
+    return create_study(path, {**stored, "objectives": objectives, "state": "RUNNING"})
 
 
-def end(value: float, epochs: int = 2) -> dict[str, Any]:
-    return epoch(0.3, epochs, state="COMPLETED", **{METRIC: value})
+def search(study: Study, config: SweepConfig) -> StudySearch:
+    return StudySearch(Held(study), config, config.build_space(), TimeBudget(None))
 
 
-def journal(folder: Path, directions: int = 1) -> list[optuna.trial.FrozenTrial]:
+def end(study: Study, number: int, state: str, value: float | None = None, epochs: int = 0) -> None:
+    """What a trial that ended leaves in its folder."""
+    folder = trial_dir(study.path, number)
+    objectives = None if value is None else {METRIC: value, "parameters": 1000}
+    write_json(folder / "trial.json", {**read_json(folder / "trial.json"), "state": state, "objectives": objectives})
+    records = [EpochRecord(epoch, "search", {ACCURACY: 0.1 * (epoch + 1)}) for epoch in range(epochs)]
+    write_jsonl(folder / "records.jsonl", records)
+
+
+def params_of(study: Study, number: int) -> dict[str, Any]:
+    return dict(read_json(trial_dir(study.path, number) / "trial.json")["params"])
+
+
+def journal(study: Study, directions: int = 1) -> list[FrozenTrial]:
     names = ["maximize", "minimize"][:directions]
-    return open_journal(folder / "optuna.log", "study", {"directions": names}).get_trials()
-
-
-def test_every_end_of_a_trial_has_its_state(tmp_path: Path) -> None:
-    search = make(tmp_path)
-    for name in "abcd":
-        search.suggest(name)
-        search.on_trial_result(name, epoch(0.2, 1))
-    search.on_trial_complete("a", end(0.9))
-    search.on_trial_complete("b", epoch(0.25, 2))
-    search.on_trial_complete("c", epoch(0.2, 1, state="FAILED", reason="loss is nan"))
-    search.on_trial_complete("d", None, error=True)
-    states = [trial.state for trial in journal(tmp_path)]
-    assert states == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.FAIL]
-    complete, pruned, *_ = journal(tmp_path)
-    assert complete.value == 0.9
-    assert pruned.intermediate_values == {1: 0.2, 2: 0.25}
-    assert complete.user_attrs == {"number": 0, "trial_id": "00000", "ray_trial_id": "a"}
-
-
-def test_a_supernets_accuracy_is_never_the_objective(tmp_path: Path) -> None:
-    """An early-stopped trial with a high supernet accuracy must not beat a finished one."""
-    search = make(tmp_path)
-    search.suggest("a")
-    search.suggest("b")
-    search.on_trial_complete("a", end(0.5))
-    search.on_trial_complete("b", epoch(0.99, 1))
-    study = open_journal(tmp_path / "optuna.log", "study", {"directions": ["maximize"]})
-    assert study.best_trial.number == 0
-
-
-def test_restored_snapshot_repeats_ends_without_counting_twice(tmp_path: Path) -> None:
-    search = make(tmp_path)
-    search.suggest("a")
-    search.save(str(tmp_path / "snapshot"))
-    search.on_trial_complete("a", end(0.9))
-    ahead = search.suggest("b")
-
-    restored = make(tmp_path)
-    restored.restore(str(tmp_path / "snapshot"))
-    restored.on_trial_complete("a", end(0.9))
-    assert len(journal(tmp_path)) == 1
-    assert restored.suggest("c") == ahead
-    restored.on_trial_complete("c", end(0.8))
-    assert [trial.user_attrs["number"] for trial in journal(tmp_path)] == [0, 1]
+    return open_journal(study.path / JOURNAL, study.name, {"directions": names}).get_trials()
 
 
 @pytest.mark.parametrize("searcher", sorted(SEARCHERS.keys() - EXTRA_PACKAGES.keys() - {"grid"}))
-def test_the_seed_decides(tmp_path: Path, searcher: str) -> None:
-    def draws(seed: int, folder: Path) -> list[dict[str, Any]]:
-        folder.mkdir()
-        search = make(folder, seed, searcher=searcher, num_startup_trials=3)
-        found = []
-        for index in range(6):
-            found.append(search.suggest(str(index)))
-            search.on_trial_complete(str(index), end(index / 10))
+def test_a_proposal_follows_from_the_seed_the_number_and_the_trials_that_ended(searcher: str, study_path: Path) -> None:
+    """In whatever order they ended, by whatever process, and whatever else was proposed before."""
+    many = 51 if searcher == "optuna-nsga2" else 12  # NSGA-II has 50 in a generation
+
+    def ended(config: SweepConfig) -> dict[int, FrozenTrial]:
+        found = {}
+        for number in range(many):
+            params, notes = propose(config.build_space(), config.tune, 1, number, [], {})
+            record = {"number": number, "trial_id": str(number), "state": "COMPLETED", "params": params, "seconds": 1.0}
+            record |= {"objectives": {METRIC: params["search.w_zero_one"]}, "begun": "2026-01-01T00:00:00+00:00"}
+            record |= {"searcher": notes}
+            found[number] = frozen(record, dict(config.build_space().distributions), config.tune.objectives, [])
         return found
 
-    first, again, other = (draws(seed, tmp_path / name) for seed, name in ((1, "a"), (1, "b"), (2, "c")))
-    assert first == again != other
-    assert [draw["number"] for draw in first] == list(range(6))
+    config = sweep(1, searcher=searcher, num_startup_trials=3)
+    space, known = config.build_space(), ended(config)
+
+    def draws(known: dict[int, FrozenTrial], seed: int = 1) -> list[dict[str, Any]]:
+        return [propose(space, config.tune, seed, number, known.values(), {})[0] for number in range(60, 63)]
+
+    first = draws(known)
+    assert draws(ended(config)) == first != draws(known, seed=2)
+    assert first[0] != first[1]
+    assert (draws({}) == first) == (searcher == "random")
 
 
-def test_two_objectives_and_first_points(tmp_path: Path) -> None:
-    point = {"search.w_zero_one": 1.0, "ablation.loss": "none"}
-    search = make(tmp_path, second_objective="parameters", points_to_evaluate=[point])
-    assert search.suggest("a") == {"number": 0, "params": point}
-    search.on_trial_result("a", epoch(0.2, 1))
-    search.on_trial_complete("a", {**end(0.9), "objective/parameters": 1000})
-    search.suggest("b")
-    search.on_trial_complete("b", epoch(0.3, 1))
-    complete, pruned = journal(tmp_path, directions=2)
-    assert complete.values == [0.9, 1000.0]
-    assert pruned.state == TrialState.PRUNED
+def test_what_was_begun_goes_first_and_no_number_is_drawn_twice(study_path: Path) -> None:
+    config = sweep(num_samples=4, points_to_evaluate=[{"search.w_zero_one": 1.0, "ablation.loss": "none"}])
+    study = make_study(study_path, config)
+    first = search(study, config)
+    asked = [first.suggest(str(index)) for index in range(3)]
+    assert [each["number"] for each in asked] == [0, 1, 2]
+    drawn = [params_of(study, number) for number in range(3)]
+    assert drawn[0] == {"search.w_zero_one": 1.0, "ablation.loss": "none"} and drawn[1] != drawn[2]
+    end(study, 1, "COMPLETED", 0.5)
+    resumed = search(study, config)  # as after a kill: nothing but the folder is left
+    asked = [resumed.suggest(str(index)) for index in range(5)]
+    assert [each["number"] for each in asked[:3]] == [0, 2, 3] and asked[3:] == ["FINISHED"] * 2
+    assert [params_of(study, number) for number in range(3)] == drawn
+    assert {each["study"] for each in asked[:3]} == {str(study_path)}
+    end(study, 0, "COMPLETED", 0.7)
+    assert search(study, sweep(num_samples=9)).suggest("a")["number"] == 2
+
+
+def test_given_points_belong_to_numbers(study_path: Path) -> None:
+    """Those of the file to the first trials, those of an extension to the first of its own."""
+    points: list[Any] = [{"search.w_zero_one": value} for value in (0.5, 1.0, 2.0)]
+    config = sweep(num_samples=6, points_to_evaluate=points)
+    rounds = [{"num_samples": 4, "points_to_evaluate": []}, {"num_samples": 2, "points_to_evaluate": points[2:]}]
+    study = make_study(study_path, config).update(rounds=rounds)
+    assert points_of(study, config.build_space()) == {0: points[0], 1: points[1], 4: points[2]}
+
+
+def test_every_end_of_a_trial_has_its_state_in_the_journal(study_path: Path) -> None:
+    """Once, however often it is opened, and again as it was when it is made anew."""
+    config = sweep(num_samples=4)
+    study = make_study(study_path, config)
+    searcher = search(study, config)
+    for index in range(4):
+        searcher.suggest(str(index))
+    end(study, 3, "COMPLETED", 0.9, epochs=2)
+    Journal(study)
+    end(study, 0, "PRUNED", epochs=2)
+    end(study, 1, "FAILED", epochs=1)
+    kept = Journal(study)
+    kept.add(read_json(trial_dir(study.path, 0) / "trial.json"))
+    found = {trial.user_attrs["number"]: trial for trial in journal(study)}
+    states = {number: trial.state for number, trial in found.items()}
+    assert states == {3: TrialState.COMPLETE, 0: TrialState.PRUNED, 1: TrialState.FAIL} and len(journal(study)) == 3
+    assert found[3].value == 0.9 and found[0].intermediate_values == {1: 0.1, 2: 0.2}
+    assert found[3].params == params_of(study, 3) and found[3].user_attrs == {"number": 3, "trial_id": "00003"}
+    study_of_optuna = open_journal(study.path / JOURNAL, study.name, {"directions": ["maximize"]})
+    assert study_of_optuna.best_trial.user_attrs["number"] == 3, "a supernet's accuracy is never the objective"
+    (study.path / JOURNAL).write_text("damaged\n")
+    assert rebuild_journal(study) == 3
+    again = journal(study)
+    assert [trial.user_attrs["number"] for trial in again] == [0, 1, 3]
+    for trial in again:
+        twin = found[trial.user_attrs["number"]]
+        assert (trial.params, trial.values, trial.state) == (twin.params, twin.values, twin.state)
+        assert (trial.intermediate_values, trial.distributions) == (twin.intermediate_values, twin.distributions)
+
+
+def test_two_objectives(study_path: Path) -> None:
+    config = sweep(num_samples=2, second_objective="parameters")
+    study = make_study(study_path, config)
+    begin(study, 0, {"search.w_zero_one": 1.0, "ablation.loss": "none"})
+    begin(study, 1, {"search.w_zero_one": 2.0, "ablation.loss": "none"})
+    end(study, 0, "COMPLETED", 0.9, epochs=1)
+    end(study, 1, "PRUNED", epochs=1)
+    Journal(study)
+    complete, pruned = journal(study, directions=2)
+    assert complete.values == [0.9, 1000.0] and pruned.state == TrialState.PRUNED
 
 
 def test_a_searcher_whose_package_is_missing_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

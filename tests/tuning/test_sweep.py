@@ -28,8 +28,8 @@ from ddarts_core.retrain import Retrain
 from tuning import tracking, trial_run
 from tuning.config import SweepConfig
 from tuning.events import SweepEvent
+from tuning.journal import open_journal
 from tuning.locks import lock
-from tuning.searcher import open_journal
 from tuning.study import find_study, list_studies
 from tuning.sweep import StudyResult, resume_sweep, run_sweep
 
@@ -297,7 +297,7 @@ def test_a_trial_whose_process_cannot_be_set_up_fails_and_counts(
         if event.kind == "finished" and event.number == 0:
             barrier.rmdir()
 
-    monkeypatch.setattr("tuning.callback.await_workers", lambda path: barrier.mkdir())
+    monkeypatch.setattr("tuning.study.await_workers", lambda path: barrier.mkdir())
     result = run_sweep(config, listener=clear)
     assert not result.interrupted and result.study.state == "FINISHED"
     first, second = result.study.trials()

@@ -1,0 +1,79 @@
+"""Optuna's journal and MLflow's runs are made again from a study's folder, whatever happened to them."""
+
+from __future__ import annotations
+
+import logging
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ddarts_cli.main import run
+from ddarts_core.errors import UserError
+from tests.tuning.processes import faults
+from tests.tuning.test_earlier import DATA
+from tuning import tracking
+from tuning.study import find_study, read_json, trial_dir, write_json
+from tuning.sweep import resume_sweep
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A study of two trials, without Ray."""
+    with tarfile.open(DATA) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "finished"
+
+
+def lose_the_study(database: Path) -> None:
+    """Another experiment has its number now."""
+    database.unlink()
+    tracking.start_study(f"sqlite:///{database}", "another", "another", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:50_000]), "is damaged: it is kept as mlflow-damaged-1.db"),
+        (lambda file: file.write_bytes(b""), "is damaged"),  # begun and killed
+        (Path.unlink, "is gone: it is made again"),
+        (lose_the_study, "has the study no more: it gets all of it again"),
+    ],
+)
+def test_a_store_that_lost_the_study_has_all_of_it_again(
+    finished: Path, damage: Callable[[Path], object], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(finished / "mlflow.db")
+    with caplog.at_level(logging.WARNING):
+        assert resume_sweep(finished).untracked == 0
+    assert [said in record.getMessage() for record in caplog.records] == [True]
+    study = find_study(finished)
+    assert all(trial["tracked"] and trial["run_id"] for trial in study.trials())
+    assert not any(faults(finished, 2, (2, 2)).values())
+    caplog.clear()
+    assert resume_sweep(finished).untracked == 0 and not caplog.records
+
+
+def test_members_of_a_population_are_not_run_again_alone(finished: Path) -> None:
+    study = find_study(finished)
+    settings = {**study.data["config"], "tune": {**study.data["config"]["tune"], "scheduler": "pbt"}}
+    study.update(config=settings)
+    first = trial_dir(finished, 0) / "trial.json"
+    write_json(first, {**read_json(first), "state": "FAILED"})
+    before = first.read_bytes()
+    with pytest.raises(UserError, match="is a population, which went on without the members that failed"):
+        resume_sweep(finished, failed=True)
+    assert first.read_bytes() == before and (finished / "optuna.log").exists()
+
+
+def test_the_command_does_no_harm_when_it_is_repeated(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (finished / "optuna.log").write_text("damaged\n")
+    assert run(["rebuild", str(finished)]) == 2
+    assert "name what to make again: --optuna, --mlflow" in capsys.readouterr().err
+    for _ in range(2):
+        assert run(["rebuild", str(finished), "--optuna", "--mlflow"]) == 0
+        assert "MLflow has 2 trials" in capsys.readouterr().out
+        assert not any(faults(finished, 2, (2, 2)).values())
