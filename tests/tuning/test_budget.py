@@ -18,6 +18,7 @@ from tuning.new_study import create_study
 from tuning.space import base_settings
 from tuning.study import read_json, trial_dir
 from tuning.trainable import SearchTrial
+from tuning.trial_record import begin
 
 from .conftest import Make
 
@@ -149,18 +150,18 @@ def test_a_trial_ends_within_its_budget_in_whichever_process(
     config = make_sweep("budget", storage=str(tmp_path), search=search, tune=tune, space={"seed": SEED})
     stored = {"config": config.model_dump(mode="json"), "base": base_settings(config), "tracking_uri": "", "state": ""}
     study = create_study(config.study_location, {**stored, "objectives": []})
-    first = SearchTrial({"study": str(study.path), "number": 0, "params": {"seed": 3}})
+    begin(study, 0, {"seed": 3})
+    first = SearchTrial({"study": str(study.path), "number": 0})
     assert not first.step().get("done"), "it is in its warm-up"
-    first.save_checkpoint(str(tmp_path))
-    second = SearchTrial({"study": str(study.path), "number": 0, "params": {"seed": 3}})
-    second.load_checkpoint(str(tmp_path))
+    second = SearchTrial({"study": str(study.path), "number": 0})
     assert second.step()["state"] == "COMPLETED" and len(second._records) == 2
 
     trial = resolve({**study.data["base"], "seed": 3})
     amount = search_macs(trial, *images_of(trial)) / 2
     counted = {**study.data["config"]["tune"], "budget": "multiply-adds", "budget_amount": amount}
     study = study.update(config={**study.data["config"], "tune": counted})
-    third = SearchTrial({"study": str(study.path), "number": 1, "params": {"seed": 3}})
+    begin(study, 1, {"seed": 3})
+    third = SearchTrial({"study": str(study.path), "number": 1})
     expected, cost = within(trial, TuneConfig.model_validate(counted))
     report = {}
     while not report.get("done"):
