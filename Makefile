@@ -25,9 +25,10 @@ $(STAMP): setup.cfg pyproject.toml
 sweep: $(STAMP)
 	$(BIN)/ddarts sweep $(SWEEP) --new
 
-# A worker that crashes ends the run: restarted, it would leave the others waiting for tests that are done.
+# A worker that crashes ends the run: restarted, it would leave the others waiting for tests that are done. Ray gives the
+# processes of trials the lowest priority, for which tests would wait.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(TESTS)
+	RAY_worker_niceness=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(TESTS)
 
 # What make test leaves out: whole clusters, Slurm where it is installed, more kills. After changes in tuning/.
 test-slow: $(STAMP)

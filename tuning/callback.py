@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -87,6 +88,8 @@ class StudyCallback(tune.Callback):
         self._started: set[int] = set()
         self._journal: Journal | None = None
         self._alike = Alike()
+        #: Why the sweep was stopped, if trials failed alike.
+        self.hopeless: str | None = None
 
     def close(self) -> None:
         """Wait until MLflow has what it takes."""
@@ -159,7 +162,9 @@ class StudyCallback(tune.Callback):
         most, furthest = tune.get("max_failures_alike", 3), max(running, default=0)
         sentence = self._alike.note(reason, epochs, most=most, furthest=furthest)
         if sentence and sum(t["state"] != "RUNNING" for t in study.trials()) < tune["num_samples"]:
-            raise RuntimeError(sentence)
+            # An error would be taken for one of the trial; this leaves the others at their last epoch.
+            self.hopeless = sentence
+            signal.raise_signal(signal.SIGINT)
 
     def _tell(self, kind: Kind, trial: Any, **fields: Any) -> None:
         if self._session.listener is not None:

@@ -154,6 +154,8 @@ def fit(study: Study, config: SweepConfig, space: Space, session: Session, clust
     finally:
         callback.close()
         shutil.rmtree(scratch, ignore_errors=True)
+    if callback.hopeless is not None:
+        raise RuntimeError(callback.hopeless)
     return budget
 
 
