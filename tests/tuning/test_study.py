@@ -137,12 +137,13 @@ def test_what_differs_is_named_with_both_values(tmp_path: Path) -> None:
     data: dict[str, Any] = {"name": "a", "search": {"lr": 0.05, "epochs": 2}, "space": {"alpha.lr": lr}}
     config = resolve_sweep(data)
     study = Study(tmp_path, {"name": "a", "config": config.model_dump(mode="json"), "base": base_settings(config)})
-    check_same(study, resolve_sweep({**data, "name": "b", "tune": {"num_samples": 3}}))
+    check_same(study, resolve_sweep({**data, "name": "b", "tune": {"num_samples": 3, "searcher": "random"}}))
     for override, named in (
         ("search.epochs=3", "search.epochs (2 there, 3 now)"),
         ("seed=1", "seed (not set there, 1 now)"),
         ("space.alpha.lr.low=0.02", "space.alpha.lr.low (0.01 there, 0.02 now)"),
-        ("tune.searcher=random", "tune.searcher (optuna-tpe there, random now)"),
+        ("tune.scheduler=pbt", "tune.scheduler (asha there, pbt now)"),
+        ("tune.objective=supernet", "tune.objective (derived there, supernet now)"),
     ):
         with pytest.raises(UserError, match=re.escape(f"study 'a' exists with another {named}: only")):
             check_same(study, resolve_sweep(data, [override]))
