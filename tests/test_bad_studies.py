@@ -246,7 +246,8 @@ def test_a_damaged_journal_is_named(tmp_path: Path, capfd: pytest.CaptureFixture
     (study / "optuna.log").write_text(text)
     assert run([command, str(study)]) == 2
     err = capfd.readouterr().err
-    assert err.count("\n") == 1 and re.search(r"optuna\.log is damaged in line \d: delete it", err), err
+    remedy = f"`ddarts rebuild {study} --optuna` makes it again"
+    assert err.count("\n") == 1 and re.search(rf"optuna\.log is damaged in line \d: {re.escape(remedy)}", err), err
 
 
 @pytest.mark.parametrize("text", ["", "half a li"])
