@@ -10,6 +10,7 @@ from ddarts_core.cost import CONVENTIONS, Cost, cost, count_macs
 from ddarts_core.derive import deeper
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
+from ddarts_core.network import Network
 from ddarts_core.zoo import ZOO
 
 
@@ -44,6 +45,34 @@ def test_parameters(name: str, expected: tuple[int, ...]) -> None:
     thousand = cost(genotype, channels=48, num_cells=14, num_classes=1000, form="imagenet")
     found = (ten.parameters, ten.parameters + ten.auxiliary_parameters, hundred.parameters, thousand.parameters)
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("GDAS_V1", 3_368_782),
+        ("SDARTS_RS", 3_606_166),
+        ("SDARTS_ADV", 3_344_806),
+        ("DrNAS_cifar10", 4_099_294),
+        ("DrNAS_imagenet", 5_726_368),
+        ("DARTS_PT_s5_0", 2_851_246),
+        ("DARTS_PT_s5_1", 3_053_206),
+        ("DARTS_PT_s5_3", 3_328_174),
+        ("Shapley_NAS_cifar10", 3_603_358),
+        ("Shapley_NAS_imagenet", 5_423_872),
+        ("Lambda_DARTS", 3_320_614),
+        ("OLES_cifar10", 4_222_414),
+        ("EG_NAS_cifar10", 3_705_742),
+    ],
+)
+def test_parameters_of_later_methods(name: str, parameters: int) -> None:
+    """As above, without the auxiliary head: for 10 classes, or 1000 where the search was on ImageNet."""
+    with torch.device("meta"):
+        if name.endswith("imagenet"):
+            network = Network(ZOO[name].genotype, 48, 1000, form="imagenet", num_cells=14, auxiliary=False)
+        else:
+            network = Network(ZOO[name].genotype, 36, 10, num_cells=20, auxiliary=False)
+    assert network.num_parameters == parameters
 
 
 @pytest.mark.parametrize(
