@@ -16,6 +16,7 @@ from .canvas import axes, legend, save
 from .compare import front_label
 from .ranking import pareto_front
 from .statistics import Estimate, mean_interval
+from .tables import searched
 
 __all__ = [
     "accuracy_curves",
@@ -126,12 +127,12 @@ def saturation(epochs: pd.DataFrame, trials: pd.DataFrame) -> Figure:
 def loss_against_w_ablation(epochs: pd.DataFrame, trials: pd.DataFrame, *, split: str = "alpha") -> Figure:
     """Lowest loss of each trial's search against w_ablation, mean and 95 % interval over the trials (D-DARTS Fig. 2).
 
-    As in the paper's figure it is the lowest over the epochs, like `ddarts table --epoch lowest`; warm-up is left out.
+    As in the paper's figure it is the lowest over the epochs, the same ones as of `ddarts table --epoch lowest`.
 
     Raises:
         UserError: no trial recorded the loss.
     """
-    frame = metric_frame(epochs[epochs["phase"] == "search"], split, "loss")
+    frame = metric_frame(searched(epochs), split, "loss")
     lowest = frame.groupby(["study", "trial_id"], sort=True, as_index=False).min()
     figure, ax = axes("w_ablation", f"lowest {_axis_label(split, 'loss')}")
     _against(ax, lowest, trials, "w_ablation", COLOURS[0], None)

@@ -36,7 +36,7 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last", fi
         by: dotted path of a setting, for example `ablation.weight`.
         metric: a metric of the epochs (`held_out/accuracy`), else one of `ranking.metrics`: a column of trials
             (`parameters`), or an objective (`derived/held_out/accuracy`).
-        reduce: which epoch of the search counts: the last, or that of the highest or lowest value.
+        reduce: which of the epochs that `searched` counts: the last, or that of the highest or lowest value.
         first: the value, as text, of the first row, which the others are compared with; None is the smallest.
 
     Raises:
@@ -122,6 +122,19 @@ def markdown(table: pd.DataFrame, metric: str, varied: Sequence[str] = (), digit
     return "\n".join(lines)
 
 
+def searched(epochs: pd.DataFrame) -> pd.DataFrame:
+    """The epochs that trained alphas: all but retraining and warm-up.
+
+    A trial that never trains its alphas, such as one of random search, is counted by the epochs of its weights.
+    """
+    rows = epochs[epochs["phase"] != "retrain"]
+    warmup = rows["phase"] == "warmup"
+    kept: pd.DataFrame = rows[
+        ~warmup | warmup.groupby([rows["study"], rows["trial_id"]], observed=True).transform("all")
+    ]
+    return kept
+
+
 def _completed(frames: Frames) -> pd.DataFrame:
     trials: pd.DataFrame = frames.trials[frames.trials["state"] == "COMPLETED"]
     if trials.empty:
@@ -151,7 +164,7 @@ def _setting(config: Any, path: str) -> Any:
 
 
 def _metric_values(frames: Frames, trials: pd.DataFrame, metric: str, reduce: Reduce) -> dict[tuple[Any, ...], float]:
-    epochs = frames.epochs[frames.epochs["phase"] == "search"]
+    epochs = searched(frames.epochs)
     name = epochs["split"].astype(str) + "/" + epochs["metric"].astype(str)
     recorded = set(name)
     if metric not in recorded:

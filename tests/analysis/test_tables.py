@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from analysis.collect import load
 from analysis.tables import by_setting, markdown, varying
 from ddarts_core.config import resolve
 from ddarts_core.errors import UserError
-from tests.analysis.conftest import write_trial
+from ddarts_core.records import write_jsonl
+from tests.analysis.conftest import record_of, write_trial
 
 
 def test_means_by_setting(make_study):
@@ -35,6 +38,19 @@ def test_which_epoch_counts(make_study):
     study = make_study(*["COMPLETED"] * 2)
     lowest = by_setting(load(study), "method", "held_out/accuracy", "lowest")
     assert lowest.set_index("method")["mean"].to_dict() == pytest.approx({"ddarts": 0.4, "fairdarts": 0.41})
+
+
+def test_a_method_is_counted_by_its_last_stage_and_one_that_trains_no_alphas_by_its_weights(make_study):
+    """DOTS ends in phase `joint`; random search has no phase but `warmup`."""
+    study = make_study(*["COMPLETED"] * 2)
+    stages = {0: ("warmup", "search", "joint"), 1: ("warmup", "warmup", "warmup")}
+    for number, phases in stages.items():
+        records = [replace(record_of(number, epoch), phase=phase) for epoch, phase in enumerate(phases)]
+        again = replace(record_of(number, 2), epoch=0, phase="retrain", metrics={"held_out/accuracy": 1.0})
+        write_jsonl(study / f"trials/{number:05d}/records.jsonl", [*records, again])
+    tables = {how: by_setting(load(study), "method", "held_out/accuracy", how) for how in ("last", "lowest")}
+    assert tables["last"]["mean"].tolist() == pytest.approx([0.6, 0.61])
+    assert tables["lowest"]["mean"].tolist() == pytest.approx([0.5, 0.41])
 
 
 def test_an_objective_goes_by_the_name_that_status_and_export_use(make_study):
