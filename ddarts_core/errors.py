@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
+
+Kind = TypeVar("Kind", bound=BaseException)
 
 
 class UserError(ValueError):
@@ -23,3 +26,10 @@ class Diverged(RuntimeError):
 
 class ReaderDied(RuntimeError):
     """A process that reads images was killed from outside: the same may go well another time."""
+
+
+def cause(error: BaseException | None, kind: type[Kind]) -> Kind | None:
+    """The error of a kind that an error is, or comes from; None without one."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error

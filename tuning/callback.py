@@ -17,6 +17,7 @@ from ray.tune.experiment import Trial
 
 from ddarts_core.redact import hide_secrets
 
+from . import versions
 from .alike import Alike
 from .events import Kind, Listener, SweepEvent
 from .journal import Journal
@@ -25,6 +26,7 @@ from .study import Held, Study, read_json, trial_dir, trial_name, write_json
 from .time_budget import TimeBudget
 from .tracking import STATUS, Draw, child_runs, delete_run, end_run
 from .trial_run import PATIENCE_S, TrialRun
+from .versions import OtherVersion
 
 
 @dataclass(frozen=True)
@@ -214,8 +216,9 @@ def _stop_if_hopeless(trial: Any) -> None:
     text = _error_text(trial)
     if is_full(text):
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {text.splitlines()[-1]}")
-    if text and (refusal := re.search(r"the store of \S+ cannot be used: .*", text.splitlines()[-1])):
-        raise StoreError(refusal.group())
+    for kind, said in ((StoreError, r"the store of \S+ cannot be used: .*"), (OtherVersion, versions.SAID)):
+        if text and (refusal := re.search(said, text.splitlines()[-1])):
+            raise kind(refusal.group())
 
 
 def _error_text(trial: Any) -> str:

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -48,6 +49,12 @@ UNSTARTED = (
 """What a head answers whose server for a new client of Ray Client ended at once, was not ready in 30 s, or could not be
 made because the head itself is still starting."""
 
+VERSIONS = re.compile(
+    r"cluster was started with:\s+Ray: (\S+)\s+Python: (\S+)\s+"
+    r"This process .*was started with:\s+Ray: (\S+)\s+Python: (\S+)"
+)
+"""What Ray says of a head with another version of Ray or Python: theirs, then ours."""
+
 FORWARDED = ("OMP_NUM_THREADS", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
 """What trials on another machine need of this process's environment; on this one they inherit all of it.
 
@@ -64,7 +71,7 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
         address: `auto` (the cluster that this machine belongs to), `HOST:PORT`, or `ray://HOST:PORT`.
 
     Raises:
-        UserError: no cluster answers at the address, or it refuses the token.
+        UserError: no cluster answers at the address, it refuses the token, or has another version of Ray.
     """
     os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
     import ray
@@ -106,6 +113,12 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
             raise UserError(
                 f"the Ray cluster at {address!r} started no server for this process in {ATTEMPTS} attempts; its "
                 "head may be busy: try again, or see ray_client_server_*.err in its logs"
+            ) from error
+        if apart := VERSIONS.search(str(error)):
+            theirs, ours = (f"Ray {apart[k]} under Python {apart[k + 1]}" for k in (1, 3))
+            raise UserError(
+                f"the Ray cluster at {address!r} has another version: install the same version (ours {ours}, theirs "
+                f"{theirs})"
             ) from error
         reason = one_line(hide_secrets(str(error)))[:200]
         raise UserError(

@@ -115,13 +115,6 @@ class StoreError(UserError):
     """The store refuses, or does not answer."""
 
 
-def store_error(error: BaseException | None) -> StoreError | None:
-    """The refusal of a store that an error is, or comes from."""
-    while error is not None and not isinstance(error, StoreError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
 def patiently(uri: str, call: Callable[[], Value]) -> Value:
     """Ask a store for something, again while it does not answer.
 

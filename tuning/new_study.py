@@ -20,6 +20,7 @@ from .locks import lock
 from .mirror import Mirror, is_uri, run_folder
 from .space import base_settings
 from .study import SCHEMA_VERSION, Study, has_study, utc_now, write_json
+from .versions import own_version
 
 BEGUN = {".lock", ".workers", "trials", "mlflow.db", "mlartifacts"}
 """What a sweep that was killed before study.json leaves."""
@@ -134,7 +135,8 @@ def create_study(location: str | Path, data: Mapping[str, Any]) -> Study:
         raise exists_already(str(location))
     try:
         (path / "trials").mkdir(parents=True, exist_ok=True)
-        study = Study(path, {"schema": SCHEMA_VERSION, "name": path.name, "created": utc_now(), **data}, mirror)
+        begun = {"schema": SCHEMA_VERSION, "name": path.name, "created": utc_now(), "code": own_version()}
+        study = Study(path, {**begun, **data}, mirror)
         write_json(path / "study.json", study.data)
         if mirror is not None:
             mirror.write("study.json", (path / "study.json").read_bytes(), new=True)

@@ -19,7 +19,7 @@ from ddarts_core.config import resolve
 from ddarts_core.data import check_batch, data_facts, data_notes, load_train, split
 from ddarts_core.datasets import facts
 from ddarts_core.devices import pick_device
-from ddarts_core.errors import UserError
+from ddarts_core.errors import UserError, cause
 from ddarts_core.execution import check_compiler
 from ddarts_core.shell import ddarts
 
@@ -32,7 +32,7 @@ from .earlier import adopt
 from .events import Listener
 from .journal import JOURNAL, Journal
 from .lease import LostLease
-from .mirror import StoreError, is_uri, store_error
+from .mirror import StoreError, is_uri
 from .moving import settle_in
 from .new_study import check_folder, exists_already, new_study
 from .rebuild import ensure_tracked
@@ -42,6 +42,7 @@ from .space import Space
 from .study import Held, Study, find_study, has_study, hold, trial_dir, write_json
 from .time_budget import TimeBudget
 from .trial_record import resolved
+from .versions import OtherVersion, own_version
 
 
 @dataclass(frozen=True)
@@ -339,7 +340,7 @@ def run(study: Study, config: SweepConfig, space: Space, session: Session, addre
     # Ray writes its state, which grows with the trials, for a resume that nobody asks for.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
     try:
-        study = study.update(state="RUNNING", place=study.location)
+        study = study.update(state="RUNNING", place=study.location, code=own_version())
         tracking.end_study(study, "RUNNING")
         adopt(study)
         budget = fit(study, config, space, session, cluster=address is not None)
@@ -352,7 +353,9 @@ def run(study: Study, config: SweepConfig, space: Space, session: Session, addre
             ) from error
         if alike := STOPPED.search(str(error)):
             raise UserError(f"{alike.group()}; {kept_so_far}: mend the cause and go on with `{go_on}`") from error
-        if away := store_error(error):
+        if other := cause(error, OtherVersion):
+            raise UserError(f"{other}; {kept_so_far}: then go on with `{go_on}`") from error
+        if away := cause(error, StoreError):
             raise UserError(f"{away}; {kept_so_far}: go on with `{go_on}` when it is back") from error
         raise
     study.pull("trials")

@@ -54,6 +54,7 @@ from .mirror import StoreError
 from .secret import receive
 from .trial_record import reports_of
 from .trial_run import Sender, TrialRun
+from .versions import check_version
 
 ENDED = ("COMPLETED", "FAILED", "PRUNED")
 """States that stay, whatever Ray remembers."""
@@ -69,6 +70,7 @@ class SearchTrial(tune.Trainable):
         """Start a trial, or go on with one; the heavy parts are built by the first step."""
         self._number: int = config["number"]
         self._study = studies.trial_study(config["study"], self._number, Path(self.logdir))
+        self._version = check_version(self._study.data)
         self._metric = supernet_metric(self._study.data["config"]["tune"])
         receive(self._study)
         self._folder = studies.trial_dir(self._study.path, self._number)
@@ -308,7 +310,7 @@ class SearchTrial(tune.Trainable):
         known = (
             {} if self._genotype is None else {"genotype_hash": self._genotype.hash, "cost": self._cost(self._genotype)}
         )
-        self._write(ray_trial_id=self.trial_id, **known)
+        self._write(ray_trial_id=self.trial_id, code=self._version, **known)
         self._push()
 
     def _state(self) -> dict[str, Any] | None:

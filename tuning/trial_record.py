@@ -53,6 +53,7 @@ def new_record(number: int, params: Mapping[str, Any], data: Mapping[str, Any]) 
         "seed": config.seed,
         "begun": utc_now(),
         "run_id": None,
+        "code": None,
         "state": "RUNNING",
         "reason": contradiction,
         "objectives": None,

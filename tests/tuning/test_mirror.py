@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ddarts_core.errors import UserError
+from ddarts_core.errors import UserError, cause
 from tuning import lease
 from tuning.locks import is_locked
 from tuning.mirror import (
@@ -20,7 +20,6 @@ from tuning.mirror import (
     check_storage,
     copy_folder,
     is_shared,
-    store_error,
 )
 from tuning.study import STUDY_FIELDS, find_study
 
@@ -279,7 +278,7 @@ def test_a_store_that_does_not_answer(two: tuple[Mirror, Mirror], monkeypatch: p
     assert len(calls) > 1
     wrapped = RuntimeError("Ray's")
     wrapped.__cause__ = error.value
-    assert store_error(wrapped) is error.value and store_error(RuntimeError("other")) is None
+    assert cause(wrapped, StoreError) is error.value and cause(RuntimeError("other"), StoreError) is None
 
 
 def test_bad_patience(two: tuple[Mirror, Mirror], monkeypatch: pytest.MonkeyPatch) -> None:
