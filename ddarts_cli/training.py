@@ -251,8 +251,9 @@ def _train_together(
     genotype: Genotype, config: ExperimentConfig, workers: Workers, seed: int, folder: Path, resume: bool
 ) -> tuple[list[EpochRecord], Evaluation]:
     """As `_train`, by several workers, who read the data and write the checkpoint and the weights."""
-    from tuning.distributed import CHECKPOINT, DistributedRetrain
+    from tuning.distributed import CHECKPOINT, DistributedRetrain, await_earlier
 
+    await_earlier(folder)
     records: list[EpochRecord] = []
     total = config.retrain.epochs
     if resume and (folder / CHECKPOINT).exists():

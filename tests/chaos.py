@@ -2,7 +2,7 @@
 
     python -m tests.chaos --kind search --kills 20 --seed 0
 
-Kill points are drawn from a seeded generator. Genotype and records must have the same bytes, weights and alphas the
+With `--images files` the images are PNG files that two processes read, again in every epoch. Kill points are drawn from a seeded generator. Genotype and records must have the same bytes, weights and alphas the
 same bits. Exits with 1 if anything differs.
 """
 
@@ -20,17 +20,20 @@ import time
 from pathlib import Path
 
 import torch
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from ddarts_cli.main import main as ddarts
 from ddarts_core import checkpoint
 
 SEARCH = """
 name: chaos
-data: {name: digits, num_train: 160}
+data: DATA
 search: {num_cells: 3, channels: 2, steps: 2, epochs: 6, batch_size: 24, device: cpu}
 alpha: {lr: 0.05, weight_decay: 0.0}
 retrain: {epochs: 6, channels: 4, batch_size: 32, drop_path: 0.1, flip: true, ema_decay: 0.9, device: cpu}
 """
+NUM_TRAIN = 160
 
 
 def run(kind: str, folder: Path, resume: bool) -> None:
@@ -85,12 +88,26 @@ def outcome(kind: str, folder: Path) -> dict[str, bytes]:
     return {"state": buffer.getvalue(), **{name: (folder / "out" / name).read_bytes() for name in files}}
 
 
-def new_folder(root: Path, name: str) -> Path:
+def settings_of(images: str, root: Path) -> str:
+    """The group `data` of a run whose images are in memory, or in files that are written below `root`."""
+    if images == "memory":
+        return f"{{name: digits, num_train: {NUM_TRAIN}}}"
+    digits = Path(root, "digits")
+    pixels, labels = load_digits(return_X_y=True)
+    for number in range(2 * NUM_TRAIN):
+        split = "train" if number < NUM_TRAIN else "test"
+        file = digits / split / str(labels[number]) / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels[number].reshape(8, 8) * 15).astype("uint8")).save(file)
+    return f"{{name: folder, root: {digits}, num_train: null, image_size: 8, in_memory: false, num_workers: 2}}"
+
+
+def new_folder(root: Path, name: str, data: str) -> Path:
     """An empty folder with the experiment file."""
     folder = root / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    (folder / "chaos.yaml").write_text(SEARCH)
+    (folder / "chaos.yaml").write_text(SEARCH.replace("DATA", data))
     return folder
 
 
@@ -98,6 +115,7 @@ def main() -> int:
     """Run the kills and print a line per finished run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", choices=["search", "retrain"], default="search")
+    parser.add_argument("--images", choices=["memory", "files"], default="memory")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -105,7 +123,9 @@ def main() -> int:
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        whole = new_folder(root, "whole")
+        os.environ["XDG_CACHE_HOME"] = str(root / "cache")
+        data = settings_of(options.images, root)
+        whole = new_folder(root, "whole", data)
         began = time.monotonic()
         if os.waitpid(start(options.kind, whole), 0)[1] != 0:
             print("the undisturbed run failed")
@@ -114,7 +134,7 @@ def main() -> int:
         expected = outcome(options.kind, whole)
         kills = runs = differing = 0
         while kills < options.kills:
-            folder = new_folder(root, "broken")
+            folder = new_folder(root, "broken", data)
             mine = 0
             while True:
                 child = start(options.kind, folder)

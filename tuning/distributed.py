@@ -31,10 +31,13 @@ from ddarts_core.records import EpochRecord
 from ddarts_core.retrain import Retrain
 
 from .cluster import start_ray
+from .locks import await_workers, join_workers
 from .process_group import ClusterConfig, LoopbackConfig
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "weights.pt"
+#: What workers and driver leave for one another while they train.
+SCRATCH = "ray"
 
 #: Deaths of a worker after which a training is given up.
 MAX_FAILURES = 3
@@ -82,6 +85,16 @@ def plan_workers(config: ExperimentConfig, number: int, address: str | None = No
     return Workers(number, cpus, gpu, loopback=address is None)
 
 
+def await_earlier(folder: Path) -> None:
+    """Wait for the workers of a driver that was killed: until Ray has ended them they go on, and write the checkpoint.
+
+    Raises:
+        UserError: they do not end.
+    """
+    if (folder / SCRATCH).exists():
+        await_workers(folder / SCRATCH, f"workers of an earlier run in {folder}")
+
+
 class DistributedRetrain:
     """A training that workers run together; this is the driver's side of it.
 
@@ -120,7 +133,7 @@ class DistributedRetrain:
         """
         from ray.util.queue import Empty, Queue
 
-        scratch = self.folder / "ray"
+        scratch = self.folder / SCRATCH
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         queue = Queue(actor_options={"num_cpus": 0})
@@ -251,6 +264,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
     A mistake is told by whoever finds it: a file that breaks is read by one of them.
     """
     group = Group.joined()
+    presence = join_workers(arguments["job"].folder / SCRATCH)
     put: Tell = arguments["queue"].put
     tell: Tell = put if group.rank == 0 else lambda _: None
     try:
@@ -259,6 +273,8 @@ def train_worker(arguments: dict[str, Any]) -> None:
         put(("mistake", str(error)))
     except Diverged as error:
         tell(("diverged", str(error)))
+    finally:
+        presence.close()
 
 
 def _train(job: _Job, group: Group, tell: Tell) -> None:

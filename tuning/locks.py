@@ -45,25 +45,29 @@ def is_locked(path: Path) -> bool:
 
 
 WORKERS_S = 300.0
-"""How long a sweep waits for the trials of one that was killed to end."""
+"""How long a driver waits for the workers of one that was killed to end."""
 
 
 def join_workers(path: Path) -> IO[str]:
-    """Count this process as a trial's until the file that is returned is closed, or the process ends."""
+    """Count this process as a worker of the folder until the file that is returned is closed, or the process ends."""
     file = (path / ".workers").open("a+")
     fcntl.flock(file, fcntl.LOCK_SH)
     return file
 
 
-def await_workers(path: Path) -> None:
-    """Wait for the trials of a driver that was killed: they live on for some seconds, and write.
+def await_workers(path: Path, what: str) -> None:
+    """Wait for the workers of a driver that was killed: they live on for some seconds, and write.
+
+    Args:
+        path: of the folder that they joined.
+        what: they are, in the plural, for the message.
 
     Raises:
         UserError: they do not end.
     """
     with (path / ".workers").open("a") as file:
         if not _comes(file, WORKERS_S, every=0.1):
-            raise UserError(f"trials of an earlier run of study {path.name!r} still run: stop them")
+            raise UserError(f"{what} still run: stop them")
 
 
 def _comes(file: IO[str], seconds: float, every: float) -> bool:

@@ -369,7 +369,7 @@ def hold(study: Study, journal: bool = True) -> Iterator[Study]:
     """
     if study.mirror is None:
         with lock(study.path):
-            await_workers(study.path)
+            await_workers(study.path, f"trials of an earlier run of study {study.name!r}")
             if journal:
                 check_journal(study.path / "optuna.log")
             yield _load(study.path)

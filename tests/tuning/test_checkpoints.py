@@ -76,7 +76,7 @@ def test_kills_around_the_end_of_a_trial(make_sweep: Make) -> None:
         driver = Driver("resume", path)
         driver.wait_for(lambda: find_study(path).trials()[0]["state"] == "COMPLETED" and not checkpoints())
         driver.kill()
-        await_workers(path)
+        await_workers(path, "trials")
     driver = Driver("resume", path)
     driver.wait_for(lambda: epochs_of(path, 1) >= 1)
     driver.kill()

@@ -224,6 +224,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[[distributed._Job], list[t
 
     def run_alone(given: distributed._Job) -> list[tuple[str, Any]]:
         news: list[tuple[str, Any]] = []
+        (given.folder / distributed.SCRATCH).mkdir(parents=True, exist_ok=True)
         train_worker({"job": given, "queue": SimpleNamespace(put=news.append)})
         return news
 

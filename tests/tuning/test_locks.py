@@ -38,8 +38,8 @@ def test_every_lock_comes_on_nfs(nfs: None, tmp_path: Path, monkeypatch: pytest.
     with join_workers(tmp_path), join_workers(tmp_path):
         monkeypatch.setattr(locks, "WORKERS_S", 0.0)
         with pytest.raises(UserError, match="still run"):
-            await_workers(tmp_path)
-    await_workers(tmp_path)
+            await_workers(tmp_path, "trials")
+    await_workers(tmp_path, "trials")
     with alone(tmp_path):
         pass
 

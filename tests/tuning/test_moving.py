@@ -42,7 +42,7 @@ def killed(make_sweep: Make) -> Path:
     driver = Driver("run", config.study_dir, config)
     driver.wait_for(lambda: epochs_of(config.study_dir, 0) >= 3)
     driver.kill()
-    await_workers(config.study_dir)
+    await_workers(config.study_dir, "trials")
     return config.study_dir
 
 
@@ -73,7 +73,7 @@ def test_a_moved_study_goes_on_and_can_be_moved_again(killed: Path, tmp_path: Pa
     driver = Driver("resume", first)
     driver.wait_for(lambda: epochs_of(first, 1) >= 2)
     driver.kill()
-    await_workers(first)
+    await_workers(first, "trials")
     second.parent.mkdir()
     os.rename(first, second)
     assert Driver("resume", second).finish().startswith("finished 0")
@@ -91,7 +91,7 @@ def test_a_moved_population_goes_on_from_the_states_that_were_exchanged(make_swe
     driver.wait_for(lambda: epochs_of(path, 0) >= 1)
     driver.wait_for(lambda: any(trial["lineage"] for trial in find_study(path).trials()))
     driver.kill()
-    await_workers(path)
+    await_workers(path, "trials")
     os.rename(path, place)
     assert Driver("resume", place).finish().startswith("finished 0")
     assert not path.exists()

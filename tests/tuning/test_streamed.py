@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import ray
 from PIL import Image
 
 from analysis.mlflow_runs import read_runs
 from ddarts_cli import training
 from ddarts_cli.main import run
+from ddarts_core import checkpoint
 from ddarts_core.datasets.facts import read_info
 from ddarts_core.records import EpochRecord
 from tests.tuning.conftest import Make
@@ -105,25 +110,41 @@ def test_a_sweep_on_streamed_files_ends_and_goes_on_where_it_was_killed(
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("ray_cluster")
-def test_several_workers_train_on_streamed_files_and_name_one_that_breaks(
+def test_several_workers_train_on_streamed_files_killed_or_not_and_name_one_that_breaks(
     root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The workers of a driver that is killed end with it, and others go on to the same bits as if nothing happened."""
     settings = [f"data.root={root}", "data.in_memory=false", "data.image_size=16", "retrain.channels=2"]
     settings += ["retrain.batch_size=8", "retrain.device=cpu", "retrain.num_cells=3"]
 
-    def retrain(num_workers: int, out: Path, epochs: int) -> int:
+    def retrain(num_workers: int, out: Path, epochs: int) -> list[str]:
         command = ["retrain", "zoo:DARTS_V2", "--data", "folder", "--num-workers", str(num_workers)]
         own = [f"retrain.epochs={epochs}", f"data.num_workers={2 if num_workers > 1 else 0}"]
         given = [word for setting in (*settings, *own) for word in ("--set", setting)]
-        return run([*command, *given, "--out", str(out)])
+        return [*command, *given, "--out", str(out)]
 
-    losses = []
-    for num_workers in (1, 2):
-        out = tmp_path / str(num_workers)
-        assert retrain(num_workers, out, epochs=1) == 0
-        records = pd.read_parquet(out / "genotype-seed-0" / "records.parquet")
-        losses.append(float(records["train/loss"].iloc[0]))
-    assert losses[1] == pytest.approx(losses[0], abs=1e-3)
+    alone, together, killed = (tmp_path / name for name in ("alone", "together", "killed"))
+    assert run(retrain(1, alone, 3)) == run(retrain(2, together, 3)) == 0
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "ddarts_cli", *retrain(2, killed, 3)],
+        env={**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address},
+    )
+    state = killed / "genotype-seed-0" / "checkpoint.pt"
+    until = time.monotonic() + 120
+    while not state.exists():
+        assert driver.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    driver.kill()
+    driver.wait()
+    assert 1 <= len(checkpoint.load(state)["records"]) < 3
+    assert run([*retrain(2, killed, 3), "--resume"]) == 0
+    tables = [pd.read_parquet(out / "genotype-seed-0" / "records.parquet") for out in (alone, together, killed)]
+    assert tables[1]["train/loss"].iloc[0] == pytest.approx(tables[0]["train/loss"].iloc[0], abs=1e-3)
+    pd.testing.assert_frame_equal(tables[2], tables[1])
+    weights = [checkpoint.load(out / "genotype-seed-0" / "weights.pt")["weights"] for out in (together, killed)]
+    assert weights[0].keys() == weights[1].keys() and all(
+        weights[0][name].equal(weights[1][name]) for name in weights[0]
+    )
 
     def follow(records: Iterable[EpochRecord], *rest: Any) -> Iterator[EpochRecord]:
         for record in records:
@@ -133,5 +154,5 @@ def test_several_workers_train_on_streamed_files_and_name_one_that_breaks(
 
     monkeypatch.setattr(training, "follow", follow)
     capfd.readouterr()
-    assert retrain(2, tmp_path / "broken", epochs=60) == 2
+    assert run(retrain(2, tmp_path / "broken", epochs=60)) == 2
     assert f"Error: cannot read image {root}/train/bee/" in capfd.readouterr().err

@@ -297,7 +297,7 @@ def test_a_trial_whose_process_cannot_be_set_up_fails_and_counts(
         if event.kind == "finished" and event.number == 0:
             barrier.rmdir()
 
-    monkeypatch.setattr("tuning.study.await_workers", lambda path: barrier.mkdir())
+    monkeypatch.setattr("tuning.study.await_workers", lambda *given: barrier.mkdir())
     result = run_sweep(config, listener=clear)
     assert not result.interrupted and result.study.state == "FINISHED"
     first, second = result.study.trials()
