@@ -2,8 +2,9 @@
 
     python -m tests.chaos --kind search --kills 20 --seed 0
 
-With `--images files` the images are PNG files that two processes read, again in every epoch. Kill points are drawn from a seeded generator. Genotype and records must have the same bytes, weights and alphas the
-same bits. Exits with 1 if anything differs.
+With `--images files` the images are PNG files that two processes read, again in every epoch. Kill points are drawn
+from a seeded generator. Genotype and records must have the same bytes, weights and alphas the same bits. Exits with 1
+if anything differs.
 """
 
 from __future__ import annotations
