@@ -10,8 +10,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from ddarts_core import nested
-from ddarts_core.config import PLACES
 from ddarts_core.errors import UserError, unknown_name
+from ddarts_core.hashing import PLACES
 
 from . import ranking
 from .collect import Frames

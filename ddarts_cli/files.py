@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.config import PLACES, ExperimentConfig, load_experiment, resolve
+from ddarts_core.config import ExperimentConfig, load_experiment, resolve
 from ddarts_core.confusion import FILE as CONFUSION
 from ddarts_core.errors import UserError
+from ddarts_core.hashing import PLACES
 from ddarts_core.nested import get_path, read_yaml
 from ddarts_core.validation import field_paths
 

@@ -18,7 +18,7 @@ from ddarts_cli.loop import run_loop
 from ddarts_cli.output import write_json, write_records, write_timings, write_yaml
 from ddarts_cli.threads import limit_threads
 from ddarts_core import checkpoint
-from ddarts_core.config import ExperimentConfig, config_hash
+from ddarts_core.config import ExperimentConfig
 from ddarts_core.confusion import Confusion, Evaluation, write_confusion
 from ddarts_core.cost import retrain_cost
 from ddarts_core.data import Images, data_facts, data_notes, hold_out, load_test
@@ -29,6 +29,7 @@ from ddarts_core.devices import check_amp, pick_device
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
+from ddarts_core.hashing import config_hash
 from ddarts_core.images import DataInfo
 from ddarts_core.provenance import git_commit, versions
 from ddarts_core.random_genotype import random_genotype, space_of

@@ -21,12 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import RetrainConfig, config_hash
+from .config import RetrainConfig
 from .confusion import Evaluation, count
 from .data import DataInfo, Images, augment_of, check_batch
 from .devices import AUTOCAST, Stopwatch, check_amp, forget_peak, peak_memory, pick_device, set_float32
 from .errors import Diverged, UserError
 from .genotype import Genotype
+from .hashing import config_hash
 from .losses import balanced_weights, weighted_cross_entropy
 from .network import Network
 from .parallel import ALONE, Group

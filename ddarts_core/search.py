@@ -23,7 +23,7 @@ from . import losses
 from .alpha_step import AlphaStep
 from .architecture import Architecture, leaves_of
 from .coalitions import shapley_values
-from .config import ExperimentConfig, config_hash
+from .config import ExperimentConfig
 from .confusion import Evaluation, count
 from .data import DataInfo, Images, Splits, augment_of, check_batch, load_train, split
 from .devices import Stopwatch, forget_peak, peak_memory, pick_device
@@ -32,6 +32,7 @@ from .errors import Diverged, UserError
 from .examination import Batch, Examination, probed
 from .execution import choose, prepare
 from .freezing import Watch
+from .hashing import config_hash
 from .methods import FREEZINGS
 from .methods.parts import Kept, Parameters, Progress
 from .recalibration import recalibrated

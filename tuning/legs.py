@@ -14,7 +14,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from ddarts_core.config import config_hash
+from ddarts_core.hashing import config_hash
 
 from .config import SEARCH_EPOCH, SweepConfig
 from .population import draw_population, exchange, perturb

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.config import config_hash
 from ddarts_core.errors import UserError
+from ddarts_core.hashing import config_hash
 from ddarts_core.provenance import git_commit, versions
 from ddarts_core.redact import command_line, without_secrets
 from ddarts_core.shell import ddarts

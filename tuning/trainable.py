@@ -28,7 +28,7 @@ import torch
 from ray import tune
 
 from ddarts_core import checkpoint
-from ddarts_core.config import ExperimentConfig, config_hash, resolve
+from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.confusion import FILE as CONFUSION
 from ddarts_core.confusion import Confusion, write_confusion
 from ddarts_core.cost import retrain_cost
@@ -37,6 +37,7 @@ from ddarts_core.datasets import facts
 from ddarts_core.errors import Diverged, UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
+from ddarts_core.hashing import config_hash
 from ddarts_core.images import DataInfo
 from ddarts_core.memory import CONTEXT_BYTES
 from ddarts_core.readers import end_readers

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.config import ExperimentConfig, config_hash
+from ddarts_core.config import ExperimentConfig
 from ddarts_core.errors import UserError
+from ddarts_core.hashing import config_hash
 from ddarts_core.records import EpochRecord
 
 from .budget import tune_of, within

@@ -23,7 +23,7 @@ def command(file: Path, overrides: tuple[str, ...]) -> None:
       ddarts config experiments/quickstart.yaml --set method=fairdarts --set search.epochs=5
     """
     from ddarts_cli.files import load
-    from ddarts_core.config import config_hash
+    from ddarts_core.hashing import config_hash
     from tuning.config import SweepConfig
 
     full = load(file, overrides)

@@ -113,8 +113,8 @@ def command(
 
 def _write(folder: SearchFolder, config: ExperimentConfig, records: list[EpochRecord], derivation: Derivation) -> None:
     from ddarts_cli.output import write_json, write_records, write_timings
-    from ddarts_core.config import config_hash
     from ddarts_core.files import write_atomic
+    from ddarts_core.hashing import config_hash
     from ddarts_core.provenance import git_commit, versions
 
     write_atomic(folder.genotype, derivation.genotype.to_json())

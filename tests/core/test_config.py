@@ -8,8 +8,9 @@ from typing import get_args
 
 import pytest
 
-from ddarts_core.config import Removal, config_hash, load_experiment, resolve
+from ddarts_core.config import Removal, load_experiment, resolve
 from ddarts_core.errors import UserError
+from ddarts_core.hashing import config_hash
 from ddarts_core.nested import override, parse_override, set_path
 
 FILES = {

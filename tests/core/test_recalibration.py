@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from ddarts_core.config import config_hash
 from ddarts_core.fast import FastForm
+from ddarts_core.hashing import config_hash
 from ddarts_core.operations import BatchNorm
 from ddarts_core.recalibration import initial_share, recalibrated
 from ddarts_core.supernet import batch_statistics, readable

@@ -12,8 +12,9 @@ import torch
 from torch.nn import functional as F
 
 from ddarts_core import alpha_step
-from ddarts_core.config import config_hash, resolve
+from ddarts_core.config import resolve
 from ddarts_core.errors import Diverged, UserError
+from ddarts_core.hashing import config_hash
 from ddarts_core.operations import BatchNorm
 from ddarts_core.records import read_jsonl, write_jsonl
 from ddarts_core.seeding import generator

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from ddarts_core.config import ExperimentConfig, config_hash, resolve
+from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.errors import UserError
+from ddarts_core.hashing import config_hash
 from ddarts_core.memory import supernet_size
 from ddarts_core.records import EpochRecord
 from ddarts_core.search_cost import afforded, images_of, search_macs, step_macs

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from ddarts_core.config import config_hash
 from ddarts_core.errors import UserError
+from ddarts_core.hashing import config_hash
 from ddarts_core.nested import merge
 from ddarts_core.records import EpochRecord, read_jsonl, write_jsonl
 from ddarts_core.search import build_search
