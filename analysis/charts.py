@@ -16,7 +16,7 @@ from ddarts_core.errors import UserError
 from .compare import front_label
 from .figures import COLOURS, by_epoch, finished, metric_frame
 from .parameter_figures import Scale, proposals
-from .ranking import Row, evenly, pareto_front, sought, value
+from .ranking import Row, contenders, evenly, pareto_front, sought, value
 
 Chart = dict[str, Any]
 
@@ -143,17 +143,20 @@ def pareto(
 ) -> Chart | None:
     """Accuracy against a cost of completed trials, the front joined; None when fewer than two have both.
 
-    With a reference cost the legend has the front's hypervolume (`compare.front_volume`). Beside the front at most
-    `POINTS` trials are shown.
+    Trials beyond a limit are dots and no part of the front. With a reference cost the legend has the front's
+    hypervolume (`compare.front_volume`). Beside the front at most `POINTS` trials are shown.
     """
     metric = sought(ranked)
-    points = [(value(row, cost), value(row, metric), row) for row in ranked]
-    known = [point for point in points if not (math.isnan(point[0]) or math.isnan(point[1]))]
+    found = [(value(row, cost), value(row, metric), row) for row in ranked]
+    known = [point for point in found if not (math.isnan(point[0]) or math.isnan(point[1]))]
     if len(known) < 2:
         return None
-    front = {i for i in pareto_front([(x, y) for x, y, _ in known], [False, True])}
+    fair = {id(row) for row in contenders([row for _, _, row in known])}
+    places = [i for i, (_, _, row) in enumerate(known) if id(row) in fair]
+    points = [(x, y) for x, y, row in known if id(row) in fair]
+    front = {places[i] for i in pareto_front(points, [False, True])}
     joined = sorted((known[i][0], known[i][1]) for i in front)
-    name = front_label([(x, y) for x, y, _ in known], reference, label)
+    name = front_label(points, reference, label)
     shown = sorted({*front, *evenly([i for i in range(len(known)) if i not in front], POINTS)})
     known = [known[i] for i in shown]
     dots = {

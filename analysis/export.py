@@ -18,6 +18,7 @@ from ddarts_core.datasets.facts import FILE, read_facts, write_facts
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
+from ddarts_core.limits import in_words
 from ddarts_core.nested import read_yaml
 from ddarts_core.preprocessing import FILE as PREPROCESSING
 from ddarts_core.published_text import to_published_text
@@ -26,8 +27,8 @@ from . import card, confusion
 from .canvas import save
 from .card import dead_in_training, retrain_command
 from .drawing import draw_genotype
-from .ranking import Row, default_order, rank
-from .study import MACS_CONVENTION, Study, Trial, find_trial, read_study, trial_row
+from .ranking import Row, default_order, is_beyond, rank
+from .study import MACS_CONVENTION, Study, Trial, find_trial, limits_of, read_study, trial_row
 
 #: Files with weights or a whole network, which `Enrich` may write.
 MODEL_FILES = ("weights.safetensors", "model.onnx", "model.pt2", PREPROCESSING)
@@ -77,27 +78,41 @@ Enrich = Callable[[Path, Genotype, Mapping[str, Any]], Models]
 Find = tuple[Row, Trial, tuple[str, ...]]
 
 
-def best(study: Study, top: int | None = None, by: str | None = None) -> list[Find]:
+def best(study: Study, top: int | None = None, by: str | None = None, within: bool = False) -> list[Find]:
     """Rows and trials of the distinct genotypes of a study, best first, each with the ids of later equal finds.
 
     Args:
         study: the study.
         top: at most so many; None is all.
         by: as in `ranking.rank`; None is what the study's objectives ask for.
+        within: leave out those that are beyond a limit of the sweep.
 
     Raises:
-        UserError: an unknown metric, or `top` less than 1.
+        UserError: an unknown metric, or `top` less than 1; with `within`, the sweep had no limits, or no completed
+            trial keeps them.
     """
     if top is not None and top < 1:
         raise UserError(f"--top {top}: export at least 1 genotype")
     trials = {trial.trial_id: trial for trial in study.completed}
-    rows = [trial_row(trial) for trial in trials.values()]
+    rows: list[Row] = [trial_row(trial) for trial in trials.values()]
+    if within:
+        rows = _within(study, rows)
     order = by if by is not None else default_order(study.info.get("objectives") or [])
     found: dict[str, list[Row]] = {}
     for row in rank(rows, order):
         found.setdefault(row["genotype_hash"], []).append(row)
     groups = list(found.values())[:top]
     return [(first, trials[first["trial_id"]], tuple(row["trial_id"] for row in rest)) for first, *rest in groups]
+
+
+def _within(study: Study, rows: Sequence[Row]) -> list[Row]:
+    limits = in_words(limits_of(study))
+    if not limits:
+        raise UserError(f"study {study.name!r} has no tune.limits: leave --within-limits out")
+    kept = [row for row in rows if not is_beyond(row)]
+    if rows and not kept:
+        raise UserError(f"all {len(rows)} completed trials of study {study.name!r} are beyond tune.limits ({limits})")
+    return kept
 
 
 def export(
@@ -107,6 +122,7 @@ def export(
     out: str | Path | None = None,
     enrich: Enrich | None = None,
     trial: str | None = None,
+    within: bool = False,
 ) -> list[Exported]:
     """Write the best distinct genotypes of a study's completed trials to `STUDY/export/NN_HASH/`, NN being their place.
 
@@ -120,12 +136,13 @@ def export(
         out: another folder to write to.
         enrich: writes models beside each genotype.
         trial: write only the genotype of this trial, a name or a number; what was exported before stays.
+        within: leave out those that are beyond a limit of the sweep.
 
     Raises:
         UserError: no study, no completed trial, no such trial, an unknown metric, or a damaged file.
     """
     study = read_study(study_dir, alphas=False)
-    places = list(enumerate(best(study, top if trial is None else None, by), start=1))
+    places = list(enumerate(best(study, top if trial is None else None, by, within), start=1))
     if not places:
         raise UserError(f"study {study.name!r} has nothing to export: {state_sentence(study)}")
     if trial is not None:
@@ -309,7 +326,7 @@ def numbers(row: Row) -> list[tuple[str, str]]:
         ("parameters (without auxiliary head)", count(row["parameters"])),
         ("multiply-adds per image (convolutions and linear layers)", count(row["macs"])),
     ]
-    return lines
+    return [*lines, ("beyond a limit of the sweep", str(row["beyond"]))] if is_beyond(row) else lines
 
 
 def percent(value: float | None) -> str:

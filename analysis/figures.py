@@ -14,7 +14,7 @@ from ddarts_core.errors import UserError
 
 from .canvas import axes, legend, save
 from .compare import front_label
-from .ranking import pareto_front
+from .ranking import contenders, pareto_front
 from .statistics import Estimate, mean_interval
 from .tables import searched
 
@@ -159,7 +159,8 @@ def pareto(
 ) -> Figure:
     """Accuracy against cost of the completed trials; the front (more accuracy, less cost) is joined.
 
-    With a reference cost the legend has its hypervolume (`compare.front_volume`).
+    Trials beyond a limit of the sweep are no part of the front. With a reference cost the legend has its hypervolume
+    (`compare.front_volume`).
 
     Raises:
         UserError: a column that is not there, or no completed trial has both values.
@@ -172,7 +173,8 @@ def pareto(
     if rows.empty:
         raise UserError(f"no completed trial has both {x} and {y}")
     figure, ax = axes(_LABELS.get(x, x), _LABELS.get(y, y))
-    points = list(zip(rows[x].astype(float), rows[y].astype(float), strict=True))
+    fair = pd.DataFrame(contenders(rows.to_dict("records")))
+    points = list(zip(fair[x].astype(float), fair[y].astype(float), strict=True))
     front = sorted(points[i] for i in pareto_front(points, [False, True]))
     ax.step(
         *zip(*front, strict=True),

@@ -136,6 +136,7 @@ def _trial(run: Run, parent: Run, genotype: str | None) -> Trial:
         "objectives": objectives if state == "COMPLETED" else None,
         "derived": derived or None,
         "cost": {name: int(finals[name]) for name in _COSTS if name in finals} or None,
+        "beyond": [name for name in run.tags.get("beyond", "").split(",") if name],
         "genotype_hash": run.tags.get("genotype_hash"),
         "run_id": run.run_id,
         "seconds": finals.get("final/seconds"),

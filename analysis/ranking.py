@@ -26,14 +26,24 @@ _NUMERIC = (
 )
 
 
+def is_beyond(row: Row) -> bool:
+    """Whether a trial's network is beyond a limit of the sweep; the rows of earlier datasets do not say."""
+    return isinstance(row.get("beyond"), str) and bool(row["beyond"])
+
+
+def contenders(trials: Sequence[Row]) -> list[Row]:
+    """Those that may be best: the trials within all limits, or all where no trial is."""
+    return [row for row in trials if not is_beyond(row)] or [*trials]
+
+
 def rank(trials: Sequence[Row], by: str = "-objective") -> list[Row]:
-    """Completed trials, best first.
+    """Completed trials, best first; those beyond a limit of the sweep come after all that are within.
 
     Args:
         trials: rows of table `trials` (`study.trial_row`, or a frame's `to_dict("records")`).
         by: comma-separated metrics, a minus before one for largest first: `-accuracy,params`; later ones break ties,
             then the trial number does. `accuracy` is the derived network's where it is known, else the supernet's.
-            `pareto` keeps only the trials that no other beats in both accuracy (`sought`) and parameters.
+            `pareto` keeps only the `contenders` that no other beats in both accuracy (`sought`) and parameters.
 
     Raises:
         UserError: a metric that no completed trial has.
@@ -45,6 +55,7 @@ def rank(trials: Sequence[Row], by: str = "-objective") -> list[Row]:
     """
     completed = [row for row in trials if row["state"] == "COMPLETED"]
     if by.strip() == PARETO:
+        completed = contenders(completed)
         keys = [(sought(completed), True), ("parameters", False)]
         points = [tuple(value(row, name) for name, _ in keys) for row in completed]
         known = [i for i, point in enumerate(points) if not any(math.isnan(v) for v in point)]
@@ -61,7 +72,7 @@ def rank(trials: Sequence[Row], by: str = "-objective") -> list[Row]:
     def order(row: Row) -> tuple[float, ...]:
         values = [value(row, name) for name, _ in keys]
         signed = [-v if largest else v for v, (_, largest) in zip(values, keys, strict=True)]
-        return (*(math.inf if math.isnan(v) else v for v in signed), float(row.get("number") or 0))
+        return (is_beyond(row), *(math.inf if math.isnan(v) else v for v in signed), float(row.get("number") or 0))
 
     return sorted(completed, key=order)
 

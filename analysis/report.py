@@ -19,7 +19,7 @@ from .collect import frames_of
 from .export import percent, state_sentence
 from .ranking import Row, rank, sought, value
 from .statistics import comparison, mean_interval
-from .study import Study, read_study, with_alphas
+from .study import Study, limits_of, read_study, with_alphas
 
 #: Bytes that all drawings together may take, so that the page of a study stays under 6 MB: plotly takes 4.8 and the
 #: charts, of however many trials, up to 0.6.
@@ -167,7 +167,7 @@ def _study_sections(
         yield f'<p class="note">There is no completed trial to rank: {escape(state_sentence(study))}.</p>'
     else:
         yield "<h3>Ranking</h3>"
-        yield report_text.ranking(ranked, len(placed), objectives)
+        yield report_text.ranking(ranked, len(placed), objectives, limits_of(study))
         yield f'<h3>Best genotypes</h3><div class="drawn">{"".join(report_text.drawings(study, placed, budget))}</div>'
 
     ids_of_best = [str(row["trial_id"]) for row in ranked]

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from ddarts_core.datasets.facts import majority, read_facts
 from ddarts_core.dead_cells import dead_sentence
+from ddarts_core.limits import in_words
 from ddarts_core.shell import ddarts
 
 from . import page
 from .card import dead_in_training
 from .drawing import genotype_svgs
 from .export import best, count, percent
-from .ranking import Row, default_order, pareto_front, sought, value
+from .ranking import Row, contenders, default_order, is_beyond, pareto_front, sought, value
 from .study import Study, Trial, trial_row
 
 #: Best genotypes that are drawn, and rows of the tables of trials, per study.
@@ -36,9 +38,10 @@ def order_of(study: Study) -> str:
 
 
 def with_a_place(ranked: Sequence[Row], objectives: Sequence[Any]) -> list[Row]:
-    """The trials that have a place: all, or with several objectives those that no other beats in all of them."""
+    """The `contenders`; with several objectives those that no other beats in all of them."""
+    ranked = contenders(ranked)
     if len(objectives) < 2:
-        return [*ranked]
+        return ranked
     names = [str(o["metric"]) for o in objectives]
     known = [row for row in ranked if set(names) <= set(json.loads(row["objectives_json"]))]
     points = [[json.loads(row["objectives_json"])[name] for name in names] for row in known]
@@ -102,8 +105,29 @@ def _duration(seconds: float) -> str:
 _SIZES = {"parameters": "parameters", "macs": "multiply-adds"}
 
 
-def ranking(ranked: Sequence[Row], placed: int, objectives: Sequence[Any]) -> str:
+def beyond_sentence(apart: int, completed: int, limits: Mapping[str, float | None]) -> str:
+    """How many of the completed trials are beyond a limit, and what that means.
+
+    Example:
+        >>> beyond_sentence(1, 3, {"parameters": 500_000})
+        '1 of 3 completed trials is beyond tune.limits (parameters 500,000): it comes last, without a place.'
+    """
+    one = apart == 1
+    what = "it comes last, without a place" if one else "they come last, without a place"
+    if apart == completed:
+        what = "there is nothing else to rank"
+    verb = "is" if one else "are"
+    return f"{apart} of {completed} completed trials {verb} beyond tune.limits ({in_words(limits)}): {what}."
+
+
+def ranking(
+    ranked: Sequence[Row],
+    placed: int,
+    objectives: Sequence[Any],
+    limits: Mapping[str, float | None] = MappingProxyType({}),
+) -> str:
     """The table of trials, of which only the first `placed` have a place."""
+    apart = sum(map(is_beyond, ranked))
     names = [str(o["metric"]) for o in objectives] or ["objective"]
     metric = sought(ranked)
     sizes = [name for name in _SIZES if name not in names]
@@ -120,15 +144,19 @@ def ranking(ranked: Sequence[Row], placed: int, objectives: Sequence[Any]) -> st
                 percent(row[f"held_out_{metric}"]),
                 *(count(row[name]) for name in sizes),
                 *(_number(params.get(path)) for path in paths),
+                *([row["beyond"]] if apart else []),
                 str(row["genotype_hash"]),
             )
         )
     headings = [_SIZES.get(name, name) for name in names]
-    head = ("", "trial", *headings, "supernet held-out", *(_SIZES[name] for name in sizes), *paths, "genotype")
+    last = ("beyond", "genotype") if apart else ("genotype",)
+    head = ("", "trial", *headings, "supernet held-out", *(_SIZES[name] for name in sizes), *paths, *last)
     front = f"Pareto front: no trial beats one of these {placed} in {' and '.join(headings)}; the others have no place."
     note = f"<p>{escape(front)}</p>" if len(names) > 1 else ""
+    if apart:
+        note += f"<p>{escape(beyond_sentence(apart, len(ranked), limits))}</p>"
     more = f"<p class=soft>The first {LISTED} of {len(ranked)} completed trials.</p>" if len(ranked) > LISTED else ""
-    return note + page.table(head, rows, numeric=range(2, len(head) - 1)) + more
+    return note + page.table(head, rows, numeric=range(2, len(head) - len(last))) + more
 
 
 def _objective(name: str, found: Any) -> str:

@@ -87,6 +87,11 @@ def read_info(root: Path) -> dict[str, Any]:
     return _read_json(root / "study.json", ("name",))
 
 
+def limits_of(study: Study) -> dict[str, float | None]:
+    """The limits that a study's networks should keep (`tune.limits`); None is none."""
+    return dict(_group(_group(study.info, "config"), "tune").get("limits") or {})
+
+
 def trial_folders(root: Path) -> list[Path]:
     """Folders of a study's trials, by name."""
     return sorted(path.parent for path in root.glob("trials/*/trial.json"))
@@ -221,6 +226,7 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         "genotype_hash": trial.genotype.hash if trial.genotype else info.get("genotype_hash"),
         "parameters": _optional(int, cost.get("parameters")),
         "macs": _optional(int, macs.get(MACS_CONVENTION) if isinstance(macs, Mapping) else macs),
+        "beyond": ",".join(info.get("beyond") or ()),
         "num_epochs": len(search),
         "search_seconds": sum(sum(record.seconds.values()) for record in search),
         "search_macs": _optional(int, cost.get("search_macs")),

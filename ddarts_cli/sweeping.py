@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ddarts_cli.console import drop_output, say
@@ -139,18 +140,29 @@ def attach_report(study: Study) -> Path:
 
 
 def front_of(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tuple[str, str]]) -> set[str]:
-    """Identifiers of the completed trials that no other beats in all objectives, each a metric and `max` or `min`."""
+    """Identifiers of the `contenders` that no other beats in all objectives, each a metric and `max` or `min`."""
     from analysis.ranking import pareto_front
 
-    done = [trial for trial in trials if trial["state"] == "COMPLETED"]
+    done = contenders(trials)
     points = [[trial["objectives"][metric] for metric, _ in objectives] for trial in done]
     return {str(done[i]["trial_id"]) for i in pareto_front(points, [mode == "max" for _, mode in objectives])}
 
 
-def print_ranking(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tuple[str, str]]) -> None:
+def contenders(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The completed trials that may be best: those within all limits, or all where none is."""
+    done = [trial for trial in trials if trial["state"] == "COMPLETED"]
+    return [trial for trial in done if not trial.get("beyond")] or done
+
+
+def print_ranking(
+    trials: Sequence[Mapping[str, Any]],
+    objectives: Sequence[tuple[str, str]],
+    limits: Mapping[str, float | None] = MappingProxyType({}),
+) -> None:
     """The ranked table: place, trial, state, objectives, parameters, and the settings that were sampled.
 
-    With several objectives the Pareto front comes first, and its trials alone have a place.
+    With several objectives the Pareto front comes first, and its trials alone have a place. Trials beyond a limit say
+    which, and have none while others keep all limits.
     """
     from rich.console import Console
     from rich.table import Table
@@ -159,7 +171,8 @@ def print_ranking(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tupl
     for heading in ("#", "trial", "state"):
         table.add_column(heading, no_wrap=True)
     metrics = [metric for metric, _ in objectives]
-    ranked = [str(trial["trial_id"]) for trial in trials if trial["state"] == "COMPLETED"]
+    ranked = [str(trial["trial_id"]) for trial in contenders(trials)]
+    apart = sum(bool(trial.get("beyond")) for trial in trials if trial["state"] == "COMPLETED")
     if len(objectives) > 1:
         front = front_of(trials, objectives)
         ranked = [trial_id for trial_id in ranked if trial_id in front]
@@ -167,6 +180,8 @@ def print_ranking(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tupl
         table.title = f"Pareto front: no trial beats one of these {len(front)} in {' and '.join(metrics)}"
     for heading in dict.fromkeys((*metrics, "parameters")):
         table.add_column(heading, justify="right", no_wrap=True)
+    if apart:
+        table.add_column("beyond", no_wrap=True)
     table.add_column("settings", overflow="fold")
     for trial in trials:
         found = trial["objectives"] or {}
@@ -178,6 +193,7 @@ def print_ranking(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tupl
             str(trial["state"]).lower(),
             *(number(metric, found[metric]) if metric in found else "" for metric in metrics),
             *([] if "parameters" in metrics else [f"{cost['parameters']:,}" if "parameters" in cost else ""]),
+            *([", ".join(trial.get("beyond") or ())] if apart else []),
             settings(trial["params"]) if trial["state"] == "COMPLETED" or not trial["reason"] else str(trial["reason"]),
             end_section=len(objectives) > 1 and place == len(ranked),
         )
@@ -185,3 +201,7 @@ def print_ranking(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tupl
     # lines, which reads better than columns that are left out.
     width = max(100, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 160
     Console(width=width, highlight=False).print(table)
+    if apart:
+        from analysis.report_text import beyond_sentence
+
+        say(beyond_sentence(apart, sum(trial["state"] == "COMPLETED" for trial in trials), limits))

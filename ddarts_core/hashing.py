@@ -48,6 +48,7 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "tune.max_failures_alike": 3,
         "tune.budget": "epochs",
         "tune.budget_amount": None,
+        "tune.limits": {"parameters": None, "macs": None},
         "tune.resources.threads": None,
         # Scores before were of running statistics, and every record says which it has; the training is the same.
         "search.recalibration_batches": 4,

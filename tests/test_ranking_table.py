@@ -48,6 +48,20 @@ def test_one_objective_ranks_all_that_completed(capsys: pytest.CaptureFixture[st
     assert "Pareto" not in shown and "4,000" in shown
 
 
+def test_trials_beyond_a_limit_come_last_without_a_place(capsys: pytest.CaptureFixture[str]) -> None:
+    over = [{**each, "beyond": ["parameters"] if each["number"] < 3 else []} for each in TRIALS]
+    print_ranking([*over[3:5], *over[:3], over[5]], [ACCURACY], {"parameters": 2500, "macs": None})
+    shown = capsys.readouterr().out
+    assert places(shown) == [("1", "00003"), ("2", "00004")] + [("", f"{k:05d}") for k in (0, 1, 2, 5)]
+    assert "3 of 5 completed trials are beyond tune.limits (parameters 2,500): they come last, without a" in shown
+    print_ranking(over, [ACCURACY, PARAMETERS], {"parameters": 2500, "macs": None})
+    shown = capsys.readouterr().out
+    assert places(shown)[:2] == [("1", "00003"), ("2", "00004")], "trial 1 would beat 3"
+    print_ranking(over[:3], [ACCURACY], {"parameters": 100})
+    shown = capsys.readouterr().out
+    assert places(shown) == [(str(k + 1), f"{k:05d}") for k in range(3)] and "nothing else to rank" in shown
+
+
 def test_two_objectives_end_in_the_pareto_front(capsys: pytest.CaptureFixture[str]) -> None:
     print_ranking(TRIALS, [ACCURACY, PARAMETERS])
     shown = capsys.readouterr().out

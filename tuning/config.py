@@ -83,6 +83,13 @@ class ResourcesConfig(Strict):
         return value
 
 
+class LimitsConfig(Strict):
+    """What a trial's derived network should keep; one that is beyond a limit is ranked behind all that are within."""
+
+    parameters: int | None = Field(None, ge=1, description="without the auxiliary head; null: no limit")
+    macs: int | None = Field(None, ge=1, description="multiply-adds of an image; null: no limit")
+
+
 class TuneConfig(Strict):
     """How many trials, on what, proposed and stopped by what, and what is sought."""
 
@@ -107,6 +114,7 @@ class TuneConfig(Strict):
         "of the share of their images that is right",
     )
     second_objective: Literal["parameters", "macs"] | None = Field(None, description="minimised beside the accuracy")
+    limits: LimitsConfig = LimitsConfig()
     points_to_evaluate: list[dict[str, Scalar]] = Field(default_factory=list, description="the first trials")
     budget: Literal["epochs", "multiply-adds", "seconds"] = Field(
         "epochs",

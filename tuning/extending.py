@@ -11,7 +11,7 @@ from ddarts_core.nested import leaves, set_path
 
 from . import tracking
 from .callback import Session
-from .config import SweepConfig
+from .config import LimitsConfig, SweepConfig
 from .events import Listener
 from .moving import settle_in
 from .rebuild import ensure_tracked
@@ -19,8 +19,11 @@ from .space import base_settings
 from .study import Study, find_study, hold
 from .sweep import StudyResult, check_address, prepare, resume_sweep, run, stored_config
 
-LASTING = ("objective", "second_objective")
+LASTING = ("objective", "second_objective", "limits")
 """Settings of `tune` that all trials of a study share."""
+
+NO_LIMITS = LimitsConfig().model_dump()
+"""Those of a study that was begun before there were any."""
 
 APART = {"scheduler": "pbt", "searcher": "grid"}
 """What goes neither from nor to another: the members of a population have no like, and a grid visits what is left."""
@@ -101,7 +104,9 @@ def check_same(study: Study, config: SweepConfig) -> None:
     old, new = study.data["config"], config.model_dump(mode="json")
     apart = [name for name, value in APART.items() if value in (old["tune"][name], new["tune"][name])]
     lasting = (*LASTING, *apart)
-    parts = ({"space": c["space"], "tune": {name: c["tune"][name] for name in lasting}} for c in (old, new))
+    parts = (
+        {"space": c["space"], "tune": {name: c["tune"].get(name, NO_LIMITS) for name in lasting}} for c in (old, new)
+    )
     places = {"name": None, "storage": None, "data.num_workers": None}
     roots = (os.path.abspath(os.path.expanduser(c["data"]["root"])) for c in (old, new))  # once kept as they were given
     bases = map(base_settings, (stored_config(study), config))

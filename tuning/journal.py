@@ -23,8 +23,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from ddarts_core.limits import excess
+
 from . import space as spaces
-from .config import supernet_metric
+from .budget import tune_of
+from .config import TuneConfig, supernet_metric
 from .space import read_distributions
 from .study import Study, trial_dir
 from .trial_record import stored_reports
@@ -44,7 +47,7 @@ class Ended(FrozenTrial):
 def frozen(
     trial: Mapping[str, Any],
     distributions: Mapping[str, spaces.AnyDistribution],
-    objectives: Sequence[tuple[str, str]],
+    tune: TuneConfig,
     accuracies: Sequence[float],
 ) -> FrozenTrial:
     """A trial that ended, as Optuna sees it.
@@ -52,12 +55,16 @@ def frozen(
     Args:
         trial: its record (trial.json).
         distributions: of its parameters.
-        objectives: metric and mode of each.
+        tune: objectives and limits of the sweep.
         accuracies: the supernet's after each epoch. Optuna takes none when there are two objectives.
     """
-    state = STATES[trial["state"]]
+    state, objectives = STATES[trial["state"]], tune.objectives
     complete = state == TrialState.COMPLETE
     begun = datetime.datetime.fromisoformat(trial["begun"])
+    notes = dict(trial.get("searcher", {}))
+    limits = tune.limits.model_dump()
+    if complete and any(limits.values()):  # where samplers and Optuna's own tools look: at most 0 is within
+        notes["constraints"] = [*excess(trial["cost"], limits).values()]
     steps = dict(enumerate(accuracies, start=1)) if len(objectives) == 1 else {}
     return Ended(
         number=-1,
@@ -70,7 +77,7 @@ def frozen(
         params=dict(trial["params"]),
         distributions={path: optuna_distribution(distributions[path]) for path in trial["params"]},
         user_attrs={"number": trial["number"], "trial_id": trial["trial_id"]},
-        system_attrs=dict(trial.get("searcher", {})),
+        system_attrs=notes,
         intermediate_values=steps,
     )
 
@@ -125,7 +132,7 @@ class Journal:
         metric = supernet_metric(self._study.data["config"]["tune"])
         reports = stored_reports(trial_dir(self._study.path, trial["number"]), metric)
         accuracies = [report[metric] for report in reports]
-        self._optuna.add_trial(frozen(trial, self._space, self._study.objectives, accuracies))
+        self._optuna.add_trial(frozen(trial, self._space, tune_of(self._study.data), accuracies))
         self._numbers.add(trial["number"])
 
 

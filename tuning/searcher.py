@@ -36,13 +36,23 @@ def _botorch(seed: int, tune: TuneConfig) -> optuna.samplers.BaseSampler:
     return sampler
 
 
+def _limited(tune: TuneConfig) -> dict[str, Any]:
+    """What makes a sampler of before Optuna 5 heed `tune.limits`; later ones look at what the trials note of them."""
+    if int(optuna.__version__.split(".")[0]) >= 5 or not any(tune.limits.model_dump().values()):
+        return {}
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning, module="optuna")
+    return {"constraints_func": lambda trial: trial.system_attrs["constraints"]}
+
+
 SAMPLERS: Mapping[str, Callable[[int, TuneConfig], optuna.samplers.BaseSampler]] = MappingProxyType(
     {
         "optuna-tpe": lambda seed, tune: optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=tune.num_startup_trials
+            seed=seed, n_startup_trials=tune.num_startup_trials, **_limited(tune)
         ),
-        "optuna-nsga2": lambda seed, tune: optuna.samplers.NSGAIISampler(seed=seed),
-        "optuna-gp": lambda seed, tune: optuna.samplers.GPSampler(seed=seed, n_startup_trials=tune.num_startup_trials),
+        "optuna-nsga2": lambda seed, tune: optuna.samplers.NSGAIISampler(seed=seed, **_limited(tune)),
+        "optuna-gp": lambda seed, tune: optuna.samplers.GPSampler(
+            seed=seed, n_startup_trials=tune.num_startup_trials, **_limited(tune)
+        ),
         "optuna-botorch": lambda seed, tune: _botorch(seed, tune),
         "random": lambda seed, tune: optuna.samplers.RandomSampler(seed=seed),
         "grid": lambda seed, tune: optuna.samplers.RandomSampler(seed=seed),  # every point is given: it draws nothing
@@ -145,7 +155,7 @@ class StudySearch(Searcher):
                 # Of those that were not stopped early nobody asks.
                 reports = stored_reports(folder, metric) if trial["state"] == "PRUNED" else []
                 accuracies = [report[metric] for report in reports]
-                self._ended[number] = frozen(trial, self._distributions, self._config.tune.objectives, accuracies)
+                self._ended[number] = frozen(trial, self._distributions, self._config.tune, accuracies)
                 self._open.discard(number)
 
     # --- Ray's own, of which nothing is needed -----------------------------------------------------------------------

@@ -90,6 +90,11 @@ class Study:
         return [(entry["metric"], entry["mode"]) for entry in self.data["objectives"]]
 
     @property
+    def limits(self) -> dict[str, float | None]:
+        """What a trial's derived network should keep; None is no limit."""
+        return dict(self.data["config"]["tune"].get("limits", {}))
+
+    @property
     def rounds(self) -> list[dict[str, Any]]:
         """Number of trials and new first points of the first sweep and of each that added trials."""
         first = {"num_samples": self.data["config"]["tune"]["num_samples"], "points_to_evaluate": []}
@@ -124,12 +129,12 @@ class Study:
         return trial
 
     def ranked(self) -> list[dict[str, Any]]:
-        """Completed trials, best first objective first; then the others, by number."""
+        """Completed trials, best first objective first, those beyond a limit last; then the others, by number."""
         metric, mode = self.objectives[0]
         sign = -1 if mode == "max" else 1
         trials = self.trials()
         done = [trial for trial in trials if trial["state"] == "COMPLETED"]
-        done.sort(key=lambda trial: (sign * trial["objectives"][metric], trial["number"]))
+        done.sort(key=lambda trial: (bool(trial.get("beyond")), sign * trial["objectives"][metric], trial["number"]))
         return done + [trial for trial in trials if trial["state"] != "COMPLETED"]
 
     @property

@@ -39,6 +39,7 @@ from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
 from ddarts_core.hashing import config_hash
 from ddarts_core.images import DataInfo
+from ddarts_core.limits import beyond
 from ddarts_core.memory import CONTEXT_BYTES
 from ddarts_core.readers import end_readers
 from ddarts_core.records import EpochRecord, read_jsonl, write_jsonl
@@ -237,7 +238,7 @@ class SearchTrial(tune.Trainable):
         genotype = search.discretise().genotype
         write_atomic(self._folder / "genotype.json", genotype.to_json())
         self._genotype = genotype
-        self._write(genotype_hash=genotype.hash, cost=self._cost(genotype))
+        self._write(**self._known(genotype))
         if self._study.data["config"]["tune"]["objective"] == "derived":
             return False
         self._write(objectives=self._objectives(self._metric, self._records[-1].metrics[self._metric]))
@@ -259,6 +260,12 @@ class SearchTrial(tune.Trainable):
             raise Diverged(f"{metric} became {value}")
         second = self._study.data["config"]["tune"]["second_objective"]
         return {metric: value} | ({} if second is None else {second: self._record["cost"][second]})
+
+    def _known(self, genotype: Genotype) -> dict[str, Any]:
+        """What a genotype costs, and which limits it is beyond."""
+        cost = self._cost(genotype)
+        limits = self._study.data["config"]["tune"].get("limits", {})
+        return {"genotype_hash": genotype.hash, "cost": cost, "beyond": beyond(cost, limits)}
 
     def _cost(self, genotype: Genotype) -> dict[str, int]:
         """Parameters without the auxiliary head, and multiply-adds of convolutions and linear layers per image.
@@ -308,9 +315,7 @@ class SearchTrial(tune.Trainable):
         self._unreported = len(self._records) > len(read_jsonl(self._folder / "records.jsonl"))
         self._write_records()
         # The study says that it runs, also of a trial whose process has not come to its first epoch.
-        known = (
-            {} if self._genotype is None else {"genotype_hash": self._genotype.hash, "cost": self._cost(self._genotype)}
-        )
+        known = {} if self._genotype is None else self._known(self._genotype)
         self._write(ray_trial_id=self.trial_id, code=self._version, **known)
         self._push()
 

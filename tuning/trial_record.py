@@ -60,6 +60,7 @@ def new_record(number: int, params: Mapping[str, Any], data: Mapping[str, Any]) 
         "objectives": None,
         "genotype_hash": None,
         "cost": None,
+        "beyond": None,
         "derived": None,
         "seconds": 0.0,
         **counted,

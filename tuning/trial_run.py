@@ -217,6 +217,7 @@ class TrialRun:
         stamp = int(time.time() * 1000)
         metrics = [Metric(name, value, stamp, 0) for name, value in final_metrics(trial).items() if name not in have]
         tags = {"state": trial["state"], "reason": trial["reason"], "genotype_hash": trial["genotype_hash"]}
+        tags["beyond"] = ",".join(trial.get("beyond") or ())
         tags["lineage"] = json.dumps(trial["lineage"])[:TEXT_LIMIT] if trial.get("lineage") else None
         self._client.log_batch(
             run_id, metrics=metrics, tags=[RunTag(name, str(value)) for name, value in tags.items() if value]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     shell_complete=completing.order,
     help="Order: metrics, a minus for largest first, or pareto (default: the study's objectives).",
 )
+@click.option("--within-limits", is_flag=True, help="Leave out trials that are beyond a limit of the sweep.")
 @click.option("--onnx", is_flag=True, help="Also write model.onnx; without trained weights it is marked as untrained.")
 @click.option("--program", is_flag=True, help="Also write model.pt2, a torch.export program.")
 @click.option("--register", metavar="NAME", help="Register the first one's trained network in MLflow, alias best.")
@@ -38,6 +39,7 @@ def command(
     top: int | None,
     trial: str | None,
     by: str | None,
+    within_limits: bool,
     onnx: bool,
     program: bool,
     register: str | None,
@@ -55,6 +57,7 @@ def command(
     Examples:
       ddarts export quickstart_sweep --top 3
       ddarts export quickstart_sweep --by -accuracy,params --out best
+      ddarts export quickstart_sweep --top 1 --within-limits
       ddarts export quickstart_sweep --trial 2 --onnx
       ddarts export quickstart_sweep --by pareto --top 10 --onnx --program
       ddarts export runs/retrain-0123456789ab --onnx
@@ -80,7 +83,7 @@ def command(
     found = find_study(study, storage_folder(storage, overrides))
     top = 3 if top is None else top
     say(f"export {f'the best {top}' if trial is None else f'trial {trial}'} of {found.path}")
-    exported = export(found.path, top, by, out, ModelWriter(onnx, program), trial)
+    exported = export(found.path, top, by, out, ModelWriter(onnx, program), trial, within_limits)
     for item in exported:
         say(f"{item.place}. {item.genotype.hash}: {item.genotype.num_edges} edges, trial {item.row['trial_id']}")
     if trial is None and len(exported) < top:

@@ -47,6 +47,6 @@ def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool)
     if shown["expected_end"]:
         click.echo(f"expected end: {shown['expected_end']}")
     ranked = [{**trial, "state": stopped.get(trial["state"], trial["state"])} for trial in found.ranked()]
-    print_ranking(ranked, found.objectives)
+    print_ranking(ranked, found.objectives, found.limits)
     if found.state == "INTERRUPTED":
         click.echo(f"go on: {ddarts('resume', found.location)}")

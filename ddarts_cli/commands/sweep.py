@@ -131,7 +131,7 @@ def conclude(result: StudyResult) -> None:
     from ddarts_core.shell import ddarts
 
     study = result.study
-    print_ranking(result.trials, study.objectives)
+    print_ranking(result.trials, study.objectives, study.limits)
     if result.untracked:
         say(f"MLflow lacks {result.untracked} trials: {ddarts('resume', _short(study))} sends them when it is back")
     if result.interrupted:

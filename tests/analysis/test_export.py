@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from analysis.export import best, export
-from analysis.study import read_study
+from analysis.export import best, export, numbers
+from analysis.report_text import ranking, with_a_place
+from analysis.study import limits_of, read_study
 from ddarts_core.config import resolve
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
@@ -58,6 +60,30 @@ def test_order_can_be_chosen_and_pareto_too(study: Path):
     read = read_study(study)
     assert [row["number"] for row, _, _ in best(read, 2, "params")] == [0, 1]
     assert [row["number"] for row, _, _ in best(read, 9, "pareto")] == [5, 4, 3, 2, 1, 0]
+
+
+def test_those_within_limits_alone_if_wished(make_study: MakeStudy):
+    folder = make_study("COMPLETED")
+    with pytest.raises(UserError, match=r"study 'toy' has no tune\.limits: leave --within-limits out"):
+        best(read_study(folder), within=True)
+    info = json.loads((folder / "study.json").read_text())
+    info["config"]["tune"]["limits"] = {"parameters": 1005, "macs": None}
+    (folder / "study.json").write_text(json.dumps(info))
+    write_trial(folder, 1, beyond=["parameters"])
+    study = read_study(folder)
+    rows = [row for row, _, _ in best(study)]
+    assert [row["number"] for row in rows] == [0, 1], "trial 1 is more accurate"
+    assert ("beyond a limit of the sweep", "parameters") in numbers(rows[1])
+    assert [row["number"] for row, _, _ in best(study, within=True)] == [0]
+    placed = with_a_place(rows, study.info["objectives"])
+    page = ranking(rows, len(placed), study.info["objectives"], limits_of(study))
+    assert "1 of 2 completed trials is beyond tune.limits (parameters 1,005): it comes last, without a place." in page
+    assert "<td>parameters</td>" in page
+    shutil.rmtree(folder / "trials" / "00000")
+    with pytest.raises(
+        UserError, match=r"all 1 completed trials of study 'toy' are beyond tune.limits \(parameters 1,0"
+    ):
+        best(read_study(folder), within=True)
 
 
 def test_equal_genotypes_are_exported_once(make_study: MakeStudy):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.ranking import default_order, metrics, pareto_front, rank, sought
+from analysis.ranking import contenders, default_order, metrics, pareto_front, rank, sought
 from ddarts_core.errors import UserError
 
 
@@ -43,6 +43,15 @@ def test_accuracy_prefers_the_derived_network_and_objectives_have_names():
 def test_pareto_keeps_what_nothing_beats():
     rows = [row(n, 0, p, derived_accuracy=a) for n, (a, p) in enumerate([(0.9, 50), (0.8, 60), (0.7, 10), (0.7, 11)])]
     assert numbers(rank([*rows, row(9, 0, None, derived_accuracy=0.99)], "pareto")) == [0, 2]
+
+
+def test_what_is_beyond_a_limit_comes_last_and_is_on_no_front_of_others():
+    rows = [row(0, 0.9, 50), row(1, 0.8, 60), row(2, 0.7, 10, beyond=""), row(3, 0.6, 9, beyond=math.nan)]
+    rows = [{**r, "derived_accuracy": r["objective"]} for r in rows]
+    over = [{**r, "beyond": "parameters"} if r["number"] < 2 else r for r in rows]
+    assert numbers(rank(over)) == [2, 3, 0, 1] and numbers(rank(over, "-accuracy,params")) == [2, 3, 0, 1]
+    assert numbers(rank(over, "pareto")) == [2, 3] and numbers(rank(over[:2], "pareto")) == [0]
+    assert numbers(contenders(over)) == [2, 3] and numbers(contenders(over[:2])) == [0, 1]
 
 
 def test_the_front_is_of_the_accuracy_that_was_sought():

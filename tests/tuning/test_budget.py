@@ -147,7 +147,7 @@ def test_a_trial_ends_within_its_budget_in_whichever_process(
 ) -> None:
     monkeypatch.setattr("tuning.trainable.Sender", NoSender)
     search = {"epochs": 5, "warmup_epochs": 1, "batch_size": 50}
-    tune = {"objective": "supernet", "budget": "seconds", "budget_amount": 1e-6}
+    tune = {"objective": "supernet", "budget": "seconds", "budget_amount": 1e-6, "limits": {"parameters": 1}}
     config = make_sweep("budget", storage=str(tmp_path), search=search, tune=tune, space={"seed": SEED})
     stored = {"config": config.model_dump(mode="json"), "base": base_settings(config), "tracking_uri": "", "state": ""}
     study = create_study(config.study_location, {**stored, "objectives": []})
@@ -169,5 +169,6 @@ def test_a_trial_ends_within_its_budget_in_whichever_process(
         report = third.step()
     found = read_json(trial_dir(study.path, 1) / "trial.json")
     assert found["state"] == "COMPLETED" and found["cost"]["search_macs"] == cost <= amount
+    assert found["beyond"] == ["parameters"]
     assert found["config"]["search"] == expected.model_dump(mode="json")["search"] != trial.model_dump()["search"]
     assert len(third._records) == found["config"]["search"]["epochs"] + found["config"]["search"]["warmup_epochs"]

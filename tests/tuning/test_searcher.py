@@ -74,7 +74,7 @@ def test_a_proposal_follows_from_the_seed_the_number_and_the_trials_that_ended(s
             record = {"number": number, "trial_id": str(number), "state": "COMPLETED", "params": params, "seconds": 1.0}
             record |= {"objectives": {METRIC: params["search.w_zero_one"]}, "begun": "2026-01-01T00:00:00+00:00"}
             record |= {"searcher": notes}
-            found[number] = frozen(record, dict(config.build_space().distributions), config.tune.objectives, [])
+            found[number] = frozen(record, dict(config.build_space().distributions), config.tune, [])
         return found
 
     config = sweep(1, searcher=searcher, num_startup_trials=3)
@@ -156,6 +156,26 @@ def test_two_objectives(study_path: Path) -> None:
     Journal(study)
     complete, pruned = journal(study, directions=2)
     assert complete.values == [0.9, 1000.0] and pruned.state == TrialState.PRUNED
+
+
+def test_a_limit_moves_what_is_proposed() -> None:
+    """Large w_zero_one is best and twice too large: without the limit it is proposed, with it what is within."""
+
+    def proposals(**limits: Any) -> list[float]:
+        config = sweep(1, num_startup_trials=3, limits=limits)
+        space, known = config.build_space(), []
+        for n in range(20):
+            params, notes = propose(space, config.tune, 1, n, [], {})
+            record = {"number": n, "trial_id": str(n), "state": "COMPLETED", "params": params, "seconds": 1.0}
+            record |= {"objectives": {METRIC: params["search.w_zero_one"]}, "begun": "2026-01-01T00:00:00+00:00"}
+            record |= {"cost": {"parameters": 1000 * params["search.w_zero_one"], "macs": 1}, "searcher": notes}
+            known.append(frozen(record, dict(space.distributions), config.tune, []))
+        drawn = (propose(space, config.tune, 1, 60 + k, known, {})[0] for k in range(8))
+        return [params["search.w_zero_one"] for params in drawn]
+
+    free, limited = proposals(), proposals(parameters=1000)
+    assert sum(value > 1 for value in free) >= 6 and sum(value > 1 for value in limited) <= 3, (free, limited)
+    assert proposals(macs=1) == free, "all are within: at the limit is kept"
 
 
 def test_a_searcher_whose_package_is_missing_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
