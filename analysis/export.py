@@ -326,6 +326,8 @@ def numbers(row: Row) -> list[tuple[str, str]]:
         ("parameters (without auxiliary head)", count(row["parameters"])),
         ("multiply-adds per image (convolutions and linear layers)", count(row["macs"])),
     ]
+    if row["latency_ms"] is not None:
+        lines.append(("forward pass", f"{row['latency_ms']:.4g} ms, quartiles {row['latency_spread_ms']:.2g} ms apart"))
     return [*lines, ("beyond a limit of the sweep", str(row["beyond"]))] if is_beyond(row) else lines
 
 

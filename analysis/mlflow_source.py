@@ -27,8 +27,8 @@ from .study import Trial, parse_records
 _RECORD_ALPHAS = "search.record_alphas"
 _TEXT = frozenset({"name", "storage", "method", "data.name", "data.root", "retrain.recipe"})
 
-#: Numbers of a trial that are logged once, without a prefix.
-_COSTS = ("parameters", "macs", "search_macs")
+#: Numbers of a trial that are logged once, without a prefix, and their types.
+_COSTS = {"parameters": int, "macs": int, "search_macs": int, "latency_ms": float, "latency_spread_ms": float}
 
 #: Trials whose files of records are read together: those of a remote store at the same time.
 _TOGETHER = 16
@@ -120,7 +120,7 @@ def _trial(run: Run, parent: Run, genotype: str | None) -> Trial:
     first = f"derived/{first}" if parent.params.get("tune.objective") == "derived" else first
     values = {first: finals.get("final/" + first, finals.get(first))}
     if second != "None":
-        values[second] = None if second not in finals else int(finals[second])
+        values[second] = None if second not in finals else _COSTS[second](finals[second])
     objectives = {name: value for name, value in values.items() if value is not None}
     # Killed with the sweep, a trial waits to be resumed.
     state = run.tags.get("state") or ("FAILED" if run.status == "FAILED" else "RUNNING")
@@ -135,7 +135,7 @@ def _trial(run: Run, parent: Run, genotype: str | None) -> Trial:
         "params": _params(run, config, parent.params),
         "objectives": objectives if state == "COMPLETED" else None,
         "derived": derived or None,
-        "cost": {name: int(finals[name]) for name in _COSTS if name in finals} or None,
+        "cost": {name: kind(finals[name]) for name, kind in _COSTS.items() if name in finals} or None,
         "beyond": [name for name in run.tags.get("beyond", "").split(",") if name],
         "genotype_hash": run.tags.get("genotype_hash"),
         "run_id": run.run_id,

@@ -22,6 +22,7 @@ PARETO = "pareto"
 _ACCURACIES = ("accuracy", "balanced_accuracy")
 _NUMERIC = (
     *("objective", "parameters", "macs", "seconds", "number", "num_epochs", "search_seconds", "search_macs"),
+    *("latency_ms", "latency_spread_ms"),
     *(f"{network}{name}" for name in _ACCURACIES for network in ("", "derived_", "held_out_")),
 )
 

@@ -131,6 +131,7 @@ def ranking(
     names = [str(o["metric"]) for o in objectives] or ["objective"]
     metric = sought(ranked)
     sizes = [name for name in _SIZES if name not in names]
+    timed = "latency_ms" not in names and any(row["latency_ms"] is not None for row in ranked)
     paths = sorted({path for row in ranked for path in json.loads(row["params_json"])})
     rows = []
     for place, row in enumerate(ranked[:LISTED], start=1):
@@ -143,6 +144,7 @@ def ranking(
                 *(_objective(name, values.get(name)) for name in names),
                 percent(row[f"held_out_{metric}"]),
                 *(count(row[name]) for name in sizes),
+                *([_number(row["latency_ms"])] if timed else []),
                 *(_number(params.get(path)) for path in paths),
                 *([row["beyond"]] if apart else []),
                 str(row["genotype_hash"]),
@@ -150,7 +152,8 @@ def ranking(
         )
     headings = [_SIZES.get(name, name) for name in names]
     last = ("beyond", "genotype") if apart else ("genotype",)
-    head = ("", "trial", *headings, "supernet held-out", *(_SIZES[name] for name in sizes), *paths, *last)
+    measured = ["latency_ms"] if timed else []
+    head = ("", "trial", *headings, "supernet held-out", *(_SIZES[name] for name in sizes), *measured, *paths, *last)
     front = f"Pareto front: no trial beats one of these {placed} in {' and '.join(headings)}; the others have no place."
     note = f"<p>{escape(front)}</p>" if len(names) > 1 else ""
     if apart:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
-VERSION = "2.3"
+VERSION = "2.4"
 
 #: Key of the version in the metadata of every file.
 VERSION_KEY = b"ddarts.schema"
@@ -85,6 +85,8 @@ SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType(
             _field("genotype_hash", _TEXT, "", "hash of the genotype"),
             _field("parameters", _INT, "", "weights of the derived network without auxiliary head"),
             _field("macs", _INT, "multiply-adds per image", "of the derived network, convention A"),
+            _field("latency_ms", _FLOAT, "ms", "median of a forward pass, where tune.latency measured it"),
+            _field("latency_spread_ms", _FLOAT, "ms", "of these, from the first to the third quartile"),
             _field("beyond", _TEXT, "", "limits of tune.limits that the network is beyond, by commas; empty: none"),
             _field("num_epochs", _INT, "epochs", "recorded epochs of the search, warm-up included"),
             _field("search_seconds", _FLOAT, "s", "wall time of these epochs"),

@@ -226,6 +226,8 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         "genotype_hash": trial.genotype.hash if trial.genotype else info.get("genotype_hash"),
         "parameters": _optional(int, cost.get("parameters")),
         "macs": _optional(int, macs.get(MACS_CONVENTION) if isinstance(macs, Mapping) else macs),
+        "latency_ms": _optional(float, cost.get("latency_ms")),
+        "latency_spread_ms": _optional(float, cost.get("latency_spread_ms")),
         "beyond": ",".join(info.get("beyond") or ()),
         "num_epochs": len(search),
         "search_seconds": sum(sum(record.seconds.values()) for record in search),

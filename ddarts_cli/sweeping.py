@@ -178,7 +178,8 @@ def print_ranking(
         ranked = [trial_id for trial_id in ranked if trial_id in front]
         trials = sorted(trials, key=lambda trial: trial["trial_id"] not in front)
         table.title = f"Pareto front: no trial beats one of these {len(front)} in {' and '.join(metrics)}"
-    for heading in dict.fromkeys((*metrics, "parameters")):
+    timed = [name for name in ("latency_ms",) if any(name in (t["cost"] or {}) for t in trials) and name not in metrics]
+    for heading in dict.fromkeys((*metrics, "parameters", *timed)):
         table.add_column(heading, justify="right", no_wrap=True)
     if apart:
         table.add_column("beyond", no_wrap=True)
@@ -193,6 +194,7 @@ def print_ranking(
             str(trial["state"]).lower(),
             *(number(metric, found[metric]) if metric in found else "" for metric in metrics),
             *([] if "parameters" in metrics else [f"{cost['parameters']:,}" if "parameters" in cost else ""]),
+            *(number(name, cost[name]) if name in cost else "" for name in timed),
             *([", ".join(trial.get("beyond") or ())] if apart else []),
             settings(trial["params"]) if trial["state"] == "COMPLETED" or not trial["reason"] else str(trial["reason"]),
             end_section=len(objectives) > 1 and place == len(ranked),

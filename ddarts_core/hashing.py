@@ -48,7 +48,8 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "tune.max_failures_alike": 3,
         "tune.budget": "epochs",
         "tune.budget_amount": None,
-        "tune.limits": {"parameters": None, "macs": None},
+        "tune.limits": {"parameters": None, "macs": None, "latency_ms": None},
+        "tune.latency": None,
         "tune.resources.threads": None,
         # Scores before were of running statistics, and every record says which it has; the training is the same.
         "search.recalibration_batches": 4,

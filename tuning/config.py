@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.errors import UserError, unknown_name
@@ -88,6 +88,25 @@ class LimitsConfig(Strict):
 
     parameters: int | None = Field(None, ge=1, description="without the auxiliary head; null: no limit")
     macs: int | None = Field(None, ge=1, description="multiply-adds of an image; null: no limit")
+    latency_ms: float | None = Field(
+        None, gt=0, description="median of a forward pass as tune.latency measures it, in ms; null: no limit"
+    )
+
+
+class LatencyConfig(Strict):
+    """How a trial measures the forward pass of its derived network, once its search is over."""
+
+    runtime: Literal["torch", "onnxruntime"] = Field("torch", description="what runs the network")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where; onnxruntime runs on the CPU")
+    batch: int = Field(1, ge=1, le=65536, description="images of one pass")
+    threads: int = Field(1, ge=1, le=1024, description="of the CPU")
+    passes: int = Field(50, ge=5, le=100_000, description="that are measured, after some that are not")
+
+    @model_validator(mode="after")
+    def _possible(self) -> LatencyConfig:
+        if self.runtime == "onnxruntime" and self.device != "cpu":
+            raise ValueError("onnxruntime is measured on the CPU: set device to cpu, or runtime to torch")
+        return self
 
 
 class TuneConfig(Strict):
@@ -113,8 +132,13 @@ class TuneConfig(Strict):
         description="which accuracy is sought, compared and ranked by; balanced_accuracy is the mean over the classes "
         "of the share of their images that is right",
     )
-    second_objective: Literal["parameters", "macs"] | None = Field(None, description="minimised beside the accuracy")
+    second_objective: Literal["parameters", "macs", "latency_ms"] | None = Field(
+        None, description="minimised beside the accuracy"
+    )
     limits: LimitsConfig = LimitsConfig()
+    latency: LatencyConfig | None = Field(
+        None, description="measure the forward pass of each trial's network; null: no"
+    )
     points_to_evaluate: list[dict[str, Scalar]] = Field(default_factory=list, description="the first trials")
     budget: Literal["epochs", "multiply-adds", "seconds"] = Field(
         "epochs",
@@ -282,6 +306,7 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
             f"{where}: {VALIDATION} has no place in a sweep, whose trials are scored after their last epoch on the "
             "held-out images: leave it out, and give it to ddarts retrain"
         )
+    _check_latency(config, where)
     _check_statistics(config, where)
     _check_budget(config, where)
     _check_devices(config, where)
@@ -298,6 +323,28 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
         elif config.tune.num_samples > size:
             raise UserError(f"{where}: tune.num_samples {config.tune.num_samples} exceeds the {size} grid points")
     return config
+
+
+def _check_latency(config: SweepConfig, where: str) -> None:
+    """Check that a latency that counts is measured, where that is possible."""
+    tune, latency = config.tune, config.tune.latency
+    if latency is None:
+        wanted = "limits.latency_ms" if tune.limits.latency_ms else ""
+        wanted = "second_objective latency_ms" if tune.second_objective == "latency_ms" else wanted
+        if wanted:
+            raise UserError(
+                f"{where}: tune.{wanted} needs tune.latency, how it is measured: for example "
+                "{runtime: torch, device: cpu, batch: 1, threads: 1}"
+            )
+        return
+    if latency.device == "cuda" and tune.resources != "auto" and not tune.resources.gpu:
+        raise UserError(f"{where}: tune.latency.device cuda, but trials get no GPU: set tune.resources.gpu")
+    packages = ("onnx", "onnxruntime", "onnxscript") if latency.runtime == "onnxruntime" else ()
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise UserError(
+            f"{where}: tune.latency.runtime onnxruntime needs the packages that are not installed here "
+            f"({', '.join(missing)}): pip install 'ddarts[onnx]', or choose torch"
+        )
 
 
 def _check_statistics(config: SweepConfig, where: str) -> None:

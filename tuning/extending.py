@@ -19,11 +19,11 @@ from .space import base_settings
 from .study import Study, find_study, hold
 from .sweep import StudyResult, check_address, prepare, resume_sweep, run, stored_config
 
-LASTING = ("objective", "second_objective", "limits")
+LASTING = ("objective", "second_objective", "limits", "latency")
 """Settings of `tune` that all trials of a study share."""
 
-NO_LIMITS = LimitsConfig().model_dump()
-"""Those of a study that was begun before there were any."""
+BEFORE = {"limits": LimitsConfig().model_dump(), "latency": None}
+"""What a study has that was begun before there were such settings."""
 
 APART = {"scheduler": "pbt", "searcher": "grid"}
 """What goes neither from nor to another: the members of a population have no like, and a grid visits what is left."""
@@ -105,7 +105,7 @@ def check_same(study: Study, config: SweepConfig) -> None:
     apart = [name for name, value in APART.items() if value in (old["tune"][name], new["tune"][name])]
     lasting = (*LASTING, *apart)
     parts = (
-        {"space": c["space"], "tune": {name: c["tune"].get(name, NO_LIMITS) for name in lasting}} for c in (old, new)
+        {"space": c["space"], "tune": {name: {**BEFORE, **c["tune"]}[name] for name in lasting}} for c in (old, new)
     )
     places = {"name": None, "storage": None, "data.num_workers": None}
     roots = (os.path.abspath(os.path.expanduser(c["data"]["root"])) for c in (old, new))  # once kept as they were given

@@ -35,10 +35,12 @@ from ddarts_core.cost import retrain_cost
 from ddarts_core.data import data_info, for_cores, load_train, split
 from ddarts_core.datasets import facts
 from ddarts_core.errors import Diverged, UserError
+from ddarts_core.export import Blueprint
 from ddarts_core.files import write_atomic
 from ddarts_core.genotype import Genotype
 from ddarts_core.hashing import config_hash
 from ddarts_core.images import DataInfo
+from ddarts_core.latency import measure
 from ddarts_core.limits import beyond
 from ddarts_core.memory import CONTEXT_BYTES
 from ddarts_core.readers import end_readers
@@ -88,7 +90,8 @@ class SearchTrial(tune.Trainable):
         self._impossible: str | None = self._record["reason"]
         self._params: dict[str, Any] = dict(self._record["params"])
         self._config: ExperimentConfig = resolve(self._record["config"])
-        self._clock = Clock(self._config, tune_of(self._study.data))
+        self._tune = tune_of(self._study.data)
+        self._clock = Clock(self._config, self._tune)
         self._limit_resources()
         self._presence = join_workers(self._study.path)
         self._go_on()
@@ -262,20 +265,33 @@ class SearchTrial(tune.Trainable):
         return {metric: value} | ({} if second is None else {second: self._record["cost"][second]})
 
     def _known(self, genotype: Genotype) -> dict[str, Any]:
-        """What a genotype costs, and which limits it is beyond."""
-        cost = self._cost(genotype)
-        limits = self._study.data["config"]["tune"].get("limits", {})
-        return {"genotype_hash": genotype.hash, "cost": cost, "beyond": beyond(cost, limits)}
+        """What a genotype costs, and which limits it is beyond. A latency is measured once."""
+        known = self._record["cost"]
+        cost = known if known and self._record["genotype_hash"] == genotype.hash else self._cost(genotype)
+        return {"genotype_hash": genotype.hash, "cost": cost, "beyond": beyond(cost, self._tune.limits.model_dump())}
 
-    def _cost(self, genotype: Genotype) -> dict[str, int]:
+    def _latency(self, genotype: Genotype, info: DataInfo) -> dict[str, float]:
+        """Median and spread of a forward pass in ms, if the sweep measures it."""
+        wanted = self._tune.latency
+        if wanted is None:
+            return {}
+        found = measure(Blueprint.of(genotype, self._config, info), **wanted.model_dump())
+        return {"latency_ms": found.median, "latency_spread_ms": found.spread}
+
+    def _cost(self, genotype: Genotype) -> dict[str, float]:
         """Parameters without the auxiliary head, and multiply-adds of convolutions and linear layers per image.
 
-        Within a budget of multiply-adds those of the search too.
+        Within a budget of multiply-adds those of the search too; and the latency where it is measured.
         """
         info = facts.read_info(self._folder) or facts.read_info(self._study.path) or data_info(self._config.data)
         counted = retrain_cost(genotype, self._config, info)
         searched = {name: self._record[name] for name in ("search_macs",) if name in self._record}
-        return {"parameters": counted.parameters, "macs": counted.macs["A"], **searched}
+        return {
+            "parameters": counted.parameters,
+            "macs": counted.macs["A"],
+            **searched,
+            **self._latency(genotype, info),
+        }
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 

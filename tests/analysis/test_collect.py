@@ -147,7 +147,7 @@ def test_files_are_zstd_with_documented_schema(study: Path):
         file = pq.ParquetFile(study / "dataset" / table / "study=toy" / "trial=3" / "part-0.parquet")
         assert file.metadata.row_group(0).column(0).compression == "ZSTD"
         assert file.schema_arrow.equals(schema, check_metadata=False)
-        assert file.schema_arrow.metadata[VERSION_KEY] == b"2.3"
+        assert file.schema_arrow.metadata[VERSION_KEY] == b"2.4"
         for field in file.schema_arrow:
             assert field.metadata[b"description"]
 
@@ -257,7 +257,7 @@ def test_mistakes_when_reading_are_one_sentence(study: Path, tmp_path: Path):
     path = study / "dataset/trials/study=toy/trial=3/part-0.parquet"
     old = pq.ParquetFile(path).read()
     pq.write_table(old.replace_schema_metadata({VERSION_KEY: b"0.3"}), path)
-    with pytest.raises(UserError, match=r"schema 0.3: this version reads 2.3"):
+    with pytest.raises(UserError, match=r"schema 0.3: this version reads 2.4"):
         read_table(study / "dataset", "trials")
     path.write_bytes(b"PAR1 rubbish")
     with pytest.raises(UserError, match="is damaged") as caught:

@@ -106,7 +106,7 @@ def test_the_tables_of_the_page_on_sweeps() -> None:
 def test_the_examples_of_the_page_on_sweeps() -> None:
     """The first is a whole sweep; the others are parts of one."""
     first, *parts = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.+?)```", text("sweeps.md"), re.DOTALL)]
-    assert len(parts) == 4
+    assert len(parts) == 5
     for part in ({}, *parts):
         assert resolve_sweep(merge(first, part)).space.keys() == first["space"].keys()
     named = re.findall(r"^\| `(\{type: .+?\})` \|", text("sweeps.md"), flags=re.MULTILINE)

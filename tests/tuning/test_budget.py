@@ -9,6 +9,7 @@ import pytest
 
 from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.errors import UserError
+from ddarts_core.genotype import Genotype
 from ddarts_core.hashing import config_hash
 from ddarts_core.memory import supernet_size
 from ddarts_core.records import EpochRecord
@@ -147,7 +148,8 @@ def test_a_trial_ends_within_its_budget_in_whichever_process(
 ) -> None:
     monkeypatch.setattr("tuning.trainable.Sender", NoSender)
     search = {"epochs": 5, "warmup_epochs": 1, "batch_size": 50}
-    tune = {"objective": "supernet", "budget": "seconds", "budget_amount": 1e-6, "limits": {"parameters": 1}}
+    tune = {"objective": "supernet", "budget": "seconds", "budget_amount": 1e-6, "second_objective": "latency_ms"}
+    tune |= {"limits": {"parameters": 1, "latency_ms": 1e9}, "latency": {"batch": 2, "passes": 5}}
     config = make_sweep("budget", storage=str(tmp_path), search=search, tune=tune, space={"seed": SEED})
     stored = {"config": config.model_dump(mode="json"), "base": base_settings(config), "tracking_uri": "", "state": ""}
     study = create_study(config.study_location, {**stored, "objectives": []})
@@ -169,6 +171,10 @@ def test_a_trial_ends_within_its_budget_in_whichever_process(
         report = third.step()
     found = read_json(trial_dir(study.path, 1) / "trial.json")
     assert found["state"] == "COMPLETED" and found["cost"]["search_macs"] == cost <= amount
-    assert found["beyond"] == ["parameters"]
+    assert found["beyond"] == ["parameters"] and found["cost"]["latency_ms"] > 0 <= found["cost"]["latency_spread_ms"]
+    assert found["objectives"]["latency_ms"] == found["cost"]["latency_ms"]
+    fourth = SearchTrial({"study": str(study.path), "number": 1})
+    fourth._genotype = Genotype.load(trial_dir(study.path, 1) / "genotype.json")
+    assert fourth._known(fourth._genotype)["cost"] == found["cost"], "a latency is measured once"
     assert found["config"]["search"] == expected.model_dump(mode="json")["search"] != trial.model_dump()["search"]
     assert len(third._records) == found["config"]["search"]["epochs"] + found["config"]["search"]["warmup_epochs"]

@@ -90,6 +90,21 @@ def test_a_sweep_chooses_no_epoch_of_its_trainings(settings: dict[str, Any]) -> 
         resolve_sweep(settings)
 
 
+@pytest.mark.parametrize(
+    ("tune", "words"),
+    [
+        ({"limits": {"latency_ms": 3}}, r"tune\.limits\.latency_ms needs tune\.latency, how it is measured"),
+        ({"second_objective": "latency_ms"}, r"tune\.second_objective latency_ms needs tune\.latency"),
+        ({"latency": {"device": "cuda"}}, r"tune\.latency\.device cuda, but trials get no GPU"),
+        ({"latency": {"device": "cuda", "runtime": "onnxruntime"}}, "onnxruntime is measured on the CPU"),
+    ],
+)
+def test_a_latency_that_counts_is_measured_where_it_can_be(tune: dict[str, Any], words: str) -> None:
+    space = {"alpha.lr": {"type": "float", "low": 0.1, "high": 0.2}}
+    with pytest.raises(UserError, match=words):
+        resolve_sweep({"space": space, "tune": tune})
+
+
 def test_points_must_lie_in_the_space() -> None:
     for point, words in (({"search.lr": 1.0}, "lies outside"), ({"alpha.lr": 0.01}, "not in the space")):
         with pytest.raises(UserError, match=words):
