@@ -22,7 +22,7 @@ from ddarts_core.records import EpochRecord
 from ddarts_core.spaces import edge_list, num_edges, operations_of
 
 from .schema import SCHEMAS, VERSION, VERSION_KEY
-from .study import Study, Trial, read_info, read_study, read_trial, trial_folders, trial_row
+from .study import Study, Trial, metrics_of, read_info, read_study, read_trial, trial_folders, trial_row
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,15 @@ def collect(study_dir: str | Path, out: str | Path | None = None) -> Collected:
         UserError: the folder is no study, or one of its files is damaged.
     """
     root = Path(study_dir)
-    name, trials = str(read_info(root)["name"]), trial_folders(root)
+    info, trials = read_info(root), trial_folders(root)
+    name, target = str(info["name"]), Path(out) if out is not None else root / "dataset"
+    if (target / "study.json").exists():
+        raise UserError(
+            f"{target} is a study, whose trials lie where a table would: give another folder for the dataset"
+        )
     for trial in trials:  # what is damaged is found before the first file is replaced
-        read_trial(trial, alphas=False)
-    return write_dataset(Path(out) if out is not None else root / "dataset", name, map(read_trial, trials))
+        read_trial(trial, alphas=False, metrics=metrics_of(info))
+    return write_dataset(target, name, map(read_trial, trials))
 
 
 def write_dataset(folder: Path, study: str, trials: Iterable[Trial]) -> Collected:

@@ -8,7 +8,7 @@ counts once, with its last values.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,7 @@ from typing import Any
 from ddarts_core.errors import UserError, unknown_name
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import EpochRecord
-
-#: Version of study.json and trial.json that this version reads.
-FILE_SCHEMA = 1
-
-STATES = ("RUNNING", "COMPLETED", "PRUNED", "FAILED")
+from ddarts_core.study_files import read_study_file, read_trial_file
 
 #: Convention of counting multiply-adds when a trial states several: those of convolutions and linear layers only.
 MACS_CONVENTION = "A"
@@ -70,7 +66,7 @@ def read_study(folder: str | Path, alphas: bool = True) -> Study:
     """
     root = Path(folder)
     info = read_info(root)
-    trials = [read_trial(path, alphas) for path in trial_folders(root)]
+    trials = [read_trial(path, alphas, metrics_of(info)) for path in trial_folders(root)]
     return Study(root, info, tuple(sorted(trials, key=lambda t: (int(t.info["number"]), t.trial_id))))
 
 
@@ -84,7 +80,7 @@ def read_info(root: Path) -> dict[str, Any]:
         raise UserError(f"no study at {str(root)!r}: the folder does not exist")
     if not (root / "study.json").is_file():
         raise UserError(f"{str(root)!r} is not a study: it has no study.json")
-    return _read_json(root / "study.json", ("name",))
+    return read_study_file(root)
 
 
 def limits_of(study: Study) -> dict[str, float | None]:
@@ -120,15 +116,20 @@ def find_trial(name: str, known: Sequence[str]) -> str:
     return same[0]
 
 
-def read_trial(folder: Path, alphas: bool = True) -> Trial:
+def metrics_of(info: Mapping[str, Any]) -> list[str]:
+    """Metrics of the objectives in a study's `study.json`."""
+    return [str(objective["metric"]) for objective in info["objectives"]]
+
+
+def read_trial(folder: Path, alphas: bool = True, metrics: Iterable[str] = ()) -> Trial:
     """Read one trial's folder, its records with or without their alphas.
+
+    `metrics` are those of which a completed trial must have a value.
 
     Raises:
         UserError: one of its files is damaged or of another schema version.
     """
-    info = _read_json(folder / "trial.json", ("trial_id", "number", "state", "config"))
-    if info["state"] not in STATES:
-        raise UserError(f"{folder / 'trial.json'}: state {info['state']!r} is none of {', '.join(STATES)}")
+    info = read_trial_file(folder, metrics)
     path = folder / "genotype.json"
     records = read_records(folder / "records.jsonl", alphas)
     return Trial(info, records, Genotype.load(path) if path.is_file() else None)
@@ -170,21 +171,6 @@ def parse_records(text: str, where: str, alphas: bool = True) -> tuple[EpochReco
                 f"{where}: line {number} is not an epoch record ({type(error).__name__}: {error})"
             ) from error
     return tuple(sorted(epochs.values(), key=lambda record: (record.phase == "retrain", record.epoch)))
-
-
-def _read_json(path: Path, required: tuple[str, ...]) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged or unreadable: {error}") from error
-    if not isinstance(data, dict):
-        raise UserError(f"{path} is damaged: it holds no JSON object")
-    if data.get("schema") != FILE_SCHEMA:
-        raise UserError(f"{path} has schema {data.get('schema')!r}: this version reads {FILE_SCHEMA}")
-    missing = [name for name in required if name not in data]
-    if missing:
-        raise UserError(f"{path} is damaged: it lacks {missing[0]!r}")
-    return data
 
 
 # --- one flat row per trial -----------------------------------------------------------------------------------------

@@ -41,6 +41,28 @@ def out_option(default: str) -> Callable[[Command], Command]:
     return click.option("--out", type=_Folder(path_type=Path), help=f"Folder to write to (default: {default}).")
 
 
+class OutFile(click.Path):
+    """The path of a file of one kind, or a name without a kind; a name that ends as files of other kinds do is refused.
+
+    Args:
+        suffix: of the kind, as `.html`.
+        what: is written to it.
+    """
+
+    def __init__(self, suffix: str, what: str) -> None:
+        super().__init__()
+        self._suffix, self._what = suffix, what
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, unless its name is that of a file of another kind."""
+        import mimetypes
+
+        path = Path(str(value))
+        if path.suffix.lower() != self._suffix and mimetypes.guess_type(path.name)[0] is not None:
+            raise UserError(f"--out {path}: {self._what}: give a name that ends in {self._suffix}")
+        return path
+
+
 class _Folder(click.Path):
     """A folder's path; no URI, which `Path` would make a folder of."""
 

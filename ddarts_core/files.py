@@ -14,7 +14,7 @@ def write_with(path: str | Path, write: Callable[[str], object]) -> None:
     """Let `write(temporary_path)` make the file, sync it to disk, then rename it to `path`.
 
     Raises:
-        UserError: there is a folder or a device at the path.
+        UserError: there is a folder or a device at the path, or no folder can be made for it.
         OSError: it cannot be written; names the path.
     """
     target = Path(path)
@@ -22,6 +22,9 @@ def write_with(path: str | Path, write: Callable[[str], object]) -> None:
         raise UserError(f"{target} is a {'folder' if target.is_dir() else 'device'}: give the name of a file")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # its parents were made, and yet: the file system makes no folders
+        raise UserError(f"no folder can be made at {target.parent}: choose another path") from error
+    try:
         _replace(target, write)
     except OSError as error:
         if error.errno is None:

@@ -109,7 +109,7 @@ DAMAGE = {
 }
 
 #: Commands that need only the head of each trial, or none.
-SHALLOW = {"status": {"old trial", "damaged"}, "ui": set()}
+SHALLOW = {"status": {"damaged"}, "ui": set()}
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +143,41 @@ def test_a_command_is_of_use_or_says_why_not(
 def test_a_study_on_a_server_is_looked_at_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     study = STUDIES["one"](tmp_path / "far")
     _rewrite(study / "study.json", tracking_uri="http://10.0.0.1:5000/", experiment_id="7")
-    assert run(["ui", str(study)]) == 2
+    assert run(["ui", str(study)]) == 0
     link = "http://10.0.0.1:5000/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=ddarts"
-    assert f"open {link} instead" in capfd.readouterr().err
+    assert link in capfd.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["collect", "STUDY", "--out", "STUDY"], "is a study, whose trials lie where a table would"),
+        (["report", "STUDY", "--out", "page.pdf"], "--out page.pdf: a report is an HTML page: give a name .* .html"),
+        (
+            ["table", "STUDY", "--by", "method", "--out", "t.png"],
+            "--out t.png: a table is Markdown: .* .md",
+        ),
+        (["export", "STUDY", "--out", "/proc/x"], "no folder can be made at /proc/x/.*: choose another path"),
+        (["studies", "--storage", "hdfs://x"], "storage 'hdfs://x' cannot be used: .*: choose a path, s3://"),
+        (["ui", "STUDY"], "its MLflow database .*mlflow.db is damaged: `ddarts rebuild .* --mlflow` makes it again"),
+    ],
+)
+def test_what_cannot_be_written_or_read_there_is_said(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    command: list[str],
+    sentence: str,
+) -> None:
+    study = STUDIES["one"](tmp_path / "one")
+    _rewrite(study / "study.json", tracking_uri=f"sqlite:///{study}/mlflow.db")
+    (study / "mlflow.db").write_bytes(b"rubbish" * 500)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert run([word.replace("STUDY", str(study)) for word in command]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("Error: ") and err.count("\n") == 1 and re.search(sentence, err), err
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_damaged_table_is_told_to_readers_and_mended_by_collect(
@@ -164,13 +196,13 @@ def test_a_damaged_table_is_told_to_readers_and_mended_by_collect(
     assert {name: len(read_table(tmp_path, name)) > 0 for name in SCHEMAS} == dict.fromkeys(SCHEMAS, True)
 
 
-@pytest.mark.parametrize("command", ["status", "resume"])
+@pytest.mark.parametrize("command", ["status", "resume", "report"])
 @pytest.mark.parametrize(
     ("file", "damage", "sentence"),
     [
         ("study.json", {"objectives": None}, "study.json is damaged: 'objectives' is None, and should be of type list"),
         ("study.json", {"config": 3}, "study.json is damaged: 'config' is 3, and should be of type dict"),
-        ("study.json", "{}", "study.json: schema None"),
+        ("study.json", "{}", "study.json has schema None"),
         ("study.json", '{"schema": 1}', "study.json is damaged: it lacks 'name'"),
         ("study.json", "", "cannot read .*study.json"),
         ("trials/00000/trial.json", '{"schema": 1}', "00000/trial.json is damaged: it lacks 'trial_id'"),
@@ -179,6 +211,12 @@ def test_a_damaged_table_is_told_to_readers_and_mended_by_collect(
             {"number": "0"},
             "trial.json is damaged: 'number' is '0', and should be of type int",
         ),
+        (
+            "trials/00000/trial.json",
+            {"objectives": {"derived/held_out/accuracy": "good"}},
+            "trial.json is damaged: 'objectives' holds 'good', which is no number",
+        ),
+        ("trials/00000/trial.json", {"state": "DONE"}, "state 'DONE' is none of RUNNING, COMPLETED, PRUNED, FAILED"),
         ("trials/00000/trial.json", {"objectives": None}, "trial.json is damaged: .*lack 'derived/held_out/accuracy'"),
     ],
 )

@@ -16,13 +16,14 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from ddarts_core.redact import hide_secrets
+from ddarts_core.study_files import read_json, write_json
 
 from . import versions
 from .alike import Alike
 from .events import Kind, Listener, SweepEvent
 from .journal import Journal
 from .mirror import StoreError
-from .study import Held, Study, read_json, trial_dir, trial_name, write_json
+from .study import Held, Study, trial_dir, trial_name
 from .time_budget import TimeBudget
 from .tracking import STATUS, Draw, child_runs, delete_run, end_run
 from .trial_run import PATIENCE_S, TrialRun

@@ -16,11 +16,12 @@ from typing import Any
 from ddarts_core import checkpoint
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
+from ddarts_core.study_files import read_json, write_json
 
 from . import checkpoints
 from .config import SEARCH_EPOCH, supernet_metric
 from .mirror import Mirror
-from .study import Study, read_json, trial_dir, trial_name, write_json
+from .study import Study, trial_dir, trial_name
 from .trial_record import stored_reports
 
 FILE = "trial.pt"

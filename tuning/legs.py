@@ -15,11 +15,12 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from ddarts_core.hashing import config_hash
+from ddarts_core.study_files import ENDED, read_json, write_json
 
 from .config import SEARCH_EPOCH, SweepConfig
 from .population import draw_population, exchange, perturb
 from .space import Space, trial_config
-from .study import ENDED, Held, read_json, trial_dir, trial_name, write_json
+from .study import Held, trial_dir, trial_name
 from .time_budget import TimeBudget
 from .trial_record import begin, stored_reports
 

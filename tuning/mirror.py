@@ -98,9 +98,9 @@ def filesystem(uri: str) -> tuple[Any, str]:
     scheme = urlsplit(uri).scheme
     try:
         found, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, OSError) as error:  # an OSError: a library of the system is missing
         hint = "pip install 'ddarts[s3]'" if scheme == "s3" else "choose a path, s3://, gs:// or abfs://"
-        raise UserError(f"storage {uri!r} cannot be used: {' '.join(str(error).split())}: {hint}") from error
+        raise UserError(f"storage {uri!r} cannot be used: {one_line(str(error))[:300]}: {hint}") from error
     return found, str(path)
 
 

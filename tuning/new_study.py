@@ -13,13 +13,14 @@ from ddarts_core.hashing import config_hash
 from ddarts_core.provenance import git_commit, versions
 from ddarts_core.redact import command_line, without_secrets
 from ddarts_core.shell import ddarts
+from ddarts_core.study_files import SCHEMA_VERSION, write_json
 
 from . import tracking
 from .config import SweepConfig
 from .locks import lock
 from .mirror import Mirror, is_uri, run_folder
 from .space import base_settings
-from .study import SCHEMA_VERSION, Study, has_study, utc_now, write_json
+from .study import Study, has_study, utc_now
 from .versions import own_version
 
 BEGUN = {".lock", ".workers", "trials", "mlflow.db", "mlartifacts"}

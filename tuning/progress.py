@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .study import TRIAL_STATES, Study, trial_dir
+from ddarts_core.study_files import TRIAL_STATES
+
+from .study import Study, trial_dir
 
 
 def summary(study: Study) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def _progress(study: Study, trial: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "trial_id": trial["trial_id"],
         "epochs": done,
-        "num_epochs": _num_epochs(trial["config"], study.objectives[0][0]) if "config" in trial else None,
+        "num_epochs": _num_epochs(trial["config"], study.objectives[0][0]),
         "epochs_per_minute": rate,
     }
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from ddarts_core import sqlite_uri
 from ddarts_core.config import resolve
 from ddarts_core.redact import without_secrets
+from ddarts_core.study_files import ENDED, read_json, write_json
 
 from . import tracking
 from .callback import track_rest
 from .config import SweepConfig
 from .journal import JOURNAL, Journal
-from .study import ENDED, Study, hold, read_json, trial_dir, trial_name, write_json
+from .study import Study, hold, trial_dir, trial_name
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def ensure_tracked(study: Study) -> Study:
     uri = str(study.data["tracking_uri"])
     own = study.path / "mlflow.db"
     is_own = uri == sqlite_uri.uri_of(own)
-    if is_own and own.is_file() and _is_damaged(own):
+    if is_own and own.is_file() and is_damaged(own):
         aside = _set_aside(own)
         lost = f"{own} is damaged: it is kept as {aside.name}, and made again from the study's folder"
     elif is_own and not own.exists():
@@ -118,7 +119,7 @@ def _has_run(study: Study) -> bool:
     return bool((experiment.experiment_id, experiment.name) == (str(study.data["experiment_id"]), name))
 
 
-def _is_damaged(database: Path) -> bool:
+def is_damaged(database: Path) -> bool:
     """Whether a file is not a whole database of MLflow; one that cannot be opened now is not known to be damaged."""
     try:
         with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:

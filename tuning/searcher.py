@@ -18,11 +18,13 @@ import optuna
 from optuna.trial import FrozenTrial
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
+from ddarts_core.study_files import ENDED, read_json
+
 from .cluster import may_wait, room
 from .config import SEARCHERS, SweepConfig, TuneConfig
 from .journal import directions, distributions_of, frozen
 from .space import Space
-from .study import ENDED, Held, Study, read_json, trial_dir
+from .study import Held, Study, trial_dir
 from .time_budget import TimeBudget
 from .trial_record import begin, stored_reports
 

@@ -22,24 +22,14 @@ from typing import Any
 
 from ddarts_core import sqlite_uri
 from ddarts_core.errors import UserError
-from ddarts_core.files import write_atomic
 from ddarts_core.shell import ddarts
+from ddarts_core.study_files import read_study_file, read_trial_file, write_json
 
 from . import checkpoints, lease
 from .locks import await_workers, is_locked, lock
 from .mirror import Mirror, StoreError, check_storage, copy_folder, is_uri, run_folder
 
-SCHEMA_VERSION = 1
 PACKAGES = ("torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
-TRIAL_STATES = ("RUNNING", "COMPLETED", "PRUNED", "FAILED")
-ENDED = ("COMPLETED", "PRUNED", "FAILED")
-"""States that stay."""
-
-STUDY_FIELDS = {"name": str, "created": str, "state": str, "objectives": list, "config": dict}
-TRIAL_FIELDS = {"trial_id": str, "number": int, "state": str, "params": dict} | dict.fromkeys(
-    ("objectives", "cost", "reason", "seconds"), object
-)
-"""What every study.json and trial.json has, and its type; `object` is any, null too."""
 
 
 @dataclass(frozen=True)
@@ -118,15 +108,9 @@ class Study:
         Raises:
             UserError: one of their files is damaged.
         """
+        metrics = [metric for metric, _ in self.objectives]
         files = self.path.glob("trials/*/trial.json")
-        return sorted((self._trial(file) for file in files), key=lambda trial: int(trial["number"]))
-
-    def _trial(self, file: Path) -> dict[str, Any]:
-        trial = _checked(file, TRIAL_FIELDS)
-        lacking = [metric for metric, _ in self.objectives if metric not in (trial["objectives"] or {})]
-        if trial["state"] == "COMPLETED" and lacking:
-            raise UserError(f"{file} is damaged: the trial is completed and its objectives lack {lacking[0]!r}")
-        return trial
+        return sorted((read_trial_file(file.parent, metrics) for file in files), key=lambda trial: int(trial["number"]))
 
     def ranked(self) -> list[dict[str, Any]]:
         """Completed trials, best first objective first, those beyond a limit last; then the others, by number."""
@@ -170,45 +154,6 @@ class Held:
         return {"location": self.location, "_study": None}
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a JSON file whole."""
-    write_atomic(path, json.dumps(data, indent=1) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        UserError: the file is missing or holds something else.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    if not isinstance(data, dict):
-        raise UserError(f"{path} must hold a JSON object")
-    return data
-
-
-def _checked(path: Path, fields: Mapping[str, type]) -> dict[str, Any]:
-    """A JSON object with at least these fields.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    data = read_json(path)
-    _check(data, path, fields)
-    return data
-
-
-def _check(data: Mapping[str, Any], path: Path, fields: Mapping[str, type]) -> None:
-    for name, kind in fields.items():
-        if name not in data:
-            raise UserError(f"{path} is damaged: it lacks {name!r}")
-        if not isinstance(data[name], kind):
-            raise UserError(f"{path} is damaged: {name!r} is {data[name]!r}, and should be of type {kind.__name__}")
-
-
 def trial_name(number: int) -> str:
     """The identifier of a trial: its number in the study, stable over restarts."""
     return f"{number:05d}"
@@ -240,10 +185,7 @@ def find_study(argument: str | Path, storage: str | Path = "runs") -> Study:
 
 
 def _load(path: Path) -> Study:
-    data = read_json(path / "study.json")
-    if data.get("schema") != SCHEMA_VERSION:
-        raise UserError(f"{path / 'study.json'}: schema {data.get('schema')!r}: this version reads {SCHEMA_VERSION}")
-    _check(data, path / "study.json", STUDY_FIELDS)
+    data = read_study_file(path)
     return Study(path, data | _own_database(path, data), Mirror.of(path))
 
 

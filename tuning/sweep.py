@@ -22,6 +22,7 @@ from ddarts_core.devices import pick_device
 from ddarts_core.errors import UserError, cause
 from ddarts_core.execution import check_compiler
 from ddarts_core.shell import ddarts
+from ddarts_core.study_files import write_json
 
 from . import tracking
 from .alike import STOPPED
@@ -39,7 +40,7 @@ from .rebuild import ensure_tracked
 from .resources import cluster_device, with_readers, with_resources
 from .secret import handed_over
 from .space import Space
-from .study import Held, Study, find_study, has_study, hold, trial_dir, write_json
+from .study import Held, Study, find_study, has_study, hold, trial_dir
 from .time_budget import TimeBudget
 from .trial_record import resolved
 from .versions import OtherVersion, own_version

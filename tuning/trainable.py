@@ -48,6 +48,7 @@ from ddarts_core.records import EpochRecord, read_jsonl, write_jsonl
 from ddarts_core.redact import hide_secrets, one_line
 from ddarts_core.retrain import Retrain
 from ddarts_core.search import Search, build_search
+from ddarts_core.study_files import read_json, write_json
 
 from . import checkpoints
 from . import study as studies
@@ -86,7 +87,7 @@ class SearchTrial(tune.Trainable):
         self._genotype: Genotype | None = None
         self._seconds = 0.0
         self._unreported = False
-        self._record = studies.read_json(self._folder / "trial.json")
+        self._record = read_json(self._folder / "trial.json")
         self._impossible: str | None = self._record["reason"]
         self._params: dict[str, Any] = dict(self._record["params"])
         self._config: ExperimentConfig = resolve(self._record["config"])
@@ -124,7 +125,7 @@ class SearchTrial(tune.Trainable):
 
     def _write(self, **fields: Any) -> None:
         self._record |= {"seconds": round(self._seconds, 3), **fields}
-        studies.write_json(self._folder / "trial.json", self._record)
+        write_json(self._folder / "trial.json", self._record)
 
     def _write_records(self) -> None:
         write_jsonl(self._folder / "records.jsonl", self._records, timing=True)

@@ -11,11 +11,12 @@ from ddarts_core.config import ExperimentConfig
 from ddarts_core.errors import UserError
 from ddarts_core.hashing import config_hash
 from ddarts_core.records import EpochRecord
+from ddarts_core.study_files import SCHEMA_VERSION, write_json
 
 from .budget import tune_of, within
 from .config import ACCURACY, RECALIBRATED, SEARCH_EPOCH
 from .space import trial_config
-from .study import SCHEMA_VERSION, Study, trial_dir, trial_name, utc_now, write_json
+from .study import Study, trial_dir, trial_name, utc_now
 
 
 def resolved(data: Mapping[str, Any], params: Mapping[str, Any]) -> tuple[ExperimentConfig, int | None, str | None]:

@@ -23,9 +23,10 @@ from typing import Any
 from ddarts_core.confusion import FILE as CONFUSION
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import PHASES, EpochRecord, read_jsonl
+from ddarts_core.study_files import read_json
 
 from .locks import alone
-from .study import Study, read_json
+from .study import Study
 from .tracking import STATUS, TEXT_LIMIT, Draw, attempt, flat_params, log_params, make_client
 
 PATIENCE_S = 30.0

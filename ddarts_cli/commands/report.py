@@ -7,14 +7,18 @@ from pathlib import Path
 import click
 
 from ddarts_cli import completing
-from ddarts_cli.options import reference_option, storage_folder, storage_option
+from ddarts_cli.options import OutFile, reference_option, storage_folder, storage_option
 
 
 @click.command()
 @click.argument("studies", nargs=-1, required=True, metavar="STUDY...", shell_complete=completing.study)
 @storage_option
 @reference_option
-@click.option("--out", type=click.Path(path_type=Path), help="HTML file, or folder for report.html (default: STUDY).")
+@click.option(
+    "--out",
+    type=OutFile(".html", "a report is an HTML page"),
+    help="HTML file, or folder for report.html (default: STUDY).",
+)
 def command(
     studies: tuple[str, ...],
     storage: str,
@@ -43,4 +47,5 @@ def command(
     say(f"report on {', '.join(study.name for study in found)}")
     importance = {study.name: importances(study) for study in found}
     page = report([study.path for study in found], target, importance, references)
-    finish([page], [ddarts("export", found[0].location)])
+    done = [study for study in found if any(trial["state"] == "COMPLETED" for trial in study.trials())]
+    finish([page], [ddarts("export", done[0].location) if done else ddarts("status", found[0].location)])

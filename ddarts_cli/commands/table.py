@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ddarts_cli import completing
-from ddarts_cli.options import storage_folder, storage_option
+from ddarts_cli.options import OutFile, storage_folder, storage_option
 
 if TYPE_CHECKING:
     from analysis.tables import Reduce
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--epoch", type=click.Choice(["last", "best", "lowest"]), default="last", show_default=True)
 @click.option("--first", help="Value of the setting in the first row, which the others are compared with.")
 @click.option("--published", type=click.IntRange(1, 3), help="Print this table of the paper, with retrains below it.")
-@click.option("--out", type=click.Path(path_type=Path), help="Also write the table to this Markdown file.")
+@click.option("--out", type=OutFile(".md", "a table is Markdown"), help="Also write the table to this Markdown file.")
 def command(
     studies: tuple[str, ...],
     storage: str,

@@ -23,8 +23,10 @@ def command(study: str, port: int | None, storage: str, overrides: tuple[str, ..
     from ddarts_cli.console import say
     from ddarts_cli.server import free_port, serve
     from ddarts_core.errors import UserError
+    from ddarts_core.shell import ddarts
     from ddarts_core.sqlite_uri import file_of
     from tuning.moving import place_artifacts
+    from tuning.rebuild import is_damaged
     from tuning.study import find_study
     from tuning.tracking import share_view
     from tuning.view import address
@@ -34,11 +36,16 @@ def command(study: str, port: int | None, storage: str, overrides: tuple[str, ..
     database = file_of(uri)
     if database is None:
         link = address(uri, found.data["experiment_id"]) if uri.startswith("http") else uri
-        raise UserError(f"study {found.name!r} is tracked at a server: open {link} instead")
+        say(f"study {found.name!r} is tracked at a server, which has a UI of its own:")
+        say(link)
+        return
     if not database.is_file():
         raise UserError(
             f"study {found.name!r}: its MLflow database {database} is missing; report and collect need none"
         )
+    if is_damaged(database):
+        again = ddarts("rebuild", found.location, "--mlflow")
+        raise UserError(f"study {found.name!r}: its MLflow database {database} is damaged: `{again}` makes it again")
     place_artifacts(found)
     chosen = free_port(port)
     say(f"ui {found.location}: starting MLflow, about ten seconds")

@@ -226,9 +226,9 @@ def _corrupt(study: Path, name: str, content: str) -> None:
     ("damage", "message"),
     [
         (lambda s: (s / "study.json").unlink(), "is not a study"),
-        (lambda s: _corrupt(s, "study.json", "{"), "study.json is damaged"),
+        (lambda s: _corrupt(s, "study.json", "{"), "cannot read .*study.json"),
         (lambda s: _corrupt(s, "study.json", '{"schema": 99, "name": "x"}'), "schema 99: this version reads 1"),
-        (lambda s: _corrupt(s, "trials/00000/trial.json", "[]"), "trial.json is damaged"),
+        (lambda s: _corrupt(s, "trials/00000/trial.json", "[]"), "trial.json must hold a JSON object"),
         (lambda s: _corrupt(s, "trials/00000/trial.json", '{"schema": 1}'), "lacks 'trial_id'"),
         (lambda s: _corrupt(s, "trials/00000/genotype.json", "rubbish"), "genotype.json: not a genotype"),
         (lambda s: _corrupt(s, "trials/00000/records.jsonl", "rubbish\n"), "line 1 is not an epoch record"),

@@ -14,11 +14,12 @@ from ddarts_core.hashing import config_hash
 from ddarts_core.memory import supernet_size
 from ddarts_core.records import EpochRecord
 from ddarts_core.search_cost import afforded, images_of, search_macs, step_macs
+from ddarts_core.study_files import read_json
 from tuning.budget import Clock, within
 from tuning.config import TuneConfig, resolve_sweep
 from tuning.new_study import create_study
 from tuning.space import base_settings
-from tuning.study import read_json, trial_dir
+from tuning.study import trial_dir
 from tuning.trainable import SearchTrial
 from tuning.trial_record import begin
 

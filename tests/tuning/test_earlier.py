@@ -10,9 +10,10 @@ import pytest
 
 from ddarts_cli.main import run
 from ddarts_core.records import read_jsonl
+from ddarts_core.study_files import write_json
 from tests.tuning.processes import faults, results
 from tuning.extending import extend_sweep
-from tuning.study import find_study, trial_dir, write_json
+from tuning.study import find_study, trial_dir
 from tuning.sweep import resume_sweep, stored_config
 
 DATA = Path(__file__).parent / "data" / "version_1.tar.xz"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ddarts_core.errors import UserError, cause
+from ddarts_core.study_files import STUDY_FIELDS
 from tuning import lease
 from tuning.locks import is_locked
 from tuning.mirror import (
@@ -21,7 +22,7 @@ from tuning.mirror import (
     copy_folder,
     is_shared,
 )
-from tuning.study import STUDY_FIELDS, find_study
+from tuning.study import find_study
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from ddarts_core.hashing import config_hash
 from ddarts_core.nested import merge
 from ddarts_core.records import EpochRecord, read_jsonl, write_jsonl
 from ddarts_core.search import build_search
+from ddarts_core.study_files import read_json, write_json
 from tests.tuning.conftest import SETTINGS
 from tests.tuning.processes import Driver, epochs_of, results
 from tuning import checkpoints, tracking
@@ -27,7 +28,7 @@ from tuning.member import Member
 from tuning.new_study import create_study, new_study
 from tuning.population import PERTURBABLE, adopt, draw_population, exchange, perturb
 from tuning.space import base_settings, trial_config
-from tuning.study import Held, find_study, read_json, trial_dir, write_json
+from tuning.study import Held, find_study, trial_dir
 from tuning.sweep import run_sweep
 from tuning.time_budget import TimeBudget
 

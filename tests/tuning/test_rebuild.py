@@ -11,10 +11,11 @@ import pytest
 
 from ddarts_cli.main import run
 from ddarts_core.errors import UserError
+from ddarts_core.study_files import read_json, write_json
 from tests.tuning.processes import faults
 from tests.tuning.test_earlier import DATA
 from tuning import tracking
-from tuning.study import find_study, read_json, trial_dir, write_json
+from tuning.study import find_study, trial_dir
 from tuning.sweep import resume_sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -12,10 +12,11 @@ from ray.tune.experiment import Trial
 
 from ddarts_core.errors import UserError
 from ddarts_core.records import EpochRecord, write_jsonl
+from ddarts_core.study_files import write_json
 from tuning.config import ACCURACY, RECALIBRATED, SCHEDULERS, SEARCH_EPOCH, TuneConfig, resolve_sweep
 from tuning.new_study import create_study
 from tuning.schedulers import SCHEDULER_FACTORIES, brackets, remember
-from tuning.study import Study, trial_dir, write_json
+from tuning.study import Study, trial_dir
 from tuning.trial_record import reports_of
 
 SETTINGS = TuneConfig(scheduler="hyperband", grace_period=1, reduction_factor=3)
@@ -104,7 +105,8 @@ def run_trials(scheduler: Any, numbers: range) -> dict[int, int]:
 
 
 def write_end(study: Study, number: int, state: str) -> None:
-    data = {"trial_id": f"{number:05d}", "number": number, "state": state, "params": {}, "seconds": 0.0}
+    data = {"trial_id": f"{number:05d}", "number": number, "state": state, "params": {}, "config": {}, "seconds": 0.0}
+    data["schema"] = 1
     write_json(trial_dir(study.path, number) / "trial.json", data | dict.fromkeys(("cost", "reason", "objectives")))
 
 

@@ -10,13 +10,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ddarts_core.errors import UserError
 from ddarts_core.records import EpochRecord, write_jsonl
+from ddarts_core.study_files import read_json, write_json
 from tuning.config import ACCURACY, EXTRA_PACKAGES, SEARCHERS, SweepConfig, resolve_sweep
 from tuning.journal import JOURNAL, Journal, frozen, open_journal
 from tuning.new_study import create_study
 from tuning.rebuild import rebuild_journal
 from tuning.searcher import StudySearch, points_of, propose
 from tuning.space import base_settings
-from tuning.study import Held, Study, read_json, trial_dir, write_json
+from tuning.study import Held, Study, trial_dir
 from tuning.time_budget import TimeBudget
 from tuning.trial_record import begin
 

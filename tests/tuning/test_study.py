@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ddarts_core.errors import UserError
+from ddarts_core.study_files import read_json, write_json
 from tuning.config import resolve_sweep
 from tuning.locks import lock
 from tuning.new_study import create_study
@@ -22,9 +23,7 @@ from tuning.study import (
     Study,
     find_study,
     list_studies,
-    read_json,
     trial_dir,
-    write_json,
 )
 
 DATA: dict[str, Any] = {
@@ -36,6 +35,8 @@ DATA: dict[str, Any] = {
 
 def add_trial(study: Study, number: int, state: str, value: float | None = None, seconds: float = 0.0) -> None:
     data = {
+        "schema": 1,
+        "config": {"search": {"warmup_epochs": 1, "epochs": 2}},
         "trial_id": f"{number:05d}",
         "number": number,
         "state": state,

@@ -20,10 +20,11 @@ from ddarts_cli.sweeping import store_sentence
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
 from ddarts_core.records import EpochRecord, write_jsonl
+from ddarts_core.study_files import write_json
 from tuning import tracking, trial_run
 from tuning.config import resolve_sweep
 from tuning.new_study import create_study, new_study
-from tuning.study import Study, trial_dir, write_json
+from tuning.study import Study, trial_dir
 
 RECORDS = [
     EpochRecord(

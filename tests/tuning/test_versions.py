@@ -13,12 +13,12 @@ import pytest
 
 import tuning
 from ddarts_core.errors import UserError
+from ddarts_core.study_files import read_json
 from tuning.callback import _stop_if_hopeless
 from tuning.cluster import start_ray
 from tuning.config import SweepConfig
 from tuning.new_study import create_study
 from tuning.space import base_settings
-from tuning.study import read_json
 from tuning.trainable import SearchTrial
 from tuning.trial_record import begin
 from tuning.versions import OtherVersion, digest, own_version
