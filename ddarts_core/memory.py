@@ -34,6 +34,7 @@ from .freezing import Watch
 from .methods import FREEZINGS
 from .methods.parts import Parameters, Progress
 from .operations import build
+from .optimisers import SGD
 from .spaces import num_edges, operations_of
 from .stages import Course
 from .supernet import Supernet, group_map
@@ -175,9 +176,7 @@ class Rehearsal:
         self.step.watch = None if rule.period is None else Watch(self.net, rule)
         self.parameters = self.step.architecture.parameters()
         self.moments = [torch.zeros_like(values) for values in self.parameters.values() for _ in range(2)]
-        self.sgd = torch.optim.SGD(
-            self.net.parameters(), lr=search.lr, momentum=search.momentum, weight_decay=search.weight_decay
-        )
+        self.sgd = SGD(self.net.parameters(), lr=search.lr, momentum=search.momentum, weight_decay=search.weight_decay)
         for weight in self.net.parameters():
             weight.grad = torch.zeros_like(weight)
             if search.momentum:

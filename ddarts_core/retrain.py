@@ -30,6 +30,7 @@ from .genotype import Genotype
 from .hashing import config_hash
 from .losses import balanced_weights, weighted_cross_entropy
 from .network import Network
+from .optimisers import SGD
 from .parallel import ALONE, Group
 from .recalibration import initial_share, recalibrated
 from .records import EpochRecord
@@ -185,9 +186,7 @@ class Retrain:
             self._averaged = group.synchronised(self._averaged)
         self._parameters = list(self._trained.parameters())
         self._distributed = group.distribute(self._trained)
-        self._sgd = torch.optim.SGD(
-            self._parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-        )
+        self._sgd = SGD(self._parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
         self._class_weights: Tensor | None = None
         if config.class_weights == "balanced":

@@ -35,6 +35,7 @@ from .freezing import Watch
 from .hashing import config_hash
 from .methods import FREEZINGS
 from .methods.parts import Kept, Parameters, Progress
+from .optimisers import SGD, Adam
 from .recalibration import recalibrated
 from .records import EpochRecord
 from .seeding import generator, seeded_init
@@ -104,7 +105,7 @@ class Search:
             with seeded_init(config.seed, "supernet", *[number][: number > 0]):
                 net = Supernet(config.search, self.info, kept)
             self.net = prepare(net, self.execution, self.device)
-            self._sgd = torch.optim.SGD(
+            self._sgd = SGD(
                 self.net.parameters(),
                 lr=config.search.lr,
                 momentum=config.search.momentum,
@@ -126,9 +127,7 @@ class Search:
                 for name, start in self._start(number).items()
             }
         self._adams = [
-            torch.optim.Adam(
-                list(of_group), lr=config.alpha.lr, betas=config.alpha.betas, weight_decay=config.alpha.weight_decay
-            )
+            Adam(list(of_group), lr=config.alpha.lr, betas=config.alpha.betas, weight_decay=config.alpha.weight_decay)
             for of_group in zip(*self._parameters.values(), strict=True)
         ]
 

@@ -131,3 +131,27 @@ def test_every_module_belongs_to_an_installed_package(package: str) -> None:
     packages = text.partition("packages =")[2].partition("install_requires")[0].split()
     folders = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / package).rglob("*.py")}
     assert folders <= set(packages)
+
+
+_SEARCH_AND_TRAIN = """
+import sys
+from ddarts_core.config import resolve
+from ddarts_core.data import load_train, split
+from ddarts_core.retrain import Retrain
+from ddarts_core.search import Search
+search = {"num_cells": 3, "channels": 2, "steps": 1, "epochs": 1, "batch_size": 20}
+training = {"num_cells": 3, "channels": 2, "epochs": 1, "batch_size": 20}
+config = resolve({"search": search, "retrain": training, "data": {"num_train": 100}})
+info, images = load_train(config.data)
+search = Search(config, info, split(images, config.data, 0))
+list(search.records())
+search.load_state_dict(search.state_dict())
+list(Retrain(config.retrain, search.discretise().genotype, info, images, None, 0).records())
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_a_search_and_a_training_load_no_compiler() -> None:
+    """Torch's takes as long to import as torch, in each process of a sweep; `torch.optim` alone would import it."""
+    done = subprocess.run([sys.executable, "-c", _SEARCH_AND_TRAIN], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

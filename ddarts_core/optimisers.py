@@ -1,0 +1,46 @@
+"""torch's SGD and Adam without torch's compiler, which takes a process as long to import as torch itself.
+
+torch.optim imports it only to say that these methods are not to be compiled. They are taken here as they were written;
+where a search compiles (`search.compile`), it is edges of the supernet and never an optimiser.
+"""
+
+from __future__ import annotations
+
+from inspect import unwrap
+
+import torch
+
+
+class _Plain(torch.optim.Optimizer):
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+
+
+class SGD(_Plain, torch.optim.SGD):
+    """`torch.optim.SGD`, bit for bit.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(1))
+        >>> weight.grad = torch.ones(1)
+        >>> SGD([weight], lr=0.5).step()
+        >>> weight.item()
+        0.5
+    """
+
+    step = torch.no_grad()(unwrap(torch.optim.SGD.step))
+
+
+class Adam(_Plain, torch.optim.Adam):
+    """`torch.optim.Adam`, bit for bit.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(1))
+        >>> weight.grad = torch.ones(1)
+        >>> Adam([weight], lr=0.5).step()
+        >>> round(weight.item(), 6)
+        0.5
+    """
+
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
