@@ -140,7 +140,8 @@ class RetrainFolder:
             if any(len(test["accuracies"]) != len(data["seeds"]) for test in data["test"].values()):
                 raise ValueError("not one accuracy for each seed")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{self.result} is damaged: {error}") from error
+            wrong = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"{self.result} is damaged: {wrong}") from error
         return data
 
     def clear(self) -> None:
