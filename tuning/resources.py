@@ -131,9 +131,10 @@ def with_resources(config: SweepConfig, space: Space, device: Device | None = No
         return config
     device = device or this_device(config)
     largest = largest_trial(config, space, device)
-    need = memory_of(largest, device, trains(config))
+    peaks = _peaks(largest, device, trains(config))
+    need = _whole(peaks, largest, device)
     if need > device.memory:
-        raise UserError(_refusal(largest, device, trains(config)))
+        raise UserError(_refusal(largest, device, peaks))
     if device.kind == "cuda":
         share = min(1.0, round(math.ceil(need / device.memory / STEP - 1e-9) * STEP, 2))
         per_gpu = int(1 / share + 1e-9)
@@ -176,16 +177,23 @@ def trains(config: SweepConfig) -> bool:
 
 def memory_of(config: ExperimentConfig, device: Device, trained: bool) -> int:
     """Bytes that a trial takes at its largest moment, its process and a margin included."""
+    return _whole(_peaks(config, device, trained), config, device)
+
+
+def _whole(peaks: dict[str, int], config: ExperimentConfig, device: Device) -> int:
     readers = 0 if device.kind == "cuda" else READER_BYTES * num_readers(config.data, 1)
-    return math.ceil(max(_peaks(config, device, trained).values()) * MARGIN) + device.overhead + readers
+    return math.ceil(max(peaks.values()) * MARGIN) + device.overhead + readers
 
 
 def _peaks(config: ExperimentConfig, device: Device, trained: bool) -> dict[str, int]:
     """Bytes at the largest moment of the search and of the training, by the group of settings that they follow."""
+    return {group: _peak(group, config, device) for group in (("search", "retrain") if trained else ("search",))}
+
+
+def _peak(group: str, config: ExperimentConfig, device: Device) -> int:
     info, kind = data_info(config.data), torch.device(device.kind)
-    beside = _images(config.data, kind)[0]
-    peaks = {"search": step_memory(config, info, kind).peak + beside}
-    return peaks | ({"retrain": retrain_memory(config, info) + beside} if trained else {})
+    alone = step_memory(config, info, kind).peak if group == "search" else retrain_memory(config, info)
+    return alone + _images(config.data, kind)[0]
 
 
 @functools.lru_cache(maxsize=8)
@@ -216,10 +224,9 @@ def largest_trial(config: SweepConfig, space: Space, device: Device) -> Experime
     return largest
 
 
-def _refusal(config: ExperimentConfig, device: Device, trained: bool) -> str:
+def _refusal(config: ExperimentConfig, device: Device, peaks: dict[str, int]) -> str:
     limit = int((device.memory - device.overhead) / MARGIN)
     there = "GPU" if device.kind == "cuda" else "machine"
-    peaks = _peaks(config, device, trained)
     settings = config.model_dump(mode="json")
     sizes, advice = [], []
     for group in (group for group, peak in peaks.items() if peak > limit):
@@ -229,7 +236,7 @@ def _refusal(config: ExperimentConfig, device: Device, trained: bool) -> str:
         for path, value in values.items():
 
             def peak(value: int, path: str = path, group: str = group) -> int:
-                return _peaks(ExperimentConfig.model_validate(set_path(settings, path, value)), device, trained)[group]
+                return _peak(group, ExperimentConfig.model_validate(set_path(settings, path, value)), device)
 
             found = largest_that_fits(peak, limit, value, quadratic=path.endswith("channels"))
             fitting += [f"{path} {found}"] if found is not None and found >= 2 else []
