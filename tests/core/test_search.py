@@ -79,15 +79,13 @@ def test_another_seed_is_another_search(digits, tiny_config):
     "overrides",
     [
         (),
-        ("method=ddarts-published",),
-        ("method=fairdarts",),
-        ("method=darts-second-order", "search.batch_size=24"),
         ("ablation.sample_cells=2", "ablation.removal=random", "ablation.num_draws=2"),
         ("ablation.every=3", "alpha.init=normal", "data.flip=true", "data.crop_padding=1", "data.cutout=2"),
         ("search.order=single_level", "search.warmup_epochs=1"),
     ],
 )
 def test_resumed_at_any_epoch_is_bit_exact(digits, tiny_config, overrides):
+    """Each method does, too: `test_methods.py`."""
     config = tiny_config("search.epochs=3", *overrides)
     whole = digits(config)
     records, states = [], []
