@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from itertools import count
 
@@ -15,7 +16,7 @@ from ddarts_core.confusion import Evaluation
 from ddarts_core.data import data_info, load_train, split
 from ddarts_core.discretise import discretise
 from ddarts_core.errors import UserError
-from ddarts_core.estimate import estimate, heaviest_genotype, time_steps
+from ddarts_core.estimate import Estimate, estimate, heaviest_genotype, time_steps
 from ddarts_core.memory import PROCESS_BYTES, RESIDENT_FACTOR
 from ddarts_core.retrain import Retrain, build_network
 from ddarts_core.search import build_search
@@ -31,14 +32,20 @@ CONFIG: ExperimentConfig = resolve(
 CPU = torch.device("cpu")
 
 
+@functools.cache
+def of_config(device: str = "cpu", trial: bool = False) -> Estimate:
+    """What several tests look at."""
+    return estimate(CONFIG, torch.device(device), trial=trial)
+
+
 def test_counts() -> None:
-    found = estimate(CONFIG, CPU)
+    found = of_config()
     _, train = load_train(CONFIG.data)
     splits = split(train, CONFIG.data, CONFIG.seed)
     assert found.images == (len(splits.weights), len(splits.alphas), len(splits.held_out))
     assert found.steps == 3 * (len(splits.weights) // 20)
     assert found.retrain_steps == 3 * (200 // 32)  # `ddarts retrain` uses the held-out images too
-    in_trial = estimate(CONFIG, CPU, trial=True)
+    in_trial = of_config(trial=True)
     assert in_trial.retrain_steps == 3 * ((len(splits.weights) + len(splits.alphas)) // 32)
     assert found.parameters == sum(weight.numel() for weight in build_search(CONFIG).net.parameters())
     assert found.macs > found.parameters  # every weight of a convolution works at many places
@@ -81,7 +88,7 @@ def test_a_network_that_the_default_rule_lets_pass_is_not_heavier_than_the_estim
 
 
 def test_images_that_stay_on_a_gpu_are_counted() -> None:
-    on_cpu, on_gpu = estimate(CONFIG, CPU), estimate(CONFIG, torch.device("cuda"))
+    on_cpu, on_gpu = of_config(), of_config("cuda")
     assert (on_cpu.data_memory, on_gpu.data_memory) == (0, 200 * (8 * 8 + 8))
     assert on_gpu.peak == max(on_gpu.memory.peak, on_gpu.retrain_memory) + on_gpu.data_memory
 
@@ -90,7 +97,7 @@ def test_time_is_that_of_a_search_by_a_clock_of_steps(monkeypatch: pytest.Monkey
     """A clock that ticks once at each look: a search then takes what its laps are, and so says the estimate."""
     ticks = count()
     monkeypatch.setattr("ddarts_core.devices.time.perf_counter", lambda: float(next(ticks)))
-    expected = time_steps(CONFIG, CPU).search(CONFIG, estimate(CONFIG, CPU))
+    expected = time_steps(CONFIG, CPU).search(CONFIG, of_config())
     took = sum(sum(record.seconds.values()) for record in build_search(CONFIG).records())
     assert expected == pytest.approx(took, rel=0.25)
 
@@ -112,6 +119,7 @@ def test_a_batch_is_compared_with_the_whole_split(setting: str, words: str) -> N
 def test_command(capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["estimate", "experiments/quickstart_sweep.yaml", "--set", "data.num_train=300"]
     sizes = ["--set", "search.channels=2", "--set", "search.batch_size=24", "--set", "retrain.channels=4"]
+    sizes += ["--set", "search.num_cells=3", "--set", "search.steps=1"]
     with pytest.raises(SystemExit) as status:
         main([*arguments, *sizes, "--json"])
     assert status.value.code == 0
