@@ -78,6 +78,22 @@ def rank(trials: Sequence[Row], by: str = "-objective") -> list[Row]:
     return sorted(completed, key=order)
 
 
+def epochs_of(config: Mapping[str, Any], trained: bool) -> str:
+    """A trial's epochs in a table: of its search, warm-up included, and of its network's training if that counts.
+
+    Example:
+        >>> epochs_of({"search": {"epochs": 4, "warmup_epochs": 1}, "retrain": {"epochs": 3}}, trained=True)
+        '5+3'
+    """
+    search = config.get("search") or {}
+    searched = (search.get("warmup_epochs") or 0) + (search.get("epochs") or 0)
+    return f"{searched}+{(config.get('retrain') or {}).get('epochs')}" if trained else str(searched)
+
+
+UNEQUAL = "Trials had different numbers of epochs: their accuracies are not of equal budgets."
+"""What a table says whose trials had."""
+
+
 def default_order(objectives: Sequence[Mapping[str, Any]]) -> str:
     """The `by` that a study's objectives [{metric, mode}] ask for; `-objective` when there are none."""
     if not objectives:

@@ -20,7 +20,7 @@ from . import page
 from .card import dead_in_training
 from .drawing import genotype_svgs
 from .export import best, count, percent
-from .ranking import Row, contenders, default_order, is_beyond, pareto_front, sought, value
+from .ranking import UNEQUAL, Row, contenders, default_order, epochs_of, is_beyond, pareto_front, sought, value
 from .study import Study, Trial, trial_row
 
 #: Best genotypes that are drawn, and rows of the tables of trials, per study.
@@ -131,6 +131,9 @@ def ranking(
     names = [str(o["metric"]) for o in objectives] or ["objective"]
     metric = sought(ranked)
     sizes = [name for name in _SIZES if name not in names]
+    trained = names[0].startswith("derived/")
+    epochs = [epochs_of(json.loads(row["config_json"]), trained) for row in ranked]
+    unequal = len({*epochs}) > 1
     timed = "latency_ms" not in names and any(row["latency_ms"] is not None for row in ranked)
     paths = sorted({path for row in ranked for path in json.loads(row["params_json"])})
     rows = []
@@ -144,6 +147,7 @@ def ranking(
                 *(_objective(name, values.get(name)) for name in names),
                 percent(row[f"held_out_{metric}"]),
                 *(count(row[name]) for name in sizes),
+                *([epochs[place - 1]] if unequal else []),
                 *([_number(row["latency_ms"])] if timed else []),
                 *(_number(params.get(path)) for path in paths),
                 *([row["beyond"]] if apart else []),
@@ -152,10 +156,12 @@ def ranking(
         )
     headings = [_SIZES.get(name, name) for name in names]
     last = ("beyond", "genotype") if apart else ("genotype",)
-    measured = ["latency_ms"] if timed else []
+    measured = [*(["epochs"] if unequal else []), *(["latency_ms"] if timed else [])]
     head = ("", "trial", *headings, "supernet held-out", *(_SIZES[name] for name in sizes), *measured, *paths, *last)
     front = f"Pareto front: no trial beats one of these {placed} in {' and '.join(headings)}; the others have no place."
     note = f"<p>{escape(front)}</p>" if len(names) > 1 else ""
+    if unequal:
+        note += f"<p>{UNEQUAL}</p>"
     if apart:
         note += f"<p>{escape(beyond_sentence(apart, len(ranked), limits))}</p>"
     more = f"<p class=soft>The first {LISTED} of {len(ranked)} completed trials.</p>" if len(ranked) > LISTED else ""

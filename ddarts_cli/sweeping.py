@@ -158,21 +158,25 @@ def print_ranking(
     trials: Sequence[Mapping[str, Any]],
     objectives: Sequence[tuple[str, str]],
     limits: Mapping[str, float | None] = MappingProxyType({}),
+    apart: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> None:
     """The ranked table: place, trial, state, objectives, parameters, and the settings that were sampled.
 
     With several objectives the Pareto front comes first, and its trials alone have a place. Trials beyond a limit say
-    which, and have none while others keep all limits.
+    which, and have none while others keep all limits. Numbers of epochs are shown where they differ, and of trials that
+    do not count for those of today the settings by which they do not (`apart`, by the trials' identifiers).
     """
     from rich.console import Console
     from rich.table import Table
+
+    from analysis.ranking import UNEQUAL, epochs_of
 
     table = Table(title=None, show_edge=False)
     for heading in ("#", "trial", "state"):
         table.add_column(heading, no_wrap=True)
     metrics = [metric for metric, _ in objectives]
     ranked = [str(trial["trial_id"]) for trial in contenders(trials)]
-    apart = sum(bool(trial.get("beyond")) for trial in trials if trial["state"] == "COMPLETED")
+    beyond = sum(bool(trial.get("beyond")) for trial in trials if trial["state"] == "COMPLETED")
     if len(objectives) > 1:
         front = front_of(trials, objectives)
         ranked = [trial_id for trial_id in ranked if trial_id in front]
@@ -181,8 +185,15 @@ def print_ranking(
     timed = [name for name in ("latency_ms",) if any(name in (t["cost"] or {}) for t in trials) and name not in metrics]
     for heading in dict.fromkeys((*metrics, "parameters", *timed)):
         table.add_column(heading, justify="right", no_wrap=True)
-    if apart:
+    trained = metrics[0].startswith("derived/") if metrics else False
+    epochs = {str(trial["trial_id"]): epochs_of(trial.get("config", {}), trained) for trial in trials}
+    unequal = len({epochs[str(trial["trial_id"])] for trial in trials if trial["state"] == "COMPLETED"}) > 1
+    if unequal:
+        table.add_column("epochs", justify="right", no_wrap=True)
+    if beyond:
         table.add_column("beyond", no_wrap=True)
+    if apart:
+        table.add_column("apart by", overflow="fold")
     table.add_column("settings", overflow="fold")
     for trial in trials:
         found = trial["objectives"] or {}
@@ -195,7 +206,9 @@ def print_ranking(
             *(number(metric, found[metric]) if metric in found else "" for metric in metrics),
             *([] if "parameters" in metrics else [f"{cost['parameters']:,}" if "parameters" in cost else ""]),
             *(number(name, cost[name]) if name in cost else "" for name in timed),
-            *([", ".join(trial.get("beyond") or ())] if apart else []),
+            *([epochs[str(trial["trial_id"])]] if unequal else []),
+            *([", ".join(trial.get("beyond") or ())] if beyond else []),
+            *([", ".join(apart.get(str(trial["trial_id"]), ()))] if apart else []),
             settings(trial["params"]) if trial["state"] == "COMPLETED" or not trial["reason"] else str(trial["reason"]),
             end_section=len(objectives) > 1 and place == len(ranked),
         )
@@ -203,7 +216,14 @@ def print_ranking(
     # lines, which reads better than columns that are left out.
     width = max(100, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 160
     Console(width=width, highlight=False).print(table)
+    if unequal:
+        say(UNEQUAL)
     if apart:
+        say(
+            f"{len(apart)} of {len(trials)} trials could not be of today's space and settings, by what the table "
+            "names: the searcher does not learn from them."
+        )
+    if beyond:
         from analysis.report_text import beyond_sentence
 
-        say(beyond_sentence(apart, sum(trial["state"] == "COMPLETED" for trial in trials), limits))
+        say(beyond_sentence(beyond, sum(trial["state"] == "COMPLETED" for trial in trials), limits))

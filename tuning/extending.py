@@ -7,15 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddarts_core.errors import UserError
-from ddarts_core.nested import leaves, set_path
+from ddarts_core.nested import get_path, leaves, set_path
+from ddarts_core.shell import ddarts
 
 from . import tracking
 from .callback import Session
 from .config import LimitsConfig, SweepConfig
 from .events import Listener
+from .journal import JOURNAL
 from .moving import settle_in
 from .rebuild import ensure_tracked
-from .space import base_settings
+from .reread import EPOCHS, reread
+from .space import base_settings, build_space
 from .study import Study, find_study, hold
 from .sweep import StudyResult, check_address, prepare, resume_sweep, run, stored_config
 
@@ -41,11 +44,12 @@ def extend_sweep(
     """Run more trials in a study that exists; one that was stopped is brought to its end first.
 
     The trials that ended are kept: the searcher has learnt from them, and a scheduler compares the new ones with them.
-    Of `config`, the first points that are new, the searcher, the scheduler and the resources are taken over; by what is
-    left of a study that was stopped, how its trials run (`sweep.CORRIGIBLE`): a file that is put right repairs it.
+    Of `config`, the first points that are new, the space, the numbers of epochs, the searcher, the scheduler and the
+    resources are taken over; by what is left of a study that was stopped, how its trials run (`sweep.CORRIGIBLE`): a
+    file that is put right repairs it. Which earlier trials still count is noted, see `reread`.
 
     Args:
-        config: of a sweep of the same name, settings, space and objectives.
+        config: of a sweep of the same name, settings and objectives.
         num_samples: trials more. None: as many as `config` asks for if the study is finished, else none.
         draw: draws the picture of a genotype into a file; None logs none.
         listener: is told of every trial's progress.
@@ -60,6 +64,11 @@ def extend_sweep(
     check_address(study.location, address)
     space = config.build_space()
     check_same(study, config)
+    if (other := goes_on_otherwise(study, config)) and study.data["state"] != "FINISHED":
+        raise UserError(
+            f"study {study.name!r} was stopped, and the file has another {', '.join(other)}: bring it to its end first "
+            f"with `{ddarts('resume', study.location)}`; then it gets new trials of another kind"
+        )
     more = num_samples or (config.tune.num_samples if study.data["state"] == "FINISHED" else 0)
     if config.tune.scheduler == "pbt" and more:
         raise UserError(f"study {study.name!r} is a population and gets no new members: use --new or --set name=...")
@@ -92,26 +101,54 @@ def _add_round(study: Study, config: SweepConfig, more: int) -> Study:
     tune |= {"num_samples": len(study.trials()) + more, "points_to_evaluate": [*known, *points]}
     added = {"num_samples": more, "points_to_evaluate": points}
     base = set_path(study.data["base"], "data.num_workers", config.data.num_workers)
-    return study.update(base=base, config={**stored, "tune": tune}, rounds=[*rounds, added], state="INTERRUPTED")
+    fields: dict[str, Any] = {"config": {**stored, "tune": tune}, "rounds": [*rounds, added]}
+    if goes_on_otherwise(study, config):
+        shown = {name: stored[name] for name in ("name", "storage", "tracking")}
+        places = {name: study.data["base"].get(name, stored[name]) for name in ("name", "storage")}
+        base = set_path({**base_settings(config), **places}, "data.num_workers", config.data.num_workers)
+        # The points of before were given to trials that ended; today's space need not hold them.
+        tune["points_to_evaluate"] = points
+        fields = {
+            "config": {**config.model_dump(mode="json"), **shown, "tune": tune},
+            "rounds": [*({**each, "points_to_evaluate": []} for each in rounds), added],
+            "earlier": _earlier(study, config, base),
+        }
+        (study.path / JOURNAL).unlink(missing_ok=True)  # its trials had other parameters: it is made again
+    return study.update(base=base, **fields, state="INTERRUPTED")
+
+
+def _earlier(study: Study, config: SweepConfig, base: Mapping[str, Any]) -> dict[str, Any]:
+    """What counts of each trial of a study for those that `config` adds, see `reread`."""
+    space = build_space(config.space, base)
+    return {trial["trial_id"]: reread(trial, space, config.tune) for trial in study.trials()}
+
+
+def goes_on_otherwise(study: Study, config: SweepConfig) -> list[str]:
+    """What new trials would have otherwise than those of a study: numbers of epochs, parameters of the space."""
+    old, new = study.data["config"], config.model_dump(mode="json")
+    settings = (stored_config(study).model_dump(mode="json"), new)
+    epochs = ({path: get_path(each, path) for path in EPOCHS} for each in settings)
+    return [*_differing(*epochs), *_differing({"space": old["space"]}, {"space": new["space"]})]
 
 
 def check_same(study: Study, config: SweepConfig) -> None:
     """Check that trials of `config` belong into a study.
 
     Raises:
-        UserError: it has another space, other objectives or other settings.
+        UserError: it has other objectives or other settings; or another space or other numbers of epochs, where the
+            trials of either are those of a grid or of a population.
     """
     old, new = study.data["config"], config.model_dump(mode="json")
     apart = [name for name, value in APART.items() if value in (old["tune"][name], new["tune"][name])]
-    lasting = (*LASTING, *apart)
-    parts = (
-        {"space": c["space"], "tune": {name: {**BEFORE, **c["tune"]}[name] for name in lasting}} for c in (old, new)
-    )
-    places = {"name": None, "storage": None, "data.num_workers": None}
+    parts = ({**BEFORE, **c["tune"]} for c in (old, new))
+    lasting = [{"tune": {name: part[name] for name in (*LASTING, *apart)}} for part in parts]
+    moved = goes_on_otherwise(study, config) if apart else []
+    free = {path: None for path in (*EPOCHS, *old["space"], *new["space"], "name", "storage", "data.num_workers")}
     roots = (os.path.abspath(os.path.expanduser(c["data"]["root"])) for c in (old, new))  # once kept as they were given
     bases = map(base_settings, (stored_config(study), config))
-    flat = ({**dict(leaves(base)), **places, "data.root": root} for base, root in zip(bases, roots, strict=True))
-    differing = [*_differing(*parts), *_differing(*flat)]
+    set_ = ({path: value for path, value in leaves(base) if value != {}} for base in bases)
+    flat = ({**given, **free, "data.root": root} for given, root in zip(set_, roots, strict=True))
+    differing = [*moved, *_differing(*lasting), *_differing(*flat)]
     if differing:
         raise UserError(
             f"study {study.name!r} exists with another {', '.join(differing)}: only trials of the same settings can be "

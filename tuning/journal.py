@@ -28,6 +28,7 @@ from ddarts_core.limits import excess
 from . import space as spaces
 from .budget import tune_of
 from .config import TuneConfig, supernet_metric
+from .reread import as_today
 from .space import read_distributions
 from .study import Study, trial_dir
 from .trial_record import stored_reports
@@ -126,13 +127,14 @@ class Journal:
                 self.add(trial)
 
     def add(self, trial: Mapping[str, Any]) -> None:
-        """Note a trial that ended, once."""
-        if trial["number"] in self._numbers:
+        """Note a trial that ended, once, if it counts for those of today."""
+        known = as_today(self._study.data, trial)
+        if trial["number"] in self._numbers or known is None:
             return
         metric = supernet_metric(self._study.data["config"]["tune"])
         reports = stored_reports(trial_dir(self._study.path, trial["number"]), metric)
         accuracies = [report[metric] for report in reports]
-        self._optuna.add_trial(frozen(trial, self._space, tune_of(self._study.data), accuracies))
+        self._optuna.add_trial(frozen(known, self._space, tune_of(self._study.data), accuracies))
         self._numbers.add(trial["number"])
 
 

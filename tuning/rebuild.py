@@ -20,6 +20,7 @@ from . import tracking
 from .callback import track_rest
 from .config import SweepConfig
 from .journal import JOURNAL, Journal
+from .reread import as_today
 from .study import Study, hold, trial_dir, trial_name
 
 _log = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ def rebuild_journal(found: Study) -> int:
         (study.path / JOURNAL).unlink(missing_ok=True)
         Journal(study)
         study.push(JOURNAL)
-        return sum(trial["state"] in ENDED for trial in study.trials())
+        ended = [trial for trial in study.trials() if trial["state"] in ENDED]
+        return sum(as_today(study.data, trial) is not None for trial in ended)
 
 
 def rebuild_runs(found: Study, draw: tracking.Draw | None) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from typing import Any
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from .config import SCHEDULERS, SEARCH_EPOCH, TuneConfig, supernet_metric
+from .reread import apart_of, has_other_epochs
 from .study import Study, trial_dir
 from .trial_record import is_recalibrated, stored_reports
 
@@ -158,7 +159,10 @@ def remember(scheduler: Any, study: Study) -> dict[int, int]:
         return {}
     nobody: Any = None  # Ray's controller, which is not asked
     metric = supernet_metric(study.data["config"]["tune"])
+    apart = apart_of(study.data)
     for trial in study.trials():
+        if has_other_epochs(apart.get(trial["trial_id"], ())):
+            continue  # after as many epochs it was at another place of its schedules
         folder = trial_dir(study.path, trial["number"])
         reports = stored_reports(folder, metric) if is_recalibrated(folder) else []
         if trial["state"] == "RUNNING":

@@ -23,6 +23,7 @@ from ddarts_core.study_files import ENDED, read_json
 from .cluster import may_wait, room
 from .config import SEARCHERS, SweepConfig, TuneConfig
 from .journal import directions, distributions_of, frozen
+from .reread import as_today
 from .space import Space
 from .study import Held, Study, trial_dir
 from .time_budget import TimeBudget
@@ -157,7 +158,8 @@ class StudySearch(Searcher):
                 # Of those that were not stopped early nobody asks.
                 reports = stored_reports(folder, metric) if trial["state"] == "PRUNED" else []
                 accuracies = [report[metric] for report in reports]
-                self._ended[number] = frozen(trial, self._distributions, self._config.tune, accuracies)
+                if (known := as_today(self._held.study.data, trial)) is not None:
+                    self._ended[number] = frozen(known, self._distributions, self._config.tune, accuracies)
                 self._open.discard(number)
 
     # --- Ray's own, of which nothing is needed -----------------------------------------------------------------------

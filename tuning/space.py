@@ -277,6 +277,16 @@ class Space:
                 params[path] = distribution.suggest(trial, path)
         return params
 
+    def read(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The values that a trial with these settings has of the active parameters, and which lie outside the space."""
+        base: dict[str, Any] = resolve(self.base, model=ExperimentConfig).model_dump(mode="json")
+        params: dict[str, Any] = {}
+        for path, distribution in self.distributions:
+            if _active(distribution, params, self.paths, base):
+                params[path] = _given(settings, path)
+        by_path = dict(self.distributions)
+        return params, [path for path, value in params.items() if not by_path[path].contains(value)]
+
     def grid(self) -> list[dict[str, Any]]:
         """Every combination of values, an inactive parameter left out; the first parameter varies slowest.
 

@@ -30,6 +30,7 @@ def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool)
         return
     from ddarts_cli.sweeping import print_ranking
     from ddarts_core.shell import ddarts
+    from tuning.reread import apart_of
 
     stopped = {} if found.state == "RUNNING" else {"RUNNING": "stopped"}
     states = {stopped.get(state, state.lower()): count for state, count in shown["trials"].items()}
@@ -47,6 +48,6 @@ def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool)
     if shown["expected_end"]:
         click.echo(f"expected end: {shown['expected_end']}")
     ranked = [{**trial, "state": stopped.get(trial["state"], trial["state"])} for trial in found.ranked()]
-    print_ranking(ranked, found.objectives, found.limits)
+    print_ranking(ranked, found.objectives, found.limits, apart_of(found.data))
     if found.state == "INTERRUPTED":
         click.echo(f"go on: {ddarts('resume', found.location)}")

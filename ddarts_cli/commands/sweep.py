@@ -129,9 +129,10 @@ def conclude(result: StudyResult) -> None:
     from ddarts_cli.console import finish, say
     from ddarts_cli.sweeping import print_ranking
     from ddarts_core.shell import ddarts
+    from tuning.reread import apart_of
 
     study = result.study
-    print_ranking(result.trials, study.objectives, study.limits)
+    print_ranking(result.trials, study.objectives, study.limits, apart_of(study.data))
     if result.untracked:
         say(f"MLflow lacks {result.untracked} trials: {ddarts('resume', _short(study))} sends them when it is back")
     if result.interrupted:

@@ -59,15 +59,11 @@ def test_other_settings_are_refused_and_new_trials_are_compared_with_old(make_sw
     settings: dict[str, Any] = {"search": {"epochs": 2}, "tune": {**FAST["tune"], "num_samples": 1}}
     study = run_sweep(make_sweep("own", **settings)).study
     for groups, named in (
-        ({**settings, "search": {"epochs": 3}}, r"another search\.epochs \(2 there, 3 now\):"),
+        ({**settings, "alpha": {"lr": 0.2}}, r"another alpha\.lr \(0\.1 there, 0\.2 now\):"),
         ({**settings, "tune": {**settings["tune"], "second_objective": "macs"}}, "tune.second_objective"),
         (
             {**settings, "tune": {**settings["tune"], "searcher": "grid", "num_samples": 2}, "space": WORDS},
             r"tune\.searcher \(optuna-tpe there, grid now\)",
-        ),
-        (
-            {**settings, "space": {"alpha.lr": {"type": "float", "low": 0.1, "high": 0.2}}},
-            r"space\.ablation\.loss\.choices \(.* there, not set now\)",
         ),
     ):
         with pytest.raises(UserError, match=named):

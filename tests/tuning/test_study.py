@@ -140,11 +140,15 @@ def test_what_differs_is_named_with_both_values(tmp_path: Path) -> None:
     study = Study(tmp_path, {"name": "a", "config": config.model_dump(mode="json"), "base": base_settings(config)})
     check_same(study, resolve_sweep({**data, "name": "b", "tune": {"num_samples": 3, "searcher": "random"}}))
     for override, named in (
-        ("search.epochs=3", "search.epochs (2 there, 3 now)"),
+        ("search.lr=0.06", "search.lr (0.05 there, 0.06 now)"),
         ("seed=1", "seed (not set there, 1 now)"),
-        ("space.alpha.lr.low=0.02", "space.alpha.lr.low (0.01 there, 0.02 now)"),
         ("tune.scheduler=pbt", "tune.scheduler (asha there, pbt now)"),
         ("tune.objective=supernet", "tune.objective (derived there, supernet now)"),
     ):
         with pytest.raises(UserError, match=re.escape(f"study 'a' exists with another {named}: only")):
             check_same(study, resolve_sweep(data, [override]))
+    moved = ["search.epochs=3", "space.alpha.lr.low=0.02"]
+    check_same(study, resolve_sweep(data, moved))
+    named = "search.epochs (2 there, 3 now), space.alpha.lr.low (0.01 there, 0.02 now), tune.scheduler (asha there, pbt"
+    with pytest.raises(UserError, match=re.escape(named)):
+        check_same(study, resolve_sweep(data, [*moved, "tune.scheduler=pbt"]))

@@ -1,0 +1,121 @@
+"""A study that goes on with another space or other numbers of epochs: which earlier trials count, and what is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddarts_cli.sweeping import print_ranking
+from ddarts_core.errors import UserError
+from ddarts_core.records import EpochRecord, write_jsonl
+from ddarts_core.study_files import read_json, write_json
+from tuning import extending
+from tuning.config import ACCURACY, RECALIBRATED, SweepConfig, resolve_sweep
+from tuning.journal import JOURNAL, Journal, open_journal
+from tuning.new_study import create_study
+from tuning.reread import apart_of
+from tuning.schedulers import SCHEDULER_FACTORIES, remember
+from tuning.searcher import StudySearch, points_of
+from tuning.space import base_settings
+from tuning.study import Held, Study, trial_dir
+from tuning.time_budget import TimeBudget
+from tuning.trial_record import begin
+
+LR = {"type": "float", "low": 0.01, "high": 0.1}
+LOSS = {"type": "categorical", "choices": ["none", "centered"]}
+
+
+def sweep(path: Path, space: dict[str, Any], **groups: Any) -> SweepConfig:
+    named = {"name": path.name, "storage": str(path.parent)}
+    tune = {"searcher": "random", "points_to_evaluate": [{next(iter(space)): 0.05}]}
+    return resolve_sweep({**named, "search": {"epochs": 2}, "space": space, "tune": tune, **groups})
+
+
+@pytest.fixture
+def study(study_path: Path) -> Study:
+    """Finished, with three trials: lr 0.02 and 0.08 with one loss, 0.05 with the other."""
+    config = sweep(study_path, {"search.lr": LR, "ablation.loss": LOSS})
+    objectives = [{"metric": metric, "mode": mode} for metric, mode in config.tune.objectives]
+    stored = {"config": config.model_dump(mode="json"), "base": base_settings(config), "objectives": objectives}
+    made = create_study(study_path, {**stored, "state": "FINISHED"})
+    for number, (lr, loss) in enumerate([(0.02, "none"), (0.08, "none"), (0.05, "centered")]):
+        record = begin(made, number, {"search.lr": lr, "ablation.loss": loss})
+        folder = trial_dir(study_path, number)
+        ended = {"state": "COMPLETED", "objectives": {f"derived/{ACCURACY}": 0.5 + lr}}
+        write_json(folder / "trial.json", {**record, **ended})
+        write_jsonl(folder / "records.jsonl", [EpochRecord(0, "search", {ACCURACY: lr, RECALIBRATED: 4})])
+    Journal(made)
+    return made
+
+
+def counts(study: Study, config: SweepConfig) -> tuple[Study, dict[int, dict[str, Any]]]:
+    """The study with a round more, and the parameters that the searcher learns from, by number."""
+    extending.check_same(study, config)
+    added = extending._add_round(study, config, 2)
+    stored = extending.stored_config(added)
+    searcher = StudySearch(Held(added), stored, stored.build_space(), TimeBudget(None))
+    searcher._look()
+    return added, {number: trial.params for number, trial in searcher._ended.items()}
+
+
+def test_bounds_that_moved_leave_those_within(study: Study) -> None:
+    moved = {**LR, "low": 0.04, "high": 0.2}
+    added, known = counts(study, sweep(study.path, {"search.lr": moved, "ablation.loss": LOSS}))
+    assert known == {k: read_json(trial_dir(study.path, k) / "trial.json")["params"] for k in (1, 2)}
+    assert apart_of(added.data) == {"00000": ["search.lr"]}
+    Journal(added)
+    trials = open_journal(added.path / JOURNAL, added.name, {"directions": ["maximize"]}).get_trials()
+    assert [trial.user_attrs["number"] for trial in trials] == [1, 2]
+    assert trials[0].distributions["search.lr"].high == 0.2  # type: ignore[attr-defined]
+    back, known = counts(added, sweep(study.path, {"search.lr": LR, "ablation.loss": LOSS}))
+    assert [*known] == [0, 1, 2] and apart_of(back.data) == {}
+
+
+def test_a_parameter_that_is_dropped_leaves_those_with_its_value(study: Study) -> None:
+    _, known = counts(study, sweep(study.path, {"search.lr": LR}, ablation={"loss": "none"}))
+    assert known == {0: {"search.lr": 0.02}, 1: {"search.lr": 0.08}}
+
+
+def test_a_parameter_that_is_added_has_the_value_that_all_had(study: Study) -> None:
+    cells: dict[str, Any] = {"type": "int", "low": 4, "high": 20}
+    space = {"search.lr": LR, "ablation.loss": LOSS, "search.num_cells": cells}
+    added, known = counts(study, sweep(study.path, space))
+    had = read_json(trial_dir(study.path, 0) / "trial.json")["config"]["search"]["num_cells"]
+    assert known[0] == {"search.lr": 0.02, "ablation.loss": "none", "search.num_cells": had} and len(known) == 3
+    stored = extending.stored_config(added)
+    assert points_of(added, stored.build_space()) == {}, "the point of before was given before"
+    cells["low"] = had + 1
+    _, known = counts(study, sweep(study.path, space))
+    assert known == {}
+
+
+def test_other_epochs_are_compared_with_nothing_in_silence(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    longer = sweep(study.path, {"search.lr": LR, "ablation.loss": LOSS}, search={"epochs": 3}, retrain={"epochs": 7})
+    added, known = counts(study, longer)
+    assert known == {}
+    assert apart_of(added.data) == {f"{k:05d}": ["retrain.epochs", "search.epochs"] for k in range(3)}
+    scheduler = SCHEDULER_FACTORIES["median"](longer.tune, 3, 0)
+    scheduler.on_trial_add = None  # it would be called for a trial that it is told of
+    assert remember(scheduler, added) == {}
+    with pytest.raises(TypeError):
+        remember(scheduler, study)
+    record = begin(added, 3, {"search.lr": 0.03, "ablation.loss": "none"})
+    assert (record["config"]["search"]["epochs"], record["config"]["retrain"]["epochs"]) == (3, 7)
+    ended = {"state": "COMPLETED", "objectives": {f"derived/{ACCURACY}": 0.9}}
+    write_json(trial_dir(added.path, 3) / "trial.json", {**record, **ended})
+    print_ranking(added.ranked(), added.objectives, added.limits, apart_of(added.data))
+    shown = capsys.readouterr().out
+    first, *others = [line for line in shown.splitlines() if "completed" in line]
+    assert "│ 3+7 │" in " ".join(first.split()) and all("retrain.epochs, search.epochs" in line for line in others)
+    assert "Trials had different numbers of epochs" in shown and "3 of 4 trials could not be of today's" in shown
+    print_ranking(study.ranked()[1:], study.objectives)
+    assert "epochs" not in capsys.readouterr().out
+
+
+def test_a_study_that_was_stopped_is_brought_to_its_end_first(study: Study) -> None:
+    longer = sweep(study.path, {"search.lr": LR, "ablation.loss": LOSS}, search={"epochs": 3})
+    study.update(state="INTERRUPTED")
+    with pytest.raises(UserError, match=r"was stopped, and the file has another search\.epochs \(2 there, 3 now\)"):
+        extending.extend_sweep(longer)
