@@ -11,5 +11,5 @@ for variable in ("MLFLOW_TRACKING_URI", "DDARTS_TRACKING_URI"):  # of whoever ru
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Longest files first, so that no process is left alone with one at the end: those that start sweeps."""
-    items.sort(key=lambda item: "tests/tuning/" not in item.nodeid)
+    """Longest files first, so that no process is left alone with one at the end: sweeps, commands, then the rest."""
+    items.sort(key=lambda item: 0 if "tests/tuning/" in item.nodeid else item.nodeid.count("/"))

@@ -48,6 +48,8 @@ def tiny(name: str, *overrides: str):
     if options := {name: value for name, value in few.items() if name in preset.options}:
         search["options"] = options
     settings = {"method": name, "data": {"num_train": 60}, "search": search, "alpha": {"lr": 0.05}}
+    if preset.start is not None:  # a published network, of as many cells as it has
+        settings["ablation"] = {"sample_cells": 2}
     return resolve(settings, overrides)
 
 
