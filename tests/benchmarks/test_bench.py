@@ -51,11 +51,11 @@ def test_a_step_of_every_method_stands_beside_the_textbooks(tmp_path, monkeypatc
 
 def test_launches_and_kept_activations_of_a_search_step_reach_their_goals():
     """Of the full-sized supernet; two images, since neither ratio grows with the batch in the textbook's favour."""
-    counts = {name: vars(count(lambda make=make: make(Shape(batch=2)))) for name, make in bench.STEPS.items()}
-    theirs = [counts["textbook alpha"], counts["textbook weights"]]
-    ours = [counts["alpha monitor random"], counts["weights"]]
-    assert sum(of["launches"] for of in ours) <= sum(of["launches"] for of in theirs) / 4
-    assert max(of["kept"] for of in ours) <= max(of["kept"] for of in theirs) / 3
+    shape = Shape(batch=2)
+    theirs = [count(lambda name=name: bench.STEPS[name](shape)) for name in ("textbook alpha", "textbook weights")]
+    ours = [count(lambda name=name: bench.STEPS[name](shape)) for name in ("alpha monitor random", "weights")]
+    assert sum(of.launches for of in ours) <= sum(of.launches for of in theirs) / 4
+    assert max(of.kept for of in ours) <= max(of.kept for of in theirs) / 3
 
 
 def test_the_goal_of_an_epoch_is_that_of_the_device():
