@@ -9,6 +9,7 @@ with a handful of images) and what an allocator loses to rounding.
 
 from __future__ import annotations
 
+import functools
 import gc
 import weakref
 from collections.abc import Callable, Iterable
@@ -24,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from .alpha_step import AlphaStep
+from .alpha_step import FEW, AlphaStep
 from .architecture import leaves_of
 from .config import ExperimentConfig, SearchConfig
 from .data import DataInfo
@@ -140,12 +141,17 @@ class DryStep(AlphaStep):
     """A step of a rehearsal."""
 
     def _hessian_error(self, step: Bilevel) -> dict[str, Tensor]:
-        """Not counted: it is computed once, on few images, and here there are no numbers to compare."""
+        """Left out: it is computed in one step of a search, and here there are no numbers to compare."""
         return {}
 
 
-class _FirstAblation(DryStep):
-    """Of the ablated networks, which go one after the other, the first and largest only."""
+class _LargestStep(DryStep):
+    """The first step, but of the ablated networks, which go one after the other, the first and largest only."""
+
+    def _hessian_error(self, step: Bilevel) -> dict[str, Tensor]:
+        """Its products, which may take more memory than the gradient: they are differentiated twice."""
+        step.first(FEW).products()
+        return {}
 
     def _players(self, stream: torch.Generator) -> list[int]:
         return [0]
@@ -156,7 +162,7 @@ _STEP = Progress(purpose="weights", draw=torch.Generator)
 
 
 class Rehearsal:
-    """A supernet with its optimisers' states and one batch; runs the two kinds of step as `search.Search` does.
+    """A supernet, its optimisers' states and a batch of each split; runs the two kinds of step as `search.Search` does.
 
     Args:
         config: of the experiment.
@@ -171,7 +177,7 @@ class Rehearsal:
         execution = choose(config, device)
         self.kept = None if keep is None else heaviest(search, keep)
         self.net = _prepared(Supernet(search, info, self.kept), execution)
-        self.step: DryStep = _FirstAblation(self.net, config, self.kept)
+        self.step: DryStep = _LargestStep(self.net, config, self.kept)
         rule = FREEZINGS[search.freezing](search)
         self.step.watch = None if rule.period is None else Watch(self.net, rule)
         self.parameters = self.step.architecture.parameters()
@@ -185,6 +191,8 @@ class Rehearsal:
         images = torch.zeros(search.batch_size, info.channels, size, size)
         self.images = images.contiguous(memory_format=execution.layout)
         self.labels = torch.zeros(search.batch_size, dtype=torch.int64)
+        #: Of the other split, alive in both kinds of step.
+        self.others = torch.zeros_like(self.images), torch.zeros_like(self.labels)
         #: What the alpha step leaves for the weight step: the published one, or one whose gradients are watched.
         watched = [] if self.step.watch is None else self.step.watch.weights
         left = list(self.net.parameters()) if self._published else watched
@@ -200,7 +208,7 @@ class Rehearsal:
         yield from self.net.buffers()
         yield from (weight.grad for weight in self.net.parameters() if weight.grad is not None)
         yield from (state["momentum_buffer"] for state in self.sgd.state.values() if state)
-        yield from (*self.parameters.values(), *self.moments, *self.leak, self.images, self.labels)
+        yield from (*self.parameters.values(), *self.moments, *self.leak, self.images, self.labels, *self.others)
 
     def weight_step(self) -> None:
         """One step of the weights."""
@@ -219,7 +227,7 @@ class Rehearsal:
     def alpha_step(self) -> None:
         """One step of the alphas."""
         batch = (self.images, self.labels)
-        self.step.gradients(self.parameters, batch, batch, self.sgd, torch.Generator(), _STEP)
+        self.step.gradients(self.parameters, batch, self.others, self.sgd, torch.Generator(), _STEP)
 
     def gates(self, parameters: Parameters) -> Tensor:
         """Weights of the operations in a step."""
@@ -236,6 +244,7 @@ def _prepared(net: Supernet, execution: Execution) -> Supernet:
     return net
 
 
+@functools.cache
 def operation_weight(name: str) -> tuple[int, int]:
     """Bytes that an operation holds from its forward to its backward pass on a small image; its parameters."""
     with FakeTensorMode():

@@ -97,17 +97,18 @@ class Bilevel:
         by_weights = torch.autograd.grad(self._loss(leaves, self.weight_batch), self._weights, create_graph=True)
         return list(torch.autograd.grad(by_weights, list(leaves.values()), list(direction)))
 
-    def product_error(self) -> float:
-        """|P_finite - P_exact| / |P_exact|: above 1 the gradient of the first order, which has no P, is nearer.
-
-        For this the cells are computed in the readable form.
-        """
+    def products(self) -> tuple[Tensor, Tensor]:
+        """P_exact and P_finite, each flattened; for this the cells are computed in the readable form."""
         form, self.net.form = self.net.form, readable
         try:
             _, direction = self._after_virtual_step()
-            exact, finite = (_joined(of(direction)) for of in (self.exact_product, self.finite_product))
+            return _joined(self.exact_product(direction)), _joined(self.finite_product(direction))
         finally:
             self.net.form = form
+
+    def product_error(self) -> float:
+        """|P_finite - P_exact| / |P_exact|: above 1 the gradient of the first order, which has no P, is nearer."""
+        exact, finite = self.products()
         size = float(torch.linalg.vector_norm(exact))
         return float(torch.linalg.vector_norm(finite - exact)) / size if size else math.inf
 
