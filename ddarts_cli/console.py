@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,9 +27,18 @@ SHOWN = {
 
 
 def say(text: str = "") -> None:
-    """A line on standard output, at once."""
-    click.echo(text)
-    sys.stdout.flush()
+    """A line on standard output, at once; where nobody reads that any more, as after `| head -1`, nothing."""
+    try:
+        click.echo(text)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in UNREAD:
+            raise
+        drop_output()
+
+
+#: What the system says of a pipe that nobody reads, and of a terminal that was closed.
+UNREAD = (errno.EPIPE, errno.EIO)
 
 
 def drop_output() -> None:

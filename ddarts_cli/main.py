@@ -99,7 +99,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0, 1 if the run diverged or lost a process, 2 for a mistake, 130 interrupted."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin would take the cores from other trials
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's polite stop ends as Ctrl-C does: checkpointed
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a terminal that is closed; not where nohup has it ignored
+        signal.signal(signal.SIGHUP, _interrupt)
+    open_closed_outputs()
     sys.exit(run(arguments))
+
+
+def open_closed_outputs() -> None:
+    """Give a process that was started without standard output or standard error (`>&-`) one that nobody reads."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # for as long as the process
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -14,6 +14,8 @@ from ddarts_cli.console import drop_output, say
 from tuning.events import SweepEvent
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from tuning.config import SweepConfig
     from tuning.study import Study
 
@@ -27,7 +29,7 @@ def watch(num_trials: int) -> Iterator[Callable[[SweepEvent], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns) as bar:
+    with _shown(Progress(*columns)) as bar:
         whole = bar.add_task("trials", total=num_trials)
         tasks: dict[str, Any] = {}
 
@@ -42,6 +44,19 @@ def watch(num_trials: int) -> Iterator[Callable[[SweepEvent], None]]:
                 bar.print(_ending(event))
 
         yield unless_unread(listen)
+
+
+@contextmanager
+def _shown(bar: Progress) -> Iterator[Progress]:
+    """Bars while something runs; a terminal that was closed meanwhile is no error."""
+    bar.start()
+    try:
+        yield bar
+    finally:
+        try:
+            bar.stop()
+        except OSError:
+            drop_output()
 
 
 def store_sentence(config: SweepConfig, study: Study | None) -> str:
@@ -86,7 +101,21 @@ def _print_event(event: SweepEvent) -> None:
 
 def _ending(event: SweepEvent) -> str:
     values = ", ".join(f"{name} {number(name, value)}" for name, value in event.objectives.items())
-    return f"trial {event.trial_id} {event.state.lower()} after {event.epochs} epochs: {values or event.reason}"
+    return f"trial {event.trial_id} {event.state.lower()} after {event.epochs} epochs: {values or brief(event.reason)}"
+
+
+def brief(reason: str) -> str:
+    """The beginning of a reason that is too long for a line; trial.json has the whole.
+
+    Example:
+        >>> brief("no such file")
+        'no such file'
+    """
+    return reason if len(reason) <= REASON else f"{reason[: REASON - 3]}..."
+
+
+#: Characters of a reason in a line or a table.
+REASON = 200
 
 
 def settings(params: Mapping[str, Any]) -> str:
@@ -209,13 +238,18 @@ def print_ranking(
             *([epochs[str(trial["trial_id"])]] if unequal else []),
             *([", ".join(trial.get("beyond") or ())] if beyond else []),
             *([", ".join(apart.get(str(trial["trial_id"]), ()))] if apart else []),
-            settings(trial["params"]) if trial["state"] == "COMPLETED" or not trial["reason"] else str(trial["reason"]),
+            settings(trial["params"])
+            if trial["state"] == "COMPLETED" or not trial["reason"]
+            else brief(str(trial["reason"])),
             end_section=len(objectives) > 1 and place == len(ranked),
         )
     # A pipe or a file has no width of its own: 160 columns keep a trial on one or two lines. A narrow terminal wraps
     # lines, which reads better than columns that are left out.
     width = max(100, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 160
-    Console(width=width, highlight=False).print(table)
+    console = Console(width=width, highlight=False)
+    with console.capture() as shown:
+        console.print(table)
+    say(shown.get().rstrip("\n"))
     if unequal:
         say(UNEQUAL)
     if apart:

@@ -33,11 +33,22 @@ _TEXTS = {
 }
 
 
+def _is_nowhere() -> bool:
+    """Whether the folder that this process works in was deleted."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def refusal(error: Exception) -> str | None:
     """What the system refused, where, and what to do; None if the error is one of the program."""
     code = error.errno if isinstance(error, OSError) else None
     if code is None:
         code = next((code for text, code in _TEXTS.items() if text in str(error)), None)
+    if code == errno.ENOENT and _is_nowhere():
+        return "the folder that this was started in is gone: change into one that exists, and start again"
     if code not in _ADVICE:
         return None
     place = getattr(error, "filename", None)

@@ -71,7 +71,9 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
         address: `auto` (the cluster that this machine belongs to), `HOST:PORT`, or `ray://HOST:PORT`.
 
     Raises:
-        UserError: no cluster answers at the address, it refuses the token, or has another version of Ray.
+        UserError: Ray does not start, or no cluster answers at the address, or it refuses the token or has another
+            version of Ray.
+        FileNotFoundError: the folder that this process works in is gone.
     """
     os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
     import ray
@@ -80,20 +82,11 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if ray.is_initialized():
         return
+    os.getcwd()  # Ray's processes would end without one, and say nothing that is of use
     if address is None:
         # Ray would replace 127.0.0.1 by an address of this machine, and listen on all its interfaces.
         with mock.patch("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False):
-            context = _init(
-                address="local",  # not a cluster that happens to run on this machine
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                configure_logging=True,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=_temp_dir(),
-            )
+            context = _start(num_cpus)
         atexit.register(_stop, Path(context.address_info["session_dir"]))
         return
     runtime: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in FORWARDED if name in os.environ}}
@@ -124,6 +117,33 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
         raise UserError(
             f"the Ray cluster at {address!r} does not let this process in ({reason}): {advice}, and export "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, the file with the token that its head was started with"
+        ) from error
+
+
+def _start(num_cpus: int | None) -> Any:
+    """Start Ray on this machine.
+
+    Raises:
+        UserError: it did not come up.
+    """
+    try:
+        return _init(
+            address="local",  # not a cluster that happens to run on this machine
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            configure_logging=True,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=_temp_dir(),
+        )
+    except OSError:
+        raise  # a full disk, or no right to write
+    except Exception as error:  # Ray raises plain ones
+        reason = one_line(hide_secrets(str(error)))[:300] or type(error).__name__
+        raise UserError(
+            f"Ray did not start on this machine ({reason}): the machine may be busy or short of memory; try again"
         ) from error
 
 
@@ -174,16 +194,23 @@ def _init(**options: Any) -> Any:
 
 @contextlib.contextmanager
 def polite_stops() -> Iterator[None]:
-    """While Ray runs trials, SIGTERM (of Slurm, Kubernetes, systemd) is the Ctrl-C that Ray Tune ends well at."""
+    """While Ray runs trials, SIGTERM (of Slurm, Kubernetes, systemd) is the Ctrl-C that Ray Tune ends well at.
+
+    So is SIGHUP, of a terminal that is closed, unless it is ignored.
+    """
     if not _in_main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
+    for number in before:
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _in_main_thread() -> bool:

@@ -17,13 +17,13 @@ from ddarts_core.study_files import SCHEMA_VERSION, write_json
 
 from . import tracking
 from .config import SweepConfig
-from .locks import lock
+from .locks import is_locked, lock
 from .mirror import Mirror, is_uri, run_folder
 from .space import base_settings
 from .study import Study, has_study, utc_now
 from .versions import own_version
 
-BEGUN = {".lock", ".workers", "trials", "mlflow.db", "mlartifacts"}
+BEGUN = {".lock", ".workers", "trials", "mlartifacts"} | {f"mlflow.db{end}" for end in ("", "-journal", "-wal", "-shm")}
 """What a sweep that was killed before study.json leaves."""
 
 
@@ -31,10 +31,15 @@ def check_folder(path: Path) -> None:
     """Check that a new study would be alone in a folder.
 
     Raises:
-        UserError: it is a file, or holds what is not a study's.
+        UserError: it is a file, or holds what is not a study's, or another process is just making a study there.
     """
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file: give a study another folder with --out or --set name=...")
+    if is_locked(path) and not (path / "study.json").exists():
+        raise UserError(
+            f"another sweep is creating study {path.name!r} at this moment: wait until it has begun, or choose another "
+            "name with --set name=..."
+        )
     others = sorted(file.name for file in path.glob("*") if file.name not in BEGUN)
     if others and not (path / "study.json").exists():
         raise UserError(

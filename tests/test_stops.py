@@ -1,0 +1,111 @@
+"""Output that nobody reads, closed terminals and deleted folders: a sentence, or nothing; never a traceback."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddarts_cli import console
+from ddarts_cli.sweeping import REASON, print_ranking
+from ddarts_core.errors import UserError
+from tuning import cluster
+from tuning.locks import lock
+from tuning.new_study import check_folder
+
+READS_NOBODY = """
+from ddarts_cli.console import say
+from ddarts_cli.sweeping import print_ranking
+trial = {"trial_id": "00000", "state": "PRUNED", "objectives": None, "cost": None, "reason": "stopped", "params": {}}
+for _ in range(3):
+    say("x" * 100_000)  # more than a pipe holds
+print_ranking([trial], [("accuracy", "max")])
+open("done", "w").close()
+"""
+
+
+def test_what_nobody_reads_ends_nothing(tmp_path: Path) -> None:
+    """As after `| head -1`: what prints goes on to its end, and leaves no word on standard error."""
+    with subprocess.Popen(
+        [sys.executable, "-c", READS_NOBODY], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0 and (tmp_path / "done").exists()
+
+
+def test_a_full_disk_is_still_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(OSError, match="No space left"):
+        console.say("x")
+
+
+def test_without_standard_output_and_from_a_folder_that_is_gone(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m ddarts_cli"
+    env = {**os.environ, "PYTHONPATH": str(Path(console.__file__).parents[1])}
+    closed = subprocess.run(["sh", "-c", f"{command} status nothing >&-"], env=env, capture_output=True, text=True)
+    assert (closed.returncode, closed.stderr.count("\n")) == (2, 1) and "no study 'nothing'" in closed.stderr
+    script = f"mkdir gone && cd gone && rmdir ../gone && {command} status nothing"
+    gone = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert gone.returncode == 2
+    assert (
+        gone.stderr
+        == "Error: the folder that this was started in is gone: change into one that exists, and start again\n"
+    )
+
+
+def test_a_terminal_that_is_closed_is_the_polite_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While trials run and before; where SIGHUP is ignored, as by nohup, it stays so."""
+    for before, expected in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
+        kept = signal.signal(signal.SIGHUP, before)
+        try:
+            with cluster.polite_stops():
+                if expected:
+                    with pytest.raises(KeyboardInterrupt):
+                        signal.raise_signal(signal.SIGHUP)
+                else:
+                    signal.raise_signal(signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is before
+        finally:
+            signal.signal(signal.SIGHUP, kept)
+
+
+def test_a_ray_that_does_not_come_up_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise Exception("The current node timed out during startup. This could happen.")  # Ray's own words
+
+    monkeypatch.setattr(cluster, "_init", init)
+    with pytest.raises(UserError, match=r"Ray did not start on this machine \(The current node timed out .*try again"):
+        cluster._start(1)
+
+
+def test_a_study_that_is_being_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db-journal").touch()
+    check_folder(tmp_path)  # left by a kill
+    with lock(tmp_path), pytest.raises(UserError, match=rf"another sweep is creating study '{tmp_path.name}' at this"):
+        check_folder(tmp_path)
+
+
+def test_a_long_reason_is_cut_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    trial = {
+        "trial_id": "00000",
+        "state": "FAILED",
+        "objectives": None,
+        "cost": None,
+        "reason": "x" * 1000,
+        "params": {},
+    }
+    print_ranking([trial], [("accuracy", "max")])
+    assert capsys.readouterr().out.count("x") == REASON - 3
