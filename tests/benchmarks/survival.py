@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import optuna
+import pandas as pd
 import torch
 
+from analysis.statistics import mean_interval
 from ddarts_core.config import ExperimentConfig
 from ddarts_core.data import load_train, split
 from ddarts_core.errors import UserError
@@ -35,6 +38,8 @@ from tuning.space import base_settings, trial_config
 SWEEP = "experiments/quickstart_sweep.yaml"
 KINDS = ("running", "recalibrated")
 AT_A_TIME = 2
+#: Of the quickstart's 14: those at which agreement is told.
+EPOCHS = (1, 5, 9, 14)
 
 
 def sweep_of(seed: int, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -86,7 +91,7 @@ def _running(search: Search) -> float:
 def stopped(config: SweepConfig, scheduler: str, curves: Sequence[Sequence[float]]) -> set[int]:
     """Numbers of the trials that a scheduler stops, told these accuracies epoch by epoch, two trials at a time."""
     epochs = config.search.warmup_epochs + config.search.epochs
-    rule = SCHEDULER_FACTORIES[scheduler](config.tune, epochs, config.seed, config.build_space())
+    rule = SCHEDULER_FACTORIES[scheduler](config.tune, epochs, config.seed)
     controller = SimpleNamespace(get_live_trials=list)
     waiting = iter(range(len(curves)))
     running: list[tuple[Any, Iterator[tuple[int, float]]]] = []
@@ -119,31 +124,83 @@ class _Trial:
         self.config = {"number": number}
 
 
-def table(found: Mapping[tuple[int, int], Mapping[str, Any]], scheduler: str, overrides: Sequence[str]) -> str:
-    """Markdown: one row per seed whose trials are all there."""
-    lines = ["| seed | best trial | stopped, running | best left | stopped, recalibrated | best left |"]
-    lines.append("|---|---|---|---|---|---|")
-    for seed in sorted({seed for seed, _ in found}):
-        config = sweep_of(seed, overrides)
-        trials = [found.get((seed, number)) for number in range(config.tune.num_samples)]
-        if not all(trials):
-            continue
-        derived = [trial["derived"] or 0.0 for trial in trials if trial]
-        cells = [str(seed), _best(derived, ())]
-        for kind in KINDS:
-            gone = stopped(config, scheduler, [trial["curves"][kind] for trial in trials if trial])
-            cells += [f"{len(gone)} of {len(trials)}", _best(derived, gone)]
-        lines.append(f"| {' | '.join(cells)} |")
+@dataclass(frozen=True)
+class Survival:
+    """What a scheduler leaves of the trials of one seed.
+
+    Attributes:
+        best: accuracy of the best derived network, with nothing stopped.
+        num_stopped: trials that are stopped, by kind of statistics.
+        left: accuracy of the best derived network that is left, by kind.
+    """
+
+    best: float
+    num_stopped: Mapping[str, int]
+    left: Mapping[str, float]
+
+
+def survival(trials: Sequence[Mapping[str, Any]], config: SweepConfig, scheduler: str) -> Survival:
+    """Of the trials of one seed, in their order; one whose search gave no network has accuracy 0."""
+    derived = [trial["derived"] or 0.0 for trial in trials]
+    gone = {kind: stopped(config, scheduler, [trial["curves"][kind] for trial in trials]) for kind in KINDS}
+    left = {kind: max(a for number, a in enumerate(derived) if number not in of_kind) for kind, of_kind in gone.items()}
+    return Survival(max(derived), {kind: len(of_kind) for kind, of_kind in gone.items()}, left)
+
+
+def table(found: Mapping[tuple[int, int], Mapping[str, Any]], overrides: Sequence[str]) -> str:
+    """Markdown: a row per scheduler, grace period and kind of statistics, over all seeds whose trials are all there.
+
+    `lost` is how far the best accuracy that is left is below the best, in the mean over seeds.
+    """
+    lines = header("scheduler", "grace_period", "statistics", "stopped", "best trial left", "best left, %", "lost")
+    for scheduler in ("asha", "median"):
+        for grace in (9, 1):
+            rows = []
+            for seed in sorted({seed for seed, _ in found}):
+                config = sweep_of(seed, [*overrides, f"tune.grace_period={grace}"])
+                trials = [found[seed, number] for number in range(config.tune.num_samples) if (seed, number) in found]
+                if len(trials) == config.tune.num_samples:
+                    rows.append(survival(trials, config, scheduler))
+            for kind in KINDS:
+                num_stopped = sum(row.num_stopped[kind] for row in rows)
+                kept = sum(row.left[kind] == row.best for row in rows)
+                lost = sum(row.best - row.left[kind] for row in rows) / len(rows)
+                left = ", ".join(f"{100 * row.left[kind]:.1f}" for row in rows)
+                cells = [scheduler, str(grace), kind, f"{num_stopped} of {len(rows) * config.tune.num_samples}"]
+                cells += [f"{kept} of {len(rows)}", left, f"{100 * lost:.2f}"]
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _best(derived: Sequence[float], gone: Collection[int]) -> str:
-    number = max((number for number in range(len(derived)) if number not in gone), key=lambda number: derived[number])
-    return f"{number} ({100 * derived[number]:.1f} %)"
+def agreement(found: Mapping[tuple[int, int], Mapping[str, Any]]) -> str:
+    """Markdown: how well the score after an epoch orders the trials of a seed as their derived networks do.
+
+    Spearman's rank correlation, -1 to 1, and 95 % of Student's t over the seeds.
+    """
+    lines = header("epoch", *(f"rank correlation, {kind}" for kind in KINDS))
+    seeds = sorted({seed for seed, _ in found})
+    for epoch in EPOCHS:
+        cells = []
+        for kind in KINDS:
+            correlations = []
+            for seed in seeds:
+                rows = [row for (its_seed, _), row in found.items() if its_seed == seed]
+                scores = pd.Series([row["curves"][kind][epoch - 1] for row in rows])
+                derived = pd.Series([row["derived"] or 0.0 for row in rows])
+                correlations.append(float(scores.rank().corr(derived.rank())))
+            mean = mean_interval(correlations)
+            cells.append(f"{mean.mean:+.2f} ({mean.low:+.2f} to {mean.high:+.2f})")
+        lines.append(f"| {epoch} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def header(*names: str) -> list[str]:
+    """The first two lines of a Markdown table."""
+    return [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
 
 
 def main() -> None:
-    """Train what is missing, print a table per scheduler."""
+    """Train what is missing, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="as for ddarts sweep")
@@ -163,10 +220,7 @@ def main() -> None:
             found[seed, number] = {"seed": seed, "number": number, **row}
             file.write(json.dumps(found[seed, number]) + "\n")
             file.flush()
-    for scheduler in ("asha", "median"):
-        for grace in (9, 1):
-            overrides = [*arguments.overrides, f"tune.grace_period={grace}"]
-            print(f"{scheduler}, grace_period {grace}:\n\n{table(found, scheduler, overrides)}\n")
+    print(f"{table(found, arguments.overrides)}\n\n{agreement(found)}")
 
 
 if __name__ == "__main__":
