@@ -13,7 +13,7 @@ from ddarts_cli.main import run
 from ddarts_cli.settings import Group, groups
 from ddarts_core.data import DATASETS
 from ddarts_core.validation import field_paths
-from tuning.config import SweepConfig
+from tuning.config import LatencyConfig, ResourcesConfig, SweepConfig
 
 
 def all_groups() -> list[Group]:
@@ -25,7 +25,10 @@ def test_every_setting_is_explained() -> None:
     settings = [setting for group in all_groups() for setting in group.settings]
     paths = {setting.path for setting in settings}
     assert set(field_paths(SweepConfig)) <= paths
-    assert paths - set(field_paths(SweepConfig)) == {f"tune.resources.{name}" for name in ("cpu", "gpu", "threads")}
+    inner = {"tune.resources": ResourcesConfig, "tune.latency": LatencyConfig}  # or null, or a word
+    assert paths - set(field_paths(SweepConfig)) == {
+        f"{group}.{n}" for group, m in inner.items() for n in m.model_fields
+    }
     assert not [setting.path for setting in settings if not setting.meaning or not setting.allowed]
     assert all(group.meaning.endswith(".") for group in all_groups())
 

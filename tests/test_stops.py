@@ -70,6 +70,9 @@ def test_a_terminal_that_is_closed_is_the_polite_stop(monkeypatch: pytest.Monkey
     """While trials run and before; where SIGHUP is ignored, as by nohup, it stays so."""
     for before, expected in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
         kept = signal.signal(signal.SIGHUP, before)
+        of_ctrl_c = signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # ignored where tests run in the background
         try:
             with cluster.polite_stops():
                 if expected:
@@ -80,6 +83,7 @@ def test_a_terminal_that_is_closed_is_the_polite_stop(monkeypatch: pytest.Monkey
             assert signal.getsignal(signal.SIGHUP) is before
         finally:
             signal.signal(signal.SIGHUP, kept)
+            signal.signal(signal.SIGINT, of_ctrl_c)
 
 
 def test_a_ray_that_does_not_come_up_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,8 +63,8 @@ def test_a_path_that_is_taken(study: Path, tmp_path: Path, capfd: pytest.Capture
     (tmp_path / "file").write_text("mine")
     arguments = ["table", study, "--by", "search.w_zero_one", "--out"]
     assert f"{tmp_path} is a folder: give the name of a file" in refused(capfd, *arguments, tmp_path)
-    for command in (arguments, ["report", study, "--out"]):
-        assert "file is where a folder is needed" in refused(capfd, *command, tmp_path / "file" / "page.html")
+    for command, name in ((arguments, "table.md"), (["report", study, "--out"], "page.html")):
+        assert "file is where a folder is needed" in refused(capfd, *command, tmp_path / "file" / name)
     assert (tmp_path / "file").read_text() == "mine"
 
 
