@@ -23,6 +23,7 @@ def command(study: str, port: int | None, storage: str, overrides: tuple[str, ..
     from ddarts_cli.console import say
     from ddarts_cli.server import free_port, serve
     from ddarts_core.errors import UserError
+    from ddarts_core.redact import hide_secrets
     from ddarts_core.shell import ddarts
     from ddarts_core.sqlite_uri import file_of
     from tuning.moving import place_artifacts
@@ -37,7 +38,7 @@ def command(study: str, port: int | None, storage: str, overrides: tuple[str, ..
     if database is None:
         link = address(uri, found.data["experiment_id"]) if uri.startswith("http") else uri
         say(f"study {found.name!r} is tracked at a server, which has a UI of its own:")
-        say(link)
+        say(hide_secrets(link))
         return
     if not database.is_file():
         raise UserError(

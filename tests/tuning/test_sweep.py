@@ -190,7 +190,7 @@ def test_what_tracking_refuses_leaves_no_folder(make_sweep: Make, tmp_path: Path
 def test_of_two_processes_that_begin_a_study_one_is_told(make_sweep: Make, tmp_path: Path) -> None:
     config = make_sweep("two", storage=str(tmp_path))
     config.study_dir.mkdir()
-    with lock(config.study_dir), pytest.raises(UserError, match="'two' is running in another process"):
+    with lock(config.study_dir), pytest.raises(UserError, match="another sweep is creating study 'two'"):
         run_sweep(config)
     assert [file.name for file in config.study_dir.iterdir()] == [".lock"]
 
