@@ -28,8 +28,8 @@ _NUMERIC = (
 
 
 def is_beyond(row: Row) -> bool:
-    """Whether a trial's network is beyond a limit of the sweep; the rows of earlier datasets do not say."""
-    return isinstance(row.get("beyond"), str) and bool(row["beyond"])
+    """Whether a trial's network is beyond a limit of the sweep, by its row or its trial.json; older ones do not say."""
+    return isinstance(row.get("beyond"), (str, list)) and bool(row["beyond"])
 
 
 def contenders(trials: Sequence[Row]) -> list[Row]:

@@ -170,17 +170,16 @@ def attach_report(study: Study) -> Path:
 
 def front_of(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tuple[str, str]]) -> set[str]:
     """Identifiers of the `contenders` that no other beats in all objectives, each a metric and `max` or `min`."""
-    from analysis.ranking import pareto_front
+    from analysis.ranking import contenders, pareto_front
 
-    done = contenders(trials)
+    done = contenders(completed(trials))
     points = [[trial["objectives"][metric] for metric, _ in objectives] for trial in done]
     return {str(done[i]["trial_id"]) for i in pareto_front(points, [mode == "max" for _, mode in objectives])}
 
 
-def contenders(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The completed trials that may be best: those within all limits, or all where none is."""
-    done = [trial for trial in trials if trial["state"] == "COMPLETED"]
-    return [trial for trial in done if not trial.get("beyond")] or done
+def completed(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those that ran to their end."""
+    return [trial for trial in trials if trial["state"] == "COMPLETED"]
 
 
 def print_ranking(
@@ -198,14 +197,14 @@ def print_ranking(
     from rich.console import Console
     from rich.table import Table
 
-    from analysis.ranking import UNEQUAL, epochs_of
+    from analysis.ranking import UNEQUAL, contenders, epochs_of
 
     table = Table(title=None, show_edge=False)
     for heading in ("#", "trial", "state"):
         table.add_column(heading, no_wrap=True)
     metrics = [metric for metric, _ in objectives]
-    ranked = [str(trial["trial_id"]) for trial in contenders(trials)]
-    beyond = sum(bool(trial.get("beyond")) for trial in trials if trial["state"] == "COMPLETED")
+    ranked = [str(trial["trial_id"]) for trial in contenders(completed(trials))]
+    beyond = sum(bool(trial.get("beyond")) for trial in completed(trials))
     if len(objectives) > 1:
         front = front_of(trials, objectives)
         ranked = [trial_id for trial_id in ranked if trial_id in front]
@@ -216,7 +215,7 @@ def print_ranking(
         table.add_column(heading, justify="right", no_wrap=True)
     trained = metrics[0].startswith("derived/") if metrics else False
     epochs = {str(trial["trial_id"]): epochs_of(trial.get("config", {}), trained) for trial in trials}
-    unequal = len({epochs[str(trial["trial_id"])] for trial in trials if trial["state"] == "COMPLETED"}) > 1
+    unequal = len({epochs[str(trial["trial_id"])] for trial in completed(trials)}) > 1
     if unequal:
         table.add_column("epochs", justify="right", no_wrap=True)
     if beyond:
@@ -260,4 +259,4 @@ def print_ranking(
     if beyond:
         from analysis.report_text import beyond_sentence
 
-        say(beyond_sentence(beyond, sum(trial["state"] == "COMPLETED" for trial in trials), limits))
+        say(beyond_sentence(beyond, len(completed(trials)), limits))

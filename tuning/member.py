@@ -14,12 +14,13 @@ from typing import Any
 
 from ddarts_core.errors import UserError
 from ddarts_core.records import EpochRecord, read_jsonl
+from ddarts_core.study_files import ENDED
 
 from . import checkpoints
 from .config import SEARCH_EPOCH
 from .population import adopt
 from .study import trial_dir, trial_name
-from .trainable import ENDED, SearchTrial
+from .trainable import SearchTrial
 
 
 class Member(SearchTrial):

@@ -48,7 +48,7 @@ from ddarts_core.records import EpochRecord, read_jsonl, write_jsonl
 from ddarts_core.redact import hide_secrets, one_line
 from ddarts_core.retrain import Retrain
 from ddarts_core.search import Search, build_search
-from ddarts_core.study_files import read_json, write_json
+from ddarts_core.study_files import ENDED, read_json, write_json
 
 from . import checkpoints
 from . import study as studies
@@ -60,9 +60,6 @@ from .secret import receive
 from .trial_record import reports_of
 from .trial_run import Sender, TrialRun
 from .versions import check_version
-
-ENDED = ("COMPLETED", "FAILED", "PRUNED")
-"""States that stay, whatever Ray remembers."""
 
 FAILURES = (UserError, Diverged, ArithmeticError, MemoryError, torch.OutOfMemoryError)
 """What would happen again if the trial were restarted."""
