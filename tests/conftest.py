@@ -1,13 +1,24 @@
-"""The order of the tests."""
+"""The order of the tests, and what none leaves behind."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
-for variable in ("MLFLOW_TRACKING_URI", "DDARTS_TRACKING_URI"):  # of whoever runs the tests
+TRACKING = ("MLFLOW_TRACKING_URI", "DDARTS_TRACKING_URI")
+
+for variable in TRACKING:  # of whoever runs the tests
     os.environ.pop(variable, None)
+
+
+@pytest.fixture(autouse=True)
+def no_tracking_uri_left() -> Iterator[None]:
+    """Every sweep takes these variables; `mlflow.set_tracking_uri` sets the first for the tests that follow, too."""
+    yield
+    for variable in TRACKING:
+        os.environ.pop(variable, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
