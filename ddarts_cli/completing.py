@@ -49,9 +49,10 @@ class Bash(BashComplete):
 
 def setting(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
     """Dotted paths of settings; after `=` the values of a setting that has a few."""
+    from ddarts_tuning.settings.config import SweepConfig
+
     from ddarts_cli.commands.settings import tables
     from ddarts_cli.settings import groups
-    from tuning.config import SweepConfig
 
     settings = {found.path: found for group in groups(SweepConfig, tables()) for found in group.settings}
     path, equals, _ = incomplete.partition("=")
@@ -80,7 +81,7 @@ def metric(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
 
 def order(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
     """`pareto`, or metrics with commas between them and a minus for largest first."""
-    from analysis.ranking import PARETO, names
+    from ddarts_analysis.ranking import PARETO, names
 
     before, comma, _ = incomplete.rpartition(",")
     signed = [sign + name for name in names() for sign in ("", "-")]
@@ -89,7 +90,7 @@ def order(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
 
 def figure(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
     """Names of the figures."""
-    from analysis.gallery import FIGURES
+    from ddarts_analysis.gallery import FIGURES
 
     return _beginning(incomplete, FIGURES)
 

@@ -30,7 +30,7 @@ def load(path: Path, overrides: Iterable[str]) -> ExperimentConfig:
     keys = {*read_yaml(path), *(text.partition("=")[0].split(".")[0].strip() for text in overrides)}
     if keys.isdisjoint(SWEEP_KEYS):
         return load_experiment(path, overrides)
-    from tuning.config import load_sweep
+    from ddarts_tuning.settings.config import load_sweep
 
     return load_sweep(path, overrides)
 
@@ -156,7 +156,7 @@ class RetrainFolder:
                 shutil.rmtree(folder)
         (self.path / "random.json").unlink(missing_ok=True)
         if (self.path / "export").is_dir():
-            from analysis.export import remove
+            from ddarts_analysis.export import remove
 
             remove(self.path / "export")
         self.config.unlink(missing_ok=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.export import Models
+from ddarts_analysis.export import Models
+
 from ddarts_cli import usages
 from ddarts_cli.files import RetrainFolder
 from ddarts_core.config import ExperimentConfig, resolve
@@ -128,7 +129,7 @@ def _millions(number: int) -> str:
 
 @dataclass(frozen=True)
 class ModelWriter:
-    """Writes the models of a genotype; the call is what `analysis.export` takes as `enrich`.
+    """Writes the models of a genotype; the call is what `ddarts_analysis.export` takes as `enrich`.
 
     Attributes:
         onnx: also an ONNX model.

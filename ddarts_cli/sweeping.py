@@ -10,14 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ddarts_tuning.driver.events import SweepEvent
+
 from ddarts_cli.console import drop_output, say
-from tuning.events import SweepEvent
 
 if TYPE_CHECKING:
+    from ddarts_tuning.settings.config import SweepConfig
+    from ddarts_tuning.store.study import Study
     from rich.progress import Progress
-
-    from tuning.config import SweepConfig
-    from tuning.study import Study
 
 
 @contextmanager
@@ -66,9 +66,10 @@ def store_sentence(config: SweepConfig, study: Study | None) -> str:
         config: of the sweep.
         study: if it exists already.
     """
+    from ddarts_tuning.settings.config import URI_VARIABLE
+    from ddarts_tuning.tracking.study_run import from_environment
+
     from ddarts_core.redact import without_secrets
-    from tuning.config import URI_VARIABLE
-    from tuning.tracking import from_environment
 
     uri = config.tracking.uri
     if study is not None:
@@ -143,14 +144,15 @@ def attach_report(study: Study) -> Path:
 
     The study's folder is read once for all of them.
     """
-    from analysis.collect import frames_of
-    from analysis.figures import save
-    from analysis.gallery import Subject, figure_of
-    from analysis.report import write_report
-    from analysis.study import read_study
+    from ddarts_analysis.collect import frames_of
+    from ddarts_analysis.figures import save
+    from ddarts_analysis.gallery import Subject, figure_of
+    from ddarts_analysis.report import write_report
+    from ddarts_analysis.study import read_study
+    from ddarts_tuning.searchers.importance import importances
+    from ddarts_tuning.tracking.study_run import attach
+
     from ddarts_core.errors import UserError
-    from tuning.importance import importances
-    from tuning.tracking import attach
 
     read = read_study(study.path, alphas=False)
     page = write_report([read], study.path / "report.html", {study.name: importances(study)})
@@ -170,7 +172,7 @@ def attach_report(study: Study) -> Path:
 
 def front_of(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tuple[str, str]]) -> set[str]:
     """Identifiers of the `contenders` that no other beats in all objectives, each a metric and `max` or `min`."""
-    from analysis.ranking import contenders, pareto_front
+    from ddarts_analysis.ranking import contenders, pareto_front
 
     done = contenders(completed(trials))
     points = [[trial["objectives"][metric] for metric, _ in objectives] for trial in done]
@@ -194,10 +196,9 @@ def print_ranking(
     which, and have none while others keep all limits. Numbers of epochs are shown where they differ, and of trials that
     do not count for those of today the settings by which they do not (`apart`, by the trials' identifiers).
     """
+    from ddarts_analysis.ranking import UNEQUAL, contenders, epochs_of
     from rich.console import Console
     from rich.table import Table
-
-    from analysis.ranking import UNEQUAL, contenders, epochs_of
 
     table = Table(title=None, show_edge=False)
     for heading in ("#", "trial", "state"):
@@ -257,6 +258,6 @@ def print_ranking(
             "names: the searcher does not learn from them."
         )
     if beyond:
-        from analysis.report_text import beyond_sentence
+        from ddarts_analysis.report_text import beyond_sentence
 
         say(beyond_sentence(beyond, len(completed(trials)), limits))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from ddarts_analysis.statistics import Comparison, comparison, mean_interval, verdict
 
-from analysis.statistics import Comparison, comparison, mean_interval, verdict
 from ddarts_cli.console import follow, say
 from ddarts_cli.files import RetrainFolder, make_folder, plain
 from ddarts_cli.images import read_train, say_data
@@ -37,7 +37,7 @@ from ddarts_core.records import EpochRecord
 from ddarts_core.retrain import Retrain, build_network, check_batches
 
 if TYPE_CHECKING:
-    from tuning.distributed import Workers
+    from ddarts_tuning.training.distributed import Workers
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def run_seeds(
             say(f"{words}: {dead_sentence(dead, len(cells))}; retrain.on_dead_cell=connect gives them a reader")
     workers = None
     if num_workers > 1:
-        from tuning.distributed import plan_workers
+        from ddarts_tuning.training.distributed import plan_workers
 
         workers = plan_workers(config, num_workers, address)
         check_amp(config.retrain.amp, torch.device("cuda" if workers.gpu else "cpu"), "retrain.amp")
@@ -252,7 +252,7 @@ def _train_together(
     genotype: Genotype, config: ExperimentConfig, workers: Workers, seed: int, folder: Path, resume: bool
 ) -> tuple[list[EpochRecord], Evaluation]:
     """As `_train`, by several workers, who read the data and write the checkpoint and the weights."""
-    from tuning.distributed import CHECKPOINT, DistributedRetrain, await_earlier
+    from ddarts_tuning.training.distributed import CHECKPOINT, DistributedRetrain, await_earlier
 
     await_earlier(folder)
     records: list[EpochRecord] = []

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ddarts_analysis.collect import read_table
+from ddarts_analysis.schema import SCHEMAS
+from ddarts_tuning.store.locks import lock
 
-from analysis.collect import read_table
-from analysis.schema import SCHEMAS
 from ddarts_cli.main import run
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 from ddarts_core.zoo import resolve_genotype
 from tests.analysis.conftest import genotype_of, write_study, write_trial
-from tuning.locks import lock
 
 
 def _rewrite(path: Path, **fields: object) -> None:

@@ -130,7 +130,7 @@ def test_a_name_that_looks_like_a_number(
         taken.update(parse_override(text) for text in overrides)
         raise UserError("seen")
 
-    monkeypatch.setattr("tuning.config.load_sweep", load_sweep)
+    monkeypatch.setattr("ddarts_tuning.settings.config.load_sweep", load_sweep)
     assert run(["sweep", str(tiny), "--out", out]) == 2
     assert str(taken["storage"]).endswith(storage) and taken["name"] == name
 
@@ -426,7 +426,7 @@ def test_retrain_beside_a_random_genotype(tiny: Path, tmp_path: Path, capfd: pyt
 UNREAD = """
 import sys
 from ddarts_cli.sweeping import watch
-from tuning.events import SweepEvent
+from ddarts_tuning.driver.events import SweepEvent
 with watch(1) as listener:
     for _ in range(3):
         listener(SweepEvent("started", "00000", 0, {}))

@@ -10,11 +10,12 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from ddarts_analysis.collect import read_table
+from ddarts_analysis.gallery import FIGURES
+from ddarts_tuning.store.study import find_study
 from mlflow import MlflowClient
 from onnxruntime import InferenceSession
 
-from analysis.collect import read_table
-from analysis.gallery import FIGURES
 from ddarts_cli.main import run
 from ddarts_cli.sweeping import ATTACHED, attach_report
 from ddarts_core.dead_cells import dead_cells
@@ -22,7 +23,6 @@ from ddarts_core.genotype import Genotype
 from ddarts_core.serving import Predictor
 from tests.analysis.conftest import EPOCHS, MakeStudy, Parsed, genotype_of, make_study, parsed, study
 from tests.analysis.test_mlflow_source import log_study
-from tuning.study import find_study
 
 __all__ = ["make_study", "parsed", "study"]  # fixtures
 

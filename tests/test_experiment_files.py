@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from ddarts_tuning.settings.config import load_sweep
+from ddarts_tuning.settings.population import draw_population
+from ddarts_tuning.settings.space import base_settings, trial_config
 
 from ddarts_core.config import load_experiment
 from ddarts_core.data import data_info
 from ddarts_core.methods import METHODS
 from ddarts_core.nested import read_yaml
 from ddarts_core.supernet import Supernet
-from tuning.config import load_sweep
-from tuning.population import draw_population
-from tuning.space import base_settings, trial_config
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.yaml"))

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+
+#: The name that each folder is installed under: `tuning` and `analysis` are names that a user's own folders have.
+NAMES = {
+    "ddarts_core": "ddarts_core",
+    "tuning": "ddarts_tuning",
+    "analysis": "ddarts_analysis",
+    "ddarts_cli": "ddarts_cli",
+}
 
 #: Modules of the core that may not import torch.
 GROUND_FLOOR = {
@@ -52,7 +62,7 @@ def modules(package: str) -> list[str]:
     for path in sorted((ROOT / package).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         if parts[-1] != "__main__":
-            names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+            names.append(".".join((NAMES[package], *parts[1 : -1 if parts[-1] == "__init__" else None])))
     return names
 
 
@@ -90,7 +100,7 @@ def test_the_probe_sees_an_import(tmp_path: Path) -> None:
 
 
 def test_core_knows_no_cluster_tracker_or_frames() -> None:
-    upper = {"tuning", "analysis", "ddarts_cli"}
+    upper = {"ddarts_tuning", "ddarts_analysis", "ddarts_cli"}
     assert offenders(modules("ddarts_core"), {"ray", "mlflow", "optuna", "pandas", *upper}) == {}
 
 
@@ -102,11 +112,12 @@ def test_ground_floor_needs_no_torch() -> None:
 
 
 def test_analysis_reads_records_only() -> None:
-    assert offenders(modules("analysis"), {"torch", "torchvision", "ray", "optuna", "tuning", "ddarts_cli"}) == {}
+    upper = {"torch", "torchvision", "ray", "optuna", "ddarts_tuning", "ddarts_cli"}
+    assert offenders(modules("analysis"), upper) == {}
 
 
 def test_tuning_stays_below_analysis_and_command_line() -> None:
-    assert offenders(modules("tuning"), {"analysis", "ddarts_cli"}) == {}
+    assert offenders(modules("tuning"), {"ddarts_analysis", "ddarts_cli"}) == {}
 
 
 def test_commands_import_their_floor_when_they_run() -> None:
@@ -125,12 +136,23 @@ def test_help_answers_at_once() -> None:
     assert not modules & heavy
 
 
-@pytest.mark.parametrize("package", ["ddarts_core", "tuning", "analysis", "ddarts_cli"])
+@pytest.mark.parametrize("package", NAMES)
 def test_every_module_belongs_to_an_installed_package(package: str) -> None:
     text = (ROOT / "setup.cfg").read_text()
     packages = text.partition("packages =")[2].partition("install_requires")[0].split()
-    folders = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / package).rglob("*.py")}
-    assert folders <= set(packages)
+    inner = {path.parent.relative_to(ROOT / package).parts for path in (ROOT / package).rglob("*.py")}
+    assert {".".join((NAMES[package], *parts)) for parts in inner} <= set(packages)
+
+
+def test_no_circle_between_the_rooms_of_tuning() -> None:
+    above: dict[str, set[str]] = {}
+    for path in (ROOT / "tuning").glob("*/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 2:
+                assert node.module, f"{path}: a room is not imported as a whole"
+                above.setdefault(path.parent.name, set()).add(node.module.partition(".")[0])
+    assert len(above) > 5
+    TopologicalSorter(above).prepare()  # raises CycleError, which names the circle
 
 
 _SEARCH_AND_TRAIN = """

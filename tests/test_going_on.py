@@ -208,8 +208,8 @@ def test_a_second_ctrl_c_does_not_hide_how_a_sweep_goes_on(
             write_study(study)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tuning.sweep.run_sweep", run_sweep)
-    monkeypatch.setattr("tuning.sweep.resume_sweep", run_sweep)
+    monkeypatch.setattr("ddarts_tuning.driver.sweep.run_sweep", run_sweep)
+    monkeypatch.setattr("ddarts_tuning.driver.sweep.resume_sweep", run_sweep)
     space = "space={search.lr: {type: float, low: 0.1, high: 0.2}}"
     assert run(["sweep", str(tiny / "tiny.yaml"), "--set", space, "--set", f"storage={study.parent}"]) == 130
     line = f"go on: ddarts resume '{study}'\n"

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from ddarts_tuning.tracking.view import TAG
 from playwright.sync_api import Browser, Page, expect
 
 from tests.analysis.conftest import EPOCHS, record_of, write_study, write_trial
 from tests.analysis.test_mlflow_source import log_study
 from tests.browser import browser, needs_chromium
-from tuning.view import TAG
 
 __all__ = ["browser"]  # a fixture
 

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from ddarts_tuning.settings.config import LatencyConfig, ResourcesConfig, SweepConfig
 from pydantic import BaseModel, Field
 
 from ddarts_cli.commands.settings import tables
@@ -13,7 +14,6 @@ from ddarts_cli.main import run
 from ddarts_cli.settings import Group, groups
 from ddarts_core.data import DATASETS
 from ddarts_core.validation import field_paths
-from tuning.config import LatencyConfig, ResourcesConfig, SweepConfig
 
 
 def all_groups() -> list[Group]:

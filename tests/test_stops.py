@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ddarts_tuning.cluster import connection as cluster
+from ddarts_tuning.driver.new_study import check_folder
+from ddarts_tuning.store.locks import lock
 
 from ddarts_cli import console
 from ddarts_cli.sweeping import REASON, print_ranking
 from ddarts_core.errors import UserError
-from tuning import cluster
-from tuning.locks import lock
-from tuning.new_study import check_folder
 
 READS_NOBODY = """
 from ddarts_cli.console import say

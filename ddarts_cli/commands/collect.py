@@ -34,7 +34,7 @@ def command(
     from ddarts_core.errors import UserError
 
     if tracking_uri is not None:
-        from analysis.mlflow_source import collect_from_mlflow, studies_in_mlflow
+        from ddarts_analysis.mlflow_source import collect_from_mlflow, studies_in_mlflow
 
         if study is None:
             for name in studies_in_mlflow(tracking_uri):
@@ -44,9 +44,10 @@ def command(
         collected = collect_from_mlflow(tracking_uri, study, out or Path(f"dataset-{study}"))
         following = []
     else:
-        from analysis.collect import collect
+        from ddarts_analysis.collect import collect
+        from ddarts_tuning.store.study import find_study
+
         from ddarts_core.shell import ddarts
-        from tuning.study import find_study
 
         if study is None:
             raise UserError("name the study to collect: its folder, or its name in --storage")

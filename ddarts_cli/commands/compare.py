@@ -32,7 +32,7 @@ def command(a: str, b: str, channels: int, classes: int, as_json: bool) -> None:
       ddarts compare runs/quickstart/genotype.json other.json --json
     """
     pair = {"a": read_genotype(a), "b": read_genotype(b)}
-    from analysis.compare import compare
+    from ddarts_analysis.compare import compare
 
     difference = compare(pair["a"], pair["b"])
     from ddarts_core.cost import cost

@@ -22,9 +22,10 @@ def command(file: Path, overrides: tuple[str, ...]) -> None:
       ddarts config experiments/quickstart.yaml
       ddarts config experiments/quickstart.yaml --set method=fairdarts --set search.epochs=5
     """
+    from ddarts_tuning.settings.config import SweepConfig
+
     from ddarts_cli.files import load
     from ddarts_core.hashing import config_hash
-    from tuning.config import SweepConfig
 
     full = load(file, overrides)
     config = full.shown if isinstance(full, SweepConfig) else full

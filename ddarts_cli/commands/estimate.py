@@ -12,8 +12,9 @@ from ddarts_cli.options import json_option, print_json, set_option
 from ddarts_core.errors import UserError
 
 if TYPE_CHECKING:
+    from ddarts_tuning.settings.config import TuneConfig
+
     from ddarts_core.config import ExperimentConfig
-    from tuning.config import TuneConfig
 
 
 @click.command()
@@ -35,12 +36,13 @@ def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) 
       ddarts estimate experiments/quickstart.yaml
       ddarts estimate experiments/quickstart_sweep.yaml --set search.channels=16 --json
     """
+    from ddarts_tuning.settings.budget import within
+    from ddarts_tuning.settings.config import SweepConfig
+
     from ddarts_cli.files import load
     from ddarts_core.devices import pick_device
     from ddarts_core.estimate import estimate, time_steps
     from ddarts_core.memory import resident_memory
-    from tuning.budget import within
-    from tuning.config import SweepConfig
 
     config = load(file, overrides)
     device = pick_device(config.search.device)
@@ -121,8 +123,8 @@ def print_text(document: Mapping[str, Any]) -> None:
 
 def fixed(config: ExperimentConfig) -> tuple[TuneConfig | None, str]:
     """How a sweep runs its trials, with `auto` replaced for this machine; None of a search, or with why none fits."""
-    from tuning.config import SweepConfig
-    from tuning.resources import with_resources
+    from ddarts_tuning.cluster.resources import with_resources
+    from ddarts_tuning.settings.config import SweepConfig
 
     if not isinstance(config, SweepConfig):
         return None, ""

@@ -11,7 +11,7 @@ from ddarts_cli import completing
 from ddarts_cli.options import out_option, storage_folder, storage_option
 
 if TYPE_CHECKING:
-    from analysis.export import Exported
+    from ddarts_analysis.export import Exported
 
 
 @click.command()
@@ -74,11 +74,12 @@ def command(
             raise UserError(f"{retrain} is a retrain, which has no trials: leave --trial out")
         _export_retrain(retrain, onnx, program, register, tracking_uri, out)
         return
-    from analysis.card import retrain_command
-    from analysis.export import export, state_sentence
-    from analysis.study import read_study
+    from ddarts_analysis.card import retrain_command
+    from ddarts_analysis.export import export, state_sentence
+    from ddarts_analysis.study import read_study
+    from ddarts_tuning.store.study import find_study
+
     from ddarts_cli.models import ModelWriter
-    from tuning.study import find_study
 
     found = find_study(study, storage_folder(storage, overrides))
     top = 3 if top is None else top
@@ -103,7 +104,8 @@ def command(
 def _export_retrain(
     retrain: Path, onnx: bool, program: bool, register: str | None, tracking_uri: str | None, out: Path | None
 ) -> None:
-    from analysis.export import export_retrain
+    from ddarts_analysis.export import export_retrain
+
     from ddarts_cli.console import finish, say
     from ddarts_cli.models import ModelWriter, cost_command, find_weights
     from ddarts_core.cost import retrain_cost
@@ -125,7 +127,8 @@ def _export_retrain(
 
 
 def _check_trained(item: Exported) -> None:
-    from analysis.card import retrain_command
+    from ddarts_analysis.card import retrain_command
+
     from ddarts_core.errors import UserError
 
     if not (item.folder / "weights.safetensors").exists():
@@ -139,10 +142,11 @@ def _register(
     name: str, folder: Path, uri: str, run_id: str | None, tags: dict[str, str], experiment: str
 ) -> list[str]:
     """Register the weights in a folder; the line that loads them."""
+    from ddarts_tuning.tracking.registry import ALIAS, register
+
     from ddarts_cli.console import say
     from ddarts_core.export import read_safetensors
     from ddarts_core.redact import without_secrets
-    from tuning.registry import ALIAS, register
 
     weights = folder / "weights.safetensors"
     _, blueprint = read_safetensors(weights)

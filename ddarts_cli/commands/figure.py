@@ -48,13 +48,14 @@ def command(
       ddarts figure quickstart_sweep gates --trial 2 --cell 5
       ddarts figure runs/retrain-0123456789ab confusion
     """
-    from analysis.confusion import figure_of_retrain
-    from analysis.figures import save
-    from analysis.gallery import FIGURES, read_figure
+    from ddarts_analysis.confusion import figure_of_retrain
+    from ddarts_analysis.figures import save
+    from ddarts_analysis.gallery import FIGURES, read_figure
+    from ddarts_tuning.store.study import find_study
+
     from ddarts_cli.console import finish
     from ddarts_core.errors import UserError
     from ddarts_core.shell import ddarts
-    from tuning.study import find_study
 
     retrain = Path(study)
     if name is not None and (retrain / "result.json").is_file() and not (retrain / "study.json").exists():
@@ -72,7 +73,7 @@ def command(
         return
     shares = {}
     if name == "importance":
-        from tuning.importance import importances
+        from ddarts_tuning.searchers.importance import importances
 
         shares = importances(found)
     if references and (

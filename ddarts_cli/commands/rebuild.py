@@ -23,11 +23,12 @@ def command(study: str, storage: str, overrides: tuple[str, ...], optuna: bool, 
       ddarts rebuild quickstart_sweep --optuna
       ddarts rebuild quickstart_sweep --mlflow
     """
-    from analysis.drawing import draw_genotype
+    from ddarts_analysis.drawing import draw_genotype
+    from ddarts_tuning.driver.rebuild import rebuild_journal, rebuild_runs
+    from ddarts_tuning.store.study import find_study
+
     from ddarts_cli.console import say
     from ddarts_core.errors import UserError
-    from tuning.rebuild import rebuild_journal, rebuild_runs
-    from tuning.study import find_study
 
     if not (optuna or mlflow):
         raise UserError("ddarts rebuild: name what to make again: --optuna, --mlflow, or both")

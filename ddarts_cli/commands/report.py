@@ -33,11 +33,12 @@ def command(
       ddarts report quickstart_sweep
       ddarts report first second --out comparison.html --reference parameters=200000
     """
-    from analysis.report import report
+    from ddarts_analysis.report import report
+    from ddarts_tuning.searchers.importance import importances
+    from ddarts_tuning.store.study import find_study
+
     from ddarts_cli.console import finish, say
     from ddarts_core.shell import ddarts
-    from tuning.importance import importances
-    from tuning.study import find_study
 
     folder = storage_folder(storage, overrides)
     found = [find_study(study, folder) for study in studies]

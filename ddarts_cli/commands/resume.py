@@ -27,19 +27,21 @@ def command(study: str, storage: str, overrides: tuple[str, ...], address: str |
       ddarts resume /srv/studies/large
       ddarts resume s3://bucket/studies/large --address auto
     """
+    from ddarts_tuning.store.progress import summary
+    from ddarts_tuning.store.study import find_study
+
     from ddarts_cli.console import resumable, say
     from ddarts_core.shell import ddarts
-    from tuning.progress import summary
-    from tuning.study import find_study
 
     found = find_study(study, storage_folder(storage, overrides))
     shown = summary(found)
     say(f"resume {found.location}: {found.state}, {shown['num_samples']} searches, {len(found.trials())} begun")
     say(f"MLflow: {found.data['tracking_uri']}, where the study was begun")
-    from analysis.drawing import draw_genotype
+    from ddarts_analysis.drawing import draw_genotype
+    from ddarts_tuning.driver.sweep import resume_sweep
+
     from ddarts_cli.commands.sweep import conclude
     from ddarts_cli.sweeping import watch
-    from tuning.sweep import resume_sweep
 
     go_on = ddarts("resume", found.location)
     with resumable(go_on, lambda: True), watch(shown["num_samples"]) as listener:

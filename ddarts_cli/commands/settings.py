@@ -28,8 +28,9 @@ def command(word: str | None, as_json: bool) -> None:
       ddarts settings memory
       ddarts settings search.lr --json
     """
+    from ddarts_tuning.settings.config import SweepConfig
+
     from ddarts_cli.settings import groups
-    from tuning.config import SweepConfig
 
     found = [
         (group, chosen)
@@ -54,11 +55,12 @@ def _fits(word: str | None, path: str, meaning: str) -> bool:
 
 def tables() -> dict[str, Any]:
     """Names that a setting may have, by the setting."""
+    from ddarts_tuning.settings.config import SCHEDULERS, SEARCHERS
+
     from ddarts_core.config import DATA_SETS
     from ddarts_core.methods import EDGES, FREEZINGS, GATES, METHODS, PLANS, RULES
     from ddarts_core.recipes import RECIPES
     from ddarts_core.spaces import SPACES
-    from tuning.config import SCHEDULERS, SEARCHERS
 
     named, device = ("letters, digits and . _ -",), ("auto", "cpu", "cuda", "cuda:N")
     return {

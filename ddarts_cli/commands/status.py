@@ -20,17 +20,18 @@ def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool)
       ddarts status quickstart_sweep
       ddarts status runs/quickstart_sweep --json
     """
-    from tuning.progress import summary
-    from tuning.study import find_study
+    from ddarts_tuning.store.progress import summary
+    from ddarts_tuning.store.study import find_study
 
     found = find_study(study, storage_folder(storage, overrides))
     shown = summary(found)
     if as_json:
         print_json(shown)
         return
+    from ddarts_tuning.settings.reread import apart_of
+
     from ddarts_cli.sweeping import print_ranking
     from ddarts_core.shell import ddarts
-    from tuning.reread import apart_of
 
     stopped = {} if found.state == "RUNNING" else {"RUNNING": "stopped"}
     states = {stopped.get(state, state.lower()): count for state, count in shown["trials"].items()}

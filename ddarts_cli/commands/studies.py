@@ -18,7 +18,7 @@ def command(storage: str, overrides: tuple[str, ...], as_json: bool) -> None:
       ddarts studies
       ddarts studies --storage /srv/studies --json
     """
-    from tuning.study import list_studies
+    from ddarts_tuning.store.study import list_studies
 
     folder = storage_folder(storage, overrides)
     studies = list_studies(folder)

@@ -10,8 +10,8 @@ import click
 from ddarts_cli.options import set_option
 
 if TYPE_CHECKING:
-    from tuning.study import Study
-    from tuning.sweep import StudyResult
+    from ddarts_tuning.driver.sweep import StudyResult
+    from ddarts_tuning.store.study import Study
 
 
 @click.command()
@@ -43,12 +43,13 @@ def command(
       ddarts sweep FILE --set storage=s3://bucket/studies --set tracking.uri=http://10.0.0.1:5000 --address auto
       ddarts sweep experiments/quickstart_sweep.yaml --set tune.num_samples=20 --set name=longer
     """
+    from ddarts_tuning.settings.config import load_sweep
+    from ddarts_tuning.store.mirror import is_uri
+    from ddarts_tuning.store.study import find_study, has_study, is_taken
+
     from ddarts_cli.console import resumable, say
     from ddarts_core.errors import UserError
     from ddarts_core.nested import override
-    from tuning.config import load_sweep
-    from tuning.mirror import is_uri
-    from tuning.study import find_study, has_study, is_taken
 
     if out is not None:
         storage, _, name = (out if is_uri(out) else str(Path(out).absolute())).rstrip("/").rpartition("/")
@@ -86,12 +87,13 @@ def command(
 
     if not exists:
         say_data(config.data, *read_train(config.data))
-    from analysis.drawing import draw_genotype
+    from ddarts_analysis.drawing import draw_genotype
+    from ddarts_tuning.cluster.resources import idle_gpus
+    from ddarts_tuning.driver.extending import extend_sweep
+    from ddarts_tuning.driver.sweep import run_sweep
+
     from ddarts_cli.sweeping import store_sentence, watch
     from ddarts_core.shell import ddarts
-    from tuning.extending import extend_sweep
-    from tuning.resources import idle_gpus
-    from tuning.sweep import run_sweep
 
     say(store_sentence(config, found))
     if address is None and (idle := idle_gpus(config)):
@@ -126,10 +128,11 @@ def conclude(result: StudyResult) -> None:
     Raises:
         click.exceptions.Exit: the sweep was interrupted (130), or no trial completed (1).
     """
+    from ddarts_tuning.settings.reread import apart_of
+
     from ddarts_cli.console import finish, say
     from ddarts_cli.sweeping import print_ranking
     from ddarts_core.shell import ddarts
-    from tuning.reread import apart_of
 
     study = result.study
     print_ranking(result.trials, study.objectives, study.limits, apart_of(study.data))

@@ -11,7 +11,7 @@ from ddarts_cli import completing
 from ddarts_cli.options import OutFile, storage_folder, storage_option
 
 if TYPE_CHECKING:
-    from analysis.tables import Reduce
+    from ddarts_analysis.tables import Reduce
 
 
 @click.command()
@@ -64,10 +64,11 @@ def command(
     elif not studies or by is None:
         raise UserError("name one or more studies and --by SETTING, or --published 1, 2 or 3")
     else:
-        from analysis.collect import load
-        from analysis.tables import by_setting, markdown, varying
+        from ddarts_analysis.collect import load
+        from ddarts_analysis.tables import by_setting, markdown, varying
+        from ddarts_tuning.store.study import find_study
+
         from ddarts_core.shell import ddarts
-        from tuning.study import find_study
 
         folder = storage_folder(storage, overrides)
         frames = load(*(find_study(study, folder).path for study in studies), tables=("trials", "epochs"))
@@ -80,7 +81,7 @@ def command(
 
 
 def _published(number: int, retrains: tuple[str, ...]) -> str:
-    from analysis.published import markdown
+    from ddarts_analysis.published import markdown
 
     if not retrains:
         return markdown(number)

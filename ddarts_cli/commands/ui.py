@@ -20,17 +20,18 @@ def command(study: str, port: int | None, storage: str, overrides: tuple[str, ..
       ddarts ui quickstart_sweep
       ddarts ui quickstart_sweep --port 5000
     """
+    from ddarts_tuning.driver.moving import place_artifacts
+    from ddarts_tuning.driver.rebuild import is_damaged
+    from ddarts_tuning.store.study import find_study
+    from ddarts_tuning.tracking.study_run import share_view
+    from ddarts_tuning.tracking.view import address
+
     from ddarts_cli.console import say
     from ddarts_cli.server import free_port, serve
     from ddarts_core.errors import UserError
     from ddarts_core.redact import hide_secrets
     from ddarts_core.shell import ddarts
     from ddarts_core.sqlite_uri import file_of
-    from tuning.moving import place_artifacts
-    from tuning.rebuild import is_damaged
-    from tuning.study import find_study
-    from tuning.tracking import share_view
-    from tuning.view import address
 
     found = find_study(study, storage_folder(storage, overrides))
     uri = str(found.data["tracking_uri"])

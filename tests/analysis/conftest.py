@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ddarts_analysis import study as study_module
 
-from analysis import study as study_module
 from ddarts_core.config import resolve
 from ddarts_core.genotype import Cell, Edge, Genotype
 from ddarts_core.records import EpochRecord, write_jsonl

@@ -14,10 +14,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ddarts_analysis.collect import collect, load, read_table
+from ddarts_analysis.schema import SCHEMAS, VERSION, VERSION_KEY
+from ddarts_analysis.study import read_study, with_alphas
 
-from analysis.collect import collect, load, read_table
-from analysis.schema import SCHEMAS, VERSION, VERSION_KEY
-from analysis.study import read_study, with_alphas
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import read_jsonl, write_jsonl

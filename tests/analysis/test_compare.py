@@ -5,10 +5,10 @@ import random
 from itertools import combinations
 
 import pytest
+from ddarts_analysis.compare import compare, distance, front_volume, hypervolume
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.compare import compare, distance, front_volume, hypervolume
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
 from tests.analysis.conftest import genotype_of

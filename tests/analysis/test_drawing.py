@@ -5,18 +5,18 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
-
-from analysis.drawing import (
+from ddarts_analysis.drawing import (
     cell_figure,
     draw_cell,
     draw_genotype,
     genotype_figure,
     genotype_svgs,
 )
-from analysis.palette import OPERATION_COLOURS, OPERATION_LABELS
-from analysis.panels import panels
+from ddarts_analysis.palette import OPERATION_COLOURS, OPERATION_LABELS
+from ddarts_analysis.panels import panels
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
 from ddarts_core.spaces import OPERATION_NAMES, S_O, S, edge_list

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ddarts_analysis.export import best, export, numbers
+from ddarts_analysis.report_text import ranking, with_a_place
+from ddarts_analysis.study import limits_of, read_study
 
-from analysis.export import best, export, numbers
-from analysis.report_text import ranking, with_a_place
-from analysis.study import limits_of, read_study
 from ddarts_core.config import resolve
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype

@@ -5,10 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-from analysis.collect import Frames, load
-from analysis.compare import distance
-from analysis.figures import (
+from ddarts_analysis.collect import Frames, load
+from ddarts_analysis.compare import distance
+from ddarts_analysis.figures import (
     accuracy_curves,
     contributions_map,
     decided_against_w_zero_one,
@@ -16,8 +15,9 @@ from analysis.figures import (
     pareto,
     save,
 )
-from analysis.gallery import FIGURES, Subject, figure_of
-from analysis.parameter_figures import Scale
+from ddarts_analysis.gallery import FIGURES, Subject, figure_of
+from ddarts_analysis.parameter_figures import Scale
+
 from ddarts_core.errors import UserError
 from ddarts_core.records import write_jsonl
 from tests.analysis.conftest import CELLS, EPOCHS, MakeStudy, genotype_of, record_of

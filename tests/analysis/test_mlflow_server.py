@@ -13,10 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from ddarts_analysis import mlflow_runs
+from ddarts_analysis.collect import collect
+from ddarts_analysis.mlflow_source import collect_from_mlflow
 
-from analysis import mlflow_runs
-from analysis.collect import collect
-from analysis.mlflow_source import collect_from_mlflow
 from ddarts_cli.server import free_port
 from tests.analysis.conftest import MakeStudy
 from tests.analysis.test_mlflow_source import assert_same_tables, log_study, write_odd_records

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from ddarts_analysis import mlflow_runs, mlflow_source
+from ddarts_analysis.collect import collect, read_table
+from ddarts_analysis.mlflow_source import collect_from_mlflow
+from ddarts_analysis.schema import SCHEMAS
+from ddarts_analysis.study import read_study
+from ddarts_tuning.store.study import find_study
+from ddarts_tuning.tracking import study_run as tracking
+from ddarts_tuning.tracking import trial_run
 
-from analysis import mlflow_runs, mlflow_source
-from analysis.collect import collect, read_table
-from analysis.mlflow_source import collect_from_mlflow
-from analysis.schema import SCHEMAS
-from analysis.study import read_study
 from ddarts_core import sqlite_uri
 from ddarts_core.errors import UserError
 from tests.analysis.conftest import MakeStudy, record_of
-from tuning import tracking, trial_run
-from tuning.study import find_study
 
 #: What a sweep logs with its own run; a setting with a condition that never held was never proposed.
 PARAMS = {

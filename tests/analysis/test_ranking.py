@@ -3,10 +3,10 @@ from __future__ import annotations
 import math
 
 import pytest
+from ddarts_analysis.ranking import contenders, default_order, metrics, pareto_front, rank, sought
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.ranking import contenders, default_order, metrics, pareto_front, rank, sought
 from ddarts_core.errors import UserError
 
 

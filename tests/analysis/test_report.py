@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from ddarts_analysis import cell_charts, charts
+from ddarts_analysis.collect import frames_of, load
+from ddarts_analysis.palette import OPERATION_COLOURS
+from ddarts_analysis.report import report
+from ddarts_analysis.study import read_study, trial_row
 from playwright.sync_api import Browser, expect
 
-from analysis import cell_charts, charts
-from analysis.collect import frames_of, load
-from analysis.palette import OPERATION_COLOURS
-from analysis.report import report
-from analysis.study import read_study, trial_row
 from ddarts_core.datasets.facts import DataInfo, document, write_facts
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
@@ -204,7 +204,7 @@ def test_gates_of_a_large_network_are_shown_at_fewer_epochs(make_study: MakeStud
 
 
 def test_failures_are_listed_up_to_a_number(make_study: MakeStudy, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("analysis.report_text.LISTED", 2)
+    monkeypatch.setattr("ddarts_analysis.report_text.LISTED", 2)
     text = Page(body(report([make_study("FAILED", "FAILED", "FAILED")], tmp_path / "r.html"))).text
     assert text.count("out of memory") == 2 and "The first 2 of 3 failed trials." in text
 

@@ -6,11 +6,10 @@ import math
 import random
 
 import pytest
+from ddarts_analysis.statistics import FEWEST, binomial_variance, comparison, mean_interval, verdict
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-
-from analysis.statistics import FEWEST, binomial_variance, comparison, mean_interval, verdict
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=8).filter(lambda v: max(v) - min(v) > 1e-3))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from ddarts_analysis.collect import load
+from ddarts_analysis.tables import by_setting, markdown, varying
 
-from analysis.collect import load
-from analysis.tables import by_setting, markdown, varying
 from ddarts_core.config import resolve
 from ddarts_core.errors import UserError
 from ddarts_core.records import write_jsonl

@@ -73,7 +73,7 @@ def make_database(path: Path, runs: int, epochs: int) -> None:
 
 def measure(runs: int, epochs: int) -> tuple[float, float, int]:
     """Wall seconds, CPU seconds and the rows that were written."""
-    from analysis.mlflow_source import collect_from_mlflow
+    from ddarts_analysis.mlflow_source import collect_from_mlflow
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mlflow.db"

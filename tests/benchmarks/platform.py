@@ -26,6 +26,12 @@ from typing import Any
 from unittest import mock
 
 import torch
+from ddarts_tuning.cluster.connection import start_ray
+from ddarts_tuning.driver.events import SweepEvent
+from ddarts_tuning.driver.sweep import run_sweep
+from ddarts_tuning.settings.config import SweepConfig, resolve_sweep
+from ddarts_tuning.training.distributed import DistributedRetrain, Workers
+from ddarts_tuning.trial.trainable import SearchTrial
 
 from ddarts_core.config import resolve
 from ddarts_core.data import load_train
@@ -33,12 +39,6 @@ from ddarts_core.files import write_atomic
 from ddarts_core.records import EpochRecord
 from ddarts_core.retrain import Retrain
 from ddarts_core.zoo import ZOO
-from tuning.cluster import start_ray
-from tuning.config import SweepConfig, resolve_sweep
-from tuning.distributed import DistributedRetrain, Workers
-from tuning.events import SweepEvent
-from tuning.sweep import run_sweep
-from tuning.trainable import SearchTrial
 
 PAGE = Path(__file__).parents[2] / "docs" / "platform_cost.md"
 EPOCHS = 8
@@ -161,7 +161,7 @@ def epoch_cost(folder: Path) -> dict[str, float]:
     """
     config = sweep_config(folder, "epoch", {"num_samples": 1, "max_concurrent": 1, "scheduler": "fifo"})
     totals: list[float] = []
-    with Meter() as meter, mock.patch("tuning.sweep._resourceful", partial(resourceful, trial=Timed)):
+    with Meter() as meter, mock.patch("ddarts_tuning.driver.sweep._resourceful", partial(resourceful, trial=Timed)):
 
         def note(event: SweepEvent) -> None:
             if event.kind == "epoch":
@@ -207,9 +207,8 @@ def resourceful(config: Any, trial: type[SearchTrial]) -> Any:
 
 def simulate(folder: Path, name: str, num_trials: int, searcher: str, reuse: bool = True) -> dict[str, float]:
     """Seconds and CPU seconds of each part of a sweep of simulated trials."""
+    from ddarts_analysis.collect import collect
     from ray import tune
-
-    from analysis.collect import collect
 
     config = sweep_config(
         folder, name, {"num_samples": num_trials, "scheduler": "asha", "searcher": searcher}, search=NETWORK["search"]
@@ -220,7 +219,7 @@ def simulate(folder: Path, name: str, num_trials: int, searcher: str, reuse: boo
     def configured(**settings: Any) -> Any:
         return real(**{**settings, "reuse_actors": reuse})
 
-    simulated = mock.patch("tuning.sweep._resourceful", partial(resourceful, trial=Simulated))
+    simulated = mock.patch("ddarts_tuning.driver.sweep._resourceful", partial(resourceful, trial=Simulated))
     with Meter() as meter, simulated, mock.patch("ray.tune.TuneConfig", configured):
 
         def note(event: SweepEvent) -> None:

@@ -24,16 +24,16 @@ from typing import Any
 import optuna
 import pandas as pd
 import torch
+from ddarts_analysis.statistics import mean_interval
+from ddarts_tuning.schedulers.early_stopping import SCHEDULER_FACTORIES
+from ddarts_tuning.settings.config import ACCURACY, SEARCH_EPOCH, SweepConfig, load_sweep
+from ddarts_tuning.settings.space import base_settings, trial_config
 
-from analysis.statistics import mean_interval
 from ddarts_core.config import ExperimentConfig
 from ddarts_core.data import load_train, split
 from ddarts_core.errors import UserError
 from ddarts_core.retrain import Retrain
 from ddarts_core.search import Search, build_search
-from tuning.config import ACCURACY, SEARCH_EPOCH, SweepConfig, load_sweep
-from tuning.schedulers import SCHEDULER_FACTORIES
-from tuning.space import base_settings, trial_config
 
 SWEEP = "experiments/quickstart_sweep.yaml"
 KINDS = ("running", "recalibrated")

@@ -10,12 +10,12 @@ from typing import get_args
 
 import pytest
 import yaml
+from ddarts_tuning.settings.config import SCHEDULERS, SEARCHERS, TuneConfig, load_sweep, resolve_sweep
 
 from ddarts_core.config import ExperimentConfig
 from ddarts_core.hashing import config_hash
 from ddarts_core.nested import merge
 from ddarts_core.validation import field_paths
-from tuning.config import SCHEDULERS, SEARCHERS, TuneConfig, load_sweep, resolve_sweep
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ["published_code.md", "equations.md", "ablation.md", "extending.md"]

@@ -23,11 +23,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ddarts_tuning.settings.config import SweepConfig, resolve_sweep
+from ddarts_tuning.store.study import find_study
+
 from ddarts_core.nested import merge
 from tests.tuning.conftest import SETTINGS
 from tests.tuning.processes import Driver, Server, faults, repeats, results, trials_below
-from tuning.config import SweepConfig, resolve_sweep
-from tuning.study import find_study
 
 NUM_TRIALS = 4
 EPOCHS = (6, 3)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ddarts_tuning.settings.config import SweepConfig, resolve_sweep
 
 from ddarts_core.nested import merge
-from tuning.config import SweepConfig, resolve_sweep
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -48,8 +48,7 @@ def make_sweep(tmp_path_factory: pytest.TempPathFactory) -> Make:
 def ray_cluster() -> Iterator[None]:
     """Ray on this machine, as a sweep starts it."""
     import ray
-
-    from tuning.cluster import start_ray
+    from ddarts_tuning.cluster.connection import start_ray
 
     start_ray(num_cpus=2)
     yield

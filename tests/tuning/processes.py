@@ -19,18 +19,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ddarts_tuning.searchers.journal import open_journal
+from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.store.study import find_study
+from ddarts_tuning.tracking import study_run as tracking
+
 from ddarts_core.records import read_jsonl
-from tuning import tracking
-from tuning.config import SweepConfig
-from tuning.journal import open_journal
-from tuning.study import find_study
 
 RUN = """
 import json, sys
 from ddarts_core.errors import UserError
-from tuning.config import resolve_sweep
-from tuning.extending import extend_sweep
-from tuning.sweep import resume_sweep, run_sweep
+from ddarts_tuning.settings.config import resolve_sweep
+from ddarts_tuning.driver.extending import extend_sweep
+from ddarts_tuning.driver.sweep import resume_sweep, run_sweep
 mode, argument, events, *address = sys.argv[1:]
 def note(event):
     with open(events, "a") as file:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tuning.alike import STOPPED, Alike
+from ddarts_tuning.driver.alike import STOPPED, Alike
 
 
 def note(alike: Alike, reason: str, epochs: int = 0, furthest: int = 0) -> str | None:

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.store.study import find_study
 
 from tests.tuning.processes import free_port, left_behind
-from tuning.config import SweepConfig
-from tuning.study import find_study
 
 Make = Callable[..., SweepConfig]
 
@@ -38,9 +38,9 @@ SWEEP = """
 import json, sys, time
 import ray
 from ray._private.state import actors
-from tuning.cluster import start_ray
-from tuning.config import resolve_sweep
-from tuning.sweep import run_sweep
+from ddarts_tuning.cluster.connection import start_ray
+from ddarts_tuning.settings.config import resolve_sweep
+from ddarts_tuning.driver.sweep import run_sweep
 def look():
     alive = [actor for actor in actors().values() if actor["State"] == "ALIVE"]
     used = {actor["Address"]["NodeID"] for actor in alive if "Trainable" in actor["ActorClassName"]}

@@ -6,6 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ddarts_tuning.driver.new_study import create_study
+from ddarts_tuning.settings.budget import Clock, within
+from ddarts_tuning.settings.config import TuneConfig, resolve_sweep
+from ddarts_tuning.settings.space import base_settings
+from ddarts_tuning.store.study import trial_dir
+from ddarts_tuning.trial.trainable import SearchTrial
+from ddarts_tuning.trial.trial_record import begin
 
 from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.errors import UserError
@@ -15,13 +22,6 @@ from ddarts_core.memory import supernet_size
 from ddarts_core.records import EpochRecord
 from ddarts_core.search_cost import afforded, images_of, search_macs, step_macs
 from ddarts_core.study_files import read_json
-from tuning.budget import Clock, within
-from tuning.config import TuneConfig, resolve_sweep
-from tuning.new_study import create_study
-from tuning.space import base_settings
-from tuning.study import trial_dir
-from tuning.trainable import SearchTrial
-from tuning.trial_record import begin
 
 from .conftest import Make
 
@@ -147,7 +147,7 @@ class NoSender:
 def test_a_trial_ends_within_its_budget_in_whichever_process(
     make_sweep: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuning.trainable.Sender", NoSender)
+    monkeypatch.setattr("ddarts_tuning.trial.trainable.Sender", NoSender)
     search = {"epochs": 5, "warmup_epochs": 1, "batch_size": 50}
     tune = {"objective": "supernet", "budget": "seconds", "budget_amount": 1e-6, "second_objective": "latency_ms"}
     tune |= {"limits": {"parameters": 1, "latency_ms": 1e9}, "latency": {"batch": 2, "passes": 5}}

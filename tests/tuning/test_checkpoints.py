@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.store.checkpoints import clear, file_of, forget, found, intact, is_checkpoint
+from ddarts_tuning.store.locks import await_workers
+from ddarts_tuning.store.study import find_study
 
 from ddarts_core import checkpoint
 from tests.tuning.processes import Driver, epochs_of, faults, repeats, results
-from tuning.checkpoints import clear, file_of, forget, found, intact, is_checkpoint
-from tuning.config import SweepConfig
-from tuning.locks import await_workers
-from tuning.study import find_study
 
 Make = Callable[..., SweepConfig]
 

@@ -17,14 +17,14 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from ddarts_tuning.cluster.connection import Machine, check_room, machines, room, start_ray
+from ddarts_tuning.driver.events import SweepEvent
+from ddarts_tuning.driver.sweep import run_sweep
+from ddarts_tuning.settings.config import ResourcesConfig, SweepConfig, TuneConfig
 
 from ddarts_core.errors import UserError
 from tests.tuning import rayjob_schema
 from tests.tuning.processes import faults
-from tuning.cluster import Machine, check_room, machines, room, start_ray
-from tuning.config import ResourcesConfig, SweepConfig, TuneConfig
-from tuning.events import SweepEvent
-from tuning.sweep import run_sweep
 
 Make = Callable[..., SweepConfig]
 
@@ -148,7 +148,7 @@ def test_no_cluster_at_an_address_is_one_sentence() -> None:
 
 WORK = """
 import os, ray
-from tuning.cluster import start_ray
+from ddarts_tuning.cluster.connection import start_ray
 start_ray(num_cpus=1)
 session = ray._private.worker._global_node.get_session_dir_path()
 os.makedirs(f"{session}/artifacts/working_dirs/00000_x")
@@ -209,7 +209,7 @@ def test_a_trial_fits_on_one_machine_or_on_none(
     monkeypatch: pytest.MonkeyPatch, there: list[tuple[int, int]], cpu: float, gpu: float, expected: int
 ) -> None:
     found = [Machine(f"node{k}", "host", cpus, gpus, 2**36) for k, (cpus, gpus) in enumerate(there)]
-    monkeypatch.setattr("tuning.cluster.machines", lambda: found)
+    monkeypatch.setattr("ddarts_tuning.cluster.connection.machines", lambda: found)
     config = TuneConfig(num_samples=100, resources=ResourcesConfig(cpu=cpu, gpu=gpu))
     assert room(config) == expected
     for cluster, most in ((False, None), (False, 3), (True, None), (True, 3)):

@@ -13,6 +13,9 @@ import psutil
 import pytest
 import torch
 import yaml
+from ddarts_tuning.training import distributed
+from ddarts_tuning.training.distributed import DistributedRetrain, Workers, cpus_per_worker, train_worker, uses_gpu
+from ddarts_tuning.training.process_group import interface_of
 
 from ddarts_cli import training
 from ddarts_cli.main import run
@@ -23,9 +26,6 @@ from ddarts_core.genotype import Cell, Edge, Genotype
 from ddarts_core.parallel import ALONE
 from ddarts_core.records import EpochRecord
 from tests.core.two import float64
-from tuning import distributed
-from tuning.distributed import DistributedRetrain, Workers, cpus_per_worker, train_worker, uses_gpu
-from tuning.process_group import interface_of
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("ray_cluster")]
 

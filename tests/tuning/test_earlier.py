@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ddarts_tuning.driver.extending import extend_sweep
+from ddarts_tuning.driver.sweep import resume_sweep, stored_config
+from ddarts_tuning.store.study import find_study, trial_dir
 
 from ddarts_cli.main import run
 from ddarts_core.records import read_jsonl
 from ddarts_core.study_files import write_json
 from tests.tuning.processes import faults, results
-from tuning.extending import extend_sweep
-from tuning.study import find_study, trial_dir
-from tuning.sweep import resume_sweep, stored_config
 
 DATA = Path(__file__).parent / "data" / "version_1.tar.xz"
 """`finished` has two trials. `interrupted` was killed in the third epoch of four of the second of its three trials."""

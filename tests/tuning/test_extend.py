@@ -9,17 +9,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ddarts_tuning.driver.events import SweepEvent
+from ddarts_tuning.driver.extending import check_same, extend_sweep
+from ddarts_tuning.driver.new_study import new_study
+from ddarts_tuning.driver.sweep import resume_sweep, run_sweep
+from ddarts_tuning.searchers.journal import open_journal
+from ddarts_tuning.settings.config import ACCURACY, SweepConfig
+from ddarts_tuning.store.study import Study, find_study, trial_dir
+from ddarts_tuning.tracking import study_run as tracking
 
 from ddarts_core.errors import UserError
 from ddarts_core.records import read_jsonl
-from tuning import tracking
-from tuning.config import ACCURACY, SweepConfig
-from tuning.events import SweepEvent
-from tuning.extending import check_same, extend_sweep
-from tuning.journal import open_journal
-from tuning.new_study import new_study
-from tuning.study import Study, find_study, trial_dir
-from tuning.sweep import resume_sweep, run_sweep
 
 Make = Callable[..., SweepConfig]
 
@@ -120,7 +120,7 @@ def test_a_sweep_that_cannot_begin_is_not_left_running(make_sweep: Make, monkeyp
     def fit(*_: Any, **__: Any) -> None:
         raise UserError("no")
 
-    monkeypatch.setattr("tuning.sweep.fit", fit)
+    monkeypatch.setattr("ddarts_tuning.driver.sweep.fit", fit)
     config = make_sweep("stillborn", **FAST)
     with pytest.raises(UserError, match="no"):
         run_sweep(config)
@@ -150,8 +150,8 @@ def test_a_stopped_study_takes_over_how_its_trials_run(make_sweep: Make) -> None
 def test_a_time_budget_ends_a_study_that_can_be_extended(make_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is spent after an epoch of the first trial, while the second waits for the cores; the third never begins."""
     now = [0.0]
-    monkeypatch.setattr("tuning.time_budget.time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr("tuning.searcher.may_wait", lambda config, cluster: True)
+    monkeypatch.setattr("ddarts_tuning.schedulers.time_budget.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("ddarts_tuning.searchers.searcher.may_wait", lambda config, cluster: True)
     tune = {**FAST["tune"], "num_samples": 3, "max_concurrent": 2, "resources": {"cpu": 1.5}}
 
     def pass_time(event: SweepEvent) -> None:

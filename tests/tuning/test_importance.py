@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from ddarts_tuning.searchers import importance
+from ddarts_tuning.searchers.importance import importances, main_effects
+from ddarts_tuning.searchers.journal import open_journal
+from ddarts_tuning.store.study import Study
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 from sklearn.ensemble import RandomForestRegressor
-
-from tuning import importance
-from tuning.importance import importances, main_effects
-from tuning.journal import open_journal
-from tuning.study import Study
 
 SPACE = {"search.lr": FloatDistribution(0, 1), "method": CategoricalDistribution(["a", "b"])}
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from ddarts_tuning.searchers.searcher import Places
+from ddarts_tuning.settings.config import SweepConfig, TuneConfig
 from ray.tune.search import Searcher
 
 from tests.tuning.processes import Driver, events_of
-from tuning.config import SweepConfig, TuneConfig
-from tuning.searcher import Places
 
 Make = Callable[..., SweepConfig]
 
@@ -60,8 +60,8 @@ class Proposer(Searcher):
 )
 def test_places(monkeypatch: pytest.MonkeyPatch, wanted: int | None, cluster: bool, before: int, after: int) -> None:
     now, machines = [0.0], [2]
-    monkeypatch.setattr("tuning.searcher.room", lambda config: machines[0])
-    monkeypatch.setattr("tuning.searcher.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("ddarts_tuning.searchers.searcher.room", lambda config: machines[0])
+    monkeypatch.setattr("ddarts_tuning.searchers.searcher.time.monotonic", lambda: now[0])
     config = TuneConfig(num_samples=8, max_concurrent=wanted)
     places = Places(Proposer(), config, cluster)
 

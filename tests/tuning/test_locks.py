@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from ddarts_tuning.store import locks
+from ddarts_tuning.store.locks import alone, await_workers, is_locked, join_workers, lock
 
 from ddarts_core.errors import UserError
-from tuning import locks
-from tuning.locks import alone, await_workers, is_locked, join_workers, lock
 
 
 @pytest.fixture

@@ -9,12 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
-from ddarts_core.errors import UserError, cause
-from ddarts_core.study_files import STUDY_FIELDS
-from tuning import lease
-from tuning.locks import is_locked
-from tuning.mirror import (
+from ddarts_tuning.store import lease
+from ddarts_tuning.store.locks import is_locked
+from ddarts_tuning.store.mirror import (
     CACHE_VARIABLE,
     Mirror,
     StoreError,
@@ -22,7 +19,10 @@ from tuning.mirror import (
     copy_folder,
     is_shared,
 )
-from tuning.study import find_study
+from ddarts_tuning.store.study import find_study
+
+from ddarts_core.errors import UserError, cause
+from ddarts_core.study_files import STUDY_FIELDS
 
 
 @pytest.fixture

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ddarts_tuning.driver.moving import LOCATIONS, settle_in
+from ddarts_tuning.driver.new_study import create_study
+from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.store.locks import await_workers
+from ddarts_tuning.store.study import Study, find_study
+from ddarts_tuning.tracking import study_run as tracking
 
 from ddarts_core.errors import UserError
 from tests.tuning.processes import Driver, epochs_of, faults
 from tests.tuning.test_population import POPULATION
-from tuning import tracking
-from tuning.config import SweepConfig
-from tuning.locks import await_workers
-from tuning.moving import LOCATIONS, settle_in
-from tuning.new_study import create_study
-from tuning.study import Study, find_study
 
 Make = Callable[..., SweepConfig]
 

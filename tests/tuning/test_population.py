@@ -10,6 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from ddarts_tuning.driver.callback import note_end
+from ddarts_tuning.driver.extending import extend_sweep
+from ddarts_tuning.driver.new_study import create_study, new_study
+from ddarts_tuning.driver.sweep import run_sweep
+from ddarts_tuning.schedulers.legs import Legs
+from ddarts_tuning.schedulers.time_budget import TimeBudget
+from ddarts_tuning.settings.config import ACCURACY, SEARCH_EPOCH, SweepConfig, resolve_sweep
+from ddarts_tuning.settings.population import PERTURBABLE, adopt, draw_population, exchange, perturb
+from ddarts_tuning.settings.space import base_settings, trial_config
+from ddarts_tuning.store import checkpoints
+from ddarts_tuning.store.study import Held, find_study, trial_dir
+from ddarts_tuning.tracking import study_run as tracking
+from ddarts_tuning.trial.member import Member
 
 from ddarts_core.errors import UserError
 from ddarts_core.hashing import config_hash
@@ -19,18 +32,6 @@ from ddarts_core.search import build_search
 from ddarts_core.study_files import read_json, write_json
 from tests.tuning.conftest import SETTINGS
 from tests.tuning.processes import Driver, epochs_of, results
-from tuning import checkpoints, tracking
-from tuning.callback import note_end
-from tuning.config import ACCURACY, SEARCH_EPOCH, SweepConfig, resolve_sweep
-from tuning.extending import extend_sweep
-from tuning.legs import Legs
-from tuning.member import Member
-from tuning.new_study import create_study, new_study
-from tuning.population import PERTURBABLE, adopt, draw_population, exchange, perturb
-from tuning.space import base_settings, trial_config
-from tuning.study import Held, find_study, trial_dir
-from tuning.sweep import run_sweep
-from tuning.time_budget import TimeBudget
 
 Make = Callable[..., SweepConfig]
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.store.study import find_study
 
 from tests.tuning.processes import epochs_of, free_port, has_slurm
-from tuning.config import SweepConfig
-from tuning.study import find_study
 
 Make = Callable[..., SweepConfig]
 

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ddarts_tuning.driver.sweep import resume_sweep
+from ddarts_tuning.store.study import find_study, trial_dir
+from ddarts_tuning.tracking import study_run as tracking
 
 from ddarts_cli.main import run
 from ddarts_core.errors import UserError
 from ddarts_core.study_files import read_json, write_json
 from tests.tuning.processes import faults
 from tests.tuning.test_earlier import DATA
-from tuning import tracking
-from tuning.study import find_study, trial_dir
-from tuning.sweep import resume_sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ddarts_tuning.driver import extending
+from ddarts_tuning.driver.new_study import create_study
+from ddarts_tuning.schedulers.early_stopping import SCHEDULER_FACTORIES, remember
+from ddarts_tuning.schedulers.time_budget import TimeBudget
+from ddarts_tuning.searchers.journal import JOURNAL, Journal, open_journal
+from ddarts_tuning.searchers.searcher import StudySearch, points_of
+from ddarts_tuning.settings.config import ACCURACY, RECALIBRATED, SweepConfig, resolve_sweep
+from ddarts_tuning.settings.reread import apart_of
+from ddarts_tuning.settings.space import base_settings
+from ddarts_tuning.store.study import Held, Study, trial_dir
+from ddarts_tuning.trial.trial_record import begin
 
 from ddarts_cli.sweeping import print_ranking
 from ddarts_core.errors import UserError
 from ddarts_core.records import EpochRecord, write_jsonl
 from ddarts_core.study_files import read_json, write_json
-from tuning import extending
-from tuning.config import ACCURACY, RECALIBRATED, SweepConfig, resolve_sweep
-from tuning.journal import JOURNAL, Journal, open_journal
-from tuning.new_study import create_study
-from tuning.reread import apart_of
-from tuning.schedulers import SCHEDULER_FACTORIES, remember
-from tuning.searcher import StudySearch, points_of
-from tuning.space import base_settings
-from tuning.study import Held, Study, trial_dir
-from tuning.time_budget import TimeBudget
-from tuning.trial_record import begin
 
 LR = {"type": "float", "low": 0.01, "high": 0.1}
 LOSS = {"type": "categorical", "choices": ["none", "centered"]}

@@ -14,16 +14,23 @@ from typing import Any
 
 import pytest
 import torch
+from ddarts_tuning.cluster import resources
+from ddarts_tuning.cluster.connection import Machine
+from ddarts_tuning.cluster.resources import (
+    Device,
+    cluster_device,
+    idle_gpus,
+    largest_trial,
+    this_device,
+    with_resources,
+)
+from ddarts_tuning.driver.new_study import create_study, new_study
+from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.settings.space import base_settings
+from ddarts_tuning.trial.trainable import SearchTrial
+from ddarts_tuning.trial.trial_record import begin
 
 from ddarts_core.errors import UserError
-from tuning import resources
-from tuning.cluster import Machine
-from tuning.config import SweepConfig
-from tuning.new_study import create_study, new_study
-from tuning.resources import Device, cluster_device, idle_gpus, largest_trial, this_device, with_resources
-from tuning.space import base_settings
-from tuning.trainable import SearchTrial
-from tuning.trial_record import begin
 
 Make = Callable[..., SweepConfig]
 
@@ -143,7 +150,7 @@ def test_on_a_cluster_the_smallest_machine_with_gpus_decides(make_sweep: Make, m
 ASKED = """
 import ray
 from ddarts_core.errors import UserError
-from tuning.cluster import gpu_memory, machines
+from ddarts_tuning.cluster.connection import gpu_memory, machines
 ray.init("local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False)
 taken = ray.remote(num_gpus=2)(lambda: __import__("time").sleep(60)).remote()  # by others
 machine, = machines()
@@ -204,7 +211,7 @@ def test_a_search_is_given_one_gpu_at_most(make_sweep: Make) -> None:
 SEEN = """
 import json, os
 import ray
-from tuning.cluster import start_ray
+from ddarts_tuning.cluster.connection import start_ray
 start_ray(num_cpus=2)
 def seen():
     return os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("OMP_NUM_THREADS")

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.store.study import find_study
+from ddarts_tuning.tracking import study_run as tracking
 
 from tests.tuning.processes import Driver, Server, epochs_of, faults
-from tuning import tracking
-from tuning.config import SweepConfig
-from tuning.study import find_study
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -8,16 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ddarts_tuning.driver.new_study import create_study
+from ddarts_tuning.schedulers.early_stopping import SCHEDULER_FACTORIES, brackets, remember
+from ddarts_tuning.settings.config import ACCURACY, RECALIBRATED, SCHEDULERS, SEARCH_EPOCH, TuneConfig, resolve_sweep
+from ddarts_tuning.store.study import Study, trial_dir
+from ddarts_tuning.trial.trial_record import reports_of
 from ray.tune.experiment import Trial
 
 from ddarts_core.errors import UserError
 from ddarts_core.records import EpochRecord, write_jsonl
 from ddarts_core.study_files import write_json
-from tuning.config import ACCURACY, RECALIBRATED, SCHEDULERS, SEARCH_EPOCH, TuneConfig, resolve_sweep
-from tuning.new_study import create_study
-from tuning.schedulers import SCHEDULER_FACTORIES, brackets, remember
-from tuning.study import Study, trial_dir
-from tuning.trial_record import reports_of
 
 SETTINGS = TuneConfig(scheduler="hyperband", grace_period=1, reduction_factor=3)
 

@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ddarts_tuning.driver.new_study import create_study
+from ddarts_tuning.driver.rebuild import rebuild_journal
+from ddarts_tuning.schedulers.time_budget import TimeBudget
+from ddarts_tuning.searchers.journal import JOURNAL, Journal, frozen, open_journal
+from ddarts_tuning.searchers.searcher import StudySearch, points_of, propose
+from ddarts_tuning.settings.config import ACCURACY, EXTRA_PACKAGES, SEARCHERS, SweepConfig, resolve_sweep
+from ddarts_tuning.settings.space import base_settings
+from ddarts_tuning.store.study import Held, Study, trial_dir
+from ddarts_tuning.trial.trial_record import begin
 from optuna.trial import FrozenTrial, TrialState
 
 from ddarts_core.errors import UserError
 from ddarts_core.records import EpochRecord, write_jsonl
 from ddarts_core.study_files import read_json, write_json
-from tuning.config import ACCURACY, EXTRA_PACKAGES, SEARCHERS, SweepConfig, resolve_sweep
-from tuning.journal import JOURNAL, Journal, frozen, open_journal
-from tuning.new_study import create_study
-from tuning.rebuild import rebuild_journal
-from tuning.searcher import StudySearch, points_of, propose
-from tuning.space import base_settings
-from tuning.study import Held, Study, trial_dir
-from tuning.time_budget import TimeBudget
-from tuning.trial_record import begin
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -180,6 +180,6 @@ def test_a_limit_moves_what_is_proposed() -> None:
 
 
 def test_a_searcher_whose_package_is_missing_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.config.find_spec", lambda name: None)
+    monkeypatch.setattr("ddarts_tuning.settings.config.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"optuna-botorch needs .*\(botorch, optuna_integration\): pip install botorch"):
         resolve_sweep({"space": SPACE, "tune": {"searcher": "optuna-botorch"}})

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ddarts_tuning.settings.config import SweepConfig, resolve_sweep
+from ddarts_tuning.store.study import find_study
 
 from ddarts_cli.main import run
 from ddarts_core.errors import UserError
 from tests.tuning.processes import Driver, Guard, Server, epochs_of, leaks, told
-from tuning.config import SweepConfig, resolve_sweep
-from tuning.study import find_study
 
 Make = Callable[..., SweepConfig]
 
@@ -26,7 +26,7 @@ SPACE = {"search.w_zero_one": {"type": "float", "low": 0.5, "high": 2.0}}
 LISTENING = """
 import json, os, sys
 from pathlib import Path
-from tuning.cluster import start_ray
+from ddarts_tuning.cluster.connection import start_ray
 start_ray(num_cpus=1)
 parents = {}
 for folder in Path("/proc").glob("[0-9]*"):

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.store.study import find_study
 
 from tests.tuning.processes import epochs_of, free_port, has_slurm, left_behind
-from tuning.config import SweepConfig
-from tuning.study import find_study
 
 Make = Callable[..., SweepConfig]
 

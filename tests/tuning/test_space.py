@@ -7,11 +7,11 @@ from typing import Any
 
 import optuna
 import pytest
+from ddarts_tuning.settings.config import resolve_sweep
+from ddarts_tuning.settings.space import IntDistribution, Space, base_settings, trial_config
 
 from ddarts_core.config import resolve
 from ddarts_core.errors import UserError
-from tuning.config import resolve_sweep
-from tuning.space import IntDistribution, Space, base_settings, trial_config
 
 FLOAT: dict[str, Any] = {"type": "float", "low": 0.01, "high": 0.1}
 CONDITIONAL: dict[str, Any] = {

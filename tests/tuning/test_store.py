@@ -11,6 +11,13 @@ from typing import Any
 
 import pytest
 import yaml
+from ddarts_tuning.driver.new_study import create_study
+from ddarts_tuning.driver.sweep import resume_sweep, run_sweep
+from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.store import lease
+from ddarts_tuning.store.checkpoints import is_checkpoint
+from ddarts_tuning.store.mirror import Mirror
+from ddarts_tuning.store.study import find_study, list_studies, trial_name
 
 from ddarts_cli.main import run
 from ddarts_core.errors import UserError
@@ -18,13 +25,6 @@ from tests.tuning.conftest import Make
 from tests.tuning.outage import Wire
 from tests.tuning.processes import Driver, events_of, faults, results
 from tests.tuning.test_population import POPULATION
-from tuning import lease
-from tuning.checkpoints import is_checkpoint
-from tuning.config import SweepConfig
-from tuning.mirror import Mirror
-from tuning.new_study import create_study
-from tuning.study import find_study, list_studies, trial_name
-from tuning.sweep import resume_sweep, run_sweep
 
 s3fs = pytest.importorskip("s3fs")
 moto = pytest.importorskip("moto.server")
@@ -254,7 +254,7 @@ def test_bad_stores(stored: MakeStored, make_sweep: Make, bucket: str, capsys: p
 
 def test_a_trial_writes_in_its_own_place_only(stored: MakeStored, ray_cluster: None, tmp_path: Path) -> None:
     """What a trial of a run that lost the study still does is not sent."""
-    from tuning.study import trial_study
+    from ddarts_tuning.store.study import trial_study
 
     config = stored("fenced")
     study = create_study(config.study_location, {"objectives": [], "config": {}, "state": "RUNNING"})

@@ -14,9 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import ray
+from ddarts_analysis.mlflow_runs import read_runs
+from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.store.study import find_study
 from PIL import Image
 
-from analysis.mlflow_runs import read_runs
 from ddarts_cli import training
 from ddarts_cli.main import run
 from ddarts_core import checkpoint
@@ -24,8 +26,6 @@ from ddarts_core.datasets.facts import read_info
 from ddarts_core.records import EpochRecord
 from tests.tuning.conftest import Make
 from tests.tuning.processes import Driver, epochs_of, results
-from tuning.config import SweepConfig
-from tuning.study import find_study
 
 NAME = "50%41? of #1"
 

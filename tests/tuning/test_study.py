@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from ddarts_core.errors import UserError
-from ddarts_core.study_files import read_json, write_json
-from tuning.config import resolve_sweep
-from tuning.locks import lock
-from tuning.new_study import create_study
-from tuning.progress import summary
-from tuning.space import base_settings
-from tuning.study import (
+from ddarts_tuning.driver.new_study import create_study
+from ddarts_tuning.settings.config import resolve_sweep
+from ddarts_tuning.settings.space import base_settings
+from ddarts_tuning.store.locks import lock
+from ddarts_tuning.store.progress import summary
+from ddarts_tuning.store.study import (
     Study,
     find_study,
     list_studies,
     trial_dir,
 )
+
+from ddarts_core.errors import UserError
+from ddarts_core.study_files import read_json, write_json
 
 DATA: dict[str, Any] = {
     "objectives": [{"metric": "held_out/accuracy", "mode": "max"}],
@@ -124,7 +124,7 @@ def test_damaged_study_is_a_users_error(study_path: Path) -> None:
 
 def test_reading_a_study_imports_nothing_heavy() -> None:
     code = (
-        "import sys, tuning.study, tuning.config, tuning.events;"
+        "import sys, ddarts_tuning.store.study, ddarts_tuning.settings.config, ddarts_tuning.driver.events;"
         "print(sorted({'torch', 'ray', 'mlflow', 'optuna', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -132,7 +132,7 @@ def test_reading_a_study_imports_nothing_heavy() -> None:
 
 
 def test_what_differs_is_named_with_both_values(tmp_path: Path) -> None:
-    from tuning.extending import check_same
+    from ddarts_tuning.driver.extending import check_same
 
     lr = {"type": "float", "low": 0.01, "high": 0.1}
     data: dict[str, Any] = {"name": "a", "search": {"lr": 0.05, "epochs": 2}, "space": {"alpha.lr": lr}}

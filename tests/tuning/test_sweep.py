@@ -11,9 +11,17 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from ddarts_analysis.collect import read_table
+from ddarts_analysis.mlflow_source import collect_from_mlflow
+from ddarts_tuning.driver.events import SweepEvent
+from ddarts_tuning.driver.sweep import StudyResult, resume_sweep, run_sweep
+from ddarts_tuning.searchers.journal import open_journal
+from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.store.locks import lock
+from ddarts_tuning.store.study import find_study, list_studies
+from ddarts_tuning.tracking import study_run as tracking
+from ddarts_tuning.tracking import trial_run
 
-from analysis.collect import read_table
-from analysis.mlflow_source import collect_from_mlflow
 from ddarts_cli.commands.sweep import in_words
 from ddarts_cli.main import run
 from ddarts_cli.sweeping import ATTACHED
@@ -25,13 +33,6 @@ from ddarts_core.execution import check_compiler
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import read_jsonl
 from ddarts_core.retrain import Retrain
-from tuning import tracking, trial_run
-from tuning.config import SweepConfig
-from tuning.events import SweepEvent
-from tuning.journal import open_journal
-from tuning.locks import lock
-from tuning.study import find_study, list_studies
-from tuning.sweep import StudyResult, resume_sweep, run_sweep
 
 Make = Callable[..., SweepConfig]
 
@@ -297,7 +298,7 @@ def test_a_trial_whose_process_cannot_be_set_up_fails_and_counts(
         if event.kind == "finished" and event.number == 0:
             barrier.rmdir()
 
-    monkeypatch.setattr("tuning.study.await_workers", lambda *given: barrier.mkdir())
+    monkeypatch.setattr("ddarts_tuning.store.study.await_workers", lambda *given: barrier.mkdir())
     result = run_sweep(config, listener=clear)
     assert not result.interrupted and result.study.state == "FINISHED"
     first, second = result.study.trials()

@@ -6,13 +6,12 @@ import pickle
 from types import SimpleNamespace
 
 import pytest
-
-from tuning.time_budget import TimeBudget
+from ddarts_tuning.schedulers.time_budget import TimeBudget
 
 
 def test_all_trials_end_once_the_time_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("tuning.time_budget.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("ddarts_tuning.schedulers.time_budget.time", SimpleNamespace(monotonic=lambda: now[0]))
     budget = TimeBudget(10)
     assert not budget.is_spent()
     for name in ("runs", "over", "died"):

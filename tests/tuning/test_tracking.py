@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ddarts_analysis.mlflow_runs import read_artifacts, read_runs, study_names
+from ddarts_tuning.driver.new_study import create_study, new_study
+from ddarts_tuning.settings.config import resolve_sweep
+from ddarts_tuning.store.study import Study, trial_dir
+from ddarts_tuning.tracking import study_run as tracking
+from ddarts_tuning.tracking import trial_run
 
-from analysis.mlflow_runs import read_artifacts, read_runs, study_names
 from ddarts_cli.sweeping import store_sentence
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
 from ddarts_core.records import EpochRecord, write_jsonl
 from ddarts_core.study_files import write_json
-from tuning import tracking, trial_run
-from tuning.config import resolve_sweep
-from tuning.new_study import create_study, new_study
-from tuning.study import Study, trial_dir
 
 RECORDS = [
     EpochRecord(

@@ -24,11 +24,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from ddarts_tuning.driver.sweep import run_sweep
+from ddarts_tuning.settings.config import SweepConfig
 
 from tests.tuning.conftest import Make
 from tests.tuning.processes import TRIALS, epochs_of, faults, results
-from tuning.config import SweepConfig
-from tuning.sweep import run_sweep
 
 BIN = Path(sys.executable).parent
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"

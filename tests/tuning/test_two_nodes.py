@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ddarts_tuning.settings.config import SweepConfig, TrackingConfig
+from ddarts_tuning.store.study import find_study
 
 from ddarts_core.redact import without_secrets
 from tests.tuning.processes import Guard, Server, free_port, leaks, left_behind, told
-from tuning.config import SweepConfig, TrackingConfig
-from tuning.study import find_study
 
 Make = Callable[..., SweepConfig]
 
@@ -61,9 +61,9 @@ def bare_environment(folder: Path) -> Path:
     for name in ("purelib", "platlib"):
         site = Path(sysconfig.get_path(name, vars={"base": str(folder), "platbase": str(folder)}))
         (site / "dependencies.pth").write_text(sysconfig.get_path(name))
-    command = [str(python), "-c", "import ray; import tuning"]
+    command = [str(python), "-c", "import ray; import ddarts_tuning"]
     imported = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert "No module named 'tuning'" in imported.stderr, imported.stderr
+    assert "No module named 'ddarts_tuning'" in imported.stderr, imported.stderr
     return python
 
 
@@ -224,7 +224,7 @@ def test_a_training_by_a_worker_on_each_node(nodes: TwoNodes) -> None:
 @pytest.mark.slow
 def test_a_sweep_on_nodes_with_the_wheel(nodes: TwoNodes, make_sweep: Make) -> None:
     install_wheel(nodes.python, nodes.folder)
-    where = [str(nodes.python), "-c", "import tuning.cluster as c; print(c.__file__, c.sent_code())"]
+    where = [str(nodes.python), "-c", "import ddarts_tuning.cluster.connection as c; print(c.__file__, c.sent_code())"]
     found = subprocess.run(where, cwd=nodes.folder, check=True, capture_output=True, text=True).stdout.split()
     assert Path(found[0]).is_relative_to(nodes.folder / "venv") and found[1] == "[]", "nothing is sent"
     config = small(make_sweep, "by-wheel")

@@ -9,38 +9,40 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import ddarts_tuning
 import pytest
+from ddarts_tuning.cluster.connection import start_ray
+from ddarts_tuning.cluster.versions import OtherVersion, digest, own_version
+from ddarts_tuning.driver.callback import _stop_if_hopeless
+from ddarts_tuning.driver.new_study import create_study
+from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.settings.space import base_settings
+from ddarts_tuning.trial.trainable import SearchTrial
+from ddarts_tuning.trial.trial_record import begin
 
-import tuning
 from ddarts_core.errors import UserError
 from ddarts_core.study_files import read_json
-from tuning.callback import _stop_if_hopeless
-from tuning.cluster import start_ray
-from tuning.config import SweepConfig
-from tuning.new_study import create_study
-from tuning.space import base_settings
-from tuning.trainable import SearchTrial
-from tuning.trial_record import begin
-from tuning.versions import OtherVersion, digest, own_version
 
 
 def test_a_version_follows_from_the_files_and_not_from_their_place(tmp_path: Path) -> None:
-    package = Path(tuning.__file__).parent
+    package = Path(ddarts_tuning.__file__).parent
     copy = tmp_path / "elsewhere" / package.name
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "left.pyc").write_bytes(b"x")
     same = digest(package)
     assert digest(copy) == same
-    (copy / "space.py").rename(copy / "spaces.py")
+    (copy / "settings" / "space.py").rename(copy / "settings" / "spaces.py")
     renamed = digest(copy)
-    (copy / "spaces.py").write_text("")
+    (copy / "settings" / "spaces.py").write_text("")
     assert len({same, renamed, digest(copy)}) == 3
 
 
 def test_a_trial_notes_its_version_and_another_one_refuses_it(
     make_sweep: Callable[..., SweepConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuning.trainable.Sender", lambda run: SimpleNamespace(send=lambda _: None, close=lambda: None))
+    monkeypatch.setattr(
+        "ddarts_tuning.trial.trainable.Sender", lambda run: SimpleNamespace(send=lambda _: None, close=lambda: None)
+    )
     config = make_sweep("apart", storage=str(tmp_path))
     stored = {"config": config.model_dump(mode="json"), "base": base_settings(config), "tracking_uri": "", "state": ""}
     study = create_study(config.study_location, {**stored, "objectives": []})

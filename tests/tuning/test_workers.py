@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ddarts_tuning.driver.new_study import new_study
+from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.store.checkpoints import found
+from ddarts_tuning.tracking import study_run as tracking
+from ddarts_tuning.trial.trainable import SearchTrial
+from ddarts_tuning.trial.trial_record import begin
 
 from ddarts_core import checkpoint
 from ddarts_core.records import EpochRecord, read_jsonl
 from tests.tuning.processes import Driver, epochs_of, events_of, faults, results
-from tuning import tracking
-from tuning.checkpoints import found
-from tuning.config import SweepConfig
-from tuning.new_study import new_study
-from tuning.trainable import SearchTrial
-from tuning.trial_record import begin
 
 Make = Callable[..., SweepConfig]
 

@@ -1,0 +1,365 @@
+"""Ray: started on this machine, or joined where it runs."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from urllib.parse import urlsplit
+
+from tenacity import retry, retry_if_exception, stop_after_attempt
+
+import ddarts_core
+from ddarts_core.errors import UserError
+from ddarts_core.files import short_temp
+from ddarts_core.redact import command_line, hide_secrets, one_line
+
+from ..settings.config import ResourcesConfig, TuneConfig
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU must not see one
+    "RAY_task_events_report_interval_ms": "0",  # the head would remember every call of a trial: 7 KB an epoch
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+OBJECT_STORE_BYTES = 128 * 2**20
+
+ATTEMPTS = 3
+UNSTARTED = (
+    "Starting Ray client server failed",
+    "Proxy failed to Connect to backend",
+    "GetOrCreateRuntimeEnv request failed after",
+)
+"""What a head answers whose server for a new client of Ray Client ended at once, was not ready in 30 s, or could not be
+made because the head itself is still starting."""
+
+VERSIONS = re.compile(
+    r"cluster was started with:\s+Ray: (\S+)\s+Python: (\S+)\s+"
+    r"This process .*was started with:\s+Ray: (\S+)\s+Python: (\S+)"
+)
+"""What Ray says of a head with another version of Ray or Python: theirs, then ours."""
+
+FORWARDED = ("OMP_NUM_THREADS", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
+"""What trials on another machine need of this process's environment; on this one they inherit all of it.
+
+Ray logs these on every machine: none may be a secret (see secret.py)."""
+
+
+def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
+    """Start Ray on this machine, on loopback and quietly, or join a cluster, unless Ray runs in this process already.
+
+    One that is started here ends with this process, and takes the trials' working folders with it.
+
+    Args:
+        num_cpus: cores of this machine that Ray may use; None is all. A cluster has its own.
+        address: `auto` (the cluster that this machine belongs to), `HOST:PORT`, or `ray://HOST:PORT`.
+
+    Raises:
+        UserError: Ray does not start, or no cluster answers at the address, or it refuses the token or has another
+            version of Ray.
+        FileNotFoundError: the folder that this process works in is gone.
+    """
+    os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
+    import ray
+
+    for name in ("ray", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        return
+    os.getcwd()  # Ray's processes would end without one, and say nothing that is of use
+    if address is None:
+        # Ray would replace 127.0.0.1 by an address of this machine, and listen on all its interfaces.
+        with mock.patch("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False):
+            context = _start(num_cpus)
+        atexit.register(_stop, Path(context.address_info["session_dir"]))
+        return
+    runtime: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in FORWARDED if name in os.environ}}
+    if packages := sent_code():  # Ray fails at every trial when the list is empty
+        runtime["py_modules"] = packages
+    if address.startswith("ray://") and find_spec("grpc") is None:
+        raise UserError(f"Ray Client, which {address!r} asks for, needs a package: pip install ddarts[cluster]")
+    advice = "give auto, HOST:PORT or ray://HOST:PORT"
+    try:
+        _knock(address)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no Ray cluster answers at {address!r} ({error}): {advice}") from error
+    try:
+        _join(address, runtime)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+        if _unstarted(error):
+            raise UserError(
+                f"the Ray cluster at {address!r} started no server for this process in {ATTEMPTS} attempts; its "
+                "head may be busy: try again, or see ray_client_server_*.err in its logs"
+            ) from error
+        if apart := VERSIONS.search(str(error)):
+            theirs, ours = (f"Ray {apart[k]} under Python {apart[k + 1]}" for k in (1, 3))
+            raise UserError(
+                f"the Ray cluster at {address!r} has another version: install the same version (ours {ours}, theirs "
+                f"{theirs})"
+            ) from error
+        reason = one_line(hide_secrets(str(error)))[:200]
+        raise UserError(
+            f"the Ray cluster at {address!r} does not let this process in ({reason}): {advice}, and export "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, the file with the token that its head was started with"
+        ) from error
+
+
+def _start(num_cpus: int | None) -> Any:
+    """Start Ray on this machine.
+
+    Raises:
+        UserError: it did not come up.
+    """
+    try:
+        return _init(
+            address="local",  # not a cluster that happens to run on this machine
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            configure_logging=True,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=_temp_dir(),
+        )
+    except OSError:
+        raise  # a full disk, or no right to write
+    except Exception as error:  # Ray raises plain ones
+        reason = one_line(hide_secrets(str(error)))[:300] or type(error).__name__
+        raise UserError(
+            f"Ray did not start on this machine ({reason}): the machine may be busy or short of memory; try again"
+        ) from error
+
+
+def _unstarted(error: BaseException) -> bool:
+    return any(words in str(error) for words in UNSTARTED)
+
+
+@retry(retry=retry_if_exception(_unstarted), stop=stop_after_attempt(ATTEMPTS), reraise=True)
+def _join(address: str, runtime: dict[str, Any]) -> None:
+    _init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime)
+
+
+#: What Ray adds to the name of the folder for temporary files.
+SOCKET = "/ray/session_2026-11-27_23-19-03_123456_4194304/sockets/plasma_store"
+
+
+def _temp_dir() -> str:
+    """Ray's folder in the one for temporary files, as Ray would choose it unless that has too long a name."""
+    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    return f"{short_temp(len(SOCKET), usual)}/ray"
+
+
+def _stop(session: Path) -> None:
+    import ray
+
+    ray.shutdown()  # before Ray does it: nobody works in the folders any more
+    shutil.rmtree(session / "artifacts", ignore_errors=True)
+
+
+def _init(**options: Any) -> Any:
+    """`ray.init`, which would write the whole command line, a password in it included, into the cluster's state.
+
+    Ray's own processes get a session of their own: a signal to this process's group, as `timeout` and a terminal send
+    it, would end them beneath a sweep that is just coming to its end. The kernel ends them with this process.
+    """
+    import ray
+
+    before = signal.getsignal(signal.SIGTERM)
+    with (
+        mock.patch("ray._private.utils.get_entrypoint_name", command_line),
+        mock.patch("ray._private.services.ConsolePopen", partial(subprocess.Popen, start_new_session=True)),
+    ):
+        context = ray.init(**options)
+    if callable(before) and _in_main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray's own prints the stack and aborts
+    return context
+
+
+@contextlib.contextmanager
+def polite_stops() -> Iterator[None]:
+    """While Ray runs trials, SIGTERM (of Slurm, Kubernetes, systemd) is the Ctrl-C that Ray Tune ends well at.
+
+    So is SIGHUP, of a terminal that is closed, unless it is ignored.
+    """
+    if not _in_main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
+    for number in before:
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _in_main_thread() -> bool:
+    """Only there may a handler be set."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def sent_code() -> list[str]:
+    """The packages that trials on other machines get from here: those of a checkout.
+
+    What is installed as a wheel is expected to be installed there too: then none.
+    """
+    packages = [Path(__file__).parents[1], Path(ddarts_core.__file__).parent]
+    if "site-packages" in packages[0].parts:
+        return []
+    names = Path(tempfile.mkdtemp(prefix="ddarts-"))  # Ray takes a folder's name for the package's
+    atexit.register(shutil.rmtree, names, ignore_errors=True)
+    for name, package in zip(("ddarts_tuning", "ddarts_core"), packages, strict=True):
+        (names / name).symlink_to(package, target_is_directory=True)
+    return [str(names / "ddarts_tuning"), str(names / "ddarts_core")]
+
+
+def _knock(address: str) -> None:
+    """Whether anything listens at an address: Ray itself would try for minutes.
+
+    Raises:
+        OSError: nothing does.
+        ValueError: the address is none.
+    """
+    if address != "auto":
+        parts = urlsplit(address if "://" in address else f"ray://{address}")
+        if parts.hostname is None or parts.port is None:
+            raise ValueError("host and port are needed")
+        socket.create_connection((parts.hostname, parts.port), timeout=10).close()
+
+
+# --- the machines ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine of the cluster as Ray counts it.
+
+    Attributes:
+        node: Ray's identifier.
+        host: its address.
+        cpus: cores.
+        gpus: number of GPUs.
+        memory: bytes of main memory, the object store's not included.
+    """
+
+    node: str
+    host: str
+    cpus: float
+    gpus: float
+    memory: int
+
+
+def machines() -> list[Machine]:
+    """Those that are there now and take trials: a head of a cluster may have no cores."""
+    import ray
+
+    found = [
+        Machine(
+            node["NodeID"],
+            node["NodeManagerAddress"],
+            node["Resources"].get("CPU", 0.0),
+            node["Resources"].get("GPU", 0.0),
+            int(node["Resources"].get("memory", 0)),
+        )
+        for node in ray.nodes()  # type: ignore[no-untyped-call]  # ray
+        if node["Alive"]
+    ]
+    return [machine for machine in found if machine.cpus > 0]
+
+
+def places(machine: Machine, resources: ResourcesConfig) -> int:
+    """Trials that fit on a machine at a time; each on one of its GPUs, if it takes any.
+
+    Example:
+        >>> places(Machine("node", "host", cpus=8, gpus=2, memory=2**36), ResourcesConfig(cpu=1, gpu=0.4))
+        4
+    """
+    by_cpus = int(machine.cpus / resources.cpu + 1e-6)
+    return min(by_cpus, int(1 / resources.gpu + 1e-6) * int(machine.gpus)) if resources.gpu else by_cpus
+
+
+def room(config: TuneConfig) -> int:
+    """Trials that fit at a time on the machines that are there now."""
+    return min(config.num_samples, sum(places(machine, config.fixed_resources) for machine in machines()))
+
+
+def check_room(config: TuneConfig, cluster: bool) -> None:
+    """Check that a trial fits on one of the machines, or that one may come on which it does.
+
+    Args:
+        config: of the sweep.
+        cluster: whether Ray runs on more than this machine.
+
+    Raises:
+        UserError: it would wait for ever.
+    """
+    if room(config) or may_wait(config, cluster):
+        return
+    there = sorted({(machine.cpus, machine.gpus) for machine in machines()})
+    has = "; ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in there) or "none with CPUs"
+    wanted = config.fixed_resources
+    raise UserError(
+        f"tune.resources cpu {wanted.cpu:g}, gpu {wanted.gpu:g}: a trial runs on one machine, and fits on none of "
+        f"those that are there ({has})"
+    )
+
+
+def may_wait(config: TuneConfig, cluster: bool) -> bool:
+    """Whether a trial may wait for a machine that is not there yet, which an autoscaler then starts."""
+    return cluster and config.max_concurrent is not None
+
+
+def smallest_gpu() -> int | None:
+    """Bytes of the smallest GPU that this process sees; None if torch finds none."""
+    import torch
+
+    sizes = [torch.cuda.get_device_properties(k).total_memory for k in range(torch.cuda.device_count())]
+    return min(sizes, default=None)
+
+
+def gpu_memory(machine: Machine) -> int:
+    """Bytes of the smallest GPU of a machine, asked there.
+
+    Raises:
+        UserError: torch finds no GPU there, although Ray counts some.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(machine.node, soft=False)
+    # It takes no share of a GPU, which others may have taken whole; its process ends, and leaves nothing on one.
+    once = ray.remote(num_cpus=0, max_calls=1, scheduling_strategy=there)  # type: ignore[call-overload]  # ray lacks it
+    ask = once(_smallest_gpu_there)
+    found: int | None = ray.get(ask.remote())
+    if found is None:
+        raise UserError(
+            f"tune.resources auto: Ray counts {machine.gpus:g} GPUs on {machine.host}, but torch finds none there: "
+            "install a torch with CUDA there, set search.device and retrain.device to cpu, or give tune.resources"
+        )
+    return found
+
+
+def _smallest_gpu_there() -> int | None:
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray hides them from a process that takes no share
+    return smallest_gpu()

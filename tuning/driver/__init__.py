@@ -1,0 +1,1 @@
+"""The process of a sweep: begin, run, go on, extend, rebuild."""

@@ -1,0 +1,268 @@
+"""The driver's side of every trial: notes its end in the study's folder and in MLflow, and tells the watcher."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from ddarts_core.redact import hide_secrets
+from ddarts_core.study_files import read_json, write_json
+
+from ..cluster import versions
+from ..cluster.versions import OtherVersion
+from ..schedulers.time_budget import TimeBudget
+from ..searchers.journal import Journal
+from ..store.mirror import StoreError
+from ..store.study import Held, Study, trial_dir, trial_name
+from ..tracking.study_run import STATUS, Draw, child_runs, delete_run, end_run
+from ..tracking.trial_run import PATIENCE_S, TrialRun
+from .alike import Alike
+from .events import Kind, Listener, SweepEvent
+
+
+@dataclass(frozen=True)
+class Session:
+    """What belongs to this run of a sweep and not to the study; in another process nobody watches."""
+
+    draw: Draw | None = None
+    listener: Listener | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Session, ()
+
+
+class Ends:
+    """Brings MLflow runs of trials to their end, one after the other, in a thread: the other trials go on meanwhile."""
+
+    def __init__(self, draw: Draw | None) -> None:
+        self._draw = draw
+        self._thread = ThreadPoolExecutor(1, "mlflow")
+        self._wait_until = 0.0
+
+    def add(self, study: Study, folder: Path) -> None:
+        """A trial ended."""
+        self._thread.submit(self._end, study, folder)
+
+    def close(self) -> None:
+        """Wait until all that were added are done, or left to `track_rest`."""
+        self._thread.shutdown()
+
+    def _end(self, study: Study, folder: Path) -> None:
+        # After one refusal the others would be refused too, each after a wait.
+        if time.monotonic() >= self._wait_until and not track_end(study, folder, self._draw):
+            self._wait_until = time.monotonic() + PATIENCE_S
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Ends, (None,)
+
+
+class StudyCallback(tune.Callback):
+    """One for each run of a sweep.
+
+    Args:
+        held: the study.
+        session: is told.
+        budget: of time, which is told who runs.
+        num_epochs: epochs of a whole trial, for progress; 0 where the trials' differ.
+        metric: of the supernet, that progress shows.
+        alone: whether a trial's checkpoints are of no use to others.
+    """
+
+    def __init__(
+        self, held: Held, session: Session, budget: TimeBudget, num_epochs: int, metric: str, alone: bool
+    ) -> None:
+        self._held = held
+        self._session = session
+        self._budget = budget
+        self._num_epochs = num_epochs
+        self._metric = metric
+        self._alone = alone
+        self._ends = Ends(session.draw)
+        self._started: set[int] = set()
+        self._journal: Journal | None = None
+        self._alike = Alike()
+        #: Why the sweep was stopped, if trials failed alike.
+        self.hopeless: str | None = None
+
+    def close(self) -> None:
+        """Wait until MLflow has what it takes."""
+        self._ends.close()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial got a process."""
+        self._budget.note(trial.trial_id, running=True)
+        if trial.config["number"] not in self._started:
+            self._started.add(trial.config["number"])
+            self._tell("started", trial)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """An epoch is done."""
+        self._tell("epoch", trial, epochs=result["epochs"], accuracy=result[self._metric])
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A process died and the trial will go on in another, unless nothing can: a full disk, a store that is away."""
+        self._budget.note(trial.trial_id, running=False)
+        _stop_if_hopeless(trial)
+        self._tell("restarted", trial, epochs=(trial.last_result or {}).get("epochs", 0), reason=error_of(trial))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial ended by itself or was stopped, by the scheduler or because the time is spent."""
+        self._budget.note(trial.trial_id, running=False)
+        result = trial.last_result or {}
+        if result.get("waits"):
+            return  # a leg of a member of a population
+        if "state" in result:
+            self._end(trials, trial, str(result["state"]), str(result["reason"]))
+        elif self._budget.stopped(trial.trial_id):
+            self._end(trials, trial, "PRUNED", self._budget.reason)
+        else:
+            self._end(trials, trial, "PRUNED", f"stopped by the scheduler after {result.get('epochs', 0)} epochs")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial's process died too often."""
+        self._budget.note(trial.trial_id, running=False)
+        _stop_if_hopeless(trial)
+        self._end(trials, trial, "FAILED", error_of(trial))
+
+    def _end(self, trials: list[Any], trial: Any, state: str, reason: str) -> None:
+        study = self._held.study
+        result = trial.last_result or {}
+        record = note_end(study, trial.config["number"], state, reason, result.get("seconds"), self._alone)
+        if self._journal is None:
+            self._journal = Journal(study)
+        self._journal.add(record)
+        self._ends.add(study, trial_dir(study.path, record["number"]))
+        self._tell(
+            "finished",
+            trial,
+            state=state,
+            reason=reason,
+            epochs=result.get("epochs", 0),
+            accuracy=result.get(self._metric),
+            objectives=record["objectives"] or {},
+        )
+        if state == "FAILED":
+            self._stop_if_alike(study, reason, result.get("epochs", 0), trials)
+        else:
+            self._alike.clear()
+
+    def _stop_if_alike(self, study: Study, reason: str, epochs: int, trials: list[Any]) -> None:
+        """Stop the sweep if too many trials failed for one reason, and any is left to be saved."""
+        running = [(t.last_result or {}).get("epochs", 0) for t in trials if t.status == Trial.RUNNING]
+        tune = study.data["config"]["tune"]
+        most, furthest = tune.get("max_failures_alike", 3), max(running, default=0)
+        sentence = self._alike.note(reason, epochs, most=most, furthest=furthest)
+        if sentence and sum(t["state"] != "RUNNING" for t in study.trials()) < tune["num_samples"]:
+            # An error would be taken for one of the trial; this leaves the others at their last epoch.
+            self.hopeless = sentence
+            signal.raise_signal(signal.SIGINT)
+
+    def _tell(self, kind: Kind, trial: Any, **fields: Any) -> None:
+        if self._session.listener is not None:
+            number = trial.config["number"]
+            params = read_json(trial_dir(self._held.study.path, number) / "trial.json")["params"]
+            self._session.listener(
+                SweepEvent(kind, trial_name(number), number, params, num_epochs=self._num_epochs, **fields)
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_journal": None}
+
+
+def note_end(
+    study: Study, number: int, state: str, reason: str, seconds: float | None = None, alone: bool = True
+) -> dict[str, Any]:
+    """Write a trial's end into its file; its record.
+
+    Args:
+        study: held by this process.
+        number: of the trial, which has no process any more.
+        state: it ends in.
+        reason: for it; empty without one.
+        seconds: that it took, if its process did not write them.
+        alone: whether its checkpoints are of no use to others.
+    """
+    folder = trial_dir(study.path, number)
+    study.pull(f"trials/{folder.name}")
+    record = {**read_json(folder / "trial.json"), "state": state, "reason": reason or None}
+    record["seconds"] = seconds or record["seconds"]
+    write_json(folder / "trial.json", record)
+    study.push(f"trials/{folder.name}")
+    if alone and state != "FAILED":
+        study.clear_checkpoints(number)
+    return record
+
+
+FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+def is_full(text: str) -> bool:
+    """Whether an error says that there is no space left: errors of other processes come as text."""
+    return any(reason in text for reason in FULL)
+
+
+def _stop_if_hopeless(trial: Any) -> None:
+    text = _error_text(trial)
+    if is_full(text):
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {text.splitlines()[-1]}")
+    for kind, said in ((StoreError, r"the store of \S+ cannot be used: .*"), (OtherVersion, versions.SAID)):
+        if text and (refusal := re.search(said, text.splitlines()[-1])):
+            raise kind(refusal.group())
+
+
+def _error_text(trial: Any) -> str:
+    file = trial.error_file
+    return Path(file).read_text(encoding="utf-8", errors="replace").strip() if file and Path(file).exists() else ""
+
+
+def error_of(trial: Any) -> str:
+    """The last line of what a trial's process raised."""
+    text = _error_text(trial)
+    return hide_secrets(text.splitlines()[-1])[:1000] if text else "the trial's process died"
+
+
+def track_end(study: Study, folder: Path, draw: Draw | None) -> bool:
+    """Bring the MLflow run of a trial that ended to its end and note that it is; whether it is."""
+    run = TrialRun(study, folder)
+    tracked = run.finish(draw, artifacts=study.data["config"]["tracking"]["log_artifacts"])
+    write_json(folder / "trial.json", {**read_json(folder / "trial.json"), "run_id": run.run_id, "tracked": tracked})
+    study.push(f"trials/{folder.name}")
+    return tracked
+
+
+def track_rest(study: Study, draw: Draw | None) -> int:
+    """Give MLflow the trials that it could not take when they ended; how many it still could not.
+
+    A run that is still RUNNING there then belongs to a trial that is, or to nobody.
+    """
+    waiting = [t for t in study.trials() if t["state"] != "RUNNING" and not t.get("tracked")]
+    missing = 0
+    for trial in waiting:
+        # After one refusal the others would be refused too, each after a wait.
+        missing += 1 if missing or not track_end(study, trial_dir(study.path, trial["number"]), draw) else 0
+    if not missing:
+        settle(study)
+    return missing
+
+
+def settle(study: Study) -> None:
+    """End the runs that are RUNNING in MLflow although their process is gone, and delete those that no trial knows."""
+    trials = {trial["trial_id"]: trial for trial in study.trials()}
+    for run_id, trial_id in child_runs(study, "RUNNING"):
+        trial = trials.get(trial_id)
+        if trial is None or trial["run_id"] not in (None, run_id):
+            delete_run(study.data["tracking_uri"], run_id)
+        else:
+            end_run(study, run_id, "KILLED" if trial["state"] == "RUNNING" else STATUS[trial["state"]])

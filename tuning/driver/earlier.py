@@ -1,0 +1,108 @@
+"""Studies that were interrupted when Ray still kept the checkpoints of trials.
+
+Their trials go on from the furthest checkpoint that is intact below `ray/`, `ray-2/`, ... Ray's own state there, which
+is of pickles, is not read. Once a trial's checkpoint lies in its own folder, the rest is of no use.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ddarts_core import checkpoint
+from ddarts_core.errors import UserError
+from ddarts_core.files import write_atomic
+from ddarts_core.study_files import read_json, write_json
+
+from ..settings.config import SEARCH_EPOCH, supernet_metric
+from ..store import checkpoints
+from ..store.mirror import Mirror
+from ..store.study import Study, trial_dir, trial_name
+from ..trial.trial_record import stored_reports
+
+FILE = "trial.pt"
+MEMBER = "member.json"
+
+
+def adopt(study: Study) -> None:
+    """Put the checkpoints of a held study of before where its trials find them; of another study change nothing."""
+    if study.mirror is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            if names := _fetch(study, study.mirror, Path(folder)):
+                _adopt(study, Path(folder))
+                for name in names:
+                    study.mirror.delete(name)
+        return
+    if any(study.path.glob("ray*/*/checkpoint_*")):
+        _adopt(study, study.path)
+    for left in study.path.glob("ray*"):
+        if re.fullmatch(r"ray(-\d+)?", left.name):
+            shutil.rmtree(left)
+
+
+def _adopt(study: Study, root: Path) -> None:
+    population = study.data["config"]["tune"]["scheduler"] == "pbt"
+    for trial in study.trials():
+        number = int(trial["number"])
+        folder = trial_dir(study.path, number)
+        if trial["state"] == "RUNNING" or population:
+            if population and "exchanged" not in trial:
+                write_json(folder / "trial.json", {**trial, **_exchanges(study, trial)})
+            _take(folder, root, number, None if population else checkpoints.NUM_KEPT)
+            study.push(f"trials/{trial_name(number)}")
+
+
+def _take(folder: Path, root: Path, number: int, most: int | None) -> None:
+    """Copy the furthest intact checkpoints of a trial into its folder.
+
+    Args:
+        folder: of the trial.
+        root: of Ray's folders.
+        number: of the trial.
+        most: how many; None is all that are the trial's own, since another member of a population may need one.
+    """
+    there: dict[int, Path] = {}
+    for file in root.glob(f"ray*/{trial_name(number)}_*/checkpoint_*/{FILE}"):
+        note = file.with_name(MEMBER)
+        try:
+            if note.exists() and read_json(note)["number"] != number:
+                continue  # that of another member, which it follows
+            there[int(checkpoint.load(file)["epochs"])] = file
+        except UserError:
+            continue  # damaged
+    for epochs in sorted(there)[0 if most is None else -most :]:
+        file = checkpoints.file_of(folder, epochs)
+        if not file.exists():  # it does after a kill on the way
+            write_atomic(file, there[epochs].read_bytes())
+
+
+def _exchanges(study: Study, trial: Mapping[str, Any]) -> dict[str, Any]:
+    """When a member of a population took part in its last exchange: none runs on from one that it has not noted."""
+    tune = study.data["config"]["tune"]
+    every = int(tune["exchange_every"])
+    reports = stored_reports(trial_dir(study.path, trial["number"]), supernet_metric(tune))
+    searched = int(reports[-1][SEARCH_EPOCH]) if reports else 0
+    lineage = list(trial.get("lineage", []))
+    passed = max(0, (searched - 1) // every * every)
+    first = -(-int(tune["grace_period"]) // every) * every
+    noted = int(lineage[-1]["epochs"]) if lineage else 0
+    return {"lineage": lineage, "exchanged": max(noted, passed if passed >= first else 0)}
+
+
+def _fetch(study: Study, mirror: Mirror, root: Path) -> list[str]:
+    """Fetch what Ray kept of the trials in a store; its names there."""
+    numbers = [trial_name(t["number"]) for t in study.trials() if t["state"] == "RUNNING" or "lineage" in t]
+    wanted = [
+        name
+        for name in mirror.found("", lambda name: name.startswith("ray") and "/checkpoint_" in name)
+        if name.split("/")[1].partition("_")[0] in numbers
+    ]
+    for name in wanted:
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(mirror.read(name))
+    return wanted

@@ -1,0 +1,166 @@
+"""More trials in a study that exists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ddarts_core.errors import UserError
+from ddarts_core.nested import get_path, leaves, set_path
+from ddarts_core.shell import ddarts
+
+from ..searchers.journal import JOURNAL
+from ..settings.config import LimitsConfig, SweepConfig
+from ..settings.reread import EPOCHS, reread
+from ..settings.space import base_settings, build_space
+from ..store.study import Study, find_study, hold
+from ..tracking import study_run as tracking
+from .callback import Session
+from .events import Listener
+from .moving import settle_in
+from .rebuild import ensure_tracked
+from .sweep import StudyResult, check_address, prepare, resume_sweep, run, stored_config
+
+LASTING = ("objective", "second_objective", "limits", "latency")
+"""Settings of `tune` that all trials of a study share."""
+
+BEFORE = {"limits": LimitsConfig().model_dump(), "latency": None}
+"""What a study has that was begun before there were such settings."""
+
+APART = {"scheduler": "pbt", "searcher": "grid"}
+"""What goes neither from nor to another: the members of a population have no like, and a grid visits what is left."""
+
+
+def extend_sweep(
+    config: SweepConfig,
+    num_samples: int | None = None,
+    *,
+    draw: tracking.Draw | None = None,
+    listener: Listener | None = None,
+    num_cpus: int | None = None,
+    address: str | None = None,
+) -> StudyResult:
+    """Run more trials in a study that exists; one that was stopped is brought to its end first.
+
+    The trials that ended are kept: the searcher has learnt from them, and a scheduler compares the new ones with them.
+    Of `config`, the first points that are new, the space, the numbers of epochs, the searcher, the scheduler and the
+    resources are taken over; by what is left of a study that was stopped, how its trials run (`sweep.CORRIGIBLE`): a
+    file that is put right repairs it. Which earlier trials still count is noted, see `reread`.
+
+    Args:
+        config: of a sweep of the same name, settings and objectives.
+        num_samples: trials more. None: as many as `config` asks for if the study is finished, else none.
+        draw: draws the picture of a genotype into a file; None logs none.
+        listener: is told of every trial's progress.
+        num_cpus: cores that Ray may use; None is all.
+        address: of a Ray cluster; None starts Ray on this machine.
+
+    Raises:
+        UserError: the study has other settings than `config`, no trial fits on the machines, or another process runs
+            the study, which stays as it is.
+    """
+    study = find_study(config.study_location)
+    check_address(study.location, address)
+    space = config.build_space()
+    check_same(study, config)
+    if (other := goes_on_otherwise(study, config)) and study.data["state"] != "FINISHED":
+        raise UserError(
+            f"study {study.name!r} was stopped, and the file has another {', '.join(other)}: bring it to its end first "
+            f"with `{ddarts('resume', study.location)}`; then it gets new trials of another kind"
+        )
+    more = num_samples or (config.tune.num_samples if study.data["state"] == "FINISHED" else 0)
+    if config.tune.scheduler == "pbt" and more:
+        raise UserError(f"study {study.name!r} is a population and gets no new members: use --new or --set name=...")
+    if config.tune.searcher == "grid" and more and len(study.trials()) + more > len(space.grid()):
+        raise UserError(
+            f"study {study.name!r} cannot get {more} trials more: its grid has {len(space.grid())} points, "
+            f"{len(study.trials())} of them visited"
+        )
+    if study.data["state"] != "FINISHED":
+        result = resume_sweep(
+            study.location, corrected=config, draw=draw, listener=listener, num_cpus=num_cpus, address=address
+        )
+        if result.interrupted or not more:
+            return result
+    with hold(find_study(study.location)) as held:
+        settle_in(held)
+        held = ensure_tracked(held)
+        tracking.check_kept(held)
+        added = _add_round(held, prepare(config, space, num_cpus, address), more)
+        stored = stored_config(added)
+        return run(added, stored, space, Session(draw, listener), address)
+
+
+def _add_round(study: Study, config: SweepConfig, more: int) -> Study:
+    """Note that there are more trials to do, before Ray knows of them: a kill from here on is resumed."""
+    stored, rounds = study.data["config"], study.rounds
+    known = stored["tune"]["points_to_evaluate"]
+    points = [dict(point) for point in config.tune.points_to_evaluate if point not in known]
+    tune = config.model_dump(mode="json")["tune"]
+    tune |= {"num_samples": len(study.trials()) + more, "points_to_evaluate": [*known, *points]}
+    added = {"num_samples": more, "points_to_evaluate": points}
+    base = set_path(study.data["base"], "data.num_workers", config.data.num_workers)
+    fields: dict[str, Any] = {"config": {**stored, "tune": tune}, "rounds": [*rounds, added]}
+    if goes_on_otherwise(study, config):
+        shown = {name: stored[name] for name in ("name", "storage", "tracking")}
+        places = {name: study.data["base"].get(name, stored[name]) for name in ("name", "storage")}
+        base = set_path({**base_settings(config), **places}, "data.num_workers", config.data.num_workers)
+        # The points of before were given to trials that ended; today's space need not hold them.
+        tune["points_to_evaluate"] = points
+        fields = {
+            "config": {**config.model_dump(mode="json"), **shown, "tune": tune},
+            "rounds": [*({**each, "points_to_evaluate": []} for each in rounds), added],
+            "earlier": _earlier(study, config, base),
+        }
+        (study.path / JOURNAL).unlink(missing_ok=True)  # its trials had other parameters: it is made again
+    return study.update(base=base, **fields, state="INTERRUPTED")
+
+
+def _earlier(study: Study, config: SweepConfig, base: Mapping[str, Any]) -> dict[str, Any]:
+    """What counts of each trial of a study for those that `config` adds, see `reread`."""
+    space = build_space(config.space, base)
+    return {trial["trial_id"]: reread(trial, space, config.tune) for trial in study.trials()}
+
+
+def goes_on_otherwise(study: Study, config: SweepConfig) -> list[str]:
+    """What new trials would have otherwise than those of a study: numbers of epochs, parameters of the space."""
+    old, new = study.data["config"], config.model_dump(mode="json")
+    settings = (stored_config(study).model_dump(mode="json"), new)
+    epochs = ({path: get_path(each, path) for path in EPOCHS} for each in settings)
+    return [*_differing(*epochs), *_differing({"space": old["space"]}, {"space": new["space"]})]
+
+
+def check_same(study: Study, config: SweepConfig) -> None:
+    """Check that trials of `config` belong into a study.
+
+    Raises:
+        UserError: it has other objectives or other settings; or another space or other numbers of epochs, where the
+            trials of either are those of a grid or of a population.
+    """
+    old, new = study.data["config"], config.model_dump(mode="json")
+    apart = [name for name, value in APART.items() if value in (old["tune"][name], new["tune"][name])]
+    parts = ({**BEFORE, **c["tune"]} for c in (old, new))
+    lasting = [{"tune": {name: part[name] for name in (*LASTING, *apart)}} for part in parts]
+    moved = goes_on_otherwise(study, config) if apart else []
+    free = {path: None for path in (*EPOCHS, *old["space"], *new["space"], "name", "storage", "data.num_workers")}
+    roots = (os.path.abspath(os.path.expanduser(c["data"]["root"])) for c in (old, new))  # once kept as they were given
+    bases = map(base_settings, (stored_config(study), config))
+    set_ = ({path: value for path, value in leaves(base) if value != {}} for base in bases)
+    flat = ({**given, **free, "data.root": root} for given, root in zip(set_, roots, strict=True))
+    differing = [*moved, *_differing(*lasting), *_differing(*flat)]
+    if differing:
+        raise UserError(
+            f"study {study.name!r} exists with another {', '.join(differing)}: only trials of the same settings can be "
+            "added; keep them, or start another study with --new or --set name=..."
+        )
+
+
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The settings that differ, with their values before and after."""
+    old, new = dict(leaves(before)), dict(leaves(after))
+    return [
+        f"{path} ({old.get(path, 'not set')} there, {new.get(path, 'not set')} now)"
+        for path in sorted({*old, *new})
+        if old.get(path) != new.get(path)
+    ]

@@ -1,0 +1,100 @@
+"""A study whose folder was moved or copied goes on where it is now, and writes nothing where it was.
+
+No file of a study names the study's place, but for two: study.json says where it was run last (`place`), so that a copy
+is known as one; and MLflow's database, where it is the study's own, names the place of the artifacts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+
+from ddarts_core import sqlite_uri
+from ddarts_core.errors import UserError
+from ddarts_core.redact import without_secrets
+
+from ..store.mirror import StoreError, is_uri
+from ..store.study import Study, find_study, has_study
+from ..tracking.study_run import artifact_location
+
+
+def settle_in(study: Study) -> None:
+    """Before a study is run.
+
+    Raises:
+        UserError: it is a copy, and MLflow has the runs of both at the same place.
+    """
+    place_artifacts(study)
+    original = None if _has_database(study) else study.data.get("place")
+    if original is not None and _is_copy(study, original):
+        raise UserError(
+            f"study {study.location} is a copy of {original} and would write into that one's runs in MLflow at "
+            f"{without_secrets(study.data['tracking_uri'])}: go on with {original}, or remove it first"
+        )
+
+
+def place_artifacts(study: Study) -> None:
+    """Let the study's own database, if it has one, name artifacts where they are now."""
+    if _has_database(study):
+        location = artifact_location(study.data["tracking_uri"])
+        move_artifacts(study.path / "mlflow.db", study.data["experiment_id"], str(location))
+
+
+def _has_database(study: Study) -> bool:
+    return bool(study.data["tracking_uri"] == sqlite_uri.uri_of(study.path / "mlflow.db"))
+
+
+def _is_copy(study: Study, original: str) -> bool:
+    if original == study.location or (not is_uri(original) and _is_same(Path(original), study.path)):
+        return False
+    with contextlib.suppress(StoreError):  # a bucket that is gone has no study
+        run = study.data["parent_run_id"]
+        return has_study(original) and find_study(original).data["parent_run_id"] == run
+    return False
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.exists() and os.path.samefile(one, other)
+
+
+# --- MLflow ---------------------------------------------------------------------------------------------------------
+
+LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Where MLflow's database names the place of an artifact: tables and columns."""
+
+
+def move_artifacts(database: Path, experiment_id: str, location: str) -> None:
+    """Let a database name artifacts where they are now.
+
+    Args:
+        database: of MLflow; nothing is done if there is none, if it is damaged, or if it does not have the experiment:
+            it is made again before anything is written to it (see rebuild.py).
+        experiment_id: whose place of artifacts is that of all.
+        location: where it is, as URI.
+    """
+    if not database.is_file():
+        return
+    with (
+        contextlib.suppress(sqlite3.DatabaseError),
+        contextlib.closing(sqlite3.connect(database, timeout=30)) as connection,
+        connection,
+    ):
+        query = "SELECT artifact_location FROM experiments WHERE experiment_id = ?"
+        found = [before for (before,) in connection.execute(query, (experiment_id,))]
+        if found in ([], [location]):
+            return
+        [before] = found
+        for table, column in LOCATIONS:
+            connection.execute(
+                f"UPDATE {table} SET {column} = :after || substr({column}, length(:before) + 1) "
+                f"WHERE {column} = :before OR substr({column}, 1, length(:before) + 1) = :before || '/'",
+                {"before": before, "after": location},
+            )

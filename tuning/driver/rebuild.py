@@ -1,0 +1,145 @@
+"""What is copied from a study's folder, made again: Optuna's journal, and the runs in MLflow.
+
+The folder is the truth. So a store of MLflow that lost the study, or a database that is damaged, costs nothing: the
+study gets a run there anew, and every trial is sent again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from pathlib import Path
+
+from ddarts_core import sqlite_uri
+from ddarts_core.config import resolve
+from ddarts_core.redact import without_secrets
+from ddarts_core.study_files import ENDED, read_json, write_json
+
+from ..searchers.journal import JOURNAL, Journal
+from ..settings.config import SweepConfig
+from ..settings.reread import as_today
+from ..store.study import Study, hold, trial_dir, trial_name
+from ..tracking import study_run as tracking
+from .callback import track_rest
+
+_log = logging.getLogger(__name__)
+
+
+def ensure_tracked(study: Study) -> Study:
+    """Make the run of a held study anew, and forget those of its trials, if the store of MLflow has it no more.
+
+    A database in the study's folder that is damaged or not whole is set aside. A store that does not answer is left for
+    later. What was done is a warning.
+
+    Returns:
+        The study, which may have another run now.
+    """
+    uri = str(study.data["tracking_uri"])
+    own = study.path / "mlflow.db"
+    is_own = uri == sqlite_uri.uri_of(own)
+    if is_own and own.is_file() and is_damaged(own):
+        aside = _set_aside(own)
+        lost = f"{own} is damaged: it is kept as {aside.name}, and made again from the study's folder"
+    elif is_own and not own.exists():
+        lost = f"{own} is gone: it is made again from the study's folder"
+    elif _has_run(study):
+        return study
+    else:
+        lost = f"MLflow at {without_secrets(uri)} has the study no more: it gets all of it again"
+    _log.warning("%s", lost)
+    return track_anew(study)
+
+
+def track_anew(study: Study) -> Study:
+    """Make a run of a held study in MLflow, and forget those that there were of it and of its trials.
+
+    Raises:
+        UserError: the store cannot be used.
+    """
+    stored = dict(study.data["config"])
+    config = resolve({k: v for k, v in stored.items() if k in SweepConfig.model_fields}, (), SweepConfig)
+    experiment_id, run_id = tracking.start_study(
+        tracking.with_secrets(str(study.data["tracking_uri"])),
+        config.tracking.experiment or study.name,
+        study.name,
+        tracking.study_tags(study.name, study.data),
+        tracking.flat_params({key: value for key, value in stored.items() if key != "tracking"}),
+    )
+    for trial in study.trials():
+        file = trial_dir(study.path, trial["number"]) / "trial.json"
+        write_json(file, {**read_json(file), "run_id": None, "tracked": False})
+        study.push(f"trials/{trial_name(trial['number'])}")
+    return study.update(experiment_id=experiment_id, parent_run_id=run_id)
+
+
+def rebuild_journal(found: Study) -> int:
+    """Make Optuna's journal of a study anew from its folder; how many trials it has.
+
+    Raises:
+        UserError: a process runs the study.
+    """
+    with hold(found, journal=False) as study:
+        (study.path / JOURNAL).unlink(missing_ok=True)
+        Journal(study)
+        study.push(JOURNAL)
+        ended = [trial for trial in study.trials() if trial["state"] in ENDED]
+        return sum(as_today(study.data, trial) is not None for trial in ended)
+
+
+def rebuild_runs(found: Study, draw: tracking.Draw | None) -> tuple[int, int]:
+    """Give MLflow what it lacks of a study; how many ended trials it has now, and how many it did not take.
+
+    What it has already is sent no second time.
+
+    Raises:
+        UserError: a process runs the study, or the store cannot be used.
+    """
+    with hold(found, journal=False) as study:
+        study = ensure_tracked(study)
+        tracking.check_kept(study)
+        for trial in study.trials():
+            write_json(trial_dir(study.path, trial["number"]) / "trial.json", {**trial, "tracked": False})
+        missing = track_rest(study, draw)
+        tracking.end_study(study, "FINISHED" if study.data["state"] == "FINISHED" else "KILLED")
+        return sum(trial["state"] in ENDED for trial in study.trials()) - missing, missing
+
+
+def _has_run(study: Study) -> bool:
+    """Whether the study's run is in the experiment of its number and name; also if the store does not answer."""
+    from mlflow.exceptions import MlflowException
+
+    name = study.data["config"]["tracking"]["experiment"] or study.name
+    try:
+        client = tracking.make_client(str(study.data["tracking_uri"]))
+        run = client.get_run(study.data["parent_run_id"])
+        experiment = client.get_experiment(run.info.experiment_id)
+    except MlflowException as error:
+        return str(error.error_code) != "RESOURCE_DOES_NOT_EXIST"
+    except Exception:  # each kind of store has its own
+        return True
+    return bool((experiment.experiment_id, experiment.name) == (str(study.data["experiment_id"]), name))
+
+
+def is_damaged(database: Path) -> bool:
+    """Whether a file is not a whole database of MLflow; one that cannot be opened now is not known to be damaged."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+            [[found], *_] = connection.execute("PRAGMA quick_check(1)")
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            whole = {"alembic_version", "experiments", "runs", "metrics", "params", "tags"} <= tables
+            return bool(found != "ok" or not whole or not list(connection.execute("SELECT * FROM alembic_version")))
+    except sqlite3.OperationalError:
+        return False
+    except sqlite3.DatabaseError:
+        return True
+
+
+def _set_aside(database: Path) -> Path:
+    """Rename a database and what belongs to it."""
+    number = next(k for k in range(1, 10**6) if not database.with_name(f"mlflow-damaged-{k}.db").exists())
+    aside = database.with_name(f"mlflow-damaged-{number}.db")
+    for ending in ("-wal", "-shm", ""):
+        with contextlib.suppress(FileNotFoundError):
+            database.with_name(database.name + ending).rename(aside.with_name(aside.name + ending))
+    return aside

@@ -1,0 +1,388 @@
+"""Run a sweep and go on with one: Ray Tune with Optuna's proposals, a scheduler, and the study's folder.
+
+A study's folder is its one truth. Each run of a sweep is a round with a Ray that knows nothing: it is told which trials
+ended, the others go on from the checkpoints in their folders, and then new ones are proposed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pyarrow.fs import LocalFileSystem
+
+from ddarts_core.config import resolve
+from ddarts_core.data import check_batch, data_facts, data_notes, load_train, split
+from ddarts_core.datasets import facts
+from ddarts_core.devices import pick_device
+from ddarts_core.errors import UserError, cause
+from ddarts_core.execution import check_compiler
+from ddarts_core.shell import ddarts
+from ddarts_core.study_files import write_json
+
+from ..cluster.connection import check_room, polite_stops, start_ray
+from ..cluster.resources import cluster_device, with_readers, with_resources
+from ..cluster.versions import OtherVersion, own_version
+from ..schedulers.time_budget import TimeBudget
+from ..searchers.journal import JOURNAL, Journal
+from ..settings.config import SweepConfig, TuneConfig
+from ..settings.space import Space
+from ..store.lease import LostLease
+from ..store.mirror import StoreError, is_uri
+from ..store.study import Held, Study, find_study, has_study, hold, trial_dir
+from ..tracking import study_run as tracking
+from ..tracking.secret import handed_over
+from ..trial.trial_record import resolved
+from .alike import STOPPED
+from .callback import Session, is_full, note_end, settle, track_rest
+from .earlier import adopt
+from .events import Listener
+from .moving import settle_in
+from .new_study import check_folder, exists_already, new_study
+from .rebuild import ensure_tracked
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a sweep came to.
+
+    Attributes:
+        study: the study, as stored.
+        trials: their records (trial.json), completed ones first, best first.
+        interrupted: it was stopped before all trials ended.
+        untracked: trials that MLflow does not have in full; `resume_sweep` gives them to it.
+    """
+
+    study: Study
+    trials: list[dict[str, Any]]
+    interrupted: bool
+    untracked: int
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The best completed trial."""
+        return self.trials[0] if self.trials and self.trials[0]["state"] == "COMPLETED" else None
+
+    @property
+    def message(self) -> str:
+        """One sentence on how to go on after an interruption; empty without one."""
+        if not self.interrupted:
+            return ""
+        return f"stopped; every trial is kept at its last epoch: go on with `{ddarts('resume', self.study.location)}`"
+
+
+def longest(config: SweepConfig, space: Space) -> tuple[int, int]:
+    """The most search epochs (warm-up included) and the most retraining epochs that a trial can have."""
+
+    def most(path: str, default: int) -> int:
+        values = dict(space.distributions)[path].corners() if path in space.paths else []
+        return int(max([default, *values]))
+
+    search = most("search.epochs", config.search.epochs) + most("search.warmup_epochs", config.search.warmup_epochs)
+    retrain = most("retrain.epochs", config.retrain.epochs) if config.tune.objective == "derived" else 0
+    return search, retrain
+
+
+# --- Ray -------------------------------------------------------------------------------------------------------------
+
+
+def _resourceful(config: TuneConfig) -> Any:
+    from ray import tune
+
+    from ..trial.member import Member
+    from ..trial.trainable import SearchTrial
+
+    trial = Member if config.scheduler == "pbt" else SearchTrial
+    return tune.with_resources(trial, config.fixed_resources.model_dump(include={"cpu", "gpu"}))
+
+
+SCRATCH = ".ray"
+"""Folder of Ray in the study's while the sweep runs. Nothing is read from it."""
+
+
+def fit(study: Study, config: SweepConfig, space: Space, session: Session, cluster: bool) -> TimeBudget:
+    """Let Ray run the trials of a study that have not ended, and new ones until there are as many as are wanted.
+
+    Ray begins anew each time: what it has to know is told to it from the study's folder.
+
+    Returns:
+        The budget of time, which may be spent.
+    """
+    from ray import tune
+
+    from ..schedulers.early_stopping import SCHEDULER_FACTORIES, remember
+    from ..schedulers.legs import Legs
+    from ..searchers.searcher import Places, StudySearch
+    from .callback import StudyCallback
+
+    search_epochs, retrain_epochs = longest(config, space)
+    population = config.tune.scheduler == "pbt"
+    held, budget = Held(study), TimeBudget(config.tune.time_budget_s)
+    scheduler = SCHEDULER_FACTORIES[config.tune.scheduler](config.tune, search_epochs, config.seed)
+    for number, epochs in remember(scheduler, study).items():
+        note_end(study, number, "PRUNED", f"stopped by the scheduler after {epochs} epochs")
+    searcher: Any = StudySearch(held, config, space, budget)
+    if population:
+        searcher = Legs(held, config, space, search_epochs, budget)
+    metric = f"held_out/{config.tune.metric}"
+    num_epochs = search_epochs + retrain_epochs if config.tune.budget == "epochs" else 0
+    callback = StudyCallback(held, session, budget, num_epochs, metric, alone=not population)
+    scratch = study.path / SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)
+    tuner = tune.Tuner(
+        _resourceful(config.tune),
+        tune_config=tune.TuneConfig(
+            search_alg=Places(searcher, config.tune, cluster), num_samples=-1, scheduler=scheduler, reuse_actors=True
+        ),
+        run_config=tune.RunConfig(
+            name="run",
+            storage_path=str(scratch),
+            storage_filesystem=LocalFileSystem(),  # without it Ray decodes a % in the path, and cuts it at a ?
+            callbacks=[callback],
+            stop=budget,
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=config.tune.max_failures),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+        ),
+    )
+    budget.is_spent()  # it begins now
+    try:
+        with handed_over(study), polite_stops():
+            tuner.fit()
+    finally:
+        callback.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+    if callback.hopeless is not None:
+        raise RuntimeError(callback.hopeless)
+    return budget
+
+
+# --- running --------------------------------------------------------------------------------------------------------
+
+
+def run_sweep(
+    config: SweepConfig,
+    *,
+    draw: tracking.Draw | None = None,
+    listener: Listener | None = None,
+    num_cpus: int | None = None,
+    address: str | None = None,
+) -> StudyResult:
+    """Make the study and run it to its end, or until Ctrl-C.
+
+    Args:
+        config: of the sweep.
+        draw: draws the picture of a genotype into a file; None logs none.
+        listener: is told of every trial's progress.
+        num_cpus: cores that Ray may use; None is all.
+        address: of a Ray cluster; None starts Ray on this machine.
+
+    Raises:
+        UserError: the space, the data or the tracking store is not usable, no trial fits on the machines, or the study
+            exists. Then nothing is written.
+    """
+    space = config.build_space()
+    content = _check_data(config)
+    if address is None:
+        _check_compiler(config, space)
+    check_address(config.study_location, address)
+    if has_study(config.study_location):
+        raise exists_already(config.study_location)
+    if not is_uri(config.study_location):
+        check_folder(config.study_dir)
+    config = prepare(config, space, num_cpus, address)
+    with hold(new_study(config)) as study:
+        facts.write_facts(study.path, content)
+        study.push(facts.FILE)
+        return run(study, config, space, Session(draw, listener), address)
+
+
+CORRIGIBLE = ("resources", "max_concurrent", "time_budget_s", "max_failures_alike")
+"""Settings of `tune` that say how trials run, not what comes of them."""
+
+
+def resume_sweep(
+    study_dir: str | Path,
+    *,
+    corrected: SweepConfig | None = None,
+    failed: bool = False,
+    draw: tracking.Draw | None = None,
+    listener: Listener | None = None,
+    num_cpus: int | None = None,
+    address: str | None = None,
+) -> StudyResult:
+    """Go on with a study after a crash, a stop or an outage of MLflow; a finished one is only checked.
+
+    Args:
+        study_dir: the study's folder or URI.
+        corrected: of the same study: its settings of `CORRIGIBLE` replace the study's.
+        failed: run the trials that failed again, see `run_again`.
+        draw: draws the picture of a genotype into a file; None logs none.
+        listener: is told of every trial's progress.
+        num_cpus: cores that Ray may use; None is all.
+        address: of a Ray cluster; None starts Ray on this machine.
+
+    Raises:
+        UserError: there is no study, no trial fits on the machines, or another process runs the study, which stays as
+            it is.
+    """
+    found = find_study(study_dir)
+    check_address(found.location, address)
+    with hold(found) as study:
+        settle_in(study)
+        study = ensure_tracked(study)
+        tracking.check_kept(study)
+        config = stored_config(study)
+        again = run_again(study) if failed else 0
+        if study.data["state"] == "FINISHED" and not again:
+            untracked = track_rest(study, draw)
+            tracking.end_study(study, "FINISHED")
+            return StudyResult(study, study.ranked(), False, untracked)
+        if corrected is not None:
+            taken = {name: getattr(corrected.tune, name) for name in CORRIGIBLE}
+            config = config.model_copy(update={"tune": config.tune.model_copy(update=taken)})
+        space = config.build_space()
+        config = prepare(config, space, num_cpus, address)
+        tune = config.model_dump(mode="json")["tune"]
+        study = study.update(config={**study.data["config"], "tune": tune})
+        return run(study, config, space, Session(draw, listener), address)
+
+
+def run_again(study: Study) -> int:
+    """Let the trials of a held study that failed be run again, from their last intact checkpoint; how many there are.
+
+    Each keeps its number, its parameters and its run in MLflow. Nothing learns from the failure any more.
+
+    Raises:
+        UserError: they are members of a population, whose others went on without them.
+    """
+    failed = [trial for trial in study.trials() if trial["state"] == "FAILED"]
+    if failed and study.data["config"]["tune"]["scheduler"] == "pbt":
+        raise UserError(
+            f"study {study.name!r} is a population, which went on without the members that failed: use --new"
+        )
+    if failed:
+        (study.path / JOURNAL).unlink(missing_ok=True)  # the next end of a trial makes it again
+        study.push(JOURNAL)
+    for trial in failed:
+        _, _, contradiction = resolved(study.data, trial["params"])
+        again = {"state": "RUNNING", "reason": contradiction, "tracked": False}
+        write_json(trial_dir(study.path, trial["number"]) / "trial.json", {**trial, **again})
+        study.push(f"trials/{trial['trial_id']}")
+    return len(failed)
+
+
+def stored_config(study: Study) -> SweepConfig:
+    """The sweep's configuration as stored, without secrets."""
+    groups = {key: study.data["config"][key] for key in ("space", "tune", "tracking", "name", "storage")}
+    return resolve({**study.data["base"], **groups}, (), SweepConfig, where=str(study.path / "study.json"))
+
+
+def check_address(location: str, address: str | None) -> None:
+    """Check that a process at this end of an address can write a study.
+
+    Raises:
+        UserError: the study is in an object store, and the sweep would run elsewhere.
+    """
+    if is_uri(location) and (address or "").startswith("ray://"):
+        raise UserError(f"a study in {location} is run by a process on the cluster: start it there, with auto")
+
+
+def prepare(config: SweepConfig, space: Space, num_cpus: int | None, address: str | None) -> SweepConfig:
+    """Start or join Ray, and check that a trial fits there, before anything is written.
+
+    Returns:
+        The configuration with `auto` replaced by what fits the machines that the trials will run on.
+
+    Raises:
+        UserError: no cluster answers, or no trial can ever run there.
+    """
+    cluster = address is not None
+    if not cluster:
+        config = with_resources(config, space)
+    start_ray(num_cpus, address)
+    if config.tune.resources == "auto":
+        config = with_resources(config, space, cluster_device(config))
+    config = with_readers(config)
+    check_room(config.tune, cluster)
+    return config
+
+
+def _check_data(config: SweepConfig) -> dict[str, Any]:
+    """Read the images, and refuse those that do not suffice for a batch; the content of `data.json`."""
+    info, images = load_train(config.data)
+    splits = split(images, config.data, config.seed)
+    check_batch("weights", len(splits.weights), config.search.batch_size)
+    check_batch("alphas", len(splits.alphas), config.search.batch_size)
+    return data_facts(info, images, data_notes(config.data))
+
+
+def _check_compiler(config: SweepConfig, space: Space) -> None:
+    path = "search.compile"
+    modes = dict(space.distributions)[path].corners() if path in space.paths else [config.search.compile]
+    if any(mode != "none" for mode in modes):
+        check_compiler(pick_device(config.search.device).type)
+
+
+def run(study: Study, config: SweepConfig, space: Space, session: Session, address: str | None) -> StudyResult:
+    """Run the trials of a study that this process holds; whatever stops them leaves it INTERRUPTED.
+
+    Args:
+        study: is held.
+        config: of the sweep.
+        space: the checked search space.
+        session: is told.
+        address: of a Ray cluster; None is this machine.
+    """
+    # Ray writes its state, which grows with the trials, for a resume that nobody asks for.
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
+    try:
+        study = study.update(state="RUNNING", place=study.location, code=own_version())
+        tracking.end_study(study, "RUNNING")
+        adopt(study)
+        budget = fit(study, config, space, session, cluster=address is not None)
+    except BaseException as error:
+        _leave(study)
+        kept_so_far, go_on = "every trial is kept at its last epoch", ddarts("resume", study.location)
+        if is_full(str(error)):
+            raise UserError(
+                f"no space is left for study {study.location}; {kept_so_far}: make room and go on with `{go_on}`"
+            ) from error
+        if alike := STOPPED.search(str(error)):
+            raise UserError(f"{alike.group()}; {kept_so_far}: mend the cause and go on with `{go_on}`") from error
+        if other := cause(error, OtherVersion):
+            raise UserError(f"{other}; {kept_so_far}: then go on with `{go_on}`") from error
+        if away := cause(error, StoreError):
+            raise UserError(f"{away}; {kept_so_far}: go on with `{go_on}` when it is back") from error
+        raise
+    study.pull("trials")
+    trials = study.trials()
+    if budget.is_spent():
+        for trial in (trial for trial in trials if trial["state"] == "RUNNING"):
+            note_end(study, trial["number"], "PRUNED", budget.reason)
+    elif len(trials) < config.tune.num_samples or any(trial["state"] == "RUNNING" for trial in trials):
+        _leave(study)
+        return StudyResult(replace(study, data={**study.data, "state": "INTERRUPTED"}), study.ranked(), True, 0)
+    for trial in trials if config.tune.scheduler == "pbt" else ():
+        study.clear_checkpoints(trial["number"])
+    Journal(study)  # of trials that ended outside of Ray, or while there was no room for it
+    untracked = track_rest(study, session.draw)
+    tracking.end_study(study, "FINISHED")
+    *earlier, last = study.rounds
+    last = {**last, "num_samples": len(trials) - sum(added["num_samples"] for added in earlier)}
+    study = study.update(state="FINISHED", rounds=[*earlier, last])
+    study.push("optuna.log")
+    return StudyResult(study, study.ranked(), False, untracked)
+
+
+def _leave(study: Study) -> None:
+    """Note that a sweep stopped on the way; trials that ran stay RUNNING in the folder, to be resumed."""
+    with contextlib.suppress(OSError, StoreError, LostLease):  # nobody holds the study, which says the same
+        study.update(state="INTERRUPTED")
+        study.pull("trials")
+    tracking.end_study(study, "KILLED")
+    settle(study)

@@ -1,0 +1,1 @@
+"""Which trials end early: Ray's schedulers, populations, and the budget of time."""

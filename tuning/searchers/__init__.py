@@ -1,0 +1,1 @@
+"""Who proposes trials, Optuna's journal of them, and which settings mattered."""

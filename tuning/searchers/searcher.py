@@ -1,0 +1,220 @@
+"""Who proposes trials: Optuna's samplers under Ray Tune.
+
+A proposal follows from the sweep's seed, the trial's number and the trials that have ended, and from nothing else: the
+sampler is made anew for every number, and is shown those trials in the order of their numbers. What was proposed is in
+trial.json before Ray hears of it. So a sweep that goes on after a kill needs no state of Optuna or of Ray.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+from ray.tune.search import ConcurrencyLimiter, Searcher
+
+from ddarts_core.study_files import ENDED, read_json
+
+from ..cluster.connection import may_wait, room
+from ..schedulers.time_budget import TimeBudget
+from ..settings.config import SEARCHERS, SweepConfig, TuneConfig
+from ..settings.reread import as_today
+from ..settings.space import Space
+from ..store.study import Held, Study, trial_dir
+from ..trial.trial_record import begin, stored_reports
+from .journal import directions, distributions_of, frozen
+
+
+def _botorch(seed: int, tune: TuneConfig) -> optuna.samplers.BaseSampler:
+    from optuna_integration import BoTorchSampler  # type: ignore[import-not-found,unused-ignore]  # an extra
+
+    # It says so again at every trial.
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning, module="optuna_integration")
+    sampler: optuna.samplers.BaseSampler = BoTorchSampler(seed=seed, n_startup_trials=tune.num_startup_trials)
+    return sampler
+
+
+def _limited(tune: TuneConfig) -> dict[str, Any]:
+    """What makes a sampler of before Optuna 5 heed `tune.limits`; later ones look at what the trials note of them."""
+    if int(optuna.__version__.split(".")[0]) >= 5 or not any(tune.limits.model_dump().values()):
+        return {}
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning, module="optuna")
+    return {"constraints_func": lambda trial: trial.system_attrs["constraints"]}
+
+
+SAMPLERS: Mapping[str, Callable[[int, TuneConfig], optuna.samplers.BaseSampler]] = MappingProxyType(
+    {
+        "optuna-tpe": lambda seed, tune: optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=tune.num_startup_trials, **_limited(tune)
+        ),
+        "optuna-nsga2": lambda seed, tune: optuna.samplers.NSGAIISampler(seed=seed, **_limited(tune)),
+        "optuna-gp": lambda seed, tune: optuna.samplers.GPSampler(
+            seed=seed, n_startup_trials=tune.num_startup_trials, **_limited(tune)
+        ),
+        "optuna-botorch": lambda seed, tune: _botorch(seed, tune),
+        "random": lambda seed, tune: optuna.samplers.RandomSampler(seed=seed),
+        "grid": lambda seed, tune: optuna.samplers.RandomSampler(seed=seed),  # every point is given: it draws nothing
+    }
+)
+assert SAMPLERS.keys() == SEARCHERS.keys()
+
+
+def propose(
+    space: Space, tune: TuneConfig, seed: int, number: int, ended: Iterable[FrozenTrial], point: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters of a trial, and what the sampler wants to be reminded of when it is shown that trial.
+
+    Args:
+        space: the checked search space.
+        tune: sampler and objectives.
+        seed: of the sweep.
+        number: of the trial.
+        ended: those that the sampler learns from, by their numbers.
+        point: parameters that are given.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = SAMPLERS[tune.searcher](sampler_seed(seed, number), tune)
+    pruner = optuna.pruners.NopPruner()
+    study = optuna.create_study(sampler=sampler, pruner=pruner, **directions(tune.objectives))
+    study.add_trials(ended)
+    if point:
+        study.enqueue_trial(dict(point))
+    trial = study.ask()
+    params = space(trial)
+    asked = study.get_trials(deepcopy=False)[-1]
+    # NSGA-II's generation of the trial; what the others note is of use during the draw only.
+    notes = {name: value for name, value in asked.system_attrs.items() if name.endswith("generation")}
+    return params, notes
+
+
+def sampler_seed(seed: int, number: int) -> int:
+    """Of the sampler that proposes one trial."""
+    return random.Random(f"{seed}/propose/{number}").getrandbits(32)
+
+
+class StudySearch(Searcher):
+    """Gives Ray the trials of a study by their numbers: those that were begun before first, then new ones.
+
+    A trial is in its file before Ray hears of it. Its end is in its file too: there this looks for it.
+
+    Args:
+        held: the study.
+        config: of the sweep.
+        space: the checked search space.
+        budget: of time; once it is spent nothing is given.
+    """
+
+    def __init__(self, held: Held, config: SweepConfig, space: Space, budget: TimeBudget) -> None:
+        super().__init__()
+        self._held = held
+        self._config = config
+        self._space = space
+        self._budget = budget
+        study = held.study
+        self._distributions = distributions_of(study)
+        self._points = points_of(study, space)
+        trials = study.trials()
+        self._next = 1 + max((trial["number"] for trial in trials), default=-1)
+        self._open = {trial["number"] for trial in trials}  # whose ends are not known yet
+        self._waiting = [trial["number"] for trial in trials if trial["state"] == "RUNNING"]
+        self._ended: dict[int, FrozenTrial] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial."""
+        if self._budget.is_spent():
+            return Searcher.FINISHED
+        if not self._waiting and self._next < self._config.tune.num_samples:
+            self._begin(self._next)
+        if not self._waiting:
+            return Searcher.FINISHED
+        return {"study": self._held.location, "number": self._waiting.pop(0)}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Of no interest here: what counts is in the trial's file."""
+
+    def _begin(self, number: int) -> None:
+        """Propose a trial and write it down."""
+        self._look()
+        study, tune = self._held.study, self._config.tune
+        ended = [self._ended[other] for other in sorted(self._ended)]
+        params, notes = propose(self._space, tune, self._config.seed, number, ended, self._points.get(number, {}))
+        begin(study, number, params, **({"searcher": notes} if notes else {}))
+        self._next = number + 1
+        self._open.add(number)
+        self._waiting.append(number)
+
+    def _look(self) -> None:
+        """Learn from the trials that have ended since the last time."""
+        for number in sorted(self._open):
+            folder = trial_dir(self._held.study.path, number)
+            trial = read_json(folder / "trial.json")
+            if trial["state"] in ENDED:
+                metric = f"held_out/{self._config.tune.metric}"
+                # Of those that were not stopped early nobody asks.
+                reports = stored_reports(folder, metric) if trial["state"] == "PRUNED" else []
+                accuracies = [report[metric] for report in reports]
+                if (known := as_today(self._held.study.data, trial)) is not None:
+                    self._ended[number] = frozen(known, self._distributions, self._config.tune, accuracies)
+                self._open.discard(number)
+
+    # --- Ray's own, of which nothing is needed -----------------------------------------------------------------------
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study's folder has everything."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+
+def points_of(study: Study, space: Space) -> dict[int, dict[str, Any]]:
+    """Parameters that are given before anything is drawn, by the numbers of the trials that get them.
+
+    The first trials of a sweep have them, and the first ones of those that were added to it later.
+    """
+    tune = study.data["config"]["tune"]
+    if tune["searcher"] == "grid":
+        return dict(enumerate(space.grid()))
+    later = sum(len(added["points_to_evaluate"]) for added in study.rounds)
+    first, points = 0, dict(enumerate(tune["points_to_evaluate"][: len(tune["points_to_evaluate"]) - later]))
+    for added in study.rounds:
+        points |= dict(enumerate(added["points_to_evaluate"], start=first))
+        first += added["num_samples"]
+    return points
+
+
+class Places(ConcurrencyLimiter):
+    """As many trials at a time as fit on the machines that are there: one that joins gets trials at once.
+
+    Args:
+        searcher: gives the trials.
+        config: of the sweep. `max_concurrent` sets another number; on a cluster also one for which there is no room
+            yet: then one trial waits, for which an autoscaler starts a machine.
+        cluster: whether Ray runs on more than this machine.
+    """
+
+    EVERY_S = 5.0
+    """Seconds between two looks at the machines."""
+
+    def __init__(self, searcher: Searcher, config: TuneConfig, cluster: bool) -> None:
+        self._config = config
+        self._cluster = cluster
+        self._looked = time.monotonic()
+        super().__init__(searcher, max_concurrent=self._number())
+
+    def _number(self) -> int:
+        config = self._config
+        wanted = min(config.max_concurrent or config.num_samples, config.num_samples)
+        # One at least: where all machines are gone for now, a trial waits.
+        return wanted if may_wait(config, self._cluster) else max(1, min(room(config), wanted))
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial, or None while there is no place for it."""
+        if time.monotonic() - self._looked > self.EVERY_S:
+            self._looked = time.monotonic()
+            self.max_concurrent = self._number()
+        return super().suggest(trial_id)

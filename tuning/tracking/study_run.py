@@ -1,0 +1,276 @@
+"""MLflow: its client, and the run of a study, whose children are the trials' (trial_run.py).
+
+But for `start_study`, nothing here raises because of MLflow: whatever it cannot take now is given to it later. Trials
+must find a database that is ready: `start_study` makes it before they start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import sqlite3
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ddarts_core import sqlite_uri
+from ddarts_core.errors import UserError
+from ddarts_core.genotype import Genotype
+from ddarts_core.nested import leaves
+from ddarts_core.redact import hide_secrets, one_line, without_secrets
+
+from ..settings.config import URI_VARIABLE
+from ..store.study import Study
+from . import view
+
+OWN_VARIABLE = "DDARTS_TRACKING_URI"
+"""Names the store in full on the way to the trials: what is stored of its URI has no secrets."""
+
+STATUS = {"COMPLETED": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED", "RUNNING": "RUNNING"}
+"""MLflow's status of a run by the state of the trial."""
+
+Draw = Callable[[Genotype, Path], object]
+"""Draws a genotype into a file."""
+
+TEXT_LIMIT = 6000
+"""Characters that MLflow takes of a parameter or a tag."""
+
+_log = logging.getLogger(__name__)
+
+
+def quiet_mlflow() -> None:
+    """Fail fast, no telemetry, no chatter; to be called before anything else of MLflow."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it prints them with the password
+    import mlflow  # noqa: F401  # it sets the levels of its loggers when it is imported
+
+    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def tracking_uri(configured: str | None, study: Path) -> str:
+    """The URI to use: the configured one, a file or folder made absolute, or a database in the study's folder."""
+    if configured is None:
+        return sqlite_uri.uri_of(study / "mlflow.db")
+    file = sqlite_uri.file_of(configured)
+    if file is None:
+        local = ":" not in configured and not configured.startswith("databricks")
+        return Path(configured).absolute().as_uri() if local else configured
+    _, mark, options = configured.partition("?")
+    return sqlite_uri.uri_of(file) + mark + options
+
+
+def with_secrets(stored: str) -> str:
+    """The full form of a URI that was stored without its secrets: the environment's, if it names the same place."""
+    known = (os.environ.get(name, "") for name in (OWN_VARIABLE, URI_VARIABLE))
+    return next((full for full in known if without_secrets(full) == stored), stored)
+
+
+def from_environment(uri: str | None) -> str:
+    """In brackets the variable that a URI comes from, if it does."""
+    return f" (of {URI_VARIABLE})" if uri and uri == os.environ.get(URI_VARIABLE) else ""
+
+
+def make_client(uri: str) -> Any:
+    """An MLflow client."""
+    quiet_mlflow()
+    from mlflow import MlflowClient
+
+    if not uri.startswith("http"):
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 1  # ten would hold a trial up for minutes; `sync` comes back by itself
+        utils._make_parent_dirs_if_sqlite = _make_folder  # MLflow's own takes %3F in a URI for the folder's name
+    return MlflowClient(tracking_uri=with_secrets(uri))
+
+
+def _make_folder(db_uri: str) -> None:
+    if (file := sqlite_uri.file_of(db_uri)) is not None:
+        with contextlib.suppress(OSError):  # SQLAlchemy says it better
+            file.parent.mkdir(parents=True, exist_ok=True)
+
+
+def flat_params(config: Mapping[str, Any]) -> dict[str, str]:
+    """A configuration as dotted path -> text."""
+    return {path: str(value)[:TEXT_LIMIT] for path, value in leaves(config)}
+
+
+# --- a study's run --------------------------------------------------------------------------------------------------
+
+
+def artifact_location(uri: str) -> str | None:
+    """Where artifacts go: of a database file into the folder `mlartifacts` beside it, of a server where it says."""
+    file = sqlite_uri.file_of(uri)
+    return None if file is None else (file.parent / "mlartifacts").as_uri()
+
+
+def study_tags(name: str, data: Mapping[str, Any]) -> dict[str, str]:
+    """Of a study's run, by the name of the study and what study.json says of it."""
+    return {
+        "study": name,
+        "git_commit": str(data["git_commit"]),
+        "seed": str(data["config"]["seed"]),
+        "method": data["config"]["method"],
+        "config_hash": data["config_hash"],
+        **{f"version.{package}": version for package, version in data["versions"].items()},
+    }
+
+
+def start_study(
+    uri: str, experiment: str, study_name: str, tags: Mapping[str, str], params: Mapping[str, str]
+) -> tuple[str, str]:
+    """Make the database, the experiment and the parent run; their identifiers.
+
+    Raises:
+        UserError: the tracking server or database cannot be used.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    quiet_mlflow()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = make_client(uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            experiment_id = client.create_experiment(experiment, artifact_location=artifact_location(uri))
+        else:
+            experiment_id = found.experiment_id
+        run = client.create_run(experiment_id, run_name=study_name, tags=dict(tags))
+        log_params(client, run.info.run_id, params)
+        client.set_experiment_tag(experiment_id, view.TAG, view.view(params))
+    except (
+        MlflowException,
+        SQLAlchemyError,
+        OSError,
+        ImportError,
+        ValueError,
+    ) as error:  # no such driver, port or host
+        reason = textwrap.shorten(one_line(hide_secrets(str(error), uri)), 200, placeholder=" ...")
+        raise UserError(
+            f"tracking.uri {without_secrets(uri)!r}{from_environment(uri)} cannot be used: {reason}; give an MLflow "
+            "server (http://HOST:PORT), a database (sqlite:///FILE, postgresql://HOST/NAME), or null for one in the "
+            "study's folder"
+        ) from error
+    if (file := sqlite_uri.file_of(uri)) is not None:
+        with sqlite3.connect(file) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+    return str(experiment_id), str(run.info.run_id)
+
+
+def check_kept(study: Study) -> None:
+    """Check that MLflow still shows what a study writes; a store that does not answer is asked again later.
+
+    Raises:
+        UserError: the study's experiment or its run was deleted there, in MLflow's UI for instance.
+    """
+    found: dict[str, Any] = {}
+
+    def call() -> None:
+        client = make_client(study.data["tracking_uri"])
+        found["experiments"] = client.get_experiment(study.data["experiment_id"])
+        found["runs"] = client.get_run(study.data["parent_run_id"]).info
+
+    attempt(call, "question whether the study is there")
+    options = {
+        "experiments": ("experiment", "--experiment-id", study.data["experiment_id"]),
+        "runs": ("run", "--run-id", study.data["parent_run_id"]),
+    }
+    for kind, entity in found.items():
+        if entity.lifecycle_stage == "deleted":
+            what, option, identifier = options[kind]
+            uri = shlex.quote(f"{URI_VARIABLE}={study.data['tracking_uri']}")
+            raise UserError(
+                f"the MLflow {what} of study {study.name!r} was deleted, and MLflow would show nothing: restore it "
+                f"with `env {uri} mlflow {kind} restore {option} {identifier}`"
+            )
+
+
+def share_view(study: Study) -> bool:
+    """Write the view of this study's columns to its experiment; whether MLflow took it.
+
+    A study of an older version has none, and one that shares its experiment has that of the study begun last.
+    """
+
+    def call() -> None:
+        client = make_client(study.data["tracking_uri"])
+        params = client.get_run(study.data["parent_run_id"]).data.params
+        client.set_experiment_tag(study.data["experiment_id"], view.TAG, view.view(params))
+
+    return attempt(call, "view of the study")
+
+
+def end_study(study: Study, status: str) -> bool:
+    """Set the status of the parent run; whether MLflow took it."""
+    return end_run(study, study.data["parent_run_id"], status)
+
+
+def attach(study: Study, files: Iterable[Path], folder: str | None = None) -> bool:
+    """Log files as artifacts of the parent run, in a folder of it; whether MLflow took them."""
+
+    def call() -> None:
+        client = make_client(study.data["tracking_uri"])
+        for file in files:
+            client.log_artifact(study.data["parent_run_id"], str(file), folder)
+
+    return attempt(call, "report of the study")
+
+
+def end_run(study: Study, run_id: str, status: str) -> bool:
+    """Set the status of a run; whether MLflow took it."""
+
+    def call() -> None:
+        client = make_client(study.data["tracking_uri"])
+        if status == "RUNNING":
+            client.update_run(run_id, status)
+        elif client.get_run(run_id).info.status != status:  # else it would get another end time
+            client.set_terminated(run_id, status)
+
+    return attempt(call, "status of a run")
+
+
+def log_params(client: Any, run_id: str, params: Mapping[str, str]) -> None:
+    """Log parameters in the batches that MLflow takes."""
+    from mlflow.entities import Param
+
+    items = [Param(name, value) for name, value in params.items()]
+    for start in range(0, len(items), 100):
+        client.log_batch(run_id, params=items[start : start + 100])
+
+
+def delete_run(uri: str, run_id: str) -> bool:
+    """Delete a run that no trial or study needs; whether MLflow took it."""
+    return attempt(lambda: make_client(uri).delete_run(run_id), "superseded run")
+
+
+def child_runs(study: Study, status: str) -> list[tuple[str, str]]:
+    """The runs of trials that have a status, as far as MLflow answers: their identifiers, and those of the trials."""
+    found: list[tuple[str, str]] = []
+
+    def call() -> None:
+        client = make_client(study.data["tracking_uri"])
+        query = f"tags.`mlflow.parentRunId` = '{study.data['parent_run_id']}' and attributes.status = '{status}'"
+        token = None
+        while token != "":
+            page = client.search_runs([study.data["experiment_id"]], query, page_token=token)
+            found.extend((run.info.run_id, run.data.tags["trial_id"]) for run in page)
+            token = page.token or ""
+
+    attempt(call, "search for runs")
+    return found
+
+
+def attempt(call: Callable[[], object], what: str) -> bool:
+    """Ask MLflow for something; whether it answered. What it refuses is a warning."""
+    try:
+        call()
+    except Exception as error:  # a broken tracker, whatever is wrong with it, must not end a sweep
+        _log.warning("MLflow did not take the %s: %s", what, one_line(hide_secrets(str(error)))[:200])
+        return False
+    return True

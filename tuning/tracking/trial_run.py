@@ -1,0 +1,293 @@
+"""MLflow's run of a trial, kept in step with the trial's folder; whatever MLflow cannot take now is given to it later.
+
+Everything the run holds follows from the folder (trial.json, records.jsonl, genotype.json), so `TrialRun.sync` can be
+called by the trial's `Sender` after every checkpoint, by the driver when the trial ends, and by a resumed sweep: it
+asks once which epochs the run has, and sends the others. A point's time follows from the records too, so that one that
+two processes send at the same moment is one row in MLflow's database. Nothing here raises because of MLflow.
+
+MLflow keeps every value that a point is given. So an epoch is sent when it will not be done again; where it was
+nevertheless, and came out otherwise, the run is begun anew when the trial ends.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ddarts_core.confusion import FILE as CONFUSION
+from ddarts_core.genotype import Genotype
+from ddarts_core.records import PHASES, EpochRecord, read_jsonl
+from ddarts_core.study_files import read_json
+
+from ..store.locks import alone
+from ..store.study import Study
+from .study_run import STATUS, TEXT_LIMIT, Draw, attempt, flat_params, log_params, make_client
+
+PATIENCE_S = 30.0
+"""Between two attempts to reach a server that refused."""
+
+_BATCH_LIMIT = 1000
+
+
+def epoch_metrics(record: EpochRecord) -> dict[str, float]:
+    """The numbers of an epoch by MLflow's name, NaN included; those of a retraining begin with `retrain/`.
+
+    An epoch of a search has its phase, a place in `PHASES`, and the number of its network.
+    """
+    prefix = "retrain/" if record.phase == "retrain" else ""
+    values = {f"{prefix}{name}": value for name, value in record.metrics.items()}
+    values |= {f"contribution/cell_{cell}": value for cell, value in enumerate(record.contributions)}
+    values |= {f"ablation/cell_{cell}": value for cell, value in enumerate(record.ablation)}
+    values |= {f"shapley/cell_{cell}": value for cell, value in enumerate(record.shapley)}
+    values |= {f"shapley_error/cell_{cell}": value for cell, value in enumerate(record.shapley_errors)}
+    values |= {f"{prefix}seconds/{part}": value for part, value in record.seconds.items()}
+    if record.phase in PHASES:
+        values |= {"stage/phase": PHASES.index(record.phase), "stage/network": record.network}
+    return {name: float(value) for name, value in values.items()}
+
+
+def final_metrics(trial: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a trial that ended: objectives, derived network, parameters, multiply-adds, its own time."""
+    values: dict[str, Any] = {f"derived/{name}": value for name, value in (trial["derived"] or {}).items()}
+    values |= {name: value for name, value in (trial["objectives"] or {}).items() if name not in values}
+    values |= trial["cost"] or {}
+    values = {("final/" + name if name.startswith("held_out/") else name): value for name, value in values.items()}
+    values["final/seconds"] = trial["seconds"]
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+
+
+class TrialRun:
+    """The MLflow run of one trial, kept in step with the trial's folder.
+
+    Args:
+        study: the study; names the store, the experiment and the parent run.
+        folder: the trial's folder.
+    """
+
+    def __init__(self, study: Study, folder: Path) -> None:
+        self._study = study
+        self._folder = folder
+        self._client: Any = None
+        self._logged: set[tuple[str, int]] | None = None
+        self._begun = 0.0
+        self.run_id: str | None = None
+
+    def sync(self, records: Iterable[EpochRecord] | None = None) -> bool:
+        """Send what MLflow does not have of the trial's first records, None being all; whether it has them now.
+
+        Two processes, as those of a trial that is stopped and of the driver that ends it, take turns.
+        """
+
+        def call() -> None:
+            with alone(self._folder):
+                self._sync(read_jsonl(self._folder / "records.jsonl") if records is None else records)
+
+        done = attempt(call, f"records of trial {self._folder.name}")
+        if not done:
+            # A batch may have been stored although its answer was lost: ask again what the run has.
+            self._logged = None
+            self._client = None
+        return done
+
+    def finish(self, draw: Draw | None, artifacts: bool) -> bool:
+        """Bring the run to its end: all records, final numbers, artifacts, status; whether MLflow has all now."""
+        return (
+            attempt(self._drop_outdated, f"records of trial {self._folder.name}")
+            and self.sync()
+            and attempt(
+                lambda: self._finish(draw if artifacts else None, artifacts), f"end of trial {self._folder.name}"
+            )
+        )
+
+    def _drop_outdated(self) -> None:
+        """Delete the run if it has another loss of an epoch than the records, or an epoch more.
+
+        A checkpoint was lost then, and what followed it was done again on a device that repeats nothing bit for bit.
+        """
+        with alone(self._folder):
+            run_id = self._open()
+            logged = self._losses(run_id)
+            records = read_jsonl(self._folder / "records.jsonl")
+            losses = {_key(record): record.metrics.get("train/loss", math.nan) for record in records}
+            if all(math.isclose(loss, losses.get(key, math.nan), rel_tol=1e-12) for key, loss in logged.items()):
+                self._logged = set(logged)
+            else:
+                self._client.delete_run(run_id)
+                self.run_id = self._logged = None
+
+    def _sync(self, records: Iterable[EpochRecord]) -> None:
+        run_id = self._open()
+        if self._logged is None:
+            self._logged = set(self._losses(run_id))
+        for keys, metrics in self._batches(records, self._logged):
+            self._client.log_batch(run_id, metrics=metrics)
+            self._logged |= keys
+
+    def _batches(
+        self, records: Iterable[EpochRecord], logged: set[tuple[str, int]]
+    ) -> Iterator[tuple[set[tuple[str, int]], list[Any]]]:
+        """What is not logged, in as few batches of whole epochs as MLflow takes."""
+        from mlflow.entities import Metric
+
+        stamp = self._begun
+        keys: set[tuple[str, int]] = set()
+        batch: list[Metric] = []
+        for record in records:
+            stamp += 1000 * sum(record.seconds.values())
+            key = _key(record)
+            if key in logged:
+                continue
+            metrics = [Metric(name, value, int(stamp), record.epoch) for name, value in epoch_metrics(record).items()]
+            if len(batch) + len(metrics) > _BATCH_LIMIT:
+                yield keys, batch
+                keys, batch = set(), []
+            keys.add(key)
+            batch += metrics
+        if keys:
+            yield keys, batch
+
+    def _open(self) -> str:
+        """Find or make the run; a run that an earlier process left is used again."""
+        if self._client is None:
+            self._client = make_client(self._study.data["tracking_uri"])
+        if self.run_id is not None:
+            return self.run_id
+        trial = read_json(self._folder / "trial.json")
+        begun = datetime.datetime.fromisoformat(trial["begun"])
+        self._begun = 1000 * begun.timestamp()
+        experiment, parent = self._study.data["experiment_id"], self._study.data["parent_run_id"]
+        found = self._client.search_runs(
+            [experiment],
+            f"tags.`mlflow.parentRunId` = '{parent}' and tags.trial_id = '{trial['trial_id']}'",
+            max_results=1,
+        )
+        params = flat_params(trial["config"])
+        if found:
+            run_id = str(found[0].info.run_id)
+            self._client.set_tag(run_id, "ray_trial_id", trial["ray_trial_id"])
+            if trial["state"] == "RUNNING" and found[0].info.status != "RUNNING":
+                self._client.update_run(run_id, "RUNNING")
+                for tag in {"state", "reason"} & set(found[0].data.tags):  # of a failure, if it is run again
+                    self._client.delete_tag(run_id, tag)
+            # The process that made it may have been killed on the way.
+            params = {name: value for name, value in params.items() if name not in found[0].data.params}
+        else:
+            run = self._client.create_run(
+                experiment, run_name=f"trial-{trial['trial_id']}", tags=self._tags(trial, str(parent))
+            )
+            run_id = str(run.info.run_id)
+        log_params(self._client, run_id, params)
+        self.run_id = run_id
+        return run_id
+
+    def _tags(self, trial: Mapping[str, Any], parent: str) -> dict[str, str]:
+        versions = {f"version.{name}": version for name, version in self._study.data["versions"].items()}
+        return {
+            "mlflow.parentRunId": parent,
+            "trial_id": trial["trial_id"],
+            "ray_trial_id": trial["ray_trial_id"],
+            "study": self._study.name,
+            "seed": str(trial["seed"]),
+            "method": trial["config"]["method"],
+            "config_hash": trial["config_hash"],
+            "params": json.dumps(trial["params"]),
+            "git_commit": str(self._study.data["git_commit"]),
+            **versions,
+        }
+
+    def _losses(self, run_id: str) -> dict[tuple[str, int], float]:
+        """Phase and epoch of what the run has, and the loss there."""
+        losses: dict[tuple[str, int], float] = {}
+        for phase, name in (("search", "train/loss"), ("retrain", "retrain/train/loss")):
+            history = self._client.get_metric_history(run_id, name)
+            losses |= {(phase, metric.step): float(metric.value) for metric in history}
+        return losses
+
+    def _finish(self, draw: Draw | None, artifacts: bool) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        run_id = self._open()
+        trial = read_json(self._folder / "trial.json")
+        have = set(self._client.get_run(run_id).data.metrics)
+        stamp = int(time.time() * 1000)
+        metrics = [Metric(name, value, stamp, 0) for name, value in final_metrics(trial).items() if name not in have]
+        tags = {"state": trial["state"], "reason": trial["reason"], "genotype_hash": trial["genotype_hash"]}
+        tags["beyond"] = ",".join(trial.get("beyond") or ())
+        tags["lineage"] = json.dumps(trial["lineage"])[:TEXT_LIMIT] if trial.get("lineage") else None
+        self._client.log_batch(
+            run_id, metrics=metrics, tags=[RunTag(name, str(value)) for name, value in tags.items() if value]
+        )
+        if artifacts:
+            self._log_artifacts(run_id, draw)
+        self._client.set_terminated(run_id, STATUS[trial["state"]])
+
+    def _log_artifacts(self, run_id: str, draw: Draw | None) -> None:
+        """The records, whose alphas MLflow's metrics cannot hold, genotype and drawing, and the confusion matrix."""
+        genotype, picture = self._folder / "genotype.json", self._folder / "genotype.png"
+        confusion = self._folder / CONFUSION
+        if draw is not None and genotype.exists():
+            draw(Genotype.load(genotype), picture)
+        for file in (self._folder / "records.jsonl", genotype, picture, confusion):
+            if file.exists():
+                self._client.log_artifact(run_id, str(file))
+
+
+def _key(record: EpochRecord) -> tuple[str, int]:
+    return "retrain" if record.phase == "retrain" else "search", record.epoch
+
+
+class Sender:
+    """Sends a trial's records from a thread of its own, so that no epoch waits for MLflow.
+
+    What is to be sent is one item, the trial's records so far: a newer one replaces an older one that still waits, and
+    `TrialRun.sync` sends whatever the run lacks. So an outage is bridged with no memory beside that of the records, and
+    what a killed process did not send is sent by the one that goes on.
+
+    Args:
+        run: of the trial; used by nobody else until `close`.
+    """
+
+    def __init__(self, run: TrialRun) -> None:
+        self._run = run
+        self._change = threading.Condition()
+        self._waiting: tuple[EpochRecord, ...] | None = None
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's identifier, once MLflow has it."""
+        return self._run.run_id
+
+    def send(self, records: Iterable[EpochRecord]) -> None:
+        """Send these, soon."""
+        with self._change:
+            self._waiting = tuple(records)
+            self._change.notify()
+
+    def close(self) -> None:
+        """Send what waits, in one attempt, and end."""
+        with self._change:
+            self._closing = True
+            self._change.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._closing or self._waiting is not None)
+                records, self._waiting, closing = self._waiting, None, self._closing
+            sent = records is None or self._run.sync(records)
+            if closing:
+                return
+            if not sent:
+                with self._change:
+                    self._waiting = self._waiting or records
+                    self._change.wait_for(lambda: self._closing, timeout=PATIENCE_S)

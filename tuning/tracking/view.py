@@ -1,0 +1,40 @@
+"""What MLflow's table of a study shows first: a shared view, which MLflow keeps as a tag of the experiment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from ..settings.config import objective_of
+
+VIEW = "ddarts"
+"""Key of the view."""
+
+TAG = f"mlflow.sharedViewState.{VIEW}"
+
+
+def address(server: str, experiment_id: str, shared: bool = True) -> str:
+    """Where the UI of a server shows the runs of an experiment, in the view of this module if it is there.
+
+    Without `workflowType` the UI opens in its mode for language models, and a link whose view is missing ends there on
+    an empty page.
+    """
+    key = f"&viewStateShareKey={VIEW}" if shared else ""
+    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning{key}"
+
+
+def view(params: Mapping[str, str]) -> str:
+    """The tag's value: objective, size and state of each trial, and the settings that the sweep proposes; best first.
+
+    Args:
+        params: of the study's run, by dotted path.
+    """
+    prefix, mark = "space.", ".when."
+    paths = {name[len(prefix) :].rsplit(".", 1)[0] for name in params if name.startswith(prefix) and mark not in name}
+    metric = params.get("tune.metric", "accuracy")
+    objective = objective_of(params.get("tune.objective", "supernet"), metric)
+    metrics = dict.fromkeys((objective, objective_of("supernet", metric), "parameters", "macs"))
+    columns = [f"metrics.`{name}`" for name in metrics]
+    columns += ["tags.`state`", "params.`method`", *(f"params.`{path}`" for path in sorted(paths))]
+    chosen = {"selectedColumns": columns, "orderByKey": f"metrics.`{objective}`", "orderByAsc": False}
+    return json.dumps(chosen)

@@ -1,0 +1,347 @@
+"""Training of a derived network by several workers: Ray Train's TorchTrainer starts them, and again when one dies.
+
+Every worker runs the loop of `Retrain` on its share of each batch. The first one writes the checkpoint, as a training
+in one process does, and tells the driver what happens through a queue; after a death all go on from that checkpoint.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow.fs
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from ddarts_core import checkpoint
+from ddarts_core.config import ExperimentConfig
+from ddarts_core.confusion import Evaluation
+from ddarts_core.data import for_cores, hold_out, load_test, load_train
+from ddarts_core.errors import Diverged, UserError
+from ddarts_core.genotype import Genotype
+from ddarts_core.parallel import Group
+from ddarts_core.readers import MOST
+from ddarts_core.records import EpochRecord
+from ddarts_core.retrain import Retrain
+
+from ..cluster.connection import start_ray
+from ..store.locks import await_workers, join_workers
+from .process_group import ClusterConfig, LoopbackConfig
+
+CHECKPOINT = "checkpoint.pt"
+WEIGHTS = "weights.pt"
+#: What workers and driver leave for one another while they train.
+SCRATCH = "ray"
+
+#: Deaths of a worker after which a training is given up.
+MAX_FAILURES = 3
+
+#: Seconds that the driver waits for news before it looks whether the workers are still there.
+POLL_SECONDS = 1.0
+
+Tell = Callable[[tuple[str, Any]], None]
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many workers run a training, and what each gets.
+
+    Attributes:
+        number: of processes.
+        cpus: of each.
+        gpu: whether each has a GPU of its own.
+        loopback: they are on this machine and talk over loopback only.
+    """
+
+    number: int
+    cpus: int
+    gpu: bool
+    loopback: bool
+
+
+def plan_workers(config: ExperimentConfig, number: int, address: str | None = None) -> Workers:
+    """Start Ray on this machine, or join the cluster at `address`, and see that so many workers have a place there.
+
+    Raises:
+        UserError: the batch, the cluster or the setting of the device does not allow so many, or there is no cluster.
+    """
+    if number > config.retrain.batch_size:
+        raise UserError(
+            f"--num-workers {number} exceeds retrain.batch_size {config.retrain.batch_size}: "
+            "each worker needs an image of every batch"
+        )
+    start_ray(address=address)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # ray
+    gpu = uses_gpu(config.retrain.device, nodes)
+    num_readers = MOST if config.data.num_workers == "auto" else config.data.num_workers
+    cpus = cpus_per_worker(nodes, number, gpu, 1 + num_readers)
+    return Workers(number, cpus, gpu, loopback=address is None)
+
+
+def await_earlier(folder: Path) -> None:
+    """Wait for the workers of a driver that was killed: until Ray has ended them they go on, and write the checkpoint.
+
+    Raises:
+        UserError: they do not end.
+    """
+    if (folder / SCRATCH).exists():
+        await_workers(folder / SCRATCH, f"workers of an earlier run in {folder}")
+
+
+class DistributedRetrain:
+    """A training that workers run together; this is the driver's side of it.
+
+    Args:
+        config: of the experiment.
+        genotype: of the network.
+        seed: owns everything random.
+        folder: gets `checkpoint.pt`, from which the training goes on if it is there, and at the end `weights.pt`. On a
+            cluster, one that all machines share.
+        workers: who trains.
+
+    Attributes:
+        restarts: how often the workers were started again, from the last checkpoint, because one had died.
+        test: what the network does with the test images, which are read once after the training.
+    """
+
+    def __init__(self, config: ExperimentConfig, genotype: Genotype, seed: int, folder: Path, workers: Workers) -> None:
+        self.restarts = 0
+        self.test: Evaluation | None = None
+        self.folder = folder.absolute()
+        self.workers = workers
+        root = str(Path(config.data.root).expanduser().absolute())  # workers run in another folder
+        data = config.data.model_copy(update={"root": root})
+        own = for_cores(config.model_copy(update={"data": data}), workers.cpus)
+        self.job = _Job(own, genotype, seed, self.folder)
+
+    def records(self) -> Iterator[EpochRecord]:
+        """Train to the last epoch; one record per epoch, and again for epochs that are repeated after a death.
+
+        A generator that is closed or interrupted before its end ends Ray in this process, and the workers with it.
+
+        Raises:
+            UserError: the data, the checkpoint or the network cannot be used.
+            Diverged: a loss is not finite.
+            ray.train.TrainingFailedError: workers died more than `MAX_FAILURES` times.
+        """
+        from ray.util.queue import Empty, Queue
+
+        scratch = self.folder / SCRATCH
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        queue = Queue(actor_options={"num_cpus": 0})
+        fit = _Fit(self._trainer(queue, scratch))
+        fit.start()
+        starts = 0
+        try:
+            while True:
+                running = fit.is_alive()  # asked before the queue: what was told before the end is still read
+                try:
+                    kind, content = queue.get(timeout=POLL_SECONDS)
+                except Empty:
+                    if running:
+                        continue
+                    break
+                if kind == "start":
+                    self.restarts = starts
+                    starts += 1
+                elif kind == "epoch":
+                    yield EpochRecord.from_dict(content)
+                elif kind == "test":
+                    self.test = content
+                else:
+                    raise Diverged(content) if kind == "diverged" else UserError(content)
+            if fit.error is not None:
+                raise fit.error
+        except (KeyboardInterrupt, GeneratorExit):
+            ray.shutdown()
+            raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _trainer(self, queue: Any, scratch: Path) -> ray.train.torch.TorchTrainer:
+        return ray.train.torch.TorchTrainer(
+            train_worker,
+            train_loop_config={"job": self.job, "queue": queue},
+            torch_config=LoopbackConfig(folder=str(scratch)) if self.workers.loopback else ClusterConfig(),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=self.workers.number,
+                use_gpu=self.workers.gpu,
+                resources_per_worker={"CPU": self.workers.cpus, **({"GPU": 1} if self.workers.gpu else {})},
+            ),
+            run_config=ray.train.RunConfig(
+                name="run",
+                storage_path=str(scratch),
+                storage_filesystem=pyarrow.fs.LocalFileSystem(),  # else a path with a % in it would be decoded
+                failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+            ),
+        )
+
+
+class _Fit(threading.Thread):
+    """`trainer.fit()` in the background, so that the driver can show the epochs; `error` is what it raised."""
+
+    def __init__(self, trainer: ray.train.torch.TorchTrainer) -> None:
+        super().__init__(daemon=True)
+        self.trainer = trainer
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.trainer.fit()
+        except BaseException as error:  # raised again by who waits for the end
+            self.error = error
+
+
+# --- resources ------------------------------------------------------------------------------------------------------
+
+
+def uses_gpu(device: str, nodes: Sequence[Mapping[str, float]]) -> bool:
+    """Whether workers get a GPU each: `cuda`, or `auto` on a cluster that has one.
+
+    Raises:
+        UserError: `device` names one GPU.
+    """
+    if ":" in device:
+        raise UserError(f"retrain.device {device!r} names one GPU: with --num-workers use auto, cuda or cpu")
+    return device == "cuda" or (device == "auto" and any(node.get("GPU", 0) for node in nodes))
+
+
+def cpus_per_worker(nodes: Sequence[Mapping[str, float]], num_workers: int, gpu: bool, with_gpu: int) -> int:
+    """CPUs that each worker can have: as many as fit, and at most `with_gpu` beside a GPU.
+
+    Args:
+        nodes: resources of each machine, `CPU` and `GPU`.
+        num_workers: how many are wanted.
+        gpu: whether each needs a GPU.
+        with_gpu: CPUs that are of use to a worker with a GPU.
+
+    Raises:
+        UserError: so many do not fit, even with one CPU each.
+
+    Example:
+        >>> cpus_per_worker([{"CPU": 8}, {"CPU": 3}], 3, False, 1)
+        3
+    """
+
+    def places(cpus: int) -> int:
+        by_cpu = [int(node.get("CPU", 0) // cpus) for node in nodes]
+        return sum(min(p, int(node.get("GPU", 0))) if gpu else p for p, node in zip(by_cpu, nodes, strict=True))
+
+    most = max((int(node.get("CPU", 0)) for node in nodes), default=0)
+    for cpus in range(min(most, with_gpu) if gpu else most, 0, -1):
+        if places(cpus) >= num_workers:
+            return cpus
+    kind, most = "GPUs" if gpu else "CPUs", places(1)
+    advice = f"use at most {most}" if most > 1 else "leave --num-workers out"
+    raise UserError(
+        f"--num-workers {num_workers} exceeds the {most} {kind} that Ray has: {advice}"
+        f"{', or --set retrain.device=cpu' if gpu else ''}"
+    )
+
+
+# --- in the workers -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    config: ExperimentConfig
+    genotype: Genotype
+    seed: int
+    folder: Path
+
+
+def train_worker(arguments: dict[str, Any]) -> None:
+    """What every worker runs: the training on its share of each batch. The first one writes and tells.
+
+    A mistake is told by whoever finds it: a file that breaks is read by one of them.
+    """
+    group = Group.joined()
+    presence = join_workers(arguments["job"].folder / SCRATCH)
+    put: Tell = arguments["queue"].put
+    tell: Tell = put if group.rank == 0 else lambda _: None
+    try:
+        _train(arguments["job"], group, tell)
+    except UserError as error:  # would come again: the worker ends as if all were well, and is not restarted
+        put(("mistake", str(error)))
+    except Diverged as error:
+        tell(("diverged", str(error)))
+    finally:
+        presence.close()
+
+
+def _train(job: _Job, group: Group, tell: Tell) -> None:
+    run, records = _unanimous(group, lambda: _begin(job, group))
+    _check_alike(run, group)
+    tell(("start", run.epoch))
+    state_file = job.folder / CHECKPOINT
+    for record in run.records():
+        done = record.to_dict(timing=True)
+        records.append(done)
+        saves = len(records) % job.config.retrain.checkpoint_every == 0 or len(records) == run.num_epochs
+        if group.rank == 0 and saves:
+            checkpoint.save(state_file, {"retrain": run.state_dict(), "records": records}, packed=True)
+        tell(("epoch", done))
+    if run.validation is not None:
+        run.load_best()
+    test = run.evaluate(_unanimous(group, lambda: load_test(job.config.data)))
+    weights = run.weights()  # in every worker: they may have to estimate statistics together
+    if group.rank == 0:
+        checkpoint.save(job.folder / WEIGHTS, {"weights": weights, "genotype": job.genotype.to_json()})
+    tell(("test", test))
+
+
+def _begin(job: _Job, group: Group) -> tuple[Retrain, list[dict[str, Any]]]:
+    """The loop and its records so far; not begun, or where the checkpoint was taken."""
+    config = job.config.retrain
+    info, images = load_train(job.config.data)
+    train, validation = images, None
+    if config.validation_fraction:
+        train, validation = hold_out(images, config.validation_fraction, job.seed, info.classes)
+    device = ray.train.torch.get_device()
+    run = Retrain(config, job.genotype, info, train, validation, job.seed, device, group)
+    if not (job.folder / CHECKPOINT).exists():
+        return run, []
+    state = checkpoint.load(job.folder / CHECKPOINT)
+    run.load_state_dict(state["retrain"])
+    return run, state["records"]
+
+
+def _unanimous(group: Group, make: Callable[[], Made]) -> Made:
+    """What `make` returns; if it refuses in one process, it does in all, and none waits for another in vain."""
+    made: Made | None = None
+    refusal = None
+    try:
+        made = make()
+    except UserError as error:
+        refusal = str(error)
+    refusals = [found for found in group.gathered(refusal) if found is not None]
+    if refusals:
+        raise UserError(refusals[0])
+    assert made is not None
+    return made
+
+
+def _check_alike(run: Retrain, group: Group) -> None:
+    """Refuse workers that would not train the same network.
+
+    Raises:
+        UserError: they read different checkpoints, or compute on different kinds of GPU, which draw different numbers.
+    """
+    epochs = set(group.gathered(run.epoch))
+    if len(epochs) > 1:
+        raise UserError(
+            f"the workers find checkpoints of different epochs ({', '.join(map(str, sorted(epochs)))}): "
+            "the output folder (--out) must be one that all machines share"
+        )
+    if run.device.type == "cuda":
+        kinds = sorted(set(group.gathered(torch.cuda.get_device_name(run.device))))
+        if len(kinds) > 1:
+            raise UserError(f"the workers have different GPUs ({', '.join(kinds)}): use machines with one kind")

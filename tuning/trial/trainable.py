@@ -1,0 +1,354 @@
+"""One trial under Ray Tune: one step is one epoch, first of the search, then of the derived network's retraining.
+
+What is reported, and to whom:
+
+- `held_out/accuracy`, the supernet's (`held_out/balanced_accuracy` with that `tune.metric`), and `search_epoch`, the
+  search epochs done, at every step. The scheduler compares trials by these two only; during a retraining they stand
+  still, so no trial is stopped by comparing a retraining with a search.
+- `state` and `objective/METRIC` at the last step only. The searcher takes the objectives from there. A trial that never
+  reports them was stopped early and is PRUNED: its supernet's accuracy is never taken for that of a derived network.
+
+A trial whose loss is no longer finite, whose gates make no network, whose settings contradict each other or that does
+not fit into memory ends as a result with `state` FAILED and a reason, not as a crash: it would fail again if it were
+restarted. A process that dies is restarted by Ray, and goes on from its newest intact checkpoint.
+
+What a trial is, trial.json in its folder says; what it has done, the checkpoints beside it. Ray is told its number.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from ddarts_core import checkpoint
+from ddarts_core.config import ExperimentConfig, resolve
+from ddarts_core.confusion import FILE as CONFUSION
+from ddarts_core.confusion import Confusion, write_confusion
+from ddarts_core.cost import retrain_cost
+from ddarts_core.data import data_info, for_cores, load_train, split
+from ddarts_core.datasets import facts
+from ddarts_core.errors import Diverged, UserError
+from ddarts_core.export import Blueprint
+from ddarts_core.files import write_atomic
+from ddarts_core.genotype import Genotype
+from ddarts_core.hashing import config_hash
+from ddarts_core.images import DataInfo
+from ddarts_core.latency import measure
+from ddarts_core.limits import beyond
+from ddarts_core.memory import CONTEXT_BYTES
+from ddarts_core.readers import end_readers
+from ddarts_core.records import EpochRecord, read_jsonl, write_jsonl
+from ddarts_core.redact import hide_secrets, one_line
+from ddarts_core.retrain import Retrain
+from ddarts_core.search import Search, build_search
+from ddarts_core.study_files import ENDED, read_json, write_json
+
+from ..cluster.versions import check_version
+from ..settings.budget import Clock, tune_of
+from ..settings.config import SEARCH_EPOCH, supernet_metric
+from ..store import checkpoints
+from ..store import study as studies
+from ..store.locks import join_workers
+from ..store.mirror import StoreError
+from ..tracking.secret import receive
+from ..tracking.trial_run import Sender, TrialRun
+from .trial_record import reports_of
+
+FAILURES = (UserError, Diverged, ArithmeticError, MemoryError, torch.OutOfMemoryError)
+"""What would happen again if the trial were restarted."""
+
+
+class SearchTrial(tune.Trainable):
+    """A trial. Its Ray configuration is `study` (the study's folder or URI) and `number`."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Start a trial, or go on with one; the heavy parts are built by the first step."""
+        self._number: int = config["number"]
+        self._study = studies.trial_study(config["study"], self._number, Path(self.logdir))
+        self._version = check_version(self._study.data)
+        self._metric = supernet_metric(self._study.data["config"]["tune"])
+        receive(self._study)
+        self._folder = studies.trial_dir(self._study.path, self._number)
+        self._search: Search | None = None
+        self._retrain: Retrain | None = None
+        self._epochs: Iterator[EpochRecord] = iter(())
+        self._loaded: dict[str, Any] = {}
+        self._records: list[EpochRecord] = []
+        self._genotype: Genotype | None = None
+        self._seconds = 0.0
+        self._unreported = False
+        self._record = read_json(self._folder / "trial.json")
+        self._impossible: str | None = self._record["reason"]
+        self._params: dict[str, Any] = dict(self._record["params"])
+        self._config: ExperimentConfig = resolve(self._record["config"])
+        self._tune = tune_of(self._study.data)
+        self._clock = Clock(self._config, self._tune)
+        self._limit_resources()
+        self._presence = join_workers(self._study.path)
+        self._go_on()
+        self._sender = Sender(TrialRun(self._study, self._folder))
+        self._sender.send(self._records)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Serve another trial in the same process."""
+        self.cleanup()
+        self.setup(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """Leave the trial to whoever goes on with it."""
+        self._search = self._retrain = None
+        self._epochs = iter(())
+        end_readers()
+        self._sender.close()
+        self._presence.close()
+
+    def _limit_resources(self) -> None:
+        resources = self._study.data["config"]["tune"]["resources"]
+        self._cores = float(resources["cpu"])
+        torch.set_num_threads(resources.get("threads") or max(1, int(self._cores)))
+        if 0 < resources["gpu"] < 1 and torch.cuda.is_available():
+            try:
+                self._impossible = _cap_memory(resources["gpu"])
+            except RuntimeError as error:  # CUDA's: raised here it would end the process, and the trial without a word
+                self._impossible = " ".join(str(error).split())
+
+    def _write(self, **fields: Any) -> None:
+        self._record |= {"seconds": round(self._seconds, 3), **fields}
+        write_json(self._folder / "trial.json", self._record)
+
+    def _write_records(self) -> None:
+        write_jsonl(self._folder / "records.jsonl", self._records, timing=True)
+
+    def _push(self) -> None:
+        self._study.push(f"trials/{studies.trial_name(self._number)}")
+
+    # --- epochs -----------------------------------------------------------------------------------------------------
+
+    def step(self) -> dict[str, Any]:
+        """Run one epoch."""
+        if self._record["state"] in ENDED:
+            return self._report(done=True)
+        if self._unreported:
+            self._unreported = False
+            return self._report(done=False)
+        self._sender.send(self._records)  # their last checkpoint is written: none of these epochs will be done again
+        began = time.monotonic()
+        try:
+            if self._impossible is not None:
+                raise UserError(self._impossible)
+            done = self._run_epoch()
+        except StoreError:
+            raise  # an outage: the trial goes on in another process
+        except FAILURES as error:
+            self._seconds += time.monotonic() - began
+            reason = one_line(hide_secrets(str(error))) or type(error).__name__
+            self._end(state="FAILED", reason=reason[:1000])
+            return self._report(done=True)
+        self._seconds += time.monotonic() - began
+        if done:
+            self._end(state="COMPLETED")
+        else:
+            self._save()  # before the records say that the epoch is done: a resumed sweep believes them
+            self._write_records()
+            self._push()
+        return self._report(done)
+
+    def _end(self, **fields: Any) -> None:
+        self._write_records()
+        self._write(**fields)
+        if fields["state"] == "COMPLETED":  # one that failed may be run again, from here
+            self._clear()
+        self._push()
+
+    def _clear(self) -> None:
+        """Nobody goes on from the checkpoints of a trial that is complete."""
+        checkpoints.clear(self._folder)
+
+    def _report(self, done: bool) -> dict[str, Any]:
+        """What Ray is told; the last time after MLflow has been told, so that nobody else tells it at the same time."""
+        if done:
+            self._sender.send(self._records)
+            self._sender.close()
+        reports = [{self._metric: 0.0, SEARCH_EPOCH: 0}, *reports_of(self._records, self._metric)]
+        result: dict[str, Any] = {**reports[-1], "epochs": len(self._records), "seconds": round(self._seconds, 3)}
+        if not done:
+            return result
+        if self._record["state"] == "PRUNED":
+            return result | {"done": True, "reason": self._record["reason"]}
+        objectives = self._record["objectives"] if self._record["state"] == "COMPLETED" else None
+        result |= {f"objective/{metric}": value for metric, value in (objectives or {}).items()}
+        return result | {"done": True, "state": self._record["state"], "reason": self._record["reason"] or ""}
+
+    def _run_epoch(self) -> bool:
+        """One epoch, recorded and tracked; whether it was the trial's last."""
+        self._build()
+        record = next(self._epochs)
+        bad = sorted(name for name, value in record.metrics.items() if not math.isfinite(value))
+        if bad:
+            raise Diverged(f"{bad[0]} became {record.metrics[bad[0]]} in epoch {record.epoch} of the {record.phase}")
+        self._keep(record)
+        if self._retrain is not None:
+            return self._end_retrain()
+        assert self._search is not None
+        over = self._search.epoch >= self._search.num_epochs or self._clock.is_spent(self._records)
+        return over and self._end_search(self._search)
+
+    def _keep(self, record: EpochRecord) -> None:
+        self._records.append(record)
+        if self._record["run_id"] != self._sender.run_id:
+            self._write(run_id=self._sender.run_id)
+
+    def _build(self) -> None:
+        """The loop that the next epoch belongs to, at the state of the checkpoint if there was one."""
+        config = for_cores(self._config, self._cores)
+        if self._genotype is None and self._search is None:
+            self._search = build_search(config)
+            self._epochs = self._search.records()
+            self._keep_facts(self._search.info)
+            if self._loaded.get("search") is not None:
+                # It is this trial's own. A later version may hash settings that there were none of when it was made.
+                own = {"config_hash": config_hash(self._config)}
+                self._search.load_state_dict(self._loaded.pop("search") | own)
+        if self._genotype is not None and self._retrain is None:
+            self._search = None
+            end_readers()
+            info, images = load_train(config.data)
+            splits = split(images, config.data, config.seed)
+            train = splits.weights.joined(splits.alphas)
+            self._retrain = Retrain(config.retrain, self._genotype, info, train, None, config.seed)
+            self._held_out = splits.held_out
+            if self._loaded.get("retrain") is not None:
+                own = {"identity": self._retrain.state_dict()["identity"]}
+                self._retrain.load_state_dict(self._loaded.pop("retrain") | own)
+            self._epochs = self._retrain.records()
+
+    def _keep_facts(self, info: DataInfo) -> None:
+        """Beside the records, if the trial's own settings of `data` make them others than the study's."""
+        if info != facts.read_info(self._study.path):
+            facts.write_facts(self._folder, info.to_dict())
+
+    def _end_search(self, search: Search) -> bool:
+        genotype = search.discretise().genotype
+        write_atomic(self._folder / "genotype.json", genotype.to_json())
+        self._genotype = genotype
+        self._write(**self._known(genotype))
+        if self._study.data["config"]["tune"]["objective"] == "derived":
+            return False
+        self._write(objectives=self._objectives(self._metric, self._records[-1].metrics[self._metric]))
+        return True
+
+    def _end_retrain(self) -> bool:
+        assert self._retrain is not None
+        if self._records[-1].epoch + 1 < self._config.retrain.epochs:
+            return False
+        found = self._retrain.evaluate(self._held_out)
+        derived = {f"held_out/{name}": value for name, value in found.metrics.items()}
+        matrix = Confusion("genotype", self._config.seed, "held_out", found.matrix)
+        write_confusion(self._folder / CONFUSION, self._retrain.info.classes, [matrix])
+        self._write(derived=derived, objectives=self._objectives(f"derived/{self._metric}", derived[self._metric]))
+        return True
+
+    def _objectives(self, metric: str, value: float) -> dict[str, float]:
+        if not math.isfinite(value):
+            raise Diverged(f"{metric} became {value}")
+        second = self._study.data["config"]["tune"]["second_objective"]
+        return {metric: value} | ({} if second is None else {second: self._record["cost"][second]})
+
+    def _known(self, genotype: Genotype) -> dict[str, Any]:
+        """What a genotype costs, and which limits it is beyond. A latency is measured once."""
+        known = self._record["cost"]
+        cost = known if known and self._record["genotype_hash"] == genotype.hash else self._cost(genotype)
+        return {"genotype_hash": genotype.hash, "cost": cost, "beyond": beyond(cost, self._tune.limits.model_dump())}
+
+    def _latency(self, genotype: Genotype, info: DataInfo) -> dict[str, float]:
+        """Median and spread of a forward pass in ms, if the sweep measures it."""
+        wanted = self._tune.latency
+        if wanted is None:
+            return {}
+        found = measure(Blueprint.of(genotype, self._config, info), **wanted.model_dump())
+        return {"latency_ms": found.median, "latency_spread_ms": found.spread}
+
+    def _cost(self, genotype: Genotype) -> dict[str, float]:
+        """Parameters without the auxiliary head, and multiply-adds of convolutions and linear layers per image.
+
+        Within a budget of multiply-adds those of the search too; and the latency where it is measured.
+        """
+        info = facts.read_info(self._folder) or facts.read_info(self._study.path) or data_info(self._config.data)
+        counted = retrain_cost(genotype, self._config, info)
+        searched = {name: self._record[name] for name in ("search_macs",) if name in self._record}
+        return {
+            "parameters": counted.parameters,
+            "macs": counted.macs["A"],
+            **searched,
+            **self._latency(genotype, info),
+        }
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        """Write everything that the next epoch depends on."""
+        searching = self._search is not None and self._genotype is None
+        checkpoint.save(
+            checkpoints.file_of(self._folder, len(self._records)),
+            {
+                "records": f"[{', '.join(record.line for record in self._records)}]",
+                "epochs": len(self._records),
+                "seconds": self._seconds,
+                "genotype": None if self._genotype is None else self._genotype.to_json(),
+                "search": self._search.state_dict() if searching and self._search is not None else None,
+                "retrain": None if self._retrain is None else self._retrain.state_dict(),
+            },
+            packed=True,
+        )
+        checkpoints.forget(self._folder, self._lasting())
+
+    def _lasting(self) -> int | None:
+        """Epochs of a checkpoint that another trial may go on from."""
+        return None
+
+    def _go_on(self) -> None:
+        """Go on from the trial's furthest intact checkpoint, if it has one; one that ended only reports."""
+        if self._record["state"] in ENDED:
+            self._records = read_jsonl(self._folder / "records.jsonl")
+            self._seconds = self._record["seconds"]
+            return
+        state = self._state()
+        if state is not None:
+            self._loaded = state
+            self._seconds = state["seconds"]
+            self._genotype = None if state["genotype"] is None else Genotype.from_text(state["genotype"])
+        # The process before may have been killed between an epoch's checkpoint and its record: nobody was told of it.
+        self._unreported = len(self._records) > len(read_jsonl(self._folder / "records.jsonl"))
+        self._write_records()
+        # The study says that it runs, also of a trial whose process has not come to its first epoch.
+        known = {} if self._genotype is None else self._known(self._genotype)
+        self._write(ray_trial_id=self.trial_id, code=self._version, **known)
+        self._push()
+
+    def _state(self) -> dict[str, Any] | None:
+        """What to go on from; sets the records that belong to it."""
+        state = next(checkpoints.intact(self._folder), None)
+        if state is not None:
+            self._records = [EpochRecord.from_dict(data) for data in json.loads(state["records"])]
+        return state
+
+
+def _cap_memory(share: float) -> str | None:
+    """Keep this process to its share of the GPU's memory; the reason if the share is too small."""
+    # torch counts its own tensors only: CUDA's context must come out of the share too.
+    context = CONTEXT_BYTES / torch.cuda.get_device_properties(0).total_memory
+    if share <= context:
+        return (
+            f"tune.resources.gpu {share:g} is less memory than CUDA's own context takes of this GPU: give at least "
+            f"{math.ceil(100 * context + 1) / 100:g}"
+        )
+    torch.cuda.set_per_process_memory_fraction(share - context)
+    return None

@@ -1,0 +1,111 @@
+"""trial.json as it begins. The sweep writes it before the trial's process starts, so that no proposal is ever lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ddarts_core.config import ExperimentConfig
+from ddarts_core.errors import UserError
+from ddarts_core.hashing import config_hash
+from ddarts_core.records import EpochRecord
+from ddarts_core.study_files import SCHEMA_VERSION, write_json
+
+from ..settings.budget import tune_of, within
+from ..settings.config import ACCURACY, RECALIBRATED, SEARCH_EPOCH
+from ..settings.space import trial_config
+from ..store.study import Study, trial_dir, trial_name, utc_now
+
+
+def resolved(data: Mapping[str, Any], params: Mapping[str, Any]) -> tuple[ExperimentConfig, int | None, str | None]:
+    """A trial's configuration within the budget, the multiply-adds of its search where those were counted, and None.
+
+    The study's own and the reason if the drawn parameters contradict each other, or have no meaning within the budget.
+
+    Args:
+        data: contents of study.json.
+        params: drawn, by dotted path.
+    """
+    try:
+        return *within(trial_config(data["base"], params), tune_of(data)), None
+    except UserError as error:
+        return trial_config(data["base"], {}), None, str(error)
+
+
+def new_record(number: int, params: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a trial before its first epoch: it has a reason to fail if its parameters contradict each other.
+
+    Args:
+        number: of the trial.
+        params: drawn, by dotted path.
+        data: contents of study.json.
+    """
+    config, search_macs, contradiction = resolved(data, params)
+    counted = {} if search_macs is None else {"search_macs": search_macs}
+    return {
+        "schema": SCHEMA_VERSION,
+        "trial_id": trial_name(number),
+        "ray_trial_id": "",
+        "number": number,
+        "params": dict(params),
+        "config": config.model_dump(mode="json"),
+        "config_hash": config_hash(config),
+        "seed": config.seed,
+        "begun": utc_now(),
+        "run_id": None,
+        "code": None,
+        "state": "RUNNING",
+        "reason": contradiction,
+        "objectives": None,
+        "genotype_hash": None,
+        "cost": None,
+        "beyond": None,
+        "derived": None,
+        "seconds": 0.0,
+        **counted,
+    }
+
+
+def begin(study: Study, number: int, params: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+    """Write the file of a trial that begins; its record.
+
+    Args:
+        study: held by this process.
+        number: of the trial.
+        params: drawn, by dotted path.
+        fields: of the record, beside those of every trial.
+    """
+    record = new_record(number, params, study.data) | fields
+    write_json(trial_dir(study.path, number) / "trial.json", record)
+    study.push(f"trials/{trial_name(number)}")
+    return record
+
+
+def reports_of(records: Iterable[EpochRecord], metric: str = ACCURACY) -> Iterator[dict[str, float]]:
+    """What schedulers compare, after each of a trial's epochs: the search's last `metric`, and its epochs so far."""
+    return _reports(((record.phase, record.metrics) for record in records), metric)
+
+
+def stored_reports(folder: Path, metric: str) -> list[dict[str, float]]:
+    """The same from a trial's records.jsonl; the alphas, which are most of it, become no objects."""
+    file = folder / "records.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    epochs = (json.loads(line) for line in lines if line)
+    return list(_reports(((epoch["phase"], epoch["metrics"]) for epoch in epochs), metric))
+
+
+def is_recalibrated(folder: Path) -> bool:
+    """Whether a trial's epochs were scored by batch normalisation that was recalibrated for their weights."""
+    file = folder / "records.jsonl"
+    first = file.read_text(encoding="utf-8").partition("\n")[0] if file.exists() else ""
+    return bool(first and json.loads(first)["metrics"].get(RECALIBRATED))
+
+
+def _reports(epochs: Iterable[tuple[str, Mapping[str, float]]], metric: str) -> Iterator[dict[str, float]]:
+    value, searched = 0.0, 0
+    for phase, metrics in epochs:
+        if phase != "retrain":
+            value, searched = metrics[metric], searched + 1
+        yield {metric: value, SEARCH_EPOCH: searched}
