@@ -157,9 +157,9 @@ class AlphaStep:
         ablation_loss = torch.zeros(self.net.num_groups, device=images.device)
         if ablate:
             marginal, h, clamped = self._ablate(outputs, leaves, labels, loss.detach(), stream, progress, notes)
+            weight = self.architecture.weight(self.config.ablation, progress)
             for name in gradients:
-                of_ablation = self._ablation_gradient(marginal, g[name], h.get(name))
-                gradients[name] = gradients[name] + self.config.ablation.weight * of_ablation
+                gradients[name] = gradients[name] + weight * self._ablation_gradient(marginal, g[name], h.get(name))
             ablation_loss = self._ablation_loss(marginal)
         scalars = self._scalars(parameters, logits, labels, loss, ablation_loss, progress)
         self.num_steps += 1
@@ -305,7 +305,8 @@ class AlphaStep:
         terms = self.architecture.values(parameters, progress)
         none = torch.zeros_like(ablation_loss)
         of_terms = sum(terms.values(), start=none) if len(terms) != 1 else next(iter(terms.values()))
-        whole = losses.total(loss.detach(), of_terms, ablation_loss, self.config.ablation.weight)
+        weight = self.architecture.weight(self.config.ablation, progress)
+        whole = losses.total(loss.detach(), of_terms, ablation_loss, weight)
         found = {
             "loss": loss.detach(),
             "accuracy": (logits.detach().argmax(1) == labels).float().mean(),

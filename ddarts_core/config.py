@@ -261,8 +261,8 @@ class AlphaConfig(Strict):
         return self
 
 
-class AblationConfig(Strict):
-    """The ablation loss (eq. 6, 7) and what removing a cell means; see docs/ablation.md."""
+class AblationConfig(RegulariserConfig):
+    """The term of the ablation loss (eq. 6, 7) and what removing a cell means; see docs/ablation.md."""
 
     loss: AblationLoss = Field("centered", description="what becomes of the marginal contributions; none: not measured")
     removal: Removal = Field("identity", description="what takes the place of a removed cell")

@@ -40,6 +40,7 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "search.hessian": "finite",
         "search.head_norm": False,
         "alpha.grad_clip": None,
+        "ablation.schedule": "constant",
         "discretise.max_skips": None,
         "discretise.options": {},
         "retrain.class_weights": "none",

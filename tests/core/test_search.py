@@ -15,6 +15,7 @@ from ddarts_core import alpha_step
 from ddarts_core.config import resolve
 from ddarts_core.errors import Diverged, UserError
 from ddarts_core.hashing import config_hash
+from ddarts_core.methods.parts import Progress
 from ddarts_core.operations import BatchNorm
 from ddarts_core.records import read_jsonl, write_jsonl
 from ddarts_core.seeding import generator
@@ -79,7 +80,7 @@ def test_another_seed_is_another_search(digits, tiny_config):
     "overrides",
     [
         (),
-        ("ablation.sample_cells=2", "ablation.removal=random", "ablation.num_draws=2"),
+        ("ablation.sample_cells=2", "ablation.removal=random", "ablation.num_draws=2", "ablation.schedule=rising"),
         ("ablation.every=3", "alpha.init=normal", "data.flip=true", "data.crop_padding=1", "data.cutout=2"),
         ("search.order=single_level", "search.warmup_epochs=1"),
     ],
@@ -247,26 +248,30 @@ def test_published_mode_is_the_published_loop(digits, tiny_config):
     assert torch.allclose(torch.tensor(measured), torch.tensor(contributions), atol=1e-6)
 
 
-def test_clean_gradient_is_the_literal_total_loss(float64_net):
+@pytest.mark.parametrize(("schedule", "share"), [("constant", 1.0), ("rising", 0.25), ("falling", 0.75)])
+def test_clean_gradient_is_the_literal_total_loss(float64_net, schedule, share):
     """Equations 3, 4, 7 (centred) and 8 written out in the textbook form and differentiated by autograd."""
     from ddarts_core.alpha_step import AlphaStep
 
     net, alphas, x, y = float64_net(num_cells=3)
-    config = resolve({"search": {"num_cells": 3, "channels": 3, "steps": 2, "w_zero_one": 2.0}})
-    step = AlphaStep(net, config)
-    found = step.gradients({"alphas": alphas}, (x, y), (x, y), None, torch.Generator()).gradients["alphas"]
+    search = {"num_cells": 3, "channels": 3, "steps": 2, "w_zero_one": 2.0}
+    step = AlphaStep(net, resolve({"search": search, "ablation": {"schedule": schedule}}))
+    second = Progress(epoch=7, epochs=10, stage_epoch=1, stage_epochs=4)
+    found = step.gradients({"alphas": alphas}, (x, y), (x, y), None, torch.Generator(), second)
     a = alphas.clone().requires_grad_()
     gates = list(torch.sigmoid(a))
     full = F.cross_entropy(textbook.forward(net, x, gates), y)
     ablated = [F.cross_entropy(textbook.forward(net, x, gates, {i: textbook.identity}), y) for i in range(3)]
     marginal = torch.stack([full - loss for loss in ablated])
     mean = marginal.mean()
+    totals = []
     for i in range(3):
         l_01 = -((torch.sigmoid(a[i]) - 0.5) ** 2).mean()
         l_ab = (marginal[i] - mean) / mean.detach().abs().clamp_min(0.05)
-        total = full + 2.0 * l_01 + 0.5 * l_ab
-        (expected,) = torch.autograd.grad(total, a, retain_graph=True)
-        assert torch.allclose(found[i], expected[i], atol=1e-12)
+        totals.append(full + 2.0 * l_01 + 0.5 * share * l_ab)
+        (expected,) = torch.autograd.grad(totals[-1], a, retain_graph=True)
+        assert torch.allclose(found.gradients["alphas"][i], expected[i], atol=1e-12)
+    assert torch.allclose(found.scalars["total"], torch.stack(totals).mean())
 
 
 def test_unrolled_gradient_is_the_second_derivative(float64_net):
