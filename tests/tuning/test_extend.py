@@ -17,6 +17,7 @@ from ddarts_tuning.searchers.journal import open_journal
 from ddarts_tuning.settings.config import ACCURACY, SweepConfig
 from ddarts_tuning.store.study import Study, find_study, trial_dir
 from ddarts_tuning.tracking import study_run as tracking
+from ddarts_tuning.tracking.overview import show_study
 
 from ddarts_core.errors import UserError
 from ddarts_core.records import read_jsonl
@@ -101,7 +102,7 @@ def test_what_cannot_run_is_refused_and_leaves_a_study_as_it_was(make_sweep: Mak
 
     left = new_study(wrong)  # as by a sweep on a cluster with a GPU that is no more
     left.update(state="INTERRUPTED")
-    tracking.end_study(left, "KILLED")
+    show_study(left, "KILLED")
     for go_on in (lambda: resume_sweep(wrong.study_dir), lambda: extend_sweep(wrong)):
         with pytest.raises(UserError, match="fits on none of those that are there"):
             go_on()
@@ -166,7 +167,8 @@ def test_a_time_budget_ends_a_study_that_can_be_extended(make_sweep: Make, monke
     assert [len(epochs) for epochs in records] == [2, 0]
     assert [added["num_samples"] for added in study.rounds] == [2]
     client = tracking.make_client(study.data["tracking_uri"])
-    assert {run.info.status for run in client.search_runs([study.data["experiment_id"]])} == {"FINISHED"}
+    runs = client.search_runs([study.data["experiment_id"]])
+    assert sorted(run.info.status for run in runs) == ["FINISHED", "KILLED", "KILLED"]
 
     done = extend_sweep(make_sweep("timed", search={"epochs": 3}, tune=tune), 1)
     assert not done.interrupted and done.study.trials()[:2] == trials

@@ -282,7 +282,7 @@ def test_failed_and_stopped_trials_leave_the_others_alone(make_sweep: Make) -> N
     assert [trial.state.name for trial in journal.get_trials()] == ["COMPLETE", "FAIL", "FAIL", "PRUNED"]
     client = tracking.make_client(result.study.data["tracking_uri"])
     status = [client.get_run(trial["run_id"]).info.status for trial in trials]
-    assert status == ["FINISHED", "FAILED", "FAILED", "FINISHED"]
+    assert status == ["FINISHED", "FAILED", "FAILED", "KILLED"]
     assert client.get_run(trials[1]["run_id"]).data.tags["reason"] == trials[1]["reason"]
 
 
@@ -376,7 +376,7 @@ def test_the_command_attaches_the_report_and_figures_to_the_studys_run(
     client = tracking.make_client(study.data["tracking_uri"])
     parent = study.data["parent_run_id"]
     names = [item.path for folder in (None, "figures") for item in client.list_artifacts(parent, folder)]
-    assert names == ["figures", "report.html", *(f"figures/{name}.png" for name in sorted(ATTACHED))]
+    assert names == ["config.yaml", "figures", "report.html", *(f"figures/{name}.png" for name in sorted(ATTACHED))]
     for name in ("report.html", "figures/pareto.png"):
         kept = Path(client.download_artifacts(parent, name, str(tmp_path)))
         assert kept.read_bytes() == (study.path / name).read_bytes()

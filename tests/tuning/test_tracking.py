@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import getpass
+import json
 import logging
 import math
 import re
@@ -14,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ddarts_analysis.mlflow_runs import read_artifacts, read_runs, study_names
 from ddarts_tuning.driver.new_study import create_study, new_study
 from ddarts_tuning.settings.config import resolve_sweep
 from ddarts_tuning.store.study import Study, trial_dir
+from ddarts_tuning.tracking import overview, trial_run
 from ddarts_tuning.tracking import study_run as tracking
-from ddarts_tuning.tracking import trial_run
 
 from ddarts_cli.sweeping import store_sentence
+from ddarts_core.datasets.facts import DataInfo, document, write_facts
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
 from ddarts_core.records import EpochRecord, write_jsonl
@@ -81,13 +85,14 @@ def test_of_two_that_begin_a_study_in_a_store_the_second_leaves_no_run(tmp_path:
 
 
 def write_trial(study: Study, **fields: Any) -> Path:
-    folder = trial_dir(study.path, 0)
+    folder = trial_dir(study.path, fields.get("number", 0))
     data: dict[str, Any] = {
+        "schema": 1,
         "trial_id": "00000",
         "ray_trial_id": "ray1",
         "number": 0,
         "seed": 3,
-        "config": {"method": "ddarts", "search": {"lr": 0.1, "reductions": None}},
+        "config": {"method": "ddarts", "search": {"lr": 0.1, "hessian": "exact", "reductions": None}},
         "config_hash": "0123",
         "begun": "2026-01-01T00:00:00.000000+00:00",
         "state": "RUNNING",
@@ -155,6 +160,49 @@ def test_a_trial_from_start_to_end(study: Study) -> None:
     names = {item.path for item in client.list_artifacts(found.info.run_id)}
     assert names == {"records.jsonl", "genotype.json", "genotype.png"}
     assert (study.path / "mlartifacts").is_dir()
+
+
+def test_a_studys_run_tells_what_is_sought_the_best_so_far_and_its_data(tmp_path: Path) -> None:
+    space = {"search.lr": {"type": "float", "low": 0.01, "high": 0.1, "log": True}}
+    tune = {"objective": "supernet", "num_samples": 4}
+    study = new_study(resolve_sweep({"storage": str(tmp_path), "name": "all", "space": space, "tune": tune}))
+    write_facts(study.path, document(DataInfo("toy", 2, 1, 8, (0.5,), (0.2,)), [30, 20]))
+    for number, (state, accuracy, second) in enumerate(
+        [("COMPLETED", 0.5, 30), ("PRUNED", None, 10), ("COMPLETED", 0.4, 40), ("RUNNING", None, 0)]
+    ):
+        found = None if accuracy is None else {"held_out/accuracy": accuracy}
+        ended = {} if state == "RUNNING" else {"ended": f"2026-01-01T00:00:{second}.000000+00:00"}
+        folder = trial_dir(study.path, number)
+        config = study.data["base"]
+        write_trial(study, number=number, trial_id=folder.name, state=state, objectives=found, config=config, **ended)
+        if number == 0:
+            assert overview.tell(study)
+    assert overview.show_study(study, "KILLED")
+
+    parent = tracking.make_client(study.data["tracking_uri"]).get_run(study.data["parent_run_id"])
+    text = parent.data.tags["mlflow.note.content"]
+    assert "`search.lr` | 0.01 to 0.1, log" in text and "4 trials are planned: 1 stopped, 2 completed, 1 pruned" in text
+    assert "**trial 00000**, held_out/accuracy 0.5; `search.lr` = 0.1" in text and "ddarts resume" in text
+    assert history(study, parent.info.run_id, "best/held_out/accuracy") == [(1, 0.5), (2, 0.5), (3, 0.5)]
+    assert history(study, parent.info.run_id, "trials/pruned") == [(1, 0), (2, 1), (3, 1)]
+    tags = parent.data.tags
+    assert tags["mlflow.user"] == getpass.getuser() and tags["mlflow.source.name"] == study.data["command"]
+    [data] = [entry.dataset for entry in parent.inputs.dataset_inputs]
+    assert (data.name, len(data.digest), json.loads(data.profile)["num_rows"]) == ("toy", 8, 50)
+    [config_file] = read_artifacts(
+        study.data["tracking_uri"], read_runs(study.data["tracking_uri"], "all"), "config.yaml"
+    ).values()
+    assert yaml.safe_load(config_file) == study.data["config"]
+
+
+def test_settings_that_a_trial_did_not_use_are_told_from_those_that_it_did() -> None:
+    off = {"ablation": {"loss": "none", "removal": "zero", "shapley_permutations": 0}, "search": {"order": "second"}}
+    unused = {f"ablation.{name}" for name in ("weight", "eps", "every", "sample_cells", "num_draws", "removal")}
+    assert tracking.idle(off) == unused
+    sampled = {**off, "ablation": {**off["ablation"], "shapley_permutations": 4}}
+    assert tracking.idle(sampled) == unused - {"ablation.removal"}
+    used = {"ablation": {"loss": "paper", "removal": "random"}, "search": {"order": "first"}}
+    assert tracking.idle(used) == {"search.hessian"}
 
 
 def test_another_process_goes_on_in_the_same_run_without_duplicates(study: Study) -> None:
@@ -327,6 +375,11 @@ def test_mlflows_own_variable_names_the_store_unless_the_file_does(monkeypatch: 
     config = resolve_sweep(settings, ["tracking.uri=http://other"])
     assert store_sentence(config, None) == "MLflow: http://other, which tracking.uri names"
     assert resolve_sweep(settings, ["tracking.uri=null"]).tracking.uri is None
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "12")
+    assert [resolve_sweep(settings, of).tracking.experiment for of in ((), ["tracking.experiment=own"])] == [
+        "12",
+        "own",
+    ]
     with pytest.raises(UserError, match=r"'nonsense://here' \(of MLFLOW_TRACKING_URI\) cannot be used"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://here")
         tracking.start_study("nonsense://here", "study", "study", {}, {})

@@ -23,7 +23,8 @@ from ..cluster.versions import OtherVersion
 from ..schedulers.time_budget import TimeBudget
 from ..searchers.journal import Journal
 from ..store.mirror import StoreError
-from ..store.study import Held, Study, trial_dir, trial_name
+from ..store.study import Held, Study, trial_dir, trial_name, utc_now
+from ..tracking.overview import EVERY_S, tell
 from ..tracking.study_run import STATUS, Draw, child_runs, delete_run, end_run
 from ..tracking.trial_run import PATIENCE_S, TrialRun
 from .alike import Alike
@@ -47,7 +48,7 @@ class Ends:
     def __init__(self, draw: Draw | None) -> None:
         self._draw = draw
         self._thread = ThreadPoolExecutor(1, "mlflow")
-        self._wait_until = 0.0
+        self._wait_until = self._tell_at = 0.0
 
     def add(self, study: Study, folder: Path) -> None:
         """A trial ended."""
@@ -59,8 +60,13 @@ class Ends:
 
     def _end(self, study: Study, folder: Path) -> None:
         # After one refusal the others would be refused too, each after a wait.
-        if time.monotonic() >= self._wait_until and not track_end(study, folder, self._draw):
+        if time.monotonic() < self._wait_until:
+            return
+        if not track_end(study, folder, self._draw):
             self._wait_until = time.monotonic() + PATIENCE_S
+        elif time.monotonic() >= self._tell_at:
+            tell(study)
+            self._tell_at = time.monotonic() + EVERY_S
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Ends, (None,)
@@ -197,7 +203,7 @@ def note_end(
     folder = trial_dir(study.path, number)
     study.pull(f"trials/{folder.name}")
     record = {**read_json(folder / "trial.json"), "state": state, "reason": reason or None}
-    record["seconds"] = seconds or record["seconds"]
+    record |= {"seconds": seconds or record["seconds"], "ended": utc_now()}
     write_json(folder / "trial.json", record)
     study.push(f"trials/{folder.name}")
     if alone and state != "FAILED":

@@ -21,6 +21,7 @@ from ..settings.config import SweepConfig
 from ..settings.reread import as_today
 from ..store.study import Study, hold, trial_dir, trial_name
 from ..tracking import study_run as tracking
+from ..tracking.overview import show_study
 from .callback import track_rest
 
 _log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def rebuild_runs(found: Study, draw: tracking.Draw | None) -> tuple[int, int]:
         for trial in study.trials():
             write_json(trial_dir(study.path, trial["number"]) / "trial.json", {**trial, "tracked": False})
         missing = track_rest(study, draw)
-        tracking.end_study(study, "FINISHED" if study.data["state"] == "FINISHED" else "KILLED")
+        show_study(study, "FINISHED" if study.data["state"] == "FINISHED" else "KILLED")
         return sum(trial["state"] in ENDED for trial in study.trials()) - missing, missing
 
 

@@ -35,6 +35,7 @@ from ..store.lease import LostLease
 from ..store.mirror import StoreError, is_uri
 from ..store.study import Held, Study, find_study, has_study, hold, trial_dir
 from ..tracking import study_run as tracking
+from ..tracking.overview import show_study
 from ..tracking.secret import handed_over
 from ..trial.trial_record import resolved
 from .alike import STOPPED
@@ -240,7 +241,7 @@ def resume_sweep(
         again = run_again(study) if failed else 0
         if study.data["state"] == "FINISHED" and not again:
             untracked = track_rest(study, draw)
-            tracking.end_study(study, "FINISHED")
+            show_study(study, "FINISHED")
             return StudyResult(study, study.ranked(), False, untracked)
         if corrected is not None:
             taken = {name: getattr(corrected.tune, name) for name in CORRIGIBLE}
@@ -342,7 +343,7 @@ def run(study: Study, config: SweepConfig, space: Space, session: Session, addre
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
     try:
         study = study.update(state="RUNNING", place=study.location, code=own_version())
-        tracking.end_study(study, "RUNNING")
+        show_study(study, "RUNNING")
         adopt(study)
         budget = fit(study, config, space, session, cluster=address is not None)
     except BaseException as error:
@@ -371,7 +372,7 @@ def run(study: Study, config: SweepConfig, space: Space, session: Session, addre
         study.clear_checkpoints(trial["number"])
     Journal(study)  # of trials that ended outside of Ray, or while there was no room for it
     untracked = track_rest(study, session.draw)
-    tracking.end_study(study, "FINISHED")
+    show_study(study, "FINISHED")
     *earlier, last = study.rounds
     last = {**last, "num_samples": len(trials) - sum(added["num_samples"] for added in earlier)}
     study = study.update(state="FINISHED", rounds=[*earlier, last])
@@ -384,5 +385,5 @@ def _leave(study: Study) -> None:
     with contextlib.suppress(OSError, StoreError, LostLease):  # nobody holds the study, which says the same
         study.update(state="INTERRUPTED")
         study.pull("trials")
-    tracking.end_study(study, "KILLED")
+    show_study(study, "KILLED")
     settle(study)

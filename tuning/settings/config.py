@@ -53,6 +53,9 @@ SCHEDULERS: Mapping[str, str] = MappingProxyType(
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 """Environment variable: MLflow's own name for the store that is used when `tracking.uri` is not given."""
 
+EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_NAME"
+"""Environment variable: MLflow's own name for the experiment that is used when `tracking.experiment` is not given."""
+
 ACCURACY = "held_out/accuracy"
 RECALIBRATED = "held_out/recalibration_batches"
 SEARCH_EPOCH = "search_epoch"
@@ -203,7 +206,12 @@ class TrackingConfig(Strict):
         description="MLflow tracking URI; not given: that of MLFLOW_TRACKING_URI, if there is one; null: a sqlite "
         "database in the study's folder",
     )
-    experiment: str | None = Field(None, min_length=1, description="MLflow experiment; null: the study's name")
+    experiment: str | None = Field(
+        None,
+        min_length=1,
+        description="MLflow experiment; not given: that of MLFLOW_EXPERIMENT_NAME, if there is one; null: the study's "
+        "name",
+    )
     log_artifacts: bool = Field(True, description="genotypes as JSON and as pictures; the report")
 
 
@@ -285,9 +293,10 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
     """
     overrides = list(overrides)
     config = resolve(data, overrides, SweepConfig, where=where)
-    if "uri" not in config.tracking.model_fields_set and (uri := os.environ.get(URI_VARIABLE)):
-        overrides.append(override("tracking.uri", uri))
-        config = resolve(data, overrides, SweepConfig, where=where)
+    for name, variable in (("uri", URI_VARIABLE), ("experiment", EXPERIMENT_VARIABLE)):
+        if name not in config.tracking.model_fields_set and (text := os.environ.get(variable)):
+            overrides.append(override(f"tracking.{name}", text))
+            config = resolve(data, overrides, SweepConfig, where=where)
     root = Path(config.data.root).expanduser()
     if root.exists():  # a trial's process runs in a folder of its own
         config = config.model_copy(update={"data": config.data.model_copy(update={"root": str(root.absolute())})})

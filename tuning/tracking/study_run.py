@@ -7,6 +7,7 @@ must find a database that is ready: `start_study` makes it before they start.
 from __future__ import annotations
 
 import contextlib
+import getpass
 import logging
 import os
 import shlex
@@ -29,7 +30,7 @@ from . import view
 OWN_VARIABLE = "DDARTS_TRACKING_URI"
 """Names the store in full on the way to the trials: what is stored of its URI has no secrets."""
 
-STATUS = {"COMPLETED": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED", "RUNNING": "RUNNING"}
+STATUS = {"COMPLETED": "FINISHED", "PRUNED": "KILLED", "FAILED": "FAILED", "RUNNING": "RUNNING"}
 """MLflow's status of a run by the state of the trial."""
 
 Draw = Callable[[Genotype, Path], object]
@@ -101,6 +102,23 @@ def flat_params(config: Mapping[str, Any]) -> dict[str, str]:
     return {path: str(value)[:TEXT_LIMIT] for path, value in leaves(config)}
 
 
+def idle(config: Mapping[str, Any]) -> set[str]:
+    """Dotted paths of settings that change nothing of a trial: of an ablation that is off, of another order or removal.
+
+    Args:
+        config: of the trial, resolved.
+    """
+    ablation, search = config.get("ablation", {}), config.get("search", {})
+    found = set()
+    if ablation.get("loss") in ("none", "monitor"):
+        found |= {"weight", "eps"}
+    if ablation.get("loss") == "none":
+        found |= {"every", "sample_cells"} | ({"removal"} if not ablation.get("shapley_permutations") else set())
+    if ablation.get("loss") == "none" or ablation.get("removal") != "random":
+        found.add("num_draws")
+    return {f"ablation.{name}" for name in found} | ({"search.hessian"} if search.get("order") != "second" else set())
+
+
 # --- a study's run --------------------------------------------------------------------------------------------------
 
 
@@ -118,8 +136,20 @@ def study_tags(name: str, data: Mapping[str, Any]) -> dict[str, str]:
         "seed": str(data["config"]["seed"]),
         "method": data["config"]["method"],
         "config_hash": data["config_hash"],
+        **origin(data),
         **{f"version.{package}": version for package, version in data["versions"].items()},
     }
+
+
+def origin(data: Mapping[str, Any]) -> dict[str, str]:
+    """Who started a study, and with what, under the tags of which MLflow makes columns; by contents of study.json."""
+    with contextlib.suppress(KeyError, OSError):  # a number of no user, as in some containers
+        return {**_source(data), "mlflow.user": getpass.getuser()}
+    return _source(data)
+
+
+def _source(data: Mapping[str, Any]) -> dict[str, str]:
+    return {"mlflow.source.name": str(data.get("command", "ddarts"))[:TEXT_LIMIT], "mlflow.source.type": "LOCAL"}
 
 
 def start_study(
@@ -204,11 +234,6 @@ def share_view(study: Study) -> bool:
         client.set_experiment_tag(study.data["experiment_id"], view.TAG, view.view(params))
 
     return attempt(call, "view of the study")
-
-
-def end_study(study: Study, status: str) -> bool:
-    """Set the status of the parent run; whether MLflow took it."""
-    return end_run(study, study.data["parent_run_id"], status)
 
 
 def attach(study: Study, files: Iterable[Path], folder: str | None = None) -> bool:

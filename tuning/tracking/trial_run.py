@@ -27,7 +27,7 @@ from ddarts_core.study_files import read_json
 
 from ..store.locks import alone
 from ..store.study import Study
-from .study_run import STATUS, TEXT_LIMIT, Draw, attempt, flat_params, log_params, make_client
+from .study_run import STATUS, TEXT_LIMIT, Draw, attempt, flat_params, idle, log_params, make_client, origin
 
 PATIENCE_S = 30.0
 """Between two attempts to reach a server that refused."""
@@ -167,7 +167,8 @@ class TrialRun:
             f"tags.`mlflow.parentRunId` = '{parent}' and tags.trial_id = '{trial['trial_id']}'",
             max_results=1,
         )
-        params = flat_params(trial["config"])
+        unused = idle(trial["config"])
+        params = {path: text for path, text in flat_params(trial["config"]).items() if path not in unused}
         if found:
             run_id = str(found[0].info.run_id)
             self._client.set_tag(run_id, "ray_trial_id", trial["ray_trial_id"])
@@ -198,6 +199,7 @@ class TrialRun:
             "config_hash": trial["config_hash"],
             "params": json.dumps(trial["params"]),
             "git_commit": str(self._study.data["git_commit"]),
+            **origin(self._study.data),
             **versions,
         }
 
