@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
-from unittest import mock
 from urllib.parse import urlsplit
 
 from tenacity import retry, retry_if_exception, stop_after_attempt
@@ -85,8 +85,10 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
         return
     os.getcwd()  # Ray's processes would end without one, and say nothing that is of use
     if address is None:
-        # Ray would replace 127.0.0.1 by an address of this machine, and listen on all its interfaces.
-        with mock.patch("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False):
+        # Ray would replace 127.0.0.1 by an address of this machine, and listen on all its interfaces. Its variable
+        # RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 says the same, but is read when Ray is imported, which it is by now, and
+        # would hold for a cluster that this process joins too.
+        with _instead(ray._private.ray_constants, "ENABLE_RAY_CLUSTER", False):
             context = _start(num_cpus)
         atexit.register(_stop, Path(context.address_info["session_dir"]))
         return
@@ -184,13 +186,24 @@ def _init(**options: Any) -> Any:
 
     before = signal.getsignal(signal.SIGTERM)
     with (
-        mock.patch("ray._private.utils.get_entrypoint_name", command_line),
-        mock.patch("ray._private.services.ConsolePopen", partial(subprocess.Popen, start_new_session=True)),
+        _instead(ray._private.utils, "get_entrypoint_name", command_line),
+        _instead(ray._private.services, "ConsolePopen", partial(subprocess.Popen, start_new_session=True)),
     ):
         context = ray.init(**options)
     if callable(before) and _in_main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray's own prints the stack and aborts
     return context
+
+
+@contextlib.contextmanager
+def _instead(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    """Another value of what a module of Ray has by a name, for what is done inside."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,10 @@
 Not by Ray's runtime_env, which every machine logs, nor by a trial's settings, which Ray writes to the disk: by the
 key-value store in which Ray keeps the cluster's state, in memory, and which asks for the cluster's token. It is there
 while the sweep runs, and each trial's process fetches it, also after a restart.
+
+MLflow's own variables for credentials (MLFLOW_TRACKING_USERNAME, _PASSWORD, _TOKEN) do not make this needless. They
+serve trials on this machine, which inherit them; a machine of a cluster has the environment of its `ray start`, so they
+would have to go there by the same way, or every machine would have to keep the password.
 """
 
 from __future__ import annotations
