@@ -252,6 +252,8 @@ def print_ranking(
     say(shown.get().rstrip("\n"))
     if unequal:
         say(UNEQUAL)
+    if any("tune.budget_amount" in paths for paths in apart.values()):
+        say("Trials were given different tune.budget_amount: their accuracies are not of equal budgets.")
     if apart:
         say(
             f"{len(apart)} of {len(trials)} trials could not be of today's space and settings, by what the table "

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ddarts_tuning.driver.sweep import StudyResult
+from ddarts_tuning.store.study import Study
 
+from ddarts_cli.commands.sweep import conclude
 from ddarts_cli.sweeping import print_ranking
 
 ACCURACY, PARAMETERS = ("derived/held_out/accuracy", "max"), ("parameters", "min")
@@ -69,3 +73,16 @@ def test_two_objectives_end_in_the_pareto_front(capsys: pytest.CaptureFixture[st
     assert places(shown) == front + others
     assert "no trial beats one of these 3 in derived/held_out/accuracy and parameters" in " ".join(shown.split())
     assert shown.count("4,000") == 1  # parameters are an objective: one column
+
+
+def test_what_is_exported_of_a_study_beyond_its_limits_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    config = {"tune": {"limits": {"parameters": 3000}}, "tracking": {"log_artifacts": False}}
+    study = Study(
+        Path("runs/toy"), {"name": "toy", "config": config, "objectives": [{"metric": ACCURACY[0], "mode": "max"}]}
+    )
+    over = [{**each, "beyond": ["parameters"]} for each in TRIALS[:2]]
+    for trials, expected in (([*over, TRIALS[5]], True), ([TRIALS[2], *over], False)):
+        conclude(StudyResult(study, trials, False, 0))
+        shown = capsys.readouterr().out
+        assert ("no completed trial is within tune.limits: what is exported is beyond them" in shown) is expected
+        assert "ddarts export" in shown

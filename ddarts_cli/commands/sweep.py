@@ -151,6 +151,8 @@ def conclude(result: StudyResult) -> None:
         from ddarts_cli.sweeping import attach_report
 
         wrote.append(_shorter(attach_report(study)))
+    if all(trial.get("beyond") for trial in result.trials if trial["state"] == "COMPLETED"):
+        say("no completed trial is within tune.limits: what is exported is beyond them")
     best = ("--top", 3) if len(study.objectives) == 1 else ("--by", "pareto")
     finish(wrote, [ddarts("export", folder, *best), ddarts("report", folder), ddarts("ui", folder)])
 

@@ -114,6 +114,32 @@ def test_other_epochs_are_compared_with_nothing_in_silence(study: Study, capsys:
     assert "epochs" not in capsys.readouterr().out
 
 
+def test_other_seconds_are_compared_with_nothing_in_silence(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    """Settings do not tell trials apart that were given other seconds: what each was given is in its file."""
+    space = {"search.lr": LR, "ablation.loss": LOSS}
+
+    def given(**tune: Any) -> SweepConfig:
+        return sweep(study.path, space, tune={"searcher": "random", "scheduler": "fifo", **tune})
+
+    minute = given(budget="seconds", budget_amount=60)
+    added, known = counts(study, minute)
+    assert known == {} and apart_of(added.data) == {f"{k:05d}": ["tune.budget_amount"] for k in range(3)}
+    remembered = SCHEDULER_FACTORIES["median"](given(scheduler="median").tune, 2, 0)
+    remembered.on_trial_add = None  # it would be called for a trial that it is told of
+    assert remember(remembered, added) == {}
+    record = begin(added, 3, {"search.lr": 0.03, "ablation.loss": "none"})
+    ended = {"state": "COMPLETED", "objectives": {f"derived/{ACCURACY}": 0.9}}
+    write_json(trial_dir(added.path, 3) / "trial.json", {**record, **ended})
+    print_ranking(added.ranked(), added.objectives, added.limits, apart_of(added.data))
+    assert "Trials were given different tune.budget_amount" in capsys.readouterr().out
+    same = extending._add_round(added, minute, 2)
+    assert len(apart_of(same.data)) == 3
+    longer, known = counts(added, given(budget="seconds", budget_amount=90))
+    assert known == {} and len(apart_of(longer.data)) == 4
+    back, known = counts(longer, given())
+    assert [*known] == [0, 1, 2] and apart_of(back.data) == {"00003": ["tune.budget_amount"]}
+
+
 def test_a_study_that_was_stopped_is_brought_to_its_end_first(study: Study) -> None:
     longer = sweep(study.path, {"search.lr": LR, "ablation.loss": LOSS}, search={"epochs": 3})
     study.update(state="INTERRUPTED")

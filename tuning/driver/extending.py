@@ -11,8 +11,9 @@ from ddarts_core.nested import get_path, leaves, set_path
 from ddarts_core.shell import ddarts
 
 from ..searchers.journal import JOURNAL
+from ..settings.budget import tune_of
 from ..settings.config import LimitsConfig, SweepConfig
-from ..settings.reread import EPOCHS, reread
+from ..settings.reread import BUDGET, EPOCHS, reread
 from ..settings.space import base_settings, build_space
 from ..store.study import Study, find_study, hold
 from ..tracking import study_run as tracking
@@ -119,16 +120,19 @@ def _add_round(study: Study, config: SweepConfig, more: int) -> Study:
 
 def _earlier(study: Study, config: SweepConfig, base: Mapping[str, Any]) -> dict[str, Any]:
     """What counts of each trial of a study for those that `config` adds, see `reread`."""
-    space = build_space(config.space, base)
-    return {trial["trial_id"]: reread(trial, space, config.tune) for trial in study.trials()}
+    space, before = build_space(config.space, base), tune_of(study.data)
+    return {trial["trial_id"]: reread(trial, space, config.tune, before) for trial in study.trials()}
 
 
 def goes_on_otherwise(study: Study, config: SweepConfig) -> list[str]:
-    """What new trials would have otherwise than those of a study: numbers of epochs, parameters of the space."""
+    """What new trials would have otherwise than those of a study: epochs, their budget, parameters of the space."""
     old, new = study.data["config"], config.model_dump(mode="json")
     settings = (stored_config(study).model_dump(mode="json"), new)
-    epochs = ({path: get_path(each, path) for path in EPOCHS} for each in settings)
-    return [*_differing(*epochs), *_differing({"space": old["space"]}, {"space": new["space"]})]
+    given = (
+        {**{path: get_path(each, path) for path in EPOCHS}, "tune": {name: each["tune"][name] for name in BUDGET}}
+        for each in settings
+    )
+    return [*_differing(*given), *_differing({"space": old["space"]}, {"space": new["space"]})]
 
 
 def check_same(study: Study, config: SweepConfig) -> None:

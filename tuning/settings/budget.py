@@ -28,6 +28,14 @@ def within(config: ExperimentConfig, tune: TuneConfig) -> tuple[ExperimentConfig
     return config, None
 
 
+def seconds_of(tune: TuneConfig) -> float | None:
+    """What every search is given in wall time; None where it is given something else.
+
+    Such a trial has the settings of one without a budget: its file notes these seconds, `budget_seconds`.
+    """
+    return tune.budget_amount if tune.budget == "seconds" else None
+
+
 class Clock:
     """Whether the seconds of a search are spent: those of its recorded epochs, whichever process ran them.
 
@@ -37,7 +45,7 @@ class Clock:
     """
 
     def __init__(self, config: ExperimentConfig, tune: TuneConfig) -> None:
-        self._seconds = tune.budget_amount if tune.budget == "seconds" else None
+        self._seconds = seconds_of(tune)
         course = Course(config)
         # In a warm-up nothing is found: the stage that finds has an epoch at least.
         self._least = course.num_epochs - course.stages[-1].epochs + 1

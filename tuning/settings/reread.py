@@ -15,21 +15,25 @@ from ddarts_core.errors import UserError
 from ddarts_core.hashing import PLACES
 from ddarts_core.nested import leaves
 
-from .budget import within
+from .budget import seconds_of, within
 from .config import TuneConfig
 from .space import Space, trial_config
 
 EPOCHS = ("search.epochs", "search.warmup_epochs", "retrain.epochs")
-"""What a study may go on with otherwise, beside its space: how much each trial is given."""
+"""What a study may go on with otherwise, beside its space and `BUDGET`: how much each trial is given."""
+
+BUDGET = ("budget", "budget_amount")
+"""Settings of `tune` of the same kind."""
 
 
-def reread(trial: Mapping[str, Any], space: Space, tune: TuneConfig) -> dict[str, Any]:
+def reread(trial: Mapping[str, Any], space: Space, tune: TuneConfig, before: TuneConfig) -> dict[str, Any]:
     """What is noted of an earlier trial: `params`, or `apart` with the paths of settings.
 
     Args:
         trial: its record.
         space: of today, with today's settings as its base.
         tune: of today.
+        before: that of the study until now, for trials that do not note their seconds.
     """
     own = resolve(trial["config"], model=ExperimentConfig).model_dump(mode="json")
     params, outside = space.read(own)
@@ -40,7 +44,8 @@ def reread(trial: Mapping[str, Any], space: Space, tune: TuneConfig) -> dict[str
     wanted = dict(leaves(today.model_dump(mode="json")))
     had = dict(leaves(own))
     differing = {path for path in {*wanted, *had} - {*PLACES} if wanted.get(path) != had.get(path)}
-    apart = [*outside, *sorted(differing)]
+    given = trial.get("budget_seconds", seconds_of(before))
+    apart = [*outside, *sorted(differing), *([] if given == seconds_of(tune) else ["tune.budget_amount"])]
     return {"apart": apart} if apart else {"params": params}
 
 
@@ -63,4 +68,4 @@ def as_today(study: Mapping[str, Any], trial: Mapping[str, Any]) -> Mapping[str,
 
 def has_other_epochs(apart: Iterable[str]) -> bool:
     """Whether a trial was given more or less than those of today."""
-    return bool({*apart} & {*EPOCHS})
+    return bool({*apart} & {*EPOCHS, "tune.budget_amount"})

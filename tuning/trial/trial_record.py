@@ -13,7 +13,7 @@ from ddarts_core.hashing import config_hash
 from ddarts_core.records import EpochRecord
 from ddarts_core.study_files import SCHEMA_VERSION, write_json
 
-from ..settings.budget import tune_of, within
+from ..settings.budget import seconds_of, tune_of, within
 from ..settings.config import ACCURACY, RECALIBRATED, SEARCH_EPOCH
 from ..settings.space import trial_config
 from ..store.study import Study, trial_dir, trial_name, utc_now
@@ -64,6 +64,7 @@ def new_record(number: int, params: Mapping[str, Any], data: Mapping[str, Any]) 
         "beyond": None,
         "derived": None,
         "seconds": 0.0,
+        "budget_seconds": seconds_of(tune_of(data)),
         **counted,
     }
 
