@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -35,7 +35,7 @@ _GREY = "rgba(128,135,148,0.65)"
 def chart(data: Sequence[Mapping[str, Any]], x: str, y: str, **layout: Any) -> Chart:
     """Traces and the layout of two axes, as plain data."""
     axis: dict[str, Any] = {"title": {"text": x}}
-    if x == "epoch":  # whole numbers only
+    if x in ("epoch", "trial"):  # whole numbers only
         axis["dtick"] = max(1, math.ceil(max((max(trace["x"]) for trace in data if trace["x"]), default=1) / 10))
     base = {"xaxis": axis, "yaxis": {"title": {"text": y}}, "hovermode": "closest"}
     return {"data": list(data), "layout": {**base, **layout}}
@@ -189,6 +189,8 @@ def slices(ranked: Sequence[Row], limit: int = 12) -> list[tuple[str, Chart]]:
     `ranked` is in order of rank; at most `POINTS` of the trials are shown.
     """
     proposals = [json.loads(row["params_json"]) for row in ranked]
+    names = {next(iter(json.loads(row["objectives_json"])), "") for row in ranked}
+    heights = objective_axis(names, [value(row, "objective") for row in ranked])
     charts = []
     for path in sorted({path for proposal in proposals for path in proposal}):
         pairs = [
@@ -213,7 +215,7 @@ def slices(ranked: Sequence[Row], limit: int = 12) -> list[tuple[str, Chart]]:
         }
         kind = "log" if positive else "linear" if numeric else "category"
         axis = {"title": {"text": path}, "type": kind}
-        charts.append((path, chart([dots], path, "objective", xaxis=axis, yaxis=_objective_axis(ranked))))
+        charts.append((path, chart([dots], path, "objective", xaxis=axis, yaxis=heights)))
     return charts[:limit]
 
 
@@ -314,12 +316,14 @@ def _recorded(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame | N
         return None
 
 
-def _objective_axis(rows: Sequence[Row]) -> dict[str, Any]:
-    """Of the first objective, the same for all charts of these trials: within 0 and 1 if it is an accuracy."""
-    names = {next(iter(json.loads(row["objectives_json"])), "") for row in rows}
-    if not all("accuracy" in name for name in names):
+def objective_axis(names: Iterable[str], values: Iterable[float]) -> dict[str, Any]:
+    """Of the first objective, the same for all charts of these trials: within 0 and 1 if it is an accuracy.
+
+    `names` are the metrics that the trials give for it, `values` theirs; NaN is none.
+    """
+    found = [number for number in values if not math.isnan(number)]
+    if not found or not all("accuracy" in name for name in names):
         return {"title": {"text": "objective"}}
-    found = [number for row in rows if not math.isnan(number := value(row, "objective"))]
     margin = max(0.08 * (max(found) - min(found)), 0.002)
     return _close_percent_axis("objective") | {"range": [min(found) - margin, max(found) + margin]}
 

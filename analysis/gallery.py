@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from ddarts_core.errors import UserError, unknown_name
 
-from . import cell_figures, confusion, figures, parameter_figures
+from . import cell_figures, confusion, figures, history, parameter_figures
 from .collect import Frames, frames_of
 from .ranking import sought
 from .study import Study, find_trial, read_study, with_alphas
@@ -32,6 +33,7 @@ class Subject:
         folder: of the one study that they are of, if files in it may be needed.
         importances: share of the objective's variance that each setting explains by itself.
         references: cost up to which a front's hypervolume is taken, of `parameters` and `macs`, where it is given.
+        objectives: of the studies, [{metric, mode}] as in `study.json`; none is the highest `objective`.
     """
 
     frames: Frames
@@ -40,6 +42,7 @@ class Subject:
     importances: Mapping[str, float] = field(default_factory=dict)
     references: Mapping[str, float] = field(default_factory=dict)
     folder: Path | None = None
+    objectives: Sequence[Mapping[str, Any]] = ()
 
     @property
     def metric(self) -> str:
@@ -102,6 +105,14 @@ def _pareto(subject: Subject, cost: str = "parameters") -> Figure:
     return figures.pareto(trials, x=cost, y=y, reference=subject.references.get(cost))
 
 
+def _history(subject: Subject) -> Figure:
+    label = str(subject.objectives[0]["metric"]) if subject.objectives else "objective"
+    lowest = history.is_lowest(subject.objectives)
+    groups = subject.frames.trials.groupby("study", sort=True)
+    found: dict[str, list[Any]] = {str(study): rows.to_dict("records") for study, rows in groups}
+    return history.figure({study: history.history(rows, lowest) for study, rows in found.items()}, label)
+
+
 def _skips(subject: Subject) -> Figure:
     frames = subject.frames
     figure = figures.accuracy_curves(
@@ -115,6 +126,7 @@ def _skips(subject: Subject) -> Figure:
 #: Figure by name, in the order in which they are listed.
 FIGURES: Mapping[str, FigureEntry] = MappingProxyType(
     {
+        "history": FigureEntry("objective by trial and the best so far", _history),
         "accuracy": FigureEntry(
             "held-out accuracy by epoch and trial",
             lambda s: figures.accuracy_curves(s.frames.epochs, s.frames.trials, metric=s.metric),
@@ -213,7 +225,9 @@ def read_figure(
         else:  # those of all trials could be large
             trial, rows = _first_with(study, entry, Subject(frames, trial))
         frames = replace(frames, **{table: rows})
-    return figure_of(name, Subject(frames, trial, cell or 0, importances, references, study.folder))
+    return figure_of(
+        name, Subject(frames, trial, cell or 0, importances, references, study.folder, study.info["objectives"])
+    )
 
 
 def _first_with(study: Study, entry: FigureEntry, subject: Subject) -> tuple[str, pd.DataFrame]:

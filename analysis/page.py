@@ -37,6 +37,7 @@ td{overflow-wrap:break-word}.facts td+td{overflow-wrap:anywhere}
 thead th{position:sticky;top:0;background:var(--paper);border-bottom-width:2px;
 white-space:nowrap;color:var(--soft);font-weight:600}
 tbody tr:last-child>*{border-bottom:0}
+.cut{max-width:34rem;overflow:hidden;white-space:nowrap;text-overflow:ellipsis}
 td.n,th.n{text-align:right;white-space:nowrap}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr));gap:1rem}
 .small{grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr))}
@@ -141,12 +142,26 @@ def facts(rows: Iterable[tuple[str, str]]) -> str:
     return f'<div class="scroll"><table class="facts"><tbody>{body}</tbody></table></div>'
 
 
+class Cut(str):
+    """A text of a table that stands on one line, cut where the line ends; whole when the pointer rests on it."""
+
+    LETTERS = 200
+
+    def cell(self) -> str:
+        """The cell with at most `LETTERS` letters to see."""
+        seen = " ".join(self[: self.LETTERS].split()) + ("…" if len(self) > self.LETTERS else "")
+        return f'<td class=cut title="{escape(self)}">{escape(seen)}</td>'
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterable[int] = ()) -> str:
     """A table that scrolls sideways on a narrow screen; `numeric` columns stand to the right."""
     right = set(numeric)
 
     def line(cells: Sequence[str], tag: str) -> str:
-        marked = (f"<{tag}{' class=n' if i in right else ''}>{escape(c)}</{tag}>" for i, c in enumerate(cells))
+        marked = (
+            c.cell() if isinstance(c, Cut) else f"<{tag}{' class=n' if i in right else ''}>{escape(c)}</{tag}>"
+            for i, c in enumerate(cells)
+        )
         return f"<tr>{''.join(marked)}</tr>"
 
     body = "".join(line(row, "td") for row in rows)

@@ -17,6 +17,7 @@ from ddarts_core.files import write_atomic
 from . import cell_charts, charts, confusion, page, report_text
 from .collect import frames_of
 from .export import percent, state_sentence
+from .history import history, history_chart, is_lowest
 from .ranking import Row, rank, sought, value
 from .statistics import comparison, mean_interval
 from .study import Study, limits_of, read_study, with_alphas
@@ -26,6 +27,10 @@ from .study import Study, limits_of, read_study, with_alphas
 DRAWING_BUDGET = 500_000
 
 _CHART_CAPTIONS = {
+    "history": (
+        "Objective of each completed trial by its number, and the best so far. Of many trials at most "
+        f"{charts.POINTS} are dots, evenly chosen by number; the line knows all."
+    ),
     "curves": (
         "Held-out accuracy of the supernet by epoch; the best trials are coloured, grey curves are others, at most "
         f"{charts.LINES}, evenly chosen by rank."
@@ -172,6 +177,9 @@ def _study_sections(
 
     ids_of_best = [str(row["trial_id"]) for row in ranked]
     found = {
+        "history": history_chart(
+            {study.name: history(rows, is_lowest(objectives))}, str(objectives[0]["metric"]) if objectives else ""
+        ),
         "curves": charts.curves(frames.epochs, ids_of_best[: len(placed)], sought(ranked)),
         "methods": charts.methods(frames.epochs, frames.trials, sought(ranked)),
         "saturation": charts.saturation(frames.epochs, frames.trials),
@@ -193,7 +201,7 @@ def _study_sections(
     yield from _cells_of_best(study, ids_of_best, figures, ids)
     yield from _confusion(study, ids_of_best[: len(placed)], ids)
     yield from _settings(ranked, frames.trials, shares, ids)
-    yield report_text.failures(rows)
+    yield report_text.not_completed(rows, sought(ranked))
     yield report_text.reproduce(study, placed)
 
 

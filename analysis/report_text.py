@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from html import escape
 from types import MappingProxyType
@@ -21,7 +21,7 @@ from .card import dead_in_training
 from .drawing import genotype_svgs
 from .export import best, count, percent
 from .ranking import UNEQUAL, Row, contenders, default_order, epochs_of, is_beyond, pareto_front, sought, value
-from .study import Study, Trial, trial_row
+from .study import Study, Trial, trial_row, wall_seconds
 
 #: Best genotypes that are drawn, and rows of the tables of trials, per study.
 DRAWN, LISTED = 3, 100
@@ -54,6 +54,7 @@ def what_was_run(study: Study, rows: Sequence[Row], ranked: Sequence[Row]) -> st
     methods = sorted({str(row["method"]) for row in rows if row["method"]})
     data = sorted({str(row["data_set"]) for row in rows if row["data_set"]})
     seconds = sum(row["seconds"] or 0 for row in rows)
+    wall = wall_seconds(trial.info for trial in study.trials)
     objectives, metric = study.info.get("objectives") or [], sought(ranked)
     wanted = " and ".join(f"{'lowest' if o.get('mode') == 'min' else 'highest'} {o['metric']}" for o in objectives)
     sentence = (
@@ -65,6 +66,7 @@ def what_was_run(study: Study, rows: Sequence[Row], ranked: Sequence[Row]) -> st
         (f"{states.count('COMPLETED')} of {len(rows)}", "trials completed"),
         (str(states.count("PRUNED")), "stopped early"),
         (str(states.count("FAILED")), "failed"),
+        *([] if wall is None else [(_duration(wall), "wall time in which trials ran")]),
         (_duration(seconds), "time of all trials together"),
     ]
     if ranked and len(objectives) > 1:
@@ -214,17 +216,25 @@ def _dead(trial: Trial) -> str:
     return f". When it is trained, {dead_sentence(*found)}" if found and found[0] else ""
 
 
-def failures(rows: Iterable[Row]) -> str:
-    """The table of failed trials; empty without any."""
-    failed = [row for row in rows if row["state"] == "FAILED"]
-    if not failed:
+def not_completed(rows: Sequence[Row], metric: str) -> str:
+    """The table of the trials that failed or were stopped early, why, and how good they were; empty without any."""
+    words = {"FAILED": "failed", "PRUNED": "stopped early"}
+    found = sorted((row for row in rows if row["state"] in words), key=lambda row: str(row["state"]))
+    if not found:
         return ""
     lines = [
-        (str(row["trial_id"]), str(row["reason"] or "no reason recorded"), str(row["num_epochs"]))
-        for row in failed[:LISTED]
+        (
+            str(row["trial_id"]),
+            words[row["state"]],
+            page.Cut(str(row["reason"] or "no reason recorded")),
+            percent(row[f"held_out_{metric}"]),
+            str(row["num_epochs"]),
+        )
+        for row in found[:LISTED]
     ]
-    more = f"<p class=soft>The first {LISTED} of {len(failed):,} failed trials.</p>" if len(failed) > LISTED else ""
-    return f"<h3>Failures</h3>{page.table(('trial', 'reason', 'epochs before'), lines, numeric=(2,))}{more}"
+    more = f"<p class=soft>The first {LISTED} of {len(found):,} of these trials.</p>" if len(found) > LISTED else ""
+    head = ("trial", "state", "reason", f"last held-out {metric.replace('_', ' ')}", "epochs")
+    return f"<h3>Trials that did not complete</h3>{page.table(head, lines, numeric=(3, 4))}{more}"
 
 
 def _data_facts(study: Study) -> list[tuple[str, str]]:

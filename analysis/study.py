@@ -8,8 +8,10 @@ counts once, with its last values.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,31 @@ def read_info(root: Path) -> dict[str, Any]:
 def limits_of(study: Study) -> dict[str, float | None]:
     """The limits that a study's networks should keep (`tune.limits`); None is none."""
     return dict(_group(_group(study.info, "config"), "tune").get("limits") or {})
+
+
+def wall_seconds(trials: Iterable[Mapping[str, Any]]) -> float | None:
+    """Seconds in which at least one trial ran, by their `trial.json`; None where one lacks the time of its begin.
+
+    Trials that ran side by side count once, and pauses between trials not at all. A trial that was stopped and went on
+    counts as if it had run without that pause.
+
+    Example:
+        >>> begins = ("2026-01-02T03:04:00+00:00", "2026-01-02T03:04:05+00:00")
+        >>> wall_seconds({"begun": begun, "seconds": 10.0} for begun in begins)
+        15.0
+    """
+    spans = []
+    for trial in trials:
+        try:
+            start = datetime.fromisoformat(str(trial.get("begun"))).timestamp()
+        except ValueError:
+            return None
+        spans.append((start, start + float(trial["seconds"])))
+    total, reached = 0.0, -math.inf
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
 
 
 def trial_folders(root: Path) -> list[Path]:

@@ -136,7 +136,7 @@ def number(metric: str, value: float) -> str:
 
 
 #: Figures that are attached to a study's run in MLflow, when its records and its best trial's files allow them.
-ATTACHED = ("accuracy", "methods", "saturation", "pareto", "confusion")
+ATTACHED = ("history", "accuracy", "methods", "saturation", "pareto", "confusion")
 
 
 def attach_report(study: Study) -> Path:
@@ -156,7 +156,7 @@ def attach_report(study: Study) -> Path:
 
     read = read_study(study.path, alphas=False)
     page = write_report([read], study.path / "report.html", {study.name: importances(study)})
-    subject = Subject(frames_of([read], ("trials", "epochs")), folder=read.folder)
+    subject = Subject(frames_of([read], ("trials", "epochs")), folder=read.folder, objectives=read.info["objectives"])
     figures = []
     for name in ATTACHED:
         try:

@@ -16,6 +16,7 @@ from ddarts_analysis.figures import (
     save,
 )
 from ddarts_analysis.gallery import FIGURES, Subject, figure_of
+from ddarts_analysis.history import history, history_chart
 from ddarts_analysis.parameter_figures import Scale
 
 from ddarts_core.errors import UserError
@@ -78,6 +79,34 @@ def test_pareto_shows_completed_trials_only(frames: Frames):
     assert ax.lines[0].get_label() == "front"
     (line,) = pareto(frames.trials, reference=2.0e6).axes[0].lines
     assert line.get_label().startswith("front, hypervolume 0.") and "up to 2,000,000 " in line.get_label()
+
+
+def test_the_best_so_far_is_the_best_of_all_earlier_trials():
+    """Against the definition: the best of the contenders up to each trial, taken anew for each."""
+    found = [0.5, 0.9, 0.7, None, 0.4, 0.95, 0.6]
+    rows = [
+        {"state": "COMPLETED", "number": n, "trial_id": f"{n:05d}", "objective": v, "beyond": "macs" if n == 1 else ""}
+        for n, v in enumerate(found)
+    ]
+    for best, lowest in ((max, False), (min, True)):
+        steps = history([*reversed(rows), {"state": "PRUNED", "number": 9, "objective": 2.0}], lowest)
+        assert [step.number for step in steps] == [0, 1, 2, 4, 5, 6]
+        fair = {n: v for n, v in enumerate(found) if v is not None and n != 1}
+        assert [step.best for step in steps] == [best(v for n, v in fair.items() if n <= step.number) for step in steps]
+    assert [step.best for step in history(rows[1:2])] == [0.9]  # all are beyond: they may be best
+
+
+def test_the_history_of_a_study_shows_its_trials_and_the_direction(frames: Frames):
+    for mode, best in (("max", [0.5 + 0.03 * n for n in range(6)]), ("min", [0.5] * 6)):
+        ax = figure_of("history", Subject(frames, objectives=[{"metric": "derived/held_out/loss", "mode": mode}])).axes[
+            0
+        ]
+        assert ax.lines[0].get_ydata().tolist() == pytest.approx(best)
+        assert ax.get_ylabel() == "derived/held_out/loss" and len(ax.collections[0].get_offsets()) == 6
+    steps = history(frames.trials.to_dict("records"))
+    chart = history_chart({"a": steps, "b": steps, "c": []}, "derived/held_out/accuracy")
+    assert [trace["name"] for trace in chart["data"] if trace["showlegend"]] == ["a, best so far", "b, best so far"]
+    assert chart["layout"]["yaxis"]["maxallowed"] == 1 and chart["layout"]["xaxis"]["dtick"] == 1
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])

@@ -206,7 +206,24 @@ def test_gates_of_a_large_network_are_shown_at_fewer_epochs(make_study: MakeStud
 def test_failures_are_listed_up_to_a_number(make_study: MakeStudy, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("ddarts_analysis.report_text.LISTED", 2)
     text = Page(body(report([make_study("FAILED", "FAILED", "FAILED")], tmp_path / "r.html"))).text
-    assert text.count("out of memory") == 2 and "The first 2 of 3 failed trials." in text
+    assert text.count("out of memory") == 2 and "The first 2 of 3 of these trials." in text
+
+
+def test_trials_that_did_not_complete_say_why_and_how_good_they_were(make_study: MakeStudy, tmp_path: Path):
+    study = make_study("COMPLETED")
+    write_trial(study, 1, "PRUNED", reason="stopped by asha", begun="2026-01-02T03:04:11.000000+00:00")
+    write_trial(study, 2, "FAILED", reason='first "line"\nsecond' + 300 * "x", begun="2026-01-02T03:05:05.000000+00:00")
+    text = body(report([study], tmp_path / "r.html"))
+    pruned = '<tr><td>00001</td><td>stopped early</td><td class=cut title="stopped by asha">stopped by asha</td>'
+    assert f"{pruned}<td class=n>51.00 %</td><td class=n>2</td></tr>" in text
+    assert f'title="first &quot;line&quot;\nsecond{300 * "x"}">first &quot;line&quot; second{181 * "x"}…</td>' in text
+    assert text.index("00002</td><td>failed") < text.index("00001</td><td>stopped")
+    assert "<b>31 s</b><span>wall time in which trials ran" in text  # 0 to 12.5, 6 to 18.5, 60 to 72.5
+    assert "<b>38 s</b><span>time of all trials together" in text
+    old = json.loads((study / "trials/00001/trial.json").read_text())
+    del old["begun"]
+    (study / "trials/00001/trial.json").write_text(json.dumps(old))
+    assert "wall time" not in body(report([study], tmp_path / "r.html"))
 
 
 def test_bars_count_the_operations_of_the_genotype(study: Path):
