@@ -66,6 +66,13 @@ def space_of(space: dict[str, Any], **settings: Any) -> Space:
         ({"search": {"lr": FLOAT}}, ("f.yaml: space: 'search' is a group", "as one key, like search.lr")),
         ({"search.lr": {**FLOAT, "low": 2}}, ("f.yaml: space.search.lr: low 2 must",)),
         ({"search.order": {"type": "categorical", "choices": [[1]]}}, ("space.search.order.choices.0: should be a",)),
+        (
+            {"retrain.num_cells": {"type": "int", "low": 7, "high": 9}},
+            (
+                "num_cells: 7",
+                "8: Algorithm 1 only adds cells",
+            ),
+        ),
         ({"search.lr": {"type": "float", "low": 1}}, ("f.yaml: space.search.lr.high: field required",)),
     ],
 )

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from ddarts_core.config import ExperimentConfig, resolve
+from ddarts_core.derive import algorithm_1
 from ddarts_core.errors import UserError
 from ddarts_core.methods import METHODS, paths_of_parts
 from ddarts_core.nested import get_path, merge, set_path
@@ -235,12 +236,20 @@ def trial_config(base: Mapping[str, Any], params: Mapping[str, Any], where: str 
     """The configuration of a trial: the base settings with the drawn parameters.
 
     Raises:
-        UserError: the configuration model refuses the combination.
+        UserError: the configuration model refuses the combination, or no network of `retrain.num_cells` cells can be
+            derived from the searched ones.
     """
     data = dict(base)
     for path, value in params.items():
         data = set_path(data, path, value)
-    return resolve(data, model=ExperimentConfig, where=where)
+    config = resolve(data, model=ExperimentConfig, where=where)
+    depth, search = config.retrain.num_cells, config.search
+    if depth is not None and search.sharing != "normal_reduce":
+        try:
+            algorithm_1(search.num_cells, depth)
+        except UserError as error:
+            raise UserError(f"{where}: retrain.num_cells {depth}: {error}") from error
+    return config
 
 
 # --- the space ------------------------------------------------------------------------------------------------------
