@@ -10,9 +10,9 @@ import pandas as pd
 
 from ddarts_core.errors import UserError
 
-from .cell_figures import UNKNOWN, counts
+from .cell_figures import counts
 from .charts import Chart, chart
-from .palette import OPERATION_COLOURS, OPERATION_LABELS
+from .palette import colour_of, label_of
 from .ranking import evenly
 
 #: Epochs that a map of gates shows at most; of more, evenly spaced ones, the first and the last among them.
@@ -68,7 +68,7 @@ def _grid(rows: pd.DataFrame, epochs: list[int]) -> tuple[list[str], list[list[f
     for (_, source, target), edge in rows.groupby(["edge", "source", "target"], sort=True, observed=True):
         for op, found in edge.groupby("op", sort=False, observed=True):
             by_epoch = dict(zip(found["epoch"].tolist(), found["gate"].tolist(), strict=True))
-            names.append(f"{source}→{target} {OPERATION_LABELS.get(str(op), str(op))}")
+            names.append(f"{source}→{target} {label_of(str(op))}")
             values.append([_rounded(by_epoch.get(epoch)) for epoch in epochs])
     return names, values
 
@@ -86,11 +86,11 @@ def operations(genotypes: pd.DataFrame, trial_id: str) -> Chart | None:
     bars: list[dict[str, Any]] = [
         {
             "type": "bar",
-            "name": OPERATION_LABELS.get(op, op),
+            "name": label_of(op),
             "x": [int(cell) for cell in table.index],
             "y": [int(number) for number in table[op]],
-            "marker": {"color": OPERATION_COLOURS.get(op, UNKNOWN)},
-            "hovertemplate": f"cell %{{x}}: %{{y}} × {OPERATION_LABELS.get(op, op)}<extra></extra>",
+            "marker": {"color": colour_of(op)},
+            "hovertemplate": f"cell %{{x}}: %{{y}} × {label_of(op)}<extra></extra>",
         }
         for op in table.columns
     ]

@@ -14,12 +14,9 @@ from ddarts_core.genotype import Genotype
 
 from .canvas import axes, dress, new_figure
 from .compare import distance
-from .palette import OPERATION_COLOURS, OPERATION_LABELS
+from .palette import colour_of, in_order, label_of
 
 _COLUMNS = 4
-
-#: Colour of an operation that the palette does not know.
-UNKNOWN = "#444444"
 
 
 def rows_of(frame: pd.DataFrame, trial_id: str, study: str | None, what: str) -> pd.DataFrame:
@@ -62,8 +59,7 @@ def gates(alphas: pd.DataFrame, trial_id: str, cell: int = 0, study: str | None 
             name = str(op)
             gate = values["gate"].to_numpy(dtype=float)
             marker = "o" if len(gate) == 1 else ""
-            colour = OPERATION_COLOURS.get(name, UNKNOWN)
-            label = OPERATION_LABELS.get(name, name)
+            colour, label = colour_of(name), label_of(name)
             ax.plot(values["epoch"], gate, color=colour, linewidth=1.3, marker=marker, markersize=3, label=label)
         ax.set_ylim(-0.03, 1.03)
     for ax in list(grid.flat)[len(edges) :]:
@@ -83,9 +79,7 @@ def counts(genotypes: pd.DataFrame, trial_id: str, study: str | None = None) -> 
     rows = rows_of(genotypes, trial_id, study, "genotype: only completed trials leave one")
     table: pd.DataFrame = pd.crosstab(rows["cell"].astype(int), rows["op"].astype(str))
     cells = range(int(table.index.max()) + 1)
-    known = [op for op in OPERATION_COLOURS if op in table.columns]
-    others = sorted(set(table.columns) - set(known))
-    whole: pd.DataFrame = table.reindex(index=cells, columns=[*known, *others], fill_value=0)
+    whole: pd.DataFrame = table.reindex(index=cells, columns=in_order(list(table.columns)), fill_value=0)
     return whole
 
 
@@ -99,8 +93,7 @@ def operations(genotypes: pd.DataFrame, trial_id: str, study: str | None = None)
     figure, ax = axes("cell", "operations")
     base = np.zeros(len(table))
     for op in table.columns:
-        colour, label = OPERATION_COLOURS.get(op, UNKNOWN), OPERATION_LABELS.get(op, op)
-        ax.bar(list(table.index), table[op], bottom=base, color=colour, width=0.75, label=label)
+        ax.bar(list(table.index), table[op], bottom=base, color=colour_of(op), width=0.75, label=label_of(op))
         base = base + table[op].to_numpy()
     ax.set_xticks(list(table.index))
     ax.grid(False, axis="x")

@@ -14,7 +14,7 @@ from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Genotype
 
 from .canvas import new_figure, render, save
-from .palette import OPERATION_COLOURS
+from .palette import in_order
 from .panels import LINE, REDUCTION, TEXT, Panel, draw_chip, draw_panel, grid_of, panels
 
 # Sizes in inches.
@@ -91,7 +91,7 @@ def _figure(
     columns = min(len(shown), columns or (2 if len(shown) in (2, 4) else 3))
     rows = -(-len(shown) // columns)
     used = {edge.op for panel in shown for edge in panel.cell.edges}
-    ops = [op for op in OPERATION_COLOURS if op in used]
+    ops = in_order(used)
     width = 2 * _MARGIN + columns * grid.width + (columns - 1) * _GUTTER
     pitch = 1.5
     legend_columns = max(1, int((width - 2 * _MARGIN) // pitch))

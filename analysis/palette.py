@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 #: One colour per operation, the same in every drawing: families share a hue, larger kernels are darker.
@@ -44,3 +44,22 @@ OPERATION_LABELS: Mapping[str, str] = MappingProxyType(
         "conv_7x1_1x7": "7×1 · 1×7",
     }
 )
+
+#: Colour of an operation that is not in the table, as those of plug-ins are not.
+UNKNOWN = "#444444"
+
+
+def colour_of(operation: str) -> str:
+    """Its colour; all that the table lacks have one."""
+    return OPERATION_COLOURS.get(operation, UNKNOWN)
+
+
+def label_of(operation: str) -> str:
+    """What stands on its edges: its name, if the table has no shorter label."""
+    return OPERATION_LABELS.get(operation, operation)
+
+
+def in_order(operations: Collection[str]) -> list[str]:
+    """Operations in the order of the table, those that it lacks after them, by name."""
+    known = [name for name in OPERATION_COLOURS if name in operations]
+    return [*known, *sorted(set(operations) - set(known))]

@@ -15,7 +15,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
 from ddarts_core.genotype import Cell, Genotype
 
-from .palette import OPERATION_COLOURS, OPERATION_LABELS
+from .palette import colour_of, label_of
 
 # Sizes in inches.
 _CHIP_WIDTH, _CHIP_HEIGHT, _CHIP_GAP = 0.74, 0.165, 0.03
@@ -125,9 +125,14 @@ def _text_colour(colour: str) -> str:
     return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else TEXT
 
 
+def _short(label: str) -> str:
+    """As much of a label as a chip takes; those of the palette are whole."""
+    return label if len(label) <= 11 else f"{label[:10]}…"
+
+
 def draw_chip(ax: Axes, x: float, y: float, op: str, label: str, width: float = _CHIP_WIDTH) -> None:
     """Draw the coloured label of an operation around (x, y); `label` may be empty."""
-    colour = OPERATION_COLOURS[op]
+    colour = colour_of(op)
     ax.add_patch(
         FancyBboxPatch(
             (x - width / 2, y - _CHIP_HEIGHT / 2),
@@ -211,7 +216,7 @@ def draw_panel(ax: Axes, panel: Panel, grid: Grid, left: float, bottom: float) -
     for (source, target), ops in edges.items():
         y = bottom + grid.y(source) + (len(ops) - 1) / 2 * (_CHIP_HEIGHT + _CHIP_GAP)
         for index, op in enumerate(ops):
-            draw_chip(ax, left + grid.x(target), y - index * (_CHIP_HEIGHT + _CHIP_GAP), op, OPERATION_LABELS[op])
+            draw_chip(ax, left + grid.x(target), y - index * (_CHIP_HEIGHT + _CHIP_GAP), op, _short(label_of(op)))
 
 
 def _input_box(ax: Axes, left: float, y: float, node: int, used: bool) -> None:

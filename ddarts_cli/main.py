@@ -49,6 +49,26 @@ COMMANDS = {
 COMPLETE = "_DDARTS_COMPLETE"
 
 
+def _load_plugins(ctx: click.Context, option: click.Parameter, references: tuple[str, ...]) -> None:
+    if references and not ctx.resilient_parsing:  # pressing Tab runs no code of the user's
+        from ddarts_core.plugins import load
+
+        for reference in references:
+            load(reference)
+
+
+#: Taken by the program and by every subcommand, before all other options: these may name what a plug-in registers.
+PLUGIN = click.Option(
+    ["--plugin"],
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_load_plugins,
+    metavar="FILE|MODULE",
+    help="Load a Python file or an installed module that adds operations, methods, data sets, ...; repeatable.",
+)
+
+
 class LazyGroup(click.Group):
     """A group that knows its subcommands' names and imports one only when it is asked for."""
 
@@ -62,6 +82,8 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"ddarts_cli.commands.{cmd_name}")
         command: click.Command = module.command
+        if not any(parameter.name == PLUGIN.name for parameter in command.params):
+            command.params.append(PLUGIN)
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -92,7 +114,11 @@ def cli() -> None:
     First steps:
       ddarts search experiments/quickstart.yaml
       ddarts sweep experiments/quickstart_sweep.yaml
+      ddarts search FILE --plugin my_plugin.py      with operations or methods of your own (docs/extending.md)
     """
+
+
+cli.params.append(PLUGIN)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

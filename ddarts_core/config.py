@@ -15,6 +15,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from .errors import UserError, unknown_name
 from .nested import merge, parse_override, read_yaml, set_path
 from .spaces import SPACES, default_reductions
+from .table import Table
 from .validation import DEVICE, NAME, Strict, validate
 
 AblationLoss = Literal["none", "monitor", "centered", "relative", "paper", "rescale", "credit"]
@@ -24,7 +25,7 @@ Hessian = Literal["finite", "exact"]
 AMP = "lower precision of convolutions; none is float32 in full; tf32 and fp16 need a GPU"
 
 #: Names of the data sets; `data.DATASETS` has their readers.
-DATA_SETS = ("digits", "fashion_mnist", "cifar10", "cifar100", "imagenet", "folder", "arrays", "parquet")
+DATA_SETS = ["digits", "fashion_mnist", "cifar10", "cifar100", "imagenet", "folder", "arrays", "parquet"]
 
 
 class SplitConfig(Strict):
@@ -177,8 +178,7 @@ class SearchConfig(Strict):
     @field_validator("space")
     @classmethod
     def _known_space(cls, value: str) -> str:
-        if value not in SPACES:
-            raise unknown_name("search space", value, SPACES)
+        SPACES.known(value)
         return value
 
     @model_validator(mode="before")
@@ -194,7 +194,6 @@ class SearchConfig(Strict):
     @classmethod
     def _known_parts(cls, value: Any, info: ValidationInfo) -> Any:
         from . import methods
-        from .methods.table import Table
 
         tables: dict[str | None, Table[Any]] = {
             "gates": methods.GATES,

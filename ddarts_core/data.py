@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +25,7 @@ from .images import DataInfo, Images, ImageSet
 from .readers import own_cores, suitable
 from .seeding import stream_seed
 from .streaming import PictureFiles, StreamedSet
+from .table import Table
 
 __all__ = [
     "DATASETS",
@@ -109,7 +109,8 @@ class Published:
             raise UserError(f"data.channels {config.channels}: {self.name} has {self.info.channels}, leave it out")
         if config.in_memory is not None or config.on_broken != "error":
             key = "in_memory" if config.in_memory is not None else "on_broken"
-            raise UserError(f"data.{key} is for images of one's own ({', '.join(OWN)}), not for {self.name}")
+            own_images = ", ".join(name for name, entry in DATASETS.items() if isinstance(entry, OwnImages))
+            raise UserError(f"data.{key} is for images of one's own ({own_images}), not for {self.name}")
         size = self.info.image_size if config.image_size is None else config.image_size
         known = self.classes(Path(config.root).expanduser()) if self.classes is not None else ()
         info = replace(self.info, image_size=size)
@@ -188,13 +189,6 @@ class OwnImages:
         return self.look(config).notes
 
 
-def _table(*entries: Entry) -> Mapping[str, Entry]:
-    table = {entry.name: entry for entry in entries}
-    if len(table) != len(entries):
-        raise ValueError("two data sets of one name")
-    return MappingProxyType(table)
-
-
 def _cifar(folder: str, classes: tuple[str, ...], mean: tuple[float, ...], std: tuple[float, ...]) -> Published:
     number = len(classes)
     return Published(
@@ -204,8 +198,8 @@ def _cifar(folder: str, classes: tuple[str, ...], mean: tuple[float, ...], std: 
     )
 
 
-#: Every data set. Means and deviations are those of the training images in 0..1.
-DATASETS = _table(
+#: Means and deviations are those of the training images in 0..1.
+_ENTRIES: tuple[Entry, ...] = (
     Published(
         DataInfo("digits", 10, 1, 8, (0.3058,), (0.3759,)), published.read_digits, "nothing: scikit-learn brings it"
     ),
@@ -243,11 +237,9 @@ DATASETS = _table(
     OwnImages("parquet", tables.parquet, "Parquet with a column of images and one called label"),
 )
 
-
-assert tuple(DATASETS) == DATA_SETS
-
-#: Names of the entries for images of one's own.
-OWN = tuple(name for name, entry in DATASETS.items() if isinstance(entry, OwnImages))
+#: Every data set.
+DATASETS: Table[Entry] = Table("data set", {entry.name: entry for entry in _ENTRIES})
+assert list(DATASETS) == DATA_SETS
 
 
 def data_info(config: DataConfig) -> DataInfo:

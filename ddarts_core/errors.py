@@ -20,6 +20,16 @@ def unknown_name(kind: str, name: object, choices: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(choices))}")
 
 
+def with_article(noun: str) -> str:
+    """A noun after `a` or `an`.
+
+    Example:
+        >>> with_article("operation")
+        'an operation'
+    """
+    return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
+
+
 class Diverged(RuntimeError):
     """A loss or gradient stopped being finite: says where, and what to try."""
 

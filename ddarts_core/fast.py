@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from .once import differentiable_once
 from .operations import (
     BatchNorm,
+    Conv2d,
     FactorizedReduce,
     Identity,
     Normalised,
@@ -38,9 +39,6 @@ from .supernet import Cell, CellNotes, MixedOp, layout_of, readable
 
 #: Operations whose gate is folded into the normalisation that ends them.
 _NORMALISED = (FactorizedReduce, Normalised)
-
-#: Operations that this form computes, beside `Normalised`; a cell with another one is left to the readable form.
-_KINDS = (Zero, Identity, NormalisedPool, FactorizedReduce)
 
 #: Per operation: the outputs of a bundle of edges, [batch, edges * channels, h, w], before the normalisation that ends
 #: the operation, if any; [batch, channels, h, w] where all edges share one output; None for the zero operation.
@@ -65,12 +63,15 @@ class FastForm:
         self._known: WeakKeyDictionary[Cell, bool] = WeakKeyDictionary()
 
     def _knows(self, cell: Cell) -> bool:
-        """Whether every edge is a plain sum of operations of known kinds, the same ones on edges that leave a node."""
+        """Whether every edge is a plain sum of operations of known kinds, the same ones on edges that leave a node.
+
+        A pool is computed once for all edges that leave a node, and weights are stacked: so names count, not types.
+        """
         if cell not in self._known:
-            kinds: dict[int, list[tuple[type, ...]]] = defaultdict(list)
+            kinds: dict[int, list[tuple[str, ...]]] = defaultdict(list)
             for edge, (source, _) in zip(cell.edges, cell.edge_list, strict=True):
                 plain = type(edge) is MixedOp and all(map(_is_known, edge.ops))
-                kinds[source].append(tuple(type(op) for op in edge.ops) if plain else ())  # type: ignore[union-attr]  # ModuleList items are typed Module
+                kinds[source].append(edge.names if plain else ())  # type: ignore[arg-type]  # ModuleList items are typed Module
             self._known[cell] = all(len(set(same)) == 1 and same[0] for same in kinds.values())
         return self._known[cell]
 
@@ -275,6 +276,51 @@ def _batch_norm(x: Tensor, running: Sequence[Tensor], scale: Tensor | None, norm
     return F.batch_norm(x, mean, variance, scale, None, training, norm.momentum, norm.eps)
 
 
+# --- operations that this form computes; a cell with another one is left to the readable form -----------------------
+
+
 def _is_known(op: nn.Module) -> bool:
-    """Whether an operation is of a kind that is computed here, with normalisations of ours."""
-    return type(op) in _KINDS or (isinstance(op, Normalised) and isinstance(op.last_norm, BatchNorm))
+    """Whether an operation is made of what is computed here, and of nothing else.
+
+    A subclass may do something else, and so may modules in another order, as a user's own operation may have them.
+    """
+    if type(op) is FactorizedReduce:
+        return _is_plain(op.norm)
+    if type(op) is NormalisedPool:
+        return type(op[0]) in (nn.MaxPool2d, nn.AvgPool2d) and _is_plain(op[1])
+    if type(op) is Normalised:
+        return len(op) > 1 and type(op[0]) is nn.ReLU and _is_plain(op[-1])
+    if type(op) is Separable:
+        return len(op) in (4, 8) and all(_is_half(*op[i : i + 4], first=i == 0) for i in range(0, len(op), 4))
+    return type(op) in (Zero, Identity)
+
+
+def _is_plain(norm: nn.Module) -> bool:
+    """Whether a normalisation is ours, without weights of its own."""
+    return type(norm) is BatchNorm and not norm.affine
+
+
+def _is_half(relu: nn.Module, depthwise: nn.Module, pointwise: nn.Module, norm: nn.Module, *, first: bool) -> bool:
+    """Whether four modules are a half of `operations.Separable`; its second one has stride and dilation 1."""
+    if not (isinstance(depthwise, Conv2d) and isinstance(pointwise, Conv2d)):
+        return False
+    width, kernel, stride, dilation = depthwise.in_channels, *_first_of(depthwise)
+    keeps_size = kernel % 2 == 1 and (first or stride == dilation == 1)
+    return (
+        type(relu) is nn.ReLU
+        and keeps_size
+        and _is_convolution(depthwise, width, kernel, stride, dilation, groups=width)
+        and _is_convolution(pointwise, width, 1, 1, 1, groups=1)
+        and _is_plain(norm)
+    )
+
+
+def _first_of(conv: nn.Conv2d) -> tuple[int, int, int]:
+    return conv.kernel_size[0], conv.stride[0], conv.dilation[0]
+
+
+def _is_convolution(conv: nn.Conv2d, width: int, kernel: int, stride: int, dilation: int, groups: int) -> bool:
+    """Whether it is square, without bias, keeps the width, and pads with zeros to keep the size at stride 1."""
+    square = (conv.kernel_size, conv.stride, conv.dilation) == ((kernel,) * 2, (stride,) * 2, (dilation,) * 2)
+    padded = (conv.padding, conv.padding_mode) == ((dilation * (kernel // 2),) * 2, "zeros")
+    return square and padded and conv.groups == groups and conv.bias is None and conv.out_channels == width

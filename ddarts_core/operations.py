@@ -6,15 +6,14 @@ and width, rounded up. Depthwise and pointwise convolutions have no bias.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .devices import takes_pixels_first
-from .errors import unknown_name
+from .table import Table
 
 Factory = Callable[[int, int, bool], nn.Module]
 
@@ -242,7 +241,8 @@ def _bottleneck(kernel: int) -> Factory:
 
 
 #: Factory (channels, stride, affine) by operation name. Pools carry no BatchNorm: the supernet adds one.
-OPERATIONS: Mapping[str, Factory] = MappingProxyType(
+OPERATIONS: Table[Factory] = Table(
+    "operation",
     {
         "none": _none,
         "max_pool_3x3": _max_pool,
@@ -259,7 +259,7 @@ OPERATIONS: Mapping[str, Factory] = MappingProxyType(
         "simple_conv_3x3": _dense(3),
         "simple_conv_5x5": _dense(5),
         "bottleneck_1x3x1": _bottleneck(3),
-    }
+    },
 )
 
 
@@ -273,9 +273,7 @@ def build(name: str, channels: int, stride: int, affine: bool) -> nn.Module:
         >>> build("sep_conv_3x3", 8, 1, True)(torch.zeros(2, 8, 5, 5)).shape
         torch.Size([2, 8, 5, 5])
     """
-    if name not in OPERATIONS:
-        raise unknown_name("operation", name, OPERATIONS)
-    return OPERATIONS[name](channels, stride, affine)
+    return OPERATIONS.known(name)(channels, stride, affine)
 
 
 def build_candidate(name: str, channels: int, stride: int) -> nn.Module:

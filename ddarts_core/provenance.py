@@ -8,19 +8,24 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from .plugins import loaded
+
 #: Packages whose versions decide about numbers.
 PACKAGES = ("ddarts", "torch", "torchvision", "numpy", "scikit-learn", "ray", "optuna", "mlflow", "pyarrow")
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Versions of Python and of the packages that are installed; nothing is imported."""
+    """Versions of Python and of the packages that are installed, and contents of the plug-ins that are loaded.
+
+    No package is imported.
+    """
     found = {"python": platform.python_version()}
     for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return found | {f"plug-in {plugin.source.name}": f"sha256 {plugin.source.sha256}" for plugin in loaded()}
 
 
 def git_commit() -> str | None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import shlex
 
+from .plugins import loaded
+
 
 def ddarts(*words: object) -> str:
-    """A command of the program.
+    """A command of the program, with the plug-ins that this one was given.
 
     Example:
         >>> ddarts("resume", "runs/my study")
         "ddarts resume 'runs/my study'"
     """
-    return shlex.join(["ddarts", *map(str, words)])
+    given = [str(word) for word in words]
+    for plugin in loaded():
+        if plugin.reference is not None and not {plugin.reference, f"--plugin={plugin.reference}"} & {*given}:
+            given += ["--plugin", plugin.reference]
+    return shlex.join(["ddarts", *given])

@@ -1,11 +1,12 @@
 """Operation names of the search spaces (D-DARTS sections 3 and 4.4). Torch-free.
 
-An operation is added in one line: its name here in a space, its factory in `operations.OPERATIONS`.
+An operation is added in one line: its name here in a space, its factory in `operations.OPERATIONS`. A plug-in adds both
+through `registry.Registry`.
 """
 
 from __future__ import annotations
 
-from .errors import unknown_name
+from .table import Table
 
 #: Search space S: the seven operations of D-DARTS and FairDARTS, in the order of the published alphas.
 S = (
@@ -37,10 +38,11 @@ S_O = (
 #: DARTS' own space: S with the zero operation first.
 S_NONE = ("none", *S)
 
-SPACES: dict[str, tuple[str, ...]] = {"S": S, "S_o": S_O, "S_none": S_NONE}
+#: Operation names by space, each in the order of the last axis of its alphas.
+SPACES: Table[tuple[str, ...]] = Table("search space", {"S": S, "S_o": S_O, "S_none": S_NONE})
 
 #: Every operation that a genotype may name (the zero operation is never part of a genotype).
-OPERATION_NAMES = frozenset((*S, *S_O, "sep_conv_7x7", "simple_conv_5x5"))
+OPERATION_NAMES = {*S, *S_O, "sep_conv_7x7", "simple_conv_5x5"}
 
 
 def operations_of(space: str) -> tuple[str, ...]:
@@ -49,9 +51,7 @@ def operations_of(space: str) -> tuple[str, ...]:
     Raises:
         UserError: the space is not in `SPACES`.
     """
-    if space not in SPACES:
-        raise unknown_name("search space", space, SPACES)
-    return SPACES[space]
+    return SPACES.known(space)
 
 
 def num_edges(steps: int) -> int:

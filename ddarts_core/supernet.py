@@ -32,6 +32,7 @@ class MixedOp(nn.Module):
 
     def __init__(self, names: Sequence[str], channels: int, stride: int) -> None:
         super().__init__()
+        self.names = tuple(names)
         self.ops = nn.ModuleList(build_candidate(name, channels, stride) for name in names)
 
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:

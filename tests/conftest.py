@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,15 @@ def no_tracking_uri_left() -> Iterator[None]:
     yield
     for variable in TRACKING:
         os.environ.pop(variable, None)
+
+
+@pytest.fixture(autouse=True)
+def no_plugin_left() -> Iterator[None]:
+    """The tables are those of this process: what a test registered would be tested by all that follow."""
+    yield
+    if (plugins := sys.modules.get("ddarts_core.plugins")) is not None:
+        for plugin in reversed(plugins.loaded()):
+            plugins.unload(plugin)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

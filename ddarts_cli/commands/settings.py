@@ -67,7 +67,7 @@ def tables() -> dict[str, Any]:
         "name": named,
         "search.device": device,
         "retrain.device": device,
-        "data.name": DATA_SETS,
+        "data.name": tuple(DATA_SETS),
         "method": METHODS,
         "retrain.recipe": RECIPES,
         "search.space": SPACES,

@@ -1,14 +1,17 @@
 """Methods, each a room of its own: a preset of settings and the parts that it brings (docs/extending.md). Torch-free.
 
-`METHODS` names them; the other tables name the parts, which a file may combine freely. To add a method, `add` it.
+`METHODS` names them; the other tables name the parts, which a file may combine freely. A plug-in adds to them through
+`registry.Registry`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..table import Table
 from . import (
     beta_darts,
     common,
@@ -32,7 +35,6 @@ from . import (
 )
 from .method import Method
 from .parts import Edge, Freezing, Gates, Part, Plan, Regulariser, Rule
-from .table import Table
 
 if TYPE_CHECKING:
     from ..config import DiscretiseConfig, SearchConfig
@@ -46,25 +48,21 @@ FREEZINGS: Table[type[Freezing]] = Table("rule of freezing")
 RULES: Table[type[Rule]] = Table("rule of discretisation")
 
 
-def add_part(part: type[Part]) -> None:
-    """Put a part into the table of its kind.
+#: The table of each kind of part, by the kind's base class.
+TABLES: Mapping[type[Part], Table[Any]] = MappingProxyType(
+    {Gates: GATES, Edge: EDGES, Regulariser: REGULARISERS, Plan: PLANS, Freezing: FREEZINGS, Rule: RULES}
+)
+
+
+def add_part(part: type[Part]) -> Table[Any]:
+    """Put a part into the table of its kind, which is returned.
 
     Raises:
         UserError: its name is taken.
     """
-    if issubclass(part, Gates):
-        GATES.add(part.name, part)
-    elif issubclass(part, Edge):
-        EDGES.add(part.name, part)
-    elif issubclass(part, Plan):
-        PLANS.add(part.name, part)
-    elif issubclass(part, Freezing):
-        FREEZINGS.add(part.name, part)
-    elif issubclass(part, Rule):
-        RULES.add(part.name, part)
-    else:
-        assert issubclass(part, Regulariser)
-        REGULARISERS.add(part.name, part)
+    table = next(table for base, table in TABLES.items() if issubclass(part, base))
+    table.add(part.name, part)
+    return table
 
 
 def add(name: str, method: Method) -> None:

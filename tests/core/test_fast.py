@@ -97,6 +97,20 @@ def test_running_statistics_of_edges_that_differ(float64_net, form):
     assert torch.allclose(fast.eval()(x, gates), net.eval()(x, gates), atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("max_pool_3x3", "avg_pool_3x3"), ("dil_conv_3x3", "sep_conv_3x3"), ("dil_conv_3x3", "dil_conv_5x5")],
+)
+@pytest.mark.parametrize("form", ["alone", "merged"])
+def test_edges_that_keep_other_operations(form, one, other):
+    """As after a first network of several: pools are not shared then, and weights of another size not stacked."""
+    torch.manual_seed(0)
+    by_edge = [[name, "skip_connect"] for name in (one, one, other, other, one)]
+    cell = Cell(by_edge[0], 2, (4, 4), 4, reduction=False, after_reduction=False, by_edge=by_edge)
+    x, gates = torch.randn(2, 4, 6, 6), torch.rand(5, 2)
+    assert torch.equal(FORMS[form](cell, x, x, gates), cell(x, x, gates))
+
+
 @pytest.mark.parametrize("form", ["alone", "merged", "checkpointed"])
 def test_passes_that_measure_leave_no_trace(float64_net, form):
     net, alphas, x, y = float64_net()

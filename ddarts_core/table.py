@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TypeVar
 
-from ..errors import UserError, unknown_name
+from .errors import UserError, unknown_name, with_article
 
 Entry = TypeVar("Entry")
 
@@ -15,6 +16,7 @@ class Table(Mapping[str, Entry]):
 
     Args:
         kind: what an entry is, for messages.
+        entries: those that it begins with.
 
     Example:
         >>> table = Table[int]("number")
@@ -23,9 +25,9 @@ class Table(Mapping[str, Entry]):
         (1, ['one'])
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, entries: Mapping[str, Entry] = MappingProxyType({})) -> None:
         self.kind = kind
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, Entry] = dict(entries)
 
     def add(self, name: str, entry: Entry) -> None:
         """Add an entry.
@@ -34,8 +36,12 @@ class Table(Mapping[str, Entry]):
             UserError: the name is taken.
         """
         if name in self._entries:
-            raise UserError(f"there is a {self.kind} {name!r} already: choose another name")
+            raise UserError(f"there is {with_article(self.kind)} {name!r} already: choose another name")
         self._entries[name] = entry
+
+    def remove(self, name: str, /) -> None:
+        """Take an entry out again, as a plug-in's are that could not be loaded whole."""
+        del self._entries[name]
 
     def known(self, name: str) -> Entry:
         """The entry of a name that a user gave.

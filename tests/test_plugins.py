@@ -1,0 +1,196 @@
+"""Plug-ins: what the documents' one adds is searched with, whatever is wrong is refused whole, and nothing stays."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ddarts_analysis.drawing import cell_figure
+
+from ddarts_cli.main import cli, run
+from ddarts_core import config, methods, plugins
+from ddarts_core.errors import UserError
+from ddarts_core.genotype import Cell, Edge, Genotype
+from ddarts_core.spaces import OPERATION_NAMES, SPACES
+
+TINY: Mapping[str, Any] = {
+    "name": "tiny",
+    "method": "entropic",
+    "data": {"name": "digits", "num_train": 150},
+    "search": {"num_cells": 3, "channels": 4, "steps": 1, "epochs": 1, "batch_size": 30, "device": "cpu"},
+    "retrain": {"epochs": 1, "channels": 4, "batch_size": 30},
+}
+
+
+def code_of_the_documents() -> str:
+    text = Path("docs/extending.md").read_text()
+    (code,) = re.findall(r"```python\n(from pydantic import Field\n.*?)```", text, re.S)
+    return str(code)
+
+
+@pytest.fixture
+def my_plugin(tmp_path: Path) -> Path:
+    path = tmp_path / "my_plugin.py"
+    path.write_text(code_of_the_documents())
+    return path
+
+
+def entries() -> dict[str, list[str]]:
+    """Names of all tables that a plug-in may add to."""
+    from ddarts_core.data import DATASETS
+    from ddarts_core.operations import OPERATIONS
+
+    tables = {table.kind: list(table) for table in (*methods.TABLES.values(), methods.METHODS, SPACES, DATASETS)}
+    return {**tables, "operation": list(OPERATIONS), "names": sorted(OPERATION_NAMES), "sets": list(config.DATA_SETS)}
+
+
+@pytest.fixture
+def unchanged() -> Iterator[None]:
+    """The test leaves neither an entry nor a module nor a folder to import from."""
+    before, modules, path = entries(), {"my_plugin", "my_package"} & set(sys.modules), list(sys.path)
+    yield
+    assert (entries(), {"my_plugin", "my_package"} & set(sys.modules), sys.path) == (before, modules, path)
+
+
+def test_a_search_and_a_training_with_the_plugin_of_the_documents(
+    my_plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its genotype is written, drawn, read and trained; in the readable form it is the same, byte for byte."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
+    assert run(["search", "tiny.yaml", "--plugin", "my_plugin.py", "--out", "found", "--retrain"]) == 0
+    printed = capsys.readouterr().out
+    (following,) = [line for line in printed.splitlines() if line.startswith("  ddarts retrain")]
+    assert shlex.split(following)[-2:] == ["--plugin", "my_plugin.py"]
+    (plugin,) = plugins.loaded()
+    stated = f"sha256 {plugin.source.sha256}"
+    for file in ("found/search.json", "found/retrain/result.json"):
+        assert json.loads(Path(file).read_text())["versions"]["plug-in my_plugin"] == stated
+    readable = ["--set", "search.implementation=readable"]
+    assert run(["--plugin", "my_plugin.py", "search", "tiny.yaml", "--out", "readable", *readable]) == 0
+    for file in ("genotype.json", "records.parquet"):
+        assert Path("found", file).read_bytes() == Path("readable", file).read_bytes(), file
+
+    chosen = ["--set", "discretise.rule=triple", "--set", "search.gates=sigmoid", "--set", "discretise.threshold=0"]
+    assert run(["search", "tiny.yaml", "--out", "triple", *chosen]) == 0
+    edges = Genotype.from_text(Path("triple/genotype.json").read_text()).cells[0].edges
+    assert [sum(edge.source == source for edge in edges) for source in (0, 1)] == [3, 3]
+    capsys.readouterr()
+    plugins.unload(plugin)
+    assert run(["search", "tiny.yaml", "--out", "without"]) == 2
+    said = capsys.readouterr().err
+    assert "unknown method 'entropic': choose one of" in said and not Path("without").exists()
+
+
+def test_an_operation_of_a_plugin_is_drawn_by_its_name(my_plugin: Path) -> None:
+    plugins.load(str(my_plugin))
+    figure = cell_figure(Cell((Edge(2, 0, "grouped_conv_3x3"), Edge(2, 1, "skip_connect")), concat=(2,)))
+    shown = [text.get_text() for text in figure.axes[0].texts]
+    assert "grouped_co…" in shown and "skip" in shown and "grouped_conv_3x3" in shown  # the last one in the legend
+
+
+def test_every_command_takes_a_plugin() -> None:
+    for name in cli.list_commands(None):  # type: ignore[arg-type]  # click asks for a context that it does not read
+        command = cli.get_command(None, name)  # type: ignore[arg-type]
+        assert [option.name for option in command.params].count("plugin") == 1, name
+
+
+REGISTERED = "def register(tables):\n    tables.space('S_first', ('skip_connect', 'sep_conv_3x3'))\n    "
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("", "plug-in 'my_plugin': it has no function `register`: give it one that takes the tables"),
+        ("import nowhere_at_all", "plug-in 'my_plugin' failed in my_plugin.py, line 1: ModuleNotFoundError: No module"),
+        ("def register(tables:", "plug-in 'my_plugin' failed in my_plugin.py, line 1: SyntaxError"),
+        ("def register(): pass", "plug-in 'my_plugin' failed"),
+        ("1 / 0", "in my_plugin.py, line 3: ZeroDivisionError: division by zero"),
+        ("tables.space('S', ('skip_connect',))", "there is a search space 'S' already: choose another name"),
+        ("tables.space('S_2', ('skip', 'none'))", "space 'S_2' names an unknown operation 'skip': register it first"),
+        ("tables.space('S_2', ('none',))", "space 'S_2' has no operation but none"),
+        ("tables.space('S_2', 'skip_connect')", "give a list of names of operations, not 'skip_connect'"),
+        ("tables.space('S_2', ['skip_connect'] * 2)", "space 'S_2' names an operation twice"),
+        ("tables.operation('sep_conv_3x3', lambda c, s, a: None)", "there is an operation 'sep_conv_3x3' already"),
+        ("tables.operation('mine', lambda c: None)", "operation 'mine': give a function (channels, stride, affine)"),
+        ("tables.operation('two words', print)", "the name 'two words' of an operation should be up to 100 letters"),
+        ("tables.method('mine', {'search': {}})", "method 'mine': give a ddarts_core.methods.Method, not {'search'"),
+        (
+            "from ddarts_core.methods import Method; tables.method('mine', Method('a', 'b', {'search': {'epoch': 1}}))",
+            "method 'mine': unknown setting 'search.epoch'; did you mean",
+        ),
+        ("tables.part(dict)", "give a subclass of one of Gates, Edge, Regulariser, Plan, Freezing, Rule"),
+        ("from ddarts_core.methods import parts; tables.part(parts.Gates)", "part Gates has no name: give it one"),
+        ("tables.data_set('mine')", "data set 'mine' has no name: give a Published or an OwnImages"),
+    ],
+)
+def test_what_a_plugin_may_not_do(code: str, words: str, tmp_path: Path, unchanged: None) -> None:
+    """One sentence says what and where, and nothing that was registered before it stays."""
+    path = tmp_path / "my_plugin.py"
+    path.write_text(code if code.partition(" ")[0] in ("", "import", "def") else f"{REGISTERED}{code}\n")
+    with pytest.raises(UserError) as refused:
+        plugins.load(str(path))
+    said = str(refused.value)
+    assert words in said and "\n" not in said
+    assert plugins.loaded() == ()
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("nowhere.py", "cannot read the plug-in nowhere.py: No such file or directory"),
+        ("json.py", "plug-in json.py: Python has a module 'json' already: rename the file"),
+        ("two-words.py", "plug-in two-words.py: its name is none of a Python module: rename it"),
+        ("./folder", "plug-in folder: the folder has no __init__.py"),
+        ("json_", "no plug-in 'json_': it is neither a Python file nor an installed module; a file is named with"),
+        ("mine", "nor an installed module; there is a file of this name: give mine.py"),
+    ],
+)
+def test_what_is_no_plugin(
+    reference: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchanged: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    for name in ("json.py", "two-words.py", "mine.py"):
+        Path(name).write_text("")
+    with pytest.raises(UserError, match=re.escape(words)):
+        plugins.load(reference)
+
+
+def test_a_package_is_a_plugin_with_all_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchanged: None
+) -> None:
+    """By its folder or, installed, by its name; its hash is of the content, wherever the folder lies."""
+    for place in ("here", "there"):
+        package = tmp_path / place / "my_package"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("from .inner import register\n")
+        (package / "inner.py").write_text(
+            f"from .names import SPACE\n{REGISTERED}tables.space(SPACE, ['skip_connect'])\n"
+        )
+        (package / "names.py").write_text("SPACE = 'S_second'\n")
+    given = plugins.load(str(tmp_path / "here" / "my_package"))
+    assert given.registry.names == {"space": ["S_first", "S_second"]}
+    (tmp_path / "here" / "my_package" / "__pycache__").mkdir()
+    (tmp_path / "here" / "my_package" / "__pycache__" / "names.pyc").write_bytes(b"made by Python")
+    assert plugins.load(str(tmp_path / "here" / "my_package")) is given
+    (tmp_path / "there" / "my_package" / "names.py").write_text("SPACE = 'S_third'\n")
+    with pytest.raises(UserError, match="a plug-in 'my_package' with another content is loaded already"):
+        plugins.load(str(tmp_path / "there" / "my_package"))
+    plugins.unload(given)
+    with monkeypatch.context() as patched:
+        patched.syspath_prepend(str(tmp_path / "there"))
+        installed = plugins.load("my_package")
+        assert installed.folder is None and "S_third" in SPACES
+        plugins.unload(installed)
+        del sys.modules["my_package"], sys.modules["my_package.inner"], sys.modules["my_package.names"]
+    monkeypatch.setattr(plugins, "MOST_BYTES", 10)
+    with pytest.raises(UserError, match="its files take more than"):
+        plugins.load(str(tmp_path / "here" / "my_package"))
