@@ -1,4 +1,4 @@
-# make install: .venv and the package; make sweep: the quickstart study; make test, test-slow, check.
+# make install: .venv and the package; make sweep: the quickstart study; make test, test-slow, check; make dist: a release.
 # Once installed, nothing here needs the network.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 SWEEP ?= experiments/quickstart_sweep.yaml
 JOBS ?= 2
 
-.PHONY: install sweep test test-slow check chaos bench bench-images bench-platform format clean chaos-search
+.PHONY: install sweep test test-slow check dist chaos bench bench-images bench-platform format clean chaos-search
 
 install: $(STAMP)
 
@@ -18,7 +18,7 @@ $(STAMP): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 		|| { echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 2; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "setuptools>=68"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "setuptools>=77"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[test,check]"
 	@touch $@
 
@@ -44,6 +44,13 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@$(MAKE) --no-print-directory dist
+
+# The packages of a release, from what a clone would have; their description must be one that an index shows.
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
+	$(BIN)/twine check --strict dist/*
 
 bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.bench $(BENCH)

@@ -18,6 +18,7 @@ from ddarts_core.redact import hide_secrets, one_line
 
 #: Subcommand -> one line of help. Its module in `ddarts_cli.commands` is imported when the subcommand is used.
 COMMANDS = {
+    "init": "Write files to begin with: a search and two sweeps.",
     "search": "Run one search: a genotype and its records.",
     "sweep": "Run many searches: Ray Tune runs, Optuna proposes, MLflow records.",
     "resume": "Go on with a study after a crash or a stop.",
@@ -112,6 +113,7 @@ def cli() -> None:
 
     \b
     First steps:
+      ddarts init
       ddarts search experiments/quickstart.yaml
       ddarts sweep experiments/quickstart_sweep.yaml
       ddarts search FILE --plugin my_plugin.py      with operations or methods of your own (docs/extending.md)

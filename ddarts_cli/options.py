@@ -38,7 +38,7 @@ def json_option(command: Command) -> Command:
 
 def out_option(default: str) -> Callable[[Command], Command]:
     """`--out DIR`; the function receives `out`, a path or None for the default that the help text names."""
-    return click.option("--out", type=_Folder(path_type=Path), help=f"Folder to write to (default: {default}).")
+    return click.option("--out", type=Folder(path_type=Path), help=f"Folder to write to (default: {default}).")
 
 
 class OutFile(click.Path):
@@ -63,10 +63,11 @@ class OutFile(click.Path):
         return path
 
 
-class _Folder(click.Path):
+class Folder(click.Path):
     """A folder's path; no URI, which `Path` would make a folder of."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, unless it is a URI."""
         from ddarts_core.files import check_folder
 
         return super().convert(check_folder(str(value)), param, ctx)

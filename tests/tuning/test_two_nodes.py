@@ -14,10 +14,8 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-import venv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -29,6 +27,7 @@ from ddarts_tuning.settings.config import SweepConfig, TrackingConfig
 from ddarts_tuning.store.study import find_study
 
 from ddarts_core.redact import without_secrets
+from tests.installed import bare_environment, build_wheel, install
 from tests.tuning.processes import Guard, Server, free_port, leaks, left_behind, told
 
 Make = Callable[..., SweepConfig]
@@ -36,10 +35,6 @@ Make = Callable[..., SweepConfig]
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 BIN = Path(sys.executable).parent
-
-
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("ddarts_core", "tuning", "analysis", "ddarts_cli")
 
 
 @dataclass(frozen=True)
@@ -51,34 +46,6 @@ class TwoNodes:
     env: dict[str, str]
     python: Path
     folder: Path
-
-
-def bare_environment(folder: Path) -> Path:
-    """A virtual environment with everything that ddarts needs, without ddarts; its Python."""
-    venv.create(folder, with_pip=False)
-    python = folder / "bin" / "python"
-    # A folder that is named in a .pth file has its own .pth files, an editable install among them, left out.
-    for name in ("purelib", "platlib"):
-        site = Path(sysconfig.get_path(name, vars={"base": str(folder), "platbase": str(folder)}))
-        (site / "dependencies.pth").write_text(sysconfig.get_path(name))
-    command = [str(python), "-c", "import ray; import ddarts_tuning"]
-    imported = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert "No module named 'ddarts_tuning'" in imported.stderr, imported.stderr
-    return python
-
-
-def install_wheel(python: Path, folder: Path) -> None:
-    """Build the checkout's wheel, in a copy, and install it, both without a network."""
-    source = folder / "source"
-    for name in PACKAGES:
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, source / name)
-    offline = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
-    pip = [sys.executable, "-m", "pip"]
-    subprocess.run([*pip, "wheel", *offline, "--no-build-isolation", "-w", folder, source], check=True)
-    (wheel,) = folder.glob("*.whl")
-    subprocess.run([*pip, "--python", python, "install", *offline, wheel], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +190,7 @@ def test_a_training_by_a_worker_on_each_node(nodes: TwoNodes) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_on_nodes_with_the_wheel(nodes: TwoNodes, make_sweep: Make) -> None:
-    install_wheel(nodes.python, nodes.folder)
+    install(nodes.python, build_wheel(nodes.folder))
     where = [str(nodes.python), "-c", "import ddarts_tuning.cluster.connection as c; print(c.__file__, c.sent_code())"]
     found = subprocess.run(where, cwd=nodes.folder, check=True, capture_output=True, text=True).stdout.split()
     assert Path(found[0]).is_relative_to(nodes.folder / "venv") and found[1] == "[]", "nothing is sent"
