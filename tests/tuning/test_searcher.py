@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ddarts_tuning.settings.config import ACCURACY, EXTRA_PACKAGES, SEARCHERS, S
 from ddarts_tuning.settings.space import base_settings
 from ddarts_tuning.store.study import Held, Study, trial_dir
 from ddarts_tuning.trial.trial_record import begin
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ddarts_core.errors import UserError
 from ddarts_core.records import EpochRecord, write_jsonl
@@ -118,33 +119,51 @@ def test_given_points_belong_to_numbers(study_path: Path) -> None:
 
 
 def test_every_end_of_a_trial_has_its_state_in_the_journal(study_path: Path) -> None:
-    """Once, however often it is opened, and again as it was when it is made anew."""
-    config = sweep(num_samples=4)
+    """Once, under the study's numbers however they end, and again as it was when it is made anew."""
+    config = sweep(num_samples=5)
     study = make_study(study_path, config)
     searcher = search(study, config)
-    for index in range(4):
+    for index in range(5):
         searcher.suggest(str(index))
     end(study, 3, "COMPLETED", 0.9, epochs=2)
-    Journal(study)
-    end(study, 0, "PRUNED", epochs=2)
-    end(study, 1, "FAILED", epochs=1)
     kept = Journal(study)
+    states = [trial.state.name for trial in journal(study)]
+    assert states == ["RUNNING"] * 3 + ["COMPLETE"], "4 has no number before it ends, or a later one does"
+    end(study, 0, "PRUNED", epochs=2)
     kept.add(read_json(trial_dir(study.path, 0) / "trial.json"))
-    found = {trial.user_attrs["number"]: trial for trial in journal(study)}
-    states = {number: trial.state for number, trial in found.items()}
-    assert states == {3: TrialState.COMPLETE, 0: TrialState.PRUNED, 1: TrialState.FAIL} and len(journal(study)) == 3
+    end(study, 1, "FAILED", epochs=1)
+    Journal(study).add(read_json(trial_dir(study.path, 0) / "trial.json"))
+    found = journal(study)
+    assert [trial.state.name for trial in found] == ["PRUNED", "FAIL", "RUNNING", "COMPLETE"]
+    assert [trial.user_attrs["number"] for trial in found] == [trial.number for trial in found] == [0, 1, 2, 3]
     assert found[3].value == 0.9 and found[0].intermediate_values == {1: 0.1, 2: 0.2}
-    assert found[3].params == params_of(study, 3) and found[3].user_attrs == {"number": 3, "trial_id": "00003"}
+    assert [trial.params for trial in found] == [params_of(study, number) for number in range(4)]
     study_of_optuna = open_journal(study.path / JOURNAL, study.name, {"directions": ["maximize"]})
-    assert study_of_optuna.best_trial.user_attrs["number"] == 3, "a supernet's accuracy is never the objective"
+    assert study_of_optuna.best_trial.number == 3, "a supernet's accuracy is never the objective"
+    assert study_of_optuna.metric_names == [METRIC] and study_of_optuna.user_attrs["path"] == str(study.path)
     (study.path / JOURNAL).write_text("damaged\n")
     assert rebuild_journal(study) == 3
-    again = journal(study)
-    assert [trial.user_attrs["number"] for trial in again] == [0, 1, 3]
-    for trial in again:
-        twin = found[trial.user_attrs["number"]]
+    for trial, twin in zip(journal(study), found, strict=True):
         assert (trial.params, trial.values, trial.state) == (twin.params, twin.values, twin.state)
         assert (trial.intermediate_values, trial.distributions) == (twin.intermediate_values, twin.distributions)
+        assert trial.datetime_start == twin.datetime_start
+
+
+def test_a_journal_numbered_by_the_ends_of_trials_is_made_anew(study_path: Path) -> None:
+    """As an older version did; and a trial has its time of end in the journal, whenever it is made."""
+    study = make_study(study_path, sweep(num_samples=2))
+    for number in (0, 1):
+        begin(study, number, {"search.w_zero_one": 1.0, "ablation.loss": "none"})
+        end(study, number, "COMPLETED", 0.5)
+    file = trial_dir(study.path, 0) / "trial.json"
+    write_json(file, {**read_json(file), "ended": "2030-01-02T03:04:05.000000+00:00"})
+    old = open_journal(study.path / JOURNAL, study.name, {"directions": ["maximize"]})
+    for number in (1, 0):
+        old.add_trial(create_trial(value=0.5, user_attrs={"number": number}))
+    Journal(study)
+    first, second = journal(study)
+    assert [first.user_attrs["number"], second.user_attrs["number"]] == [0, 1]
+    assert first.datetime_complete.astimezone(timezone.utc) == datetime(2030, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
 
 def test_two_objectives(study_path: Path) -> None:

@@ -1,6 +1,8 @@
-"""Optuna's journal of a study: a copy of what the trials' folders say of those that ended, for Optuna's own tools.
+"""Optuna's journal of a study: a copy of what the trials' folders say, for Optuna's own tools.
 
-Nothing that a sweep does follows from it, and it can be made again at any time (`ddarts rebuild STUDY --optuna`).
+Trials have the study's numbers there. So when one ends, those proposed before it get their places: as RUNNING if they
+still run, and as a failure without parameters, that says why, if they do not count for today's space. Nothing that a
+sweep does follows from it, and it can be made again at any time (`ddarts rebuild STUDY --optuna`).
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import copy
 import datetime
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,18 +22,20 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ddarts_core.limits import excess
+from ddarts_core.study_files import read_json
 
 from ..settings import space as spaces
 from ..settings.budget import tune_of
 from ..settings.config import TuneConfig, supernet_metric
-from ..settings.reread import as_today
+from ..settings.reread import apart_of, as_today
 from ..settings.space import read_distributions
-from ..store.study import Study, trial_dir
+from ..store.study import Study, end_of, trial_dir, trial_name
 from ..trial.trial_record import stored_reports
 
 STATES = {"COMPLETED": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAILED": TrialState.FAIL}
@@ -61,7 +66,6 @@ def frozen(
     """
     state, objectives = STATES[trial["state"]], tune.objectives
     complete = state == TrialState.COMPLETE
-    begun = datetime.datetime.fromisoformat(trial["begun"])
     notes = dict(trial.get("searcher", {}))
     limits = tune.limits.model_dump()
     if complete and any(limits.values()):  # where samplers and Optuna's own tools look: at most 0 is within
@@ -73,14 +77,19 @@ def frozen(
         state=state,
         value=None,
         values=[float(trial["objectives"][metric]) for metric, _ in objectives] if complete else None,
-        datetime_start=begun,
-        datetime_complete=begun + datetime.timedelta(seconds=trial["seconds"]),
+        datetime_start=datetime.datetime.fromisoformat(trial["begun"]),
+        datetime_complete=end_of(trial),
         params=dict(trial["params"]),
         distributions={path: optuna_distribution(distributions[path]) for path in trial["params"]},
-        user_attrs={"number": trial["number"], "trial_id": trial["trial_id"]},
+        user_attrs=named(trial),
         system_attrs=notes,
         intermediate_values=steps,
     )
+
+
+def named(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells which trial it is."""
+    return {"number": trial["number"], "trial_id": trial["trial_id"]}
 
 
 def optuna_distribution(distribution: spaces.AnyDistribution) -> BaseDistribution:
@@ -119,23 +128,81 @@ class Journal:
     def __init__(self, study: Study) -> None:
         self._study = study
         self._space = distributions_of(study)
-        self._optuna = open_journal(study.path / JOURNAL, study.name, directions(study.objectives))
+        self._apart = apart_of(study.data)
+        trials = study.trials()
+        self._optuna = self._open()
         there = self._optuna.get_trials(deepcopy=False)
-        self._numbers = {trial.user_attrs["number"] for trial in there}
-        for trial in study.trials():
+        ended = {int(trial["number"]) for trial in trials if trial["state"] in STATES}
+        late = {trial.number for trial in there if trial.state == TrialState.RUNNING} & ended
+        if late or any(trial.user_attrs.get("number") != trial.number for trial in there):
+            # It missed when a trial ended, or is of a version that numbered them by their ends.
+            (study.path / JOURNAL).unlink()
+            self._optuna, there = self._open(), []
+        self._running = [trial.state == TrialState.RUNNING for trial in there]
+        for trial in trials:
             if trial["state"] in STATES:
                 self.add(trial)
 
+    def _open(self) -> optuna.Study:
+        study = self._study
+        opened = open_journal(study.path / JOURNAL, study.name, directions(study.objectives))
+        if not opened.user_attrs:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                opened.set_metric_names([metric for metric, _ in study.objectives])
+            stored = {name: study.data.get(name) for name in ("command", "created", "config_hash", "git_commit")}
+            known = {"path": study.location, "method": study.data["config"]["method"], **stored}
+            for name, value in known.items():
+                opened.set_user_attr(name, value)
+        return opened
+
     def add(self, trial: Mapping[str, Any]) -> None:
-        """Note a trial that ended, once, if it counts for those of today."""
-        known = as_today(self._study.data, trial)
-        if trial["number"] in self._numbers or known is None:
-            return
+        """Note a trial that ended, once."""
+        number = int(trial["number"])
+        for earlier in range(len(self._running), number):
+            file = trial_dir(self._study.path, earlier) / "trial.json"
+            gone = {"number": earlier, "trial_id": trial_name(earlier), "state": "FAILED"}
+            self._place(read_json(file) if file.exists() else gone)
+        if number == len(self._running):
+            self._place(trial)
+        elif self._running[number]:
+            self._end(trial)
+
+    def _place(self, trial: Mapping[str, Any]) -> None:
+        """Give a trial the next number."""
+        known = as_today(self._study.data, trial) if "params" in trial else None
+        if known is None:
+            notes = {**named(trial), "apart": self._apart.get(trial["trial_id"], [])}
+            found = create_trial(state=TrialState.FAIL, user_attrs=notes)
+        elif known["state"] in STATES:
+            found = self._frozen(known)
+        else:
+            found = create_trial(
+                state=TrialState.RUNNING,
+                params=dict(known["params"]),
+                distributions={path: optuna_distribution(self._space[path]) for path in known["params"]},
+                user_attrs=named(trial),
+            )
+            found.datetime_start = datetime.datetime.fromisoformat(trial["begun"])
+        self._optuna.add_trial(found)
+        self._running.append(found.state == TrialState.RUNNING)
+
+    def _end(self, trial: Mapping[str, Any]) -> None:
+        """Of a trial that has its number."""
+        number, storage = int(trial["number"]), self._optuna._storage
+        found = self._frozen(trial)
+        identifier = storage.get_trial_id_from_study_id_trial_number(self._optuna._study_id, number)
+        for name, value in found.system_attrs.items():
+            storage.set_trial_system_attr(identifier, name, value)
+        for step, value in found.intermediate_values.items():
+            storage.set_trial_intermediate_value(identifier, step, value)
+        storage.set_trial_state_values(identifier, found.state, found.values)
+        self._running[number] = False
+
+    def _frozen(self, trial: Mapping[str, Any]) -> FrozenTrial:
         metric = supernet_metric(self._study.data["config"]["tune"])
         reports = stored_reports(trial_dir(self._study.path, trial["number"]), metric)
-        accuracies = [report[metric] for report in reports]
-        self._optuna.add_trial(frozen(known, self._space, tune_of(self._study.data), accuracies))
-        self._numbers.add(trial["number"])
+        return frozen(trial, self._space, tune_of(self._study.data), [report[metric] for report in reports])
 
 
 def distributions_of(study: Study) -> dict[str, spaces.AnyDistribution]:

@@ -298,6 +298,13 @@ def utc_now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
 
 
+def end_of(trial: Mapping[str, Any]) -> datetime.datetime:
+    """When a trial ended, by its record; of one whose record is older, after the time that its epochs took."""
+    if trial.get("ended"):
+        return datetime.datetime.fromisoformat(trial["ended"])
+    return datetime.datetime.fromisoformat(trial["begun"]) + datetime.timedelta(seconds=trial["seconds"])
+
+
 @contextlib.contextmanager
 def hold(study: Study, journal: bool = True) -> Iterator[Study]:
     """Hold a study while its sweep runs, against other processes and, in an object store, other machines.

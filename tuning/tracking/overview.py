@@ -5,7 +5,6 @@ All of it follows from the study's folder, and is written again as trials end; a
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from ddarts_core.datasets import facts
 from ddarts_core.shell import ddarts
 from ddarts_core.study_files import ENDED, TRIAL_STATES
 
-from ..store.study import Study
+from ..store.study import Study, end_of
 from .study_run import TEXT_LIMIT, attempt, end_run, make_client
 
 EVERY_S = 10.0
@@ -169,10 +168,3 @@ def curve(study: Study, trials: Sequence[Mapping[str, Any]]) -> list[Point]:
             found[f"best/{metric}"] = float(best["objectives"][metric])
         points.append((count, int(1000 * end.timestamp()), {"trials/ended": float(count), **found}))
     return points
-
-
-def end_of(trial: Mapping[str, Any]) -> datetime.datetime:
-    """When a trial ended; of one whose record is older, after the time that its epochs took."""
-    if trial.get("ended"):
-        return datetime.datetime.fromisoformat(trial["ended"])
-    return datetime.datetime.fromisoformat(trial["begun"]) + datetime.timedelta(seconds=trial["seconds"])
