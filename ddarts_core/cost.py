@@ -1,22 +1,20 @@
-"""Parameters and multiply-adds of a genotype's network, counted on torch's meta device: nothing is computed."""
+"""Parameters and multiply-adds of a genotype's network: counted by arithmetic, without torch, wherever that will do."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from .config import ExperimentConfig
-from .data import data_info
-from .datasets.facts import DataInfo
+from .counting import count, is_counted
 from .dead_cells import dead_cells
-from .derive import DEPTH, OnDeadCell, Order
+from .derive import DEPTH, OnDeadCell, Order, arrange
 from .genotype import Genotype
-from .network import IMAGE_SIZE, Network
-from .stem import Form
+from .shapes import Form, check_sizes
+
+if TYPE_CHECKING:
+    from .config import ExperimentConfig
+    from .datasets.facts import DataInfo
 
 #: What each convention counts; published figures use one or another.
 CONVENTIONS: Mapping[str, str] = {
@@ -52,33 +50,16 @@ class Cost:
         }
 
 
-def count_macs(module: nn.Module, x: Tensor) -> dict[str, int]:
-    """Multiply-adds of one forward pass by convention, from hooks on the layers that run."""
-    counts = {"conv": 0, "norm": 0, "pool": 0, "relu": 0}
+def by_convention(conv: int, norm: int, pool: int, relu: int) -> dict[str, int]:
+    """Multiply-adds by convention.
 
-    def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-        size = output.numel() if isinstance(output, Tensor) else 0
-        if isinstance(layer, nn.Conv2d):
-            counts["conv"] += size * layer.weight[0].numel()
-        elif isinstance(layer, nn.Linear):
-            counts["conv"] += size * layer.in_features
-        elif isinstance(layer, nn.BatchNorm2d):
-            counts["norm"] += size
-        elif isinstance(layer, (nn.AvgPool2d, nn.AdaptiveAvgPool2d)):
-            counts["pool"] += size
-        elif isinstance(layer, nn.ReLU):
-            counts["relu"] += size
-
-    handles = [layer.register_forward_hook(hook) for layer in module.modules()]
-    try:
-        with torch.no_grad():
-            module(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    base = counts["conv"]
-    both = base + 2 * counts["norm"]
-    return {"A": base, "B": both + counts["pool"], "C": both + counts["relu"]}
+    Args:
+        conv: multiply-adds of convolutions and linear layers.
+        norm: outputs of batch normalisation.
+        pool: outputs of average pools.
+        relu: outputs of ReLU.
+    """
+    return {"A": conv, "B": conv + 2 * norm + pool, "C": conv + 2 * norm + relu}
 
 
 def cost(
@@ -104,25 +85,16 @@ def cost(
         >>> cost(ZOO["DARTS_V2"].genotype, channels=36, num_cells=20).parameters
         3349342
     """
-    stacked = DEPTH[form] if genotype.layout == "normal_reduce" and form in DEPTH else genotype.num_cells
-    with torch.device("meta"):
-        network = Network(
-            genotype,
-            channels,
-            num_classes,
-            in_channels,
-            image_size,
-            form,
-            auxiliary=(num_cells or stacked) > 1,
-            num_cells=num_cells,
-            reductions=reductions,
-            derive_order=derive_order,
-            on_dead_cell=on_dead_cell,
-        ).eval()
-        size = IMAGE_SIZE[form] if image_size is None else image_size
-        macs = count_macs(network, torch.empty(1, in_channels, size, size))
-    dead = dead_cells(network.genotype.cells)
-    return Cost(network.num_parameters, network.auxiliary_parameters, macs, dead)
+    size = check_sizes(form, channels, num_classes, in_channels, image_size)
+    depth = DEPTH[form] if num_cells is None and genotype.layout == "normal_reduce" else num_cells
+    arranged = arrange(genotype, depth, reductions, derive_order, on_dead_cell)
+    if not is_counted(arranged):
+        from .measured_cost import measured_cost
+
+        return measured_cost(arranged, channels, num_classes, in_channels, size, form)
+    tally, auxiliary = count(arranged, channels, num_classes, in_channels, size, form)
+    macs = by_convention(tally.conv, tally.norm, tally.pool, tally.relu)
+    return Cost(tally.parameters, auxiliary, macs, dead_cells(arranged.cells))
 
 
 def retrain_cost(genotype: Genotype, config: ExperimentConfig, info: DataInfo | None = None) -> Cost:
@@ -136,7 +108,11 @@ def retrain_cost(genotype: Genotype, config: ExperimentConfig, info: DataInfo | 
     Raises:
         UserError: see `Network` and `data_info`.
     """
-    settings, info = config.retrain, info or data_info(config.data)
+    if info is None:
+        from .data import data_info
+
+        info = data_info(config.data)
+    settings = config.retrain
     return cost(
         genotype,
         channels=settings.channels,

@@ -12,14 +12,10 @@ from .derive import DEPTH, OnDeadCell, Order, arrange
 from .errors import UserError
 from .genotype import Cell, Genotype
 from .operations import BatchNorm, FactorizedReduce, Identity, ReLUConvBN, build
-from .stem import Form, Stem
+from .shapes import Form, auxiliary_position, check_sizes
+from .stem import Stem
 
 DropPathUnit = Literal["operation", "node"]
-
-#: Image size of each form.
-IMAGE_SIZE: dict[str, int] = {"cifar": 32, "imagenet": 224, "imagenet-published": 224}
-
-SMALLEST_IMAGE = 8
 
 
 class DropPath(nn.Module):
@@ -171,18 +167,9 @@ class Network(nn.Module):
         on_dead_cell: OnDeadCell = "warn",
     ) -> None:
         super().__init__()
-        if form not in IMAGE_SIZE:
-            raise UserError(f"unknown form {form!r} of a network: choose one of {', '.join(IMAGE_SIZE)}")
         if drop_path_unit not in ("operation", "node"):
             raise UserError(f"unknown drop_path_unit {drop_path_unit!r}: choose operation or node")
-        size = IMAGE_SIZE[form] if image_size is None else image_size
-        smallest = {"channels": 1 if form == "cifar" else 2, "num_classes": 1, "in_channels": 1}
-        given = {"channels": channels, "num_classes": num_classes, "in_channels": in_channels}
-        for name, value in given.items():
-            if value < smallest[name]:
-                raise UserError(f"{name} {value} of a network in form {form} must be {smallest[name]} or more")
-        if size < SMALLEST_IMAGE:
-            raise UserError(f"image_size {size} is too small for a network: it must be {SMALLEST_IMAGE} or more")
+        size = check_sizes(form, channels, num_classes, in_channels, image_size)
         if num_cells is None and genotype.layout == "normal_reduce":
             num_cells = DEPTH[form]
         self.genotype = arrange(genotype, num_cells, reductions, derive_order, on_dead_cell)
@@ -280,16 +267,3 @@ class Network(nn.Module):
         outputs = self._run(x)
         ends = [position - 1 for position in self.genotype.reductions if position > 0]
         return tuple(outputs[index] for index in (*ends, len(outputs) - 1))
-
-
-def auxiliary_position(genotype: Genotype) -> int:
-    """Cell that the auxiliary head reads: the last reduction that is not the last cell, else 2n//3 or the one before.
-
-    Raises:
-        UserError: there is only one cell.
-    """
-    count = genotype.num_cells
-    if count < 2:
-        raise UserError("an auxiliary head needs a network of 2 cells or more: set auxiliary_weight to 0")
-    inner = [position for position in genotype.reductions if position < count - 1]
-    return inner[-1] if inner else min(2 * count // 3, count - 2)

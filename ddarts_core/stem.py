@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 
 from .operations import BatchNorm
-
-Form = Literal["cifar", "imagenet", "imagenet-published"]
-
-#: Strides of the convolutions of each form; the last makes input 1 from input 0, where there are several.
-STRIDES: dict[str, tuple[int, ...]] = {"cifar": (1,), "imagenet": (2, 2, 2), "imagenet-published": (2, 1, 2)}
+from .shapes import STRIDES, halved, stem_widths
 
 
 class Stem(nn.ModuleList):
@@ -32,11 +26,11 @@ class Stem(nn.ModuleList):
     """
 
     def __init__(self, form: str, channels: int, in_channels: int) -> None:
+        width = stem_widths(form, channels)
         if form == "cifar":
-            width = 3 * channels
             stages = [nn.Sequential(*_convolution(in_channels, width, 1))]
         else:
-            width, half = channels, channels // 2
+            half = channels // 2
             first, second, third = STRIDES[form]
             stages = [
                 nn.Sequential(
@@ -62,7 +56,7 @@ class Stem(nn.ModuleList):
     def output_size(self, size: int) -> int:
         """Height and width of input 1 for images of `size` pixels."""
         for stride in self.strides:
-            size = -(-size // stride)
+            size = halved(size, stride)
         return size
 
 

@@ -24,6 +24,8 @@ NAMES = {
 #: Modules of the core that may not import torch.
 GROUND_FLOOR = {
     "config",
+    "cost",
+    "counting",
     "datasets",
     "datasets.cache",
     "datasets.decode",
@@ -48,6 +50,7 @@ GROUND_FLOOR = {
     "recipes",
     "records",
     "redact",
+    "shapes",
     "shapley",
     "spaces",
     "stages",

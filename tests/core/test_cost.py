@@ -1,4 +1,4 @@
-"""Golden sizes: parameters and multiply-adds of published networks, to the digit (meta device: nothing is computed)."""
+"""Golden sizes: parameters and multiply-adds of published networks, to the digit, and the two ways of counting them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,36 @@ import pytest
 import torch
 from torch import nn
 
-from ddarts_core.cost import CONVENTIONS, Cost, cost, count_macs
+from ddarts_core.cost import CONVENTIONS, Cost, cost
+from ddarts_core.counting import COUNTED
 from ddarts_core.derive import deeper
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
+from ddarts_core.measured_cost import count_macs, measured_cost
 from ddarts_core.network import Network
+from ddarts_core.operations import OPERATIONS
+from ddarts_core.shapes import Form
 from ddarts_core.zoo import ZOO
+
+
+def every_operation() -> Genotype:
+    """Each operation on an outer and on an inner edge, in cells that keep the size and in cells that halve it."""
+    names = list(COUNTED)
+    edges = [Edge(2 + index, index % 2, name) for index, name in enumerate(names)]
+    edges += [Edge(3 + index, 2, name) for index, name in enumerate(names[1:])]
+    cell = Cell(tuple(edges), tuple({edge.target for edge in edges}))
+    return Genotype((cell,) * 4, reductions=(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("form", "channels", "size", "images"),
+    [("cifar", 6, 9, 1), ("imagenet", 5, 32, 3), ("imagenet-published", 4, 9, 1)],
+)
+def test_arithmetic_counts_what_the_network_has(form: Form, channels: int, size: int, images: int) -> None:
+    genotype = every_operation()
+    assert COUNTED.keys() == OPERATIONS.keys() - {"none"}
+    arithmetic = cost(genotype, channels=channels, num_classes=7, in_channels=images, image_size=size, form=form)
+    assert arithmetic == measured_cost(genotype, channels, 7, images, size, form)
 
 
 def millions(result: Cost) -> dict[str, float]:

@@ -10,7 +10,8 @@ import torch
 from ddarts_core.derive import deeper
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.network import DropPath, Network, auxiliary_position
+from ddarts_core.network import DropPath, Network
+from ddarts_core.shapes import auxiliary_position
 from ddarts_core.zoo import ZOO
 
 
