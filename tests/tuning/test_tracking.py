@@ -11,6 +11,7 @@ import re
 import shlex
 import threading
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ddarts_analysis.mlflow_runs import read_artifacts, read_runs, study_names
 from ddarts_tuning.driver.new_study import create_study, new_study
 from ddarts_tuning.settings.config import resolve_sweep
 from ddarts_tuning.store.study import Study, trial_dir
-from ddarts_tuning.tracking import overview, trial_run
+from ddarts_tuning.tracking import overview, patience, trial_run
 from ddarts_tuning.tracking import study_run as tracking
 
 from ddarts_cli.sweeping import store_sentence
@@ -278,6 +279,49 @@ def test_a_server_that_hangs_does_not_hold_up_a_trial(study: Study) -> None:
     answer.set()
     sender.close()
     assert [step for step, _ in history(study, str(run.run_id), "retrain/train/loss")] == [0, 1]
+
+
+def test_a_slow_server_does_not_keep_the_place_of_a_trial_that_ended(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_run, "CLOSE_S", 0.2)
+    answer, done = threading.Event(), threading.Event()
+
+    class Slow(trial_run.TrialRun):
+        def sync(self, records: Any = None) -> bool:
+            answer.wait(20)
+            done.set()
+            return True
+
+    sender = trial_run.Sender(Slow(study, write_trial(study)))
+    sender.send(RECORDS)
+    began = time.monotonic()
+    sender.close()
+    sender.close()  # Ray asks again
+    assert 0.2 <= time.monotonic() - began < 0.4 and not done.is_set()
+    answer.set()
+    assert done.wait(10), "what was begun is let end"
+
+
+def test_after_the_last_trial_a_slow_server_is_waited_for_only_so_long(
+    study: Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    moments = iter([100.0, 104.0, 106.0, 107.0, 161.0, 162.0])
+    monkeypatch.setattr(patience.time, "monotonic", lambda: next(moments))
+    monkeypatch.setattr(patience, "PATIENCE", waiting := patience.Patience())
+    client = patience.Client(types.SimpleNamespace(get_run=lambda run_id: run_id))
+    waiting.begin("runs/toy")
+    assert client.get_run("a") == "a" and not caplog.text
+    assert client.get_run("a") == client.get_run("a") == "a"
+    assert caplog.text.count("waiting for MLflow, which is slow, for at most 60 s") == 1
+    assert not tracking.attempt(lambda: client.get_run("a"), "status")
+    assert not tracking.attempt(lambda: client.get_run("a"), "status")
+    assert (
+        caplog.text.count("`ddarts resume runs/toy` sends it the rest") == 1 and "did not take the" not in caplog.text
+    )
+    waiting.end()
+    monkeypatch.undo()
+    assert client.get_run("a") == "a"
 
 
 def test_what_two_send_at_the_same_time_is_there_once(study: Study) -> None:

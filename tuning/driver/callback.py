@@ -29,6 +29,7 @@ from ..tracking.study_run import STATUS, Draw, child_runs, delete_run, end_run
 from ..tracking.trial_run import PATIENCE_S, TrialRun
 from .alike import Alike
 from .events import Kind, Listener, SweepEvent
+from .stops import check_there, is_full
 
 
 @dataclass(frozen=True)
@@ -45,31 +46,31 @@ class Session:
 class Ends:
     """Brings MLflow runs of trials to their end, one after the other, in a thread: the other trials go on meanwhile."""
 
-    def __init__(self, draw: Draw | None) -> None:
-        self._draw = draw
-        self._thread = ThreadPoolExecutor(1, "mlflow")
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._thread: ThreadPoolExecutor | None = None  # Ray pickles the callback before a trial ends
         self._wait_until = self._tell_at = 0.0
 
     def add(self, study: Study, folder: Path) -> None:
         """A trial ended."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "mlflow")
         self._thread.submit(self._end, study, folder)
 
     def close(self) -> None:
         """Wait until all that were added are done, or left to `track_rest`."""
-        self._thread.shutdown()
+        if self._thread is not None:
+            self._thread.shutdown()
 
     def _end(self, study: Study, folder: Path) -> None:
         # After one refusal the others would be refused too, each after a wait.
         if time.monotonic() < self._wait_until:
             return
-        if not track_end(study, folder, self._draw):
+        if not track_end(study, folder, self._session.draw):
             self._wait_until = time.monotonic() + PATIENCE_S
         elif time.monotonic() >= self._tell_at:
             tell(study)
             self._tell_at = time.monotonic() + EVERY_S
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Ends, (None,)
 
 
 class StudyCallback(tune.Callback):
@@ -93,7 +94,7 @@ class StudyCallback(tune.Callback):
         self._num_epochs = num_epochs
         self._metric = metric
         self._alone = alone
-        self._ends = Ends(session.draw)
+        self._ends = Ends(session)
         self._started: set[int] = set()
         self._journal: Journal | None = None
         self._alike = Alike()
@@ -115,11 +116,13 @@ class StudyCallback(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """An epoch is done."""
+        check_there(self._held.study)
         self._tell("epoch", trial, epochs=result["epochs"], accuracy=result[self._metric])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A process died and the trial will go on in another, unless nothing can: a full disk, a store that is away."""
         self._budget.note(trial.trial_id, running=False)
+        check_there(self._held.study)
         _stop_if_hopeless(trial)
         self._tell("restarted", trial, epochs=(trial.last_result or {}).get("epochs", 0), reason=error_of(trial))
 
@@ -183,9 +186,6 @@ class StudyCallback(tune.Callback):
                 SweepEvent(kind, trial_name(number), number, params, num_epochs=self._num_epochs, **fields)
             )
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_journal": None}
-
 
 def note_end(
     study: Study, number: int, state: str, reason: str, seconds: float | None = None, alone: bool = True
@@ -209,14 +209,6 @@ def note_end(
     if alone and state != "FAILED":
         study.clear_checkpoints(number)
     return record
-
-
-FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-
-
-def is_full(text: str) -> bool:
-    """Whether an error says that there is no space left: errors of other processes come as text."""
-    return any(reason in text for reason in FULL)
 
 
 def _stop_if_hopeless(trial: Any) -> None:

@@ -19,14 +19,16 @@ from ddarts_core.config import resolve
 from ddarts_core.data import check_batch, data_facts, data_notes, load_train, split
 from ddarts_core.datasets import facts
 from ddarts_core.devices import pick_device
-from ddarts_core.errors import UserError, cause
+from ddarts_core.errors import UserError
 from ddarts_core.execution import check_compiler
 from ddarts_core.shell import ddarts
 from ddarts_core.study_files import write_json
 
 from ..cluster.connection import check_room, polite_stops, start_ray
+from ..cluster.head import watched
 from ..cluster.resources import cluster_device, with_readers, with_resources
-from ..cluster.versions import OtherVersion, own_version
+from ..cluster.sharing import release, share
+from ..cluster.versions import own_version
 from ..schedulers.time_budget import TimeBudget
 from ..searchers.journal import JOURNAL, Journal
 from ..settings.config import SweepConfig, TuneConfig
@@ -36,15 +38,16 @@ from ..store.mirror import StoreError, is_uri
 from ..store.study import Held, Study, find_study, has_study, hold, trial_dir
 from ..tracking import study_run as tracking
 from ..tracking.overview import show_study
+from ..tracking.patience import PATIENCE
 from ..tracking.secret import handed_over
 from ..trial.trial_record import resolved
-from .alike import STOPPED
-from .callback import Session, is_full, note_end, settle, track_rest
+from .callback import Session, note_end, settle, track_rest
 from .earlier import adopt
 from .events import Listener
 from .moving import settle_in
 from .new_study import check_folder, exists_already, new_study
 from .rebuild import ensure_tracked
+from .stops import KEPT, check_there, clear_rest, explained, is_gone
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,7 @@ def fit(study: Study, config: SweepConfig, space: Space, session: Session, clust
         with handed_over(study), polite_stops():
             tuner.fit()
     finally:
+        PATIENCE.begin(study.location)
         callback.close()
         shutil.rmtree(scratch, ignore_errors=True)
     if callback.hopeless is not None:
@@ -305,6 +309,7 @@ def prepare(config: SweepConfig, space: Space, num_cpus: int | None, address: st
     cluster = address is not None
     if not cluster:
         config = with_resources(config, space)
+        num_cpus = share(config.study_location, config.tune, num_cpus)
     start_ray(num_cpus, address)
     if config.tune.resources == "auto":
         config = with_resources(config, space, cluster_device(config))
@@ -342,24 +347,26 @@ def run(study: Study, config: SweepConfig, space: Space, session: Session, addre
     # Ray writes its state, which grows with the trials, for a resume that nobody asks for.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
     try:
-        study = study.update(state="RUNNING", place=study.location, code=own_version())
-        show_study(study, "RUNNING")
-        adopt(study)
-        budget = fit(study, config, space, session, cluster=address is not None)
-    except BaseException as error:
-        _leave(study)
-        kept_so_far, go_on = "every trial is kept at its last epoch", ddarts("resume", study.location)
-        if is_full(str(error)):
-            raise UserError(
-                f"no space is left for study {study.location}; {kept_so_far}: make room and go on with `{go_on}`"
-            ) from error
-        if alike := STOPPED.search(str(error)):
-            raise UserError(f"{alike.group()}; {kept_so_far}: mend the cause and go on with `{go_on}`") from error
-        if other := cause(error, OtherVersion):
-            raise UserError(f"{other}; {kept_so_far}: then go on with `{go_on}`") from error
-        if away := cause(error, StoreError):
-            raise UserError(f"{away}; {kept_so_far}: go on with `{go_on}` when it is back") from error
-        raise
+        try:
+            study = study.update(state="RUNNING", place=study.location, code=own_version())
+            show_study(study, "RUNNING")
+            adopt(study)
+            with watched(address, lambda: _lost(study, address)):
+                budget = fit(study, config, space, session, cluster=address is not None)
+            check_there(study)
+        except BaseException as error:
+            _leave(study)
+            if (sentence := explained(study, error)) is not None:
+                raise sentence from error
+            raise
+        return _end(study, config, budget, session.draw)
+    finally:
+        PATIENCE.end()
+        release()
+
+
+def _end(study: Study, config: SweepConfig, budget: TimeBudget, draw: tracking.Draw | None) -> StudyResult:
+    """Bring a study whose trials are over to its end, or leave it to be resumed if some are not."""
     study.pull("trials")
     trials = study.trials()
     if budget.is_spent():
@@ -371,7 +378,7 @@ def run(study: Study, config: SweepConfig, space: Space, session: Session, addre
     for trial in trials if config.tune.scheduler == "pbt" else ():
         study.clear_checkpoints(trial["number"])
     Journal(study)  # of trials that ended outside of Ray, or while there was no room for it
-    untracked = track_rest(study, session.draw)
+    untracked = track_rest(study, draw)
     show_study(study, "FINISHED")
     *earlier, last = study.rounds
     last = {**last, "num_samples": len(trials) - sum(added["num_samples"] for added in earlier)}
@@ -382,8 +389,21 @@ def run(study: Study, config: SweepConfig, space: Space, session: Session, addre
 
 def _leave(study: Study) -> None:
     """Note that a sweep stopped on the way; trials that ran stay RUNNING in the folder, to be resumed."""
+    if is_gone(study):
+        clear_rest(study)
+        return
     with contextlib.suppress(OSError, StoreError, LostLease):  # nobody holds the study, which says the same
         study.update(state="INTERRUPTED")
         study.pull("trials")
     show_study(study, "KILLED")
     settle(study)
+
+
+def _lost(study: Study, address: str | None) -> str:
+    """Leave a study whose cluster has no head any more; what to say."""
+    PATIENCE.begin(study.location)
+    _leave(study)
+    return (
+        f"the head of the Ray cluster at {address!r} no longer answers; {KEPT}: go on with "
+        f"`{ddarts('resume', study.location, '--address', str(address))}` when it is back, or without --address here"
+    )

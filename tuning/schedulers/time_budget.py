@@ -58,6 +58,3 @@ class TimeBudget(tune.Stopper):
     def stop_all(self) -> bool:
         """Whether those that wait end: once the time is over and nobody runs any more."""
         return self.is_spent() and self._running <= self._stopped
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_until": None}  # another machine's clock shows another time

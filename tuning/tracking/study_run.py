@@ -26,6 +26,7 @@ from ddarts_core.redact import hide_secrets, one_line, without_secrets
 from ..settings.config import URI_VARIABLE
 from ..store.study import Study
 from . import view
+from .patience import PATIENCE, Client, OutOfPatience
 
 OWN_VARIABLE = "DDARTS_TRACKING_URI"
 """Names the store in full on the way to the trials: what is stored of its URI has no secrets."""
@@ -79,7 +80,7 @@ def from_environment(uri: str | None) -> str:
 
 
 def make_client(uri: str) -> Any:
-    """An MLflow client."""
+    """An MLflow client, which is asked while there is patience."""
     quiet_mlflow()
     from mlflow import MlflowClient
 
@@ -88,7 +89,7 @@ def make_client(uri: str) -> Any:
 
         utils.MAX_RETRY_COUNT = 1  # ten would hold a trial up for minutes; `sync` comes back by itself
         utils._make_parent_dirs_if_sqlite = _make_folder  # MLflow's own takes %3F in a URI for the folder's name
-    return MlflowClient(tracking_uri=with_secrets(uri))
+    return Client(MlflowClient(tracking_uri=with_secrets(uri)))
 
 
 def _make_folder(db_uri: str) -> None:
@@ -244,7 +245,11 @@ def attach(study: Study, files: Iterable[Path], folder: str | None = None) -> bo
         for file in files:
             client.log_artifact(study.data["parent_run_id"], str(file), folder)
 
-    return attempt(call, "report of the study")
+    PATIENCE.begin(study.location)
+    try:
+        return attempt(call, "report of the study")
+    finally:
+        PATIENCE.end()
 
 
 def end_run(study: Study, run_id: str, status: str) -> bool:
@@ -295,6 +300,8 @@ def attempt(call: Callable[[], object], what: str) -> bool:
     """Ask MLflow for something; whether it answered. What it refuses is a warning."""
     try:
         call()
+    except OutOfPatience:
+        return False  # it is said once
     except Exception as error:  # a broken tracker, whatever is wrong with it, must not end a sweep
         _log.warning("MLflow did not take the %s: %s", what, one_line(hide_secrets(str(error)))[:200])
         return False

@@ -32,6 +32,9 @@ from .study_run import STATUS, TEXT_LIMIT, Draw, attempt, flat_params, idle, log
 PATIENCE_S = 30.0
 """Between two attempts to reach a server that refused."""
 
+CLOSE_S = 10.0
+"""How long a trial that ends waits for its records to be sent; what a slow server lacks then it gets from the sweep."""
+
 _BATCH_LIMIT = 1000
 
 
@@ -275,11 +278,12 @@ class Sender:
             self._change.notify()
 
     def close(self) -> None:
-        """Send what waits, in one attempt, and end."""
+        """Send what waits, in one attempt, and end; after `CLOSE_S` the trial's place is for another all the same."""
         with self._change:
-            self._closing = True
+            closed, self._closing = self._closing, True
             self._change.notify()
-        self._thread.join()
+        if not closed:
+            self._thread.join(CLOSE_S)
 
     def _work(self) -> None:
         while True:

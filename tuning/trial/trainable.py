@@ -295,6 +295,7 @@ class SearchTrial(tune.Trainable):
 
     def _save(self) -> None:
         """Write everything that the next epoch depends on."""
+        (self._study.path / "study.json").stat()  # of a study that was deleted nothing is made anew
         searching = self._search is not None and self._genotype is None
         checkpoint.save(
             checkpoints.file_of(self._folder, len(self._records)),

@@ -1,0 +1,77 @@
+"""How long a sweep waits for MLflow once its trials have ended: a slow server holds nothing up for minutes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from ddarts_core.shell import ddarts
+
+TAIL_S = 60.0
+"""What MLflow has for all that it is still to take; a request that runs is let end."""
+
+SAY_S = 5.0
+"""After so long it is said what is waited for."""
+
+_log = logging.getLogger(__name__)
+
+
+class OutOfPatience(Exception):
+    """The time of `TAIL_S` is over: MLflow is asked for nothing more."""
+
+
+class Patience:
+    """Of this process, for all clients of MLflow in it."""
+
+    def __init__(self) -> None:
+        self._begun = float("inf")
+        self._location = ""
+        self._said = ""
+
+    def begin(self, location: str) -> None:
+        """The trials of a study, by its folder or URI, have ended."""
+        self._begun, self._location, self._said = time.monotonic(), location, ""
+
+    def end(self) -> None:
+        """Nobody waits any more."""
+        self._begun = float("inf")
+
+    def ask(self) -> None:
+        """Before every request.
+
+        Raises:
+            OutOfPatience: there has been time enough.
+        """
+        waited = time.monotonic() - self._begun
+        if waited >= TAIL_S:
+            self._say(
+                f"MLflow did not take all within {TAIL_S:g} s after the last trial: "
+                f"`{ddarts('resume', self._location)}` sends it the rest"
+            )
+            raise OutOfPatience
+        if waited >= SAY_S:
+            self._say(f"waiting for MLflow, which is slow, for at most {TAIL_S:g} s: the trials have ended")
+
+    def _say(self, sentence: str) -> None:
+        if sentence != self._said:
+            self._said = sentence
+            _log.warning("%s", sentence)
+
+
+PATIENCE = Patience()
+
+
+class Client:
+    """An MLflow client that asks while there is patience.
+
+    Args:
+        client: MLflow's own.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        PATIENCE.ask()
+        return getattr(self._client, name)
