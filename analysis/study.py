@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ddarts_core import plugins
 from ddarts_core.errors import UserError, unknown_name
 from ddarts_core.genotype import Genotype
 from ddarts_core.records import EpochRecord
@@ -64,11 +65,13 @@ def read_study(folder: str | Path, alphas: bool = True) -> Study:
     empty, and `with_alphas` reads those of one trial.
 
     Raises:
-        UserError: the folder is missing or no study, or one of its files is damaged or of another schema version.
+        UserError: the folder is missing or no study, or one of its files is damaged or of another schema version, or
+            its genotypes have operations of a plug-in that is not loaded.
     """
     root = Path(folder)
     info = read_info(root)
-    trials = [read_trial(path, alphas, metrics_of(info)) for path in trial_folders(root)]
+    with plugins.needed(info.get("plugins", ()), f"study {info['name']!r}"):  # for operations of theirs in a genotype
+        trials = [read_trial(path, alphas, metrics_of(info)) for path in trial_folders(root)]
     return Study(root, info, tuple(sorted(trials, key=lambda t: (int(t.info["number"]), t.trial_id))))
 
 

@@ -11,6 +11,7 @@ same code or not at all. The files themselves can be sent to another process, wh
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -18,7 +19,7 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -70,11 +71,6 @@ class Plugin:
     reference: str | None
     folder: Path | None
 
-    @property
-    def record(self) -> dict[str, str]:
-        """Name and content hash, as they are stored with a result."""
-        return {"name": self.source.name, "sha256": self.source.sha256}
-
 
 _loaded: dict[str, Plugin] = {}
 
@@ -104,19 +100,18 @@ def load(reference: str) -> Plugin:
     return _known(source) or _begin(source, reference, None)
 
 
-def load_sent(sources: Iterable[Source], folder: Path) -> None:
-    """Load plug-ins whose files came from another process.
+def load_sent(sources: Iterable[Source]) -> None:
+    """Load plug-ins whose files came from another process of the same user's.
 
     Args:
         sources: in the order to load them in.
-        folder: of this process alone, that the files are written to.
 
     Raises:
         UserError: see `load`; or another one of the same name is loaded.
     """
     for source in sources:
         if _known(source) is None:
-            _begin(source, None, folder / source.name)
+            _begin(source, None, _own_folder())
 
 
 def unload(plugin: Plugin) -> None:
@@ -124,6 +119,53 @@ def unload(plugin: Plugin) -> None:
     plugin.registry.remove_all()
     del _loaded[plugin.source.name]
     _forget(plugin.source, plugin.folder)
+
+
+# --- what a study was made with -------------------------------------------------------------------------------------
+
+
+def records() -> list[dict[str, str]]:
+    """Name and content hash of each plug-in of this process, as a study stores them."""
+    return [{"name": plugin.source.name, "sha256": plugin.source.sha256} for plugin in loaded()]
+
+
+def require(recorded: Iterable[Mapping[str, str]], what: str) -> None:
+    """Refuse to go on with something that was made with plug-ins unless the same are loaded.
+
+    Args:
+        recorded: those that it was made with.
+        what: was made with them, for messages.
+
+    Raises:
+        UserError: one of them is not loaded, or has another content.
+    """
+    for record in recorded:
+        name, wanted = record["name"], record["sha256"]
+        if name not in _loaded:
+            raise UserError(
+                f"{what} was made with the plug-in {name!r} (sha256 {wanted[:12]}): give it again, with --plugin FILE "
+                "or --plugin MODULE"
+            )
+        found = _loaded[name].source.sha256
+        if found != wanted:
+            raise UserError(
+                f"{what} was made with another content of the plug-in {name!r}: its sha256 was {wanted[:12]}, now it "
+                f"is {found[:12]}; give the files of then, or begin anew under another name"
+            )
+
+
+@contextlib.contextmanager
+def needed(recorded: Iterable[Mapping[str, str]], what: str) -> Iterator[None]:
+    """A mistake inside is that a plug-in is lacking, if one is: only what names its entries cannot do without it.
+
+    Raises:
+        UserError: the mistake, or that of `require`.
+    """
+    try:
+        yield
+    except UserError:
+        require((record for record in recorded if record["name"] not in _loaded), what)
+        raise
 
 
 # --- finding the files ----------------------------------------------------------------------------------------------

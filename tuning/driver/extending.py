@@ -15,6 +15,7 @@ from ..settings.budget import tune_of
 from ..settings.config import LimitsConfig, SweepConfig
 from ..settings.reread import BUDGET, EPOCHS, reread
 from ..settings.space import base_settings, build_space
+from ..store import plugins
 from ..store.study import Study, find_study, hold
 from ..tracking import study_run as tracking
 from .callback import Session
@@ -63,6 +64,7 @@ def extend_sweep(
     """
     study = find_study(config.study_location)
     check_address(study.location, address)
+    plugins.check(study)
     space = config.build_space()
     check_same(study, config)
     if (other := goes_on_otherwise(study, config)) and study.data["state"] != "FINISHED":

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ddarts_core import plugins
 from ddarts_core.errors import UserError
 from ddarts_core.hashing import config_hash
 from ddarts_core.provenance import git_commit, versions
@@ -100,6 +101,7 @@ def _begin_in(config: SweepConfig) -> Study:
         "config_hash": config_hash(config),
         "git_commit": git_commit(),
         "versions": versions(),
+        "plugins": plugins.records(),
         "tracking_uri": shown,
     }
     experiment_id, run_id = tracking.start_study(

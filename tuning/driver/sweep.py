@@ -33,6 +33,7 @@ from ..schedulers.time_budget import TimeBudget
 from ..searchers.journal import JOURNAL, Journal
 from ..settings.config import SweepConfig, TuneConfig
 from ..settings.space import Space
+from ..store import plugins
 from ..store.lease import LostLease
 from ..store.mirror import StoreError, is_uri
 from ..store.study import Held, Study, find_study, has_study, hold, trial_dir
@@ -155,7 +156,7 @@ def fit(study: Study, config: SweepConfig, space: Space, session: Session, clust
     )
     budget.is_spent()  # it begins now
     try:
-        with handed_over(study), polite_stops():
+        with handed_over(study), plugins.offered(study), polite_stops():
             tuner.fit()
     finally:
         PATIENCE.begin(study.location)
@@ -237,6 +238,7 @@ def resume_sweep(
     """
     found = find_study(study_dir)
     check_address(found.location, address)
+    plugins.check(found)
     with hold(found) as study:
         settle_in(study)
         study = ensure_tracked(study)

@@ -25,7 +25,7 @@ from ddarts_core.errors import UserError
 from ddarts_core.shell import ddarts
 from ddarts_core.study_files import read_study_file, read_trial_file, write_json
 
-from . import checkpoints, lease
+from . import checkpoints, lease, plugins
 from .locks import await_workers, is_locked, lock
 from .mirror import Mirror, StoreError, check_storage, copy_folder, is_uri, run_folder
 
@@ -147,7 +147,9 @@ class Held:
     def study(self) -> Study:
         """The study."""
         if self._study is None:
-            self._study = find_study(self.location)
+            study = find_study(self.location)
+            plugins.receive(study)  # what is looked up here is resolved here
+            self._study = study
         return self._study
 
     def __getstate__(self) -> dict[str, Any]:

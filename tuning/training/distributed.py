@@ -19,7 +19,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from ddarts_core import checkpoint
+from ddarts_core import checkpoint, plugins
 from ddarts_core.config import ExperimentConfig
 from ddarts_core.confusion import Evaluation
 from ddarts_core.data import for_cores, hold_out, load_test, load_train
@@ -119,7 +119,8 @@ class DistributedRetrain:
         root = str(Path(config.data.root).expanduser().absolute())  # workers run in another folder
         data = config.data.model_copy(update={"root": root})
         own = for_cores(config.model_copy(update={"data": data}), workers.cpus)
-        self.job = _Job(own, genotype, seed, self.folder)
+        sources = tuple(plugin.source for plugin in plugins.loaded())
+        self.job = _Job(own, genotype, seed, self.folder, sources)
 
     def records(self) -> Iterator[EpochRecord]:
         """Train to the last epoch; one record per epoch, and again for epochs that are repeated after a death.
@@ -256,6 +257,7 @@ class _Job:
     genotype: Genotype
     seed: int
     folder: Path
+    sources: tuple[plugins.Source, ...]
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
@@ -268,6 +270,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
     put: Tell = arguments["queue"].put
     tell: Tell = put if group.rank == 0 else lambda _: None
     try:
+        plugins.load_sent(arguments["job"].sources)
         _train(arguments["job"], group, tell)
     except UserError as error:  # would come again: the worker ends as if all were well, and is not restarted
         put(("mistake", str(error)))

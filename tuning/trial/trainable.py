@@ -53,7 +53,7 @@ from ddarts_core.study_files import ENDED, read_json, write_json
 from ..cluster.versions import check_version
 from ..settings.budget import Clock, tune_of
 from ..settings.config import SEARCH_EPOCH, supernet_metric
-from ..store import checkpoints
+from ..store import checkpoints, plugins
 from ..store import study as studies
 from ..store.locks import join_workers
 from ..store.mirror import StoreError
@@ -75,6 +75,7 @@ class SearchTrial(tune.Trainable):
         self._version = check_version(self._study.data)
         self._metric = supernet_metric(self._study.data["config"]["tune"])
         receive(self._study)
+        plugins.receive(self._study)
         self._folder = studies.trial_dir(self._study.path, self._number)
         self._search: Search | None = None
         self._retrain: Retrain | None = None

@@ -1,0 +1,77 @@
+"""The plug-ins of a study on their way from its sweep to the processes of its trials, on whatever machine they run.
+
+Their files go where a tracking URI goes too (`tracking.secret`): into the key-value store in which Ray keeps the
+cluster's state, which asks for the cluster's token. They are there while the sweep runs. So a process runs what the
+user of the sweep loaded, and never code that lies in a study's folder, which others may be able to write.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ddarts_core import plugins
+
+if TYPE_CHECKING:
+    from .study import Study
+
+
+def check(study: Study) -> None:
+    """Check that the plug-ins that a study was made with are loaded.
+
+    Raises:
+        UserError: one is not, or has another content.
+    """
+    plugins.require(study.data.get("plugins", ()), f"study {study.name!r}")
+
+
+@contextlib.contextmanager
+def offered(study: Study) -> Iterator[None]:
+    """While a study's trials run, their processes can `receive` its plug-ins."""
+    from ray.exceptions import RayError
+    from ray.experimental import internal_kv
+
+    names = {record["name"] for record in study.data.get("plugins", ())}
+    if not names:
+        yield
+        return
+    files = [_plain(plugin.source) for plugin in plugins.loaded() if plugin.source.name in names]
+    internal_kv._internal_kv_put(_key(study.location), json.dumps(files))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(RayError, ConnectionError):  # the cluster is gone, and this with it
+            internal_kv._internal_kv_del(_key(study.location))
+
+
+def receive(study: Study) -> None:
+    """Load the plug-ins of a study that this process has not, as its sweep offers them.
+
+    Raises:
+        UserError: one is not offered, or has another content than the study's.
+    """
+    from ray.experimental import internal_kv
+
+    recorded = study.data.get("plugins", ())
+    known = {plugin.source.name for plugin in plugins.loaded()}
+    if any(record["name"] not in known for record in recorded) and internal_kv._internal_kv_initialized():  # type: ignore[no-untyped-call]  # ray
+        offer = internal_kv._internal_kv_get(_key(study.location))
+        if offer is not None:
+            plugins.load_sent(map(_source, json.loads(offer)))
+    check(study)
+
+
+def _plain(source: plugins.Source) -> dict[str, Any]:
+    files = {name: base64.b64encode(content).decode() for name, content in source.files.items()}
+    return {"name": source.name, "files": files}
+
+
+def _source(plain: Mapping[str, Any]) -> plugins.Source:
+    return plugins.Source(plain["name"], {name: base64.b64decode(text) for name, text in plain["files"].items()})
+
+
+def _key(location: str) -> str:
+    return f"ddarts:plugins:{location}"
