@@ -231,6 +231,13 @@ class SearchConfig(Strict):
         return self
 
     @property
+    def independent_gates(self) -> bool:
+        """Whether gates of an edge are decided one by one (sigmoid) and not against each other (softmax)."""
+        from .methods import GATES
+
+        return GATES[self.gates].independent
+
+    @property
     def reduction_positions(self) -> tuple[int, ...]:
         """Positions of the reduction cells."""
         return default_reductions(self.num_cells) if self.reductions is None else self.reductions

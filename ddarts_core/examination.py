@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from .methods.parts import Progress
 from .supernet import Supernet, batch_statistics, frozen
 
 Batch = tuple[Tensor, Tensor]
+Item = TypeVar("Item")
 
 
 def probed(
@@ -75,6 +77,10 @@ class Examination:
         if self.architecture.fixed is None:
             self.architecture.fixed = torch.full_like(self.gates, float("nan"))
         return self.architecture.fixed
+
+    def one_of(self, items: Sequence[Item]) -> Item:
+        """One of some, drawn from the stream."""
+        return items[int(torch.randint(len(items), (), generator=self.stream, device=self.stream.device))]
 
     def batch(self) -> Batch:
         """One batch, drawn from the stream."""

@@ -64,6 +64,11 @@ def edge_list(steps: int) -> tuple[tuple[int, int], ...]:
     return tuple((source, target) for target in range(2, steps + 2) for source in range(target))
 
 
+def edges_into(steps: int) -> tuple[range, ...]:
+    """Of each intermediate node the edges that enter it, by their number in `edge_list`: 0 and 1, then 2 to 4, ..."""
+    return tuple(range(num_edges(node), num_edges(node + 1)) for node in range(steps))
+
+
 def default_reductions(num_cells: int) -> tuple[int, int]:
     """Positions of the two reduction cells: n//3 and 2n//3 (D-DARTS section 4.3; 8 -> 2 and 5)."""
     return num_cells // 3, 2 * num_cells // 3

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..nested import merge
 from . import darts
 from .method import Method
 from .parts import Parameters, Regulariser
@@ -29,15 +28,12 @@ class BetaDecay(Regulariser):
     def gradient(self, parameters: Parameters, gates_of: Callable[[Parameters], Tensor]) -> dict[str, Tensor]:
         """softmax(alpha) / edges."""
         alphas = parameters["alphas"]
-        zeros = {name: values.new_zeros(values.shape) for name, values in parameters.items()}
-        return zeros | {"alphas": alphas.softmax(-1) / alphas.shape[1]}
+        return {"alphas": alphas.softmax(-1) / alphas.shape[1]}
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
         """It compares the alphas of an edge."""
-        from . import GATES
-
-        if GATES[config.search.gates].independent:
+        if config.search.independent_gates:
             return f"search.regularisers {cls.name} compares the alphas of an edge: use gates that do, such as softmax"
         return None
 
@@ -45,7 +41,7 @@ class BetaDecay(Regulariser):
 METHOD = Method(
     "DARTS with a regulariser on the alphas whose weight grows with the epochs",
     "beta-DARTS (Ye et al. 2022), eq. 12, 13",
-    merge(darts.SETTINGS, {"search": {"regularisers": {BetaDecay.name: {"weight": 25.0, "schedule": "rising"}}}}),
+    darts.settings(search={"regularisers": {BetaDecay.name: {"weight": 25.0, "schedule": "rising"}}}),
     parts=(BetaDecay,),
     formula="L = L_val + lambda(e) mean over edges of log sum_k exp(alpha_k), lambda(e) = 25 e/E (0.5 e in 50 epochs)",
     uncertain=(

@@ -75,15 +75,12 @@ class ZeroOne(Regulariser):
         """In closed form."""
         from .. import losses
 
-        zeros = {name: values.new_zeros(values.shape) for name, values in parameters.items()}
-        return zeros | {"alphas": losses.zero_one_gradient(parameters["alphas"])}
+        return {"alphas": losses.zero_one_gradient(parameters["alphas"])}
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
         """It is a function of sigma(alpha)."""
-        from . import GATES
-
-        if GATES[config.search.gates].independent:
+        if config.search.independent_gates:
             return None
         return f"search.w_zero_one must be 0 with {config.search.gates}: the zero-one loss is defined on sigmoid gates"
 

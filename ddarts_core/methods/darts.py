@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..nested import merge
@@ -28,6 +29,12 @@ SETTINGS: dict[str, Any] = {
     "discretise": {"rule": "darts", "threshold": 0.0},
 }
 
+
+def settings(**groups: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of DARTS, but for some of the groups `search`, `alpha` and so on."""
+    return merge(SETTINGS, groups)
+
+
 FIRST = Method(
     "two shared cells, softmax over eight operations, first order",
     "DARTS (Liu et al. 2019), first order",
@@ -38,6 +45,6 @@ FIRST = Method(
 SECOND = Method(
     "DARTS with the unrolled (second-order) alpha gradient",
     "DARTS (Liu et al. 2019), eq. 7, 8",
-    merge(SETTINGS, {"search": {"order": "second"}}),
+    settings(search={"order": "second"}),
     formula="alpha follows dL_val(w', alpha) / dalpha, w' one SGD step after w, by a central difference",
 )

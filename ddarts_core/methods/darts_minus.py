@@ -7,7 +7,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..nested import merge
 from ..validation import Strict
 from . import darts
 from .method import Method
@@ -44,14 +43,11 @@ class AuxiliarySkip(Edge):
 METHOD = Method(
     "DARTS with an auxiliary skip connection on every edge that fades out",
     "DARTS- (Chu et al. 2021), section 3.3",
-    merge(
-        darts.SETTINGS,
-        {
-            "search": {
-                "edge": AuxiliarySkip.name,
-                "options": {"auxiliary_skip": 1.0, "auxiliary_decay": "linear"},
-            }
-        },
+    darts.settings(
+        search={
+            "edge": AuxiliarySkip.name,
+            "options": {"auxiliary_skip": 1.0, "auxiliary_decay": "linear"},
+        }
     ),
     parts=(AuxiliarySkip,),
     formula="o(x) = beta(e) x + sum_k softmax(alpha)_k o_k(x), beta(e) = 1 - e/T",

@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..nested import merge
-from ..spaces import edge_list, operations_of
+from ..spaces import edges_into, num_edges, operations_of
 from ..validation import Strict
 from . import darts
 from .method import Method
 from .parts import Plan, Stage
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..config import ExperimentConfig
     from ..examination import Examination
 
@@ -54,8 +51,8 @@ class Perturbation(Plan):
 
     def decide(self, found: Examination) -> None:
         """The decisions that are due: all of them are spread evenly, from the first epoch to the last."""
-        edges = len(edge_list(self.search.steps))
-        last = edges + sum(node + 2 > KEPT for node in range(self.search.steps)) - 1
+        edges = num_edges(self.search.steps)
+        last = edges + sum(len(into) > KEPT for into in edges_into(self.search.steps)) - 1
         for number in range(last + 1):
             if number * (found.progress.stage_epochs - 1) // max(last, 1) == found.progress.stage_epoch:
                 for group in range(len(found.gates)):
@@ -63,32 +60,26 @@ class Perturbation(Plan):
 
     def decide_edge(self, found: Examination, group: int) -> None:
         """The operation of one undecided edge."""
-        open_edges = found.fixed[group].isnan().all(-1).nonzero().flatten().tolist()
-        edge = open_edges[_draw(found, len(open_edges))]
-
-        def without(operation: int) -> tuple[float, float]:
-            gates = found.gates.clone()
-            gates[group, edge, operation] = 0
-            return found.worth(gates, number=self.options.decision_batches)
-
-        best = min(self._candidates(), key=without)
+        edge = found.one_of(found.fixed[group].isnan().all(-1).nonzero().flatten().tolist())
+        best = min(self._candidates(), key=lambda operation: self._without(found, group, edge, operation))
         found.fixed[group, edge] = 0
         found.fixed[group, edge, best] = 1
 
     def decide_node(self, found: Examination, group: int) -> None:
         """The edges of one node that has too many: the least harmful is dropped until two are left."""
-        into = self._edges_left(found.fixed[group])
-        edges = into[_draw(found, len(into))]
-
-        def without(edge: int) -> tuple[float, float]:
-            gates = found.gates.clone()
-            gates[group, edge] = 0
-            return found.worth(gates, number=self.options.decision_batches)
-
+        left = found.fixed[group].any(-1).tolist()
+        nodes = [[edge for edge in into if left[edge]] for into in edges_into(self.search.steps)]
+        edges = found.one_of([edges for edges in nodes if len(edges) > KEPT])
         while len(edges) > KEPT:
-            worst = max(edges, key=without)
+            worst = max(edges, key=lambda edge: self._without(found, group, edge))
             edges.remove(worst)
             found.fixed[group, worst] = 0
+
+    def _without(self, found: Examination, *place: int) -> tuple[float, float]:
+        """Worth of the gates without those at a place: a group's edge, or one operation of it."""
+        gates = found.gates.clone()
+        gates[place] = 0
+        return found.worth(gates, number=self.options.decision_batches)
 
     def _candidates(self) -> list[int]:
         """Numbers of the operations that an edge may keep."""
@@ -96,18 +87,9 @@ class Perturbation(Plan):
 
     def passes(self, stage: Stage, groups: int, batches: int) -> int:
         """One for each operation of each edge, and for each edge that a node still has at each of its drops."""
-        of_edges = len(edge_list(self.search.steps)) * len(self._candidates())
-        of_nodes = sum(sum(range(KEPT + 1, node + 3)) for node in range(self.search.steps))
+        of_edges = num_edges(self.search.steps) * len(self._candidates())
+        of_nodes = sum(sum(range(KEPT + 1, len(into) + 1)) for into in edges_into(self.search.steps))
         return groups * (of_edges + of_nodes) * min(batches, self.options.decision_batches or batches)
-
-    def _edges_left(self, fixed: Tensor) -> list[list[int]]:
-        """Of each node that still has too many edges, their numbers."""
-        left = fixed.any(-1).tolist()
-        nodes = [
-            [e for e, (_, target) in enumerate(edge_list(self.search.steps)) if target == node and left[e]]
-            for node in range(2, self.search.steps + 2)
-        ]
-        return [edges for edges in nodes if len(edges) > KEPT]
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
@@ -117,16 +99,10 @@ class Perturbation(Plan):
         return None
 
 
-def _draw(found: Examination, number: int) -> int:
-    import torch
-
-    return int(torch.randint(number, (), generator=found.stream, device=found.stream.device))
-
-
 METHOD = Method(
     "DARTS, then edge by edge the operation whose removal costs the supernet most accuracy, training on in between",
     "DARTS-PT (Wang et al. 2021), Algorithm 1",
-    merge(darts.SETTINGS, {"search": {"stages": Perturbation.name, "epochs": SEARCHED + DECIDED}}),
+    darts.settings(search={"stages": Perturbation.name, "epochs": SEARCHED + DECIDED}),
     parts=(Perturbation,),
     formula="edge e keeps argmin_o accuracy(gates without o on e), measured on the alphas' split; then a node drops "
     "argmax_e accuracy(gates without e) until 2 edges are left",

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import accumulate, combinations
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from ..nested import merge
-from ..spaces import edge_list, operations_of
-from ..validation import Strict
+from ..spaces import operations_of
 from . import darts
 from .common import Softmax
+from .edge_pairs import EdgePairs
 from .method import Method
-from .parts import Kept, Parameters, Plan, Progress, Shape, Stage, initial
+from .parts import Kept, Parameters, Plan, Progress, Stage
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 #: Operations without weights; the others are the second group.
@@ -28,12 +23,6 @@ def groups_of(space: str) -> list[list[int]]:
     """Numbers of the operations without and with weights."""
     names = operations_of(space)
     return [[k for k, name in enumerate(names) if (name in WEIGHTLESS) == first] for first in (True, False)]
-
-
-def pairs_of(steps: int) -> list[list[tuple[int, int]]]:
-    """Pairs of the edges that enter each node, edges by number: 1, 3, 6, 10 of them for 4 nodes."""
-    into = [[e for e, (_, target) in enumerate(edge_list(steps)) if target == node] for node in range(2, steps + 2)]
-    return [list(combinations(edges, 2)) for edges in into]
 
 
 class GroupSoftmax(Softmax):
@@ -49,52 +38,6 @@ class GroupSoftmax(Softmax):
             index = alphas.new_tensor(group).long()
             gates = gates.index_copy(-1, index, alphas.index_select(-1, index).softmax(-1))
         return gates
-
-
-class EdgePairs(Softmax):
-    """Softmax over an edge's operations times the weight of the pairs that hold it, ever sharper (DOTS eq. 6)."""
-
-    name = "softmax-pairs"
-    summary = "softmax over operations times the weights of the pairs of edges of a node, ever sharper (DOTS)"
-
-    class Options(Strict):
-        """Of the temperature T, which falls geometrically over a stage; operations have T / 1000."""
-
-        first_temperature: float = Field(10.0, gt=0, le=1000, description="of pairs of edges, at the start")
-        last_temperature: float = Field(0.02, gt=0, le=1000, description="of pairs of edges, in the last epoch")
-
-    def parameters(self, shape: Shape, stream: torch.Generator | None) -> dict[str, Tensor]:
-        """`alphas`, and `pairs` [groups, pairs of all nodes]."""
-        number = sum(map(len, pairs_of(shape.steps)))
-        return {**super().parameters(shape, stream), "pairs": initial((shape.groups, number), stream)}
-
-    def gates(self, parameters: Parameters, progress: Progress) -> Tensor:
-        """[groups, edges, operations]; they sum to 2 over all edges into a node."""
-        first, last = self.options.first_temperature, self.options.last_temperature
-        temperature = first * (last / first) ** (progress.stage_epoch / max(1, progress.stage_epochs - 1))
-        operations = (parameters["alphas"] / (1e-3 * temperature)).softmax(-1)
-        edges = self._edges(parameters["pairs"] / temperature, lambda pairs: pairs.softmax(-1))
-        gates: Tensor = operations * edges[..., None]
-        return gates
-
-    def scores(self, parameters: Parameters) -> Tensor:
-        """Softmax over the operations on the edges of each node's best pair, 0 on all others."""
-
-        def best(pairs: Tensor) -> Tensor:
-            return pairs.new_zeros(pairs.shape).scatter(-1, pairs.argmax(-1, keepdim=True), 1.0)
-
-        return parameters["alphas"].softmax(-1) * self._edges(parameters["pairs"], best)[..., None]
-
-    def _edges(self, pairs: Tensor, weigh: Callable[[Tensor], Tensor]) -> Tensor:
-        """Weight of each edge, [groups, edges]: the sum of those of the pairs that hold it."""
-        import torch
-
-        nodes = pairs_of(self.search.steps)
-        ends = list(accumulate(map(len, nodes)))
-        weights = torch.cat([weigh(pairs[:, a:b]) for a, b in zip([0, *ends], ends, strict=False)], -1)
-        edges = range(len(edge_list(self.search.steps)))
-        holds = [[float(edge in pair) for edge in edges] for of_node in nodes for pair in of_node]
-        return weights @ weights.new_tensor(holds)
 
 
 class Topology(Plan):
@@ -128,19 +71,16 @@ class Topology(Plan):
 METHOD = Method(
     "operations in two groups, then the pair of edges of each node, at a temperature that falls",
     "DOTS (Gu et al. 2021), eq. 3 to 7",
-    merge(
-        darts.SETTINGS,
-        {
-            "search": {
-                "gates": GroupSoftmax.name,
-                "stages": Topology.name,
-                "options": {"first_temperature": 10.0, "last_temperature": 0.02},
-                "head_norm": True,
-                "warmup_epochs": 35,
-                "epochs": 35,
-            },
-            "alpha": {"init": "zeros"},
+    darts.settings(
+        search={
+            "gates": GroupSoftmax.name,
+            "stages": Topology.name,
+            "options": {"first_temperature": 10.0, "last_temperature": 0.02},
+            "head_norm": True,
+            "warmup_epochs": 35,
+            "epochs": 35,
         },
+        alpha={"init": "zeros"},
     ),
     parts=(GroupSoftmax, EdgePairs, Topology),
     formula="edge = sum of the pairs' softmax(b / T) that hold it, T = 10 (0.02 / 10)^(e / (E - 1)); then argmax pair",

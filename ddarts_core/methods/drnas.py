@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ..nested import merge
 from . import darts
 from .common import Softmax
 from .method import Method
@@ -72,24 +71,21 @@ class DirichletDivergence(Regulariser):
 METHOD = Method(
     "gates drawn from a Dirichlet distribution whose concentrations are learned, on partial channels, in two networks",
     "DrNAS (Chen et al. 2021), eq. 4, 5, section 3.4",
-    merge(
-        darts.SETTINGS,
-        {
-            "search": {
-                "space": "S",
-                "gates": Dirichlet.name,
-                "edge": PartialChannels.name,
-                "stages": Widening.name,
-                "options": {"channel_shares": [6, 4], "kept_operations": [4], "channel_share": 6},
-                "channels": 36,
-                "num_cells": 20,
-                "lr": 0.1,
-                "lr_min": 0.0,
-                "warmup_epochs": 20,
-                "epochs": 30,
-            },
-            "alpha": {"lr": 6e-4, "lr_min": 6e-4},
+    darts.settings(
+        search={
+            "space": "S",
+            "gates": Dirichlet.name,
+            "edge": PartialChannels.name,
+            "stages": Widening.name,
+            "options": {"channel_shares": [6, 4], "kept_operations": [4], "channel_share": 6},
+            "channels": 36,
+            "num_cells": 20,
+            "lr": 0.1,
+            "lr_min": 0.0,
+            "warmup_epochs": 20,
+            "epochs": 30,
         },
+        alpha={"lr": 6e-4, "lr_min": 6e-4},
     ),
     parts=(Dirichlet, DirichletDivergence, Widening),
     formula="q ~ Dir(elu(alpha) + 1) in steps, its mean elsewhere and in the genotype; alpha by the pathwise gradient",

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..nested import merge
 from ..validation import Strict
 from . import darts
 from .common import Softmax
@@ -68,10 +67,8 @@ class Sampled(Edge):
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
         """Gates must be decided against each other, and a pass leaves most weights without a gradient."""
-        from . import GATES
-
         search = config.search
-        if GATES[search.gates].independent:
+        if search.independent_gates:
             return f"search.edge {cls.name} takes one operation per edge: use gates that compare them, such as gumbel"
         if search.order == "second" or config.alpha.grad_mode == "published":
             return (
@@ -86,18 +83,15 @@ class Sampled(Edge):
 METHOD = Method(
     "every step samples one operation per edge, by Gumbel softmax of falling temperature: a step costs one path",
     "GDAS (Dong and Yang 2019), eq. 3 to 6",
-    merge(
-        darts.SETTINGS,
-        {
-            "search": {
-                "gates": Gumbel.name,
-                "edge": Sampled.name,
-                "options": {"first_temperature": 10.0, "last_temperature": 0.1},
-                "epochs": 250,
-                "batch_size": 256,
-                "weight_decay": 5e-4,
-            }
-        },
+    darts.settings(
+        search={
+            "gates": Gumbel.name,
+            "edge": Sampled.name,
+            "options": {"first_temperature": 10.0, "last_temperature": 0.1},
+            "epochs": 250,
+            "batch_size": 256,
+            "weight_decay": 5e-4,
+        }
     ),
     parts=(Gumbel, Sampled),
     formula="o(x) = o_k(x), k = argmax p, p = softmax((log softmax(alpha) + G) / T), dL/dalpha through p_k; "

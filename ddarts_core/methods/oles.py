@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..nested import merge
 from ..validation import Strict
 from . import darts
 from .method import Method
@@ -55,10 +54,7 @@ class GradientDirection(Freezing):
 METHOD = Method(
     "DARTS that stops training the weights of an operation when they begin to fit their own split alone",
     "OLES (Jiang et al. 2023), section 3.2",
-    merge(
-        darts.SETTINGS,
-        {"search": {"freezing": GradientDirection.name, "options": {"freeze_every": 21, "freeze_below": 0.4}}},
-    ),
+    darts.settings(search={"freezing": GradientDirection.name, "options": {"freeze_every": 21, "freeze_below": 0.4}}),
     parts=(GradientDirection,),
     formula="every 21 steps w_o is frozen if mean cos(dL_train / dw_o, dL_val / dw_o) < 0.4 over these steps",
     uncertain=(

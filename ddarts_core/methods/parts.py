@@ -170,7 +170,7 @@ class Regulariser(Part):
         raise NotImplementedError
 
     def gradient(self, parameters: Parameters, gates_of: Callable[[Parameters], Tensor]) -> dict[str, Tensor]:
-        """Derivative of each group's term with respect to its own parameters, by name.
+        """Derivative of each group's term with respect to its own parameters, by name; those without are left out.
 
         Args:
             parameters: detached.
@@ -182,8 +182,7 @@ class Regulariser(Part):
         with torch.enable_grad():
             total = self.value(leaves, gates_of(leaves)).sum()
         found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-        pairs = zip(leaves.items(), found, strict=True)
-        return {name: torch.zeros_like(leaf) if grad is None else grad for (name, leaf), grad in pairs}
+        return {name: gradient for name, gradient in zip(leaves, found, strict=True) if gradient is not None}
 
 
 #: Operations of the space that each edge still has, by number: [groups][edges][operations].

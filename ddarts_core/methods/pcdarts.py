@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..nested import merge
 from ..validation import Strict
 from . import darts
 from .common import Softmax
@@ -67,11 +66,9 @@ class PartialChannels(Edge):
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
         """The bypass weighs as much as the gates of its edge together, which independent gates leave open."""
-        from . import GATES
-
         search = config.search
         share = cls(search).options.channel_share
-        if GATES[search.gates].independent:
+        if search.independent_gates:
             return f"search.edge {cls.name} needs gates that sum to the weight of their edge, such as softmax"
         if search.channels % share:
             return f"search.channels {search.channels} must be a multiple of search.options.channel_share {share}"
@@ -81,21 +78,18 @@ class PartialChannels(Edge):
 METHOD = Method(
     "DARTS on a quarter of the channels, with normalised weights of edges: four times the batch in the same memory",
     "PC-DARTS (Xu et al. 2020), eq. 3 to 5",
-    merge(
-        darts.SETTINGS,
-        {
-            "search": {
-                "gates": EdgeNormalised.name,
-                "edge": PartialChannels.name,
-                "options": {"channel_share": 4},
-                "batch_size": 256,
-                "lr": 0.1,
-                "lr_min": 0.0,
-                "warmup_epochs": 15,
-                "epochs": 35,
-            },
-            "alpha": {"lr": 6e-4, "lr_min": 6e-4},
+    darts.settings(
+        search={
+            "gates": EdgeNormalised.name,
+            "edge": PartialChannels.name,
+            "options": {"channel_share": 4},
+            "batch_size": 256,
+            "lr": 0.1,
+            "lr_min": 0.0,
+            "warmup_epochs": 15,
+            "epochs": 35,
         },
+        alpha={"lr": 6e-4, "lr_min": 6e-4},
     ),
     parts=(EdgeNormalised, PartialChannels),
     formula="node = sum_j softmax(b)_j shuffle([sum_k softmax(alpha_j)_k o_k(x_j[: C/K]), x_j[C/K :]])",

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from ..nested import merge
 from ..validation import Strict
 from . import darts
 from .common import networks
@@ -42,9 +41,9 @@ class SkipDropout(Edge):
         """p (E - e - 1) / E in the warm-up's epochs e of E, then p exp(-0.2 (e - warm-up))."""
         from ..skip_dropout import set_dropout
 
-        searched = progress.stage_epoch if progress.epoch > progress.stage_epoch else None
-        falling = (progress.epochs - progress.epoch - 1) / progress.epochs
-        factor = falling if searched is None else math.exp(-0.2 * searched)
+        factor = (progress.epochs - progress.epoch - 1) / progress.epochs
+        if progress.epoch > progress.stage_epoch:
+            factor = math.exp(-0.2 * progress.stage_epoch)
         set_dropout(net, self.options.skip_dropout * factor, progress)
 
     @classmethod
@@ -100,23 +99,20 @@ class Progressive(Plan):
 METHOD = Method(
     "DARTS on three networks that grow deeper while edges keep 8, 5 and 3 operations; at most two skip connections",
     "P-DARTS (Chen et al. 2019), sections 3.2, 3.3",
-    merge(
-        darts.SETTINGS,
-        {
-            "search": {
-                "edge": SkipDropout.name,
-                "stages": Progressive.name,
-                "options": {"added_cells": [0, 6, 12], "kept_operations": [5, 3], "skip_dropouts": [0.1, 0.4, 0.7]},
-                "num_cells": 5,
-                "batch_size": 96,
-                "lr_min": 0.0,
-                "warmup_epochs": 30,
-                "epochs": 45,
-            },
-            "alpha": {"lr": 6e-4, "lr_min": 6e-4, "grad_clip": 5.0},
-            "discretise": {"max_skips": 2},
-            "retrain": {"num_cells": 20},
+    darts.settings(
+        search={
+            "edge": SkipDropout.name,
+            "stages": Progressive.name,
+            "options": {"added_cells": [0, 6, 12], "kept_operations": [5, 3], "skip_dropouts": [0.1, 0.4, 0.7]},
+            "num_cells": 5,
+            "batch_size": 96,
+            "lr_min": 0.0,
+            "warmup_epochs": 30,
+            "epochs": 45,
         },
+        alpha={"lr": 6e-4, "lr_min": 6e-4, "grad_clip": 5.0},
+        discretise={"max_skips": 2},
+        retrain={"num_cells": 20},
     ),
     parts=(SkipDropout, Progressive),
     formula="networks of 5, 11, 17 cells; each edge keeps its 5, then 3 largest softmax(alpha); at most 2 skips",

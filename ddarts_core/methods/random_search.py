@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..nested import merge
 from . import darts
 from .method import Method
 from .parts import Plan, Stage
@@ -22,7 +21,7 @@ class Untrained(Plan):
 METHOD = Method(
     "a genotype drawn at random: alphas stay as the seed drew them, only the weights of the supernet are trained",
     "Li and Talwalkar 2019 (random search as a baseline of architecture search)",
-    merge(darts.SETTINGS, {"search": {"stages": Untrained.name}}),
+    darts.settings(search={"stages": Untrained.name}),
     parts=(Untrained,),
     formula="alpha ~ 1e-3 N(0, 1), never trained: every operation of an edge and every pair of edges is as likely",
     uncertain=("the supernet is trained for search.epochs so that its score and its cost compare; 1 epoch will do",),

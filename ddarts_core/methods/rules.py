@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..genotype import Edge
-from ..spaces import edge_list
+from ..spaces import edge_list, edges_into
 from .parts import Rule
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ class Complete(Rule):
         ranked = [sorted(((row[k], k) for k in real), key=lambda item: -item[0]) for row in scores]
         chosen: list[Edge] = []
         edges = edge_list(steps)
-        for target in range(2, steps + 2):
-            incoming = [e for e, edge in enumerate(edges) if edge[1] == target]
+        for incoming in edges_into(steps):
             for e in sorted(incoming, key=lambda e: -ranked[e][0][0])[: self.most_edges]:
+                source, target = edges[e]
                 chosen += [
-                    Edge(target, edges[e][0], operations[k])
+                    Edge(target, source, operations[k])
                     for score, k in ranked[e][: self.most_operations]
                     if score >= self.threshold
                 ]
@@ -49,9 +49,7 @@ class Complete(Rule):
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
         """A threshold says something of independent gates only."""
-        from . import GATES
-
-        if GATES[config.search.gates].independent:
+        if config.search.independent_gates:
             return None
         return f"discretise.rule {cls.name!r} needs sigmoid gates: use darts with {config.search.gates}"
 

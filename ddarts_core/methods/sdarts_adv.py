@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..nested import merge
 from . import darts
 from .common import Softmax
 from .method import Method
@@ -59,14 +58,11 @@ class Adversarial(Smoothed):
 METHOD = Method(
     "DARTS whose weights are trained under the worst gates nearby, which smooths the loss over alpha",
     "SmoothDARTS (Chen and Hsieh 2020), eq. 3, 6, 7",
-    merge(
-        darts.SETTINGS,
-        {
-            "search": {
-                "gates": Adversarial.name,
-                "options": {"first_noise": 0.03, "last_noise": 0.3, "attack_steps": 7},
-            }
-        },
+    darts.settings(
+        search={
+            "gates": Adversarial.name,
+            "options": {"first_noise": 0.03, "last_noise": 0.3, "attack_steps": 7},
+        }
     ),
     parts=(Adversarial,),
     formula="w follows dL_train(w, p + d) / dw, d = argmax of L_train(w, p + d) over |d| <= eps(e) by 7 steps of "

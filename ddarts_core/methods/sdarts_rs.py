@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..nested import merge
 from ..validation import Strict
 from . import darts
 from .common import Softmax
@@ -63,10 +62,7 @@ def onto_simplex(moved: Tensor, gates: Tensor) -> Tensor:
 METHOD = Method(
     "DARTS whose weights are trained under randomly disturbed gates, which smooths the loss over alpha",
     "SmoothDARTS (Chen and Hsieh 2020), eq. 3, 5",
-    merge(
-        darts.SETTINGS,
-        {"search": {"gates": Smoothed.name, "options": {"first_noise": 0.03, "last_noise": 0.3}}},
-    ),
+    darts.settings(search={"gates": Smoothed.name, "options": {"first_noise": 0.03, "last_noise": 0.3}}),
     parts=(Smoothed,),
     formula="w follows dL_train(w, p + U(-eps, eps)) / dw, p = softmax(alpha), eps(e) = 0.03 + 0.27 e / E; "
     "alpha follows dL_val(w, p)",

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..nested import merge
 from ..spaces import num_edges, operations_of
 from ..validation import Strict
 from . import darts
@@ -90,21 +89,18 @@ class ShapleyValued(Plan):
 METHOD = Method(
     "alphas by Shapley values of the operations in the accuracy of the supernet, sampled, with momentum",
     "Shapley-NAS (Xiao et al. 2022), eq. 7 to 9",
-    merge(
-        darts.SETTINGS,
-        {
-            "search": {
-                "space": "S",
-                "edge": PartialChannels.name,
-                "stages": ShapleyValued.name,
-                "options": {"channel_share": 4, "value_orders": 10, "value_floor": 0.5},
-                "batch_size": 256,
-                "lr": 0.1,
-                "lr_min": 0.0,
-                "warmup_epochs": 25,
-                "epochs": 25,
-            }
-        },
+    darts.settings(
+        search={
+            "space": "S",
+            "edge": PartialChannels.name,
+            "stages": ShapleyValued.name,
+            "options": {"channel_share": 4, "value_orders": 10, "value_floor": 0.5},
+            "batch_size": 256,
+            "lr": 0.1,
+            "lr_min": 0.0,
+            "warmup_epochs": 25,
+            "epochs": 25,
+        }
     ),
     parts=(ShapleyValued,),
     formula="phi = mean - std over 10 orders of the accuracy lost by an operation's removal, on the alphas' split; "

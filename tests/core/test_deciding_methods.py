@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ddarts_core import shapley
 from ddarts_core.config import resolve
 from ddarts_core.errors import UserError
+from ddarts_core.examination import Examination
 from ddarts_core.methods import PLANS
 from ddarts_core.methods.parts import Progress
 from ddarts_core.spaces import S_NONE, edge_list
@@ -31,6 +32,8 @@ def game(worth, gates: torch.Tensor, epoch: int = 0, epochs: int = 1) -> SimpleN
         @property
         def gates(self) -> torch.Tensor:
             return torch.where(self.fixed.isnan(), gates, self.fixed)
+
+        one_of = Examination.one_of
 
     return Shown(
         parameters={"alphas": torch.zeros_like(gates)},
