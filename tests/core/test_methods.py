@@ -38,12 +38,14 @@ def tiny(name: str, *overrides: str):
     """A search of a method in a few steps on a net as small as it allows; with three networks where it has several."""
     search: dict[str, Any] = {"channels": 4, "batch_size": 12, "epochs": 2, "warmup_epochs": 1, "device": "cpu"}
     preset = resolve({"method": name}).search
-    if preset.start is None:
-        search |= {"num_cells": 3, "steps": 2}
+    if preset.start is None:  # Shapley values take a pass for every operation of every edge
+        search |= {"num_cells": 3, "steps": 1 if preset.stages == "shapley" else 2}
     if preset.stages == "progressive":
         search |= {"epochs": 3, "warmup_epochs": 3, "options": {"added_cells": [0, 1, 2]}}
     if preset.stages == "widening":
         search["options"] = {"channel_share": 2, "channel_shares": [2, 4]}
+    if preset.stages == "perturbation":
+        search["options"] = {"decision_batches": 1}
     few = {"attack_steps": 2, "freeze_every": 2, "value_orders": 2}
     if options := {name: value for name, value in few.items() if name in preset.options}:
         search["options"] = options
