@@ -1,4 +1,4 @@
-# make install: .venv and the package; make sweep: the quickstart study; make test, test-slow, check; make dist: a release.
+# make install: .venv and the package; make sweep: the quickstart study; make test, test-slow, test-oldest, check; make dist: a release.
 # Once installed, nothing here needs the network.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 SWEEP ?= experiments/quickstart_sweep.yaml
 JOBS ?= 2
 
-.PHONY: install sweep test test-slow check dist chaos bench bench-images bench-platform format clean chaos-search
+.PHONY: install sweep test test-slow test-oldest check dist chaos bench bench-images bench-platform format clean chaos-search
 
 install: $(STAMP)
 
@@ -33,6 +33,20 @@ test: $(STAMP)
 # What make test leaves out: whole clusters, Slurm where it is installed, more kills. After changes in tuning/.
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 -m slow $(TESTS)
+
+# The first steps, a kill and a resume under the oldest versions that setup.cfg admits; then the resume under today's.
+OLDEST := .venv-oldest
+test-oldest: $(STAMP) $(OLDEST)/.installed
+	folder=$$(mktemp -d) && export OMP_NUM_THREADS=1 \
+		&& $(OLDEST)/bin/python -m tests.oldest begin $$folder && cp -r $$folder $$folder-today \
+		&& $(OLDEST)/bin/python -m tests.oldest end $$folder \
+		&& $(BIN)/python -m tests.oldest end $$folder-today --any && rm -r $$folder $$folder-today
+
+$(OLDEST)/.installed: setup.cfg constraints-oldest.txt
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check "setuptools>=68"
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints-oldest.txt -e .
+	@touch $@
 
 # Kill -9 a sweep's driver, trials, a node and its MLflow server KILLS times, count what is lost: make chaos KILLS=30
 SEED ?= 0
@@ -74,4 +88,4 @@ chaos-search: $(STAMP)
 	$(BIN)/python -m tests.chaos --kind retrain --kills $(KILLS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
