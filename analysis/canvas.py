@@ -22,7 +22,12 @@ _METADATA: dict[str, dict[str, Any]] = {
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 
-_STYLE: dict[Any, Any] = {"svg.hashsalt": "ddarts", "font.family": "DejaVu Sans", "pdf.fonttype": 42}
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "ddarts",
+    "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",
+    "pdf.fonttype": 42,
+}
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -59,10 +64,8 @@ def legend(ax: Axes) -> None:
         ax.legend(fontsize=7.5, frameon=False)
 
 
-def render(figure: Figure, suffix: str, *, outlines: bool = True) -> bytes:
-    """The figure as the bytes of a file with this suffix (.svg, .png or .pdf).
-
-    With `outlines` an SVG looks the same everywhere; without, its text stays text and the file is half as large.
+def render(figure: Figure, suffix: str) -> bytes:
+    """The figure as the bytes of a file with this suffix (.svg, .png or .pdf); an SVG looks the same everywhere.
 
     Raises:
         UserError: another suffix.
@@ -70,7 +73,7 @@ def render(figure: Figure, suffix: str, *, outlines: bool = True) -> bytes:
     if suffix not in _METADATA:
         raise UserError(f"cannot write a figure as {suffix!r}: choose a file name ending in .svg, .png or .pdf")
     buffer = io.BytesIO()
-    with mpl.rc_context({**_STYLE, "svg.fonttype": "path" if outlines else "none"}):
+    with mpl.rc_context(_STYLE):
         figure.savefig(buffer, format=suffix[1:], metadata=_METADATA[suffix])
     return buffer.getvalue()
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
-from matplotlib.colors import to_hex
 
 from ddarts_core.errors import UserError
 
 from .compare import front_label
 from .figures import COLOURS, by_epoch, finished, metric_frame
-from .parameter_figures import Scale, proposals
 from .ranking import Row, contenders, evenly, pareto_front, sought, value
 
 Chart = dict[str, Any]
@@ -131,11 +127,22 @@ def contributions(frame: pd.DataFrame, trial_id: str) -> Chart | None:
         "z": [[plain(v, 4) for v in row] for row in table.to_numpy()],
         "zmin": -limit,
         "zmax": limit,
-        "colorscale": [[0, "#2166ac"], [0.5, "#f7f7f7"], [1, "#b2182b"]],
+        "colorscale": [[0, "--low"], [0.5, "--card"], [1, "--high"]],
         "colorbar": {"title": {"text": "M (nats)"}, "thickness": 12},
         "hovertemplate": "cell %{y}, epoch %{x}: %{z:.4g} nats<extra></extra>",
     }
     return chart([heat], "epoch", "cell", yaxis={"title": {"text": "cell"}, "dtick": 1})
+
+
+def studies(frames: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]], metric: str = "accuracy") -> Chart | None:
+    """Mean held-out accuracy of several studies, each of (epochs, trials), with 95 % intervals over their trials."""
+    traces: list[dict[str, Any]] = []
+    for index, (study, (epochs, trials)) in enumerate(frames.items()):
+        frame = _recorded(epochs, "held_out", metric)
+        if frame is not None:
+            rows = finished(frame.merge(trials[["study", "trial_id", "state"]]))
+            traces += _band(rows, f"{study} (n = {rows['trial_id'].nunique()})", COLOURS[index % len(COLOURS)])
+    return chart(traces, "epoch", "", yaxis=_percent_axis(f"held-out {metric.replace('_', ' ')}")) if traces else None
 
 
 def pareto(
@@ -146,77 +153,64 @@ def pareto(
     Trials beyond a limit are dots and no part of the front. With a reference cost the legend has the front's
     hypervolume (`compare.front_volume`). Beside the front at most `POINTS` trials are shown.
     """
+    return fronts({"": ranked}, cost, label, reference)
+
+
+def fronts(
+    studies: Mapping[str, Sequence[Row]],
+    cost: str = "parameters",
+    label: str = "parameters",
+    reference: float | None = None,
+) -> Chart | None:
+    """`pareto` of several studies over each other, each in its colour; None when no study has two such trials."""
+    traces: list[dict[str, Any]] = []
+    for index, (study, ranked) in enumerate(studies.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        joined = COLOURS[1] if len(studies) == 1 else colour
+        traces += _front(ranked, cost, label, reference, (colour, joined), f"{study}, " if study else "")
+    metric = sought(row for ranked in studies.values() for row in ranked)
+    axis = _close_percent_axis(f"held-out {metric.replace('_', ' ')}")
+    return chart(traces, label, "", yaxis=axis) if traces else None
+
+
+def _front(
+    ranked: Sequence[Row], cost: str, label: str, reference: float | None, colours: tuple[str, str], of: str
+) -> list[dict[str, Any]]:
+    """The front and the dots of one study, in the colours of dots and of the front; empty with fewer than two."""
     metric = sought(ranked)
     found = [(value(row, cost), value(row, metric), row) for row in ranked]
     known = [point for point in found if not (math.isnan(point[0]) or math.isnan(point[1]))]
     if len(known) < 2:
-        return None
+        return []
     fair = {id(row) for row in contenders([row for _, _, row in known])}
     places = [i for i, (_, _, row) in enumerate(known) if id(row) in fair]
     points = [(x, y) for x, y, row in known if id(row) in fair]
     front = {places[i] for i in pareto_front(points, [False, True])}
     joined = sorted((known[i][0], known[i][1]) for i in front)
-    name = front_label(points, reference, label)
     shown = sorted({*front, *evenly([i for i in range(len(known)) if i not in front], POINTS)})
     known = [known[i] for i in shown]
-    dots = {
-        "type": "scatter",
-        "mode": "markers",
-        "name": "trials",
-        "x": [x for x, _, _ in known],
-        "y": [plain(y) for _, y, _ in known],
-        "text": [str(row["trial_id"]) for _, _, row in known],
-        "marker": {"size": 9, "color": [COLOURS[1] if i in front else COLOURS[0] for i in shown]},
-        "hovertemplate": f"trial %{{text}}<br>%{{x:,}} {label}, %{{y:.2%}}<extra></extra>",
-        "showlegend": False,
-    }
     line = {
         "type": "scatter",
         "mode": "lines",
         "showlegend": True,
-        "name": name,
+        "name": of + front_label(points, reference, label),
         "x": [x for x, _ in joined],
         "y": [plain(y) for _, y in joined],
-        "line": {"shape": "hv", "color": COLOURS[1], "width": 1.5},
+        "line": {"shape": "hv", "color": colours[1], "width": 1.5},
         "hoverinfo": "skip",
     }
-    return chart([line, dots], label, "", yaxis=_close_percent_axis(f"held-out {metric.replace('_', ' ')}"))
-
-
-def slices(ranked: Sequence[Row], limit: int = 12) -> list[tuple[str, Chart]]:
-    """The first objective against each proposed parameter that took several values: (dotted path, chart).
-
-    `ranked` is in order of rank; at most `POINTS` of the trials are shown.
-    """
-    proposals = [json.loads(row["params_json"]) for row in ranked]
-    names = {next(iter(json.loads(row["objectives_json"])), "") for row in ranked}
-    heights = objective_axis(names, [value(row, "objective") for row in ranked])
-    charts = []
-    for path in sorted({path for proposal in proposals for path in proposal}):
-        pairs = [
-            (proposal[path], value(row, "objective"), str(row["trial_id"]))
-            for proposal, row in zip(proposals, ranked, strict=True)
-            if path in proposal and not math.isnan(value(row, "objective"))
-        ]
-        if len({str(x) for x, _, _ in pairs}) < 2:
-            continue
-        numeric = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x, _, _ in pairs)
-        xs: list[Any] = [x if numeric else str(x) for x, _, _ in pairs]
-        positive = numeric and min(xs) > 0 and max(xs) / min(xs) > 50
-        shown = evenly(list(zip(xs, pairs, strict=True)), POINTS)
-        dots = {
-            "type": "scatter",
-            "mode": "markers",
-            "x": [x for x, _ in shown],
-            "y": [plain(y) for _, (_, y, _) in shown],
-            "text": [trial for _, (_, _, trial) in shown],
-            "marker": {"size": 8, "color": COLOURS[0], "opacity": 0.75},
-            "hovertemplate": "trial %{text}<br>%{x}: %{y:.4g}<extra></extra>",
-        }
-        kind = "log" if positive else "linear" if numeric else "category"
-        axis = {"title": {"text": path}, "type": kind}
-        charts.append((path, chart([dots], path, "objective", xaxis=axis, yaxis=heights)))
-    return charts[:limit]
+    dots = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": f"{of}trials",
+        "x": [x for x, _, _ in known],
+        "y": [plain(y) for _, y, _ in known],
+        "text": [str(row["trial_id"]) for _, _, row in known],
+        "marker": {"size": 9, "color": [colours[i in front] for i in shown]},
+        "hovertemplate": f"{of}trial %{{text}}<br>%{{x:,}} {label}, %{{y:.2%}}<extra></extra>",
+        "showlegend": False,
+    }
+    return [line, dots]
 
 
 def skips(epochs: pd.DataFrame, trials: pd.DataFrame) -> Chart | None:
@@ -227,85 +221,6 @@ def skips(epochs: pd.DataFrame, trials: pd.DataFrame) -> Chart | None:
     rows = finished(frame.merge(trials[["study", "trial_id", "state"]]))
     axis = {"title": {"text": "skip connections"}, "rangemode": "tozero", "minallowed": 0}
     return chart(_band(rows, "skip connections", COLOURS[3], ".1f"), "epoch", "skip connections", yaxis=axis)
-
-
-def importance(shares: Mapping[str, float]) -> Chart | None:
-    """Share of the objective's variance that each setting explains by itself, largest on top; None when there is none.
-
-    The shares need not sum to 1: the rest is interactions and noise.
-    """
-    if not shares:
-        return None
-    names = sorted(shares, key=lambda name: shares[name])
-    bars = {
-        "type": "bar",
-        "orientation": "h",
-        "x": [plain(shares[name]) for name in names],
-        "y": names,
-        "marker": {"color": COLOURS[0]},
-        "hovertemplate": "%{y}: %{x:.1%}<extra></extra>",
-    }
-    axis = {"title": {"text": "share of variance"}, "tickformat": ".0%", "range": [0, 1.08]}
-    return chart([bars], "", "", xaxis=axis)
-
-
-def parallel(trials: pd.DataFrame) -> Chart | None:
-    """Settings and objective of completed trials as parallel coordinates; None with fewer than two trials.
-
-    At most `LINES` trials, evenly chosen by objective.
-    """
-    try:
-        frame = proposals(trials)
-    except UserError:
-        return None
-    if len(frame) < 2:
-        return None
-    paths = [*frame.columns[2:], "objective"]
-    scales = [Scale(frame[path].tolist()) for path in paths]
-    places = list(range(len(paths)))
-    frame = frame.loc[sorted(evenly(frame["objective"].sort_values(kind="stable").index.tolist(), LINES))]
-    traces: list[dict[str, Any]] = [
-        {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "x": places,
-            "y": [plain(scale.height(v)) for scale, v in zip(scales, row, strict=True)],
-            "text": [_short(v) for v in row],
-            "line": {"color": _viridis(scales[-1].height(row[-1])), "width": 1.5},
-            "marker": {"size": 5},
-            "hovertemplate": f"trial {trial}: %{{text}}<extra></extra>",
-            "showlegend": False,
-        }
-        for trial, row in zip(frame["trial_id"], frame[paths].itertuples(index=False, name=None), strict=True)
-    ]
-    marks = [
-        {
-            "x": place,
-            "y": height,
-            "text": text,
-            "showarrow": False,
-            "xanchor": "left",
-            "xshift": 4,
-            "font": {"size": 10},
-        }
-        for place, scale in zip(places, scales, strict=True)
-        for height, text in scale.marks
-    ]
-    names = [path.replace(".", ".<br>") for path in paths]
-    axis = {"tickvals": places, "ticktext": names, "range": [-0.4, len(paths) - 0.4], "zeroline": False}
-    hidden = {"showticklabels": False, "showgrid": False, "zeroline": False}
-    margin = {"l": 12, "r": 60, "t": 12, "b": 12}  # on the right room for the last label when labels are turned
-    return chart(traces, "", "", xaxis=axis, yaxis=hidden, annotations=marks, margin=margin)
-
-
-def _viridis(height: float) -> str:
-    return to_hex(mpl.colormaps["viridis"](0.2 + 0.8 * height))  # the darkest end would be lost on a dark page
-
-
-def _short(found: Any) -> str:
-    if found is None or (isinstance(found, float) and math.isnan(found)):
-        return "not set"
-    return f"{found:.4g}" if isinstance(found, float) else str(found)
 
 
 def _recorded(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame | None:
@@ -339,7 +254,7 @@ def _percent_axis(title: str) -> dict[str, Any]:
 
 def _band(rows: pd.DataFrame, label: str, colour: str, number: str = ".2%") -> list[dict[str, Any]]:
     """A mean line and, where several trials give one, its 95 % interval."""
-    estimates = list(by_epoch(rows).items())
+    estimates = list(by_epoch(rows, shares=number.endswith("%")).items())
     xs = [e for e, _ in estimates]
     line = {
         "type": "scatter",

@@ -2,62 +2,47 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Cell, Genotype
 
-from .canvas import new_figure, render, save
+from .canvas import new_figure, save
 from .palette import in_order
-from .panels import LINE, REDUCTION, TEXT, Panel, draw_chip, draw_panel, grid_of, panels
+from .panels import Panel, draw_chip, draw_panel, grid_of, panels
+from .pens import MatplotlibPen, Pen, SvgPen
 
 # Sizes in inches.
 _MARGIN, _GUTTER, _LEGEND_ROW = 0.15, 0.3, 0.24
 
 
-def _draw_chain(ax: Axes, genotype: Genotype, letters: Mapping[int, str], left: float, y: float, width: float) -> None:
+def _draw_chain(pen: Pen, genotype: Genotype, letters: Mapping[int, str], left: float, y: float, width: float) -> None:
     """The cells of the network in order, reductions marked, each with the letter of its panel."""
     step = min(0.42, width / (genotype.num_cells + 1))
     size = step * 0.72
     for position in range(genotype.num_cells):
-        reduction = position in genotype.reductions
         x = left + step * position
-        ax.add_patch(
-            Rectangle(
-                (x, y - size / 2),
-                size,
-                size,
-                facecolor="#fff7ed" if reduction else "#f7f8fa",
-                edgecolor=REDUCTION if reduction else TEXT,
-                linewidth=1.4 if reduction else 0.9,
-            )
-        )
-        label = letters.get(position, "…")
-        ax.text(
-            x + size / 2,
-            y,
-            label,
-            ha="center",
-            va="center_baseline",
-            fontsize=min(8.0, size * 26),
-            color=REDUCTION if reduction else TEXT,
-        )
-        if position + 1 < genotype.num_cells:
-            ax.plot([x + size, x + step], [y, y], color=LINE, linewidth=0.9)
+        corner = (x, y - size / 2)
+        if position in genotype.reductions:
+            ink = "warm"
+            pen.box(corner, (size, size), "warm-card", ink, 1.4, radius=0)
+        else:
+            ink = "ink"
+            pen.box(corner, (size, size), "card", ink, radius=0)
+        pen.write((x + size / 2, y), letters.get(position, "…"), min(8.0, size * 26), ink)
+    for x in (left + step * position for position in range(genotype.num_cells - 1)):  # above the edges of the boxes
+        pen.line((x + size, y), (x + step, y))
 
 
-def _draw_legend(ax: Axes, ops: Sequence[str], left: float, top: float, columns: int, pitch: float) -> None:
+def _draw_legend(pen: Pen, ops: Sequence[str], left: float, top: float, columns: int, pitch: float) -> None:
     for index, op in enumerate(ops):
         row, column = divmod(index, columns)
         x, y = left + pitch * column, top - _LEGEND_ROW * row
-        draw_chip(ax, x + 0.13, y, op, "", width=0.26)
-        ax.text(x + 0.32, y, op, ha="left", va="center", fontsize=7.5, color=TEXT)
+        draw_chip(pen, x + 0.13, y, op, "", width=0.26)
+        pen.write((x + 0.32, y), op, 7.5, "ink", anchor="left", on_line=False)
 
 
 def genotype_figure(
@@ -101,24 +86,24 @@ def _figure(
     body = rows * (grid.height + 0.06) + (rows - 1) * _GUTTER * 0.7
     height = 2 * _MARGIN + head + body + 0.12 + legend
 
-    figure, ax = _sheet(width, height)
+    figure, pen = _sheet(width, height)
     y = height - _MARGIN
     if title:
-        ax.text(_MARGIN, y - 0.12, title, ha="left", va="center", fontsize=11, fontweight="bold", color=TEXT)
+        pen.write((_MARGIN, y - 0.12), title, 11, "ink", anchor="left", style="bold", on_line=False)
         y -= 0.32
     named = [_with_letter(panel, index) if chain and len(shown) > 1 else panel for index, panel in enumerate(shown)]
     if chain and genotype is not None:
-        _draw_chain(ax, genotype, _letters(genotype, shown), _MARGIN, y - 0.2, width - 2 * _MARGIN)
+        _draw_chain(pen, genotype, _letters(genotype, shown), _MARGIN, y - 0.2, width - 2 * _MARGIN)
         y -= 0.5
     if len(shown) < total:
         note = f"{len(shown)} of {total} distinct cells are drawn"
-        ax.text(_MARGIN, y - 0.1, note, ha="left", va="center", fontsize=8, fontstyle="italic", color=LINE)
+        pen.write((_MARGIN, y - 0.1), note, 8, "soft", anchor="left", style="italic", on_line=False)
         y -= 0.22
     for index, panel in enumerate(named):
         row, column = divmod(index, columns)
         bottom = y - (row + 1) * (grid.height + 0.06) - row * _GUTTER * 0.7 + 0.06
-        draw_panel(ax, panel, grid, _MARGIN + column * (grid.width + _GUTTER), bottom)
-    _draw_legend(ax, ops, _MARGIN, _MARGIN + legend - 0.16, legend_columns, pitch)
+        draw_panel(pen, panel, grid, _MARGIN + column * (grid.width + _GUTTER), bottom)
+    _draw_legend(pen, ops, _MARGIN, _MARGIN + legend - 0.16, legend_columns, pitch)
     return _unclipped(figure)
 
 
@@ -130,14 +115,14 @@ def _unclipped(figure: Figure) -> Figure:
     return figure
 
 
-def _sheet(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty figure whose axes are in inches from its lower left corner."""
+def _sheet(width: float, height: float) -> tuple[Figure, MatplotlibPen]:
+    """An empty figure and what draws on it."""
     figure = new_figure(width, height)
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set_xlim(0, width)
     ax.set_ylim(0, height)
     ax.set_axis_off()
-    return figure, ax
+    return figure, MatplotlibPen(ax)
 
 
 def _letters(genotype: Genotype, shown: Sequence[Panel]) -> dict[int, str]:
@@ -174,36 +159,25 @@ def draw_cell(cell: Cell, path: str | Path, *, title: str = "cell", reduction: b
 
 
 def genotype_svgs(genotype: Genotype) -> tuple[str | None, tuple[str, ...]]:
-    """The drawing in parts that a page lays out by its width, as small SVG documents.
+    """The drawing in parts that a page lays out by its width, as small SVG elements in the inks of `pens.INKS`.
 
-    The chain of the cells, None where two cells are shared, and the panels, all of one size. Text is text, coordinates
-    are to a tenth of a point.
+    The chain of the cells, None where two cells are shared, and the panels, all of one size. Each has a text for those
+    who do not see it.
     """
     shown = panels(genotype)
     grid = grid_of(panel.cell for panel in shown)
     chain = None
     if genotype.layout == "individual":
         width = 0.42 * (genotype.num_cells + 1)
-        figure, ax = _sheet(width, 0.45)
-        _draw_chain(ax, genotype, _letters(genotype, shown), 0.05, 0.22, width)
-        chain = _small_svg(figure)
+        pen = SvgPen(width, 0.45)
+        letters = _letters(genotype, shown)
+        _draw_chain(pen, genotype, letters, 0.05, 0.22, width)
+        chain = pen.svg(f"cells in order: {', '.join(letters[position] for position in range(genotype.num_cells))}")
         if len(shown) > 1:
             shown = tuple(_with_letter(panel, index) for index, panel in enumerate(shown))
     drawn = []
     for panel in shown:
-        figure, ax = _sheet(grid.width + 0.1, grid.height + 0.16)
-        draw_panel(ax, panel, grid, 0.05, 0.11)
-        drawn.append(_small_svg(figure))
+        pen = SvgPen(grid.width + 0.1, grid.height + 0.16)
+        draw_panel(pen, panel, grid, 0.05, 0.11)
+        drawn.append(pen.svg(panel.words))
     return chain, tuple(drawn)
-
-
-def _small_svg(figure: Figure) -> str:
-    text = render(_unclipped(figure), ".svg", outlines=False).decode()
-    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r' id="(?:patch|text|line2d|figure|axes)_\d+"', "", text)
-    text = re.sub(r'="[^"]*"', lambda value: re.sub(r"\d+\.\d{2,}", _tenth, value[0]), text)
-    return re.sub(r">\s+<", "><", " ".join(text.split()))
-
-
-def _tenth(number: re.Match[str]) -> str:
-    return f"{float(number[0]):.1f}".removesuffix(".0")

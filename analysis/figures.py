@@ -55,7 +55,7 @@ def accuracy_curves(
     figure, ax = axes("epoch", _axis_label(split, metric))
     if by == "method":
         for index, (method, group) in enumerate(finished(frame).groupby("method", sort=True)):
-            estimates = by_epoch(group)
+            estimates = by_epoch(group, "accuracy" in metric)
             seeds = group[["study", "trial_id"]].drop_duplicates().shape[0]
             band(ax, estimates, COLOURS[index % len(COLOURS)], f"{method} (n = {seeds})")
     else:
@@ -117,7 +117,7 @@ def saturation(epochs: pd.DataFrame, trials: pd.DataFrame) -> Figure:
     for metric, style in (("over_0.9", "-"), ("under_0.1", "--")):
         frame = metric_frame(epochs, "saturation", metric).merge(trials[["study", "trial_id", "method", "state"]])
         for index, (method, group) in enumerate(finished(frame).groupby("method", sort=True)):
-            estimates = by_epoch(group)
+            estimates = by_epoch(group, shares=True)
             band(ax, estimates, COLOURS[index % len(COLOURS)], f"{method}, {metric.replace('_', ' ')}", style)
     ax.set_ylim(-0.02, 1.02)
     legend(ax)
@@ -215,12 +215,13 @@ def finished(rows: pd.DataFrame) -> pd.DataFrame:
     return rows if complete.empty else complete
 
 
-def by_epoch(rows: pd.DataFrame) -> dict[int, Estimate]:
-    """Mean and interval of column `value` in each epoch, ascending."""
+def by_epoch(rows: pd.DataFrame, shares: bool = False) -> dict[int, Estimate]:
+    """Mean and interval of column `value` in each epoch, ascending; `shares` says that values are shares of 1."""
     values: dict[int, list[float]] = {}
     for epoch, found in zip(rows["epoch"].tolist(), rows["value"].tolist(), strict=True):
         values.setdefault(epoch, []).append(found)
-    return {epoch: mean_interval(values[epoch]) for epoch in sorted(values)}
+    found = {epoch: mean_interval(values[epoch]) for epoch in sorted(values)}
+    return {epoch: estimate.of_shares() for epoch, estimate in found.items()} if shares else found
 
 
 def final_values(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
@@ -271,13 +272,15 @@ def _against(ax: Axes, values: pd.DataFrame, trials: pd.DataFrame, weight: str, 
     frame = finished(values.merge(trials[["study", "trial_id", "state", weight]])).dropna(subset=[weight])
     ax.scatter(frame[weight], frame["value"], s=12, color=colour, alpha=0.45, linewidth=0, zorder=2)
     estimates = {float(w): mean_interval(group["value"].tolist()) for w, group in frame.groupby(weight)}
+    if label is not None:  # of decided operations, not a loss
+        estimates = {w: estimate.of_shares() for w, estimate in estimates.items()}
     repeated = {w: e for w, e in estimates.items() if e.count > 1}
     shown = repeated or estimates
     xs: Iterable[float] = sorted(shown)
     ax.errorbar(
         list(xs),
         [shown[x].mean for x in xs],
-        yerr=[_half(shown[x]) for x in xs],
+        yerr=[[_apart(shown[x].mean, shown[x].low) for x in xs], [_apart(shown[x].high, shown[x].mean) for x in xs]],
         color=colour,
         marker="o",
         markersize=4,
@@ -288,5 +291,5 @@ def _against(ax: Axes, values: pd.DataFrame, trials: pd.DataFrame, weight: str, 
     )
 
 
-def _half(estimate: Estimate) -> float:
-    return 0.0 if math.isnan(estimate.high) else estimate.high - estimate.mean
+def _apart(high: float, low: float) -> float:
+    return 0.0 if math.isnan(high) or math.isnan(low) else high - low

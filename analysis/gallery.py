@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from ddarts_core.errors import UserError, unknown_name
 from . import cell_figures, confusion, figures, history, parameter_figures
 from .collect import Frames, frames_of
 from .ranking import sought
-from .study import Study, find_trial, read_study, with_alphas
+from .study import Study, find_trial, log_sampled, read_study, with_alphas
 
 #: Trials whose genotypes are compared with each other.
 COMPARED = 20
@@ -31,18 +31,20 @@ class Subject:
         trial: for figures about one trial, its name, or its number; None is the completed one of highest accuracy.
         cell: for figures about one cell.
         folder: of the one study that they are of, if files in it may be needed.
-        importances: share of the objective's variance that each setting explains by itself.
+        importances: share of the objective's variance that each setting explains by itself, and its interval.
         references: cost up to which a front's hypervolume is taken, of `parameters` and `macs`, where it is given.
+        logs: settings that the study sampled on a logarithmic scale.
         objectives: of the studies, [{metric, mode}] as in `study.json`; none is the highest `objective`.
     """
 
     frames: Frames
     trial: str | None = None
     cell: int = 0
-    importances: Mapping[str, float] = field(default_factory=dict)
+    importances: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     references: Mapping[str, float] = field(default_factory=dict)
     folder: Path | None = None
     objectives: Sequence[Mapping[str, Any]] = ()
+    logs: Collection[str] = ()
 
     @property
     def metric(self) -> str:
@@ -186,10 +188,12 @@ FIGURES: Mapping[str, FigureEntry] = MappingProxyType(
             "share of the objective's variance that each setting explains by itself",
             lambda s: parameter_figures.importance(s.importances),
         ),
-        "slices": FigureEntry("objective against each setting", lambda s: parameter_figures.slices(s.frames.trials)),
+        "slices": FigureEntry(
+            "objective against each setting", lambda s: parameter_figures.slices(s.frames.trials, s.logs)
+        ),
         "parallel": FigureEntry(
             "settings and objective of each trial as parallel coordinates",
-            lambda s: parameter_figures.parallel(s.frames.trials),
+            lambda s: parameter_figures.parallel(s.frames.trials, s.logs),
         ),
     }
 )
@@ -201,7 +205,7 @@ def read_figure(
     *,
     trial: str | None = None,
     cell: int | None = None,
-    importances: Mapping[str, float] = MappingProxyType({}),
+    importances: Mapping[str, tuple[float, float, float]] = MappingProxyType({}),
     references: Mapping[str, float] = MappingProxyType({}),
 ) -> Figure:
     """One of `FIGURES` from a study's folder; only the tables that it needs are built.
@@ -225,9 +229,8 @@ def read_figure(
         else:  # those of all trials could be large
             trial, rows = _first_with(study, entry, Subject(frames, trial))
         frames = replace(frames, **{table: rows})
-    return figure_of(
-        name, Subject(frames, trial, cell or 0, importances, references, study.folder, study.info["objectives"])
-    )
+    of_study = (study.folder, study.info["objectives"], log_sampled(study))
+    return figure_of(name, Subject(frames, trial, cell or 0, importances, references, *of_study))
 
 
 def _first_with(study: Study, entry: FigureEntry, subject: Subject) -> tuple[str, pd.DataFrame]:

@@ -10,20 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from matplotlib.axes import Axes
-from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
-
 from ddarts_core.genotype import Cell, Genotype
 
 from .palette import colour_of, label_of
+from .pens import INKS, Pen
 
 # Sizes in inches.
 _CHIP_WIDTH, _CHIP_HEIGHT, _CHIP_GAP = 0.74, 0.165, 0.03
 _COLUMN, _ROW_PADDING, _NODE = 0.86, 0.13, 0.15
 _INPUT_WIDTH, _OUTPUT_WIDTH, _TITLE = 0.62, 0.34, 0.34
-
-#: Colours of lines, of text, and of all that belongs to a reduction.
-LINE, TEXT, REDUCTION = "#59616d", "#20262e", "#c2410c"
 
 
 @dataclass(frozen=True)
@@ -33,6 +28,12 @@ class Panel:
     cell: Cell
     title: str
     reduction: bool
+
+    @property
+    def words(self) -> str:
+        """What the drawing shows, for those who do not see it."""
+        edges = (f"{edge.source} to {edge.target} {label_of(edge.op)}" for edge in self.cell.edges)
+        return f"{self.title}: {', '.join(edges)}"
 
 
 def panels(genotype: Genotype) -> tuple[Panel, ...]:
@@ -122,7 +123,7 @@ def _by_edge(cell: Cell) -> dict[tuple[int, int], list[str]]:
 
 def _text_colour(colour: str) -> str:
     red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else TEXT
+    return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else INKS["ink"]
 
 
 def _short(label: str) -> str:
@@ -130,138 +131,69 @@ def _short(label: str) -> str:
     return label if len(label) <= 11 else f"{label[:10]}…"
 
 
-def draw_chip(ax: Axes, x: float, y: float, op: str, label: str, width: float = _CHIP_WIDTH) -> None:
+def draw_chip(pen: Pen, x: float, y: float, op: str, label: str, width: float = _CHIP_WIDTH) -> None:
     """Draw the coloured label of an operation around (x, y); `label` may be empty."""
     colour = colour_of(op)
-    ax.add_patch(
-        FancyBboxPatch(
-            (x - width / 2, y - _CHIP_HEIGHT / 2),
-            width,
-            _CHIP_HEIGHT,
-            boxstyle="round,pad=0,rounding_size=0.05",
-            facecolor=colour,
-            edgecolor="white",
-            linewidth=0.8,
-            zorder=5,
-        )
-    )
-    ax.text(x, y - 0.005, label, ha="center", va="center_baseline", fontsize=7, color=_text_colour(colour), zorder=6)
+    corner = (x - width / 2, y - _CHIP_HEIGHT / 2)
+    pen.box(corner, (width, _CHIP_HEIGHT), colour, "paper", 0.8)
+    if label:
+        pen.write((x, y - 0.005), label, 7, _text_colour(colour))
 
 
-def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    ax.add_patch(
-        FancyArrowPatch(
-            start,
-            end,
-            arrowstyle="-|>,head_length=3.2,head_width=1.8",
-            shrinkA=0,
-            shrinkB=0,
-            linewidth=0.9,
-            color=LINE,
-            zorder=3,
-            capstyle="butt",
-            joinstyle="miter",
-        )
-    )
-
-
-def draw_panel(ax: Axes, panel: Panel, grid: Grid, left: float, bottom: float) -> None:
+def draw_panel(pen: Pen, panel: Panel, grid: Grid, left: float, bottom: float) -> None:
     """Draw one cell with its lower left corner at (left, bottom), all in inches."""
     cell, edges = panel.cell, _by_edge(panel.cell)
     last = len(grid.rows) - 1
-    accent = REDUCTION if panel.reduction else TEXT
+    accent = "warm" if panel.reduction else "ink"
     top = bottom + grid.height
-    ax.add_patch(
-        FancyBboxPatch(
-            (left, bottom - 0.06),
-            grid.width,
-            grid.height + 0.06,
-            boxstyle="round,pad=0,rounding_size=0.08",
-            facecolor="#fff7ed" if panel.reduction else "#f7f8fa",
-            edgecolor=REDUCTION if panel.reduction else "#d5d9e0",
-            linewidth=1.0 if panel.reduction else 0.8,
-            zorder=0,
-        )
-    )
-    ax.text(left + 0.12, top - 0.18, panel.title, ha="left", va="center", fontsize=9, fontweight="bold", color=accent)
+    size = (grid.width, grid.height + 0.06)
+    if panel.reduction:
+        pen.box((left, bottom - 0.06), size, "warm-card", "warm", 1.0, radius=0.08)
+    else:
+        pen.box((left, bottom - 0.06), size, "card", "edge", 0.8, radius=0.08)
+    pen.write((left + 0.12, top - 0.18), panel.title, 9, accent, anchor="left", style="bold", on_line=False)
     bar = left + grid.width - _OUTPUT_WIDTH / 2 - 0.05
-    _concat_bar(ax, bar, bottom + grid.y(last), bottom + grid.y(min(cell.concat)))
+    _concat_bar(pen, bar, bottom + grid.y(last), bottom + grid.y(min(cell.concat)))
 
     for node in range(last + 1):
         y = bottom + grid.y(node)
         targets = [target for source, target in edges if source == node]
-        used = bool(targets) or node in cell.concat
-        if node < 2:
-            x_right = left + 0.1 + _INPUT_WIDTH - 0.12
-            _input_box(ax, left + 0.1, y, node, used)
-        elif node in cell.nodes:
-            x_right = left + grid.x(node) + _NODE
-            first = min(source for source, target in edges if target == node)
-            start = bottom + grid.y(first) - len(edges[first, node]) * (_CHIP_HEIGHT + _CHIP_GAP) / 2
-            _arrow(ax, (left + grid.x(node), start), (left + grid.x(node), y + _NODE))
-            ax.add_patch(
-                Circle((left + grid.x(node), y), _NODE, facecolor="white", edgecolor=accent, linewidth=1.3, zorder=5)
-            )
-            ax.text(
-                left + grid.x(node), y, str(node), ha="center", va="center_baseline", fontsize=8, color=TEXT, zorder=6
-            )
-        else:
+        x_right = left + 0.1 + _INPUT_WIDTH - 0.12 if node < 2 else left + grid.x(node) + _NODE
+        if node >= 2 and node not in cell.nodes:
             continue
         if node in cell.concat:
-            _arrow(ax, (x_right, y), (bar - 0.1, y))
+            pen.arrow((x_right, y), (bar - 0.1, y))
         elif targets:
-            ax.plot(
-                [x_right, left + grid.x(max(targets)) - _CHIP_WIDTH / 2], [y, y], color=LINE, linewidth=0.9, zorder=2
-            )
+            pen.line((x_right, y), (left + grid.x(max(targets)) - _CHIP_WIDTH / 2, y))
+        if node < 2:
+            _input_box(pen, left + 0.1, y, node, bool(targets) or node in cell.concat)
+        else:
+            x = left + grid.x(node)
+            first = min(source for source, target in edges if target == node)
+            start = bottom + grid.y(first) - len(edges[first, node]) * (_CHIP_HEIGHT + _CHIP_GAP) / 2
+            pen.arrow((x, start), (x, y + _NODE))
+            pen.circle((x, y), _NODE, accent)
+            pen.write((x, y), str(node), 8, "ink")
     for (source, target), ops in edges.items():
         y = bottom + grid.y(source) + (len(ops) - 1) / 2 * (_CHIP_HEIGHT + _CHIP_GAP)
         for index, op in enumerate(ops):
-            draw_chip(ax, left + grid.x(target), y - index * (_CHIP_HEIGHT + _CHIP_GAP), op, _short(label_of(op)))
+            draw_chip(pen, left + grid.x(target), y - index * (_CHIP_HEIGHT + _CHIP_GAP), op, _short(label_of(op)))
 
 
-def _input_box(ax: Axes, left: float, y: float, node: int, used: bool) -> None:
-    width = _INPUT_WIDTH - 0.12
-    ax.add_patch(
-        FancyBboxPatch(
-            (left, y - _NODE),
-            width,
-            2 * _NODE,
-            boxstyle="round,pad=0,rounding_size=0.05",
-            facecolor="#e3e7ee" if used else "white",
-            edgecolor=TEXT if used else "#b6bcc6",
-            linewidth=0.9,
-            linestyle="-" if used else ":",
-            zorder=5,
-        )
-    )
-    ax.text(
-        left + width / 2,
-        y,
-        ("$c_{k-2}$", "$c_{k-1}$")[node],
-        ha="center",
-        va="center",
-        fontsize=8,
-        color=TEXT if used else "#9aa1ac",
-        zorder=6,
-    )
+def _input_box(pen: Pen, left: float, y: float, node: int, used: bool) -> None:
+    size = (_INPUT_WIDTH - 0.12, 2 * _NODE)
+    if used:
+        pen.box((left, y - _NODE), size, "input", "ink")
+    else:
+        pen.dotted((left, y - _NODE), size, "paper", "faint")
+    name = ("$c_{k-2}$", "$c_{k-1}$")[node]
+    pen.write((left + size[0] / 2, y), name, 8, "ink" if used else "pale", on_line=False)
 
 
-def _concat_bar(ax: Axes, x: float, low: float, high: float) -> None:
+def _concat_bar(pen: Pen, x: float, low: float, high: float) -> None:
     low, high = low - _NODE, high + _NODE
     missing = 0.62 - (high - low)
     if missing > 0:
         high += missing
-    ax.add_patch(
-        FancyBboxPatch(
-            (x - 0.1, low),
-            0.2,
-            high - low,
-            boxstyle="round,pad=0,rounding_size=0.05",
-            facecolor="#20262e",
-            edgecolor="none",
-            zorder=5,
-        )
-    )
-    ax.text(
-        x, (low + high) / 2, "concat $c_k$", rotation=90, ha="center", va="center", fontsize=7, color="white", zorder=6
-    )
+    pen.box((x - 0.1, low), (0.2, high - low), "ink", None)
+    pen.write((x, (low + high) / 2), "concat $c_k$", 7, "paper", upright=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from itertools import count as counter
@@ -14,44 +14,64 @@ import pandas as pd
 from ddarts_core.errors import UserError
 from ddarts_core.files import write_atomic
 
-from . import cell_charts, charts, confusion, page, report_text
+from . import cell_charts, charts, confusion, page, parameter_charts, report_text
 from .collect import frames_of
 from .export import percent, state_sentence
 from .history import history, history_chart, is_lowest
 from .ranking import Row, rank, sought, value
 from .statistics import comparison, mean_interval
-from .study import Study, limits_of, read_study, with_alphas
+from .study import Study, limits_of, log_sampled, read_study, with_alphas
 
 #: Bytes that all drawings together may take, so that the page of a study stays under 6 MB: plotly takes 4.8 and the
 #: charts, of however many trials, up to 0.6.
 DRAWING_BUDGET = 500_000
 
-_CHART_CAPTIONS = {
+#: Importance of each setting: its share of the variance, and the ends of its interval.
+Shares = Mapping[str, tuple[float, float, float]]
+
+#: Title and caption of each chart, by its name here.
+_CHARTS = {
     "history": (
+        "Best objective so far",
         "Objective of each completed trial by its number, and the best so far. Of many trials at most "
-        f"{charts.POINTS} are dots, evenly chosen by number; the line knows all."
+        f"{charts.POINTS} are dots, evenly chosen by number; the line knows all.",
     ),
     "curves": (
+        "Accuracy by epoch",
         "Held-out accuracy of the supernet by epoch; the best trials are coloured, grey curves are others, at most "
-        f"{charts.LINES}, evenly chosen by rank."
+        f"{charts.LINES}, evenly chosen by rank.",
     ),
-    "methods": "Mean held-out accuracy by method; bands are 95 % intervals of the mean over completed trials.",
-    "saturation": "Share of all operations whose gate is decided, mean and 95 % interval over trials.",
-    "skips": "Skip connections of the genotype as it would be read off after each epoch, mean and 95 % interval.",
+    "methods": (
+        "Accuracy by method",
+        "Mean held-out accuracy by method; bands are 95 % intervals of the mean over completed trials.",
+    ),
+    "studies": (
+        "Accuracy by study",
+        "Mean held-out accuracy of the supernets by epoch; bands are 95 % intervals of the mean over completed trials.",
+    ),
+    "saturation": (
+        "Decided operations",
+        "Share of all operations whose gate is decided, mean and 95 % interval over trials.",
+    ),
+    "skips": (
+        "Skip connections",
+        "Skip connections of the genotype as it would be read off after each epoch, mean and 95 % interval.",
+    ),
     "pareto": (
+        "Accuracy against parameters",
         "Accuracy against parameters of the completed trials; no trial beats those on the line in both. With "
         "--reference it has a hypervolume: the share of the box from no accuracy at that cost to accuracy 1 at no "
         "cost, of all studies of a page up to the same cost. Of those off the line "
-        f"at most {charts.POINTS} are shown, evenly chosen by rank."
+        f"at most {charts.POINTS} are shown, evenly chosen by rank.",
     ),
-    "pareto_macs": "Accuracy against multiply-adds per image, in the same way.",
+    "pareto_macs": ("Accuracy against multiply-adds", "Accuracy against multiply-adds per image, in the same way."),
 }
 
 
 def report(
     study_dirs: Sequence[str | Path],
     out: str | Path,
-    importances: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    importances: Mapping[str, Shares] = MappingProxyType({}),
     references: Mapping[str, float] = MappingProxyType({}),
 ) -> Path:
     """Write the report of one or more studies to the HTML file `out`.
@@ -76,7 +96,7 @@ def report(
 def write_report(
     studies: Sequence[Study],
     target: Path,
-    importances: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    importances: Mapping[str, Shares] = MappingProxyType({}),
     references: Mapping[str, float] = MappingProxyType({}),
 ) -> Path:
     """`report` on studies that are already read; they need no alphas, the best trial's are read from its file."""
@@ -94,20 +114,19 @@ def _plotly() -> str:
 
 
 def _body(
-    studies: Sequence[Study], importances: Mapping[str, Mapping[str, float]], references: Mapping[str, float]
+    studies: Sequence[Study], importances: Mapping[str, Shares], references: Mapping[str, float]
 ) -> Iterator[str]:
     title = studies[0].name if len(studies) == 1 else f"{len(studies)} studies"
     yield f"<h1>Architecture search: {escape(title)}</h1>\n"
+    ids = counter()
     if len(studies) > 1:
         yield _comparison(studies)
-    ids = counter()
-    budget = DRAWING_BUDGET
+        yield _overlaid(studies, references, ids)
+    budget = DRAWING_BUDGET // len(studies)
     for study in studies:
         if len(studies) > 1:
             yield f"<h2>Study {escape(study.name)}</h2>\n"
         for part in _study_sections(study, ids, budget, importances.get(study.name, {}), references):
-            if '<div class="drawing">' in part:
-                budget -= len(part.encode())
             yield part + "\n"
 
 
@@ -121,7 +140,7 @@ def _comparison(studies: Sequence[Study]) -> str:
         first = first if place else runs
         apart = comparison(first, runs)
         told = f"{100 * apart.low:+.1f} to {100 * apart.high:+.1f}" if apart.method != "none" else "no interval"
-        accuracies = mean_interval([value(row, metric) for row in ranked])
+        accuracies = mean_interval([value(row, metric) for row in ranked]).of_shares()
         interval = "" if accuracies.count < 2 else f" ({percent(accuracies.low)} to {percent(accuracies.high)})"
         rows.append(
             (
@@ -149,8 +168,30 @@ def _comparison(studies: Sequence[Study]) -> str:
     return page.table(head, rows, numeric=(1, 2, 3, 4, 5)) + note
 
 
+def _overlaid(studies: Sequence[Study], references: Mapping[str, float], ids: Iterator[int]) -> str:
+    """Charts in which several studies lie over each other, each in one colour; those of the same name by folder."""
+    names = [study.name for study in studies]
+    label = {id(s): s.name if names.count(s.name) == 1 else str(s.folder) for s in studies}
+    rows = {label[id(study)]: report_text.rows_of(study) for study in studies}
+    ranked = {label[id(study)]: rank(rows[label[id(study)]], report_text.order_of(study)) for study in studies}
+    frames = {label[id(study)]: frames_of([study], ("trials", "epochs")) for study in studies}
+    metrics = {sought(found) for found in ranked.values() if found}
+    goals = {(str(o["metric"]), o.get("mode")) for study in studies for o in study.info["objectives"][:1]}
+    charted: dict[str, charts.Chart | None] = {}
+    if len(goals) == 1:
+        ((goal, mode),) = goals
+        charted["history"] = history_chart({name: history(found, mode == "min") for name, found in rows.items()}, goal)
+    if len(metrics) == 1:
+        (metric,) = metrics
+        charted["studies"] = charts.studies({name: (f.epochs, f.trials) for name, f in frames.items()}, metric)
+        charted["pareto"] = charts.fronts(ranked, reference=references.get("parameters"))
+        charted["pareto_macs"] = charts.fronts(ranked, "macs", "multiply-adds", references.get("macs"))
+    parts = [page.chart(spec, *_CHARTS[name], f"c{next(ids)}") for name, spec in charted.items() if spec is not None]
+    return f'<h2>All studies</h2><div class="grid">{"".join(parts)}</div>' if parts else ""
+
+
 def _study_sections(
-    study: Study, ids: Iterator[int], budget: int, shares: Mapping[str, float], references: Mapping[str, float]
+    study: Study, ids: Iterator[int], budget: int, shares: Shares, references: Mapping[str, float]
 ) -> Iterator[str]:
     info = study.info
     rows = report_text.rows_of(study)
@@ -171,9 +212,10 @@ def _study_sections(
     if not ranked:
         yield f'<p class="note">There is no completed trial to rank: {escape(state_sentence(study))}.</p>'
     else:
+        drawings, places = report_text.drawings(study, ranked, len(placed), budget, ids)
         yield "<h3>Ranking</h3>"
-        yield report_text.ranking(ranked, len(placed), objectives, limits_of(study))
-        yield f'<h3>Best genotypes</h3><div class="drawn">{"".join(report_text.drawings(study, placed, budget))}</div>'
+        yield report_text.ranking(ranked, len(placed), objectives, limits_of(study), places)
+        yield f"<h3>Genotypes</h3>{drawings}"
 
     ids_of_best = [str(row["trial_id"]) for row in ranked]
     found = {
@@ -187,9 +229,7 @@ def _study_sections(
         "pareto": charts.pareto(ranked, reference=references.get("parameters")),
         "pareto_macs": charts.pareto(ranked, "macs", "multiply-adds", references.get("macs")),
     }
-    figures = [
-        page.chart(spec, _CHART_CAPTIONS[name], f"c{next(ids)}") for name, spec in found.items() if spec is not None
-    ]
+    figures = [page.chart(spec, *_CHARTS[name], f"c{next(ids)}") for name, spec in found.items() if spec is not None]
     heats = ((trial, charts.contributions(frames.contributions, trial)) for trial in ids_of_best)
     trial_id, heat = next(((trial, chart) for trial, chart in heats if chart is not None), ("", None))
     if heat is not None:
@@ -197,10 +237,10 @@ def _study_sections(
             f"Marginal contribution of each cell of trial {trial_id} (eq. 6): the loss with the cell minus the loss "
             "without it, so blue cells lower the loss."
         )
-        figures.append(page.chart(heat, caption, f"c{next(ids)}"))
+        figures.append(page.chart(heat, "Contributions of cells", caption, f"c{next(ids)}"))
     yield from _cells_of_best(study, ids_of_best, figures, ids)
     yield from _confusion(study, ids_of_best[: len(placed)], ids)
-    yield from _settings(ranked, frames.trials, shares, ids)
+    yield from _settings(ranked, frames.trials, shares, log_sampled(study), ids)
     yield report_text.not_completed(rows, sought(ranked))
     yield report_text.reproduce(study, placed)
 
@@ -213,7 +253,7 @@ def _cells_of_best(study: Study, ranked: Sequence[str], figures: list[str], ids:
     bars = cell_charts.operations(frames.genotypes, ranked[0]) if ranked else None
     if bars is not None:
         caption = f"Operations in each cell of trial {ranked[0]}, in the colours of the drawings."
-        figures = [*figures, page.chart(bars, caption, f"c{next(ids)}")]
+        figures = [*figures, page.chart(bars, "Operations of cells", caption, f"c{next(ids)}")]
     if figures:
         yield f'<h3>Curves and contributions</h3><div class="grid">{"".join(figures)}</div>'
     heat = cell_charts.gates(frames.alphas)
@@ -222,7 +262,7 @@ def _cells_of_best(study: Study, ranked: Sequence[str], figures: list[str], ids:
             f"Gate of every operation of trial {ranked[0]} by epoch; an edge a→b is from node a to node b. "
             "Choose the cell above the map."
         )
-        yield f'<h3>Gates</h3><div class="tall">{page.chart(heat, caption, f"c{next(ids)}")}</div>'
+        yield f'<h3>Gates</h3><div class="tall">{page.chart(heat, "Gates by epoch", caption, f"c{next(ids)}")}</div>'
 
 
 def _confusion(study: Study, ranked: Sequence[str], ids: Iterator[int]) -> Iterator[str]:
@@ -238,7 +278,7 @@ def _confusion(study: Study, ranked: Sequence[str], ids: Iterator[int]) -> Itera
     yield "<h3>Confusion matrix</h3>"
     if len(classes) <= confusion.DRAWN:
         box = "tall" if len(classes) > confusion.COUNTED else "wide"
-        part = page.chart(confusion.chart(classes, one.matrix), caption, f"c{next(ids)}")
+        part = page.chart(confusion.chart(classes, one.matrix), "True and predicted classes", caption, f"c{next(ids)}")
         yield f'<div class="{box}">{part}</div>'
     else:
         yield f"<p>{escape(caption)}</p>"
@@ -250,30 +290,33 @@ def _confusion(study: Study, ranked: Sequence[str], ids: Iterator[int]) -> Itera
 
 
 def _settings(
-    ranked: Sequence[Row], trials: pd.DataFrame, shares: Mapping[str, float], ids: Iterator[int]
+    ranked: Sequence[Row], trials: pd.DataFrame, shares: Shares, logs: Collection[str], ids: Iterator[int]
 ) -> Iterator[str]:
     """What the sweep varied, and what of it mattered."""
     mattered = []
-    bars = charts.importance(shares)
+    bars = parameter_charts.importance(shares)
     if bars is not None:
         caption = (
             "Importance of each setting for the first objective: share of the variance that it explains by itself "
-            "(fANOVA over completed trials). What is left of 100 % are interactions and noise; with few trials noise "
-            "has shares too, so it is a hint, not a finding."
+            "(fANOVA over completed trials). The line at its end reaches over eight of ten trees of the forest, each "
+            "of which saw another sample of the trials. What is left of 100 % are interactions and noise; with few "
+            "trials noise has shares too, so it is a hint, not a finding."
         )
-        mattered.append(page.chart(bars, caption, f"c{next(ids)}"))
-    lines = charts.parallel(trials)
+        mattered.append(page.chart(bars, "Importance", caption, f"c{next(ids)}"))
+    lines = parameter_charts.parallel(trials, logs)
     if lines is not None:
         caption = (
-            f"Each line is a completed trial (at most {charts.LINES}, evenly chosen by objective), yellow for the "
+            f"Each line is a completed trial (at most {charts.LINES}, evenly chosen by objective), orange for the "
             "highest objective; below an axis it has no such setting."
         )
-        mattered.append(f'<div class="wide">{page.chart(lines, caption, f"c{next(ids)}")}</div>')
+        mattered.append(
+            f'<div class="wide">{page.chart(lines, "Settings and objective", caption, f"c{next(ids)}")}</div>'
+        )
     if mattered:
         yield f'<h3>What mattered</h3><div class="grid">{"".join(mattered)}</div>'
-    slices = charts.slices(ranked)
+    slices = parameter_charts.slices(ranked, logs)
     if slices:
-        small = "".join(page.chart(spec, f"Objective against {path}.", f"c{next(ids)}") for path, spec in slices)
+        small = "".join(page.chart(spec, path, f"Objective against {path}.", f"c{next(ids)}") for path, spec in slices)
         some = f"<p class=soft>{charts.POINTS} of {len(ranked):,} trials, evenly chosen by rank.</p>"
         note = some if len(ranked) > charts.POINTS else ""
         yield f'<h3>Objective by parameter</h3>{note}<div class="grid small">{small}</div>'

@@ -20,6 +20,7 @@ from . import page
 from .card import dead_in_training
 from .drawing import genotype_svgs
 from .export import best, count, percent
+from .parameter_figures import is_numeric
 from .ranking import UNEQUAL, Row, contenders, default_order, epochs_of, is_beyond, pareto_front, sought, value
 from .study import Study, Trial, trial_row, wall_seconds
 
@@ -127,8 +128,12 @@ def ranking(
     placed: int,
     objectives: Sequence[Any],
     limits: Mapping[str, float | None] = MappingProxyType({}),
+    drawn: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """The table of trials, of which only the first `placed` have a place."""
+    """The table of trials, of which only the first `placed` have a place.
+
+    `drawn` has the place of the page where the genotype of a trial is drawn.
+    """
     apart = sum(map(is_beyond, ranked))
     names = [str(o["metric"]) for o in objectives] or ["objective"]
     metric = sought(ranked)
@@ -137,15 +142,16 @@ def ranking(
     epochs = [epochs_of(json.loads(row["config_json"]), trained) for row in ranked]
     unequal = len({*epochs}) > 1
     timed = "latency_ms" not in names and any(row["latency_ms"] is not None for row in ranked)
-    paths = sorted({path for row in ranked for path in json.loads(row["params_json"])})
+    proposals = [json.loads(row["params_json"]) for row in ranked]
+    paths = sorted({path for proposal in proposals for path in proposal})
     rows = []
     for place, row in enumerate(ranked[:LISTED], start=1):
         values = json.loads(row["objectives_json"])
-        params = json.loads(row["params_json"])
+        params = proposals[place - 1]
         rows.append(
             (
                 str(place) if place <= placed else "",
-                str(row["trial_id"]),
+                page.Link(name, drawn[name]) if (name := str(row["trial_id"])) in drawn else name,
                 *(_objective(name, values.get(name)) for name in names),
                 percent(row[f"held_out_{metric}"]),
                 *(count(row[name]) for name in sizes),
@@ -167,7 +173,13 @@ def ranking(
     if apart:
         note += f"<p>{escape(beyond_sentence(apart, len(ranked), limits))}</p>"
     more = f"<p class=soft>The first {LISTED} of {len(ranked)} completed trials.</p>" if len(ranked) > LISTED else ""
-    return note + page.table(head, rows, numeric=range(2, len(head) - len(last))) + more
+    words = {
+        len(head) - len(last) - len(paths) + index
+        for index, path in enumerate(paths)
+        if not is_numeric([proposal.get(path) for proposal in proposals])
+    }
+    numeric = {*range(2, len(head) - len(last))} - words
+    return note + page.table(head, rows, numeric) + more
 
 
 def _objective(name: str, found: Any) -> str:
@@ -184,29 +196,49 @@ def _number(found: Any) -> str:
     return f"{found:.4g}" if isinstance(found, float) else str(found)
 
 
-def drawings(study: Study, placed: Sequence[Row], budget: int) -> Iterator[str]:
-    """The best genotypes, drawn, as many as `budget` bytes hold."""
-    left_out, metric = 0, sought(placed)
-    wanted = {row["trial_id"] for row in placed}
-    finds = [find for find in best(study) if find[0]["trial_id"] in wanted]
-    for place, (row, trial, also) in enumerate(finds[:DRAWN], start=1):
+def drawings(
+    study: Study, ranked: Sequence[Row], placed: int, budget: int, ids: Iterator[int]
+) -> tuple[str, dict[str, str]]:
+    """The genotypes, drawn, as many as `budget` bytes hold, and the place on the page of each trial's.
+
+    The best `DRAWN` of those with a place are in sight, the others folded, down to the last row of the ranking.
+    """
+    parts: list[str] = []
+    more: list[str] = []
+    places: dict[str, str] = {}
+    left_out, metric = 0, sought(ranked)
+    order = {str(row["trial_id"]): place for place, row in enumerate(ranked[:LISTED])}
+    finds = sorted(
+        (find for find in best(study) if find[0]["trial_id"] in order), key=lambda f: order[f[0]["trial_id"]]
+    )
+    for row, trial, also in finds:
         assert trial.genotype is not None  # `Study.completed` has only trials with a genotype
+        place = order[trial.trial_id]
+        shown = len(parts) + left_out < DRAWN and place < placed
         found = f"; found by trials {', '.join(also)} too" if also else ""
+        number = f"#{place + 1}, " if place < placed else ""
         caption = (
-            f"#{place}, trial {row['trial_id']}: {percent(value(row, metric))} held-out {metric.replace('_', ' ')}, "
+            f"{number}trial {row['trial_id']}: {percent(value(row, metric))} held-out {metric.replace('_', ' ')}, "
             f"{count(row['parameters'])} parameters, {trial.genotype.num_edges} operations{found}{_dead(trial)}."
         )
-        part = page.drawing(*genotype_svgs(trial.genotype), caption)
+        identifier = f"drawing{next(ids)}"
+        part = page.drawing(*genotype_svgs(trial.genotype), caption, identifier)
         if len(part.encode()) > budget:
             left_out += 1
             continue
         budget -= len(part.encode())
-        yield part
+        places |= dict.fromkeys((trial.trial_id, *also), identifier)
+        if shown:
+            parts.append(part)
+        else:
+            more.append(page.folded(f"{number}trial {row['trial_id']}", part))
+    text = f'<div class="drawn">{"".join(parts)}</div>{"".join(more)}'
     if left_out:
-        yield (
+        text += (
             f"<p class=soft>{left_out} more drawing{'s' if left_out > 1 else ''} would make this page too large: "
             f"<code>{escape(ddarts('export', study.folder))}</code> writes them.</p>"
         )
+    return text, places
 
 
 def _dead(trial: Trial) -> str:

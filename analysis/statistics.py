@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from scipy.special import stdtrit
@@ -32,6 +32,17 @@ class Estimate:
     low: float
     high: float
     count: int
+
+    def of_shares(self) -> Estimate:
+        """The estimate of a share of 1, whose interval ends where shares do: a t interval does not know of 0 and 1.
+
+        Example:
+            >>> mean_interval([0.9, 1.0]).of_shares().high
+            1.0
+        """
+        if math.isnan(self.low):
+            return self
+        return replace(self, low=min(max(self.low, 0.0), self.mean), high=max(min(self.high, 1.0), self.mean))
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,12 @@ def limits_of(study: Study) -> dict[str, float | None]:
     return dict(_group(_group(study.info, "config"), "tune").get("limits") or {})
 
 
+def log_sampled(study: Study) -> frozenset[str]:
+    """Dotted paths of the settings that the sweep sampled on a logarithmic scale."""
+    space = _group(_group(study.info, "config"), "space")
+    return frozenset(path for path, kind in space.items() if isinstance(kind, Mapping) and kind.get("log") is True)
+
+
 def wall_seconds(trials: Iterable[Mapping[str, Any]]) -> float | None:
     """Seconds in which at least one trial ran, by their `trial.json`; None where one lacks the time of its begin.
 

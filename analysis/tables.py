@@ -59,6 +59,8 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last", fi
     ordered = sorted(groups, key=lambda value: (str(value) != first, isinstance(value, str), value))
     for value in ordered:
         found = mean_interval([value for _, value in groups[value]])
+        if "accuracy" in metric:
+            found = found.of_shares()
         apart = comparison(groups[ordered[0]], groups[value])
         rows.append(
             {

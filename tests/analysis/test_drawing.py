@@ -88,9 +88,12 @@ def test_svg_is_well_formed_and_its_text_is_text(tmp_path: Path):
         ET.fromstring(svg)
     assert len(re.findall(">skip<", "".join(drawn))) == str(genotype_of(0)).count("skip_connect")
     assert re.findall(">([a-d])<", chain) == ["a", "b", "c", "d"]
-    assert [re.findall(">([a-d]) cells? ([0-9])", svg) for svg in drawn] == [
+    assert [re.findall(">([a-d])   cells? ([0-9])", svg) for svg in drawn] == [
         [(x, str(i))] for i, x in enumerate("abcd")
     ]
+    first = genotype_of(0).cells[0].edges[0]
+    words = f"{first.source} to {first.target} {OPERATION_LABELS[first.op]}, "
+    assert f'aria-label="a   cell 0: {words}' in drawn[0] and 'aria-label="cells in order: a, b, c, d"' in chain
     cell = genotype_of(0).cells[0]
     assert genotype_svgs(Genotype((cell, cell), layout="normal_reduce"))[0] is None
 

@@ -17,7 +17,10 @@ from ddarts_analysis.figures import (
 )
 from ddarts_analysis.gallery import FIGURES, Subject, figure_of
 from ddarts_analysis.history import history, history_chart
-from ddarts_analysis.parameter_figures import Scale
+from ddarts_analysis.parameter_figures import Scale, log_ticks
+from ddarts_analysis.tables import by_setting
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.container import BarContainer, ErrorbarContainer
 
 from ddarts_core.errors import UserError
 from ddarts_core.records import write_jsonl
@@ -201,8 +204,34 @@ def test_slices_and_importance_show_their_numbers(frames: Frames):
     panels = figure_of("slices", Subject(frames)).axes
     assert [ax.get_xlabel() for ax in panels] == ["ablation.weight", "search.w_zero_one"]
     assert panels[1].collections[0].get_offsets()[:, 1].tolist() == pytest.approx([0.5 + 0.03 * n for n in range(6)])
-    ax = figure_of("importance", Subject(frames, importances={"search.lr": 0.75, "method": 0.25})).axes[0]
-    assert [bar.get_width() for bar in ax.containers[0]] == [0.25, 0.75]  # largest on top
+    shares = {"search.lr": (0.75, 0.5, 0.875), "method": (0.25, 0.0, 0.125)}  # of the second few trees have most
+    ax = figure_of("importance", Subject(frames, importances=shares)).axes[0]
+    bars, errors = (next(c for c in ax.containers if isinstance(c, kind)) for kind in (BarContainer, ErrorbarContainer))
+    assert [bar.get_width() for bar in bars] == [0.25, 0.75]  # largest on top
+    assert [segment[:, 0].tolist() for segment in errors.lines[2][0].get_segments()] == [[0.0, 0.25], [0.5, 0.875]]
+
+
+def test_a_setting_that_was_sampled_logarithmically_has_such_ticks(frames: Frames):
+    panels = figure_of("slices", Subject(frames, logs={"ablation.weight"})).axes
+    assert [ax.get_xscale() for ax in panels] == ["log", "linear"]
+    assert panels[0].get_xticks().tolist() == [0.25, 0.75]
+    assert log_ticks(1e-7, 1.0) == [1e-7, 1e-5, 1e-3, 1e-1] and log_ticks(2, 8) == [2, 5] and log_ticks(3, 4) == [3, 4]
+
+
+def test_no_interval_of_an_accuracy_leaves_its_range(make_study: MakeStudy):
+    study = make_study("COMPLETED", "COMPLETED", "COMPLETED")
+    for number, found in enumerate((1.0, 1.0, 0.7)):
+        metrics = {"held_out/accuracy": found, "saturation/over_0.9": 1 - found, "saturation/under_0.1": 0.0}
+        records = [replace(record_of(0, 0), metrics=metrics)]
+        write_jsonl(study / f"trials/{number:05d}/records.jsonl", records)
+    found = load(study)
+    for name in ("methods", "saturation", "w_zero_one"):
+        ax = figure_of(name, Subject(found)).axes[0]
+        intervals = [found for found in ax.collections if isinstance(found, (LineCollection, PolyCollection))]
+        paths = [path.vertices[:, 1] for one in intervals for path in one.get_paths()]
+        assert min(map(min, paths)) >= 0 and max(map(max, paths)) <= 1, name
+    low, high = by_setting(found, "method", "held_out/accuracy").loc[0, ["low", "high"]]
+    assert low < 0.85 and high == 1
 
 
 def test_a_scale_spreads_logarithmically_and_sets_missing_values_apart():

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from ddarts_analysis import cell_charts, charts
+from ddarts_analysis import cell_charts, charts, parameter_charts
 from ddarts_analysis.collect import frames_of, load
 from ddarts_analysis.palette import OPERATION_COLOURS
 from ddarts_analysis.report import report
 from ddarts_analysis.study import read_study, trial_row
 from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page as BrowserPage
 
 from ddarts_core.datasets.facts import DataInfo, document, write_facts
 from ddarts_core.errors import UserError
@@ -38,6 +39,8 @@ class Page(HTMLParser):
         super().__init__()
         self.addresses: list[str] = []
         self.specs: list[str] = []
+        self.ids: list[str] = []
+        self.contents: list[str] = []
         self.text = ""
         self.tag = ""
         self.feed(text)
@@ -46,10 +49,13 @@ class Page(HTMLParser):
         self.tag = tag
         self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
         self.specs += [value or "" for name, value in attrs if name == "data-spec"]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
 
     def handle_data(self, data):
         if self.tag not in ("script", "style"):
             self.text += data
+        if (self.get_starttag_text() or "").startswith('<a href="#part'):
+            self.contents.append(data)
 
 
 def body(path: Path) -> str:
@@ -85,8 +91,15 @@ def test_one_file_tells_the_whole_study(study: Path, tmp_path: Path):
         "Objective against search.w_zero_one.",
     ):
         assert expected in page.text, expected
-    assert all(address.startswith("data:") for address in page.addresses)
-    assert sum(address.startswith("data:image/svg+xml") for address in page.addresses) == 3 * (1 + 4)  # chain, cells
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
+    assert page.text.count("concat c") == 6 * 4  # the cells of each completed trial
+    links = [address[1:] for address in page.addresses if address.startswith("#")]
+    assert sum(link.startswith("drawing") for link in links) == 6 and set(links) <= set(page.ids)
+    assert [text for text in page.contents if text in ("Ranking", "Genotypes", "How to reproduce")] == [
+        "Ranking",
+        "Genotypes",
+        "How to reproduce",
+    ]
     assert len(page.specs) == len(set(page.specs)) == len(specs(path)) >= 5
 
 
@@ -102,8 +115,8 @@ def test_two_objectives_end_in_the_pareto_front(make_study: MakeStudy, tmp_path:
     text = body(report([study], tmp_path / "r.html"))
     assert "<b>3</b><span>trials on the Pareto front</span>" in text and "accuracy of the best" not in text
     assert "no trial beats one of these 3 in derived/held_out/accuracy and parameters" in text
-    assert text.count(">parameters</th>") == 1 and ">4,000</td>" in text
-    rows = re.findall(r"<tr><td>(\d*)</td><td>(0000\d)</td>", text)
+    assert text.count(">parameters</button></th>") == 1 and ">4,000</td>" in text
+    rows = re.findall(r'<tr><td>(\d*)</td><td><a href="#drawing\d+">(0000\d)</a></td>', text)
     assert rows == [("1", "00000"), ("2", "00002"), ("3", "00003"), ("", "00001")]
     assert re.findall(r"<figcaption>#(\d), trial (0000\d): ", text) == [("1", "00000"), ("2", "00002"), ("3", "00003")]
     assert f"ddarts export {study} --trial 00002" in text and "--top" not in text
@@ -152,11 +165,11 @@ def test_curves_of_many_trials_are_bounded_and_evenly_by_rank(many: list[dict]):
 
 
 def test_points_and_lines_of_many_trials_are_bounded(many: list[dict]):
-    for path, spec in charts.slices(many):
+    for path, spec in parameter_charts.slices(many):
         (dots,) = spec["data"]
         assert len(dots["x"]) == len(dots["y"]) == len(dots["text"]) == charts.POINTS, path
         assert (dots["text"][0], dots["text"][-1]) == ("00000", "00499")
-    lines = charts.parallel(pd.DataFrame(many))["data"]
+    lines = parameter_charts.parallel(pd.DataFrame(many))["data"]
     assert len(lines) == charts.LINES
     assert "trial 00000:" in lines[0]["hovertemplate"] and "trial 00499:" in lines[-1]["hovertemplate"]
 
@@ -236,15 +249,20 @@ def test_bars_count_the_operations_of_the_genotype(study: Path):
 
 
 def test_what_mattered_has_importance_and_a_line_per_trial(study: Path, tmp_path: Path):
-    path = report([study], tmp_path / "r.html", {"toy": {"search.w_zero_one": 0.7, "ablation.weight": 0.3}})
+    path = report(
+        [study],
+        tmp_path / "r.html",
+        {"toy": {"search.w_zero_one": (0.7, 0.5, 0.8), "ablation.weight": (0.3, 0.1, 0.4)}},
+    )
     assert "What mattered" in Page(body(path)).text and "Importance of each setting" in Page(body(path)).text
     assert any(trace.get("orientation") == "h" and trace["x"] == [0.3, 0.7] for s in specs(path) for trace in s["data"])
-    spec = charts.parallel(load(study).trials)
+    spec = parameter_charts.parallel(load(study).trials)
     assert len(spec["data"]) == 6 and spec["layout"]["xaxis"]["ticktext"] == [
         "ablation.<br>weight",
         "search.<br>w_zero_one",
         "objective",
     ]
+    assert spec["layout"]["coloraxis"]["colorbar"]["ticktext"] == ("0.5", "0.65")
     assert spec["data"][5]["y"][1:] == [1.0, 1.0] and spec["data"][5]["text"][1] == "2"
     assert "Importance" not in Page(body(report([study], tmp_path / "r.html"))).text
 
@@ -253,9 +271,18 @@ def test_slices_show_only_what_varied_and_spread_widths_logarithmically(study: P
     rows = [trial_row(t) for t in read_study(study).completed]
     for row, lr in zip(rows, (1e-4, 1e-3, 1e-2, 1e-1, 1, 10), strict=True):
         row["params_json"] = json.dumps({"search.lr": lr, "search.space": "S", "method": f"m{lr > 0.1}"})
-    found = dict(charts.slices(rows))
-    assert set(found) == {"method", "search.lr"}
+    for cells, row in enumerate(rows):
+        row["params_json"] = json.dumps(json.loads(row["params_json"]) | {"search.num_cells": 3 + cells // 4})
+    found = dict(parameter_charts.slices(rows))
+    assert set(found) == {"method", "search.lr", "search.num_cells"}
     assert found["search.lr"]["layout"]["xaxis"]["type"] == "log"
+    assert found["search.lr"]["layout"]["xaxis"]["tickvals"] == [1e-4, 1e-3, 1e-2, 0.1, 1, 10]
+    assert (
+        found["search.num_cells"]["layout"]["xaxis"] | {"type": "linear", "dtick": 1}
+        == (found["search.num_cells"]["layout"]["xaxis"])
+    )
+    sampled = dict(parameter_charts.slices(rows, ["search.num_cells"]))
+    assert sampled["search.num_cells"]["layout"]["xaxis"]["type"] == "log"
     assert found["method"]["layout"]["xaxis"]["type"] == "category"
 
 
@@ -277,7 +304,12 @@ def test_every_study_gets_a_useful_page(make_study: MakeStudy, tmp_path: Path, s
 
 def test_several_studies_are_compared(make_study: MakeStudy, tmp_path: Path):
     one, two = make_study("COMPLETED", "COMPLETED", name="one"), make_study("FAILED", name="two")
-    page = Page(body(report([one, two], tmp_path / "r.html")))
+    path = report([one, two, make_study("COMPLETED", "COMPLETED", "COMPLETED", name="three")], tmp_path / "r.html")
+    page = Page(body(path))
+    named = [[t["name"] for t in spec["data"] if t.get("showlegend", True)] for spec in specs(path)[:4]]
+    assert named[0] == ["one, best so far", "three, best so far"]
+    assert named[1] == ["one (n = 2)", "two (n = 1)", "three (n = 3)"]
+    assert named[2] == named[3] == ["one, front", "three, front"]
     assert "Study one" in page.text and "Study two" in page.text and "mean accuracy (95 % interval)" in page.text
     assert len(page.specs) == len(set(page.specs))
 
@@ -346,16 +378,51 @@ AMISS = """() => {
       if (text.textContent && contrast < 3) found.push(`${name}: contrast ${contrast} of ${text.textContent}`);
     }
   }
-  for (const image of document.images) if (image.naturalWidth < 100) found.push('a drawing is missing');
+  for (const drawing of document.querySelectorAll('.drawing svg')) {
+    if (!drawing.checkVisibility()) continue;
+    if (drawing.getBoundingClientRect().width < 100) found.push('a drawing is missing');
+    const shapes = [...drawing.querySelectorAll('rect, circle')].map(shape => [shape, shape.getBoundingClientRect()]);
+    for (const text of drawing.querySelectorAll('text')) {
+      const box = text.getBoundingClientRect();
+      const [x, y] = [(box.left + box.right) / 2, (box.top + box.bottom) / 2];
+      const [below] = shapes.filter(([shape, its]) => shape.compareDocumentPosition(text) & 4 &&
+        its.left < x && x < its.right && its.top < y && y < its.bottom).at(-1) || [drawing.closest('.drawing')];
+      const fills = [text, below].map(element => light(getComputedStyle(element).fill));
+      const contrast = (Math.max(...fills) + 0.05) / (Math.min(...fills) + 0.05);
+      if (contrast < 3) found.push(`contrast ${contrast} of ${text.textContent} in a drawing`);
+    }
+    const card = light(getComputedStyle(drawing.querySelector('rect')).fill);
+    if (matchMedia('(prefers-color-scheme: dark)').matches !== card < 0.2) found.push('a card in the wrong colours');
+  }
   const page = document.documentElement;
   if (page.scrollWidth > innerWidth) found.push(`the page is ${page.scrollWidth} wide on a screen of ${innerWidth}`);
   return found;
 }"""
 
 
+def tables_work(page: BrowserPage) -> None:
+    """A press sorts by a column, another the other way; a trial leads to its drawing, which unfolds."""
+    ranking = page.locator("table.sorted").first
+    trials, accuracies = (ranking.locator(f"tbody td:nth-child({place})") for place in (2, 3))
+    for heading, cells in (("trial", trials), ("derived/held_out/accuracy", accuracies)):
+        found = cells.all_text_contents()
+        ranking.get_by_role("button", name=heading, exact=True).click()
+        once = cells.all_text_contents()
+        ranking.get_by_role("button", name=heading, exact=True).click()
+        assert once == cells.all_text_contents()[::-1] and once in (sorted(found), sorted(found)[::-1])
+    folded = page.locator("details .drawing").first
+    expect(folded).not_to_be_visible()
+    trials.get_by_text("00000").click()
+    expect(page.locator("details[open] .drawing")).to_have_count(1)
+
+
 @needs_chromium
 def test_in_a_browser_every_chart_is_drawn_and_readable_on_any_screen(study: Path, tmp_path: Path, browser: Browser):
-    path = report([study], tmp_path / "r.html", {"toy": {"search.w_zero_one": 0.7, "ablation.weight": 0.3}})
+    path = report(
+        [study],
+        tmp_path / "r.html",
+        {"toy": {"search.w_zero_one": (0.7, 0.5, 0.8), "ablation.weight": (0.3, 0.1, 0.4)}},
+    )
     for width, scheme in product((390, 1280), ("light", "dark")):
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page, messages = context.new_page(), []
@@ -365,21 +432,24 @@ def test_in_a_browser_every_chart_is_drawn_and_readable_on_any_screen(study: Pat
         expect(page.locator(".chart.js-plotly-plot .main-svg").first).to_be_visible()
         assert page.locator(".chart.js-plotly-plot").count() == len(specs(path)) > 8
         assert page.evaluate(AMISS) == [], (width, scheme)
+        if width == 1280 and scheme == "light":
+            tables_work(page)
         assert messages == []  # the policy in the page forbids every request, and a forbidden one is a console error
         context.close()
 
 
 @needs_chromium
-def test_in_a_browser_every_axis_of_many_settings_has_its_label(
+def test_in_a_browser_many_settings_have_their_axes_and_the_ranking_is_whole(
     make_study: MakeStudy, tmp_path: Path, browser: Browser
 ):
     """Labels that are turned for want of room are longer to the right than the last axis leaves."""
     study = make_study()
     names = [f"search.long_setting_{number}" for number in range(7)]
     for number in range(2):
-        write_trial(study, number, params=dict.fromkeys(names, number))
-    with browser.new_page(viewport={"width": 1200, "height": 900}) as page:
-        page.goto(report([study], tmp_path / "r.html", {"toy": {names[0]: 1.0}}).as_uri())
+        write_trial(study, number, params=dict.fromkeys(names, number + 0.001234))
+    with browser.new_page(viewport={"width": 1280, "height": 900}) as page:
+        page.goto(report([study], tmp_path / "r.html", {"toy": {names[0]: (1.0, 1.0, 1.0)}}).as_uri())
         labels = page.locator(".wide .xtick text")
         expect(labels.last).to_have_text("objective")
         assert all(label.bounding_box()["width"] > 0 for label in labels.all())
+        assert page.locator(".scroll").first.evaluate("box => box.scrollWidth <= box.clientWidth")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import optuna
 import pytest
 from ddarts_tuning.searchers import importance
-from ddarts_tuning.searchers.importance import importances, main_effects
+from ddarts_tuning.searchers.importance import Share, importances, main_effects
 from ddarts_tuning.searchers.journal import open_journal
 from ddarts_tuning.store.study import Study
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -45,7 +46,7 @@ def test_the_setting_that_matters_comes_first(tmp_path: Path, journal: optuna.St
     add(journal, 24)
     found = importances(study_at(tmp_path))
     assert list(found) == ["search.lr", "method"]
-    assert 0.9 < found["search.lr"] <= sum(found.values()) <= 1
+    assert 0.9 < found["search.lr"].mean <= sum(share.mean for share in found.values()) <= 1
     assert found == importances(study_at(tmp_path))
 
 
@@ -63,7 +64,9 @@ def test_what_no_setting_explains_by_itself_is_nobodys_share(tmp_path: Path, jou
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = importances(study_at(tmp_path))
-    assert set(found) == set(SPACE) and sum(found.values()) < (0.2 if kind == "together" else 0.7)
+    assert set(found) == set(SPACE) and sum(share.mean for share in found.values()) < (
+        0.2 if kind == "together" else 0.7
+    )
 
 
 def test_the_work_is_bounded_however_many_trials(
@@ -71,7 +74,7 @@ def test_the_work_is_bounded_however_many_trials(
 ) -> None:
     seen: list[tuple[int, list[float]]] = []
 
-    def counted(settings: list[dict[str, Any]], values: list[float], ranges: Any, trees: int) -> dict[str, float]:
+    def counted(settings: list[dict[str, Any]], values: list[float], ranges: Any, trees: int) -> dict[str, Share]:
         seen.append((trees, [trial["search.lr"] for trial in settings]))
         return main_effects(settings, values, ranges, trees)
 
@@ -137,8 +140,11 @@ def test_shares_are_those_of_the_trees_on_a_grid(count: int) -> None:
         ]
         expected.append([w @ (m - mean) ** 2 / spread for w, m in zip((a, b, c), one, strict=True)])
     found = main_effects(settings, values, kinds, 16)
-    assert list(found.values()) == pytest.approx(np.mean(expected, axis=0).tolist(), abs=1e-9)
-    assert sum(found.values()) <= 1 + 1e-9
+    assert [share.mean for share in found.values()] == pytest.approx(np.mean(expected, axis=0).tolist(), abs=1e-9)
+    assert sum(share.mean for share in found.values()) <= 1 + 1e-9
+    for share, trees in zip(found.values(), np.transpose(expected), strict=True):
+        lowest, *_, highest = statistics.quantiles(trees.tolist(), n=10, method="inclusive")
+        assert (share.low, share.high) == pytest.approx((lowest, highest), abs=1e-9)
 
 
 def test_constant_trees_have_no_share() -> None:
@@ -147,7 +153,7 @@ def test_constant_trees_have_no_share() -> None:
     for value in (0.1, 0.3, 0.7, 0.9):
         settings = [{"a": 0.1 * k, "b": (7 * k % 10) / 3} for k in range(10)]
         found = main_effects(settings, [value] * 9 + [value / 3], kinds, 64)
-        assert 0 < sum(found.values()) <= 1 + 1e-9
+        assert 0 < sum(share.mean for share in found.values()) <= 1 + 1e-9
     assert main_effects(settings, [0.1] * 10, kinds, 64) == {}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..store.study import Study, check_journal
 
@@ -25,7 +25,19 @@ WHOLE_FOREST = 250
 """Trials up to which the forest has 64 trees, as Optuna's; of more it has 16, which give nearly the same shares."""
 
 
-def importances(study: Study) -> dict[str, float]:
+class Share(NamedTuple):
+    """Share of the variance that a setting explains by itself, and from where to where it is in eight of ten trees.
+
+    Each tree of a forest sees another bootstrap sample of the trials, so the interval is wide where another few trials
+    would have said something else.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+def importances(study: Study) -> dict[str, Share]:
     """Share of the first objective's variance that each setting explains by itself (`main_effects`), largest first.
 
     The forest has 64 trees up to 250 trials and 16 above. Of more than 1,000 trials it sees 1,000, evenly spaced by
@@ -64,12 +76,12 @@ def importances(study: Study) -> dict[str, float]:
     }
     values = [float((trial.values or [0.0])[0]) for trial in trials]
     found = main_effects([trial.params for trial in trials], values, ranges, 64 if len(trials) <= WHOLE_FOREST else 16)
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    return dict(sorted(found.items(), key=lambda item: -item[1].mean))
 
 
 def main_effects(
     settings: Sequence[Mapping[str, Any]], values: Sequence[float], ranges: Mapping[str, BaseDistribution], trees: int
-) -> dict[str, float]:
+) -> dict[str, Share]:
     """Share of the variance of a random forest over the settings' ranges that each setting explains by itself.
 
     Hutter, Hoos and Leyton-Brown (2014), An Efficient Approach for Assessing Hyperparameter Importance: a regression
@@ -85,7 +97,7 @@ def main_effects(
         trees: of the forest.
 
     Returns:
-        The shares; empty where every tree is constant.
+        The shares and their intervals; empty where every tree is constant.
     """
     import numpy as np
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -111,7 +123,9 @@ def main_effects(
     shares = [share for tree in forest.estimators_ if (share := _shares(tree.tree_, *corners)) is not None]
     if not shares:
         return {}
-    return {name: float(share) for name, share in zip(ranges, np.mean(shares, axis=0), strict=True)}
+    low_end, high_end = np.quantile(shares, (0.1, 0.9), axis=0)
+    found = zip(np.mean(shares, axis=0).tolist(), low_end.tolist(), high_end.tolist(), strict=True)
+    return {name: Share(*share) for name, share in zip(ranges, found, strict=True)}
 
 
 def _shares(tree: Any, low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
