@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,49 +15,94 @@ from typing import TYPE_CHECKING, Any
 
 from ddarts_tuning.driver.events import SweepEvent
 
+from ddarts_cli.board import Board
 from ddarts_cli.console import drop_output, say
 
 if TYPE_CHECKING:
     from ddarts_tuning.settings.config import SweepConfig
     from ddarts_tuning.store.study import Study
-    from rich.progress import Progress
+    from rich.live import Live
 
 
 @contextmanager
-def watch(num_trials: int) -> Iterator[Callable[[SweepEvent], None]]:
-    """A listener for a sweep: bars on a terminal, a line per start and end of a trial elsewhere."""
-    if not sys.stdout.isatty():
-        yield unless_unread(_print_event)
+def watch(board: Board, go_on: str) -> Iterator[Callable[[SweepEvent], None]]:
+    """A listener for a sweep: a live table on a terminal, a line per start and end of a trial elsewhere.
+
+    Args:
+        board: of the sweep as it is now.
+        go_on: command that goes on with it, for whoever presses Ctrl-C twice.
+    """
+    with _ended_by_the_second_stop(board, go_on):
+        if not sys.stdout.isatty():
+
+            def tell(event: SweepEvent) -> None:
+                board.take(event)
+                _print_event(event)
+
+            yield unless_unread(tell)
+            return
+        from rich.live import Live
+
+        with _shown(Live(board, refresh_per_second=2)) as live:
+
+            def listen(event: SweepEvent) -> None:
+                board.take(event)
+                if event.kind == "finished":
+                    live.console.print(_ending(event), highlight=False)
+                elif event.kind == "stopping":
+                    live.console.print(STOPPING)
+
+            yield unless_unread(listen)
+
+
+STOPPING = "stopping: every trial is kept at its last epoch, which takes some seconds; Ctrl-C again ends at once"
+
+
+@contextmanager
+def _ended_by_the_second_stop(board: Board, go_on: str) -> Iterator[None]:
+    """While a sweep runs, Ctrl-C after the one that it was told of ends this process, as a kill would: no harm is done.
+
+    Ray's processes end with it. Unwinding instead would wait for them, and print what they say of it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # a shell has it ignored, or a test has its own
+        yield
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with _shown(Progress(*columns)) as bar:
-        whole = bar.add_task("trials", total=num_trials)
-        tasks: dict[str, Any] = {}
+    def stop(number: int, frame: Any) -> None:
+        if not board.stopping:
+            raise KeyboardInterrupt
+        os.write(2, f"\x1b[?25h\nInterrupted: every trial is kept at its last epoch.\ngo on: {go_on}\n".encode())
+        os._exit(130)
 
-        def listen(event: SweepEvent) -> None:
-            if event.trial_id not in tasks:
-                tasks[event.trial_id] = bar.add_task(f"trial {event.trial_id}", total=event.num_epochs or None)
-            shown = "" if event.accuracy is None else f" held out {100 * event.accuracy:.1f} %"
-            bar.update(tasks[event.trial_id], completed=event.epochs, description=f"trial {event.trial_id}{shown}")
-            if event.kind == "finished":
-                bar.remove_task(tasks[event.trial_id])
-                bar.advance(whole)
-                bar.print(_ending(event))
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
-        yield unless_unread(listen)
+
+def board_of(study: Study | None, planned: int) -> Board:
+    """A sweep before its first event; `planned` is the number of all its trials."""
+    if study is None:
+        return Board(planned)
+    trials = study.ranked()
+    ended = [str(trial["state"]) for trial in trials if trial["state"] != "RUNNING"]
+    best = None
+    if completed(trials):
+        best = (float(trials[0]["objectives"][study.objectives[0][0]]), str(trials[0]["trial_id"]))
+    return Board(planned, ended, study.objectives, best)
 
 
 @contextmanager
-def _shown(bar: Progress) -> Iterator[Progress]:
-    """Bars while something runs; a terminal that was closed meanwhile is no error."""
-    bar.start()
+def _shown(live: Live) -> Iterator[Live]:
+    """A display while something runs; a terminal that was closed meanwhile is no error."""
+    live.start()
     try:
-        yield bar
+        yield live
     finally:
         try:
-            bar.stop()
+            live.stop()
         except OSError:
             drop_output()
 
@@ -98,6 +146,8 @@ def _print_event(event: SweepEvent) -> None:
         say(f"trial {event.trial_id} restarted after epoch {event.epochs}: its process died")
     elif event.kind == "finished":
         say(_ending(event))
+    elif event.kind == "stopping":
+        say(STOPPING)
 
 
 def _ending(event: SweepEvent) -> str:
@@ -133,6 +183,31 @@ def number(metric: str, value: float) -> str:
     if "accuracy" in metric:
         return f"{100 * value:.2f} %"
     return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
+
+
+def _words(trial: Mapping[str, Any], accuracy: float | None, apart: Sequence[str]) -> str:
+    """What a row says beside numbers: its settings, its last accuracy and the reason if it ended early."""
+    parts = [settings(trial["params"])]
+    if trial["state"] != "COMPLETED":
+        parts += [] if accuracy is None else [f"held out {number('accuracy', accuracy)} at last"]
+        parts += [brief(str(trial["reason"]))] if trial["reason"] else []
+    return "; ".join(part for part in [*parts, *([f"apart by {', '.join(apart)}"] if apart else [])] if part)
+
+
+def _with_below(lines: Sequence[str], below: Sequence[str], columns: int) -> Iterator[str]:
+    """The lines of a table, after each row what belongs below it, broken between words."""
+    waiting = iter(below)
+    for line in lines:
+        yield line
+        if "│" in line:  # the heading has other bars, and lines between sections have none
+            yield from textwrap.wrap(
+                next(waiting),
+                columns,
+                initial_indent="    ",
+                subsequent_indent="    ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
 
 
 #: Figures that are attached to a study's run in MLflow, when its records and its best trial's files allow them.
@@ -189,12 +264,15 @@ def print_ranking(
     objectives: Sequence[tuple[str, str]],
     limits: Mapping[str, float | None] = MappingProxyType({}),
     apart: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    last: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     """The ranked table: place, trial, state, objectives, parameters, and the settings that were sampled.
 
     With several objectives the Pareto front comes first, and its trials alone have a place. Trials beyond a limit say
     which, and have none while others keep all limits. Numbers of epochs are shown where they differ, and of trials that
-    do not count for those of today the settings by which they do not (`apart`, by the trials' identifiers).
+    do not count for those of today the settings by which they do not (`apart`, by the trials' identifiers). A trial
+    that did not complete has the supernet's accuracy on held-out images after its last epoch (`last`, likewise). On a
+    terminal of fewer than 120 columns settings stand below their row.
     """
     from ddarts_analysis.ranking import UNEQUAL, contenders, epochs_of
     from rich.console import Console
@@ -221,12 +299,14 @@ def print_ranking(
         table.add_column("epochs", justify="right", no_wrap=True)
     if beyond:
         table.add_column("beyond", no_wrap=True)
-    if apart:
-        table.add_column("apart by", overflow="fold")
-    table.add_column("settings", overflow="fold")
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
+    below: list[str] | None = [] if columns < 120 else None
+    if below is None:
+        table.add_column("settings", overflow="fold")
     for trial in trials:
         found = trial["objectives"] or {}
         place = ranked.index(trial["trial_id"]) + 1 if trial["trial_id"] in ranked else None
+        words = _words(trial, last.get(str(trial["trial_id"])), apart.get(str(trial["trial_id"]), ()))
         cost = trial["cost"] or {}
         table.add_row(
             "" if place is None else str(place),
@@ -237,19 +317,17 @@ def print_ranking(
             *(number(name, cost[name]) if name in cost else "" for name in timed),
             *([epochs[str(trial["trial_id"])]] if unequal else []),
             *([", ".join(trial.get("beyond") or ())] if beyond else []),
-            *([", ".join(apart.get(str(trial["trial_id"]), ()))] if apart else []),
-            settings(trial["params"])
-            if trial["state"] == "COMPLETED" or not trial["reason"]
-            else brief(str(trial["reason"])),
+            *([words] if below is None else []),
             end_section=len(objectives) > 1 and place == len(ranked),
         )
-    # A pipe or a file has no width of its own: 160 columns keep a trial on one or two lines. A narrow terminal wraps
-    # lines, which reads better than columns that are left out.
-    width = max(100, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 160
-    console = Console(width=width, highlight=False)
+        if below is not None:
+            below.append(words)
+    # A pipe or a file has no width of its own: 160 columns keep a trial on one or two lines.
+    console = Console(width=columns, highlight=False)
     with console.capture() as shown:
         console.print(table)
-    say(shown.get().rstrip("\n"))
+    lines = shown.get().rstrip("\n").splitlines()
+    say("\n".join(lines if below is None else _with_below(lines, below, columns)))
     if unequal:
         say(UNEQUAL)
     if any("tune.budget_amount" in paths for paths in apart.values()):

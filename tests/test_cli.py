@@ -425,9 +425,9 @@ def test_retrain_beside_a_random_genotype(tiny: Path, tmp_path: Path, capfd: pyt
 
 UNREAD = """
 import sys
-from ddarts_cli.sweeping import watch
+from ddarts_cli.sweeping import board_of, watch
 from ddarts_tuning.driver.events import SweepEvent
-with watch(1) as listener:
+with watch(board_of(None, 1), "") as listener:
     for _ in range(3):
         listener(SweepEvent("started", "00000", 0, {}))
 sys.stderr.write("went on")

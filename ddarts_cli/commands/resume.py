@@ -41,9 +41,9 @@ def command(study: str, storage: str, overrides: tuple[str, ...], address: str |
     from ddarts_tuning.driver.sweep import resume_sweep
 
     from ddarts_cli.commands.sweep import conclude
-    from ddarts_cli.sweeping import watch
+    from ddarts_cli.sweeping import board_of, watch
 
     go_on = ddarts("resume", found.location)
-    with resumable(go_on, lambda: True), watch(shown["num_samples"]) as listener:
+    with resumable(go_on, lambda: True), watch(board_of(found, shown["num_samples"]), go_on) as listener:
         result = resume_sweep(found.location, failed=failed, draw=draw_genotype, listener=listener, address=address)
     conclude(result)

@@ -67,7 +67,7 @@ def command(
     found = None
     if num_samples is not None and not exists:
         config = load_sweep(file, (*overrides, f"tune.num_samples={num_samples}"))
-    planned = num_samples or config.tune.num_samples
+    planned = total = num_samples or config.tune.num_samples
     if exists:
         found = find_study(config.study_location)
         trials = found.trials()
@@ -78,6 +78,7 @@ def command(
             left = found.data["config"]["tune"]["num_samples"] - sum(trial["state"] != "RUNNING" for trial in trials)
             parts += [f"{left} left"] + [f"then {num_samples} more"] * (num_samples is not None)
             planned = left + (num_samples or 0)
+        total = planned + sum(trial["state"] != "RUNNING" for trial in trials)
         say(f"study {config.name} exists, {found.state} with {len(trials)} searches begun: {', '.join(parts)}")
     say(
         f"sweep {config.name}: {planned} searches by {config.tune.searcher}, {config.tune.scheduler}, "
@@ -92,15 +93,15 @@ def command(
     from ddarts_tuning.driver.extending import extend_sweep
     from ddarts_tuning.driver.sweep import run_sweep
 
-    from ddarts_cli.sweeping import store_sentence, watch
+    from ddarts_cli.sweeping import board_of, store_sentence, watch
     from ddarts_core.shell import ddarts
 
     say(store_sentence(config, found))
     if address is None and (idle := idle_gpus(config)):
         say(f"no trial uses this machine's {idle} GPU{'s' if idle > 1 else ''}: --set tune.resources=auto shares them")
     location = config.study_location
-    go_on = ddarts("resume", location)  # at the first Ctrl-C Ray comes to an end, the second one ends it
-    with resumable(go_on, lambda: exists or has_study(location)), watch(planned) as listener:
+    go_on = ddarts("resume", location)
+    with resumable(go_on, lambda: exists or has_study(location)), watch(board_of(found, total), go_on) as listener:
         if exists:
             result = extend_sweep(config, num_samples, draw=draw_genotype, listener=listener, address=address)
         else:
@@ -128,14 +129,17 @@ def conclude(result: StudyResult) -> None:
     Raises:
         click.exceptions.Exit: the sweep was interrupted (130), or no trial completed (1).
     """
+    from ddarts_tuning.settings.config import supernet_metric
     from ddarts_tuning.settings.reread import apart_of
+    from ddarts_tuning.store.progress import last_accuracies
 
     from ddarts_cli.console import finish, say
     from ddarts_cli.sweeping import print_ranking
     from ddarts_core.shell import ddarts
 
     study = result.study
-    print_ranking(result.trials, study.objectives, study.limits, apart_of(study.data))
+    last = last_accuracies(study, supernet_metric(study.data["config"]["tune"]))
+    print_ranking(result.trials, study.objectives, study.limits, apart_of(study.data), last)
     if result.untracked:
         say(f"MLflow lacks {result.untracked} trials: {ddarts('resume', _short(study))} sends them when it is back")
     if result.interrupted:

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -207,24 +207,48 @@ def _instead(module: ModuleType, name: str, value: object) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def polite_stops() -> Iterator[None]:
-    """While Ray runs trials, SIGTERM (of Slurm, Kubernetes, systemd) is the Ctrl-C that Ray Tune ends well at.
+def polite_stops(heard: Callable[[], object] | None = None) -> Iterator[None]:
+    """While Ray runs trials, the first SIGINT asks Ray Tune to end well, and `heard` is called in a thread at once.
 
-    So is SIGHUP, of a terminal that is closed, unless it is ignored.
+    SIGTERM (of Slurm, Kubernetes, systemd) is the same, and SIGHUP, of a terminal that is closed, unless it is ignored.
+    A further SIGINT is left to whoever handled it before.
     """
     if not _in_main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    stops = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in (*stops, signal.SIGUSR1)}
     if before[signal.SIGHUP] is signal.SIG_IGN:
         del before[signal.SIGHUP]
-    for number in before:
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    asked = False
+
+    def stop(number: int, frame: Any) -> None:
+        nonlocal asked
+        handler = before[signal.SIGINT]
+        if asked and callable(handler):
+            handler(signal.SIGINT, frame)
+        elif not asked:
+            asked = True
+            signal.raise_signal(signal.SIGUSR1)  # to Ray Tune the same as SIGINT
+            if heard is not None:  # what prints may hold a lock in this thread
+                threading.Thread(target=heard, name="stopping", daemon=True).start()
+
+    kept = os.environ.get(NO_HANDLER)
+    os.environ[NO_HANDLER] = "1"
+    for number in stops:
+        if number in before:
+            signal.signal(number, stop)
+    signal.signal(signal.SIGUSR1, signal.default_int_handler)  # until Ray Tune has set its own
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        os.environ.pop(NO_HANDLER) if kept is None else os.environ.update({NO_HANDLER: kept})
+
+
+NO_HANDLER = "TUNE_DISABLE_SIGINT_HANDLER"
+"""Of Ray Tune: its own handler of SIGINT says nothing that a user sees."""
 
 
 def _in_main_thread() -> bool:

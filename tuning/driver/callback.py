@@ -22,6 +22,7 @@ from ..cluster import versions
 from ..cluster.versions import OtherVersion
 from ..schedulers.time_budget import TimeBudget
 from ..searchers.journal import Journal
+from ..settings.config import SEARCH_EPOCH
 from ..store.mirror import StoreError
 from ..store.study import Held, Study, trial_dir, trial_name, utc_now
 from ..tracking.overview import EVERY_S, tell
@@ -38,6 +39,11 @@ class Session:
 
     draw: Draw | None = None
     listener: Listener | None = None
+
+    def tell_stop(self) -> None:
+        """Tell the listener that the sweep was asked to stop."""
+        if self.listener is not None:
+            self.listener(SweepEvent("stopping", "", -1, {}))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Session, ()
@@ -117,7 +123,8 @@ class StudyCallback(tune.Callback):
     ) -> None:
         """An epoch is done."""
         check_there(self._held.study)
-        self._tell("epoch", trial, epochs=result["epochs"], accuracy=result[self._metric])
+        done, searched = result["epochs"], int(result[SEARCH_EPOCH])
+        self._tell("epoch", trial, epochs=done, searched=searched, accuracy=result[self._metric])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A process died and the trial will go on in another, unless nothing can: a full disk, a store that is away."""

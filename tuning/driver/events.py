@@ -6,20 +6,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["started", "epoch", "restarted", "finished"]
+Kind = Literal["started", "epoch", "restarted", "finished", "stopping"]
 
 
 @dataclass(frozen=True)
 class SweepEvent:
-    """Something that happened to a trial.
+    """Something that happened to a trial; `stopping` is of the whole sweep.
 
     Attributes:
-        kind: `started`, `epoch` (one more epoch is done), `restarted` (its process died), `finished`.
+        kind: `started`, `epoch` (one more epoch is done), `restarted` (its process died), `finished`,
+            `stopping` (the first Ctrl-C, told from a thread of its own; the second ends the process at once).
         trial_id: the trial's folder below `trials/`.
         number: from 0, in the order of proposal.
         params: by dotted path.
         state: RUNNING, COMPLETED, PRUNED or FAILED.
         epochs: epochs done, retraining included.
+        searched: those of them that were of the search.
         num_epochs: epochs of a whole trial of this study's settings; 0 where the trials' differ.
         accuracy: the supernet's on held-out images, by `tune.metric`; None before the first epoch.
         objectives: by metric; empty unless COMPLETED.
@@ -32,6 +34,7 @@ class SweepEvent:
     params: Mapping[str, Any]
     state: str = "RUNNING"
     epochs: int = 0
+    searched: int = 0
     num_epochs: int = 0
     accuracy: float | None = None
     objectives: Mapping[str, float] = field(default_factory=dict)

@@ -156,7 +156,7 @@ def fit(study: Study, config: SweepConfig, space: Space, session: Session, clust
     )
     budget.is_spent()  # it begins now
     try:
-        with handed_over(study), plugins.offered(study), polite_stops():
+        with handed_over(study), plugins.offered(study), polite_stops(session.tell_stop):
             tuner.fit()
     finally:
         PATIENCE.begin(study.location)

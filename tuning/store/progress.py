@@ -33,6 +33,20 @@ def summary(study: Study) -> dict[str, Any]:
     }
 
 
+def last_accuracies(study: Study, metric: str) -> dict[str, float]:
+    """The supernet's `metric` after the last epoch of the search of each trial that ended without completing."""
+    found = {}
+    for trial in study.trials():
+        file = trial_dir(study.path, trial["number"]) / "records.jsonl"
+        if trial["state"] in ("PRUNED", "FAILED") and file.exists():
+            for line in reversed(file.read_text(encoding="utf-8").splitlines()):
+                record = json.loads(line) if line.strip() else {}
+                if metric in record.get("metrics", {}) and record["phase"] != "retrain":
+                    found[str(trial["trial_id"])] = float(record["metrics"][metric])
+                    break
+    return found
+
+
 def _progress(study: Study, trial: Mapping[str, Any]) -> dict[str, Any]:
     """Epochs done and to do, and epochs per minute since the trial's process began to count."""
     done = _count_records(trial_dir(study.path, trial["number"]))
