@@ -16,10 +16,19 @@ Rows = Iterable[tuple[str, str]]
 
 
 def readme(title: str, rows: Rows, body: str, files: Rows) -> str:
-    """The whole card: title, picture, table of facts, paragraphs, and what each file is."""
+    """The whole card: header of the Hugging Face hub, title, picture, table of facts, paragraphs, what each file is."""
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     listing = "\n".join(f"- `{name}`: {what}" for name, what in files)
-    return f"""# {title}
+    return f"""---
+license: other
+license_name: not-stated
+pipeline_tag: image-classification
+tags:
+- image-classification
+- neural-architecture-search
+---
+
+# {title}
 
 ![The genotype](genotype.png)
 
@@ -31,6 +40,17 @@ def readme(title: str, rows: Rows, body: str, files: Rows) -> str:
 
 {listing}
 """
+
+
+def use(config: Mapping[str, Any]) -> str:
+    """Paragraphs on what a network is for, and on what is not stated."""
+    name = (config.get("data") or {}).get("name")
+    return (
+        f"Intended use: to name what pictures show that are like those of the data ({name}), one of its classes each. "
+        "It has been\nmeasured on images of that data set alone: not on others, nor for bias or robustness.\n\n"
+        "Licence: not stated. Whoever publishes this folder states it at the top of this file, within that of the "
+        "data.\n\n"
+    )
 
 
 def command(what: str, line: str) -> str:

@@ -71,8 +71,9 @@ class Models:
     usage: str = ""
 
 
-#: Writes models of a genotype with this configuration to a folder; needs torch, so it comes from a floor above.
-Enrich = Callable[[Path, Genotype, Mapping[str, Any]], Models]
+#: Writes models of a genotype with this configuration to a folder; the last is the folder of the trial or retrain that
+#: it is of. Needs torch, so it comes from a floor above.
+Enrich = Callable[[Path, Genotype, Mapping[str, Any], Path], Models]
 
 #: Row and trial of a genotype, and the ids of the other trials that found it.
 Find = tuple[Row, Trial, tuple[str, ...]]
@@ -213,18 +214,18 @@ def export_retrain(
     has_text = _write_genotype(target, genotype, config, f"genotype {genotype.hash}", cost)
     facts = _copy_facts([source], target)
     taken, paragraph = _confusion(source, target)
-    models = _enrich(target, genotype, config, enrich)
+    models = _enrich(target, genotype, config, enrich, source)
     rows = [
-        ("trained by", f"ddarts retrain, in {source}"),
+        ("trained by", f"ddarts retrain, in {source.resolve().name}"),
         *card.setting_rows(config),
         ("parameters (without auxiliary head)", count(cost["parameters"])),
         ("multiply-adds per image (convolutions and linear layers)", count(cost["macs"][MACS_CONVENTION])),
         *card.genotype_rows(genotype, config),
         *models.facts,
     ]
-    again = card.command("Train it again", retrain_command(target, seeds=1))
+    again = card.command("Train it again, in this folder", retrain_command(Path(), seeds=1))
     files = card.file_list(has_text, "the settings of its training", [*facts, *taken, *models.files])
-    body = models.usage + paragraph + again
+    body = card.use(config) + models.usage + paragraph + again
     write_atomic(target / "README.md", card.readme(f"Genotype {genotype.hash}", rows, body, files))
     return target
 
@@ -233,8 +234,9 @@ def _write(item: Exported, study: Study, trial: Trial, enrich: Enrich | None) ->
     config = trial.info["config"]
     title = f"{study.name}, trial {trial.trial_id}"
     has_text = _write_genotype(item.folder, item.genotype, config, title, trial.info.get("cost"))
-    facts = _copy_facts([study.folder / "trials" / trial.trial_id, study.folder], item.folder)
-    models = _enrich(item.folder, item.genotype, config, enrich)
+    source = study.folder / "trials" / trial.trial_id
+    facts = _copy_facts([source, study.folder], item.folder)
+    models = _enrich(item.folder, item.genotype, config, enrich, source)
     write_atomic(item.folder / "README.md", _readme(item, study, trial, has_text, facts, models))
 
 
@@ -287,9 +289,9 @@ def _confusion(source: Path, target: Path) -> tuple[list[tuple[str, str]], str]:
     return files, f"{paragraph}![{alternative}]({CONFUSION_PICTURE})\n\n"
 
 
-def _enrich(folder: Path, genotype: Genotype, config: Mapping[str, Any], enrich: Enrich | None) -> Models:
+def _enrich(folder: Path, genotype: Genotype, config: Mapping[str, Any], enrich: Enrich | None, source: Path) -> Models:
     """Write the models; those of an earlier export that are not written again are removed, they may be others'."""
-    models = Models() if enrich is None else enrich(folder, genotype, config)
+    models = Models() if enrich is None else enrich(folder, genotype, config, source)
     written = {name for name, _ in models.files}
     for name in MODEL_FILES:
         if name not in written:
@@ -361,8 +363,9 @@ def _readme(
         f"{found}Held-out images trained neither weights nor alphas, but the sweep chose among trials by them, so the "
         "number\nabove is optimistic: the accuracy to report is that of a retrain on the test split.\n\n"
     )
-    body += models.usage
-    body += card.command("Train it from scratch (four seeds, test split read once each)", retrain_command(item.folder))
-    body += card.command("Run its search again", card.search_command(item.folder))
+    body += card.use(trial.info["config"]) + models.usage
+    again = "Train it from scratch, in this folder (four seeds, test split read once each)"
+    body += card.command(again, retrain_command(Path()))
+    body += card.command("Run its search again", card.search_command(Path()))
     files = card.file_list(has_text, "the resolved configuration of its search", [*facts, *models.files])
     return card.readme(f"Genotype {item.genotype.hash}: place {item.place} of study {study.name}", rows, body, files)

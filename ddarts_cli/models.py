@@ -38,18 +38,33 @@ _EXPERIMENT = set(ExperimentConfig.model_fields)
 
 @dataclass(frozen=True)
 class Weights:
-    """Trained weights in a folder of `ddarts retrain`: those of its first seed, with the settings they belong to."""
+    """Trained weights with the settings they belong to: of a retrain's first seed, or of a trial's own short training.
+
+    Attributes:
+        path: of the file.
+        seed: of the training.
+        config: of the experiment.
+        info: facts of the data.
+        accuracies: on the test images, by seed; none of a trial.
+        short: epochs of a trial's training; None of a retrain.
+    """
 
     path: Path
     seed: int
     config: ExperimentConfig
     info: DataInfo
-    accuracies: tuple[tuple[int, float], ...]
+    accuracies: tuple[tuple[int, float], ...] = ()
+    short: int | None = None
 
     @property
     def facts(self) -> list[tuple[str, str]]:
         """Test accuracies for a card: of these weights, and over all seeds."""
         own = dict(self.accuracies)
+        if self.short is not None:
+            what = (
+                f"of the trial's own short training, {self.short} epochs without the held-out images, seed {self.seed}"
+            )
+            return [("weights", f"{what}: `ddarts retrain` trains them for good and reads the test split")]
         lines = [("weights", f"trained with seed {self.seed}")]
         if self.seed in own:
             lines.append(("test accuracy of these weights", f"{100 * own[self.seed]:.2f} %"))
@@ -82,6 +97,12 @@ def find_weights(folder: Path) -> Weights | None:
     seed = min(found)
     config: ExperimentConfig = resolve(read_yaml(place.config), where=str(place.config))
     return Weights(found[seed], seed, config, read_info(folder) or data_info(config.data), accuracies)
+
+
+def weights_of_trial(trial: Path, config: ExperimentConfig, info: DataInfo) -> Weights | None:
+    """What a sweep keeps of its best trial: the weights of its own short training; None of the other trials."""
+    path = trial / "weights.pt"
+    return Weights(path, config.seed, config, info, short=config.retrain.epochs) if path.exists() else None
 
 
 def cost_command(genotype: Path, config: ExperimentConfig, info: DataInfo) -> str:
@@ -141,13 +162,19 @@ class ModelWriter:
     program: bool = False
     retrain: Path | None = None
 
-    def __call__(self, folder: Path, genotype: Genotype, config: Mapping[str, Any]) -> Models:
-        """Write to the folder; without weights nothing but the networks that were asked for, untrained."""
+    def __call__(self, folder: Path, genotype: Genotype, config: Mapping[str, Any], source: Path) -> Models:
+        """Write to the folder; without weights nothing but the networks that were asked for, untrained.
+
+        The weights are those of a retrain if there is one, else what the sweep kept in `source`, the trial's folder.
+        """
         weights = find_weights(self.retrain or folder / "retrain")
-        if weights is None and not (self.onnx or self.program):
+        short = weights is None and (source / "weights.pt").exists()
+        if not (weights or short or self.onnx or self.program):
             return Models()
         if weights is None:
             settings: ExperimentConfig = resolve({key: value for key, value in config.items() if key in _EXPERIMENT})
+            weights = weights_of_trial(source, settings, read_info(folder) or data_info(settings.data))
+        if weights is None:
             blueprint = Blueprint.of(genotype, settings, read_info(folder))
             network = untrained(blueprint, settings.seed)
             facts, what = [("weights", "none: the network is freshly initialised, not trained")], "untrained network"

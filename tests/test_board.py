@@ -19,7 +19,7 @@ from ddarts_tuning.driver.new_study import create_study
 from ddarts_tuning.settings.config import resolve_sweep
 from ddarts_tuning.settings.space import base_settings
 from ddarts_tuning.store.locks import lock
-from ddarts_tuning.store.study import Study, trial_dir
+from ddarts_tuning.store.study import WEIGHTS, Study, keep_best_weights, trial_dir
 from ddarts_tuning.trial.trial_record import begin
 from rich.console import Console
 
@@ -43,9 +43,9 @@ def test_the_table_tells_the_whole_sweep_and_each_trial_in_80_columns() -> None:
     for done in (1, 2):
         board.take(SweepEvent("epoch", "00001", 1, LONG, epochs=done, searched=1, num_epochs=4, accuracy=0.25))
     assert board.rate == 2.0 and board.minutes_left == (2 + 4 + 4) / 2.0
-    console = Console(width=80, file=io.StringIO())
-    console.print(board)
-    shown = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    written = io.StringIO()
+    Console(width=80, file=written).print(board)
+    shown = written.getvalue()
     assert max(map(len, shown.splitlines())) <= 80 and set(" ".join(f"{k}={v}" for k, v in LONG.items()).split()) <= {
         word.strip(",") for word in shown.split()
     }
@@ -98,12 +98,17 @@ def test_the_first_stop_answers_at_once_and_the_second_ends_without_a_traceback(
     assert "Traceback" not in done.stderr
 
 
-def test_a_stop_reaches_ray_once_and_tells_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_reaches_ray_once_and_tells_in_a_thread() -> None:
     heard: list[str] = []
     kept = signal.signal(signal.SIGINT, signal.default_int_handler)
     told = threading.Event()
+
+    def hear() -> None:
+        heard.append(threading.current_thread().name)
+        told.set()
+
     try:
-        with polite_stops(lambda: (heard.append(threading.current_thread().name), told.set())):
+        with polite_stops(hear):
             signal.signal(signal.SIGUSR1, lambda *_: heard.append("ray"))
             signal.raise_signal(signal.SIGTERM)
             assert told.wait(10) and sorted(heard) == ["ray", "stopping"]
@@ -152,3 +157,15 @@ def test_status_shows_what_became_of_each_trial_and_watches_until_the_sweep_is_o
     assert waits == [3, 3] and shown.count("4 searches planned, 1 running, 1 completed, 1 pruned") == 2
     assert shown.count("search.lr=0.05; held out 40.00 % at last") == 3
     assert run(["status", str(study.path), "--watch", "--json"]) == 2
+
+
+def test_only_the_best_trials_weights_are_kept(study: Study) -> None:
+    for number, value in ((3, 0.9), (4, 0.7)):
+        begin(study, number, {"search.lr": 0.05})
+        file = trial_dir(study.path, number) / "trial.json"
+        write_json(file, {**read_json(file), "state": "COMPLETED", "objectives": {METRIC: value}})
+    for number in (0, 2, 3, 4):
+        (trial_dir(study.path, number) / WEIGHTS).touch()
+    keep_best_weights(study)
+    there = sorted(file.parent.name for file in study.path.glob(f"trials/*/{WEIGHTS}"))
+    assert there == ["00002", "00003"], "of one that runs, and of the best"

@@ -18,8 +18,12 @@ from onnxruntime import InferenceSession
 
 from ddarts_cli.main import run
 from ddarts_cli.sweeping import ATTACHED, attach_report
+from ddarts_core import checkpoint
+from ddarts_core.config import resolve
 from ddarts_core.dead_cells import dead_cells
+from ddarts_core.export import Blueprint, read_safetensors, untrained
 from ddarts_core.genotype import Genotype
+from ddarts_core.nested import read_yaml
 from ddarts_core.serving import Predictor
 from tests.analysis.conftest import EPOCHS, MakeStudy, Parsed, genotype_of, make_study, parsed, study
 from tests.analysis.test_mlflow_source import log_study
@@ -296,6 +300,16 @@ def test_an_untrained_model_says_so_and_old_models_go(make_study: MakeStudy, cap
     assert "freshly initialised, not trained" in card and "the untrained network as a torch.export program" in card
     out_of(capfd, "export", study)
     assert not (folder / "model.pt2").exists() and "model.pt2" not in (folder / "README.md").read_text()
+
+    genotype, config = Genotype.load(folder / "genotype.json"), resolve(read_yaml(folder / "config.yaml"))
+    network = untrained(Blueprint.of(genotype, config), 0)
+    kept = {"weights": network.state_dict(), "genotype": genotype.to_json()}
+    checkpoint.save(study / "trials" / "00000" / "weights.pt", kept)  # as a sweep does of its best trial
+    out_of(capfd, "export", study)
+    exported, _ = read_safetensors(folder / "weights.safetensors")
+    assert all(torch.equal(exported.state_dict()[name], value) for name, value in network.state_dict().items())
+    assert "of the trial's own short training, " in (folder / "README.md").read_text()
+    assert "trained weights" in mistake(capfd, "export", study, "--top", "1", "--register", "digits")
 
 
 def test_one_chosen_trial_is_exported_beside_the_best(study: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -129,9 +129,10 @@ def _export_retrain(
 def _check_trained(item: Exported) -> None:
     from ddarts_analysis.card import retrain_command
 
+    from ddarts_cli.models import find_weights
     from ddarts_core.errors import UserError
 
-    if not (item.folder / "weights.safetensors").exists():
+    if find_weights(item.folder / "retrain") is None:
         raise UserError(
             f"{item.folder} has no trained weights to register: first run `{retrain_command(item.folder)}`, "
             "then this again"

@@ -52,7 +52,9 @@ def test_readme_has_the_numbers_and_exact_commands(study: Path):
     text = (folder / "README.md").read_text()
     for expected in ("00005 of study toy", "0.65", "65.00 %", "1,050", "5,175", genotype_of(5).hash):
         assert expected in text
-    assert f"ddarts retrain {folder}/genotype.json --config {folder}/config.yaml" in text
+    assert "ddarts retrain genotype.json --config config.yaml" in text and str(folder.parent) not in text
+    header = yaml.safe_load(text.split("---\n")[1])
+    assert header["license"] == "other" and "Intended use: " in text and "Licence: not stated" in text
     assert "None" not in text and not re.search(r"\{[a-z]", text)
 
 

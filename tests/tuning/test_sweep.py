@@ -25,6 +25,7 @@ from ddarts_tuning.tracking import trial_run
 from ddarts_cli.commands.sweep import in_words
 from ddarts_cli.main import run
 from ddarts_cli.sweeping import ATTACHED
+from ddarts_core import checkpoint
 from ddarts_core.config import resolve
 from ddarts_core.confusion import balanced_accuracy, read_confusion
 from ddarts_core.data import load_train, split
@@ -101,6 +102,10 @@ def test_the_objective_is_the_derived_networks_accuracy_on_images_that_trained_n
     accuracy = retrain.evaluate(splits.held_out).metrics["accuracy"]
     assert trial["derived"]["held_out/accuracy"] == pytest.approx(accuracy, abs=1e-9)
     assert trial["objectives"] == {"derived/held_out/accuracy": trial["derived"]["held_out/accuracy"]}
+    [kept] = done.study.path.glob("trials/*/weights.pt")  # of the best trial alone
+    assert kept.parent.name == trial["trial_id"]
+    weights = checkpoint.load(kept)["weights"]
+    assert all(torch.allclose(value, retrain.weights()[name], rtol=1e-3, atol=1e-3) for name, value in weights.items())
 
 
 def test_mlflow_has_the_whole_study(done: StudyResult, tmp_path: Path) -> None:

@@ -244,7 +244,10 @@ def polite_stops(heard: Callable[[], object] | None = None) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        os.environ.pop(NO_HANDLER) if kept is None else os.environ.update({NO_HANDLER: kept})
+        if kept is None:
+            del os.environ[NO_HANDLER]
+        else:
+            os.environ[NO_HANDLER] = kept
 
 
 NO_HANDLER = "TUNE_DISABLE_SIGINT_HANDLER"

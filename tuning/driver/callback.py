@@ -24,7 +24,7 @@ from ..schedulers.time_budget import TimeBudget
 from ..searchers.journal import Journal
 from ..settings.config import SEARCH_EPOCH
 from ..store.mirror import StoreError
-from ..store.study import Held, Study, trial_dir, trial_name, utc_now
+from ..store.study import Held, Study, keep_best_weights, trial_dir, trial_name, utc_now
 from ..tracking.overview import EVERY_S, tell
 from ..tracking.study_run import STATUS, Draw, child_runs, delete_run, end_run
 from ..tracking.trial_run import PATIENCE_S, TrialRun
@@ -215,6 +215,8 @@ def note_end(
     study.push(f"trials/{folder.name}")
     if alone and state != "FAILED":
         study.clear_checkpoints(number)
+    if state == "COMPLETED":
+        keep_best_weights(study)
     return record
 
 

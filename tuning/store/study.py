@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -298,6 +298,29 @@ def check_journal(path: Path) -> None:
 def utc_now() -> str:
     """The time as ISO 8601 with microseconds, UTC."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
+
+
+def best_of(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tuple[str, str]]) -> Mapping[str, Any] | None:
+    """The completed trial that is best by the first objective, within the limits if any is; None without one."""
+    metric, mode = objectives[0]
+    sign = -1 if mode == "max" else 1
+    done = [trial for trial in trials if trial["state"] == "COMPLETED"]
+    return min(done, key=lambda t: (bool(t.get("beyond")), sign * t["objectives"][metric], t["number"]), default=None)
+
+
+WEIGHTS = "weights.pt"
+"""Of a trial's derived network after its own short training: the best trial's are kept (`keep_best_weights`)."""
+
+
+def keep_best_weights(study: Study) -> None:
+    """Delete the weights of completed trials that are not the best by the first objective."""
+    there = [read_trial_file(file.parent) for file in study.path.glob(f"trials/*/{WEIGHTS}")]
+    best = best_of(there, study.objectives)
+    for trial in there:
+        if trial["state"] == "COMPLETED" and trial is not best:
+            folder = trial_dir(study.path, trial["number"])
+            (folder / WEIGHTS).unlink(missing_ok=True)
+            study.push(f"trials/{folder.name}")
 
 
 def end_of(trial: Mapping[str, Any]) -> datetime.datetime:

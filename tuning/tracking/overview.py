@@ -16,7 +16,7 @@ from ddarts_core.datasets import facts
 from ddarts_core.shell import ddarts
 from ddarts_core.study_files import ENDED, TRIAL_STATES
 
-from ..store.study import Study, end_of
+from ..store.study import Study, best_of, end_of
 from .study_run import TEXT_LIMIT, attempt, end_run, make_client
 
 EVERY_S = 10.0
@@ -143,14 +143,6 @@ def values(entry: Mapping[str, Any]) -> str:
     log = ", log" if entry.get("log") else ""
     step = f", in steps of {entry['step']}" if entry.get("step") not in (None, 1) else ""
     return f"{entry['low']} to {entry['high']}{log}{step}{when}"
-
-
-def best_of(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tuple[str, str]]) -> Mapping[str, Any] | None:
-    """The completed trial that is best by the first objective, within the limits if any is; None without one."""
-    metric, mode = objectives[0]
-    sign = -1 if mode == "max" else 1
-    done = [trial for trial in trials if trial["state"] == "COMPLETED"]
-    return min(done, key=lambda t: (bool(t.get("beyond")), sign * t["objectives"][metric], t["number"]), default=None)
 
 
 def curve(study: Study, trials: Sequence[Mapping[str, Any]]) -> list[Point]:

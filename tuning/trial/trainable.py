@@ -254,6 +254,9 @@ class SearchTrial(tune.Trainable):
         derived = {f"held_out/{name}": value for name, value in found.metrics.items()}
         matrix = Confusion("genotype", self._config.seed, "held_out", found.matrix)
         write_confusion(self._folder / CONFUSION, self._retrain.info.classes, [matrix])
+        assert self._genotype is not None
+        kept = {"weights": self._retrain.weights(), "genotype": self._genotype.to_json()}
+        checkpoint.save(self._folder / studies.WEIGHTS, kept)
         self._write(derived=derived, objectives=self._objectives(f"derived/{self._metric}", derived[self._metric]))
         return True
 
