@@ -63,16 +63,9 @@ class FastForm:
         self._known: WeakKeyDictionary[Cell, bool] = WeakKeyDictionary()
 
     def _knows(self, cell: Cell) -> bool:
-        """Whether every edge is a plain sum of operations of known kinds, the same ones on edges that leave a node.
-
-        A pool is computed once for all edges that leave a node, and weights are stacked: so names count, not types.
-        """
+        """Whether every edge is a plain sum of operations of known kinds."""
         if cell not in self._known:
-            kinds: dict[int, list[tuple[str, ...]]] = defaultdict(list)
-            for edge, (source, _) in zip(cell.edges, cell.edge_list, strict=True):
-                plain = type(edge) is MixedOp and all(map(_is_known, edge.ops))
-                kinds[source].append(edge.names if plain else ())  # type: ignore[arg-type]  # ModuleList items are typed Module
-            self._known[cell] = all(len(set(same)) == 1 and same[0] for same in kinds.values())
+            self._known[cell] = all(type(edge) is MixedOp and all(map(_is_known, edge.ops)) for edge in cell.edges)
         return self._known[cell]
 
     def __call__(self, cell: Cell, s0: Tensor, s1: Tensor, gates: Tensor, notes: CellNotes | None = None) -> Tensor:
@@ -86,7 +79,7 @@ class FastForm:
         for source in range(cell.steps + 1):
             edges = [edge for edge, (start, _) in enumerate(cell.edge_list) if start == source]
             merge = nodes[source].nbytes * len(edges) <= self.merge_bytes
-            bundles = [edges] if merge else [[edge] for edge in edges]
+            bundles = work.alike(edges) if merge else [[edge] for edge in edges]
             known = {} if notes is None or source > 1 else notes.branches
             if source not in known:
                 known[source] = work.leave(nodes[source], bundles)
@@ -129,18 +122,17 @@ class _CellPass:
     def leave(self, x: Tensor, bundles: Sequence[Sequence[int]]) -> list[Branches]:
         """Outputs of all operations on a source node, per bundle of its edges."""
         active = F.relu(x)
-        first = self._edge(bundles[0][0])
-        pools = {k: self._pool(x, bundles, k) for k, op in enumerate(first.ops) if isinstance(op, NormalisedPool)}
+        pools = self._pools(x, bundles)
         result = []
         for number, bundle in enumerate(bundles):
             stacked = _stack([active.detach()] * len(bundle))
             branches: Branches = []
-            for k, kind in enumerate(map(type, first.ops)):
+            for k, kind in enumerate(map(type, self._edge(bundle[0]).ops)):
                 ops = self._operations(bundle, k)
                 if kind is Zero:
                     branches.append(None)
                 elif kind is NormalisedPool:
-                    branches.append(pools[k][number])
+                    branches.append(pools[number, k])
                 elif kind is Identity:
                     branches.append(x)
                 elif kind is Separable:
@@ -149,6 +141,13 @@ class _CellPass:
                     branches.append(_stack([op.before_norm(active) for op in ops]))
             result.append(branches)
         return result
+
+    def alike(self, edges: Sequence[int]) -> list[list[int]]:
+        """The edges in bundles of those that have the same operations, which alone can be stacked."""
+        bundles: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for number in edges:
+            bundles[self._edge(number).names].append(number)
+        return list(bundles.values())
 
     def mix(self, bundle: Sequence[int], branches: Branches, scales: Sequence[Tensor]) -> Tensor:
         """Sum of gate * normalised branch over the operations of a bundle; `scales` are gates, one per channel."""
@@ -180,9 +179,22 @@ class _CellPass:
     def _operations(self, bundle: Sequence[int], k: int) -> list[Any]:
         return [self._edge(number).ops[k] for number in bundle]
 
-    def _pool(self, x: Tensor, bundles: Sequence[Sequence[int]], k: int) -> list[Tensor]:
-        """The pool of a node, normalised: all edges that leave it share one, unless they read running statistics."""
-        ops = [self._operations(bundle, k) for bundle in bundles]
+    def _pools(self, x: Tensor, bundles: Sequence[Sequence[int]]) -> dict[tuple[int, int], Tensor]:
+        """Outputs of the pools, by bundle and place in its edges: those of one name are one pool."""
+        places: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for number, bundle in enumerate(bundles):
+            edge = self._edge(bundle[0])
+            for k, (name, op) in enumerate(zip(edge.names, edge.ops, strict=True)):
+                if isinstance(op, NormalisedPool):
+                    places[name].append((number, k))
+        found: dict[tuple[int, int], Tensor] = {}
+        for same in places.values():
+            pooled = self._pool(x, [self._operations(bundles[number], k) for number, k in same])
+            found.update(zip(same, pooled, strict=True))
+        return found
+
+    def _pool(self, x: Tensor, ops: Sequence[Sequence[Any]]) -> list[Tensor]:
+        """A pool of a node, normalised, per bundle: all edges share one, unless they read running statistics."""
         pooled = ops[0][0][0](x)
         if not self.cell.training:
             return [_stack([op[1](pooled) for op in of_bundle]) for of_bundle in ops]
@@ -198,7 +210,7 @@ class _CellPass:
                 statistics = [norm.running()[i] for norm in others]
                 torch._foreach_mul_(statistics, keep)
                 torch._foreach_add_(statistics, [new - keep * old] * len(others))
-        return [shared] * len(bundles)
+        return [shared] * len(ops)
 
     def _separable(self, x: Tensor, stacked: Tensor, ops: Sequence[Any]) -> Tensor:
         """ReLU'd input through the separable halves of stacked edges, up to the last normalisation."""
