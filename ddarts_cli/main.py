@@ -40,6 +40,7 @@ COMMANDS = {
     "space": "Print the size of a search space.",
     "zoo": "List the known genotypes, or print one.",
     "methods": "List the method presets.",
+    "check-plugin": "Check what a plug-in adds against the laws of ddarts' own tables.",
     "studies": "List studies, oldest first.",
     "status": "Show the trials of a study.",
     "completion": "Print a completion script for bash, zsh or fish.",
@@ -51,7 +52,13 @@ COMPLETE = "_DDARTS_COMPLETE"
 
 
 def _load_plugins(ctx: click.Context, option: click.Parameter, references: tuple[str, ...]) -> None:
-    if references and not ctx.resilient_parsing:  # pressing Tab runs no code of the user's
+    if ctx.resilient_parsing:  # pressing Tab runs no code of the user's
+        return
+    if ctx.parent is not None:  # of a command, not of the program, whose help answers at once
+        from ddarts_core.plugins import load_installed
+
+        load_installed()
+    if references:
         from ddarts_core.plugins import load
 
         for reference in references:
@@ -81,7 +88,7 @@ class LazyGroup(click.Group):
         """Import the subcommand's module and return its `command`."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"ddarts_cli.commands.{cmd_name}")
+        module = importlib.import_module(f"ddarts_cli.commands.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         if not any(parameter.name == PLUGIN.name for parameter in command.params):
             command.params.append(PLUGIN)

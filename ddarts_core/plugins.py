@@ -21,6 +21,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 #: Bytes of all files of a plug-in: it is code, which is read whole and sent to every trial.
 MOST_BYTES = 16 * 2**20
+
+
+#: Of the entry points that name plug-ins: what is installed is loaded by every command.
+GROUP = "ddarts.plugins"
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,22 @@ def load(reference: str) -> Plugin:
         return _begin(source, reference, _own_folder())
     source = _installed(reference)
     return _known(source) or _begin(source, reference, None)
+
+
+def load_installed() -> None:
+    """Load the plug-ins that installed packages name as entry points of the group `ddarts.plugins`, by their modules.
+
+    Raises:
+        UserError: see `load`; it says which package to mend or uninstall.
+    """
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        try:
+            source = _installed(point.value)
+            if _known(source) is None:
+                _begin(source, None, None)
+        except UserError as error:
+            package = point.dist.name if point.dist is not None else point.value
+            raise UserError(f"{error}; the installed package {package!r} brings it: mend or uninstall that") from error
 
 
 def load_sent(sources: Iterable[Source]) -> None:

@@ -33,7 +33,8 @@ class Registry:
         plugin: name of the plug-in, for messages.
 
     Attributes:
-        names: of the entries that were added, by kind: `operation`, `space`, `method`, `part`, `data set`.
+        names: of the entries that were added, by kind: `operation`, `space`, `method`, `data set`, or that of a part,
+            as `rule`.
 
     Example:
         >>> registry = Registry("mine")
@@ -124,7 +125,7 @@ class Registry:
         Raises:
             UserError: its name is taken, or it is no such class.
         """
-        kinds = {Base.__name__: table for Base, table in methods.TABLES.items()}
+        kinds = {base.__name__: base for base in methods.TABLES}
         if not (isinstance(part, type) and issubclass(part, tuple(methods.TABLES))):
             raise UserError(f"part {part!r}: give a subclass of one of {', '.join(kinds)}")
         lacking = [key for key in ("name", "summary") if not isinstance(getattr(part, key, None), str)]
@@ -132,7 +133,8 @@ class Registry:
             raise UserError(f"part {part.__name__} has no {lacking[0]}: give it one, as text")
         self._check_name("part", part.name)
         table = methods.add_part(part)
-        self._note("part", part.name, table)
+        kind = next(name for name, base in kinds.items() if issubclass(part, base))
+        self._note(kind.lower(), part.name, table)
 
     def data_set(self, entry: Entry) -> None:
         """Add a data set, chosen by `data.name`: a `Published`, an `OwnImages`, or what has the same methods.

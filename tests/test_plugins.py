@@ -194,3 +194,146 @@ def test_a_package_is_a_plugin_with_all_its_files(
     monkeypatch.setattr(plugins, "MOST_BYTES", 10)
     with pytest.raises(UserError, match="its files take more than"):
         plugins.load(str(tmp_path / "here" / "my_package"))
+
+
+# --- check-plugin ---------------------------------------------------------------------------------------------------
+
+
+def test_the_plugin_of_the_documents_keeps_all_laws(my_plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check-plugin", str(my_plugin)]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("plug-in my_plugin, sha256 ") and all(line.startswith("kept: ") for line in lines)
+    found = [line.split(": ")[1] for line in lines]
+    methods_laws = ["method entropic"] * 3
+    assert found == [*["operation grouped_conv_3x3"] * 4, "space S_grouped", "rule triple", *methods_laws]
+
+
+LAWLESS = """
+from torch import nn
+
+from ddarts_core.data import DataInfo, Published
+from ddarts_core.methods import Method, common, darts, parts, rules
+from ddarts_core.nested import merge
+from ddarts_core.supernet import MixedOp
+
+
+class Careless(nn.Module):
+    def __init__(self, channels, stride, affine):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+        self.register_buffer("passes", self.norm.weight.new_zeros(1))
+
+    def forward(self, x):
+        self.passes += 1
+        return self.norm(x)
+
+
+class Twice(MixedOp):
+    def forward(self, x, gates):
+        return 2 * super().forward(x, gates)
+
+
+class Double(parts.Edge):
+    name, summary = "double", "twice the mixed operation"
+
+    def build(self, names, channels, stride):
+        return Twice(names, channels, stride)
+
+
+class Modest(rules.Complete):
+    name, summary = "modest", "says one and keeps two"
+    most_operations = 2
+
+    def select(self, scores, operations, steps):
+        Modest.most_operations = 2
+        chosen = super().select(scores, operations, steps)
+        Modest.most_operations = 1
+        return chosen
+
+
+class Wrong(parts.Regulariser):
+    name, summary = "wrong", "has another gradient than its value"
+
+    def value(self, parameters, gates):
+        return (gates**2).sum((1, 2))
+
+    def gradient(self, parameters, gates_of):
+        return {name: values * 0 for name, values in parameters.items()}
+
+
+class Counting(common.Softmax):
+    name, summary = "counting", "gates that depend on how often they were asked"
+    asked = 0
+
+    def gates(self, parameters, progress):
+        Counting.asked += 1
+        return (parameters["alphas"] * Counting.asked).softmax(-1)
+
+
+def read(root, train):
+    raise OSError("nothing there")
+
+
+def register(tables):
+    tables.operation("careless", Careless)
+    tables.space("S_careless", ["careless", "skip_connect"])
+    tables.part(Double)
+    tables.part(Modest)
+    own = {"regularisers": {"wrong": {"weight": 1.0}}}
+    tables.method("slanted", Method("a", "b", merge(darts.SETTINGS, {"search": own}), parts=(Wrong,)))
+    forgetful = merge(darts.SETTINGS, {"search": {"gates": "counting"}})
+    tables.method("forgetful", Method("a", "b", forgetful, parts=(Counting,)))
+    tables.data_set(Published(DataInfo("mine", 3, 3, 8, (44.0,) * 3, (0.2,) * 3, ("a", "b", "c")), read, "mine.npz"))
+"""
+
+BROKEN = [
+    "operation careless: keeps the channels, and halves the size at stride 2: stride 2 makes [2, 8, 8, 8] of [2, 8, 8",
+    "operation careless: has no weights in normalisations without affine: at stride 1 a normalisation has weights",
+    "operation careless: leaves no trace of a pass that measures: at stride 1 it moved passes",
+    "operation careless: is written, read and trained in a genotype: RuntimeError: ",
+    "space S_careless: is searched, and each of its operations can be found: RuntimeError: ",
+    "edge double: with one gate open is that operation: with the gate of ",
+    "rule modest: keeps as many operations as it states: it keeps up to 2 operations of an edge, and states 1",
+    "method slanted: follows the gradient of the loss that it states: the gradient of alphas gives a slope of ",
+    "method forgetful: goes on after every epoch bit for bit: its ",
+    "data set mine: states facts that fit, and says which files it wants: its means or deviations are not those",
+]
+
+
+def test_a_plugin_that_breaks_every_law(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "my_plugin.py").write_text(LAWLESS)
+    assert run(["check-plugin", str(tmp_path / "my_plugin.py")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    found = [line.removeprefix("broken: ") for line in lines if line.startswith("broken: ")]
+    lacking = [words for words in BROKEN if not any(line.startswith(words) for line in found)]
+    assert not lacking, lines
+
+
+# --- installed ------------------------------------------------------------------------------------------------------
+
+
+def test_an_installed_plugin_is_there_in_every_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A module, and the file in which an installer notes that it is a plug-in."""
+    module = tmp_path / "my_plugin.py"
+    module.write_text(f"{REGISTERED}pass\n")
+    info = tmp_path / "mine-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ddarts.plugins]\nmine = my_plugin\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert run(["settings", "search.space"]) == 0
+    assert "S_first" in capsys.readouterr().out
+    (plugin,) = plugins.loaded()
+    assert plugin.reference is None and plugin.source.files.keys() == {"my_plugin.py"}
+    assert run(["settings", "search.space", "--plugin", "my_plugin"]) == 0 and plugins.loaded() == (plugin,)
+    plugins.unload(plugin)
+    del sys.modules["my_plugin"]
+    module.write_text(f"{REGISTERED}1 / 0\n")
+    capsys.readouterr()
+    assert run(["zoo"]) == 2
+    said = "ZeroDivisionError: division by zero; the installed package 'mine' brings it: mend or uninstall that\n"
+    assert capsys.readouterr().err.endswith(said) and plugins.loaded() == ()
+    assert run(["--help"]) == 0
+    sys.modules.pop("my_plugin", None)

@@ -15,10 +15,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from ddarts_cli.commands.methods import command
-from ddarts_core import methods, operations, plugins
-from ddarts_core.alpha_step import AlphaStep
+from ddarts_core import conformance, methods, operations, plugins
 from ddarts_core.architecture import Architecture
 from ddarts_core.config import DiscretiseConfig, SearchConfig, resolve
+from ddarts_core.conformance import equal
+from ddarts_core.conformance import small as tiny
 from ddarts_core.discretise import select, without_skips
 from ddarts_core.errors import UserError
 from ddarts_core.fast import FastForm
@@ -34,117 +35,26 @@ from ddarts_core.supernet import MixedOp, Supernet, batch_statistics
 CIFAR = DataInfo("cifar10", 10, 3, 32, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
 
 
-def tiny(name: str, *overrides: str):
-    """A search of a method in a few steps on a net as small as it allows; with three networks where it has several."""
-    search: dict[str, Any] = {"channels": 4, "batch_size": 12, "epochs": 2, "warmup_epochs": 1, "device": "cpu"}
-    preset = resolve({"method": name}).search
-    if preset.start is None:  # Shapley values take a pass for every operation of every edge
-        search |= {"num_cells": 3, "steps": 1 if preset.stages == "shapley" else 2}
-    if preset.stages == "progressive":
-        search |= {"epochs": 3, "warmup_epochs": 3, "options": {"added_cells": [0, 1, 2]}}
-    if preset.stages == "widening":
-        search["options"] = {"channel_share": 2, "channel_shares": [2, 4]}
-    if preset.stages == "perturbation":
-        search["options"] = {"decision_batches": 1}
-    few = {"attack_steps": 2, "freeze_every": 2, "value_orders": 2}
-    if options := {name: value for name, value in few.items() if name in preset.options}:
-        search["options"] = options
-    settings = {"method": name, "data": {"num_train": 60}, "search": search, "alpha": {"lr": 0.05}}
-    if preset.start is not None:  # a published network, of as many cells as it has
-        settings["ablation"] = {"sample_cells": 2}
-    return resolve(settings, overrides)
-
-
-def equal(first: Any, second: Any) -> bool:
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
-    if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(equal, first, second))
-    return first == second
-
-
 # --- what every method owes -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_goes_on_bit_for_bit_after_every_epoch(name: str, digits) -> None:
-    """So the same seed gives the same records, too, and no change of stage depends on what is not in the state."""
-    search = digits(tiny(name))
-    states, records = [copy.deepcopy(search.state_dict())], []
-    for record in search.records():
-        records.append(record)
-        states.append(copy.deepcopy(search.state_dict()))
-    assert [record.epoch for record in records] == list(range(search.num_epochs))
-    assert all(math.isfinite(value) for record in records for value in record.metrics.values())
-    for epoch, record in enumerate(records):
-        again = digits(tiny(name))
-        again.load_state_dict(states[epoch])
-        assert next(again.records()) == record, epoch
-        assert equal(again.state_dict(), states[epoch + 1]), epoch
-    assert again.discretise() == search.discretise()
-    layout = "normal_reduce" if search.config.search.sharing == "normal_reduce" else "individual"
-    assert again.discretise().genotype.layout == layout
-    trained = not equal(search.parameters, states[0]["architecture"])
-    assert trained == any(stage.trains_alphas for stage in search.course.stages)
+    conformance.goes_on(name, digits)
 
 
-def stated_loss(net, batch, architecture, parameters, progress) -> torch.Tensor:
-    """Cross entropy and the terms; with two shared groups of cells a term is the mean over both."""
-    architecture.begin(net, progress)
-    with batch_statistics(net), torch.no_grad():
-        value = F.cross_entropy(net(batch[0], architecture.gates(parameters, progress)), batch[1])
-    share = 2 if architecture._gates.search.sharing == "normal_reduce" else 1
-    return value + sum(term.sum() / share for term in architecture.values(parameters, progress).values())
-
-
-#: Their gradient is an estimate by definition, tested by `test_sampling_methods.py`.
+#: Their gates are drawn, so their gradient is an estimate by definition, tested by `test_sampling_methods.py`.
 ESTIMATED = {"gdas", "drnas"}
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in ESTIMATED])
 def test_the_gradient_is_that_of_the_loss_that_a_method_states(name: str) -> None:
-    """By central differences in float64: cross entropy plus every weighted term, in the middle of each stage."""
-    config = tiny(
-        name, "ablation.loss=none", "alpha.grad_mode=clean", "search.order=first", "ablation.removal=identity"
-    )
-    course = Course(config)
-    for number, stage in enumerate(course.stages):
-        if not stage.trains_alphas or stage.kept is not None:
-            continue
-        now = course.settings(number)
-        info = DataInfo("x", num_classes=4, channels=2, image_size=8, mean=(0.5,), std=(0.5,))
-        torch.manual_seed(0)
-        net = Supernet(now.search, info).double().train()
-        x, y = torch.randn(6, 2, 8, 8, dtype=torch.float64), torch.arange(6) % 4
-        step = AlphaStep(net, now)
-        progress = Progress(3, 8, 3, 8, "alphas", lambda: torch.Generator().manual_seed(1))
-        start = step.architecture.parameters()
-        start = {key: torch.randn(value.shape, dtype=torch.float64) for key, value in start.items()}
-        architecture = step.architecture
-        architecture.begin(net, progress)
-        found = step.gradients(start, (x, y), (x, y), None, torch.Generator(), progress).gradients
-        assert found.keys() == start.keys()
-        for key in start:
-            direction = torch.randn_like(start[key])
-            ends = [
-                stated_loss(net, (x, y), architecture, {**start, key: start[key] + sign * 1e-6 * direction}, progress)
-                for sign in (1, -1)
-            ]
-            expected = float(ends[0] - ends[1]) / 2e-6
-            assert float((found[key] * direction).sum()) == pytest.approx(expected, rel=1e-4, abs=1e-7), key
+    conformance.follows_its_gradient(name)
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"ddarts-published"}))
+@pytest.mark.parametrize("name", METHODS)
 def test_an_alpha_step_leaves_no_trace_in_the_weights(name: str, digits) -> None:
-    search = digits(tiny(name))
-    search.epoch = search.num_epochs - 1
-    before = copy.deepcopy(search.net.state_dict())
-    batches = search._alpha_batches(0)
-    search._alpha_step(next(batches), next(batches), search.epoch, 0)
-    assert equal(dict(search.net.state_dict()), dict(before))
-    assert all(weight.grad is None for weight in search.net.parameters())
+    conformance.keeps_weights_from_alpha_steps(name, digits)
 
 
 @pytest.mark.parametrize(
@@ -212,14 +122,7 @@ def test_ddarts_with_two_groups_and_no_ablation_is_fairdarts(digits) -> None:
 @pytest.mark.parametrize("name", sorted(set(methods.EDGES) - {"partial-channels"}))
 def test_an_edge_with_one_gate_open_is_that_operation(name: str) -> None:
     """So one-hot gates give the derived network (`test_one_hot`); partial channels, which it lacks, are below."""
-    torch.manual_seed(0)
-    edge = methods.EDGES[name](SearchConfig(gates="softmax", w_zero_one=0.0))
-    mixed = edge.build((*S_NONE, *edge.extra), 4, 2).eval()
-    x = torch.randn(2, 4, 6, 6)
-    for k, operation in enumerate(S_NONE):
-        gates = F.one_hot(torch.tensor(k), len(S_NONE) + len(edge.extra)).float()
-        assert torch.allclose(mixed(x, gates), mixed.ops[k](x), atol=1e-6), operation
-        assert operation == "none" or mixed(x, gates).abs().max() > 0
+    conformance.opens_one_gate(name)
 
 
 class Foreign(nn.Module):
