@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from .coalitions import num_coalitions
 from .config import ExperimentConfig
 from .data import DataInfo, Splits, check_batch, hold_out, load_train, split
 from .genotype import Cell, Edge, Genotype
+from .hollow import Hollow
 from .images import Images, ImageSet
 from .memory import Meter, StepMemory, operation_weight, step_memory, supernet_size
 from .methods import RULES
@@ -131,7 +131,7 @@ def heaviest_genotype(config: ExperimentConfig) -> Genotype:
 def retrain_memory(config: ExperimentConfig, info: DataInfo) -> int:
     """Peak of a training step of the heaviest network; mixed precision is not counted as a saving."""
     retrain = config.retrain
-    with FakeTensorMode():
+    with Hollow():
         network = build_network(retrain, heaviest_genotype(config), info)
         network.train()
         meter = Meter()

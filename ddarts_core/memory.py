@@ -1,16 +1,15 @@
 """What a search needs before it runs: memory, multiply-adds and steps, counted on tensors without contents.
 
-The passes of a search step are run in fake mode of torch, on the real modules: every operation yields its shape, its
-type and its layout, and nothing is computed. `Meter` counts the storage that is alive after each one. Its largest sum
-is what an allocator must hold; not counted are what the libraries take for themselves (`CONTEXT_BYTES` on a GPU,
-workspaces of convolutions: 256 numbers per channel and kernel element in oneDNN's depthwise gradients, which only shows
-with a handful of images) and what an allocator loses to rounding.
+The passes of a search step are run on the real modules with tensors that have no contents (`hollow`): every operation
+yields its shape, its type and its layout, and nothing is computed. `Meter` counts the storage that is alive after each
+one. Its largest sum is what an allocator must hold; not counted are what the libraries take for themselves
+(`CONTEXT_BYTES` on a GPU, workspaces of convolutions: 256 numbers per channel and kernel element in oneDNN's depthwise
+gradients, which only shows with a handful of images) and what an allocator loses to rounding.
 """
 
 from __future__ import annotations
 
 import functools
-import gc
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,10 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from .alpha_step import FEW, AlphaStep
@@ -32,6 +28,7 @@ from .data import DataInfo
 from .examination import probed
 from .execution import Execution, choose, run_as
 from .freezing import Watch
+from .hollow import DispatchMode, Hollow, tensors_of
 from .methods import FREEZINGS
 from .methods.parts import Parameters, Progress
 from .operations import build
@@ -92,7 +89,7 @@ class StepMemory:
         return self.peak - self.parameters - self.gradients - self.optimiser
 
 
-class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
+class Meter(DispatchMode):  # type: ignore[no-untyped-call]  # torch
     """Counts the bytes of all storage that was made, and is still alive, while it is active.
 
     Example:
@@ -113,7 +110,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
     ) -> Any:
         """Run an operation and note the storage of what it returns."""
         result = func(*args, **(kwargs or {}))
-        self.note(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        self.note(tensors_of(result))
         return result
 
     def note(self, tensors: Iterable[Tensor]) -> None:
@@ -247,7 +244,7 @@ def _prepared(net: Supernet, execution: Execution) -> Supernet:
 @functools.cache
 def operation_weight(name: str) -> tuple[int, int]:
     """Bytes that an operation holds from its forward to its backward pass on a small image; its parameters."""
-    with FakeTensorMode():
+    with torch.device("meta"):
         op, x = build(name, 8, 1, True), torch.zeros(2, 8, 8, 8)
         with Meter() as meter:
             y = op(x)
@@ -293,7 +290,7 @@ def step_memory(config: ExperimentConfig, info: DataInfo, device: torch.device) 
 
 
 def _step_memory(config: ExperimentConfig, keep: int | None, info: DataInfo, device: torch.device) -> StepMemory:
-    with FakeTensorMode():
+    with Hollow():
         rehearsal = Rehearsal(config, info, device, keep)
         weight_step = measure(rehearsal, rehearsal.weight_step)
         alpha_step = measure(rehearsal, rehearsal.alpha_step) if config.search.epochs else 0
@@ -308,15 +305,8 @@ def measure(rehearsal: Rehearsal, step: Callable[[], None]) -> int:
     """Bytes at the largest moment of a step, what outlives it included."""
     meter = Meter()
     meter.note(rehearsal.tensors())
-    often = gc.get_threshold()
-    gc.freeze()  # what was there before is not looked through
-    gc.set_threshold(200, 10, 1000)  # tensors in a cycle of references, which fake mode makes, would count too long
-    try:
-        with meter:
-            step()
-    finally:
-        gc.set_threshold(*often)
-        gc.unfreeze()
+    with meter:
+        step()
     return meter.peak
 
 
@@ -336,7 +326,7 @@ def supernet_size(config: ExperimentConfig, info: DataInfo) -> tuple[int, int]:
 
 
 def _supernet_size(config: ExperimentConfig, keep: int | None, info: DataInfo) -> tuple[int, int]:
-    with FakeTensorMode():
+    with Hollow():
         rehearsal = Rehearsal(config, info, torch.device("cpu"), keep)
         gates = rehearsal.gates(rehearsal.parameters)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -348,7 +338,7 @@ def _supernet_size(config: ExperimentConfig, keep: int | None, info: DataInfo) -
 def largest_that_fits(peak: Callable[[int], int], limit: int, below: int, *, quadratic: bool) -> int | None:
     """The largest value of a setting whose peak fits; None if not even 1 does.
 
-    Three small networks tell how the peak grows.
+    Two or three small networks tell how the peak grows.
 
     Args:
         peak: bytes at a value; linear in it, or quadratic (channels).
@@ -360,8 +350,8 @@ def largest_that_fits(peak: Callable[[int], int], limit: int, below: int, *, qua
         >>> largest_that_fits(lambda value: 10 + 3 * value**2, 130, 100, quadratic=True)
         6
     """
-    y0, y1, y2 = (peak(value) for value in (2, 4, 8))
-    second = ((y2 - y1) / 4 - (y1 - y0) / 2) / 6 if quadratic else 0.0
+    y0, y1 = peak(2), peak(4)
+    second = ((peak(8) - y1) / 4 - (y1 - y0) / 2) / 6 if quadratic else 0.0
     first = (y1 - y0) / 2 - 6 * second
 
     def fits(value: int) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
+from .hollow import is_hollow
 from .supernet import MixedOp
 
 
@@ -27,7 +27,7 @@ class SampledOp(MixedOp):
 
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
         """[batch, channels, height, width] and [operations] -> [batch, channels, height / stride, width / stride]."""
-        chosen = self._heaviest() if isinstance(gates, FakeTensor) else int(gates.argmax())
+        chosen = self._heaviest() if is_hollow(gates) else int(gates.argmax())
         passed = 1 + (gates[chosen] - gates[chosen].detach())
         return passed * self.ops[chosen](x)  # type: ignore[no-any-return]  # nn.Module.__call__ returns Any
 
