@@ -21,6 +21,9 @@ _CPU = torch.device("cpu")
 class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
     """A mode that does without torch's compiler, which it would import to say that the mode is not to be compiled."""
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False

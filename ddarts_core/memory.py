@@ -4,7 +4,8 @@ The passes of a search step are run on the real modules with tensors that have n
 yields its shape, its type and its layout, and nothing is computed. `Meter` counts the storage that is alive after each
 one. Its largest sum is what an allocator must hold; not counted are what the libraries take for themselves
 (`CONTEXT_BYTES` on a GPU, workspaces of convolutions: 256 numbers per channel and kernel element in oneDNN's depthwise
-gradients, which only shows with a handful of images) and what an allocator loses to rounding.
+gradients, which only shows with a handful of images), what an allocator loses to rounding, and the order of an epoch's
+images, 8 bytes each.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,7 +27,7 @@ from .architecture import leaves_of
 from .config import ExperimentConfig, SearchConfig
 from .data import DataInfo
 from .examination import probed
-from .execution import Execution, choose, run_as
+from .execution import choose, run_as
 from .freezing import Watch
 from .hollow import DispatchMode, Hollow, tensors_of
 from .methods import FREEZINGS
@@ -100,7 +101,7 @@ class Meter(DispatchMode):  # type: ignore[no-untyped-call]  # torch
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch
+        super().__init__()
         self.alive = 0
         self.peak = 0
         self._known: set[int] = set()
@@ -154,6 +155,9 @@ class _LargestStep(DryStep):
         return [0]
 
 
+#: More than the numbers that a step reports and an epoch sums up.
+NUMBERS = 32
+
 #: A step in which something may be drawn.
 _STEP = Progress(purpose="weights", draw=torch.Generator)
 
@@ -173,23 +177,35 @@ class Rehearsal:
         search = config.search
         execution = choose(config, device)
         self.kept = None if keep is None else heaviest(search, keep)
-        self.net = _prepared(Supernet(search, info, self.kept), execution)
+        self.net = Supernet(search, info, self.kept).to(memory_format=execution.layout)
+        run_as(self.net, execution, "cpu")
         self.step: DryStep = _LargestStep(self.net, config, self.kept)
         rule = FREEZINGS[search.freezing](search)
         self.step.watch = None if rule.period is None else Watch(self.net, rule)
         self.parameters = self.step.architecture.parameters()
         self.moments = [torch.zeros_like(values) for values in self.parameters.values() for _ in range(2)]
+        #: The search's own parameters, of which a step reads a copy, and their gradients of the step before.
+        self.own = [torch.zeros_like(values) for values in self.parameters.values() for _ in range(2)]
+        #: Adam's count of its steps, one for each tensor of `own`.
+        self.counts = torch.zeros(len(self.parameters) * self.net.num_groups)
+        #: What a step reports, what an epoch sums up of it, and M.
+        self.scalars = torch.zeros(NUMBERS + self.net.num_groups, dtype=torch.float64)
         self.sgd = SGD(self.net.parameters(), lr=search.lr, momentum=search.momentum, weight_decay=search.weight_decay)
         for weight in self.net.parameters():
             weight.grad = torch.zeros_like(weight)
             if search.momentum:
                 self.sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         size = info.image_size
-        images = torch.zeros(search.batch_size, info.channels, size, size)
-        self.images = images.contiguous(memory_format=execution.layout)
+        #: What the readers of both splits hold while they wait: pixels as bytes, and normalised before their layout.
+        self.read = [
+            torch.zeros(search.batch_size, info.channels, size, size, dtype=dtype)
+            for dtype in (torch.uint8, torch.float32)
+            for _ in range(2)
+        ]
+        #: Images and labels of both splits, alive in both kinds of step.
+        self.images, others = (images.contiguous(memory_format=execution.layout) for images in self.read[2:])
         self.labels = torch.zeros(search.batch_size, dtype=torch.int64)
-        #: Of the other split, alive in both kinds of step.
-        self.others = torch.zeros_like(self.images), torch.zeros_like(self.labels)
+        self.others = others, torch.zeros_like(self.labels)
         #: What the alpha step leaves for the weight step: the published one, or one whose gradients are watched.
         watched = [] if self.step.watch is None else self.step.watch.weights
         left = list(self.net.parameters()) if self._published else watched
@@ -205,14 +221,18 @@ class Rehearsal:
         yield from self.net.buffers()
         yield from (weight.grad for weight in self.net.parameters() if weight.grad is not None)
         yield from (state["momentum_buffer"] for state in self.sgd.state.values() if state)
-        yield from (*self.parameters.values(), *self.moments, *self.leak, self.images, self.labels, *self.others)
+        yield from (*self.parameters.values(), *self.moments, *self.own, self.counts, self.scalars, *self.leak)
+        yield from (*self.read, self.images, self.labels, *self.others)
+        if self.step.watch is not None:
+            yield from (self.step.watch.frozen, self.step.watch.total, self.step.watch.measured)
 
     def weight_step(self) -> None:
         """One step of the weights."""
         parameters = leaves_of(self.parameters) if self._published else self.parameters
         batch, architecture = (self.images, self.labels), self.step.architecture
         gates = architecture.gates(parameters, _STEP, partial(probed, self.net, architecture, _STEP, batch))
-        loss = F.cross_entropy(self.net(self.images, gates), self.labels)
+        logits = self.net(self.images, gates)  # kept to the end of the step, for the accuracy
+        loss = F.cross_entropy(logits, self.labels)
         self.sgd.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self._published:
@@ -229,16 +249,6 @@ class Rehearsal:
     def gates(self, parameters: Parameters) -> Tensor:
         """Weights of the operations in a step."""
         return self.step.architecture.gates(parameters, _STEP)
-
-
-def _prepared(net: Supernet, execution: Execution) -> Supernet:
-    """As `execution.prepare`, on the CPU; that one moves modules, which tensors without contents do not bear."""
-    for module in net.modules():
-        for name, weight in module.named_parameters(recurse=False):
-            if weight.dim() == 4:
-                setattr(module, name, nn.Parameter(weight.detach().contiguous(memory_format=execution.layout)))
-    run_as(net, execution, "cpu")
-    return net
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,21 @@ from torch.nn import functional as F
 from ddarts_core.alpha_step import AlphaStep
 from ddarts_core.config import ExperimentConfig, resolve
 from ddarts_core.data import data_info
+from ddarts_core.genotype import Cell, Edge, Genotype
 from ddarts_core.hollow import Hollow, is_hollow
-from ddarts_core.memory import Meter, Rehearsal, largest_that_fits, measure, step_memory, supernet_size
+from ddarts_core.memory import (
+    Meter,
+    Rehearsal,
+    largest_that_fits,
+    measure,
+    operation_weight,
+    step_memory,
+    supernet_size,
+)
+from ddarts_core.methods import METHODS
 from ddarts_core.nested import merge
+from ddarts_core.search import Search
+from ddarts_core.spaces import operations_of
 from ddarts_core.supernet import Supernet
 
 CPU = torch.device("cpu")
@@ -69,6 +82,50 @@ def test_peaks_are_those_of_the_allocator(groups: dict[str, Any]) -> None:
     rehearsal = Rehearsal(config, info, CPU)
     assert estimate.weight_step == pytest.approx(measured_peak(rehearsal, "weight_step"), rel=0.15)
     assert estimate.alpha_step == pytest.approx(measured_peak(rehearsal, "alpha_step"), rel=0.15)
+
+
+def few_steps(name: str, folder: Path) -> ExperimentConfig:
+    """A search of a method in single steps, on cells of one node."""
+    preset = resolve({"method": name}).search
+    search: dict[str, Any] = {"num_cells": 3, "steps": 1, "channels": 12, "batch_size": 24}
+    search |= {"epochs": 3 if preset.stages == "progressive" else 2, "warmup_epochs": 0, "device": "cpu"}
+    options = {"attack_steps": 1, "freeze_every": 2, "value_orders": 1, "decision_batches": 1}
+    options |= {"added_cells": [0, 1, 2], "channel_share": 2, "channel_shares": [2, 1]}
+    search["options"] = {option: value for option, value in options.items() if option in preset.options}
+    if preset.start is not None:
+        start = folder / "start.json"
+        cell = Cell((Edge(2, 1, "skip_connect"),), (2,))
+        start.write_text(Genotype((cell,) * 3, (1, 2)).to_json())
+        search |= {"start": str(start), "reductions": [1, 2]}
+    return resolve({"method": name, "data": {"num_train": 100}, "search": search})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_search_takes_no_more_than_is_estimated_and_hardly_less(
+    name: str, digits: Callable[[ExperimentConfig], Search], tmp_path: Path
+) -> None:
+    """The storage of all tensors of a real search, whole epochs with their scores, but for its images and their order.
+
+    Edges that sample or drop operations are made to take the heaviest ones.
+    """
+    config = few_steps(name, tmp_path)
+    search = digits(config)
+    if config.search.edge == "sampled" or any(stage.kept for stage in search.course.stages):
+        names = operations_of(config.search.space)
+        ranks = sorted(range(len(names)), key=lambda k: operation_weight(names[k]))
+        for values in search._parameters["alphas"]:
+            values.data[:, ranks] = 20.0 * torch.arange(len(names))
+    splits: list[Any] = [search.splits.weights, search.splits.alphas, search.splits.held_out]
+    with Meter() as meter:
+        meter.note(tensor for part in splits for tensor in (part.images, part.labels))
+        images = meter.alive + 8 * (len(splits[0]) + len(splits[1]))
+        own = [value for values in search._parameters.values() for value in values]
+        meter.note([*search.net.parameters(), *search.net.buffers(), *own])
+        for _ in search.records():
+            pass
+    measured = meter.peak - images
+    estimate = step_memory(config, data_info(config.data), CPU).peak
+    assert measured <= estimate <= 1.15 * measured
 
 
 def test_what_is_saved_for_the_gradient_is_in_the_estimate() -> None:
