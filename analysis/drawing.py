@@ -145,6 +145,11 @@ def draw_genotype(
 
     Raises:
         UserError: another suffix, or `max_cells` less than 1.
+
+    Example:
+        >>> from ddarts_core.zoo import ZOO
+        >>> draw_genotype(ZOO["DARTS_V2"].genotype, "cells.svg").name
+        'cells.svg'
     """
     return save(genotype_figure(genotype, title=title, max_cells=max_cells), path)
 

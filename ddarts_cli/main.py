@@ -36,6 +36,7 @@ COMMANDS = {
     "data": "Look at the images of a file: classes, counts, splits, and a contact sheet.",
     "estimate": "Print the memory, steps and time that a file will take; run nothing.",
     "cost": "Count parameters and multiply-adds of a genotype.",
+    "draw": "Draw the cells of a genotype.",
     "compare": "Show the differences of two genotypes.",
     "space": "Print the size of a search space.",
     "zoo": "List the known genotypes, or print one.",

@@ -46,10 +46,14 @@ ZOO: Mapping[str, ZooEntry] = MappingProxyType(_load())
 
 
 def resolve_genotype(argument: str) -> Genotype:
-    """The genotype of `read_genotype`, without what it notes.
+    """The genotype that is meant by `zoo:NAME`, or by a file with JSON or a published text form.
 
     Raises:
         UserError: see `read_genotype`.
+
+    Example:
+        >>> resolve_genotype("zoo:ResNet18").num_cells
+        4
     """
     return read_genotype(argument)[0]
 

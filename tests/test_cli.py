@@ -22,6 +22,8 @@ from ddarts_core.errors import UserError
 from ddarts_core.export import read_safetensors
 from ddarts_core.genotype import Genotype
 from ddarts_core.nested import parse_override
+from ddarts_core.published_text import to_published_text
+from ddarts_core.zoo import ZOO
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -220,6 +222,20 @@ def test_the_help_names_every_command(capfd: pytest.CaptureFixture[str]) -> None
     assert run(["--help"]) == 0
     text = capfd.readouterr().out
     assert all(name in text for name in COMMANDS)
+
+
+def test_a_genotype_of_any_form_is_drawn(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Beside its file unless told otherwise; equal genotypes give equal pictures."""
+    published = tmp_path / "darts.txt"
+    published.write_text(to_published_text(ZOO["DARTS_V2"].genotype))
+    assert run(["draw", str(published)]) == 0
+    assert capfd.readouterr().out.startswith(f"wrote {tmp_path / 'darts.svg'}\nnext:\n  ddarts cost ")
+    named = tmp_path / "named.svg"
+    assert run(["draw", "zoo:DARTS_V2", "--out", str(named)]) == 0
+    assert named.read_bytes() == (tmp_path / "darts.svg").read_bytes() != b""
+    capfd.readouterr()
+    assert ".svg, .png or .pdf" in mistake(capfd, "draw", "zoo:DARTS_V2", "--out", tmp_path / "darts.gif")
+    assert not (tmp_path / "darts.gif").exists()
 
 
 def test_config_prints_what_it_reads(tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ NAMES = {
     "tuning": "ddarts_tuning",
     "analysis": "ddarts_analysis",
     "ddarts_cli": "ddarts_cli",
+    "ddarts_cli/api": "ddarts",
 }
 
 #: Modules of the core that may not import torch.
@@ -62,13 +63,20 @@ GROUND_FLOOR = {
 }
 
 
+def sources(package: str) -> list[Path]:
+    """The files of a package, without those of a package that lies in its folder."""
+    others = [ROOT / other for other in NAMES if other.startswith(f"{package}/")]
+    found = sorted((ROOT / package).rglob("*.py"))
+    return [path for path in found if not any(path.is_relative_to(other) for other in others)]
+
+
 def modules(package: str) -> list[str]:
     """Every module of a package by its dotted name, the package itself included."""
     names = []
-    for path in sorted((ROOT / package).rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
+    for path in sources(package):
+        parts = path.relative_to(ROOT / package).with_suffix("").parts
         if parts[-1] != "__main__":
-            names.append(".".join((NAMES[package], *parts[1 : -1 if parts[-1] == "__init__" else None])))
+            names.append(".".join((NAMES[package], *parts[: -1 if parts[-1] == "__init__" else None])))
     return names
 
 
@@ -106,7 +114,7 @@ def test_the_probe_sees_an_import(tmp_path: Path) -> None:
 
 
 def test_core_knows_no_cluster_tracker_or_frames() -> None:
-    upper = {"ddarts_tuning", "ddarts_analysis", "ddarts_cli"}
+    upper = {"ddarts", "ddarts_tuning", "ddarts_analysis", "ddarts_cli"}
     assert offenders(modules("ddarts_core"), {"ray", "mlflow", "optuna", "pandas", *upper}) == {}
 
 
@@ -118,18 +126,23 @@ def test_ground_floor_needs_no_torch() -> None:
 
 
 def test_analysis_reads_records_only() -> None:
-    upper = {"torch", "torchvision", "ray", "optuna", "ddarts_tuning", "ddarts_cli"}
+    upper = {"torch", "torchvision", "ray", "optuna", "ddarts", "ddarts_tuning", "ddarts_cli"}
     assert offenders(modules("analysis"), upper) == {}
 
 
 def test_tuning_stays_below_analysis_and_command_line() -> None:
-    assert offenders(modules("tuning"), {"ddarts_analysis", "ddarts_cli"}) == {}
+    assert offenders(modules("tuning"), {"ddarts", "ddarts_analysis", "ddarts_cli"}) == {}
 
 
 def test_commands_import_their_floor_when_they_run() -> None:
-    names = ["ddarts_cli", "ddarts_cli.main", *(m for m in modules("ddarts_cli") if ".commands" in m)]
+    names = ["ddarts", "ddarts_cli", "ddarts_cli.main", *(m for m in modules("ddarts_cli") if ".commands" in m)]
     heavy = {"torch", "ray", "optuna", "mlflow", "pandas", "pyarrow", "pydantic", "matplotlib", "numpy", "rich"}
     assert offenders(names, heavy) == {}
+
+
+def test_the_api_stands_beside_the_command() -> None:
+    """It is above all other floors, and prints nothing."""
+    assert offenders(modules("ddarts_cli/api"), {"ddarts_cli", "click", "rich", "ray"}) == {}
 
 
 def test_help_answers_at_once() -> None:
@@ -146,7 +159,7 @@ def test_help_answers_at_once() -> None:
 def test_every_module_belongs_to_an_installed_package(package: str) -> None:
     text = (ROOT / "setup.cfg").read_text()
     packages = text.partition("packages =")[2].partition("install_requires")[0].split()
-    inner = {path.parent.relative_to(ROOT / package).parts for path in (ROOT / package).rglob("*.py")}
+    inner = {path.parent.relative_to(ROOT / package).parts for path in sources(package)}
     assert {".".join((NAMES[package], *parts)) for parts in inner} <= set(packages)
 
 

@@ -74,7 +74,7 @@ def test_the_wheel_takes_no_name_of_a_user(project: Project) -> None:
     assert project.run("python", "-c", code).split() == ["the", "user"] * 3
     site = next((project.bin.parent / "lib").glob("python*/site-packages"))
     installed = {path.name for path in site.iterdir() if path.is_dir() and path.suffix != ".dist-info"}
-    assert installed == {"ddarts_core", "ddarts_tuning", "ddarts_analysis", "ddarts_cli"}
+    assert installed == {"ddarts", "ddarts_core", "ddarts_tuning", "ddarts_analysis", "ddarts_cli"}
 
 
 def test_what_an_index_shows_of_the_wheel(project: Project) -> None:

@@ -1,0 +1,23 @@
+"""Pictures as a notebook shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ddarts_analysis.canvas import render
+from ddarts_analysis.drawing import genotype_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ddarts_core.genotype import Genotype
+
+
+def svg_of(genotype: Genotype) -> str:
+    """The cells of a genotype as an SVG document."""
+    return svg(genotype_figure(genotype))
+
+
+def svg(figure: Figure) -> str:
+    """A figure as an SVG document."""
+    return render(figure, ".svg").decode()

@@ -1,0 +1,37 @@
+"""Exported networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ddarts_core.errors import UserError
+from ddarts_core.serving import Predictor
+
+
+def load_export(path: str | Path) -> Predictor:
+    """The network of an export, which names what pictures show: see its `classify`.
+
+    Args:
+        path: the folder of an export with trained weights, or its `weights.safetensors` or `model.onnx`.
+
+    Raises:
+        UserError: there are no such weights, or the file is damaged or another's.
+
+    Example:
+        >>> import numpy as np
+        >>> from ddarts_core.config import resolve
+        >>> from ddarts_core.export import Blueprint, untrained, write_safetensors
+        >>> from ddarts_core.zoo import ZOO
+        >>> blueprint = Blueprint.of(ZOO["ResNet18"].genotype, resolve({"retrain": {"channels": 2}}))
+        >>> write_safetensors(untrained(blueprint, seed=0), blueprint, "weights.safetensors")
+        >>> (answers,) = load_export(".").classify(np.zeros((8, 8), np.uint8), top=2)
+        >>> len(answers)
+        2
+    """
+    found = Path(path)
+    if found.suffix not in (".safetensors", ".onnx"):
+        files = [found / name for name in ("weights.safetensors", "model.onnx") if (found / name).is_file()]
+        if not files:
+            raise UserError(f"{found} has neither weights.safetensors nor model.onnx: train its genotype and export it")
+        found = files[0]
+    return Predictor(found)

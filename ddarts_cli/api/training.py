@@ -1,0 +1,177 @@
+"""Searches and trainings in this process; no file is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ddarts_core.config import ExperimentConfig
+from ddarts_core.confusion import Evaluation
+from ddarts_core.data import hold_out, load_test, split
+from ddarts_core.datasets.facts import DataInfo
+from ddarts_core.discretise import Derivation
+from ddarts_core.genotype import Genotype
+from ddarts_core.network import Network
+from ddarts_core.records import EpochRecord
+from ddarts_core.retrain import Retrain
+from ddarts_core.search import Search
+
+from .data import Data, test_images, train_images
+from .settings import Settings, load_config
+
+#: Is told of every epoch.
+Watch = Callable[[EpochRecord], object]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search came to; a notebook draws its genotype.
+
+    Attributes:
+        genotype: the architecture.
+        derivation: it, and which nodes and cells had to be mended or are dead.
+        records: one of each epoch.
+        config: the whole configuration.
+        info: facts of the images.
+    """
+
+    genotype: Genotype
+    derivation: Derivation
+    records: tuple[EpochRecord, ...]
+    config: ExperimentConfig
+    info: DataInfo
+
+    def _repr_svg_(self) -> str:
+        from .display import svg_of
+
+        return svg_of(self.genotype)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training came to.
+
+    Attributes:
+        network: with the weights that were scored, in evaluation mode on the device that trained it.
+        records: one of each epoch.
+        test: loss and confusion matrix on the test images; None without them.
+        config: the whole configuration.
+        info: facts of the images, by which the network's input is normalised.
+    """
+
+    network: Network
+    records: tuple[EpochRecord, ...]
+    test: Evaluation | None
+    config: ExperimentConfig
+    info: DataInfo
+
+
+def build_search(settings: Settings, data: Data | None = None, *, classes: Sequence[str] | None = None) -> Search:
+    """A search that has not begun: go through its `records()` to run it, ask `discretise()` at any epoch.
+
+    Args:
+        settings: as for `load_config`.
+        data: training images, as tensors (images, labels) or as a torch `Dataset`; None reads those of the settings.
+        classes: names of the classes of given images.
+
+    Raises:
+        UserError: a setting is wrong, or the images do not fit it.
+
+    Example:
+        >>> tiny = {"num_cells": 3, "channels": 2, "steps": 1, "epochs": 2, "batch_size": 20}
+        >>> search = build_search({"method": "darts", "data": {"num_train": 60}, "search": tiny})
+        >>> for record in search.records():
+        ...     print(record.epoch, record.phase, search.discretise().genotype.num_edges)
+        0 search 4
+        1 search 4
+    """
+    config = load_config(settings)
+    info, images = train_images(config.data, data, classes)
+    return Search(config, info, split(images, config.data, config.seed))
+
+
+def search(
+    settings: Settings, data: Data | None = None, *, classes: Sequence[str] | None = None, watch: Watch | None = None
+) -> Found:
+    """Run one search to its end. The seed of the settings fixes the result.
+
+    The images are dealt to three splits by `data.split`: weights, alphas, and images that train nothing, by which the
+    records' `held_out/` metrics are. The test images have no part in it.
+
+    Args:
+        settings: as for `load_config`.
+        data: training images, as tensors (images, labels) or as a torch `Dataset`; None reads those of the settings.
+        classes: names of the classes of given images.
+        watch: is told of every epoch.
+
+    Raises:
+        UserError: a setting is wrong, or the images do not fit it.
+        Diverged: a loss is not finite.
+
+    Example:
+        >>> import torch
+        >>> images, labels = torch.randint(0, 256, (90, 1, 8, 8), dtype=torch.uint8), torch.arange(90) % 3
+        >>> settings = {"search": {"num_cells": 3, "channels": 2, "steps": 1, "epochs": 1, "batch_size": 30}}
+        >>> found = search(settings, (images, labels), classes=["cat", "dog", "fox"])
+        >>> found.genotype.num_cells, found.info.classes, len(found.records)
+        (3, ('cat', 'dog', 'fox'), 1)
+    """
+    run = build_search(settings, data, classes=classes)
+    records = []
+    for record in run.records():
+        records.append(record)
+        if watch is not None:
+            watch(record)
+    derivation = run.discretise()
+    return Found(derivation.genotype, derivation, tuple(records), run.config, run.info)
+
+
+def retrain(
+    genotype: Genotype,
+    settings: Settings,
+    data: Data | None = None,
+    *,
+    test: Data | None = None,
+    classes: Sequence[str] | None = None,
+    watch: Watch | None = None,
+) -> Trained:
+    """Train the network of a genotype from scratch, then read the test images once.
+
+    Args:
+        genotype: of the network.
+        settings: as for `load_config`; the group `retrain` says how. A seed is one training.
+        data: training images, as for `search`.
+        test: test images; None reads those of the settings if the training images are theirs too, and else none.
+        classes: names of the classes of given images.
+        watch: is told of every epoch.
+
+    Raises:
+        UserError: a setting is wrong, the images do not fit it, or the network cannot be built.
+
+    Example:
+        >>> from ddarts_core.zoo import ZOO
+        >>> settings = {"data": {"num_train": 60}, "retrain": {"channels": 2, "epochs": 1, "batch_size": 30}}
+        >>> trained = retrain(ZOO["ResNet18"].genotype, settings)
+        >>> 0 <= trained.test.metrics["accuracy"] <= 1, len(trained.records)
+        (True, 1)
+    """
+    config = load_config(settings)
+    info, images = train_images(config.data, data, classes)
+    fraction = config.retrain.validation_fraction
+    train, validation = hold_out(images, fraction, config.seed, info.classes) if fraction else (images, None)
+    run = Retrain(config.retrain, genotype, info, train, validation, config.seed)
+    records = []
+    for record in run.records():
+        records.append(record)
+        if watch is not None:
+            watch(record)
+    if validation is not None:
+        run.load_best()
+    scored = None
+    if test is not None:
+        scored = run.evaluate(test_images(info, test))
+    elif data is None:
+        scored = run.evaluate(load_test(config.data))
+    network = run.network
+    network.load_state_dict(run.weights())
+    return Trained(network.eval(), tuple(records), scored, config, info)
