@@ -287,8 +287,9 @@ def reproduce(study: Study, ranked: Sequence[Row]) -> str:
         ("source commit", str(info.get("git_commit") or "unknown")),
         ("versions", ", ".join(f"{name} {v}" for name, v in (info.get("versions") or {}).items()) or "unknown"),
         *_data_facts(study),
-        ("MLflow", f"{info.get('tracking_uri', 'unknown')}, run {info.get('parent_run_id', 'unknown')}"),
     ]
+    if uri := info.get("tracking_uri"):  # a single search has none
+        facts.append(("MLflow", f"{uri}, run {info.get('parent_run_id', 'unknown')}"))
     parts = ["<h3>How to reproduce</h3>", page.facts(facts)]
     if info.get("config"):
         parts.append(page.details("Configuration of the sweep", yaml.safe_dump(dict(info["config"]), sort_keys=False)))

@@ -21,6 +21,8 @@ from ddarts_core.genotype import Genotype
 from ddarts_core.records import EpochRecord
 from ddarts_core.study_files import read_study_file, read_trial_file
 
+from .single import is_search, read_search
+
 #: Convention of counting multiply-adds when a trial states several: those of convolutions and linear layers only.
 MACS_CONVENTION = "A"
 
@@ -59,7 +61,7 @@ class Study:
 
 
 def read_study(folder: str | Path, alphas: bool = True) -> Study:
-    """Read a study's folder.
+    """Read a study's folder, or that of a finished search, which is a study of one trial.
 
     The alphas of all trials take many times the memory of the rest: without them (`alphas=False`) every record's are
     empty, and `with_alphas` reads those of one trial.
@@ -69,6 +71,9 @@ def read_study(folder: str | Path, alphas: bool = True) -> Study:
             its genotypes have operations of a plug-in that is not loaded.
     """
     root = Path(folder)
+    if is_search(root):
+        info, of_trial, records, genotype = read_search(root, alphas)
+        return Study(root, info, (Trial(of_trial, tuple(records), genotype),))
     info = read_info(root)
     with plugins.needed(info.get("plugins", ()), f"study {info['name']!r}"):  # for operations of theirs in a genotype
         trials = [read_trial(path, alphas, metrics_of(info)) for path in trial_folders(root)]
@@ -135,6 +140,8 @@ def with_alphas(study: Study, trial: Trial) -> Trial:
     Raises:
         UserError: the file of its records is damaged.
     """
+    if is_search(study.folder):
+        return replace(trial, records=tuple(read_search(study.folder)[2]))
     return replace(trial, records=read_records(study.folder / "trials" / trial.trial_id / "records.jsonl"))
 
 

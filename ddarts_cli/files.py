@@ -47,6 +47,23 @@ def load_search(path: Path, overrides: Iterable[str]) -> ExperimentConfig:
     return load_experiment(path, overrides)
 
 
+def find_search(argument: str) -> Path | None:
+    """The folder of a finished search, if an argument that may also mean a study names one.
+
+    Raises:
+        UserError: the search there has not come to its end.
+    """
+    folder = SearchFolder(Path(argument).expanduser())
+    if (folder.path / "study.json").exists():
+        return None
+    if not folder.finished and folder.checkpoint.is_file():
+        raise UserError(
+            f"the search in {folder.path} has not come to its end: go on with the command that began it and --resume; "
+            "ddarts status says how far it is"
+        )
+    return folder.path if folder.finished else None
+
+
 class SearchFolder:
     """Names of the files that a search leaves, and whether it may write them."""
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
-from ddarts_analysis.collect import read_table
+from ddarts_analysis.collect import load, read_table
 from ddarts_analysis.gallery import FIGURES
 from ddarts_tuning.store.study import find_study
 from mlflow import MlflowClient
@@ -29,6 +30,16 @@ from tests.analysis.conftest import EPOCHS, MakeStudy, Parsed, genotype_of, make
 from tests.analysis.test_mlflow_source import log_study
 
 __all__ = ["make_study", "parsed", "study"]  # fixtures
+
+
+#: A search of seconds, and the network that it would retrain.
+ONE = {
+    "data": {"num_train": 100},
+    "search": {"num_cells": 3, "channels": 2, "steps": 2, "epochs": 2, "batch_size": 20},
+    "discretise": {"on_dead_cell": "connect"},
+    "retrain": {"channels": 2},
+}
+COUNTED = ("--channels", "2", "--image-size", "8", "--in-channels", "1", "--on-dead-cell", "connect")
 
 
 def out_of(capfd: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -340,3 +351,40 @@ def test_an_export_says_when_there_are_fewer_than_wanted(
 def test_a_retrain_without_weights_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "result.json").write_text("{}")
     assert "no trained weights" in mistake(capfd, "export", tmp_path)
+
+
+# --- a single search --------------------------------------------------------------------------------------------------
+
+
+def test_a_single_search_is_a_study_of_one_trial(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its epochs and its genotype are those of its own files; one that has not ended is told how to go on."""
+    file, folder = tmp_path / "one.yaml", tmp_path / "runs" / "one"
+    file.write_text(json.dumps({"name": "one", "storage": str(folder.parent), **ONE}))
+    out_of(capfd, "search", file)
+    records = pq.read_table(folder / "records.parquet").to_pylist()
+    shown = json.loads(out_of(capfd, "status", folder, "--json"))
+    assert (shown["state"], shown["epochs"], shown["num_epochs"]) == ("FINISHED", 2, 2)
+    assert shown["metrics"]["held_out/accuracy"] == records[-1]["held_out/accuracy"]
+    assert f"genotype {shown['genotype_hash']}" in out_of(capfd, "status", folder)
+
+    frames = load(folder)
+    (trial,) = frames.trials.to_dict("records")
+    assert (trial["objective"], trial["num_epochs"]) == (records[-1]["held_out/accuracy"], 2)
+    counted = json.loads(out_of(capfd, "cost", folder / "genotype.json", *COUNTED, "--json"))
+    assert trial["parameters"] == counted["parameters"]
+    assert list(frames.contributions["contribution"]) == [m for row in records for m in row["contributions"]]
+    assert len(frames.alphas) == sum(len(edge) for row in records for cell in row["alphas"] for edge in cell)
+
+    assert f"wrote {folder / 'report.html'}" in out_of(capfd, "report", folder)
+    assert "1 of 1" in (folder / "report.html").read_text(encoding="utf-8")
+    for name in ("contributions", "gates", "accuracy"):
+        assert f"wrote {folder / 'figures' / name}.png" in out_of(capfd, "figure", folder, name)
+    out_of(capfd, "export", folder)
+    (exported,) = (folder / "export").iterdir()
+    assert (exported / "genotype.json").read_bytes() == (folder / "genotype.json").read_bytes()
+    assert "without trained weights" in mistake(capfd, "export", folder, "--register", "name")
+
+    (folder / "search.json").unlink()
+    for command in ("report", "export"):
+        assert "has not come to its end" in mistake(capfd, command, folder)
+    assert "UNFINISHED, epoch 2 of 2" in out_of(capfd, "status", folder)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("study", metavar="STUDY|RETRAIN", shell_complete=completing.study)
+@click.argument("study", metavar="STUDY|SEARCH|RETRAIN", shell_complete=completing.study)
 @click.option("--top", type=int, help="How many genotypes of a study (default: 3).")
 @click.option(
     "--trial",
@@ -48,7 +48,7 @@ def command(
     overrides: tuple[str, ...],
     out: Path | None,
 ) -> None:
-    """Write the best genotypes of a study, or the one of a retrain: JSON, picture, settings, cost and a card.
+    """Write the best genotypes of a study, or the one of a search or a retrain: JSON, picture, settings, cost, a card.
 
     Trained weights are written as safetensors: those of RETRAIN, a folder of `ddarts retrain`, or those that lie in the
     folder `retrain` of an exported genotype, where the card's command puts them.
@@ -60,6 +60,7 @@ def command(
       ddarts export quickstart_sweep --top 1 --within-limits
       ddarts export quickstart_sweep --trial 2 --onnx
       ddarts export quickstart_sweep --by pareto --top 10 --onnx --program
+      ddarts export runs/quickstart
       ddarts export runs/retrain-0123456789ab --onnx
       ddarts export quickstart_sweep --top 1 --register digits
     """
@@ -79,19 +80,24 @@ def command(
     from ddarts_analysis.study import read_study
     from ddarts_tuning.store.study import find_study
 
+    from ddarts_cli.files import find_search
     from ddarts_cli.models import ModelWriter
 
-    found = find_study(study, storage_folder(storage, overrides))
-    top = 3 if top is None else top
-    say(f"export {f'the best {top}' if trial is None else f'trial {trial}'} of {found.path}")
-    exported = export(found.path, top, by, out, ModelWriter(onnx, program), trial, within_limits)
+    search = find_search(study)
+    found = None if search else find_study(study, storage_folder(storage, overrides))
+    if found is None and register is not None:
+        raise UserError(f"{study} is a search, without trained weights to register: leave --register out")
+    path = found.path if found is not None else Path(study).expanduser()
+    top = (3 if found is not None else 1) if top is None else top
+    say(f"export {f'the best {top}' if trial is None else f'trial {trial}'} of {path}")
+    exported = export(path, top, by, out, ModelWriter(onnx, program), trial, within_limits)
     for item in exported:
         say(f"{item.place}. {item.genotype.hash}: {item.genotype.num_edges} edges, trial {item.row['trial_id']}")
     if trial is None and len(exported) < top:
         distinct = f"{len(exported)} distinct genotype{'s' if len(exported) > 1 else ''}"
-        say(f"no more than {distinct} to export: {state_sentence(read_study(found.path))}")
+        say(f"no more than {distinct} to export: {state_sentence(read_study(path))}")
     following = [retrain_command(item.folder) for item in exported[:1]]
-    if register is not None:
+    if register is not None and found is not None:
         _check_trained(exported[0])
         run = exported[0].row.get("run_id")
         tags = {"study": found.name, "trial_id": str(exported[0].row["trial_id"])}

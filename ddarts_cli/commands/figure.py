@@ -38,7 +38,8 @@ def command(
 ) -> None:
     """Write the figure NAME of STUDY as a file; without NAME list the figures there are.
 
-    STUDY may be the folder of a retrain, of which there is the figure confusion: of the test images.
+    STUDY may be the folder of a search, which is shown as a study of one trial, or that of a retrain, of which there is
+    the figure confusion: of the test images.
 
     \b
     Examples:
@@ -46,6 +47,7 @@ def command(
       ddarts figure quickstart_sweep pareto --reference parameters=200000 --out pareto.pdf
       ddarts figure small-w-zero-one w_zero_one --out figure3.svg
       ddarts figure quickstart_sweep gates --trial 2 --cell 5
+      ddarts figure runs/quickstart contributions
       ddarts figure runs/retrain-0123456789ab confusion
     """
     from ddarts_analysis.confusion import figure_of_retrain
@@ -54,6 +56,7 @@ def command(
     from ddarts_tuning.store.study import find_study
 
     from ddarts_cli.console import finish
+    from ddarts_cli.files import find_search
     from ddarts_core.errors import UserError
     from ddarts_core.shell import ddarts
 
@@ -64,7 +67,8 @@ def command(
         path = save(figure_of_retrain(retrain), out or retrain / "figures" / "confusion.png")
         finish([path], [ddarts("export", retrain)])
         return
-    found = find_study(study, storage_folder(storage, overrides))
+    found = find_search(study) or find_study(study, storage_folder(storage, overrides))
+    folder = found if isinstance(found, Path) else found.path
     if name is None:
         if out is not None:
             raise UserError(f"--out needs the name of a figure: choose one of {', '.join(FIGURES)}")
@@ -72,7 +76,7 @@ def command(
             click.echo(f"{key}: {entry.what}")
         return
     shares = {}
-    if name == "importance":
+    if name == "importance" and not isinstance(found, Path):
         from ddarts_tuning.searchers.importance import importances
 
         shares = importances(found)
@@ -80,6 +84,6 @@ def command(
         missing := set(references) - {"pareto": {"parameters"}, "pareto_macs": {"macs"}}.get(name, set())
     ):
         raise UserError(f"the figure {name} has no front by {sorted(missing)[0]}: leave that --reference out")
-    figure = read_figure(name, found.path, trial=trial, cell=cell, importances=shares, references=references)
-    path = save(figure, out or found.path / "figures" / f"{name}.png")
-    finish([path], [ddarts("report", found.path)])
+    figure = read_figure(name, folder, trial=trial, cell=cell, importances=shares, references=references)
+    path = save(figure, out or folder / "figures" / f"{name}.png")
+    finish([path], [ddarts("report", folder)])

@@ -28,9 +28,12 @@ def command(
 ) -> None:
     """Write figures and tables of one or more studies as one HTML page that needs no network.
 
+    STUDY may be the folder of a search, which is shown as a study of one trial.
+
     \b
     Examples:
       ddarts report quickstart_sweep
+      ddarts report runs/quickstart
       ddarts report first second --out comparison.html --reference parameters=200000
     """
     from ddarts_analysis.report import report
@@ -38,15 +41,22 @@ def command(
     from ddarts_tuning.store.study import find_study
 
     from ddarts_cli.console import finish, say
+    from ddarts_cli.files import find_search
     from ddarts_core.shell import ddarts
 
     folder = storage_folder(storage, overrides)
-    found = [find_study(study, folder) for study in studies]
-    target = out or found[0].path / "report.html"
+    found = [find_search(study) or find_study(study, folder) for study in studies]
+    paths = [one if isinstance(one, Path) else one.path for one in found]
+    target = out or paths[0] / "report.html"
     if target.suffix != ".html":
         target = target / "report.html"
-    say(f"report on {', '.join(study.name for study in found)}")
-    importance = {study.name: importances(study) for study in found}
-    page = report([study.path for study in found], target, importance, references)
-    done = [study for study in found if any(trial["state"] == "COMPLETED" for trial in study.trials())]
-    finish([page], [ddarts("export", done[0].location) if done else ddarts("status", found[0].location)])
+    say(f"report on {', '.join(path.name for path in paths)}")
+    importance = {one.name: importances(one) for one in found if not isinstance(one, Path)}
+    page = report(paths, target, importance, references)
+    places = [one if isinstance(one, Path) else one.location for one in found]
+    done = [
+        place
+        for one, place in zip(found, places, strict=True)
+        if isinstance(one, Path) or any(trial["state"] == "COMPLETED" for trial in one.trials())
+    ]
+    finish([page], [ddarts("export", done[0]) if done else ddarts("status", places[0])])

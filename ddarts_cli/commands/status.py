@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,8 @@ from ddarts_cli.options import json_option, print_json, storage_folder, storage_
 
 if TYPE_CHECKING:
     from ddarts_tuning.store.study import Study
+
+    from ddarts_cli.files import SearchFolder
 
 
 @click.command()
@@ -25,16 +28,26 @@ def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool,
 
     Of a trial that was stopped early or failed: its settings, the supernet's last accuracy and the reason.
 
+    STUDY may be the folder of a search: how far it is, and what it found.
+
     \b
     Examples:
       ddarts status quickstart_sweep
       ddarts status runs/quickstart_sweep --json
       ddarts status quickstart_sweep --watch
+      ddarts status runs/quickstart
     """
+    from ddarts_cli.files import SearchFolder
+    from ddarts_core.errors import UserError
+
+    search = SearchFolder(Path(study).expanduser())
+    if (search.finished or search.checkpoint.is_file()) and not (search.path / "study.json").exists():
+        if watch:
+            raise UserError(f"{study} is a search, which shows its own epochs: --watch is for sweeps, leave it out")
+        _show_search(search, as_json)
+        return
     from ddarts_tuning.store.progress import summary
     from ddarts_tuning.store.study import find_study
-
-    from ddarts_core.errors import UserError
 
     if as_json and watch:
         raise UserError("--json is one document: leave --watch out")
@@ -79,3 +92,42 @@ def _show(found: Study) -> None:
     print_ranking(ranked, found.objectives, found.limits, apart_of(found.data), last)
     if found.state == "INTERRUPTED":
         say(f"go on: {ddarts('resume', found.location)}")
+
+
+def _show_search(folder: SearchFolder, as_json: bool) -> None:
+    """How far a search is, by its checkpoint, and what it found."""
+    import json
+
+    from ddarts_cli.console import describe
+    from ddarts_core.config import ExperimentConfig, resolve
+    from ddarts_core.nested import read_yaml
+    from ddarts_core.shell import ddarts
+    from ddarts_core.stages import Course
+
+    config: ExperimentConfig = resolve(read_yaml(folder.config), where=str(folder.config))
+    records: list[dict[str, Any]] = []
+    if folder.checkpoint.is_file():
+        from ddarts_core import checkpoint
+
+        records = checkpoint.load(folder.checkpoint)["records"]
+    shown: dict[str, Any] = {
+        "name": config.name,
+        "state": "FINISHED" if folder.finished else "UNFINISHED",
+        "epochs": len(records),
+        "num_epochs": Course(config).num_epochs,
+        "metrics": records[-1]["metrics"] if records else {},
+    }
+    if folder.finished:
+        shown["genotype_hash"] = json.loads(folder.summary.read_text(encoding="utf-8"))["genotype_hash"]
+    if as_json:
+        print_json(shown)
+        return
+    click.echo(
+        f"{folder.path}: {shown['state']}, epoch {shown['epochs']} of {shown['num_epochs']}"
+        + (f", {describe(shown['metrics'])}" if records else "")
+    )
+    if folder.finished:
+        click.echo(f"genotype {shown['genotype_hash']}: {folder.genotype}")
+        click.echo(f"next: {ddarts('report', folder.path)}")
+    else:
+        click.echo("go on with the command that began it and --resume")
