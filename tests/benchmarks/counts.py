@@ -1,6 +1,6 @@
 """Counts that no clock disturbs: multiply-adds of convolutions, kernel launches, bytes kept for the backward pass.
 
-They are taken in torch's fake mode: every operation yields shapes and computes nothing, so any batch is cheap.
+They are taken on tensors without contents: every operation yields shapes and computes nothing, so any batch is cheap.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ddarts_core.hollow import Hollow
 from ddarts_core.search_cost import convolution_macs
 
 #: Operations that start no kernel: views, and memory that is only reserved.
@@ -114,8 +114,8 @@ class Counts:
 
 
 def count(make: Callable[[], tuple[nn.Module, Callable[[], object]]]) -> Counts:
-    """Counts of the step that `make` sets up, tensors included, in fake mode."""
-    with FakeTensorMode():
+    """Counts of the step that `make` sets up, tensors included, without their contents."""
+    with Hollow():
         net, step = make()
         kept = Kept({weight.untyped_storage()._cdata for weight in net.parameters()})
         with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda held: held.tensor), Meter() as meter:
