@@ -143,7 +143,7 @@ def same(found: Path, expected: Path) -> None:
 def job(base: Path, **settings: Any) -> distributed._Job:
     """Two epochs on 60 digits."""
     config = resolve({"data": {"num_train": 60}, "retrain": {"channels": 2, "epochs": 2, "batch_size": 30} | settings})
-    return distributed._Job(config, Genotype((CELL,) * 3, (1, 2)), 4, base)
+    return distributed._Job(config, Genotype((CELL,) * 3, (1, 2)), 4, base, ())
 
 
 def test_two_workers_leave_what_one_process_leaves(one: Path, two: tuple[Path, set[str]]) -> None:
