@@ -17,7 +17,7 @@ from ddarts_cli.images import read_train, say_data
 from ddarts_cli.loop import run_loop
 from ddarts_cli.output import write_json, write_records, write_timings, write_yaml
 from ddarts_cli.threads import limit_threads
-from ddarts_core import checkpoint
+from ddarts_core import checkpoint, room
 from ddarts_core.config import ExperimentConfig
 from ddarts_core.confusion import Confusion, Evaluation, write_confusion
 from ddarts_core.cost import retrain_cost
@@ -153,6 +153,8 @@ def run_seeds(
         check_amp(config.retrain.amp, torch.device("cuda" if workers.gpu else "cpu"), "retrain.amp")
     else:
         check_device(config)
+        for contender in contenders.values():
+            room.check_training(config, contender, info, pick_device(config.retrain.device, "retrain.device"))
     if force:
         place.clear()
     make_folder(out)

@@ -9,9 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from .genotype import Cell, Genotype
+from .genotype import Cell, Edge, Genotype
 from .shapes import STRIDES, auxiliary_position, halved, stem_widths
+from .spaces import operations_of
+
+if TYPE_CHECKING:
+    from .config import SearchConfig
 
 
 @dataclass
@@ -171,6 +176,25 @@ def count(
     tally.pool += last
     tally.connect(last, num_classes)
     return tally, auxiliary
+
+
+def count_supernet(search: SearchConfig, in_channels: int, image_size: int) -> Tally:
+    """The sums over a supernet in which each edge has all operations at full width; of operations that are counted."""
+    tally = Tally()
+    before, size = _count_stem(tally, search.form, search.channels, in_channels, image_size)
+    before_last = last = stem_widths(search.form, search.channels)
+    nodes = range(2, search.steps + 2)
+    names = [name for name in operations_of(search.space) if name in COUNTED]
+    edges = tuple(Edge(target, source, name) for target in nodes for source in range(target) for name in names)
+    width = search.channels
+    for index in range(search.num_cells):
+        reduction = index in search.reduction_positions
+        width *= 1 + reduction
+        _fit(tally, before_last, width, before)
+        _fit(tally, last, width, size)
+        before, size = size, _count_cell(tally, Cell(edges, tuple(nodes)), width, size, reduction)
+        before_last, last = last, search.steps * width
+    return tally
 
 
 def _count_stem(tally: Tally, form: str, channels: int, in_channels: int, size: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from .coalitions import num_coalitions
-from .config import ExperimentConfig
+from .config import ExperimentConfig, RetrainConfig
 from .data import DataInfo, Splits, check_batch, hold_out, load_train, split
 from .genotype import Cell, Edge, Genotype
 from .hollow import Hollow
@@ -129,10 +129,14 @@ def heaviest_genotype(config: ExperimentConfig) -> Genotype:
 
 
 def retrain_memory(config: ExperimentConfig, info: DataInfo) -> int:
-    """Peak of a training step of the heaviest network; mixed precision is not counted as a saving."""
-    retrain = config.retrain
+    """Peak of a training step of the heaviest network."""
+    return training_memory(config.retrain, heaviest_genotype(config), info)
+
+
+def training_memory(retrain: RetrainConfig, genotype: Genotype, info: DataInfo) -> int:
+    """Peak of a training step of a genotype's network; mixed precision is not counted as a saving."""
     with Hollow():
-        network = build_network(retrain, heaviest_genotype(config), info)
+        network = build_network(retrain, genotype, info)
         network.train()
         meter = Meter()
         meter.note(network.parameters())

@@ -62,10 +62,13 @@ def command(
     from ddarts_cli.threads import limit_threads
     from ddarts_core.data import data_facts, data_notes, split
     from ddarts_core.datasets.facts import write_facts
+    from ddarts_core.devices import pick_device
+    from ddarts_core.room import check_search
     from ddarts_core.search import Search
 
     info, train = read_train(config.data)
     limit_threads(config.search.batch_size, config.search.channels, info.image_size)
+    check_search(config, info, pick_device(config.search.device))
     search = Search(config, info, split(train, config.data, config.seed))
     if profile:
         from ddarts_core.profiling import profile_search, table
