@@ -154,7 +154,7 @@ def fit(study: Study, config: SweepConfig, space: Space, session: Session, clust
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
-    budget.is_spent()  # it begins now
+    budget.is_spent()  # it begins now; a tuner on another machine has its copy already, which goes by the clock there
     try:
         with handed_over(study), plugins.offered(study), polite_stops(session.tell_stop):
             tuner.fit()
