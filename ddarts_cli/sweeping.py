@@ -322,8 +322,9 @@ def print_ranking(
         )
         if below is not None:
             below.append(words)
-    # A pipe or a file has no width of its own: 160 columns keep a trial on one or two lines.
-    console = Console(width=columns, highlight=False)
+    # A pipe or a file has no width of its own: 160 columns keep a trial on one or two lines. Rows without settings take
+    # what they need: a very narrow terminal wraps them, which reads better than columns that are left out.
+    console = Console(width=columns if below is None else 1000, highlight=False)
     with console.capture() as shown:
         console.print(table)
     lines = shown.get().rstrip("\n").splitlines()

@@ -257,7 +257,7 @@ def test_a_narrow_terminal_leaves_no_column_out(
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert run(["status", str(studies["one"])]) == 0
     out = re.sub(r"\x1b\[[\d;]*m", "", capfd.readouterr().out)
-    assert re.search(r" 1 .* 00000 .* completed .* 50\.00 % .* 1,000 .* search\.w_zero_one=0", out), out
+    assert re.search(r" 1 .* 00000 .* completed .* 50\.00 % .* 1,000\s+search\.w_zero_one=0", out), out
 
 
 def test_one_damaged_study_hides_no_other(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
