@@ -111,7 +111,7 @@ def _lacking(what: str, wanted: int, found: int, name: str) -> Iterator[str]:
 
 def _trial(run: Run, parent: Run, genotype: str | None) -> Trial:
     """Without alphas."""
-    config = _config(run.params, run.run_id)
+    config = _config({**run.params, **json.loads(run.tags.get("unused", "{}"))}, run.run_id)
     steps, finals = _split(run)
     warmup = int(config["search"].get("warmup_epochs") or 0)
     second = parent.params.get("tune.second_objective", "None")

@@ -192,12 +192,15 @@ class TrialRun:
 
     def _tags(self, trial: Mapping[str, Any], parent: str) -> dict[str, str]:
         versions = {f"version.{name}": version for name, version in self._study.data["versions"].items()}
+        flat, unused = flat_params(trial["config"]), idle(trial["config"])
         return {
             "mlflow.parentRunId": parent,
             "trial_id": trial["trial_id"],
             "ray_trial_id": trial["ray_trial_id"],
             "study": self._study.name,
             "seed": str(trial["seed"]),
+            # What the trial did not use is no parameter of its run, and is part of its configuration all the same.
+            "unused": json.dumps({path: text for path, text in flat.items() if path in unused}),
             "method": trial["config"]["method"],
             "config_hash": trial["config_hash"],
             "params": json.dumps(trial["params"]),
