@@ -1,7 +1,7 @@
 """Typed configuration: every setting of a search, its defaults and bounds, YAML files and dotted overrides. Torch-free.
 
-Precedence, lowest first: field defaults, the training recipe, the method preset (`methods.METHODS`), the file,
-`--set`. The merged dictionary is validated as a whole, so nothing enters a run unchecked.
+Precedence, lowest first: field defaults, what follows from `search.start`, the training recipe, the method preset
+(`methods.METHODS`), the file, `--set`. The merged dictionary is validated as a whole: nothing enters a run unchecked.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ AMP = "lower precision of convolutions; none is float32 in full; tf32 and fp16 n
 
 #: Names of the data sets; `data.DATASETS` has their readers.
 DATA_SETS = ["digits", "fashion_mnist", "cifar10", "cifar100", "imagenet", "folder", "arrays", "parquet"]
+
+#: Side in pixels of the images of each published set.
+IMAGE_SIZES = {"digits": 8, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32, "imagenet": 224}
 
 
 class SplitConfig(Strict):
@@ -129,7 +132,11 @@ class SearchConfig(Strict):
     sharing: Literal["own", "normal_reduce", "identical"] = Field(
         "own", description="alphas per cell, two groups as in DARTS, or one per distinct cell of `start` (DARTOpti)"
     )
-    start: str | None = Field(None, description="genotype that the alphas start from: a file or zoo:NAME (DARTOpti)")
+    start: str | None = Field(
+        None,
+        description="genotype that the alphas start from: a file or zoo:NAME (DARTOpti); num_cells, reductions, steps, "
+        "space and data.image_size follow from it",
+    )
     gates: str = Field("sigmoid", description="from alphas to weights of operations; see `ddarts methods --parts`")
     edge: str = Field("mixed", description="what an edge computes from its operations and their gates")
     regularisers: dict[str, RegulariserConfig] = Field(
@@ -427,6 +434,7 @@ def resolve(
     """
     from .methods import METHODS
     from .recipes import RECIPES
+    from .warm_start import with_start
 
     merged: dict[str, Any] = dict(data)
     for text in overrides:
@@ -438,7 +446,10 @@ def resolve(
     recipe = retrain.get("recipe", "quick") if isinstance(retrain, Mapping) else "quick"
     _check_name("recipe", "retrain.recipe", recipe, RECIPES, where)
     presets = merge({"retrain": RECIPES[recipe]}, METHODS[method].settings)
-    settings = merge(presets, merged)
+    try:
+        settings = with_start(merge(presets, merged))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
     config: Config = validate(model, settings, where)
     if config.search.sharing == "normal_reduce" and config.retrain.num_cells is None:
         # Two shared cells say nothing of the depth: unless told otherwise, derive the depth that was searched.

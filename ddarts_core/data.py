@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .augment import Augment, Policy
-from .config import DATA_SETS, DataConfig, ExperimentConfig, RetrainConfig
+from .config import DATA_SETS, IMAGE_SIZES, DataConfig, ExperimentConfig, RetrainConfig
 from .datasets import facts, names, own, published, sources, tables
 from .datasets.stratified import FIXED_SEED, stratified_order
 from .errors import UserError
@@ -240,6 +240,7 @@ _ENTRIES: tuple[Entry, ...] = (
 #: Every data set.
 DATASETS: Table[Entry] = Table("data set", {entry.name: entry for entry in _ENTRIES})
 assert list(DATASETS) == DATA_SETS
+assert {entry.name: entry.info.image_size for entry in _ENTRIES if isinstance(entry, Published)} == IMAGE_SIZES
 
 
 def data_info(config: DataConfig) -> DataInfo:

@@ -12,8 +12,6 @@ METHOD = Method(
             "space": "S_o",
             "sharing": "identical",
             "start": "zoo:ResNet18",
-            "num_cells": 4,
-            "reductions": [1, 2, 3],
             "channels": 32,
             "warmup_epochs": 5,
             "w_zero_one": 8.0,

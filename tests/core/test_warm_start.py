@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ddarts_tuning.settings.space import base_settings, trial_config
 
 from ddarts_core.config import DiscretiseConfig, resolve
 from ddarts_core.discretise import convergence_sentence, discretise
@@ -49,11 +50,30 @@ def test_search_starts_at_the_handcrafted_network_and_runs():
     assert not torch.equal(search.alphas, before)
 
 
+def test_cells_reductions_nodes_space_and_image_size_follow_from_the_start():
+    xception = resolve({"method": "dartopti"}, ["search.start=zoo:Xception"])
+    assert (xception.search.num_cells, xception.search.reductions, xception.data.image_size) == (13, (1, 2, 11, 12), 16)
+    resnet50 = resolve({"search": {"start": "zoo:ResNet50"}, "data": {"name": "fashion_mnist"}})
+    assert (resnet50.search.steps, resnet50.search.space, resnet50.data.image_size) == (6, "S_o", 32)
+    given = {"start": "zoo:ResNet50", "steps": 7, "num_cells": 4, "reductions": None}
+    same = resolve({"search": given, "data": {"name": "fashion_mnist", "image_size": 64}})
+    assert (same.search.steps, same.search.reductions, same.data.image_size) == (7, (1, 2, 3), 64)
+    assert resolve(same.model_dump(mode="json")) == same, "a stored configuration is not completed"
+
+
+def test_a_swept_start_brings_what_follows_from_it():
+    base = base_settings(resolve({"method": "dartopti"}))
+    assert "steps" not in base["search"] and "num_cells" not in base["search"]
+    trial = trial_config(base, {"search.start": "zoo:ResNet50"})
+    assert trial == resolve({"method": "dartopti", "search": {"start": "zoo:ResNet50"}})
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("search.start=zoo:ResNet50", "search.steps to 6"),
-        ("search.start=zoo:DD_4", "search.num_cells=8"),
+        ("search.num_cells=8", r"num_cells 8 contradicts search.start zoo:ResNet18, which has 4: leave it out"),
+        ("search.reductions=[1, 2]", r"reductions \[1, 2\] contradicts .* which has \[1, 2, 3\]"),
+        ("search.steps=3", "uses node 5: search.steps must be 4 or more"),
         ("search.start=zoo:DARTS_V2", "two shared cells"),
         ("search.space=S", "search.space S lacks"),
         ("search.start=null", "needs `start`"),

@@ -300,6 +300,11 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
     root = Path(config.data.root).expanduser()
     if root.exists():  # a trial's process runs in a folder of its own
         config = config.model_copy(update={"data": config.data.model_copy(update={"root": str(root.absolute())})})
+    start = config.search.start
+    if start is not None and Path(start).exists():
+        config = config.model_copy(
+            update={"search": config.search.model_copy(update={"start": str(Path(start).absolute())})}
+        )
     try:
         space = config.build_space()
     except UserError as error:

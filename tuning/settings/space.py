@@ -31,6 +31,7 @@ from ddarts_core.methods import METHODS, paths_of_parts
 from ddarts_core.nested import get_path, merge, set_path
 from ddarts_core.recipes import RECIPES
 from ddarts_core.validation import Strict, field_paths
+from ddarts_core.warm_start import followed
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 
@@ -210,14 +211,14 @@ def _check_bounds(low: float, high: float, log: bool, stepped: bool) -> None:
 
 
 def base_settings(config: ExperimentConfig) -> dict[str, Any]:
-    """What the user set, without the sweep's own groups and without what the method and the recipe preset anyway.
+    """What the user set, without the sweep's own groups and what method, recipe and `search.start` imply anyway.
 
-    Resolving this with another `method` or `retrain.recipe` therefore brings that one's presets.
+    Resolving this with another `method`, `retrain.recipe` or start therefore brings what that one implies.
     """
     fields = set(ExperimentConfig.model_fields)
     data = config.model_dump(mode="json", exclude_unset=True, include=fields)
     presets = merge({"retrain": RECIPES[config.retrain.recipe]}, METHODS[config.method].settings)
-    return _without(data, presets)
+    return _without(data, merge(followed(data), presets))
 
 
 def _without(data: Mapping[str, Any], presets: Mapping[str, Any]) -> dict[str, Any]:
