@@ -1,4 +1,4 @@
-# make install: .venv and the package; make sweep: the quickstart study; make test, test-slow, test-oldest, check; make dist: a release.
+# make install: .venv and the package; make sweep: the quickstart study; make test, test-slow, test-oldest, check; make docs: the site; make dist: a release.
 # Once installed, nothing here needs the network.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 SWEEP ?= experiments/quickstart_sweep.yaml
 JOBS ?= 2
 
-.PHONY: install sweep test test-slow test-oldest check dist chaos bench bench-images bench-platform format clean chaos-search
+.PHONY: install sweep test test-slow test-oldest check docs dist chaos bench bench-images bench-platform format clean chaos-search
 
 install: $(STAMP)
 
@@ -19,7 +19,7 @@ $(STAMP): setup.cfg pyproject.toml
 		|| { echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 2; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "setuptools>=77"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[test,check]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[test,check,docs]"
 	@touch $@
 
 sweep: $(STAMP)
@@ -58,7 +58,12 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@$(MAKE) --no-print-directory dist
+	@$(MAKE) --no-print-directory docs dist
+
+# The documentation as pages in site/, from README.md, docs/ and the code; mkdocs-material speaks of a successor otherwise.
+# Pages open from the folder; their search needs a server: .venv/bin/mkdocs serve
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The packages of a release, from what a clone would have; their description must be one that an index shows.
 dist: $(STAMP)
@@ -88,4 +93,4 @@ chaos-search: $(STAMP)
 	$(BIN)/python -m tests.chaos --kind retrain --kills $(KILLS)
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

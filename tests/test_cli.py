@@ -196,6 +196,14 @@ def test_other_doors(tmp_path: Path, tiny: Path, capfd: pytest.CaptureFixture[st
 # --- what works -------------------------------------------------------------------------------------------------------
 
 
+def parsed(called: str, *arguments: str) -> click.Context:
+    """What click makes of a command's words, without running it."""
+    group = click.Context(cli, obj=[])
+    command = cli.get_command(group, called)
+    assert command is not None, called
+    return command.make_context(called, list(arguments), parent=group)
+
+
 #: Commands whose examples are run here; those of the others need a study, a retrain or minutes.
 QUICK = {"compare", "config", "cost", "methods", "settings", "space", "table", "zoo"}
 
@@ -210,9 +218,7 @@ def test_the_examples_in_the_help_of_a_command_are_commands(name: str, capfd: py
     assert any(words.split()[0] == name for words in examples)
     for words in examples:
         called, *arguments = shlex.split(words)
-        group = click.Context(cli, obj=[])
-        command = cli.get_command(group, called)
-        assert command is not None and command.make_context(called, list(arguments), parent=group)
+        assert parsed(called, *arguments)
         files = [word for word in arguments if re.search(r"\.(json|yaml)$|^runs/|^small-", word)]
         if called in QUICK and all(map(os.path.exists, files)):
             assert run([called, *arguments]) == 0, words
