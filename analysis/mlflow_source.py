@@ -115,7 +115,10 @@ def _trial(run: Run, parent: Run, genotype: str | None) -> Trial:
     steps, finals = _split(run)
     warmup = int(config["search"].get("warmup_epochs") or 0)
     second = parent.params.get("tune.second_objective", "None")
-    derived = {name.removeprefix("derived/"): value for name, value in finals.items() if name.startswith("derived/")}
+    derived, baseline = (
+        {name.removeprefix(f"{group}/"): value for name, value in finals.items() if name.startswith(f"{group}/")}
+        for group in ("derived", "baseline")
+    )
     first = f"held_out/{parent.params.get('tune.metric', 'accuracy')}"
     first = f"derived/{first}" if parent.params.get("tune.objective") == "derived" else first
     values = {first: finals.get("final/" + first, finals.get(first))}
@@ -135,6 +138,7 @@ def _trial(run: Run, parent: Run, genotype: str | None) -> Trial:
         "params": _params(run, config, parent.params),
         "objectives": objectives if state == "COMPLETED" else None,
         "derived": derived or None,
+        "baseline": baseline or None,
         "cost": {name: kind(finals[name]) for name, kind in _COSTS.items() if name in finals} or None,
         "beyond": [name for name in run.tags.get("beyond", "").split(",") if name],
         "genotype_hash": run.tags.get("genotype_hash"),
@@ -210,7 +214,7 @@ def _split(run: Run) -> tuple[list[Point], dict[str, float]]:
     finals: dict[str, float] = {}
     for (name, step), stored in run.points.items():
         value = math.copysign(math.inf, stored) if abs(stored) > _INFINITE else stored
-        if name.startswith(("derived/", "final/")) or name in _COSTS:
+        if name.startswith(("derived/", "baseline/", "final/")) or name in _COSTS:
             finals[name] = value
         else:
             steps.append((name, step, value))

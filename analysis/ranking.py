@@ -23,6 +23,7 @@ _ACCURACIES = ("accuracy", "balanced_accuracy")
 _NUMERIC = (
     *("objective", "parameters", "macs", "seconds", "number", "num_epochs", "search_seconds", "search_macs"),
     *("latency_ms", "latency_spread_ms"),
+    *("baseline_accuracy", "baseline_parameters", "baseline_macs", "gain"),
     *(f"{network}{name}" for name in _ACCURACIES for network in ("", "derived_", "held_out_")),
 )
 

@@ -212,6 +212,7 @@ def _study_sections(
     if not ranked:
         yield f'<p class="note">There is no completed trial to rank: {escape(state_sentence(study))}.</p>'
     else:
+        yield report_text.start(rows)
         drawings, places = report_text.drawings(study, ranked, len(placed), budget, ids)
         yield "<h3>Ranking</h3>"
         yield report_text.ranking(ranked, len(placed), objectives, limits_of(study), places)

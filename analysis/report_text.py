@@ -22,6 +22,7 @@ from .drawing import genotype_svgs
 from .export import best, count, percent
 from .parameter_figures import is_numeric
 from .ranking import UNEQUAL, Row, contenders, default_order, epochs_of, is_beyond, pareto_front, sought, value
+from .statistics import comparison, mean_interval, verdict
 from .study import Study, Trial, trial_row, wall_seconds
 
 #: Best genotypes that are drawn, and rows of the tables of trials, per study.
@@ -96,6 +97,33 @@ def _moment(text: Any) -> str:
     except ValueError:
         return str(text or "at an unknown time")
     return f"{when.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
+
+
+def start(rows: Sequence[Row]) -> str:
+    """The start architecture (DARTOpti) beside what was found from it, and whether there is a gain; empty without."""
+    known = [row for row in rows if row["state"] == "COMPLETED" and row["baseline_parameters"] is not None]
+    if not known:
+        return ""
+    lines = []
+    for name, prefix, accuracy in (("start", "baseline_", "baseline_accuracy"), ("found", "", "derived_accuracy")):
+        shares = mean_interval([row[accuracy] for row in known if row[accuracy] is not None]).of_shares()
+        interval = f" ({percent(shares.low)} to {percent(shares.high)})" if shares.count > 1 else ""
+        sizes = [
+            count(round(mean_interval([row[f"{prefix}{size}"] for row in known if row[f"{prefix}{size}"]]).mean))
+            for size in _SIZES
+        ]
+        lines.append((name, f"{percent(shares.mean)}{interval}" if shares.count else "not trained", *sizes))
+    head = ("architecture", "held-out accuracy (mean, 95 % interval)", *(f"{size} (mean)" for size in _SIZES.values()))
+    text = "Both are trained from scratch with the same recipe, epochs, images and seed, and scored on the same images."
+    pairs = [row for row in known if row["gain"] is not None]
+    if pairs:
+        before, after = (
+            [(int(row["number"]), float(row[name])) for row in pairs]
+            for name in ("baseline_accuracy", "derived_accuracy")
+        )
+        told = verdict(comparison(before, after), "what was found", "its start")
+        text += f" {told[0].upper()}{told[1:]}. A pair is a trial and its start; trials of one seed share that start."
+    return f"<h3>Start and what was found</h3>{page.table(head, lines, (1, 2, 3))}<p>{escape(text)}</p>"
 
 
 def _duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
-VERSION = "2.4"
+VERSION = "2.5"
 
 #: Key of the version in the metadata of every file.
 VERSION_KEY = b"ddarts.schema"
@@ -82,6 +82,15 @@ SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType(
                 "fraction of 1",
                 "mean recall of the classes, of the derived network",
             ),
+            _field(
+                "baseline_accuracy",
+                _FLOAT,
+                "fraction of 1",
+                "start architecture (DARTOpti), trained as the derived network, held-out images",
+            ),
+            _field("baseline_parameters", _INT, "", "weights of the start architecture without auxiliary head"),
+            _field("baseline_macs", _INT, "multiply-adds per image", "of the start architecture, convention A"),
+            _field("gain", _FLOAT, "fraction of 1", "derived_accuracy less baseline_accuracy"),
             _field("genotype_hash", _TEXT, "", "hash of the genotype"),
             _field("parameters", _INT, "", "weights of the derived network without auxiliary head"),
             _field("macs", _INT, "multiply-adds per image", "of the derived network, convention A"),

@@ -223,6 +223,7 @@ def trial_row(trial: Trial) -> dict[str, Any]:
     """The trial as one flat row: the columns of table `trials` except `study`; unknown values are None."""
     info, config = trial.info, trial.info["config"]
     cost, derived = info.get("cost") or {}, info.get("derived") or {}
+    baseline = info.get("baseline") or {}
     objectives = info.get("objectives") or {}
     macs = cost.get("macs")
     search = [record for record in trial.records if record.phase != "retrain"]
@@ -252,6 +253,10 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         "derived_accuracy": _optional(float, derived.get("held_out/accuracy")),
         "held_out_balanced_accuracy": _optional(float, last.get("held_out/balanced_accuracy")),
         "derived_balanced_accuracy": _optional(float, derived.get("held_out/balanced_accuracy")),
+        "baseline_accuracy": _optional(float, baseline.get("held_out/accuracy")),
+        "baseline_parameters": _optional(int, baseline.get("parameters")),
+        "baseline_macs": _optional(int, baseline.get("macs")),
+        "gain": _gain(derived, baseline),
         "genotype_hash": trial.genotype.hash if trial.genotype else info.get("genotype_hash"),
         "parameters": _optional(int, cost.get("parameters")),
         "macs": _optional(int, macs.get(MACS_CONVENTION) if isinstance(macs, Mapping) else macs),
@@ -264,6 +269,12 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         "run_id": info.get("run_id"),
         "seconds": _optional(float, info.get("seconds")),
     }
+
+
+def _gain(derived: Mapping[str, Any], baseline: Mapping[str, Any]) -> float | None:
+    """Held-out accuracy of the derived network less that of the start architecture; None without either."""
+    values = [group.get("held_out/accuracy") for group in (derived, baseline)]
+    return None if None in values else float(values[0]) - float(values[1])
 
 
 def _group(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -35,7 +35,7 @@ TRIAL_FIELDS = {
     "seconds": int | float,
 }
 #: Fields of trial.json in which every value is a number, also within groups.
-NUMBERS = ("objectives", "cost", "derived")
+NUMBERS = ("objectives", "cost", "derived", "baseline")
 
 
 def read_study_file(folder: Path) -> dict[str, Any]:

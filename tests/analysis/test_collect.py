@@ -147,7 +147,7 @@ def test_files_are_zstd_with_documented_schema(study: Path):
         file = pq.ParquetFile(study / "dataset" / table / "study=toy" / "trial=3" / "part-0.parquet")
         assert file.metadata.row_group(0).column(0).compression == "ZSTD"
         assert file.schema_arrow.equals(schema, check_metadata=False)
-        assert file.schema_arrow.metadata[VERSION_KEY] == b"2.4"
+        assert file.schema_arrow.metadata[VERSION_KEY] == b"2.5"
         for field in file.schema_arrow:
             assert field.metadata[b"description"]
 

@@ -5,6 +5,7 @@ A study in an object store is read and written the same, in a folder that is a c
 study.json                 what was asked, with which versions, and the study's state
 trials/TRIAL_ID/trial.json one trial: its parameters, state and results; beside it records.jsonl and genotype.json
                            and, while it runs, its checkpoints
+baselines/KEY/             of DARTOpti: the start architecture, trained once for each seed and settings
 optuna.log, mlflow.db, mlartifacts/   copies of the above for Optuna's and MLflow's tools
 .ray/                      Ray's, while the sweep runs: nothing is ever read from it
 """

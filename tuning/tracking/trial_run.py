@@ -56,8 +56,12 @@ def epoch_metrics(record: EpochRecord) -> dict[str, float]:
 
 
 def final_metrics(trial: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a trial that ended: objectives, derived network, parameters, multiply-adds, its own time."""
-    values: dict[str, Any] = {f"derived/{name}": value for name, value in (trial["derived"] or {}).items()}
+    """The numbers of a trial that ended: objectives, derived network, start architecture, cost, its own time."""
+    values: dict[str, Any] = {
+        f"{group}/{name}": value
+        for group in ("derived", "baseline")
+        for name, value in (trial.get(group) or {}).items()
+    }
     values |= {name: value for name, value in (trial["objectives"] or {}).items() if name not in values}
     values |= trial["cost"] or {}
     values = {("final/" + name if name.startswith("held_out/") else name): value for name, value in values.items()}

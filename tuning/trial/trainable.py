@@ -59,6 +59,7 @@ from ..store.locks import join_workers
 from ..store.mirror import StoreError
 from ..tracking.secret import receive
 from ..tracking.trial_run import Sender, TrialRun
+from .baseline import cost_of_start, of_start
 from .trial_record import reports_of
 
 FAILURES = (UserError, Diverged, ArithmeticError, MemoryError, torch.OutOfMemoryError)
@@ -225,7 +226,7 @@ class SearchTrial(tune.Trainable):
             splits = split(images, config.data, config.seed)
             train = splits.weights.joined(splits.alphas)
             self._retrain = Retrain(config.retrain, self._genotype, info, train, None, config.seed)
-            self._held_out = splits.held_out
+            self._images, self._held_out = train, splits.held_out
             if self._loaded.get("retrain") is not None:
                 own = {"identity": self._retrain.state_dict()["identity"]}
                 self._retrain.load_state_dict(self._loaded.pop("retrain") | own)
@@ -243,7 +244,10 @@ class SearchTrial(tune.Trainable):
         self._write(**self._known(genotype))
         if self._study.data["config"]["tune"]["objective"] == "derived":
             return False
-        self._write(objectives=self._objectives(self._metric, self._records[-1].metrics[self._metric]))
+        self._write(
+            baseline=cost_of_start(self._config, search.info) or None,
+            objectives=self._objectives(self._metric, self._records[-1].metrics[self._metric]),
+        )
         return True
 
     def _end_retrain(self) -> bool:
@@ -257,7 +261,13 @@ class SearchTrial(tune.Trainable):
         assert self._genotype is not None
         kept = {"weights": self._retrain.weights(), "genotype": self._genotype.to_json()}
         checkpoint.save(self._folder / studies.WEIGHTS, kept)
-        self._write(derived=derived, objectives=self._objectives(f"derived/{self._metric}", derived[self._metric]))
+        config = for_cores(self._config, self._cores)
+        baseline = of_start(self._study, config, self._retrain.info, self._images, self._held_out) or None
+        self._write(
+            derived=derived,
+            baseline=baseline,
+            objectives=self._objectives(f"derived/{self._metric}", derived[self._metric]),
+        )
         return True
 
     def _objectives(self, metric: str, value: float) -> dict[str, float]:

@@ -63,6 +63,7 @@ def new_record(number: int, params: Mapping[str, Any], data: Mapping[str, Any]) 
         "cost": None,
         "beyond": None,
         "derived": None,
+        "baseline": None,
         "seconds": 0.0,
         "budget_seconds": seconds_of(tune_of(data)),
         **counted,
