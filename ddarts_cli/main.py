@@ -38,6 +38,8 @@ COMMANDS = {
     "cost": "Count parameters and multiply-adds of a genotype.",
     "draw": "Draw the cells of a genotype.",
     "compare": "Show the differences of two genotypes.",
+    "distance": "Print how far apart two genotypes are, and each of their cells.",
+    "op-weights": "Measure the weights of operations that distances are made of.",
     "space": "Print the size of a search space.",
     "zoo": "List the known genotypes, or print one.",
     "methods": "List the method presets.",

@@ -127,6 +127,11 @@ class Genotype:
         return len(self.cells)
 
     @property
+    def steps(self) -> int:
+        """Intermediate nodes of a cell that holds each of these: the number of the largest node, less 1."""
+        return max(node for cell in self.cells for node in cell.nodes) - 1
+
+    @property
     def num_edges(self) -> int:
         """Operations in all cells together."""
         return sum(len(cell.edges) for cell in self.cells)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 from .errors import UserError
 from .genotype import Cell, Edge, Genotype
@@ -15,11 +16,20 @@ def space_of(genotype: Genotype, preferred: str = "S") -> str:
     Raises:
         UserError: the space is unknown, or no space has them all.
     """
-    used = {edge.op for cell in genotype.cells for edge in cell.edges}
+    return common_space([genotype], preferred)
+
+
+def common_space(genotypes: Iterable[Genotype], preferred: str = "S") -> str:
+    """The space that several genotypes are of.
+
+    Raises:
+        UserError: see `space_of`.
+    """
+    used = {edge.op for genotype in genotypes for cell in genotype.cells for edge in cell.edges}
     for space in (preferred, *sorted(SPACES, key=lambda name: len(SPACES[name]))):
         if used <= set(operations_of(space)):
             return space
-    raise UserError(f"no search space has all of the genotype's operations ({', '.join(sorted(used))})")
+    raise UserError(f"no search space has all of the genotypes' operations ({', '.join(sorted(used))})")
 
 
 def random_genotype(like: Genotype, seed: int, space: str = "S") -> Genotype:

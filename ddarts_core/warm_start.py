@@ -33,12 +33,12 @@ def followed(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     start = search.get("start")
     if not isinstance(start, str):
         return {}
-    genotype = _individual(start)
+    genotype = individual(start)
     found: dict[str, dict[str, Any]] = {
         "search": {
             "num_cells": genotype.num_cells,
             "reductions": list(genotype.reductions),
-            "steps": max(node for cell in genotype.cells for node in cell.nodes) - 1,
+            "steps": genotype.steps,
         }
     }
     names = {edge.op for cell in genotype.cells for edge in cell.edges}
@@ -88,7 +88,12 @@ def _group(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return group if isinstance(group, Mapping) else {}
 
 
-def _individual(start: str) -> Genotype:
+def individual(start: str) -> Genotype:
+    """The genotype that a start names.
+
+    Raises:
+        UserError: there is none, or it has two shared cells.
+    """
     genotype = resolve_genotype(start)
     if genotype.layout != "individual":
         raise UserError(
@@ -104,16 +109,17 @@ def start_genotype(config: SearchConfig) -> Genotype:
         UserError: it has another number of cells, other reductions, more nodes or operations outside the space.
     """
     assert config.start is not None
-    genotype = _individual(config.start)
+    genotype = individual(config.start)
     where = f"search.start {config.start}"
     if (genotype.num_cells, genotype.reductions) != (config.num_cells, config.reduction_positions):
         raise UserError(
             f"{where} has {genotype.num_cells} cells with reductions {list(genotype.reductions)}: leave "
             "search.num_cells and search.reductions out, they follow from it"
         )
-    most = max(node for cell in genotype.cells for node in cell.nodes)
-    if most > config.steps + 1:
-        raise UserError(f"{where} uses node {most}: search.steps must be {most - 1} or more, or left out")
+    if genotype.steps > config.steps:
+        raise UserError(
+            f"{where} uses node {genotype.steps + 1}: search.steps must be {genotype.steps} or more, or left out"
+        )
     if any(len(set(cell.edges)) != len(cell.edges) for cell in genotype.cells):
         raise UserError(f"{where} names an operation twice on one edge, which one alpha cannot say")
     unknown = {edge.op for cell in genotype.cells for edge in cell.edges} - set(operations_of(config.space))
