@@ -273,8 +273,8 @@ def trial_row(trial: Trial) -> dict[str, Any]:
 
 def _gain(derived: Mapping[str, Any], baseline: Mapping[str, Any]) -> float | None:
     """Held-out accuracy of the derived network less that of the start architecture; None without either."""
-    values = [group.get("held_out/accuracy") for group in (derived, baseline)]
-    return None if None in values else float(values[0]) - float(values[1])
+    found, start = (group.get("held_out/accuracy") for group in (derived, baseline))
+    return None if found is None or start is None else float(found) - float(start)
 
 
 def _group(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
