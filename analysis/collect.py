@@ -22,6 +22,7 @@ from ddarts_core.records import EpochRecord
 from ddarts_core.spaces import edge_list, num_edges, operations_of
 
 from .schema import SCHEMAS, VERSION, VERSION_KEY
+from .single import is_search
 from .study import Study, Trial, metrics_of, read_info, read_study, read_trial, trial_folders, trial_row
 
 
@@ -57,7 +58,7 @@ class Frames:
 
 
 def collect(study_dir: str | Path, out: str | Path | None = None) -> Collected:
-    """Write the Parquet dataset of a study, by default to its folder `dataset`.
+    """Write the Parquet dataset of a study, or of a finished search, by default to its folder `dataset`.
 
     Every file is replaced as a whole (write, then rename), so collecting again while the sweep runs is safe: it adds
     the trials that are new. Several studies may share `out`.
@@ -66,15 +67,18 @@ def collect(study_dir: str | Path, out: str | Path | None = None) -> Collected:
         UserError: the folder is no study, or one of its files is damaged.
     """
     root = Path(study_dir)
+    target = Path(out) if out is not None else root / "dataset"
+    if is_search(root):
+        search = read_study(root)
+        return write_dataset(target, search.name, search.trials)
     info, trials = read_info(root), trial_folders(root)
-    name, target = str(info["name"]), Path(out) if out is not None else root / "dataset"
     if (target / "study.json").exists():
         raise UserError(
             f"{target} is a study, whose trials lie where a table would: give another folder for the dataset"
         )
     for trial in trials:  # what is damaged is found before the first file is replaced
         read_trial(trial, alphas=False, metrics=metrics_of(info))
-    return write_dataset(target, name, map(read_trial, trials))
+    return write_dataset(target, str(info["name"]), map(read_trial, trials))
 
 
 def write_dataset(folder: Path, study: str, trials: Iterable[Trial]) -> Collected:

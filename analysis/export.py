@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from ddarts_core import plugins
 from ddarts_core.confusion import FILE as MATRICES
 from ddarts_core.confusion import write_confusion
 from ddarts_core.datasets.facts import FILE, read_facts, write_facts
@@ -38,7 +39,7 @@ CONFUSION_PICTURE = "confusion.png"
 #: Files of an exported folder, and nothing else is ever removed from one.
 FILES = (
     *("genotype.json", "genotype.txt", "genotype.svg", "genotype.png", "cost.json", "config.yaml", FILE, "README.md"),
-    *(MATRICES, CONFUSION_PICTURE),
+    *(MATRICES, CONFUSION_PICTURE, plugins.FILE),
     *MODEL_FILES,
 )
 
@@ -212,7 +213,7 @@ def export_retrain(
     genotype, config = Genotype.load(source / "genotype.json"), read_yaml(source / "config.yaml")
     target = Path(out) if out is not None else source / "export"
     has_text = _write_genotype(target, genotype, config, f"genotype {genotype.hash}", cost)
-    facts = _copy_facts([source], target)
+    facts = [*_copy_facts([source], target), *_note_plugins(plugins.recorded(source), target)]
     taken, paragraph = _confusion(source, target)
     models = _enrich(target, genotype, config, enrich, source)
     rows = [
@@ -236,6 +237,7 @@ def _write(item: Exported, study: Study, trial: Trial, enrich: Enrich | None) ->
     has_text = _write_genotype(item.folder, item.genotype, config, title, trial.info.get("cost"))
     source = study.folder / "trials" / trial.trial_id
     facts = _copy_facts([source, study.folder], item.folder)
+    facts += _note_plugins(study.info.get("plugins", ()), item.folder)
     models = _enrich(item.folder, item.genotype, config, enrich, source)
     write_atomic(item.folder / "README.md", _readme(item, study, trial, has_text, facts, models))
 
@@ -268,6 +270,12 @@ def _copy_facts(sources: Sequence[Path], target: Path) -> list[tuple[str, str]]:
             return [(FILE, "the data: names of the classes, and what images are normalised by")]
     (target / FILE).unlink(missing_ok=True)
     return []
+
+
+def _note_plugins(made_with: Sequence[Mapping[str, str]], target: Path) -> list[tuple[str, str]]:
+    """Write which plug-ins the genotype was made with, if any; the line of the card that names the file."""
+    plugins.write_records(target, made_with)
+    return [(plugins.FILE, "name and content hash of the plug-ins that it needs")] if made_with else []
 
 
 def _confusion(source: Path, target: Path) -> tuple[list[tuple[str, str]], str]:

@@ -12,13 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ddarts_core.config import ExperimentConfig, resolve
+from ddarts_core import plugins
+from ddarts_core.config import ExperimentConfig, load_experiment
 from ddarts_core.cost import retrain_cost
 from ddarts_core.datasets.facts import read_info
 from ddarts_core.errors import UserError
 from ddarts_core.genotype import Genotype
 from ddarts_core.methods import GATES
-from ddarts_core.nested import read_yaml
 from ddarts_core.records import EpochRecord
 from ddarts_core.shell import ddarts
 from ddarts_core.study_files import read_json
@@ -45,19 +45,20 @@ def read_search(root: Path, alphas: bool = True) -> tuple[dict[str, Any], dict[s
         UserError: one of its files is missing or damaged.
     """
     summary = read_json(root / "search.json")
-    config: ExperimentConfig = resolve(read_yaml(root / "config.yaml"))
+    config: ExperimentConfig = load_experiment(root / "config.yaml")
     genotype = Genotype.load(root / "genotype.json")
     settings = config.model_dump(mode="json")
     begun = datetime.fromtimestamp((root / "config.yaml").stat().st_mtime, timezone.utc).isoformat()
     try:
         records = _records(root, config, alphas)
         info = {
-            "name": summary["name"],
+            "name": root.resolve().name,  # searches of one file, which lie in several folders, have one name
             "created": begun,
             "state": "FINISHED",
             "objectives": [{"metric": METRIC, "mode": "max"}],
             "command": ddarts("search", root / "config.yaml", "--out", "again"),
             "config": settings,
+            "plugins": plugins.recorded(root),
             **{name: summary[name] for name in ("seed", "config_hash", "git_commit", "versions")},
         }
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:

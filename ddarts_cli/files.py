@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.config import ExperimentConfig, load_experiment, resolve
+from ddarts_core import plugins
+from ddarts_core.config import ExperimentConfig, load_experiment
 from ddarts_core.confusion import FILE as CONFUSION
 from ddarts_core.errors import UserError
 from ddarts_core.hashing import PLACES
-from ddarts_core.nested import get_path, read_yaml
+from ddarts_core.nested import get_path, parse_override, read_yaml, set_path
 from ddarts_core.validation import field_paths
 
 #: Top-level keys that only a sweep has.
@@ -45,6 +46,18 @@ def load_search(path: Path, overrides: Iterable[str]) -> ExperimentConfig:
     if sweep:
         raise UserError(f"{path} has the key {sweep[0]!r} of a sweep: run it with ddarts sweep {path}")
     return load_experiment(path, overrides)
+
+
+def named_folder(path: Path, overrides: Iterable[str]) -> Path:
+    """The folder that an experiment file names (`storage/name`), whatever else of it is wrong.
+
+    Raises:
+        UserError: the file cannot be read, or an override is none.
+    """
+    data = dict(read_yaml(path))
+    for text in overrides:
+        data = set_path(data, *parse_override(text))
+    return Path(str(data.get("storage", "runs"))) / str(data.get("name", "search"))
 
 
 def find_search(argument: str) -> Path | None:
@@ -91,16 +104,17 @@ class SearchFolder:
 
         Raises:
             UserError: it holds a study, a retrain, or a search that neither `resume` nor `force` is about, or that was
-                begun with other settings.
+                begun with other settings, or with plug-ins that are not loaded.
         """
         if (self.path / "result.json").exists():
             raise UserError(f"{self.path} holds a retrain: choose another folder with --out")
         check_folder(self.path, self.checkpoint, self.summary, "search", resume=resume, force=force)
         if resume:
+            plugins.require(plugins.recorded(self.path), f"the search in {self.path}")
             check_begun(self.config, config, self.begun, "search")
 
     def prepare(self, *, force: bool) -> None:
-        """Make the folder; with `force` remove the search that it holds.
+        """Make the folder, and note which plug-ins are loaded; with `force` remove the search that it holds.
 
         Raises:
             UserError: the folder cannot be made.
@@ -109,6 +123,7 @@ class SearchFolder:
             for file in (self.summary, self.checkpoint, self.genotype, self.records, self.timings):
                 file.unlink(missing_ok=True)
         make_folder(self.path)
+        plugins.write_records(self.path)
 
 
 class RetrainFolder:
@@ -131,12 +146,13 @@ class RetrainFolder:
 
         Raises:
             UserError: it holds a study, a search, or a retrain that neither `resume` nor `force` is about, or that was
-                begun with other settings.
+                begun with other settings, or with plug-ins that are not loaded.
         """
         if SearchFolder(self.path).summary.exists() or SearchFolder(self.path).checkpoint.exists():
             raise UserError(f"{self.path} holds a search: choose another folder with --out")
         check_folder(self.path, self.config, self.result, "retrain", resume=resume, force=force)
         if resume:
+            plugins.require(plugins.recorded(self.path), f"the retrain in {self.path}")
             check_begun(self.config, config, self.begun, "retrain")
 
     def seed_folders(self, contender: str = "genotype") -> dict[int, Path]:
@@ -176,6 +192,7 @@ class RetrainFolder:
             from ddarts_analysis.export import remove
 
             remove(self.path / "export")
+        (self.path / plugins.FILE).unlink(missing_ok=True)
         self.config.unlink(missing_ok=True)
 
 
@@ -207,7 +224,7 @@ def check_begun(file: Path, config: ExperimentConfig, begun: bool, what: str) ->
         raise UserError(f"nothing to resume in {file.parent}: no {what} was begun there; leave --resume out")
     if not file.exists():
         return  # the checkpoint has a hash of its settings
-    before, now = plain(resolve(read_yaml(file), where=str(file))), plain(config)
+    before, now = plain(load_experiment(file)), plain(config)
     differing = [
         f"{path} was {json.dumps(get_path(before, path))}, is {json.dumps(get_path(now, path))}"
         for path in field_paths(ExperimentConfig)

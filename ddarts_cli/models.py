@@ -12,7 +12,7 @@ from ddarts_analysis.export import Models
 
 from ddarts_cli import usages
 from ddarts_cli.files import RetrainFolder
-from ddarts_core.config import ExperimentConfig, resolve
+from ddarts_core.config import ExperimentConfig, load_experiment, resolve
 from ddarts_core.cost import retrain_cost
 from ddarts_core.data import data_info
 from ddarts_core.datasets.facts import DataInfo, read_info
@@ -28,7 +28,6 @@ from ddarts_core.export import (
     write_safetensors,
 )
 from ddarts_core.genotype import Genotype
-from ddarts_core.nested import read_yaml
 from ddarts_core.preprocessing import FILE, Preprocessing, write
 from ddarts_core.shell import ddarts
 
@@ -95,7 +94,7 @@ def find_weights(folder: Path) -> Weights | None:
     if not found:
         return None
     seed = min(found)
-    config: ExperimentConfig = resolve(read_yaml(place.config), where=str(place.config))
+    config: ExperimentConfig = load_experiment(place.config)
     return Weights(found[seed], seed, config, read_info(folder) or data_info(config.data), accuracies)
 
 

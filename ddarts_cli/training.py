@@ -17,7 +17,7 @@ from ddarts_cli.images import read_train, say_data
 from ddarts_cli.loop import run_loop
 from ddarts_cli.output import write_json, write_records, write_timings, write_yaml
 from ddarts_cli.threads import limit_threads
-from ddarts_core import checkpoint, room
+from ddarts_core import checkpoint, plugins, room
 from ddarts_core.config import ExperimentConfig
 from ddarts_core.confusion import Confusion, Evaluation, write_confusion
 from ddarts_core.cost import retrain_cost
@@ -158,6 +158,7 @@ def run_seeds(
     if force:
         place.clear()
     make_folder(out)
+    plugins.write_records(out)
     write_yaml(place.config, plain(config))
     write_facts(out, data_facts(info, images, data_notes(config.data)))
     say_data(config.data, info, images)

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from .errors import UserError, unknown_name
 from .nested import merge, parse_override, read_yaml, set_path
+from .plugins import needed_by
 from .spaces import SPACES, default_reductions
 from .table import Table
 from .validation import DEVICE, NAME, Strict, validate
@@ -140,7 +141,7 @@ class SearchConfig(Strict):
     gates: str = Field("sigmoid", description="from alphas to weights of operations; see `ddarts methods --parts`")
     edge: str = Field("mixed", description="what an edge computes from its operations and their gates")
     regularisers: dict[str, RegulariserConfig] = Field(
-        {}, description="terms of the alphas' loss by name, each with weight and schedule, beside w_zero_one"
+        {}, description="terms of the alphas' loss by name, each with weight and schedule; zero-one needs w_zero_one 0"
     )
     stages: str = Field("standard", description="what is trained when, and on which network")
     freezing: str = Field("none", description="which operations' weights stop being trained")
@@ -218,6 +219,12 @@ class SearchConfig(Strict):
         from .methods import check_options, parts_in_use
 
         check_options(self, parts_in_use(self))
+        named = self.regularisers.get("zero-one")
+        if self.w_zero_one and named not in (None, RegulariserConfig(weight=self.w_zero_one)):
+            raise ValueError(
+                f"w_zero_one {self.w_zero_one:g} and regularisers.zero-one both weigh the zero-one loss: set "
+                "w_zero_one to 0, also where the method sets it, or leave regularisers.zero-one out"
+            )
         if self.lr_min > self.lr:
             raise ValueError(f"lr_min {self.lr_min:g} must not exceed lr {self.lr:g}")
         if self.sharing == "identical" and self.start is None:
@@ -472,4 +479,5 @@ def load_experiment(
     Raises:
         UserError: the file cannot be read, or a setting is wrong.
     """
-    return resolve(read_yaml(path), overrides, model, where=str(path))
+    with needed_by(Path(path)):
+        return resolve(read_yaml(path), overrides, model, where=str(path))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint
+from . import checkpoint, plugins
 from .config import ExperimentConfig, RetrainConfig
 from .data import data_info
 from .errors import UserError
@@ -66,18 +66,21 @@ class Blueprint:
             "genotype": self.genotype.to_dict(),
             "retrain": self.config.model_dump(mode="json"),
             "data": self.info.to_dict(),
+            **({"plugins": plugins.records()} if plugins.loaded() else {}),
         }
         return json.dumps(parts, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> Blueprint:
-        """What `to_json` wrote."""
+    def from_json(cls, text: str, where: str = "the network") -> Blueprint:
+        """What `to_json` wrote.
+
+        Raises:
+            UserError: its genotype has an operation of a plug-in that is not loaded; `where` names it in the message.
+        """
         parts: dict[str, Any] = json.loads(text)
-        return cls(
-            Genotype.from_text(json.dumps(parts["genotype"])),
-            RetrainConfig.model_validate(parts["retrain"]),
-            DataInfo.from_dict(parts["data"]),
-        )
+        with plugins.needed(parts.get("plugins", ()), where):
+            genotype = Genotype.from_text(json.dumps(parts["genotype"]))
+        return cls(genotype, RetrainConfig.model_validate(parts["retrain"]), DataInfo.from_dict(parts["data"]))
 
 
 class Classifier(nn.Module):
@@ -180,7 +183,7 @@ def read_safetensors(path: str | Path) -> tuple[Network, Blueprint]:
         raise UserError(f"cannot read {str(path)!r} as safetensors: {error}") from error
     if METADATA not in metadata:
         raise UserError(f"{str(path)!r} was not written by ddarts: its metadata do not say which network it is of")
-    blueprint = Blueprint.from_json(metadata[METADATA])
+    blueprint = Blueprint.from_json(metadata[METADATA], str(path))
     return _filled(blueprint, tensors, path), blueprint
 
 

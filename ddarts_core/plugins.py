@@ -15,11 +15,12 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import json
 import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from .errors import UserError
+from .files import write_atomic
 
 if TYPE_CHECKING:
     from .registry import Registry
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 #: Bytes of all files of a plug-in: it is code, which is read whole and sent to every trial.
 MOST_BYTES = 16 * 2**20
 
+
+#: In the folder of a search, a training or an export: the plug-ins that it was made with, if there were any.
+FILE = "plugins.json"
 
 #: Of the entry points that name plug-ins: what is installed is loaded by every command.
 GROUP = "ddarts.plugins"
@@ -164,8 +169,8 @@ def require(recorded: Iterable[Mapping[str, str]], what: str) -> None:
         name, wanted = record["name"], record["sha256"]
         if name not in _loaded:
             raise UserError(
-                f"{what} was made with the plug-in {name!r} (sha256 {wanted[:12]}): give it again, with --plugin FILE "
-                "or --plugin MODULE"
+                f"{what} was made with the plug-in {name!r} (sha256 {wanted[:12]}), which is not loaded: give it "
+                "again, with --plugin FILE or --plugin MODULE (in Python: ddarts_core.plugins.load)"
             )
         found = _loaded[name].source.sha256
         if found != wanted:
@@ -187,6 +192,54 @@ def needed(recorded: Iterable[Mapping[str, str]], what: str) -> Iterator[None]:
     except UserError:
         require((record for record in recorded if record["name"] not in _loaded), what)
         raise
+
+
+@contextlib.contextmanager
+def needed_by(path: Path) -> Iterator[None]:
+    """`needed` of a file in the folder of a search, a training, an export or a study's trial.
+
+    Raises:
+        UserError: the mistake, or that of `require`.
+    """
+    try:
+        yield
+    except UserError:
+        made_with = recorded(path.parent) or _recorded(path.parent.parent.parent / "study.json")
+        require((record for record in made_with if record["name"] not in _loaded), str(path))
+        raise
+
+
+def write_records(folder: Path, found: Sequence[Mapping[str, str]] | None = None) -> None:
+    """Write which plug-ins something was made with into its folder; no file if there were none.
+
+    Args:
+        folder: there already.
+        found: the plug-ins; None is those of this process.
+    """
+    found = records() if found is None else found
+    if found:
+        write_atomic(folder / FILE, json.dumps({"plugins": list(found)}, indent=1) + "\n")
+    else:
+        (folder / FILE).unlink(missing_ok=True)
+
+
+def recorded(folder: Path) -> list[dict[str, str]]:
+    """The plug-ins that something in a folder was made with, as `write_records` left them.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    return _recorded(folder / FILE)
+
+
+def _recorded(file: Path) -> list[dict[str, str]]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")).get("plugins", ())
+        return [{"name": str(one["name"]), "sha256": str(one["sha256"])} for one in found]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is damaged: it does not name the plug-ins") from error
 
 
 # --- finding the files ----------------------------------------------------------------------------------------------

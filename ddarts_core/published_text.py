@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from .errors import UserError
 from .genotype import Cell, Edge, Genotype, as_int, as_name
+from .plugins import needed_by
 
 Notes: TypeAlias = tuple[str, ...]
 """Sentences for the user: where a published network does not do what the text of its genotype says."""
@@ -29,10 +30,11 @@ def load_text(path: str | Path) -> tuple[Genotype, Notes]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read genotype {str(path)!r}: {reason}; give a file or zoo:NAME") from error
-    try:
-        return read_text(text)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    with needed_by(Path(path)):
+        try:
+            return read_text(text)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
 
 
 def read_text(text: str) -> tuple[Genotype, Notes]:

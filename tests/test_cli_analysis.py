@@ -379,6 +379,10 @@ def test_a_single_search_is_a_study_of_one_trial(tmp_path: Path, capfd: pytest.C
     assert "1 of 1" in (folder / "report.html").read_text(encoding="utf-8")
     for name in ("contributions", "gates", "accuracy"):
         assert f"wrote {folder / 'figures' / name}.png" in out_of(capfd, "figure", folder, name)
+    out_of(capfd, "collect", folder)
+    assert list(read_table(folder / "dataset", "trials")["objective"]) == list(frames.trials["objective"])
+    tabulated = out_of(capfd, "table", folder, "--by", "method")
+    assert f"| ddarts | 1 | {records[-1]['held_out/accuracy']:.4f} |" in tabulated
     out_of(capfd, "export", folder)
     (exported,) = (folder / "export").iterdir()
     assert (exported / "genotype.json").read_bytes() == (folder / "genotype.json").read_bytes()

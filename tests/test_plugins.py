@@ -10,14 +10,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import ddarts
 import pytest
 import yaml
 from ddarts_analysis.drawing import cell_figure
 
 from ddarts_cli.main import cli, run
 from ddarts_core import config, methods, plugins
+from ddarts_core.conformance import laws, unlawful
 from ddarts_core.errors import UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
+from ddarts_core.genotype import Cell, Edge
 from ddarts_core.spaces import OPERATION_NAMES, SPACES
 
 TINY: Mapping[str, Any] = {
@@ -78,15 +80,36 @@ def test_a_search_and_a_training_with_the_plugin_of_the_documents(
     for file in ("genotype.json", "records.parquet"):
         assert Path("found", file).read_bytes() == Path("readable", file).read_bytes(), file
 
-    chosen = ["--set", "discretise.rule=triple", "--set", "search.gates=sigmoid", "--set", "discretise.threshold=0"]
-    assert run(["search", "tiny.yaml", "--out", "triple", *chosen]) == 0
-    edges = Genotype.from_text(Path("triple/genotype.json").read_text()).cells[0].edges
-    assert [sum(edge.source == source for edge in edges) for source in (0, 1)] == [3, 3]
-    capsys.readouterr()
+    chosen = ["--set", "discretise.rule=triple", "--set", "search.gates=sigmoid"]
+    assert run(["config", "tiny.yaml", *chosen]) == 0 and "rule: triple" in capsys.readouterr().out
+    assert run(["export", "found/retrain"]) == 0
+    export = Path("found/retrain/export")
+    assert json.loads((export / plugins.FILE).read_text()) == {"plugins": plugins.records()}
     plugins.unload(plugin)
-    assert run(["search", "tiny.yaml", "--out", "without"]) == 2
-    said = capsys.readouterr().err
-    assert "unknown method 'entropic': choose one of" in said and not Path("without").exists()
+
+    def refused(*words: str) -> str:
+        capsys.readouterr()
+        assert run([*words]) == 2
+        return capsys.readouterr().err
+
+    assert "unknown method 'entropic': choose one of" in refused("search", "tiny.yaml", "--out", "without")
+    assert not Path("without").exists()
+    going_on = (
+        ("search", "tiny.yaml", "--out", "found", "--resume"),
+        ("retrain", "found/genotype.json", "--config", "found/config.yaml", "--out", "found/retrain", "--resume"),
+    )
+    reading = (("report", "found"), ("status", "found"), ("export", "found/retrain"), ("draw", "found/genotype.json"))
+    missing = f"was made with the plug-in 'my_plugin' (sha256 {plugin.source.sha256[:12]}), which is not loaded: give"
+    for words in (*going_on, *reading, ("predict", str(export), "my_plugin.py")):
+        assert missing in refused(*words), words
+    with pytest.raises(UserError, match=f"{export}/weights.safetensors was made with the plug-in 'my_plugin'"):
+        ddarts.load_export(export)
+    before = Path("found/config.yaml").read_bytes(), Path("found/retrain/result.json").read_bytes()
+    my_plugin.write_text(my_plugin.read_text() + "# changed")
+    for words in going_on:
+        assert "with another content of the plug-in 'my_plugin': its" in refused(*words, "--plugin", "my_plugin.py")
+    assert (Path("found/config.yaml").read_bytes(), Path("found/retrain/result.json").read_bytes()) == before
+    assert run(["draw", "found/genotype.json", "--out", "found.svg"]) == 0  # to look at it, the names will do
 
 
 def test_an_operation_of_a_plugin_is_drawn_by_its_name(my_plugin: Path) -> None:
@@ -300,13 +323,27 @@ BROKEN = [
 ]
 
 
-def test_a_plugin_that_breaks_every_law(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plugin_that_breaks_every_law(tmp_path: Path) -> None:
     (tmp_path / "my_plugin.py").write_text(LAWLESS)
-    assert run(["check-plugin", str(tmp_path / "my_plugin.py")]) == 1
-    lines = capsys.readouterr().out.splitlines()
-    found = [line.removeprefix("broken: ") for line in lines if line.startswith("broken: ")]
-    lacking = [words for words in BROKEN if not any(line.startswith(words) for line in found)]
-    assert not lacking, lines
+    plugin = plugins.load(str(tmp_path / "my_plugin.py"))
+    found = {}
+    for law in laws(plugin.registry):
+        if any(words.startswith(f"{law.entry}: {law.text}: ") for words in BROKEN):
+            found[f"{law.entry}: {law.text}"] = unlawful(law)
+    lacking = [words for words in BROKEN if not any(f"{law}: {how}".startswith(words) for law, how in found.items())]
+    assert not lacking and len(found) == len(BROKEN), found
+
+
+def test_a_broken_law_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rule = LAWLESS.partition("class Modest")[2].partition("class Wrong")[0]
+    register = "def register(tables):\n    tables.part(Modest)\n"
+    (tmp_path / "my_plugin.py").write_text(f"from ddarts_core.methods import rules\nclass Modest{rule}{register}")
+    assert run(["check-plugin", str(tmp_path / "my_plugin.py"), "--json"]) == 1
+    (plugin,) = plugins.loaded()
+    told = json.loads(capsys.readouterr().out)
+    found = "it keeps up to 2 operations of an edge, and states 1 (most_operations)"
+    law = {"entry": "rule modest", "law": "keeps as many operations as it states", "kept": False, "found": found}
+    assert told == {"plugin": "my_plugin", "sha256": plugin.source.sha256, "laws": [law]}
 
 
 # --- installed ------------------------------------------------------------------------------------------------------

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import click
 
+from ddarts_cli.options import json_option, print_json
+
 
 @click.command()
 @click.argument("plugin", metavar="FILE|MODULE")
-def command(plugin: str) -> None:
+@json_option
+def command(plugin: str, as_json: bool) -> None:
     """Check what a plug-in registers against the laws that ddarts' own tables keep.
 
     Prints a line for each law of each entry; exit status 1 if one is broken.
@@ -15,7 +18,7 @@ def command(plugin: str) -> None:
     \b
     Examples:
       ddarts check-plugin my_plugin.py
-      ddarts check-plugin my_package
+      ddarts check-plugin my_package --json
     """
     from ddarts_cli.console import say
     from ddarts_core.errors import UserError
@@ -28,11 +31,15 @@ def command(plugin: str) -> None:
         )
     from ddarts_core.conformance import laws, unlawful
 
-    say(f"plug-in {loaded.source.name}, sha256 {loaded.source.sha256}")
-    broken = 0
+    if not as_json:
+        say(f"plug-in {loaded.source.name}, sha256 {loaded.source.sha256}")
+    checked = []
     for law in laws(loaded.registry):
         found = unlawful(law)
-        broken += found is not None
-        say(f"{'broken' if found else 'kept'}: {law.entry}: {law.text}{f': {found}' if found else ''}")
-    if broken:
+        checked.append({"entry": law.entry, "law": law.text, "kept": found is None, "found": found})
+        if not as_json:
+            say(f"{'broken' if found else 'kept'}: {law.entry}: {law.text}{f': {found}' if found else ''}")
+    if as_json:
+        print_json({"plugin": loaded.source.name, "sha256": loaded.source.sha256, "laws": checked})
+    if not all(law["kept"] for law in checked):
         raise click.exceptions.Exit(1)

@@ -20,8 +20,9 @@ def command(
 ) -> None:
     """Write the records of STUDY as a Parquet dataset: trials, epochs, contributions, alphas, genotypes.
 
-    STUDY is a folder or a name. With --tracking-uri it is a name in the MLflow store at that address, which needs no
-    folder; without STUDY the studies of the store are listed. The dataset is the same; a note says what a store lacks.
+    STUDY is a folder or a name; the folder of a search is a study of one trial. With --tracking-uri it is a name in the
+    MLflow store at that address, which needs no folder; without STUDY the studies of the store are listed. The dataset
+    is the same; a note says what a store lacks.
 
     \b
     Examples:
@@ -47,14 +48,15 @@ def command(
         from ddarts_analysis.collect import collect
         from ddarts_tuning.store.study import find_study
 
+        from ddarts_cli.files import find_search
         from ddarts_core.shell import ddarts
 
         if study is None:
             raise UserError("name the study to collect: its folder, or its name in --storage")
-        found = find_study(study, storage_folder(storage, overrides))
-        say(f"collect {found.path}")
-        collected = collect(found.path, out)
-        following = [ddarts("report", found.path)]
+        path = find_search(study) or find_study(study, storage_folder(storage, overrides)).path
+        say(f"collect {path}")
+        collected = collect(path, out)
+        following = [ddarts("report", path)]
     for table, rows in collected.rows.items():
         say(f"{table}: {rows:,} rows")
     for note in collected.notes:

@@ -83,15 +83,14 @@ def command(
     from ddarts_cli.files import RetrainFolder
     from ddarts_core.config import resolve
     from ddarts_core.nested import override, read_yaml
+    from ddarts_core.plugins import needed_by
 
     read = read_genotype(genotype)
     data: dict[str, Any] = read_yaml(file) if file else {}
     settings = {"retrain.num_cells": cells, "data.name": data_name, "data.root": data_root}
-    config: ExperimentConfig = resolve(
-        _base(data, recipe),
-        [*(override(path, value) for path, value in settings.items() if value is not None), *overrides],
-        where=str(file) if file else "retrain",
-    )
+    changed = [*(override(path, value) for path, value in settings.items() if value is not None), *overrides]
+    with needed_by(file or Path()):
+        config: ExperimentConfig = resolve(_base(data, recipe), changed, where=str(file) if file else "retrain")
     folder = out or Path(config.storage) / f"retrain-{read.hash}"
     say(
         f"retrain {genotype} ({read.num_cells} cells, {read.num_edges} edges): recipe {config.retrain.recipe} on "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,11 +46,13 @@ def command(
       ddarts search experiments/fashion_mnist.yaml --retrain
     """
     from ddarts_cli.console import again, finish, resumable, say
-    from ddarts_cli.files import RetrainFolder, SearchFolder, load_search, plain
+    from ddarts_cli.files import RetrainFolder, SearchFolder, load_search, named_folder, plain
     from ddarts_core.files import check_folder
+    from ddarts_core.plugins import needed_by
     from ddarts_core.shell import ddarts
 
-    config = load_search(file, overrides)
+    with needed_by((out or named_folder(file, overrides)) / "config.yaml") if resume else nullcontext():
+        config = load_search(file, overrides)
     folder = SearchFolder(out or Path(check_folder(config.storage)) / config.name)
     trained = RetrainFolder(folder.path / "retrain")
     retrain_begun = resume and trained.begun

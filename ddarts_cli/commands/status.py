@@ -99,12 +99,11 @@ def _show_search(folder: SearchFolder, as_json: bool) -> None:
     import json
 
     from ddarts_cli.console import describe
-    from ddarts_core.config import ExperimentConfig, resolve
-    from ddarts_core.nested import read_yaml
+    from ddarts_core.config import ExperimentConfig, load_experiment
     from ddarts_core.shell import ddarts
     from ddarts_core.stages import Course
 
-    config: ExperimentConfig = resolve(read_yaml(folder.config), where=str(folder.config))
+    config: ExperimentConfig = load_experiment(folder.config)
     records: list[dict[str, Any]] = []
     if folder.checkpoint.is_file():
         from ddarts_core import checkpoint

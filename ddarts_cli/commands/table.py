@@ -42,6 +42,7 @@ def command(
 ) -> None:
     """Tabulate a metric by a setting: mean, 95 % interval and difference to the first value, over seeds.
 
+    A study may be the folder of a search, which has one trial. Give several to compare them.
     Where the trials of a row differ in more than their seeds the table counts trials and names these settings.
 
     With --published N print Table N of the D-DARTS paper in its columns; folders of `ddarts retrain` become rows of it,
@@ -68,10 +69,12 @@ def command(
         from ddarts_analysis.tables import by_setting, markdown, varying
         from ddarts_tuning.store.study import find_study
 
+        from ddarts_cli.files import find_search
         from ddarts_core.shell import ddarts
 
         folder = storage_folder(storage, overrides)
-        frames = load(*(find_study(study, folder).path for study in studies), tables=("trials", "epochs"))
+        paths = [find_search(study) or find_study(study, folder).path for study in studies]
+        frames = load(*paths, tables=("trials", "epochs"))
         text = markdown(by_setting(frames, by, metric, epoch, first), metric, varying(frames, by))
         following = [ddarts("report", studies[0])]
     click.echo(text)

@@ -34,6 +34,8 @@ FILES = {
     "alpha: {betas: [0.9]}": "alpha.betas.1: field required",
     "search: {sharing: normal_reduce, reductions: []}": "search: sharing normal_reduce needs cells of both kinds: of",
     "search: {reductions: [3, 6]}\nretrain: {num_cells: 14}": r"retrain.num_cells 14 .*search.reductions \[3, 6\] out",
+    "search: {w_zero_one: 5.0, regularisers: {zero-one: {weight: 2.0}}}": "w_zero_one 5 and .*-one both weigh the zero",
+    "search: {regularisers: {zero-one: {weight: 8.0, schedule: rising}}}": "w_zero_one 1 and .* also where the method",
     "name: a b": "name: should be up to 100 letters, digits and",
     "seed: " + "1" * 400: r"seed: should be less than .*1\.\.\.\)$",
 }

@@ -52,8 +52,8 @@ def test_a_sweep_with_a_plugin(
 
     plugins.unload(plugin)
     wanted = (
-        f"study 'own' was made with the plug-in 'my_plugin' (sha256 {plugin.source.sha256[:12]}): give it again, with "
-        "--plugin FILE or --plugin MODULE"
+        f"study 'own' was made with the plug-in 'my_plugin' (sha256 {plugin.source.sha256[:12]}), which is not loaded: "
+        "give it again, with --plugin FILE or --plugin MODULE (in Python: ddarts_core.plugins.load)"
     )
     for go_on in (lambda: resume_sweep(study.path), lambda: extend_sweep(config, 1), lambda: read_study(study.path)):
         with pytest.raises(UserError) as refused:
@@ -68,4 +68,4 @@ def test_a_sweep_with_a_plugin(
     assert plugin.source.sha256[:12] in str(told.value) and other.source.sha256[:12] in str(told.value)
     assert read_study(study.path).trials[0].genotype == genotype  # to look at it, the names will do
     plugins.unload(other)
-    assert run(["report", str(study.path), "--plugin", str(my_plugin(tmp_path))]) == 0
+    assert run(["table", str(study.path), "--by", "method", "--plugin", str(my_plugin(tmp_path))]) == 0
