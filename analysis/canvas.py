@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ddarts_core.errors import UserError
-from ddarts_core.files import write_atomic
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.files import write_atomic
 
 #: Metadata that would differ between two runs or versions, by suffix.
 _METADATA: dict[str, dict[str, Any]] = {

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.dead_cells import dead_cells
-from ddarts_core.derive import trained
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Genotype
+from ddarts_core.genotypes.dead_cells import dead_cells
+from ddarts_core.genotypes.derive import trained
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.ground.errors import UserError
 
 Rows = Iterable[tuple[str, str]]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 from .cell_figures import counts
 from .charts import Chart, chart

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Genotype
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.ground.errors import UserError
 
 from .canvas import axes, dress, new_figure
 from .compare import distance

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 from .compare import front_label
 from .figures import COLOURS, by_epoch, finished, metric_frame

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from ddarts_core.errors import UserError, unknown_name
-from ddarts_core.files import write_with
-from ddarts_core.records import EpochRecord
-from ddarts_core.spaces import edge_list, num_edges, operations_of
+from ddarts_core.genotypes.spaces import edge_list, num_edges, operations_of
+from ddarts_core.ground.errors import UserError, unknown_name
+from ddarts_core.ground.files import write_with
+from ddarts_core.loops.records import EpochRecord
 
 from .schema import SCHEMAS, VERSION, VERSION_KEY
 from .single import is_search

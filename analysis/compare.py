@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Genotype
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.ground.errors import UserError
 
 Operation = tuple[int, int, int, str]
 
@@ -30,7 +30,7 @@ def distance(a: Genotype, b: Genotype) -> float:
     its two cells at the other's positions.
 
     Example:
-        >>> from ddarts_core.genotype import Cell, Edge
+        >>> from ddarts_core.genotypes.genotype import Cell, Edge
         >>> a = Genotype((Cell((Edge(2, 0, "skip_connect"), Edge(2, 1, "skip_connect")), (2,)),))
         >>> b = Genotype((Cell((Edge(2, 0, "skip_connect"), Edge(2, 1, "sep_conv_3x3")), (2,)),))
         >>> round(distance(a, b), 3)

@@ -9,8 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ddarts_core.confusion import FILE, Confusion, Matrix, balanced_accuracy, read_confusion, recalls
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.confusion import FILE, Confusion, Matrix, balanced_accuracy, read_confusion, recalls
 
 from .canvas import new_figure
 

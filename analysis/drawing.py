@@ -7,8 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Cell, Genotype
+from ddarts_core.genotypes.genotype import Cell, Genotype
+from ddarts_core.ground.errors import UserError
 
 from .canvas import new_figure, save
 from .palette import in_order
@@ -147,7 +147,7 @@ def draw_genotype(
         UserError: another suffix, or `max_cells` less than 1.
 
     Example:
-        >>> from ddarts_core.zoo import ZOO
+        >>> from ddarts_core.genotypes.zoo import ZOO
         >>> draw_genotype(ZOO["DARTS_V2"].genotype, "cells.svg").name
         'cells.svg'
     """

@@ -12,17 +12,17 @@ from typing import Any
 
 import yaml
 
-from ddarts_core import plugins
-from ddarts_core.confusion import FILE as MATRICES
-from ddarts_core.confusion import write_confusion
 from ddarts_core.datasets.facts import FILE, read_facts, write_facts
-from ddarts_core.errors import UserError
-from ddarts_core.files import write_atomic
-from ddarts_core.genotype import Genotype
-from ddarts_core.limits import in_words
-from ddarts_core.nested import read_yaml
-from ddarts_core.preprocessing import FILE as PREPROCESSING
-from ddarts_core.published_text import to_published_text
+from ddarts_core.exports.preprocessing import FILE as PREPROCESSING
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.published_text import to_published_text
+from ddarts_core.ground import plugins
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.files import write_atomic
+from ddarts_core.ground.nested import read_yaml
+from ddarts_core.loops.confusion import FILE as MATRICES
+from ddarts_core.loops.confusion import write_confusion
+from ddarts_core.studies.limits import in_words
 
 from . import card, confusion
 from .canvas import save

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 from .canvas import axes, legend, save
 from .compare import front_label

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ddarts_core.errors import UserError, unknown_name
+from ddarts_core.ground.errors import UserError, unknown_name
 
 from . import cell_figures, confusion, figures, history, parameter_figures
 from .collect import Frames, frames_of

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 from .canvas import axes, legend
 from .charts import POINTS, Chart, chart, objective_axis, plain

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from ddarts_core import sqlite_uri
-from ddarts_core.errors import UserError
-from ddarts_core.redact import hide_secrets, one_line, without_secrets
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.redact import hide_secrets, one_line, without_secrets
+from ddarts_core.studies import sqlite_uri
 
 PARENT = "mlflow.parentRunId"
 

@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Genotype
-from ddarts_core.nested import get_path
-from ddarts_core.records import PHASES, EpochRecord
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.nested import get_path
+from ddarts_core.loops.records import PHASES, EpochRecord
 
 from .collect import Collected, write_dataset
 from .mlflow_runs import PARENT, Run, read_artifacts, read_runs, study_names

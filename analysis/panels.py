@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ddarts_core.genotype import Cell, Genotype
+from ddarts_core.genotypes.genotype import Cell, Genotype
 
 from .palette import colour_of, label_of
 from .pens import INKS, Pen
@@ -40,7 +40,7 @@ def panels(genotype: Genotype) -> tuple[Panel, ...]:
     """Panels of a genotype: equal cells of equal kind share one; positions count from 0.
 
     Example:
-        >>> from ddarts_core.genotype import Edge
+        >>> from ddarts_core.genotypes.genotype import Edge
         >>> cell = Cell((Edge(2, 0, "skip_connect"),), concat=(2,))
         >>> [p.title for p in panels(Genotype((cell, cell, cell, cell), reductions=(1, 2)))]
         ['cells 0, 3', 'cells 1–2 · reduction']

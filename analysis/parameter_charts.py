@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.colors import to_hex
 
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 from .charts import LINES, POINTS, Chart, chart, objective_axis, plain
 from .figures import COLOURS

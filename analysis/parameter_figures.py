@@ -14,7 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 from .canvas import axes, dress, new_figure
 from .figures import COLOURS

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 Row = Mapping[str, str]
 

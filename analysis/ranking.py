@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 Row = Mapping[str, Any]
 

@@ -11,8 +11,8 @@ from types import MappingProxyType
 
 import pandas as pd
 
-from ddarts_core.errors import UserError
-from ddarts_core.files import write_atomic
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.files import write_atomic
 
 from . import cell_charts, charts, confusion, page, parameter_charts, report_text
 from .collect import frames_of

@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from ddarts_core.datasets.facts import majority, read_facts
-from ddarts_core.dead_cells import dead_sentence
-from ddarts_core.limits import in_words
-from ddarts_core.shell import ddarts
+from ddarts_core.genotypes.dead_cells import dead_sentence
+from ddarts_core.studies.limits import in_words
+from ddarts_core.studies.shell import ddarts
 
 from . import page
 from .card import dead_in_training

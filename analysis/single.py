@@ -12,16 +12,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ddarts_core import plugins
-from ddarts_core.config import ExperimentConfig, load_experiment
-from ddarts_core.cost import retrain_cost
 from ddarts_core.datasets.facts import read_info
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Genotype
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.ground import plugins
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.records import EpochRecord
 from ddarts_core.methods import GATES
-from ddarts_core.records import EpochRecord
-from ddarts_core.shell import ddarts
-from ddarts_core.study_files import read_json
+from ddarts_core.networks.cost import retrain_cost
+from ddarts_core.settings.config import ExperimentConfig, load_experiment
+from ddarts_core.studies.shell import ddarts
+from ddarts_core.studies.study_files import read_json
 
 #: Name of the one trial.
 TRIAL = "00000"

@@ -15,11 +15,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ddarts_core import plugins
-from ddarts_core.errors import UserError, unknown_name
-from ddarts_core.genotype import Genotype
-from ddarts_core.records import EpochRecord
-from ddarts_core.study_files import read_study_file, read_trial_file
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.ground import plugins
+from ddarts_core.ground.errors import UserError, unknown_name
+from ddarts_core.loops.records import EpochRecord
+from ddarts_core.studies.study_files import read_study_file, read_trial_file
 
 from .single import is_search, read_search
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ddarts_core import nested
-from ddarts_core.errors import UserError, unknown_name
-from ddarts_core.hashing import PLACES
+from ddarts_core.ground import nested
+from ddarts_core.ground.errors import UserError, unknown_name
+from ddarts_core.settings.hashing import PLACES
 
 from . import ranking
 from .collect import Frames

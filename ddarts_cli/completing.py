@@ -97,28 +97,28 @@ def figure(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
 
 def genotype(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
     """Known genotypes, and files."""
-    from ddarts_core.zoo import ZOO
+    from ddarts_core.genotypes.zoo import ZOO
 
     return [*_beginning(incomplete, [f"zoo:{name}" for name in ZOO]), CompletionItem(incomplete, type="file")]
 
 
 def zoo(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
     """Names of the known genotypes."""
-    from ddarts_core.zoo import ZOO
+    from ddarts_core.genotypes.zoo import ZOO
 
     return _beginning(incomplete, ZOO)
 
 
 def recipe(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
     """Names of the recipes."""
-    from ddarts_core.recipes import RECIPES
+    from ddarts_core.settings.recipes import RECIPES
 
     return _beginning(incomplete, RECIPES)
 
 
 def data(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
     """Names of the data sets."""
-    from ddarts_core.config import DATA_SETS
+    from ddarts_core.settings.config import DATA_SETS
 
     return _beginning(incomplete, DATA_SETS)
 

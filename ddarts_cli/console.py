@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from ddarts_core.records import EpochRecord
-from ddarts_core.shell import ddarts
+from ddarts_core.loops.records import EpochRecord
+from ddarts_core.studies.shell import ddarts
 
 #: Metrics that the progress shows, with their short names.
 SHOWN = {

@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ddarts_core import plugins
-from ddarts_core.config import ExperimentConfig, load_experiment
-from ddarts_core.confusion import FILE as CONFUSION
-from ddarts_core.errors import UserError
-from ddarts_core.hashing import PLACES
-from ddarts_core.nested import get_path, parse_override, read_yaml, set_path
-from ddarts_core.validation import field_paths
+from ddarts_core.ground import plugins
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.nested import get_path, parse_override, read_yaml, set_path
+from ddarts_core.ground.validation import field_paths
+from ddarts_core.loops.confusion import FILE as CONFUSION
+from ddarts_core.settings.config import ExperimentConfig, load_experiment
+from ddarts_core.settings.hashing import PLACES
 
 #: Top-level keys that only a sweep has.
 SWEEP_KEYS = ("space", "tune", "tracking")

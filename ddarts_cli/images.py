@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ddarts_cli.console import say
 
 if TYPE_CHECKING:
-    from ddarts_core.config import DataConfig
-    from ddarts_core.images import DataInfo, Images
+    from ddarts_core.data.images import DataInfo, Images
+    from ddarts_core.settings.config import DataConfig
 
 #: Seconds between two lines of progress without a terminal; what is shorter gets none.
 EVERY = 5.0
@@ -60,7 +60,7 @@ def read_train(config: DataConfig) -> tuple[DataInfo, Images]:
     Raises:
         UserError: see `load_train`.
     """
-    from ddarts_core.data import load_train
+    from ddarts_core.data.sets import load_train
 
     with scanning():
         return load_train(config)
@@ -68,7 +68,7 @@ def read_train(config: DataConfig) -> tuple[DataInfo, Images]:
 
 def say_data(config: DataConfig, info: DataInfo, train: Images) -> None:
     """The first lines of whatever trains: what was chosen, what looks wrong, and what a guess would score."""
-    from ddarts_core.data import data_facts, data_notes
+    from ddarts_core.data.sets import data_facts, data_notes
     from ddarts_core.datasets.facts import majority
 
     for note in data_notes(config):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ddarts_cli.console import follow, say
-from ddarts_core import checkpoint
-from ddarts_core.records import EpochRecord
+from ddarts_core.loops import checkpoint
+from ddarts_core.loops.records import EpochRecord
 
 
 class Loop(Protocol):

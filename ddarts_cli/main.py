@@ -13,8 +13,8 @@ import click
 
 from ddarts_cli.system import refusal
 from ddarts_core import __version__
-from ddarts_core.errors import Diverged, ReaderDied, UserError
-from ddarts_core.redact import hide_secrets, one_line
+from ddarts_core.ground.errors import Diverged, ReaderDied, UserError
+from ddarts_core.ground.redact import hide_secrets, one_line
 
 #: Subcommand -> one line of help. Its module in `ddarts_cli.commands` is imported when the subcommand is used.
 COMMANDS = {
@@ -58,11 +58,11 @@ def _load_plugins(ctx: click.Context, option: click.Parameter, references: tuple
     if ctx.resilient_parsing:  # pressing Tab runs no code of the user's
         return
     if ctx.parent is not None:  # of a command, not of the program, whose help answers at once
-        from ddarts_core.plugins import load_installed
+        from ddarts_core.ground.plugins import load_installed
 
         load_installed()
     if references:
-        from ddarts_core.plugins import load
+        from ddarts_core.ground.plugins import load
 
         for reference in references:
             load(reference)

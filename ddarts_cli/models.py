@@ -12,12 +12,9 @@ from ddarts_analysis.export import Models
 
 from ddarts_cli import usages
 from ddarts_cli.files import RetrainFolder
-from ddarts_core.config import ExperimentConfig, load_experiment, resolve
-from ddarts_core.cost import retrain_cost
-from ddarts_core.data import data_info
+from ddarts_core.data.sets import data_info
 from ddarts_core.datasets.facts import DataInfo, read_info
-from ddarts_core.errors import UserError
-from ddarts_core.export import (
+from ddarts_core.exports.export import (
     OPSET,
     Blueprint,
     Classifier,
@@ -27,9 +24,12 @@ from ddarts_core.export import (
     write_program,
     write_safetensors,
 )
-from ddarts_core.genotype import Genotype
-from ddarts_core.preprocessing import FILE, Preprocessing, write
-from ddarts_core.shell import ddarts
+from ddarts_core.exports.preprocessing import FILE, Preprocessing, write
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.ground.errors import UserError
+from ddarts_core.networks.cost import retrain_cost
+from ddarts_core.settings.config import ExperimentConfig, load_experiment, resolve
+from ddarts_core.studies.shell import ddarts
 
 #: Keys of a stored configuration that only a sweep or a tracker has.
 _EXPERIMENT = set(ExperimentConfig.model_fields)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ddarts_cli import completing
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 if TYPE_CHECKING:
-    from ddarts_core.genotype import Genotype
+    from ddarts_core.genotypes.genotype import Genotype
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -68,7 +68,7 @@ class Folder(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path, unless it is a URI."""
-        from ddarts_core.files import check_folder
+        from ddarts_core.ground.files import check_folder
 
         return super().convert(check_folder(str(value)), param, ctx)
 
@@ -112,7 +112,7 @@ def storage_folder(storage: str, overrides: Iterable[str]) -> str:
     Raises:
         UserError: `--set` names another setting: those of a study that exists are fixed.
     """
-    from ddarts_core.nested import parse_override
+    from ddarts_core.ground.nested import parse_override
 
     for text in overrides:
         path, value = parse_override(text)
@@ -126,9 +126,9 @@ def read_genotype(argument: str) -> Genotype:
     """The genotype that an argument names; where its file is not read as it is written, standard error says so.
 
     Raises:
-        UserError: it names none (`ddarts_core.zoo.read_genotype`).
+        UserError: it names none (`ddarts_core.genotypes.zoo.read_genotype`).
     """
-    from ddarts_core import zoo
+    from ddarts_core.genotypes import zoo
 
     genotype, notes = zoo.read_genotype(argument)
     for note in notes:

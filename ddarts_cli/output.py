@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ddarts_core.files import write_atomic, write_with
-from ddarts_core.records import EpochRecord
+from ddarts_core.ground.files import write_atomic, write_with
+from ddarts_core.loops.records import EpochRecord
 
 
 def records_table(records: Sequence[EpochRecord]) -> pa.Table:

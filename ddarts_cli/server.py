@@ -14,8 +14,8 @@ import urllib.request
 from pathlib import Path
 
 from ddarts_cli.console import say
-from ddarts_core.errors import UserError
-from ddarts_core.sqlite_uri import uri_of
+from ddarts_core.ground.errors import UserError
+from ddarts_core.studies.sqlite_uri import uri_of
 
 HOST = "127.0.0.1"
 

@@ -117,7 +117,7 @@ def store_sentence(config: SweepConfig, study: Study | None) -> str:
     from ddarts_tuning.settings.config import URI_VARIABLE
     from ddarts_tuning.tracking.study_run import from_environment
 
-    from ddarts_core.redact import without_secrets
+    from ddarts_core.ground.redact import without_secrets
 
     uri = config.tracking.uri
     if study is not None:
@@ -227,7 +227,7 @@ def attach_report(study: Study) -> Path:
     from ddarts_tuning.searchers.importance import importances
     from ddarts_tuning.tracking.study_run import attach
 
-    from ddarts_core.errors import UserError
+    from ddarts_core.ground.errors import UserError
 
     read = read_study(study.path, alphas=False)
     page = write_report([read], study.path / "report.html", {study.name: importances(study)})

@@ -17,24 +17,26 @@ from ddarts_cli.images import read_train, say_data
 from ddarts_cli.loop import run_loop
 from ddarts_cli.output import write_json, write_records, write_timings, write_yaml
 from ddarts_cli.threads import limit_threads
-from ddarts_core import checkpoint, plugins, room
-from ddarts_core.config import ExperimentConfig
-from ddarts_core.confusion import Confusion, Evaluation, write_confusion
-from ddarts_core.cost import retrain_cost
-from ddarts_core.data import Images, data_facts, data_notes, hold_out, load_test
+from ddarts_core.data.images import DataInfo
+from ddarts_core.data.sets import Images, data_facts, data_notes, hold_out, load_test
 from ddarts_core.datasets.facts import write_facts
-from ddarts_core.dead_cells import dead_cells, dead_sentence
-from ddarts_core.derive import trained
-from ddarts_core.devices import check_amp, pick_device
-from ddarts_core.errors import UserError
-from ddarts_core.files import write_atomic
-from ddarts_core.genotype import Genotype
-from ddarts_core.hashing import config_hash
-from ddarts_core.images import DataInfo
-from ddarts_core.provenance import git_commit, versions
-from ddarts_core.random_genotype import random_genotype, space_of
-from ddarts_core.records import EpochRecord
-from ddarts_core.retrain import Retrain, build_network, check_batches
+from ddarts_core.estimates import room
+from ddarts_core.genotypes.dead_cells import dead_cells, dead_sentence
+from ddarts_core.genotypes.derive import trained
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.random_genotype import random_genotype, space_of
+from ddarts_core.ground import plugins
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.files import write_atomic
+from ddarts_core.loops import checkpoint
+from ddarts_core.loops.confusion import Confusion, Evaluation, write_confusion
+from ddarts_core.loops.records import EpochRecord
+from ddarts_core.networks.cost import retrain_cost
+from ddarts_core.settings.config import ExperimentConfig
+from ddarts_core.settings.hashing import config_hash
+from ddarts_core.studies.provenance import git_commit, versions
+from ddarts_core.tensors.devices import check_amp, pick_device
+from ddarts_core.training.retrain import Retrain, build_network, check_batches
 
 if TYPE_CHECKING:
     from ddarts_tuning.training.distributed import Workers

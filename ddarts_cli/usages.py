@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ddarts_core.preprocessing import Preprocessing
+from ddarts_core.exports.preprocessing import Preprocessing
 
 WITH_DDARTS = """With ddarts, on pictures of any size (on the command line: `ddarts predict . image.png`):
 
 ```python
-from ddarts_core.serving import Predictor
+from ddarts_core.exports.serving import Predictor
 
 predictor = Predictor("weights.safetensors")
 (answers,) = predictor.classify(["image.png"], top=3)

@@ -25,7 +25,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from ddarts_cli.main import main as ddarts
-from ddarts_core import checkpoint
+from ddarts_core.loops import checkpoint
 
 SEARCH = """
 name: chaos

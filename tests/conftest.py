@@ -26,7 +26,7 @@ def no_tracking_uri_left() -> Iterator[None]:
 def no_plugin_left() -> Iterator[None]:
     """The tables are those of this process: what a test registered would be tested by all that follow."""
     yield
-    if (plugins := sys.modules.get("ddarts_core.plugins")) is not None:
+    if (plugins := sys.modules.get("ddarts_core.ground.plugins")) is not None:
         for plugin in reversed(plugins.loaded()):
             plugins.unload(plugin)
 

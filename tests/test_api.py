@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from ddarts_core.config import resolve
-from ddarts_core.errors import UserError
-from ddarts_core.search import build_search
+from ddarts_core.ground.errors import UserError
+from ddarts_core.search.search import build_search
+from ddarts_core.settings.config import resolve
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 
@@ -78,8 +78,8 @@ TINY = {"search": {"num_cells": 3, "channels": 2, "steps": 1, "epochs": 1, "batc
 
 
 def digits(count: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
-    from ddarts_core.config import DataConfig
-    from ddarts_core.data import load_train
+    from ddarts_core.data.sets import load_train
+    from ddarts_core.settings.config import DataConfig
 
     images: Any = load_train(DataConfig(num_train=count))[1]
     return images.images, images.labels

@@ -13,9 +13,9 @@ from ddarts_analysis.schema import SCHEMAS
 from ddarts_tuning.store.locks import lock
 
 from ddarts_cli.main import run
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Genotype
-from ddarts_core.zoo import resolve_genotype
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.zoo import resolve_genotype
+from ddarts_core.ground.errors import UserError
 from tests.analysis.conftest import genotype_of, write_study, write_trial
 
 

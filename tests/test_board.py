@@ -26,8 +26,8 @@ from rich.console import Console
 from ddarts_cli.board import Board
 from ddarts_cli.main import run
 from ddarts_cli.sweeping import board_of, print_ranking
-from ddarts_core.records import EpochRecord, write_jsonl
-from ddarts_core.study_files import read_json, write_json
+from ddarts_core.loops.records import EpochRecord, write_jsonl
+from ddarts_core.studies.study_files import read_json, write_json
 
 METRIC = "derived/held_out/accuracy"
 LONG = {"ablation.loss": "centered", "search.w_zero_one": 0.125, "search.edge": "sampled", "search.lr": 0.0123}

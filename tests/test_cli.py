@@ -17,13 +17,13 @@ import pytest
 import yaml
 
 from ddarts_cli.main import COMMANDS, cli, run
-from ddarts_core.confusion import accuracy, balanced_accuracy, read_confusion
-from ddarts_core.errors import UserError
-from ddarts_core.export import read_safetensors
-from ddarts_core.genotype import Genotype
-from ddarts_core.nested import parse_override
-from ddarts_core.published_text import to_published_text
-from ddarts_core.zoo import ZOO
+from ddarts_core.exports.export import read_safetensors
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.published_text import to_published_text
+from ddarts_core.genotypes.zoo import ZOO
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.nested import parse_override
+from ddarts_core.loops.confusion import accuracy, balanced_accuracy, read_confusion
 
 ROOT = Path(__file__).parent.parent
 TINY = {

@@ -19,13 +19,13 @@ from onnxruntime import InferenceSession
 
 from ddarts_cli.main import run
 from ddarts_cli.sweeping import ATTACHED, attach_report
-from ddarts_core import checkpoint
-from ddarts_core.config import resolve
-from ddarts_core.dead_cells import dead_cells
-from ddarts_core.export import Blueprint, read_safetensors, untrained
-from ddarts_core.genotype import Genotype
-from ddarts_core.nested import read_yaml
-from ddarts_core.serving import Predictor
+from ddarts_core.exports.export import Blueprint, read_safetensors, untrained
+from ddarts_core.exports.serving import Predictor
+from ddarts_core.genotypes.dead_cells import dead_cells
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.ground.nested import read_yaml
+from ddarts_core.loops import checkpoint
+from ddarts_core.settings.config import resolve
 from tests.analysis.conftest import EPOCHS, MakeStudy, Parsed, genotype_of, make_study, parsed, study
 from tests.analysis.test_mlflow_source import log_study
 

@@ -11,11 +11,11 @@ from ddarts_tuning.settings.config import load_sweep
 from ddarts_tuning.settings.population import draw_population
 from ddarts_tuning.settings.space import base_settings, trial_config
 
-from ddarts_core.config import load_experiment
-from ddarts_core.data import data_info
+from ddarts_core.data.sets import data_info
+from ddarts_core.ground.nested import read_yaml
 from ddarts_core.methods import METHODS
-from ddarts_core.nested import read_yaml
-from ddarts_core.supernet import Supernet
+from ddarts_core.settings.config import load_experiment
+from ddarts_core.supernets.supernet import Supernet
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.yaml"))

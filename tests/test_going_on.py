@@ -14,16 +14,16 @@ import yaml
 
 from ddarts_cli.main import run
 from ddarts_cli.models import cost_command, find_weights
-from ddarts_core import checkpoint
-from ddarts_core.config import resolve
-from ddarts_core.cost import retrain_cost
-from ddarts_core.data import data_info
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.random_genotype import random_genotype
-from ddarts_core.records import EpochRecord
-from ddarts_core.retrain import Retrain
-from ddarts_core.search import Search
+from ddarts_core.data.sets import data_info
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.genotypes.random_genotype import random_genotype
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops import checkpoint
+from ddarts_core.loops.records import EpochRecord
+from ddarts_core.networks.cost import retrain_cost
+from ddarts_core.search.search import Search
+from ddarts_core.settings.config import resolve
+from ddarts_core.training.retrain import Retrain
 from tests.analysis.conftest import write_study, write_trial
 
 ROOT = Path(__file__).parent.parent

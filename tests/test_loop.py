@@ -10,11 +10,11 @@ import sys
 import pytest
 
 from ddarts_cli.loop import run_loop
-from ddarts_core import checkpoint
-from ddarts_core.config import DataConfig, RetrainConfig
-from ddarts_core.data import load_train
-from ddarts_core.retrain import Retrain
-from ddarts_core.zoo import ZOO
+from ddarts_core.data.sets import load_train
+from ddarts_core.genotypes.zoo import ZOO
+from ddarts_core.loops import checkpoint
+from ddarts_core.settings.config import DataConfig, RetrainConfig
+from ddarts_core.training.retrain import Retrain
 
 
 @pytest.fixture(scope="module")

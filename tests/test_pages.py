@@ -13,7 +13,7 @@ import yaml
 from ddarts_tuning.settings.config import resolve_sweep
 
 from ddarts_cli.main import COMMANDS, PLUGIN
-from ddarts_core.config import resolve
+from ddarts_core.settings.config import resolve
 from tests.test_cli import parsed
 
 ROOT = Path(__file__).parents[1]

@@ -13,14 +13,17 @@ from typing import Any
 import ddarts
 import pytest
 import yaml
+from ddarts import plugins as for_plugins
 from ddarts_analysis.drawing import cell_figure
 
 from ddarts_cli.main import cli, run
-from ddarts_core import config, methods, plugins
-from ddarts_core.conformance import laws, unlawful
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Cell, Edge
-from ddarts_core.spaces import OPERATION_NAMES, SPACES
+from ddarts_core import methods
+from ddarts_core.extension.conformance import laws, unlawful
+from ddarts_core.genotypes.genotype import Cell, Edge
+from ddarts_core.genotypes.spaces import OPERATION_NAMES, SPACES
+from ddarts_core.ground import plugins
+from ddarts_core.ground.errors import UserError
+from ddarts_core.settings import config
 
 TINY: Mapping[str, Any] = {
     "name": "tiny",
@@ -46,8 +49,8 @@ def my_plugin(tmp_path: Path) -> Path:
 
 def entries() -> dict[str, list[str]]:
     """Names of all tables that a plug-in may add to."""
-    from ddarts_core.data import DATASETS
-    from ddarts_core.operations import OPERATIONS
+    from ddarts_core.data.sets import DATASETS
+    from ddarts_core.networks.operations import OPERATIONS
 
     tables = {table.kind: list(table) for table in (*methods.TABLES.values(), methods.METHODS, SPACES, DATASETS)}
     return {**tables, "operation": list(OPERATIONS), "names": sorted(OPERATION_NAMES), "sets": list(config.DATA_SETS)}
@@ -144,7 +147,7 @@ REGISTERED = "def register(tables):\n    tables.space('S_first', ('skip_connect'
         ("tables.operation('sep_conv_3x3', lambda c, s, a: None)", "there is an operation 'sep_conv_3x3' already"),
         ("tables.operation('mine', lambda c: None)", "operation 'mine': give a function (channels, stride, affine)"),
         ("tables.operation('two words', print)", "the name 'two words' of an operation should be up to 100 letters"),
-        ("tables.method('mine', {'search': {}})", "method 'mine': give a ddarts_core.methods.Method, not {'search'"),
+        ("tables.method('mine', {'search': {}})", "method 'mine': give a ddarts.plugins.Method, not {'search'"),
         (
             "from ddarts_core.methods import Method; tables.method('mine', Method('a', 'b', {'search': {'epoch': 1}}))",
             "method 'mine': unknown setting 'search.epoch'; did you mean",
@@ -231,13 +234,17 @@ def test_the_plugin_of_the_documents_keeps_all_laws(my_plugin: Path, capsys: pyt
     assert found == [*["operation grouped_conv_3x3"] * 4, "space S_grouped", "rule triple", *methods_laws]
 
 
+def test_what_a_plugin_imports_is_there() -> None:
+    assert [name for name in for_plugins.__all__ if not hasattr(for_plugins, name)] == []
+
+
 LAWLESS = """
 from torch import nn
 
-from ddarts_core.data import DataInfo, Published
+from ddarts_core.data.sets import DataInfo, Published
 from ddarts_core.methods import Method, common, darts, parts, rules
-from ddarts_core.nested import merge
-from ddarts_core.supernet import MixedOp
+from ddarts_core.ground.nested import merge
+from ddarts_core.supernets.supernet import MixedOp
 
 
 class Careless(nn.Module):

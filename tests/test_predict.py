@@ -19,14 +19,14 @@ from PIL import Image
 from torch.nn import functional as F
 
 from ddarts_cli.main import run
-from ddarts_core.config import DataConfig
-from ddarts_core.confusion import accuracy, read_confusion
-from ddarts_core.data import load_test
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.images import DataInfo
-from ddarts_core.preprocessing import MARGIN, Preprocessing
-from ddarts_core.serving import Predictor
+from ddarts_core.data.images import DataInfo
+from ddarts_core.data.sets import load_test
+from ddarts_core.exports.preprocessing import MARGIN, Preprocessing
+from ddarts_core.exports.serving import Predictor
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.confusion import accuracy, read_confusion
+from ddarts_core.settings.config import DataConfig
 
 SETTINGS = ["--set", "retrain.epochs=1", "--set", "retrain.channels=4", "--set", "retrain.device=cpu"]
 

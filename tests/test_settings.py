@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field
 from ddarts_cli.commands.settings import tables
 from ddarts_cli.main import run
 from ddarts_cli.settings import Group, groups
-from ddarts_core.data import DATASETS
-from ddarts_core.validation import field_paths
+from ddarts_core.data.sets import DATASETS
+from ddarts_core.ground.validation import field_paths
 
 
 def all_groups() -> list[Group]:

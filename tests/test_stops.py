@@ -17,7 +17,7 @@ from ddarts_tuning.store.locks import lock
 
 from ddarts_cli import console
 from ddarts_cli.sweeping import REASON, print_ranking
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 READS_NOBODY = """
 from ddarts_cli.console import say

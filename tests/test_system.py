@@ -14,7 +14,7 @@ import pytest
 from ddarts_cli import main
 from ddarts_cli.main import run
 from ddarts_cli.system import refusal
-from ddarts_core import files
+from ddarts_core.ground import files
 from tests.analysis.conftest import write_study, write_trial
 
 

@@ -17,13 +17,15 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from .lazily import import_from
+
 if TYPE_CHECKING:
     from ddarts_analysis.drawing import draw_genotype
 
-    from ddarts_core.discretise import discretise
-    from ddarts_core.genotype import Genotype
-    from ddarts_core.network import Network
-    from ddarts_core.zoo import resolve_genotype as load_genotype
+    from ddarts_core.genotypes.genotype import Genotype
+    from ddarts_core.genotypes.zoo import resolve_genotype as load_genotype
+    from ddarts_core.networks.network import Network
+    from ddarts_core.search.discretise import discretise
 
     from .exports import load_export
     from .settings import load_config
@@ -47,14 +49,14 @@ __all__ = [
 
 #: Name -> its module, and what it is called there if otherwise.
 _WHERE = {
-    "Genotype": "ddarts_core.genotype",
-    "Network": "ddarts_core.network",
+    "Genotype": "ddarts_core.genotypes.genotype",
+    "Network": "ddarts_core.networks.network",
     "build_search": "ddarts.training",
-    "discretise": "ddarts_core.discretise",
+    "discretise": "ddarts_core.search.discretise",
     "draw_genotype": "ddarts_analysis.drawing",
     "load_config": "ddarts.settings",
     "load_export": "ddarts.exports",
-    "load_genotype": "ddarts_core.zoo:resolve_genotype",
+    "load_genotype": "ddarts_core.genotypes.zoo:resolve_genotype",
     "open_study": "ddarts.studies",
     "retrain": "ddarts.training",
     "search": "ddarts.training",
@@ -66,10 +68,7 @@ def __getattr__(name: str) -> Any:
     """Import a name of `__all__`, or the version, when it is asked for."""
     if name == "__version__":
         return importlib.import_module("ddarts_core").__version__
-    if name not in _WHERE:
-        raise AttributeError(f"module 'ddarts' has no attribute {name!r}: it has {', '.join(__all__)}")
-    module, _, called = _WHERE[name].partition(":")
-    found = globals()[name] = getattr(importlib.import_module(module), called or name)
+    found = globals()[name] = import_from(_WHERE, __name__, name)
     return found
 
 
@@ -86,7 +85,7 @@ def _draw_in_notebooks() -> None:
             return str(importlib.import_module("ddarts.display").svg_of(genotype))
 
         formatter = shell.display_formatter.formatters["image/svg+xml"]
-        formatter.for_type_by_name("ddarts_core.genotype", "Genotype", svg)
+        formatter.for_type_by_name("ddarts_core.genotypes.genotype", "Genotype", svg)
 
 
 _draw_in_notebooks()

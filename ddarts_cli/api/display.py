@@ -10,7 +10,7 @@ from ddarts_analysis.drawing import genotype_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ddarts_core.genotype import Genotype
+    from ddarts_core.genotypes.genotype import Genotype
 
 
 def svg_of(genotype: Genotype) -> str:

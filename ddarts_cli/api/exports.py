@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ddarts_core.errors import UserError
-from ddarts_core.serving import Predictor
+from ddarts_core.exports.serving import Predictor
+from ddarts_core.ground.errors import UserError
 
 
 def load_export(path: str | Path) -> Predictor:
@@ -19,9 +19,9 @@ def load_export(path: str | Path) -> Predictor:
 
     Example:
         >>> import numpy as np
-        >>> from ddarts_core.config import resolve
-        >>> from ddarts_core.export import Blueprint, untrained, write_safetensors
-        >>> from ddarts_core.zoo import ZOO
+        >>> from ddarts_core.settings.config import resolve
+        >>> from ddarts_core.exports.export import Blueprint, untrained, write_safetensors
+        >>> from ddarts_core.genotypes.zoo import ZOO
         >>> blueprint = Blueprint.of(ZOO["ResNet18"].genotype, resolve({"retrain": {"channels": 2}}))
         >>> write_safetensors(untrained(blueprint, seed=0), blueprint, "weights.safetensors")
         >>> (answers,) = load_export(".").classify(np.zeros((8, 8), np.uint8), top=2)

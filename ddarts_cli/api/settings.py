@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.config import ExperimentConfig, resolve
-from ddarts_core.nested import read_yaml
+from ddarts_core.ground.nested import read_yaml
+from ddarts_core.settings.config import ExperimentConfig, resolve
 
 #: A YAML file, settings as a file has them, or a configuration that is whole already.
 Settings = str | Path | Mapping[str, Any] | ExperimentConfig

@@ -14,8 +14,8 @@ from ddarts_analysis.gallery import FIGURES, read_figure
 from ddarts_analysis.study import read_study
 from ddarts_tuning.store.study import find_study
 
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Genotype
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.ground.errors import UserError
 
 from .settings import Settings, load_config
 

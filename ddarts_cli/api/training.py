@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ddarts_core.config import ExperimentConfig
-from ddarts_core.confusion import Evaluation
-from ddarts_core.data import hold_out, load_test, split
+from ddarts_core.data.sets import hold_out, load_test, split
 from ddarts_core.datasets.facts import DataInfo
-from ddarts_core.discretise import Derivation
-from ddarts_core.genotype import Genotype
-from ddarts_core.network import Network
-from ddarts_core.records import EpochRecord
-from ddarts_core.retrain import Retrain
-from ddarts_core.search import Search
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.loops.confusion import Evaluation
+from ddarts_core.loops.records import EpochRecord
+from ddarts_core.networks.network import Network
+from ddarts_core.search.discretise import Derivation
+from ddarts_core.search.search import Search
+from ddarts_core.settings.config import ExperimentConfig
+from ddarts_core.training.retrain import Retrain
 
 from .data import Data, test_images, train_images
 from .settings import Settings, load_config
@@ -149,7 +149,7 @@ def retrain(
         UserError: a setting is wrong, the images do not fit it, or the network cannot be built.
 
     Example:
-        >>> from ddarts_core.zoo import ZOO
+        >>> from ddarts_core.genotypes.zoo import ZOO
         >>> settings = {"data": {"num_train": 60}, "retrain": {"channels": 2, "epochs": 1, "batch_size": 30}}
         >>> trained = retrain(ZOO["ResNet18"].genotype, settings)
         >>> 0 <= trained.test.metrics["accuracy"] <= 1, len(trained.records)

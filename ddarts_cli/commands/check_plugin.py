@@ -21,15 +21,15 @@ def command(plugin: str, as_json: bool) -> None:
       ddarts check-plugin my_package --json
     """
     from ddarts_cli.console import say
-    from ddarts_core.errors import UserError
-    from ddarts_core.plugins import load
+    from ddarts_core.ground.errors import UserError
+    from ddarts_core.ground.plugins import load
 
     loaded = load(plugin)
     if not loaded.registry.names:
         raise UserError(
             f"plug-in {loaded.source.name!r} registers nothing: its `register` is given the tables to add to"
         )
-    from ddarts_core.conformance import laws, unlawful
+    from ddarts_core.extension.conformance import laws, unlawful
 
     if not as_json:
         say(f"plug-in {loaded.source.name}, sha256 {loaded.source.sha256}")

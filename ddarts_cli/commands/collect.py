@@ -32,7 +32,7 @@ def command(
       ddarts collect --tracking-uri sqlite:///runs/quickstart_sweep/mlflow.db
     """
     from ddarts_cli.console import finish, say
-    from ddarts_core.errors import UserError
+    from ddarts_core.ground.errors import UserError
 
     if tracking_uri is not None:
         from ddarts_analysis.mlflow_source import collect_from_mlflow, studies_in_mlflow
@@ -49,7 +49,7 @@ def command(
         from ddarts_tuning.store.study import find_study
 
         from ddarts_cli.files import find_search
-        from ddarts_core.shell import ddarts
+        from ddarts_core.studies.shell import ddarts
 
         if study is None:
             raise UserError("name the study to collect: its folder, or its name in --storage")

@@ -35,7 +35,7 @@ def command(a: str, b: str, channels: int, classes: int, as_json: bool) -> None:
     from ddarts_analysis.compare import compare
 
     difference = compare(pair["a"], pair["b"])
-    from ddarts_core.cost import cost
+    from ddarts_core.networks.cost import cost
 
     for key, genotype in pair.items():
         difference[key] |= cost(genotype, channels=channels, num_classes=classes).to_dict()

@@ -25,7 +25,7 @@ def command(file: Path, overrides: tuple[str, ...]) -> None:
     from ddarts_tuning.settings.config import SweepConfig
 
     from ddarts_cli.files import load
-    from ddarts_core.hashing import config_hash
+    from ddarts_core.settings.hashing import config_hash
 
     full = load(file, overrides)
     config = full.shown if isinstance(full, SweepConfig) else full

@@ -8,7 +8,7 @@ import click
 
 from ddarts_cli import completing
 from ddarts_cli.options import json_option, print_json, read_genotype
-from ddarts_core.derive import DEPTH
+from ddarts_core.genotypes.derive import DEPTH
 
 
 @click.command()
@@ -76,7 +76,7 @@ def command(
     positions = parse_reductions(reductions)
     size = image_size or (32 if form == "cifar" else 224)
 
-    from ddarts_core.cost import cost
+    from ddarts_core.networks.cost import cost
 
     counted = cost(
         read,
@@ -111,7 +111,7 @@ def command(
     for convention, macs in counted.macs.items():
         click.echo(f"multiply-adds, convention {convention}: {macs:,} ({macs / 1e6:.1f} M)")
     if counted.dead_cells:
-        from ddarts_core.dead_cells import dead_sentence
+        from ddarts_core.genotypes.dead_cells import dead_sentence
 
         click.echo(f"{dead_sentence(counted.dead_cells, depth)}; --on-dead-cell connect gives them a reader")
 
@@ -122,7 +122,7 @@ def parse_reductions(text: str | None) -> str | tuple[int, ...] | None:
     Raises:
         UserError: the text is none of them.
     """
-    from ddarts_core.errors import UserError
+    from ddarts_core.ground.errors import UserError
 
     if text in (None, "thirds", "genotype"):
         return text

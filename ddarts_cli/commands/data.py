@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ddarts_cli.options import json_option, out_option, print_json, set_option
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ddarts_core.config import ExperimentConfig
-    from ddarts_core.images import DataInfo, Images
+    from ddarts_core.data.images import DataInfo, Images
+    from ddarts_core.settings.config import ExperimentConfig
 
 
 @click.command()
@@ -37,11 +37,11 @@ def command(file: Path, overrides: tuple[str, ...], out: Path | None, as_json: b
     from ddarts_cli.console import finish
     from ddarts_cli.files import load, make_folder
     from ddarts_cli.images import read_train
-    from ddarts_core.contact_sheet import seen, write_contact_sheet
-    from ddarts_core.data import augment_of, data_facts, data_notes, load_test, split
+    from ddarts_core.data.contact_sheet import seen, write_contact_sheet
+    from ddarts_core.data.sets import augment_of, data_facts, data_notes, load_test, split
     from ddarts_core.datasets.facts import majority
-    from ddarts_core.files import check_folder
-    from ddarts_core.shell import ddarts
+    from ddarts_core.ground.files import check_folder
+    from ddarts_core.studies.shell import ddarts
 
     config = load(file, overrides)
     quiet = config.data.model_copy(update={"num_workers": 0})  # one batch is not worth processes of their own
@@ -86,9 +86,9 @@ def refused(config: ExperimentConfig, info: DataInfo, train: Images) -> list[str
     """Why a search or a retrain with these settings would not begin, of what the images decide."""
     import torch
 
-    from ddarts_core.data import check_batch, split
-    from ddarts_core.retrain import check_batches
-    from ddarts_core.supernet import Supernet
+    from ddarts_core.data.sets import check_batch, split
+    from ddarts_core.supernets.supernet import Supernet
+    from ddarts_core.training.retrain import check_batches
 
     def splits() -> None:
         parts = split(train, config.data, config.seed)

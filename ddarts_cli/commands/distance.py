@@ -34,8 +34,8 @@ def command(a: str, b: str, space: str | None, weights: Path | None, as_json: bo
       ddarts distance zoo:ResNet18 zoo:ResNet50
       ddarts distance zoo:ResNet18 runs/search/genotype.json --json
     """
-    from ddarts_core.distance import cell_distances, read_weights, weights_of
-    from ddarts_core.random_genotype import common_space
+    from ddarts_core.genotypes.distance import cell_distances, read_weights, weights_of
+    from ddarts_core.genotypes.random_genotype import common_space
 
     pair = [read_genotype(argument) for argument in (a, b)]
     space = space or common_space(pair)

@@ -29,8 +29,8 @@ def command(genotype: str, out: Path | None, title: str | None) -> None:
     from ddarts_analysis.drawing import draw_genotype
 
     from ddarts_cli.console import finish
-    from ddarts_core.shell import ddarts
-    from ddarts_core.zoo import PREFIX
+    from ddarts_core.genotypes.zoo import PREFIX
+    from ddarts_core.studies.shell import ddarts
 
     found = read_genotype(genotype)
     path = out or Path(genotype.removeprefix(PREFIX)).with_suffix(".svg")

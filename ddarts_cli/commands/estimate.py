@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ddarts_cli.options import json_option, print_json, set_option
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 if TYPE_CHECKING:
     from ddarts_tuning.settings.config import TuneConfig
 
-    from ddarts_core.config import ExperimentConfig
+    from ddarts_core.settings.config import ExperimentConfig
 
 
 @click.command()
@@ -40,9 +40,9 @@ def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) 
     from ddarts_tuning.settings.config import SweepConfig
 
     from ddarts_cli.files import load
-    from ddarts_core.devices import pick_device
-    from ddarts_core.estimate import estimate, time_steps
-    from ddarts_core.memory import resident_memory
+    from ddarts_core.estimates.estimate import estimate, time_steps
+    from ddarts_core.estimates.memory import resident_memory
+    from ddarts_core.tensors.devices import pick_device
 
     config = load(file, overrides)
     device = pick_device(config.search.device)

@@ -65,7 +65,7 @@ def command(
       ddarts export quickstart_sweep --top 1 --register digits
     """
     from ddarts_cli.console import finish, say
-    from ddarts_core.errors import UserError
+    from ddarts_core.ground.errors import UserError
 
     if trial is not None and top is not None:
         raise UserError("--trial names one genotype and --top counts the best: choose one of them")
@@ -114,9 +114,9 @@ def _export_retrain(
 
     from ddarts_cli.console import finish, say
     from ddarts_cli.models import ModelWriter, cost_command, find_weights
-    from ddarts_core.cost import retrain_cost
-    from ddarts_core.errors import UserError
-    from ddarts_core.genotype import Genotype
+    from ddarts_core.genotypes.genotype import Genotype
+    from ddarts_core.ground.errors import UserError
+    from ddarts_core.networks.cost import retrain_cost
 
     weights = find_weights(retrain)
     if weights is None:
@@ -136,7 +136,7 @@ def _check_trained(item: Exported) -> None:
     from ddarts_analysis.card import retrain_command
 
     from ddarts_cli.models import find_weights
-    from ddarts_core.errors import UserError
+    from ddarts_core.ground.errors import UserError
 
     if find_weights(item.folder / "retrain") is None:
         raise UserError(
@@ -152,8 +152,8 @@ def _register(
     from ddarts_tuning.tracking.registry import ALIAS, register
 
     from ddarts_cli.console import say
-    from ddarts_core.export import read_safetensors
-    from ddarts_core.redact import without_secrets
+    from ddarts_core.exports.export import read_safetensors
+    from ddarts_core.ground.redact import without_secrets
 
     weights = folder / "weights.safetensors"
     _, blueprint = read_safetensors(weights)

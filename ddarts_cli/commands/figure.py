@@ -57,8 +57,8 @@ def command(
 
     from ddarts_cli.console import finish
     from ddarts_cli.files import find_search
-    from ddarts_core.errors import UserError
-    from ddarts_core.shell import ddarts
+    from ddarts_core.ground.errors import UserError
+    from ddarts_core.studies.shell import ddarts
 
     retrain = Path(study)
     if name is not None and (retrain / "result.json").is_file() and not (retrain / "study.json").exists():

@@ -26,9 +26,9 @@ def command(folder: Path) -> None:
       ddarts init my/files
     """
     from ddarts_cli.console import finish
-    from ddarts_core.errors import UserError
-    from ddarts_core.files import write_atomic
-    from ddarts_core.shell import ddarts
+    from ddarts_core.ground.errors import UserError
+    from ddarts_core.ground.files import write_atomic
+    from ddarts_core.studies.shell import ddarts
 
     paths = [folder / name for name in FILES]
     for path in paths:

@@ -12,7 +12,7 @@ from ddarts_cli.options import OutFile, set_option
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ddarts_core.genotype import Genotype
+    from ddarts_core.genotypes.genotype import Genotype
 
 
 @click.command(name="op-weights")
@@ -42,14 +42,14 @@ def command(file: Path, overrides: tuple[str, ...], out: Path, places: int | Non
     from ddarts_cli.files import load_search
     from ddarts_cli.images import read_train
     from ddarts_cli.output import write_json
-    from ddarts_core.data import split
-    from ddarts_core.errors import UserError
-    from ddarts_core.hashing import config_hash
-    from ddarts_core.retrain import Retrain
-    from ddarts_core.shell import ddarts
-    from ddarts_core.spaces import operations_of
-    from ddarts_core.study_files import read_json
-    from ddarts_core.warm_start import individual
+    from ddarts_core.data.sets import split
+    from ddarts_core.genotypes.spaces import operations_of
+    from ddarts_core.ground.errors import UserError
+    from ddarts_core.settings.hashing import config_hash
+    from ddarts_core.settings.warm_start import individual
+    from ddarts_core.studies.shell import ddarts
+    from ddarts_core.studies.study_files import read_json
+    from ddarts_core.training.retrain import Retrain
 
     config = load_search(file, overrides)
     genotype = individual(config.search.start or "zoo:ResNet18")

@@ -13,7 +13,7 @@ import click
 from ddarts_cli.options import json_option, print_json
 
 if TYPE_CHECKING:
-    from ddarts_core.serving import Predictor
+    from ddarts_core.exports.serving import Predictor
 
 #: Files of an export by `--backend`, the default first.
 BACKENDS = {"weights": "weights.safetensors", "onnx": "model.onnx"}
@@ -46,14 +46,14 @@ def command(
       ddarts predict runs/quickstart_sweep/export/01_0123456789ab pictures --top 1 --csv > found.csv
       ddarts predict best pictures --backend onnx --json --skip-broken
     """
-    from ddarts_core.errors import UserError
-    from ddarts_core.preprocessing import files_of
+    from ddarts_core.exports.preprocessing import files_of
+    from ddarts_core.ground.errors import UserError
 
     if as_csv and as_json:
         raise UserError("--csv and --json are two forms of one answer: choose one of them")
     model = _model(export, backend)
     files = list(files_of(paths))
-    from ddarts_core.serving import Predictor
+    from ddarts_core.exports.serving import Predictor
 
     predictor = Predictor(model)
     rows: list[dict[str, Any]] = []
@@ -81,7 +81,7 @@ def command(
 
 def _model(export: Path, backend: str | None) -> Path:
     """The file that computes."""
-    from ddarts_core.errors import UserError
+    from ddarts_core.ground.errors import UserError
 
     if export.is_file():
         if backend is not None and export.name != BACKENDS[backend]:

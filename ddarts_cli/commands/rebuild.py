@@ -28,7 +28,7 @@ def command(study: str, storage: str, overrides: tuple[str, ...], optuna: bool, 
     from ddarts_tuning.store.study import find_study
 
     from ddarts_cli.console import say
-    from ddarts_core.errors import UserError
+    from ddarts_core.ground.errors import UserError
 
     if not (optuna or mlflow):
         raise UserError("ddarts rebuild: name what to make again: --optuna, --mlflow, or both")

@@ -42,7 +42,7 @@ def command(
 
     from ddarts_cli.console import finish, say
     from ddarts_cli.files import find_search
-    from ddarts_core.shell import ddarts
+    from ddarts_core.studies.shell import ddarts
 
     folder = storage_folder(storage, overrides)
     found = [find_search(study) or find_study(study, folder) for study in studies]

@@ -31,7 +31,7 @@ def command(study: str, storage: str, overrides: tuple[str, ...], address: str |
     from ddarts_tuning.store.study import find_study
 
     from ddarts_cli.console import resumable, say
-    from ddarts_core.shell import ddarts
+    from ddarts_core.studies.shell import ddarts
 
     found = find_study(study, storage_folder(storage, overrides))
     shown = summary(found)

@@ -14,7 +14,7 @@ from ddarts_cli.options import out_option, read_genotype, set_option
 if TYPE_CHECKING:
     from ddarts_cli.files import RetrainFolder
     from ddarts_cli.training import Score
-    from ddarts_core.config import ExperimentConfig
+    from ddarts_core.settings.config import ExperimentConfig
 
 #: Seeds that give an interval worth having.
 MANY = 4
@@ -81,9 +81,9 @@ def command(
         raise click.UsageError("--address names the cluster of several workers: give --num-workers 2 or more with it")
     from ddarts_cli.console import again, finish, resumable, say
     from ddarts_cli.files import RetrainFolder
-    from ddarts_core.config import resolve
-    from ddarts_core.nested import override, read_yaml
-    from ddarts_core.plugins import needed_by
+    from ddarts_core.ground.nested import override, read_yaml
+    from ddarts_core.ground.plugins import needed_by
+    from ddarts_core.settings.config import resolve
 
     read = read_genotype(genotype)
     data: dict[str, Any] = read_yaml(file) if file else {}
@@ -122,9 +122,9 @@ def _following(
 ) -> list[str]:
     """What to run next; the same retrain with more seeds and a random genotype, unless it has them."""
     from ddarts_cli.models import cost_command
-    from ddarts_core.data import data_info
+    from ddarts_core.data.sets import data_info
     from ddarts_core.datasets.facts import read_info
-    from ddarts_core.shell import ddarts
+    from ddarts_core.studies.shell import ddarts
 
     info = read_info(place.path) or data_info(config.data)
     commands = [ddarts("export", place.path), cost_command(place.genotype, config, info)]

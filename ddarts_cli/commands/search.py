@@ -12,9 +12,9 @@ from ddarts_cli.options import out_option, read_genotype, set_option
 
 if TYPE_CHECKING:
     from ddarts_cli.files import SearchFolder
-    from ddarts_core.config import ExperimentConfig
-    from ddarts_core.discretise import Derivation
-    from ddarts_core.records import EpochRecord
+    from ddarts_core.loops.records import EpochRecord
+    from ddarts_core.search.discretise import Derivation
+    from ddarts_core.settings.config import ExperimentConfig
 
 
 @click.command()
@@ -47,9 +47,9 @@ def command(
     """
     from ddarts_cli.console import again, finish, resumable, say
     from ddarts_cli.files import RetrainFolder, SearchFolder, load_search, named_folder, plain
-    from ddarts_core.files import check_folder
-    from ddarts_core.plugins import needed_by
-    from ddarts_core.shell import ddarts
+    from ddarts_core.ground.files import check_folder
+    from ddarts_core.ground.plugins import needed_by
+    from ddarts_core.studies.shell import ddarts
 
     with needed_by((out or named_folder(file, overrides)) / "config.yaml") if resume else nullcontext():
         config = load_search(file, overrides)
@@ -63,18 +63,18 @@ def command(
 
     from ddarts_cli.images import read_train, say_data
     from ddarts_cli.threads import limit_threads
-    from ddarts_core.data import data_facts, data_notes, split
+    from ddarts_core.data.sets import data_facts, data_notes, split
     from ddarts_core.datasets.facts import write_facts
-    from ddarts_core.devices import pick_device
-    from ddarts_core.room import check_search
-    from ddarts_core.search import Search
+    from ddarts_core.estimates.room import check_search
+    from ddarts_core.search.search import Search
+    from ddarts_core.tensors.devices import pick_device
 
     info, train = read_train(config.data)
     limit_threads(config.search.batch_size, config.search.channels, info.image_size)
     check_search(config, info, pick_device(config.search.device))
     search = Search(config, info, split(train, config.data, config.seed))
     if profile:
-        from ddarts_core.profiling import profile_search, table
+        from ddarts_core.estimates.profiling import profile_search, table
 
         trace = folder.path / "trace.json"
         say(f"profile {config.name}: a few steps on {search.device}, then stop")
@@ -102,7 +102,7 @@ def command(
     write_facts(folder.path, data_facts(info, train, data_notes(config.data)))
     from ddarts_cli.loop import run_loop
     from ddarts_cli.models import cost_command
-    from ddarts_core.discretise import convergence_sentence
+    from ddarts_core.search.discretise import convergence_sentence
 
     with resumable(again("--resume"), lambda: folder.begun):
         records = run_loop(search, "search", "search", folder.checkpoint, resume=resume)
@@ -119,9 +119,9 @@ def command(
 
 def _write(folder: SearchFolder, config: ExperimentConfig, records: list[EpochRecord], derivation: Derivation) -> None:
     from ddarts_cli.output import write_json, write_records, write_timings
-    from ddarts_core.files import write_atomic
-    from ddarts_core.hashing import config_hash
-    from ddarts_core.provenance import git_commit, versions
+    from ddarts_core.ground.files import write_atomic
+    from ddarts_core.settings.hashing import config_hash
+    from ddarts_core.studies.provenance import git_commit, versions
 
     write_atomic(folder.genotype, derivation.genotype.to_json())
     write_records(folder.records, records)

@@ -10,7 +10,7 @@ import click
 
 from ddarts_cli import completing
 from ddarts_cli.options import json_option, print_json
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 
 @click.command()
@@ -57,10 +57,10 @@ def tables() -> dict[str, Any]:
     """Names that a setting may have, by the setting."""
     from ddarts_tuning.settings.config import SCHEDULERS, SEARCHERS
 
-    from ddarts_core.config import DATA_SETS
+    from ddarts_core.genotypes.spaces import SPACES
     from ddarts_core.methods import EDGES, FREEZINGS, GATES, METHODS, PLANS, RULES
-    from ddarts_core.recipes import RECIPES
-    from ddarts_core.spaces import SPACES
+    from ddarts_core.settings.config import DATA_SETS
+    from ddarts_core.settings.recipes import RECIPES
 
     named, device = ("letters, digits and . _ -",), ("auto", "cpu", "cuda", "cuda:N")
     return {

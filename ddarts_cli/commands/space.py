@@ -20,7 +20,7 @@ def command(name: str, steps: int, cells: int, as_json: bool) -> None:
       ddarts space
       ddarts space --space S_o --cells 14 --json
     """
-    from ddarts_core.spaces import cell_space_size, num_edges, operations_of
+    from ddarts_core.genotypes.spaces import cell_space_size, num_edges, operations_of
 
     operations = operations_of(name)
     size = cell_space_size(len(operations), steps)

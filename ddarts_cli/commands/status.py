@@ -38,7 +38,7 @@ def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool,
       ddarts status runs/quickstart
     """
     from ddarts_cli.files import SearchFolder
-    from ddarts_core.errors import UserError
+    from ddarts_core.ground.errors import UserError
 
     search = SearchFolder(Path(study).expanduser())
     if (search.finished or search.checkpoint.is_file()) and not (search.path / "study.json").exists():
@@ -71,7 +71,7 @@ def _show(found: Study) -> None:
 
     from ddarts_cli.console import say
     from ddarts_cli.sweeping import print_ranking
-    from ddarts_core.shell import ddarts
+    from ddarts_core.studies.shell import ddarts
 
     shown = summary(found)
     stopped = {} if found.state == "RUNNING" else {"RUNNING": "stopped"}
@@ -99,14 +99,14 @@ def _show_search(folder: SearchFolder, as_json: bool) -> None:
     import json
 
     from ddarts_cli.console import describe
-    from ddarts_core.config import ExperimentConfig, load_experiment
-    from ddarts_core.shell import ddarts
-    from ddarts_core.stages import Course
+    from ddarts_core.search.stages import Course
+    from ddarts_core.settings.config import ExperimentConfig, load_experiment
+    from ddarts_core.studies.shell import ddarts
 
     config: ExperimentConfig = load_experiment(folder.config)
     records: list[dict[str, Any]] = []
     if folder.checkpoint.is_file():
-        from ddarts_core import checkpoint
+        from ddarts_core.loops import checkpoint
 
         records = checkpoint.load(folder.checkpoint)["records"]
     shown: dict[str, Any] = {

@@ -48,8 +48,8 @@ def command(
     from ddarts_tuning.store.study import find_study, has_study, is_taken
 
     from ddarts_cli.console import resumable, say
-    from ddarts_core.errors import UserError
-    from ddarts_core.nested import override
+    from ddarts_core.ground.errors import UserError
+    from ddarts_core.ground.nested import override
 
     if out is not None:
         storage, _, name = (out if is_uri(out) else str(Path(out).absolute())).rstrip("/").rpartition("/")
@@ -94,7 +94,7 @@ def command(
     from ddarts_tuning.driver.sweep import run_sweep
 
     from ddarts_cli.sweeping import board_of, store_sentence, watch
-    from ddarts_core.shell import ddarts
+    from ddarts_core.studies.shell import ddarts
 
     say(store_sentence(config, found))
     if address is None and (idle := idle_gpus(config)):
@@ -135,7 +135,7 @@ def conclude(result: StudyResult) -> None:
 
     from ddarts_cli.console import finish, say
     from ddarts_cli.sweeping import print_ranking
-    from ddarts_core.shell import ddarts
+    from ddarts_core.studies.shell import ddarts
 
     study = result.study
     last = last_accuracies(study, supernet_metric(study.data["config"]["tune"]))

@@ -56,8 +56,8 @@ def command(
       ddarts table --published 2 runs/retrain-0123456789ab
     """
     from ddarts_cli.console import finish
-    from ddarts_core.errors import UserError
-    from ddarts_core.files import write_atomic
+    from ddarts_core.ground.errors import UserError
+    from ddarts_core.ground.files import write_atomic
 
     following: list[str] = []
     if published is not None:
@@ -70,7 +70,7 @@ def command(
         from ddarts_tuning.store.study import find_study
 
         from ddarts_cli.files import find_search
-        from ddarts_core.shell import ddarts
+        from ddarts_core.studies.shell import ddarts
 
         folder = storage_folder(storage, overrides)
         paths = [find_search(study) or find_study(study, folder).path for study in studies]

@@ -28,10 +28,10 @@ def command(study: str, port: int | None, storage: str, overrides: tuple[str, ..
 
     from ddarts_cli.console import say
     from ddarts_cli.server import free_port, serve
-    from ddarts_core.errors import UserError
-    from ddarts_core.redact import hide_secrets
-    from ddarts_core.shell import ddarts
-    from ddarts_core.sqlite_uri import file_of
+    from ddarts_core.ground.errors import UserError
+    from ddarts_core.ground.redact import hide_secrets
+    from ddarts_core.studies.shell import ddarts
+    from ddarts_core.studies.sqlite_uri import file_of
 
     found = find_study(study, storage_folder(storage, overrides))
     uri = str(found.data["tracking_uri"])

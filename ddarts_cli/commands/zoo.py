@@ -20,7 +20,7 @@ def command(name: str | None, as_json: bool) -> None:
       ddarts zoo DARTS_V2 > genotype.json
       ddarts cost zoo:DARTS_V2 --cells 20 --channels 36
     """
-    from ddarts_core.zoo import PREFIX, ZOO, resolve_genotype
+    from ddarts_core.genotypes.zoo import PREFIX, ZOO, resolve_genotype
 
     if name is not None:
         click.echo(resolve_genotype(PREFIX + name.removeprefix(PREFIX)).to_json(), nl=False)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_with
+from ..ground.files import write_with
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..files import write_atomic
+from ..ground.errors import UserError
+from ..ground.files import write_atomic
 
 #: Name of the file in the folder of a search, a retrain, a study or an export.
 FILE = "data.json"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..ground.errors import UserError
 from . import cache, scan
 from .facts import DataInfo
 from .sources import Found, counts

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..seeding import stream_seed
+from ..tensors.seeding import stream_seed
 from .stratified import FIXED_SEED, stratified_order
 
 

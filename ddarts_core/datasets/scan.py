@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..ground.errors import UserError
 from . import cache, worker
 from .sources import Found
 

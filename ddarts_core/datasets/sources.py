@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..errors import UserError
+from ..ground.errors import UserError
 from .decode import Source
 
 #: Folders of a split, and what others call them.

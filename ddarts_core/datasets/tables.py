@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..ground.errors import UserError
 from .sources import SPLITS, Found, check_classes
 
 # --- arrays ---------------------------------------------------------------------------------------------------------

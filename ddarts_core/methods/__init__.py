@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
-from ..table import Table
+from ..ground.errors import UserError
+from ..ground.table import Table
 from . import (
     beta_darts,
     common,
@@ -37,7 +37,7 @@ from .method import Method
 from .parts import Edge, Freezing, Gates, Part, Plan, Regulariser, Rule
 
 if TYPE_CHECKING:
-    from ..config import DiscretiseConfig, SearchConfig
+    from ..settings.config import DiscretiseConfig, SearchConfig
 
 METHODS: Table[Method] = Table("method")
 GATES: Table[type[Gates]] = Table("kind of gates")

@@ -12,7 +12,7 @@ from .parts import Parameters, Regulariser
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..config import ExperimentConfig
+    from ..settings.config import ExperimentConfig
 
 
 class BetaDecay(Regulariser):

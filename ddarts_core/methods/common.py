@@ -10,7 +10,7 @@ from .parts import Edge, Freezing, Gates, Parameters, Plan, Progress, Regularise
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..config import ExperimentConfig, SearchConfig
+    from ..settings.config import ExperimentConfig, SearchConfig
 
 
 class Sigmoid(Gates):
@@ -67,13 +67,13 @@ class ZeroOne(Regulariser):
 
     def value(self, parameters: Parameters, gates: Tensor) -> Tensor:
         """[groups]."""
-        from .. import losses
+        from ..loops import losses
 
         return losses.zero_one(parameters["alphas"])
 
     def gradient(self, parameters: Parameters, gates_of: Callable[[Parameters], Tensor]) -> dict[str, Tensor]:
         """In closed form."""
-        from .. import losses
+        from ..loops import losses
 
         return {"alphas": losses.zero_one_gradient(parameters["alphas"])}
 

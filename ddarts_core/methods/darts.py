@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..nested import merge
+from ..ground.nested import merge
 from .method import Method
 
 SETTINGS: dict[str, Any] = {

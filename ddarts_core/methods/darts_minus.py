@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..validation import Strict
+from ..ground.validation import Strict
 from . import darts
 from .method import Method
 from .parts import Edge, Progress

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..spaces import edges_into, num_edges, operations_of
-from ..validation import Strict
+from ..genotypes.spaces import edges_into, num_edges, operations_of
+from ..ground.validation import Strict
 from . import darts
 from .method import Method
 from .parts import Plan, Stage
 
 if TYPE_CHECKING:
-    from ..config import ExperimentConfig
-    from ..examination import Examination
+    from ..search.examination import Examination
+    from ..settings.config import ExperimentConfig
 
 #: Epochs of the published schedule: of DARTS, and of the decisions, one every 5 epochs.
 SEARCHED, DECIDED = 50, 81

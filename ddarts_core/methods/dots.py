@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..spaces import operations_of
+from ..genotypes.spaces import operations_of
 from . import darts
 from .common import Softmax
 from .edge_pairs import EdgePairs

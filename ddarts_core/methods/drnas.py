@@ -15,7 +15,7 @@ from .widening import Widening
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..config import ExperimentConfig
+    from ..settings.config import ExperimentConfig
 
 
 def concentration(alphas: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class Dirichlet(Softmax):
         """[groups, edges, operations]; sums to 1 over the last axis."""
         from torch import distributions
 
-        from ..seeding import seeded_init
+        from ..tensors.seeding import seeded_init
 
         drawn = distributions.Dirichlet(concentration(parameters["alphas"]), validate_args=False)
         if progress.draw is None:

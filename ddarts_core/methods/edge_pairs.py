@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..spaces import edges_into, num_edges
-from ..validation import Strict
+from ..genotypes.spaces import edges_into, num_edges
+from ..ground.validation import Strict
 from .common import Softmax
 from .parts import Parameters, Progress, Shape, initial
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..validation import Strict
+from ..ground.validation import Strict
 from . import darts
 from .common import Softmax
 from .method import Method
@@ -16,7 +16,7 @@ from .parts import Edge, Parameters, Progress
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..config import ExperimentConfig
+    from ..settings.config import ExperimentConfig
 
 
 class Gumbel(Softmax):
@@ -60,7 +60,7 @@ class Sampled(Edge):
 
     def build(self, names: Sequence[str], channels: int, stride: int) -> nn.Module:
         """`sampled_op.SampledOp`."""
-        from ..sampled_op import SampledOp
+        from ..supernets.sampled_op import SampledOp
 
         return SampledOp(names, channels, stride)
 

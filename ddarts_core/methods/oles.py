@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..validation import Strict
+from ..ground.validation import Strict
 from . import darts
 from .method import Method
 from .parts import Freezing
@@ -14,7 +14,7 @@ from .parts import Freezing
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..config import ExperimentConfig
+    from ..settings.config import ExperimentConfig
 
 
 class GradientDirection(Freezing):

@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from ..spaces import num_edges
-from ..validation import Strict, validate
+from ..genotypes.spaces import num_edges
+from ..ground.validation import Strict, validate
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from ..config import DiscretiseConfig, ExperimentConfig, SearchConfig
-    from ..examination import Examination
-    from ..genotype import Edge as Chosen
+    from ..genotypes.genotype import Edge as Chosen
+    from ..search.examination import Examination
+    from ..settings.config import DiscretiseConfig, ExperimentConfig, SearchConfig
 
 #: Architecture parameters by name; the first axis of each is the group of cells that shares them.
 Parameters: TypeAlias = "Mapping[str, Tensor]"
@@ -150,7 +150,7 @@ class Edge(Part):
 
     def build(self, names: Sequence[str], channels: int, stride: int) -> nn.Module:
         """A module (x, gates) -> mixed output, with the operations in its list `ops`."""
-        from ..supernet import MixedOp
+        from ..supernets.supernet import MixedOp
 
         return MixedOp(names, channels, stride)
 

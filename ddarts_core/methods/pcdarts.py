@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..validation import Strict
+from ..ground.validation import Strict
 from . import darts
 from .common import Softmax
 from .method import Method
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from ..config import ExperimentConfig
+    from ..settings.config import ExperimentConfig
 
 
 class EdgeNormalised(Softmax):
@@ -59,7 +59,7 @@ class PartialChannels(Edge):
 
     def build(self, names: Sequence[str], channels: int, stride: int) -> nn.Module:
         """`partial_channels.PartialMixedOp`."""
-        from ..partial_channels import PartialMixedOp
+        from ..supernets.partial_channels import PartialMixedOp
 
         return PartialMixedOp(names, channels, stride, self.options.channel_share)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from ..validation import Strict
+from ..ground.validation import Strict
 from . import darts
 from .common import networks
 from .method import Method
@@ -17,7 +17,7 @@ from .parts import Edge, Plan, Progress, Stage
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..config import ExperimentConfig
+    from ..settings.config import ExperimentConfig
 
 
 class SkipDropout(Edge):
@@ -33,13 +33,13 @@ class SkipDropout(Edge):
 
     def build(self, names: Sequence[str], channels: int, stride: int) -> nn.Module:
         """The mixed operation with `skip_dropout.DroppedIdentity` for identities."""
-        from ..skip_dropout import dropped
+        from ..supernets.skip_dropout import dropped
 
         return dropped(super().build(names, channels, stride))
 
     def begin(self, net: nn.Module, progress: Progress) -> None:
         """p (E - e - 1) / E in the warm-up's epochs e of E, then p exp(-0.2 (e - warm-up))."""
-        from ..skip_dropout import set_dropout
+        from ..supernets.skip_dropout import set_dropout
 
         factor = (progress.epochs - progress.epoch - 1) / progress.epochs
         if progress.epoch > progress.stage_epoch:

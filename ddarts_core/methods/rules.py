@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..genotype import Edge
-from ..spaces import edge_list, edges_into
+from ..genotypes.genotype import Edge
+from ..genotypes.spaces import edge_list, edges_into
 from .parts import Rule
 
 if TYPE_CHECKING:
-    from ..config import ExperimentConfig
+    from ..settings.config import ExperimentConfig
 
 
 class Complete(Rule):

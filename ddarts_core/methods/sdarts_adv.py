@@ -16,7 +16,7 @@ from .sdarts_rs import Smoothed, onto_simplex
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..config import ExperimentConfig
+    from ..settings.config import ExperimentConfig
 
 
 class Adversarial(Smoothed):

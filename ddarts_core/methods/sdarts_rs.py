@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..validation import Strict
+from ..ground.validation import Strict
 from . import darts
 from .common import Softmax
 from .method import Method

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..spaces import num_edges, operations_of
-from ..validation import Strict
+from ..genotypes.spaces import num_edges, operations_of
+from ..ground.validation import Strict
 from . import darts
 from .method import Method
 from .parts import Plan, Stage
@@ -16,8 +16,8 @@ from .pcdarts import PartialChannels
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..config import ExperimentConfig
-    from ..examination import Examination
+    from ..search.examination import Examination
+    from ..settings.config import ExperimentConfig
 
 
 class ShapleyValued(Plan):

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..validation import Strict
+from ..ground.validation import Strict
 from .common import networks
 from .parts import Plan, Stage
 from .pcdarts import PartialChannels
 
 if TYPE_CHECKING:
-    from ..config import ExperimentConfig
+    from ..settings.config import ExperimentConfig
 
 
 class Widening(Plan):

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from ddarts_analysis import study as study_module
 
-from ddarts_core.config import resolve
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.records import EpochRecord, write_jsonl
-from ddarts_core.spaces import S, edge_list
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.genotypes.spaces import S, edge_list
+from ddarts_core.loops.records import EpochRecord, write_jsonl
+from ddarts_core.settings.config import resolve
 
 EPOCHS, CELLS = 3, 4
 

@@ -18,9 +18,9 @@ from ddarts_analysis.collect import collect, load, read_table
 from ddarts_analysis.schema import SCHEMAS, VERSION, VERSION_KEY
 from ddarts_analysis.study import read_study, with_alphas
 
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Genotype
-from ddarts_core.records import read_jsonl, write_jsonl
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.records import read_jsonl, write_jsonl
 from tests.analysis.conftest import CELLS, EPOCHS, MakeStudy, Parsed, genotype_of, record_of, write_trial
 
 

@@ -9,8 +9,8 @@ from ddarts_analysis.compare import compare, distance, front_volume, hypervolume
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.ground.errors import UserError
 from tests.analysis.conftest import genotype_of
 
 

@@ -17,9 +17,9 @@ from ddarts_analysis.panels import panels
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.spaces import OPERATION_NAMES, S_O, S, edge_list
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.genotypes.spaces import OPERATION_NAMES, S_O, S, edge_list
+from ddarts_core.ground.errors import UserError
 from tests.analysis.conftest import genotype_of
 
 

@@ -11,9 +11,9 @@ from ddarts_analysis.export import best, export, numbers
 from ddarts_analysis.report_text import ranking, with_a_place
 from ddarts_analysis.study import limits_of, read_study
 
-from ddarts_core.config import resolve
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.ground.errors import UserError
+from ddarts_core.settings.config import resolve
 from tests.analysis.conftest import MakeStudy, Parsed, genotype_of, write_trial
 
 

@@ -22,8 +22,8 @@ from ddarts_analysis.tables import by_setting
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.container import BarContainer, ErrorbarContainer
 
-from ddarts_core.errors import UserError
-from ddarts_core.records import write_jsonl
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.records import write_jsonl
 from tests.analysis.conftest import CELLS, EPOCHS, MakeStudy, genotype_of, record_of
 
 

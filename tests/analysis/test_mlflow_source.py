@@ -18,8 +18,8 @@ from ddarts_tuning.store.study import find_study
 from ddarts_tuning.tracking import study_run as tracking
 from ddarts_tuning.tracking import trial_run
 
-from ddarts_core import sqlite_uri
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
+from ddarts_core.studies import sqlite_uri
 from tests.analysis.conftest import MakeStudy, record_of
 
 #: What a sweep logs with its own run; a setting with a condition that never held was never proposed.

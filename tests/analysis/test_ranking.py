@@ -7,7 +7,7 @@ from ddarts_analysis.ranking import contenders, default_order, metrics, pareto_f
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 
 def row(number: int, objective: float | None, parameters: int | None = 1, state: str = "COMPLETED", **more: object):

@@ -20,10 +20,10 @@ from playwright.sync_api import Browser, expect
 from playwright.sync_api import Page as BrowserPage
 
 from ddarts_core.datasets.facts import DataInfo, document, write_facts
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Genotype
-from ddarts_core.records import write_jsonl
-from ddarts_core.spaces import S
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.spaces import S
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.records import write_jsonl
 from tests.analysis import conftest
 from tests.analysis.conftest import CELLS, EPOCHS, MakeStudy, genotype_of, record_of, write_study, write_trial
 from tests.analysis.test_drawing import full_cell

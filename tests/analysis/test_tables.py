@@ -8,9 +8,9 @@ import pytest
 from ddarts_analysis.collect import load
 from ddarts_analysis.tables import by_setting, markdown, varying
 
-from ddarts_core.config import resolve
-from ddarts_core.errors import UserError
-from ddarts_core.records import write_jsonl
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.records import write_jsonl
+from ddarts_core.settings.config import resolve
 from tests.analysis.conftest import record_of, write_trial
 
 

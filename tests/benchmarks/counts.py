@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ddarts_core.hollow import Hollow
-from ddarts_core.search_cost import convolution_macs
+from ddarts_core.estimates.search_cost import convolution_macs
+from ddarts_core.tensors.hollow import Hollow
 
 #: Operations that start no kernel: views, and memory that is only reserved.
 NO_KERNEL = frozenset(

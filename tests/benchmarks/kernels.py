@@ -9,8 +9,8 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from ddarts_core import depthwise
-from ddarts_core.separable import separable
+from ddarts_core.networks import depthwise
+from ddarts_core.networks.separable import separable
 from tests.benchmarks.works import Shape
 
 #: Kernel, stride and dilation of the depthwise convolutions of the search space.

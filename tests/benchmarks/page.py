@@ -168,7 +168,7 @@ def ablations(found: Numbers, where: str, cells: int) -> float:
 def _kernels(found: Numbers) -> list[str]:
     lines = [
         "Milliseconds of one depthwise convolution, and of its gradients as the library computes them and as",
-        "`ddarts_core/depthwise.py` rewrites them.",
+        "`ddarts_core/networks/depthwise.py` rewrites them.",
         "",
         "| depthwise convolution | forward | input: library | ours | weights: library | ours |",
         "|---|---|---|---|---|---|",
@@ -198,7 +198,7 @@ NOTES = """
 ## Where the time goes
 
 - oneDNN's gradients of depthwise convolutions are many times slower than its forward pass when the kernel is dilated or
-  has five columns. `ddarts_core/depthwise.py` writes them as convolutions that are fast, exactly.
+  has five columns. `ddarts_core/networks/depthwise.py` writes them as convolutions that are fast, exactly.
 - Stacked tensors that leave the cache cost more per edge than single ones. So edges are merged up to 4 MiB on a CPU,
   and always on a GPU, where launches count.
 - `centered` sends the gradients of all ablated networks back through the full pass cell by cell, each computed again

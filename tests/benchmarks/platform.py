@@ -33,12 +33,12 @@ from ddarts_tuning.settings.config import SweepConfig, resolve_sweep
 from ddarts_tuning.training.distributed import DistributedRetrain, Workers
 from ddarts_tuning.trial.trainable import SearchTrial
 
-from ddarts_core.config import resolve
-from ddarts_core.data import load_train
-from ddarts_core.files import write_atomic
-from ddarts_core.records import EpochRecord
-from ddarts_core.retrain import Retrain
-from ddarts_core.zoo import ZOO
+from ddarts_core.data.sets import load_train
+from ddarts_core.genotypes.zoo import ZOO
+from ddarts_core.ground.files import write_atomic
+from ddarts_core.loops.records import EpochRecord
+from ddarts_core.settings.config import resolve
+from ddarts_core.training.retrain import Retrain
 
 PAGE = Path(__file__).parents[2] / "docs" / "platform_cost.md"
 EPOCHS = 8

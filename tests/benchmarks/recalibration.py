@@ -11,11 +11,11 @@ from unittest import mock
 
 import torch
 
-from ddarts_core import retrain
-from ddarts_core.config import DataConfig, RetrainConfig
-from ddarts_core.data import hold_out, load_train
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.recalibration import initial_share
+from ddarts_core.data.sets import hold_out, load_train
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.loops.recalibration import initial_share
+from ddarts_core.settings.config import DataConfig, RetrainConfig
+from ddarts_core.training import retrain
 
 EDGES = ((2, 0, "skip_connect"), (2, 1, "sep_conv_3x3"), (3, 2, "sep_conv_3x3"), (3, 0, "max_pool_3x3"))
 GENOTYPE = Genotype((Cell(tuple(Edge(target, source, op) for target, source, op in EDGES), (2, 3)),) * 3, (1, 2))

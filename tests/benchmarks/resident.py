@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from ddarts_core.config import ExperimentConfig, resolve
-from ddarts_core.data import data_info, load_train, split
-from ddarts_core.devices import peak_memory
-from ddarts_core.memory import resident_memory, step_memory
-from ddarts_core.search import Search
+from ddarts_core.data.sets import data_info, load_train, split
+from ddarts_core.estimates.memory import resident_memory, step_memory
+from ddarts_core.search.search import Search
+from ddarts_core.settings.config import ExperimentConfig, resolve
+from ddarts_core.tensors.devices import peak_memory
 
 CPU = torch.device("cpu")
 MIB = 2**20

@@ -29,11 +29,11 @@ from ddarts_tuning.schedulers.early_stopping import SCHEDULER_FACTORIES
 from ddarts_tuning.settings.config import ACCURACY, SEARCH_EPOCH, SweepConfig, load_sweep
 from ddarts_tuning.settings.space import base_settings, trial_config
 
-from ddarts_core.config import ExperimentConfig
-from ddarts_core.data import load_train, split
-from ddarts_core.errors import UserError
-from ddarts_core.retrain import Retrain
-from ddarts_core.search import Search, build_search
+from ddarts_core.data.sets import load_train, split
+from ddarts_core.ground.errors import UserError
+from ddarts_core.search.search import Search, build_search
+from ddarts_core.settings.config import ExperimentConfig
+from ddarts_core.training.retrain import Retrain
 
 SWEEP = "experiments/quickstart_sweep.yaml"
 KINDS = ("running", "recalibrated")

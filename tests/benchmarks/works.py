@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddarts_core.config import ExperimentConfig, resolve
-from ddarts_core.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
-from ddarts_core.data import ImageSet, Splits
-from ddarts_core.devices import set_float32
-from ddarts_core.execution import Execution, choose, run_as
-from ddarts_core.images import DataInfo
-from ddarts_core.memory import Rehearsal, rehearsals
-from ddarts_core.search import Search
-from ddarts_core.stages import Course
-from ddarts_core.supernet import CellNotes, Supernet, batch_statistics, frozen
+from ddarts_core.data.images import DataInfo
+from ddarts_core.data.sets import ImageSet, Splits
+from ddarts_core.estimates.memory import Rehearsal, rehearsals
+from ddarts_core.search.search import Search
+from ddarts_core.search.stages import Course
+from ddarts_core.settings.config import ExperimentConfig, resolve
+from ddarts_core.supernets.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
+from ddarts_core.supernets.execution import Execution, choose, run_as
+from ddarts_core.supernets.supernet import CellNotes, Supernet, batch_statistics, frozen
+from ddarts_core.tensors.devices import set_float32
 from tests.core import textbook
 
 #: A step, ready to run again and again.

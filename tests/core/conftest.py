@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from ddarts_core.config import ExperimentConfig, SearchConfig, resolve
-from ddarts_core.data import load_train, split
-from ddarts_core.images import DataInfo
-from ddarts_core.search import Search
-from ddarts_core.supernet import Supernet
+from ddarts_core.data.images import DataInfo
+from ddarts_core.data.sets import load_train, split
+from ddarts_core.search.search import Search
+from ddarts_core.settings.config import ExperimentConfig, SearchConfig, resolve
+from ddarts_core.supernets.supernet import Supernet
 
 TINY = {
     "data": {"name": "digits", "num_train": 160},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ddarts_core.images import ImageSet
+from ddarts_core.data.images import ImageSet
 
 
 def numbered(labels: list[int], size: int = 6, channels: int = 1) -> ImageSet:

@@ -17,10 +17,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ddarts_core import execution, retrain, search
-from ddarts_core.config import RetrainConfig
-from ddarts_core.data import load_train, split
-from ddarts_core.zoo import ZOO
+from ddarts_core.data.sets import load_train, split
+from ddarts_core.genotypes.zoo import ZOO
+from ddarts_core.search import search
+from ddarts_core.settings.config import RetrainConfig
+from ddarts_core.supernets import execution
+from ddarts_core.training import retrain
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 COPIES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}

@@ -13,8 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddarts_core import checkpoint
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops import checkpoint
 
 MARK = b"ddarts-sha256:"
 

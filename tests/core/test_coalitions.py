@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ddarts_core import shapley
-from ddarts_core.coalitions import coalition_worth, shapley_values
-from ddarts_core.config import resolve
-from ddarts_core.contributions import ablated_losses
-from ddarts_core.errors import UserError
-from ddarts_core.records import EpochRecord
-from ddarts_core.search import build_search
-from ddarts_core.supernet import batch_statistics
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.records import EpochRecord
+from ddarts_core.search.search import build_search
+from ddarts_core.settings.config import resolve
+from ddarts_core.supernets import shapley
+from ddarts_core.supernets.coalitions import coalition_worth, shapley_values
+from ddarts_core.supernets.contributions import ablated_losses
+from ddarts_core.supernets.supernet import batch_statistics
 from tests.core.conftest import TINY
 
 

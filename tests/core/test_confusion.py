@@ -13,7 +13,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
-from ddarts_core.confusion import (
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.confusion import (
     Confusion,
     Evaluation,
     accuracy,
@@ -23,8 +24,7 @@ from ddarts_core.confusion import (
     recalls,
     write_confusion,
 )
-from ddarts_core.errors import UserError
-from ddarts_core.losses import balanced_weights, weighted_cross_entropy
+from ddarts_core.loops.losses import balanced_weights, weighted_cross_entropy
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from ddarts_core.cost import CONVENTIONS, Cost, cost
-from ddarts_core.counting import COUNTED
-from ddarts_core.derive import deeper
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.measured_cost import count_macs, measured_cost
-from ddarts_core.network import Network
-from ddarts_core.operations import OPERATIONS
-from ddarts_core.shapes import Form
-from ddarts_core.zoo import ZOO
+from ddarts_core.genotypes.derive import deeper
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.genotypes.shapes import Form
+from ddarts_core.genotypes.zoo import ZOO
+from ddarts_core.ground.errors import UserError
+from ddarts_core.networks.cost import CONVENTIONS, Cost, cost
+from ddarts_core.networks.counting import COUNTED
+from ddarts_core.networks.measured_cost import count_macs, measured_cost
+from ddarts_core.networks.network import Network
+from ddarts_core.networks.operations import OPERATIONS
 
 
 def every_operation() -> Genotype:

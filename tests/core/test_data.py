@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from ddarts_core.config import DataConfig, SplitConfig
-from ddarts_core.data import (
+from ddarts_core.data.sets import (
     DATASETS,
     ImageSet,
     Published,
@@ -30,7 +29,8 @@ from ddarts_core.data import (
     load_train,
     split,
 )
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
+from ddarts_core.settings.config import DataConfig, SplitConfig
 from tests.core.numbered import numbered, numbers
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

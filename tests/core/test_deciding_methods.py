@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ddarts_core import shapley
-from ddarts_core.config import resolve
-from ddarts_core.errors import UserError
-from ddarts_core.examination import Examination
+from ddarts_core.genotypes.spaces import S_NONE, edge_list
+from ddarts_core.ground.errors import UserError
 from ddarts_core.methods import PLANS
 from ddarts_core.methods.parts import Progress
-from ddarts_core.spaces import S_NONE, edge_list
-from ddarts_core.stages import Course
-from ddarts_core.supernet import batch_statistics
+from ddarts_core.search.examination import Examination
+from ddarts_core.search.stages import Course
+from ddarts_core.settings.config import resolve
+from ddarts_core.supernets import shapley
+from ddarts_core.supernets.supernet import batch_statistics
 
 
 def config_of(method: str, *overrides: str):

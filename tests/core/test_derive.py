@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddarts_core.dead_cells import connect, dead_cells
-from ddarts_core.derive import algorithm_1, arrange, deeper, stack
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.spaces import default_reductions
-from ddarts_core.zoo import ZOO
+from ddarts_core.genotypes.dead_cells import connect, dead_cells
+from ddarts_core.genotypes.derive import algorithm_1, arrange, deeper, stack
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.genotypes.spaces import default_reductions
+from ddarts_core.genotypes.zoo import ZOO
+from ddarts_core.ground.errors import UserError
 
 
 def chain(num_cells: int, reductions: tuple[int, ...]) -> Genotype:

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from ddarts_core import devices, execution
-from ddarts_core.config import RetrainConfig
-from ddarts_core.data import load_train
-from ddarts_core.devices import Stopwatch, check_amp, pick_device, set_float32
-from ddarts_core.errors import UserError
-from ddarts_core.retrain import Retrain
-from ddarts_core.zoo import ZOO
+from ddarts_core.data.sets import load_train
+from ddarts_core.genotypes.zoo import ZOO
+from ddarts_core.ground.errors import UserError
+from ddarts_core.settings.config import RetrainConfig
+from ddarts_core.supernets import execution
+from ddarts_core.tensors import devices
+from ddarts_core.tensors.devices import Stopwatch, check_amp, pick_device, set_float32
+from ddarts_core.training.retrain import Retrain
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -89,7 +90,7 @@ def test_float32_is_float32_unless_tf32_is_asked_for(
 ) -> None:
     """torch's own default lets a GPU's convolutions drop 13 bits."""
     monkeypatch.setattr(execution, "check_amp", lambda *_: None)
-    monkeypatch.setattr("ddarts_core.retrain.check_amp", lambda *_: None)
+    monkeypatch.setattr("ddarts_core.training.retrain.check_amp", lambda *_: None)
     other = "none" if allowed else "tf32"
     try:
         set_float32(other)

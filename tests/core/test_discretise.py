@@ -13,17 +13,17 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ddarts_core.config import DiscretiseConfig
-from ddarts_core.dead_cells import dead_cells
-from ddarts_core.discretise import (
+from ddarts_core.genotypes.dead_cells import dead_cells
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.genotypes.spaces import S, edge_list, num_edges, operations_of
+from ddarts_core.ground.errors import UserError
+from ddarts_core.search.discretise import (
     convergence_sentence,
     discretise,
     saturation,
     select,
 )
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.spaces import S, edge_list, num_edges, operations_of
+from ddarts_core.settings.config import DiscretiseConfig
 
 RULES = ["sparse", "edge", "complete", "darts"]
 MAX, AVG, SKIP, SEP3, SEP5, DIL3, DIL5 = S
@@ -167,7 +167,7 @@ def test_gates_of_a_diverged_search_are_refused(bad: float) -> None:
 
 
 def test_torch_is_not_imported() -> None:
-    code = "import sys, ddarts_core.discretise; sys.exit('torch' in sys.modules)"
+    code = "import sys, ddarts_core.search.discretise; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import hamming as scipy_hamming
 
-from ddarts_core.distance import cell_distances, distance, read_weights, rows, weights_of
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.random_genotype import random_genotype
-from ddarts_core.spaces import edge_list, operations_of
-from ddarts_core.zoo import ZOO
+from ddarts_core.genotypes.distance import cell_distances, distance, read_weights, rows, weights_of
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.genotypes.random_genotype import random_genotype
+from ddarts_core.genotypes.spaces import edge_list, operations_of
+from ddarts_core.genotypes.zoo import ZOO
+from ddarts_core.ground.errors import UserError
 
 WEIGHTS = weights_of("S_o")
 RESNET18, RESNET50 = ZOO["ResNet18"].genotype, ZOO["ResNet50"].genotype

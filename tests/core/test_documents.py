@@ -6,16 +6,17 @@ import ast
 import importlib
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import get_args
 
 import pytest
 import yaml
 from ddarts_tuning.settings.config import SCHEDULERS, SEARCHERS, TuneConfig, load_sweep, resolve_sweep
 
-from ddarts_core.config import ExperimentConfig
-from ddarts_core.hashing import config_hash
-from ddarts_core.nested import merge
-from ddarts_core.validation import field_paths
+from ddarts_core.ground.nested import merge
+from ddarts_core.ground.validation import field_paths
+from ddarts_core.settings.config import ExperimentConfig
+from ddarts_core.settings.hashing import config_hash
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ["published_code.md", "equations.md", "ablation.md", "extending.md"]
@@ -24,6 +25,12 @@ GROUPS = {path.split(".")[0] for path in field_paths(ExperimentConfig) if "." in
 
 def text(name: str) -> str:
     return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def of_the_core(name: str) -> ModuleType | None:
+    """A module of the core by its name alone, else a room: no two rooms have modules of the same name."""
+    found = [*(ROOT / "ddarts_core").rglob(f"{name}.py"), *(ROOT / "ddarts_core").glob(f"{name}/__init__.py")]
+    return importlib.import_module(".".join(found[0].relative_to(ROOT).with_suffix("").parts)) if found else None
 
 
 def functions_of(file: str) -> set[str]:
@@ -50,7 +57,7 @@ def test_equations_name_functions_that_exist() -> None:
     for module, path in named:
         if f"{module}.{path}" in settings:
             continue
-        found = importlib.import_module(f"ddarts_core.{module}")
+        found: object = of_the_core(module)
         for part in path.split("."):
             found = getattr(found, part)
 
@@ -69,9 +76,7 @@ def test_named_settings_and_files_exist(name: str) -> None:
 def _in_module(path: str) -> bool:
     """`search.Search` is a name in a module of the core, `search.epochs` a setting."""
     module, name = path.split(".")
-    return (ROOT / "ddarts_core" / f"{module}.py").exists() and hasattr(
-        importlib.import_module(f"ddarts_core.{module}"), name
-    )
+    return hasattr(of_the_core(module), name)
 
 
 def test_every_defect_has_its_row() -> None:

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from ddarts_core import losses
-from ddarts_core.alpha_step import AlphaStep
-from ddarts_core.config import SearchConfig, resolve
-from ddarts_core.data import DataInfo
-from ddarts_core.derive import algorithm_1
+from ddarts_core.data.sets import DataInfo
+from ddarts_core.genotypes.derive import algorithm_1
+from ddarts_core.genotypes.spaces import cell_space_size
+from ddarts_core.loops import losses
 from ddarts_core.methods import GATES
 from ddarts_core.methods.parts import Progress
-from ddarts_core.operations import build
-from ddarts_core.spaces import cell_space_size
-from ddarts_core.supernet import MixedOp, Supernet
+from ddarts_core.networks.operations import build
+from ddarts_core.search.alpha_step import AlphaStep
+from ddarts_core.settings.config import SearchConfig, resolve
+from ddarts_core.supernets.supernet import MixedOp, Supernet
 
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])

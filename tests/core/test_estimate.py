@@ -11,16 +11,16 @@ import torch
 
 from ddarts_cli import training
 from ddarts_cli.main import main
-from ddarts_core.config import ExperimentConfig, resolve
-from ddarts_core.confusion import Evaluation
-from ddarts_core.data import data_info, load_train, split
-from ddarts_core.discretise import discretise
-from ddarts_core.errors import UserError
-from ddarts_core.estimate import Estimate, estimate, heaviest_genotype, time_steps
-from ddarts_core.memory import PROCESS_BYTES, RESIDENT_FACTOR
-from ddarts_core.retrain import Retrain, build_network
-from ddarts_core.search import build_search
-from ddarts_core.spaces import S, num_edges
+from ddarts_core.data.sets import data_info, load_train, split
+from ddarts_core.estimates.estimate import Estimate, estimate, heaviest_genotype, time_steps
+from ddarts_core.estimates.memory import PROCESS_BYTES, RESIDENT_FACTOR
+from ddarts_core.genotypes.spaces import S, num_edges
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.confusion import Evaluation
+from ddarts_core.search.discretise import discretise
+from ddarts_core.search.search import build_search
+from ddarts_core.settings.config import ExperimentConfig, resolve
+from ddarts_core.training.retrain import Retrain, build_network
 
 CONFIG: ExperimentConfig = resolve(
     {
@@ -96,7 +96,7 @@ def test_images_that_stay_on_a_gpu_are_counted() -> None:
 def test_time_is_that_of_a_search_by_a_clock_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that ticks once at each look: a search then takes what its laps are, and so says the estimate."""
     ticks = count()
-    monkeypatch.setattr("ddarts_core.devices.time.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr("ddarts_core.tensors.devices.time.perf_counter", lambda: float(next(ticks)))
     expected = time_steps(CONFIG, CPU).search(CONFIG, of_config())
     took = sum(sum(record.seconds.values()) for record in build_search(CONFIG).records())
     assert expected == pytest.approx(took, rel=0.25)

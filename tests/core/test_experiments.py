@@ -13,11 +13,11 @@ import torch
 from ddarts_tuning.settings.config import SweepConfig, load_sweep
 from ddarts_tuning.settings.space import base_settings, trial_config
 
-from ddarts_core.config import DataConfig, ExperimentConfig, SearchConfig, load_experiment
-from ddarts_core.data import data_info
-from ddarts_core.derive import algorithm_1
-from ddarts_core.spaces import num_edges, operations_of
-from ddarts_core.supernet import Supernet
+from ddarts_core.data.sets import data_info
+from ddarts_core.genotypes.derive import algorithm_1
+from ddarts_core.genotypes.spaces import num_edges, operations_of
+from ddarts_core.settings.config import DataConfig, ExperimentConfig, SearchConfig, load_experiment
+from ddarts_core.supernets.supernet import Supernet
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "paper"
 SEARCHES = sorted(path.stem for path in FOLDER.glob("dd-*.yaml"))

@@ -9,10 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddarts_core import checkpoint
-from ddarts_core.config import ExperimentConfig, resolve
-from ddarts_core.errors import UserError
-from ddarts_core.export import (
+from ddarts_core.exports.export import (
     OPSET,
     TOLERANCE,
     Blueprint,
@@ -25,9 +22,12 @@ from ddarts_core.export import (
     write_program,
     write_safetensors,
 )
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.network import Network
-from ddarts_core.serving import Predictor, _load_pyfunc
+from ddarts_core.exports.serving import Predictor, _load_pyfunc
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops import checkpoint
+from ddarts_core.networks.network import Network
+from ddarts_core.settings.config import ExperimentConfig, resolve
 
 OPS = ("sep_conv_3x3", "dil_conv_5x5", "max_pool_3x3", "avg_pool_3x3", "skip_connect")
 CELL = Cell(tuple(Edge(2 + i % 2, i % 2, op) for i, op in enumerate(OPS)), (2, 3))

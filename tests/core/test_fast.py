@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ddarts_core import execution
-from ddarts_core.config import resolve
-from ddarts_core.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
-from ddarts_core.depthwise import convolve, input_gradient, weight_gradient
-from ddarts_core.errors import UserError
-from ddarts_core.execution import CheckpointedForm, CompiledForm, choose
-from ddarts_core.fast import FastForm
-from ddarts_core.operations import BatchNorm
-from ddarts_core.separable import normalised_separable, separable
-from ddarts_core.supernet import Cell, CellNotes, MixedOp, batch_statistics, frozen, readable
+from ddarts_core.ground.errors import UserError
+from ddarts_core.networks.depthwise import convolve, input_gradient, weight_gradient
+from ddarts_core.networks.operations import BatchNorm
+from ddarts_core.networks.separable import normalised_separable, separable
+from ddarts_core.settings.config import resolve
+from ddarts_core.supernets import execution
+from ddarts_core.supernets.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
+from ddarts_core.supernets.execution import CheckpointedForm, CompiledForm, choose
+from ddarts_core.supernets.fast import FastForm
+from ddarts_core.supernets.supernet import Cell, CellNotes, MixedOp, batch_statistics, frozen, readable
 from tests.core import textbook
 
 CPU = torch.device("cpu")
@@ -174,7 +174,7 @@ def test_notes_spare_the_branches_of_unchanged_inputs(float64_net, monkeypatch):
     fast = _with(net, FastForm(0))
     computed = []
     leave = type(fast.form).__call__.__globals__["_CellPass"].leave
-    monkeypatch.setattr("ddarts_core.fast._CellPass.leave", lambda *a: computed.append(1) or leave(*a))
+    monkeypatch.setattr("ddarts_core.supernets.fast._CellPass.leave", lambda *a: computed.append(1) or leave(*a))
     gates = alphas.sigmoid()
     with batch_statistics(fast), torch.no_grad():
         notes = [CellNotes() for _ in fast.cells]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Genotype
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.ground.errors import UserError
 
 GENES = "[('sep_conv_3x3', 0), ('skip_connect', 1)]"
 PLAIN = f"Genotype(normal={GENES}, normal_concat=range(2, 3), reduce={GENES}, reduce_concat=[2])"

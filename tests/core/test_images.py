@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddarts_core.augment import Augment, Draws
-from ddarts_core.config import DataConfig, RetrainConfig
-from ddarts_core.data import DataInfo, ImageSet, augment_of
-from ddarts_core.images import Share
-from ddarts_core.seeding import generator
+from ddarts_core.data.augment import Augment, Draws
+from ddarts_core.data.images import Share
+from ddarts_core.data.sets import DataInfo, ImageSet, augment_of
+from ddarts_core.settings.config import DataConfig, RetrainConfig
+from ddarts_core.tensors.seeding import generator
 from tests.core.numbered import numbered
 
 INFO = DataInfo("toy", 3, 1, 6, (0.5,), (0.25,))

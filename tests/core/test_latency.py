@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ddarts_core import latency
-from ddarts_core.config import resolve
-from ddarts_core.export import Blueprint, Classifier
+from ddarts_core.exports import latency
+from ddarts_core.exports.export import Blueprint, Classifier
+from ddarts_core.settings.config import resolve
 from tests.core.test_export import GENOTYPE
 
 

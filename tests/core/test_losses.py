@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddarts_core import losses
+from ddarts_core.loops import losses
 
 
 def test_zero_one_by_hand():

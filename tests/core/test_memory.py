@@ -12,25 +12,25 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.nn import functional as F
 
-from ddarts_core.alpha_step import AlphaStep
-from ddarts_core.config import ExperimentConfig, resolve
-from ddarts_core.data import data_info
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.hollow import Hollow, is_hollow
-from ddarts_core.memory import (
-    Meter,
+from ddarts_core.data.sets import data_info
+from ddarts_core.estimates.memory import (
     Rehearsal,
     largest_that_fits,
     measure,
-    operation_weight,
     step_memory,
     supernet_size,
 )
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.genotypes.spaces import operations_of
+from ddarts_core.ground.nested import merge
 from ddarts_core.methods import METHODS
-from ddarts_core.nested import merge
-from ddarts_core.search import Search
-from ddarts_core.spaces import operations_of
-from ddarts_core.supernet import Supernet
+from ddarts_core.networks.weight import operation_weight
+from ddarts_core.search.alpha_step import AlphaStep
+from ddarts_core.search.search import Search
+from ddarts_core.settings.config import ExperimentConfig, resolve
+from ddarts_core.supernets.supernet import Supernet
+from ddarts_core.tensors.hollow import Hollow, is_hollow
+from ddarts_core.tensors.meter import Meter
 
 CPU = torch.device("cpu")
 SETTINGS: dict[str, Any] = {"search": {"num_cells": 3, "channels": 6, "steps": 2, "batch_size": 24}}

@@ -15,22 +15,24 @@ from torch import nn
 from torch.nn import functional as F
 
 from ddarts_cli.commands.methods import command
-from ddarts_core import conformance, methods, operations, plugins
-from ddarts_core.architecture import Architecture
-from ddarts_core.config import DiscretiseConfig, SearchConfig, resolve
-from ddarts_core.conformance import equal
-from ddarts_core.conformance import small as tiny
-from ddarts_core.discretise import select, without_skips
-from ddarts_core.errors import UserError
-from ddarts_core.fast import FastForm
-from ddarts_core.images import DataInfo
+from ddarts_core import methods
+from ddarts_core.data.images import DataInfo
+from ddarts_core.extension import conformance, plugins
+from ddarts_core.extension.conformance import equal
+from ddarts_core.extension.conformance import small as tiny
+from ddarts_core.genotypes.spaces import S_NONE, edge_list
+from ddarts_core.ground.errors import UserError
 from ddarts_core.methods import METHODS
 from ddarts_core.methods.parts import Progress
 from ddarts_core.methods.pcdarts import softmax_per_node
-from ddarts_core.partial_channels import PartialMixedOp
-from ddarts_core.spaces import S_NONE, edge_list
-from ddarts_core.stages import Course
-from ddarts_core.supernet import MixedOp, Supernet, batch_statistics
+from ddarts_core.networks import operations
+from ddarts_core.search.architecture import Architecture
+from ddarts_core.search.discretise import select, without_skips
+from ddarts_core.search.stages import Course
+from ddarts_core.settings.config import DiscretiseConfig, SearchConfig, resolve
+from ddarts_core.supernets.fast import FastForm
+from ddarts_core.supernets.partial_channels import PartialMixedOp
+from ddarts_core.supernets.supernet import MixedOp, Supernet, batch_statistics
 
 CIFAR = DataInfo("cifar10", 10, 3, 32, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
 
@@ -314,7 +316,7 @@ def test_the_best_operations_are_kept() -> None:
 
 
 def test_dropout_of_skips_falls() -> None:
-    from ddarts_core.skip_dropout import DroppedIdentity
+    from ddarts_core.supernets.skip_dropout import DroppedIdentity
 
     search = tiny("pdarts", "search.options.skip_dropout=0.5").search
     edge = methods.EDGES["skip-dropout"](search)

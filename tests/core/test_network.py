@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from ddarts_core.derive import deeper
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.network import DropPath, Network
-from ddarts_core.shapes import auxiliary_position
-from ddarts_core.zoo import ZOO
+from ddarts_core.genotypes.derive import deeper
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.genotypes.shapes import auxiliary_position
+from ddarts_core.genotypes.zoo import ZOO
+from ddarts_core.ground.errors import UserError
+from ddarts_core.networks.network import DropPath, Network
 
 
 def on_meta(name: str, channels: int, classes: int, **settings: Any) -> Network:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ddarts_core.config import DiscretiseConfig
-from ddarts_core.discretise import discretise
-from ddarts_core.network import Network
-from ddarts_core.spaces import operations_of
-from ddarts_core.supernet import batch_statistics
-from ddarts_core.warm_start import encode
+from ddarts_core.genotypes.spaces import operations_of
+from ddarts_core.networks.network import Network
+from ddarts_core.search.discretise import discretise
+from ddarts_core.settings.config import DiscretiseConfig
+from ddarts_core.settings.warm_start import encode
+from ddarts_core.supernets.supernet import batch_statistics
 
 
 def share_weights(derived, net, space):

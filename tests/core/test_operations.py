@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ddarts_core.errors import UserError
-from ddarts_core.operations import OPERATIONS, BatchNorm, FactorizedReduce, ReLUConvBN, build
-from ddarts_core.spaces import OPERATION_NAMES, SPACES
+from ddarts_core.genotypes.spaces import OPERATION_NAMES, SPACES
+from ddarts_core.ground.errors import UserError
+from ddarts_core.networks.operations import OPERATIONS, BatchNorm, FactorizedReduce, ReLUConvBN, build
 
 # Parameters at 8 channels and stride 1, affine.
 COUNTS = {
@@ -143,7 +143,7 @@ def test_a_halving_equals_two_strided_convolutions(channels: int, size: int) -> 
 def test_a_halving_of_few_channels_leaves_the_memory_whole(operation: str) -> None:
     """In a process of its own: where a kernel writes beyond its buffers, the process dies within some passes."""
     script = (
-        "import torch; from ddarts_core.operations import build; torch.set_num_threads(1)\n"
+        "import torch; from ddarts_core.networks.operations import build; torch.set_num_threads(1)\n"
         f"halve = build({operation!r}, 4, 2, affine=True).to(memory_format=torch.channels_last)\n"
         "for _ in range(200):\n"
         "    x = torch.randn(30, 4, 8, 8).to(memory_format=torch.channels_last).requires_grad_()\n"

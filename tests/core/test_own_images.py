@@ -20,13 +20,13 @@ import torch
 from PIL import Image
 
 from ddarts_cli.main import run
-from ddarts_core.config import DataConfig, ExperimentConfig, resolve
-from ddarts_core.data import data_info, data_notes, load_test, load_train, split
+from ddarts_core.data.images import ImageSet
+from ddarts_core.data.sets import data_info, data_notes, load_test, load_train, split
 from ddarts_core.datasets import cache, decode, own, scan
-from ddarts_core.errors import UserError
-from ddarts_core.images import ImageSet
-from ddarts_core.search import Search, build_search
-from ddarts_core.seeding import generator
+from ddarts_core.ground.errors import UserError
+from ddarts_core.search.search import Search, build_search
+from ddarts_core.settings.config import DataConfig, ExperimentConfig, resolve
+from ddarts_core.tensors.seeding import generator
 from tests.benchmarks.images import DEBIAN, write_pngs
 
 

@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddarts_core import checkpoint
-from ddarts_core.config import DataConfig, RetrainConfig
-from ddarts_core.data import hold_out, load_train
-from ddarts_core.errors import Diverged, UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.images import Share
-from ddarts_core.network import DropPath
-from ddarts_core.operations import BatchNorm
-from ddarts_core.parallel import ALONE, Group, SyncedBatchNorm
-from ddarts_core.retrain import Retrain
-from ddarts_core.seeding import generator
+from ddarts_core.data.images import Share
+from ddarts_core.data.sets import hold_out, load_train
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.ground.errors import Diverged, UserError
+from ddarts_core.loops import checkpoint
+from ddarts_core.networks.network import DropPath
+from ddarts_core.networks.operations import BatchNorm
+from ddarts_core.settings.config import DataConfig, RetrainConfig
+from ddarts_core.tensors.seeding import generator
+from ddarts_core.training.parallel import ALONE, Group, SyncedBatchNorm
+from ddarts_core.training.retrain import Retrain
 from tests.core.two import Two, float64
 
 #: The separable convolution leads to node 3, which the cell does not put out: it has no gradient.

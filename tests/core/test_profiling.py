@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ddarts_core.errors import UserError
-from ddarts_core.profiling import profile, profile_search, table
+from ddarts_core.estimates.profiling import profile, profile_search, table
+from ddarts_core.ground.errors import UserError
 
 
 @pytest.mark.parametrize("loss", ["centered", "none"])

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.network import Network
-from ddarts_core.published_text import read_text, to_published_text
-from ddarts_core.zoo import ZOO
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.genotypes.published_text import read_text, to_published_text
+from ddarts_core.genotypes.zoo import ZOO
+from ddarts_core.ground.errors import UserError
+from ddarts_core.networks.network import Network
 
 Gene: TypeAlias = tuple[str, int, int]
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.random_genotype import random_genotype, space_of
-from ddarts_core.spaces import S, edge_list
-from ddarts_core.zoo import ZOO
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.genotypes.random_genotype import random_genotype, space_of
+from ddarts_core.genotypes.spaces import S, edge_list
+from ddarts_core.genotypes.zoo import ZOO
+from ddarts_core.ground.errors import UserError
 
 
 @st.composite

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from ddarts_core.fast import FastForm
-from ddarts_core.hashing import config_hash
-from ddarts_core.operations import BatchNorm
-from ddarts_core.recalibration import initial_share, recalibrated
-from ddarts_core.supernet import batch_statistics, readable
+from ddarts_core.loops.recalibration import initial_share, recalibrated
+from ddarts_core.networks.operations import BatchNorm
+from ddarts_core.settings.hashing import config_hash
+from ddarts_core.supernets.fast import FastForm
+from ddarts_core.supernets.supernet import batch_statistics, readable
 
 BATCHES = 3
 

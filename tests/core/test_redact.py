@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ddarts_core.redact import hide_secrets, without_secrets
+from ddarts_core.ground.redact import hide_secrets, without_secrets
 
 RESERVED = [
     "se/cret",

@@ -9,22 +9,23 @@ import pytest
 import torch
 from pydantic import Field
 
-from ddarts_core import conformance, losses
-from ddarts_core.config import AblationLoss, DataConfig, Removal, SearchConfig, resolve
-from ddarts_core.data import DATASETS, Published, data_info
-from ddarts_core.discretise import select
-from ddarts_core.errors import UserError
-from ddarts_core.estimate import heaviest_genotype
-from ddarts_core.genotype import Edge
+from ddarts_core.data.sets import DATASETS, Published, data_info
+from ddarts_core.estimates.estimate import heaviest_genotype
+from ddarts_core.extension import conformance
+from ddarts_core.genotypes.genotype import Edge
+from ddarts_core.genotypes.spaces import OPERATION_NAMES, SPACES, num_edges
+from ddarts_core.genotypes.zoo import ZOO
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.nested import merge
+from ddarts_core.ground.validation import Strict
+from ddarts_core.loops import losses
 from ddarts_core.methods import METHODS, RULES, add_part, paths_of_parts, rules
-from ddarts_core.nested import merge
-from ddarts_core.network import Network
-from ddarts_core.operations import OPERATIONS
-from ddarts_core.recipes import RECIPES
-from ddarts_core.spaces import OPERATION_NAMES, SPACES, num_edges
-from ddarts_core.supernet import Supernet
-from ddarts_core.validation import Strict
-from ddarts_core.zoo import ZOO
+from ddarts_core.networks.network import Network
+from ddarts_core.networks.operations import OPERATIONS
+from ddarts_core.search.discretise import select
+from ddarts_core.settings.config import AblationLoss, DataConfig, Removal, SearchConfig, resolve
+from ddarts_core.settings.recipes import RECIPES
+from ddarts_core.supernets.supernet import Supernet
 
 TINY = {
     "data": {"name": "digits", "num_train": 240},
@@ -160,7 +161,7 @@ def test_an_ablation_loss_has_values_and_gradients(kind: AblationLoss) -> None:
 
 @pytest.mark.parametrize("removal", get_args(Removal))
 def test_a_removal_changes_the_network(removal: Removal) -> None:
-    from ddarts_core.search import build_search
+    from ddarts_core.search.search import build_search
 
     search = build_search(resolve(TINY, [f"ablation.removal={removal}", "ablation.loss=monitor", "alpha.init=normal"]))
     record = next(search.records())

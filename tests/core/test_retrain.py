@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ddarts_core import checkpoint
-from ddarts_core.config import DataConfig, RetrainConfig
-from ddarts_core.data import DataInfo, ImageSet, hold_out, load_train
-from ddarts_core.errors import Diverged, UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.retrain import RECALIBRATION_BATCHES, Retrain, drop_path_probability, learning_rate
-from ddarts_core.seeding import generator
+from ddarts_core.data.sets import DataInfo, ImageSet, hold_out, load_train
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.ground.errors import Diverged, UserError
+from ddarts_core.loops import checkpoint
+from ddarts_core.settings.config import DataConfig, RetrainConfig
+from ddarts_core.tensors.seeding import generator
+from ddarts_core.training.retrain import RECALIBRATION_BATCHES, Retrain, drop_path_probability, learning_rate
 
 CELL = Cell((Edge(2, 0, "skip_connect"), Edge(2, 1, "sep_conv_3x3"), Edge(3, 2, "max_pool_3x3")), (2, 3))
 GENOTYPE = Genotype((CELL,) * 3, (1, 2))
@@ -372,7 +372,7 @@ def test_divergence_names_the_step(make: Make, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_divergence_is_found_early(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddarts_core.retrain.CHECK_EVERY", 2)
+    monkeypatch.setattr("ddarts_core.training.retrain.CHECK_EVERY", 2)
     retrain = make()
     with torch.no_grad():
         retrain._trained.classifier.bias.fill_(float("inf"))

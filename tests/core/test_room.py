@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ddarts_core import room
-from ddarts_core.config import resolve
 from ddarts_core.datasets.facts import DataInfo
-from ddarts_core.errors import UserError
-from ddarts_core.estimate import training_memory
-from ddarts_core.memory import step_memory
-from ddarts_core.zoo import ZOO
+from ddarts_core.estimates import room
+from ddarts_core.estimates.estimate import training_memory
+from ddarts_core.estimates.memory import step_memory
+from ddarts_core.genotypes.zoo import ZOO
+from ddarts_core.ground.errors import UserError
+from ddarts_core.settings.config import resolve
 
 CPU = torch.device("cpu")
 INFO = DataInfo("toy", 10, 1, 8, (0.5,), (0.2,))

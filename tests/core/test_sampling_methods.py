@@ -9,16 +9,16 @@ import torch
 from scipy.special import betainc, betaincinv
 from torch.nn import functional as F
 
-from ddarts_core.alpha_step import AlphaStep
-from ddarts_core.config import resolve
-from ddarts_core.errors import UserError
-from ddarts_core.images import DataInfo
-from ddarts_core.memory import step_memory
+from ddarts_core.data.images import DataInfo
+from ddarts_core.estimates.memory import step_memory
+from ddarts_core.ground.errors import UserError
 from ddarts_core.methods import GATES, REGULARISERS
 from ddarts_core.methods.parts import Progress
-from ddarts_core.seeding import generator
-from ddarts_core.stages import Course
-from ddarts_core.supernet import Supernet, batch_statistics
+from ddarts_core.search.alpha_step import AlphaStep
+from ddarts_core.search.stages import Course
+from ddarts_core.settings.config import resolve
+from ddarts_core.supernets.supernet import Supernet, batch_statistics
+from ddarts_core.tensors.seeding import generator
 
 #: Channels that two channels can be shared by.
 SMALL = ("search.options.channel_share=2", "search.options.channel_shares=[2,1]")

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ddarts_core import alpha_step
-from ddarts_core.config import resolve
-from ddarts_core.errors import Diverged, UserError
-from ddarts_core.hashing import config_hash
+from ddarts_core.ground.errors import Diverged, UserError
+from ddarts_core.loops.records import read_jsonl, write_jsonl
 from ddarts_core.methods.parts import Progress
-from ddarts_core.operations import BatchNorm
-from ddarts_core.records import read_jsonl, write_jsonl
-from ddarts_core.seeding import generator
+from ddarts_core.networks.operations import BatchNorm
+from ddarts_core.search import alpha_step
+from ddarts_core.settings.config import resolve
+from ddarts_core.settings.hashing import config_hash
+from ddarts_core.tensors.seeding import generator
 from tests.core import textbook
 
 LOSSES = ["none", "monitor", "centered", "relative", "paper", "rescale", "credit"]
@@ -251,7 +251,7 @@ def test_published_mode_is_the_published_loop(digits, tiny_config):
 @pytest.mark.parametrize(("schedule", "share"), [("constant", 1.0), ("rising", 0.25), ("falling", 0.75)])
 def test_clean_gradient_is_the_literal_total_loss(float64_net, schedule, share):
     """Equations 3, 4, 7 (centred) and 8 written out in the textbook form and differentiated by autograd."""
-    from ddarts_core.alpha_step import AlphaStep
+    from ddarts_core.search.alpha_step import AlphaStep
 
     net, alphas, x, y = float64_net(num_cells=3)
     search = {"num_cells": 3, "channels": 3, "steps": 2, "w_zero_one": 2.0}
@@ -276,8 +276,8 @@ def test_clean_gradient_is_the_literal_total_loss(float64_net, schedule, share):
 
 def test_unrolled_gradient_is_the_second_derivative(float64_net):
     """DARTS eq. 7 by double backward: the validation loss after one virtual SGD step with momentum and decay."""
-    from ddarts_core.supernet import batch_statistics
-    from ddarts_core.unrolled import Bilevel
+    from ddarts_core.search.unrolled import Bilevel
+    from ddarts_core.supernets.supernet import batch_statistics
 
     net, alphas, x, y = float64_net(num_cells=3, batch=8)
     x2, y2 = torch.randn_like(x), y.flip(0)
@@ -307,8 +307,8 @@ def test_unrolled_gradient_is_the_second_derivative(float64_net):
 
 def test_the_exact_product_is_what_the_difference_comes_to(float64_net):
     """In float64 a small radius is near the derivative and a large one is not; `product_error` says how near."""
-    from ddarts_core.supernet import batch_statistics
-    from ddarts_core.unrolled import Bilevel
+    from ddarts_core.search.unrolled import Bilevel
+    from ddarts_core.supernets.supernet import batch_statistics
 
     net, alphas, x, y = float64_net(num_cells=3, batch=8)
     weights = list(net.parameters())
@@ -343,9 +343,9 @@ def test_a_coarse_second_order_says_so_once(digits, tiny_config, hessian):
 @pytest.mark.parametrize("merge_bytes", [0, 1e9])
 def test_the_fast_form_refuses_to_be_differentiated_twice(float64_net, merge_bytes):
     """torch's own check lets the product with the second derivative by the alphas pass, and it would be wrong."""
-    from ddarts_core.fast import FastForm
-    from ddarts_core.supernet import batch_statistics
-    from ddarts_core.unrolled import Bilevel
+    from ddarts_core.search.unrolled import Bilevel
+    from ddarts_core.supernets.fast import FastForm
+    from ddarts_core.supernets.supernet import batch_statistics
 
     net, alphas, x, y = float64_net(num_cells=3)
     weights = list(net.parameters())
@@ -386,7 +386,7 @@ def test_divergence_is_an_error_that_says_where(digits, tiny_config):
     ],
 )
 def test_settings_that_do_not_fit_the_data(tiny_config, overrides, words):
-    from ddarts_core.search import build_search
+    from ddarts_core.search.search import build_search
 
     if "cuda" in overrides[0] and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")

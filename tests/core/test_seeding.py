@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from ddarts_core.seeding import generator, seeded_init, stream_seed
+from ddarts_core.tensors.seeding import generator, seeded_init, stream_seed
 
 names = st.lists(st.one_of(st.text(max_size=5), st.integers(-10, 10)), max_size=3)
 
@@ -44,7 +44,7 @@ def test_the_seed_of_a_stream_never_changes() -> None:
 
 
 def test_hash_randomisation_of_the_interpreter_is_without_effect() -> None:
-    code = "from ddarts_core.seeding import stream_seed; print(stream_seed(3, 'alphas', 5))"
+    code = "from ddarts_core.tensors.seeding import stream_seed; print(stream_seed(3, 'alphas', 5))"
     for hash_seed in ("0", "1"):
         out = subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONHASHSEED": hash_seed}, capture_output=True, text=True, check=True

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddarts_core.errors import UserError
-from ddarts_core.shapley import exact, sampled
+from ddarts_core.ground.errors import UserError
+from ddarts_core.supernets.shapley import exact, sampled
 
 
 def gloves(coalition):

@@ -8,16 +8,16 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
-from ddarts_core.augment import Augment
-from ddarts_core.config import DataConfig, resolve
-from ddarts_core.data import data_info, load_test, load_train, split
-from ddarts_core.errors import UserError
-from ddarts_core.images import Share
-from ddarts_core.retrain import Retrain
-from ddarts_core.search import Search, build_search
-from ddarts_core.seeding import generator
-from ddarts_core.streaming import StreamedSet
-from ddarts_core.zoo import ZOO
+from ddarts_core.data.augment import Augment
+from ddarts_core.data.images import Share
+from ddarts_core.data.sets import data_info, load_test, load_train, split
+from ddarts_core.data.streaming import StreamedSet
+from ddarts_core.genotypes.zoo import ZOO
+from ddarts_core.ground.errors import UserError
+from ddarts_core.search.search import Search, build_search
+from ddarts_core.settings.config import DataConfig, resolve
+from ddarts_core.tensors.seeding import generator
+from ddarts_core.training.retrain import Retrain
 from tests.core.test_data import write_imagenet
 
 ALL = Augment(2, True, 9, True, True, 0.4, "IMAGENET")

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ddarts_core.config import SearchConfig
-from ddarts_core.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
-from ddarts_core.errors import UserError
-from ddarts_core.images import DataInfo
-from ddarts_core.operations import BatchNorm
-from ddarts_core.supernet import Supernet, batch_statistics, frozen
+from ddarts_core.data.images import DataInfo
+from ddarts_core.ground.errors import UserError
+from ddarts_core.networks.operations import BatchNorm
+from ddarts_core.settings.config import SearchConfig
+from ddarts_core.supernets.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
+from ddarts_core.supernets.supernet import Supernet, batch_statistics, frozen
 from tests.core import textbook
 
 CIFAR = DataInfo("cifar10", num_classes=10, channels=3, image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3)

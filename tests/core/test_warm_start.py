@@ -6,13 +6,13 @@ import pytest
 import torch
 from ddarts_tuning.settings.space import base_settings, trial_config
 
-from ddarts_core.config import DiscretiseConfig, resolve
-from ddarts_core.discretise import convergence_sentence, discretise
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.search import build_search
-from ddarts_core.warm_start import encode, identical_groups
-from ddarts_core.zoo import ZOO
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.genotypes.zoo import ZOO
+from ddarts_core.ground.errors import UserError
+from ddarts_core.search.discretise import convergence_sentence, discretise
+from ddarts_core.search.search import build_search
+from ddarts_core.settings.config import DiscretiseConfig, resolve
+from ddarts_core.settings.warm_start import encode, identical_groups
 
 SMALL = ("search.channels=2", "search.epochs=1", "search.warmup_epochs=0", "data.num_train=120", "search.batch_size=24")
 

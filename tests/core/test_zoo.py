@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ddarts_core.errors import UserError
-from ddarts_core.handcrafted import HANDCRAFTED, resnet18
-from ddarts_core.spaces import OPERATION_NAMES
-from ddarts_core.zoo import ZOO, resolve_genotype
+from ddarts_core.genotypes.handcrafted import HANDCRAFTED, resnet18
+from ddarts_core.genotypes.spaces import OPERATION_NAMES
+from ddarts_core.genotypes.zoo import ZOO, resolve_genotype
+from ddarts_core.ground.errors import UserError
 
 PUBLISHED = {
     "DARTS_V1",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddarts_core.supernet import Supernet
+from ddarts_core.supernets.supernet import Supernet
 
 Replacement = Callable[[nn.Module, Tensor, Tensor], Tensor]
 

@@ -14,8 +14,8 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing
 
-from ddarts_core import images
-from ddarts_core.retrain import Retrain
+from ddarts_core.data import images
+from ddarts_core.training.retrain import Retrain
 
 
 @contextmanager

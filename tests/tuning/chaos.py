@@ -26,7 +26,7 @@ from typing import Any
 from ddarts_tuning.settings.config import SweepConfig, resolve_sweep
 from ddarts_tuning.store.study import find_study
 
-from ddarts_core.nested import merge
+from ddarts_core.ground.nested import merge
 from tests.tuning.conftest import SETTINGS
 from tests.tuning.processes import Driver, Server, faults, repeats, results, trials_below
 

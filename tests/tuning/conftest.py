@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ddarts_tuning.settings.config import SweepConfig, resolve_sweep
 
-from ddarts_core.nested import merge
+from ddarts_core.ground.nested import merge
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

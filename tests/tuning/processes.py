@@ -24,11 +24,11 @@ from ddarts_tuning.settings.config import SweepConfig
 from ddarts_tuning.store.study import find_study
 from ddarts_tuning.tracking import study_run as tracking
 
-from ddarts_core.records import read_jsonl
+from ddarts_core.loops.records import read_jsonl
 
 RUN = """
 import json, sys
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 from ddarts_tuning.settings.config import resolve_sweep
 from ddarts_tuning.driver.extending import extend_sweep
 from ddarts_tuning.driver.sweep import resume_sweep, run_sweep

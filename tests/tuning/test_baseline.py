@@ -18,11 +18,11 @@ from ddarts_tuning.trial import baseline
 from ddarts_tuning.trial.trainable import SearchTrial
 from ddarts_tuning.trial.trial_record import begin
 
-from ddarts_core.config import resolve
-from ddarts_core.data import load_train, split
-from ddarts_core.retrain import Retrain
-from ddarts_core.study_files import read_json
-from ddarts_core.zoo import ZOO
+from ddarts_core.data.sets import load_train, split
+from ddarts_core.genotypes.zoo import ZOO
+from ddarts_core.settings.config import resolve
+from ddarts_core.studies.study_files import read_json
+from ddarts_core.training.retrain import Retrain
 from tests.tuning.test_budget import NoSender
 
 Make = Callable[..., SweepConfig]

@@ -14,14 +14,14 @@ from ddarts_tuning.store.study import trial_dir
 from ddarts_tuning.trial.trainable import SearchTrial
 from ddarts_tuning.trial.trial_record import begin
 
-from ddarts_core.config import ExperimentConfig, resolve
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Genotype
-from ddarts_core.hashing import config_hash
-from ddarts_core.memory import supernet_size
-from ddarts_core.records import EpochRecord
-from ddarts_core.search_cost import afforded, images_of, search_macs, step_macs
-from ddarts_core.study_files import read_json
+from ddarts_core.estimates.memory import supernet_size
+from ddarts_core.estimates.search_cost import afforded, images_of, search_macs, step_macs
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.records import EpochRecord
+from ddarts_core.settings.config import ExperimentConfig, resolve
+from ddarts_core.settings.hashing import config_hash
+from ddarts_core.studies.study_files import read_json
 
 from .conftest import Make
 

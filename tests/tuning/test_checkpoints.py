@@ -15,7 +15,7 @@ from ddarts_tuning.store.checkpoints import clear, file_of, forget, found, intac
 from ddarts_tuning.store.locks import await_workers
 from ddarts_tuning.store.study import find_study
 
-from ddarts_core import checkpoint
+from ddarts_core.loops import checkpoint
 from tests.tuning.processes import Driver, epochs_of, faults, repeats, results
 
 Make = Callable[..., SweepConfig]

@@ -22,7 +22,7 @@ from ddarts_tuning.driver.events import SweepEvent
 from ddarts_tuning.driver.sweep import run_sweep
 from ddarts_tuning.settings.config import ResourcesConfig, SweepConfig, TuneConfig
 
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 from tests.tuning import rayjob_schema
 from tests.tuning.processes import faults
 

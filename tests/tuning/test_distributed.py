@@ -19,12 +19,12 @@ from ddarts_tuning.training.process_group import interface_of
 
 from ddarts_cli import training
 from ddarts_cli.main import run
-from ddarts_core import checkpoint
-from ddarts_core.config import resolve
-from ddarts_core.errors import Diverged, UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.parallel import ALONE
-from ddarts_core.records import EpochRecord
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.ground.errors import Diverged, UserError
+from ddarts_core.loops import checkpoint
+from ddarts_core.loops.records import EpochRecord
+from ddarts_core.settings.config import resolve
+from ddarts_core.training.parallel import ALONE
 from tests.core.two import float64
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("ray_cluster")]

@@ -12,8 +12,8 @@ from ddarts_tuning.driver.sweep import resume_sweep, stored_config
 from ddarts_tuning.store.study import find_study, trial_dir
 
 from ddarts_cli.main import run
-from ddarts_core.records import read_jsonl
-from ddarts_core.study_files import write_json
+from ddarts_core.loops.records import read_jsonl
+from ddarts_core.studies.study_files import write_json
 from tests.tuning.processes import faults, results
 
 DATA = Path(__file__).parent / "data" / "version_1.tar.xz"

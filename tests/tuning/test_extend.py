@@ -19,8 +19,8 @@ from ddarts_tuning.store.study import Study, find_study, trial_dir
 from ddarts_tuning.tracking import study_run as tracking
 from ddarts_tuning.tracking.overview import show_study
 
-from ddarts_core.errors import UserError
-from ddarts_core.records import read_jsonl
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.records import read_jsonl
 
 Make = Callable[..., SweepConfig]
 

@@ -13,7 +13,7 @@ import pytest
 from ddarts_tuning.store import locks
 from ddarts_tuning.store.locks import alone, await_workers, is_locked, join_workers, lock
 
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from ddarts_tuning.store.mirror import (
 )
 from ddarts_tuning.store.study import find_study
 
-from ddarts_core.errors import UserError, cause
-from ddarts_core.study_files import STUDY_FIELDS
+from ddarts_core.ground.errors import UserError, cause
+from ddarts_core.studies.study_files import STUDY_FIELDS
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from ddarts_tuning.store.locks import await_workers
 from ddarts_tuning.store.study import Study, find_study
 from ddarts_tuning.tracking import study_run as tracking
 
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 from tests.tuning.processes import Driver, epochs_of, faults
 from tests.tuning.test_population import POPULATION
 

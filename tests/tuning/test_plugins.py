@@ -11,9 +11,9 @@ from ddarts_tuning.driver.extending import extend_sweep
 from ddarts_tuning.driver.sweep import resume_sweep, run_sweep
 
 from ddarts_cli.main import run
-from ddarts_core import plugins
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Genotype
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.ground import plugins
+from ddarts_core.ground.errors import UserError
 
 from .conftest import Make
 
@@ -53,7 +53,7 @@ def test_a_sweep_with_a_plugin(
     plugins.unload(plugin)
     wanted = (
         f"study 'own' was made with the plug-in 'my_plugin' (sha256 {plugin.source.sha256[:12]}), which is not loaded: "
-        "give it again, with --plugin FILE or --plugin MODULE (in Python: ddarts_core.plugins.load)"
+        "give it again, with --plugin FILE or --plugin MODULE (in Python: ddarts.plugins.load)"
     )
     for go_on in (lambda: resume_sweep(study.path), lambda: extend_sweep(config, 1), lambda: read_study(study.path)):
         with pytest.raises(UserError) as refused:

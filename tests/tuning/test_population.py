@@ -24,12 +24,12 @@ from ddarts_tuning.store.study import Held, find_study, trial_dir
 from ddarts_tuning.tracking import study_run as tracking
 from ddarts_tuning.trial.member import Member
 
-from ddarts_core.errors import UserError
-from ddarts_core.hashing import config_hash
-from ddarts_core.nested import merge
-from ddarts_core.records import EpochRecord, read_jsonl, write_jsonl
-from ddarts_core.search import build_search
-from ddarts_core.study_files import read_json, write_json
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.nested import merge
+from ddarts_core.loops.records import EpochRecord, read_jsonl, write_jsonl
+from ddarts_core.search.search import build_search
+from ddarts_core.settings.hashing import config_hash
+from ddarts_core.studies.study_files import read_json, write_json
 from tests.tuning.conftest import SETTINGS
 from tests.tuning.processes import Driver, epochs_of, results
 

@@ -13,8 +13,8 @@ from ddarts_tuning.store.study import find_study, trial_dir
 from ddarts_tuning.tracking import study_run as tracking
 
 from ddarts_cli.main import run
-from ddarts_core.errors import UserError
-from ddarts_core.study_files import read_json, write_json
+from ddarts_core.ground.errors import UserError
+from ddarts_core.studies.study_files import read_json, write_json
 from tests.tuning.processes import faults
 from tests.tuning.test_earlier import DATA
 

@@ -19,9 +19,9 @@ from ddarts_tuning.store.study import Held, Study, trial_dir
 from ddarts_tuning.trial.trial_record import begin
 
 from ddarts_cli.sweeping import print_ranking
-from ddarts_core.errors import UserError
-from ddarts_core.records import EpochRecord, write_jsonl
-from ddarts_core.study_files import read_json, write_json
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.records import EpochRecord, write_jsonl
+from ddarts_core.studies.study_files import read_json, write_json
 
 LR = {"type": "float", "low": 0.01, "high": 0.1}
 LOSS = {"type": "categorical", "choices": ["none", "centered"]}

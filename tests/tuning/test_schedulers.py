@@ -15,9 +15,9 @@ from ddarts_tuning.store.study import Study, trial_dir
 from ddarts_tuning.trial.trial_record import reports_of
 from ray.tune.experiment import Trial
 
-from ddarts_core.errors import UserError
-from ddarts_core.records import EpochRecord, write_jsonl
-from ddarts_core.study_files import write_json
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.records import EpochRecord, write_jsonl
+from ddarts_core.studies.study_files import write_json
 
 SETTINGS = TuneConfig(scheduler="hyperband", grace_period=1, reduction_factor=3)
 

@@ -18,9 +18,9 @@ from ddarts_tuning.store.study import Held, Study, trial_dir
 from ddarts_tuning.trial.trial_record import begin
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ddarts_core.errors import UserError
-from ddarts_core.records import EpochRecord, write_jsonl
-from ddarts_core.study_files import read_json, write_json
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.records import EpochRecord, write_jsonl
+from ddarts_core.studies.study_files import read_json, write_json
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::optuna.exceptions.ExperimentalWarning")
 

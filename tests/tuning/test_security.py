@@ -15,7 +15,7 @@ from ddarts_tuning.settings.config import SweepConfig, resolve_sweep
 from ddarts_tuning.store.study import find_study
 
 from ddarts_cli.main import run
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 from tests.tuning.processes import Driver, Guard, Server, epochs_of, leaks, told
 
 Make = Callable[..., SweepConfig]

@@ -10,8 +10,8 @@ import pytest
 from ddarts_tuning.settings.config import resolve_sweep
 from ddarts_tuning.settings.space import IntDistribution, Space, base_settings, trial_config
 
-from ddarts_core.config import resolve
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
+from ddarts_core.settings.config import resolve
 
 FLOAT: dict[str, Any] = {"type": "float", "low": 0.01, "high": 0.1}
 CONDITIONAL: dict[str, Any] = {

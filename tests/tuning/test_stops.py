@@ -15,8 +15,8 @@ from ddarts_tuning.schedulers.time_budget import TimeBudget
 from ddarts_tuning.settings.config import resolve_sweep
 from ddarts_tuning.store.study import Held, Study
 
-from ddarts_core import sqlite_uri
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
+from ddarts_core.studies import sqlite_uri
 
 SPACE = {"search.w_zero_one": {"type": "float", "low": 0.5, "high": 2.0}}
 

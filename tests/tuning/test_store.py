@@ -20,7 +20,7 @@ from ddarts_tuning.store.mirror import Mirror
 from ddarts_tuning.store.study import find_study, list_studies, trial_name
 
 from ddarts_cli.main import run
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 from tests.tuning.conftest import Make
 from tests.tuning.outage import Wire
 from tests.tuning.processes import Driver, events_of, faults, results

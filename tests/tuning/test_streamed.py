@@ -21,9 +21,9 @@ from PIL import Image
 
 from ddarts_cli import training
 from ddarts_cli.main import run
-from ddarts_core import checkpoint
 from ddarts_core.datasets.facts import read_info
-from ddarts_core.records import EpochRecord
+from ddarts_core.loops import checkpoint
+from ddarts_core.loops.records import EpochRecord
 from tests.tuning.conftest import Make
 from tests.tuning.processes import Driver, epochs_of, results
 

@@ -23,8 +23,8 @@ from ddarts_tuning.store.study import (
     trial_dir,
 )
 
-from ddarts_core.errors import UserError
-from ddarts_core.study_files import read_json, write_json
+from ddarts_core.ground.errors import UserError
+from ddarts_core.studies.study_files import read_json, write_json
 
 DATA: dict[str, Any] = {
     "objectives": [{"metric": "held_out/accuracy", "mode": "max"}],

@@ -25,15 +25,15 @@ from ddarts_tuning.tracking import trial_run
 from ddarts_cli.commands.sweep import in_words
 from ddarts_cli.main import run
 from ddarts_cli.sweeping import ATTACHED
-from ddarts_core import checkpoint
-from ddarts_core.config import resolve
-from ddarts_core.confusion import balanced_accuracy, read_confusion
-from ddarts_core.data import load_train, split
-from ddarts_core.errors import UserError
-from ddarts_core.execution import check_compiler
-from ddarts_core.genotype import Genotype
-from ddarts_core.records import read_jsonl
-from ddarts_core.retrain import Retrain
+from ddarts_core.data.sets import load_train, split
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops import checkpoint
+from ddarts_core.loops.confusion import balanced_accuracy, read_confusion
+from ddarts_core.loops.records import read_jsonl
+from ddarts_core.settings.config import resolve
+from ddarts_core.supernets.execution import check_compiler
+from ddarts_core.training.retrain import Retrain
 
 Make = Callable[..., SweepConfig]
 

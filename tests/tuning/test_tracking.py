@@ -27,10 +27,10 @@ from ddarts_tuning.tracking import study_run as tracking
 
 from ddarts_cli.sweeping import store_sentence
 from ddarts_core.datasets.facts import DataInfo, document, write_facts
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Cell, Edge, Genotype
-from ddarts_core.records import EpochRecord, write_jsonl
-from ddarts_core.study_files import write_json
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.records import EpochRecord, write_jsonl
+from ddarts_core.studies.study_files import write_json
 
 RECORDS = [
     EpochRecord(

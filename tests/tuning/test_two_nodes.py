@@ -26,7 +26,7 @@ import pytest
 from ddarts_tuning.settings.config import SweepConfig, TrackingConfig
 from ddarts_tuning.store.study import find_study
 
-from ddarts_core.redact import without_secrets
+from ddarts_core.ground.redact import without_secrets
 from tests.installed import bare_environment, build_wheel, install
 from tests.tuning.processes import Guard, Server, free_port, leaks, left_behind, told
 

@@ -20,8 +20,8 @@ from ddarts_tuning.settings.space import base_settings
 from ddarts_tuning.trial.trainable import SearchTrial
 from ddarts_tuning.trial.trial_record import begin
 
-from ddarts_core.errors import UserError
-from ddarts_core.study_files import read_json
+from ddarts_core.ground.errors import UserError
+from ddarts_core.studies.study_files import read_json
 
 
 def test_a_version_follows_from_the_files_and_not_from_their_place(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from ddarts_tuning.tracking import study_run as tracking
 from ddarts_tuning.trial.trainable import SearchTrial
 from ddarts_tuning.trial.trial_record import begin
 
-from ddarts_core import checkpoint
-from ddarts_core.records import EpochRecord, read_jsonl
+from ddarts_core.loops import checkpoint
+from ddarts_core.loops.records import EpochRecord, read_jsonl
 from tests.tuning.processes import Driver, epochs_of, events_of, faults, results
 
 Make = Callable[..., SweepConfig]

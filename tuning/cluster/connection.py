@@ -25,9 +25,9 @@ from urllib.parse import urlsplit
 from tenacity import retry, retry_if_exception, stop_after_attempt
 
 import ddarts_core
-from ddarts_core.errors import UserError
-from ddarts_core.files import short_temp
-from ddarts_core.redact import command_line, hide_secrets, one_line
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.files import short_temp
+from ddarts_core.ground.redact import command_line, hide_secrets, one_line
 
 from ..settings.config import ResourcesConfig, TuneConfig
 

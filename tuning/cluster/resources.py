@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from ddarts_core.config import DataConfig, ExperimentConfig
-from ddarts_core.data import data_info, load_train
-from ddarts_core.errors import UserError
-from ddarts_core.estimate import data_memory, retrain_memory
-from ddarts_core.memory import CONTEXT_BYTES, largest_that_fits, step_memory
-from ddarts_core.nested import get_path, set_path
-from ddarts_core.readers import MOST
-from ddarts_core.streaming import StreamedSet
+from ddarts_core.data.readers import MOST
+from ddarts_core.data.sets import data_info, load_train
+from ddarts_core.data.streaming import StreamedSet
+from ddarts_core.estimates.estimate import data_memory, retrain_memory
+from ddarts_core.estimates.memory import CONTEXT_BYTES, largest_that_fits, step_memory
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.nested import get_path, set_path
+from ddarts_core.settings.config import DataConfig, ExperimentConfig
 
 from ..settings.config import ResourcesConfig, SweepConfig
 from ..settings.space import Space, base_settings, trial_config

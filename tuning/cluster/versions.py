@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ddarts_core
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 SUFFIXES = (".py", ".json", ".txt", ".yaml")
 """Of the files that a trial reads of ddarts."""

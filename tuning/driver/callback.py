@@ -15,8 +15,8 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from ddarts_core.redact import hide_secrets
-from ddarts_core.study_files import read_json, write_json
+from ddarts_core.ground.redact import hide_secrets
+from ddarts_core.studies.study_files import read_json, write_json
 
 from ..cluster import versions
 from ..cluster.versions import OtherVersion

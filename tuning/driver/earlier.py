@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ddarts_core import checkpoint
-from ddarts_core.errors import UserError
-from ddarts_core.files import write_atomic
-from ddarts_core.study_files import read_json, write_json
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.files import write_atomic
+from ddarts_core.loops import checkpoint
+from ddarts_core.studies.study_files import read_json, write_json
 
 from ..settings.config import SEARCH_EPOCH, supernet_metric
 from ..store import checkpoints

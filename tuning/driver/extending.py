@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ddarts_core.errors import UserError
-from ddarts_core.nested import get_path, leaves, set_path
-from ddarts_core.shell import ddarts
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.nested import get_path, leaves, set_path
+from ddarts_core.studies.shell import ddarts
 
 from ..searchers.journal import JOURNAL
 from ..settings.budget import tune_of

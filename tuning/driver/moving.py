@@ -11,9 +11,9 @@ import os
 import sqlite3
 from pathlib import Path
 
-from ddarts_core import sqlite_uri
-from ddarts_core.errors import UserError
-from ddarts_core.redact import without_secrets
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.redact import without_secrets
+from ddarts_core.studies import sqlite_uri
 
 from ..store.mirror import StoreError, is_uri
 from ..store.study import Study, find_study, has_study

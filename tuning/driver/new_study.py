@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ddarts_core import plugins
-from ddarts_core.errors import UserError
-from ddarts_core.hashing import config_hash
-from ddarts_core.provenance import git_commit, versions
-from ddarts_core.redact import command_line, without_secrets
-from ddarts_core.shell import ddarts
-from ddarts_core.study_files import SCHEMA_VERSION, write_json
+from ddarts_core.ground import plugins
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.redact import command_line, without_secrets
+from ddarts_core.settings.hashing import config_hash
+from ddarts_core.studies.provenance import git_commit, versions
+from ddarts_core.studies.shell import ddarts
+from ddarts_core.studies.study_files import SCHEMA_VERSION, write_json
 
 from ..cluster.versions import own_version
 from ..settings.config import SweepConfig

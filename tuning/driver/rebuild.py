@@ -11,10 +11,10 @@ import logging
 import sqlite3
 from pathlib import Path
 
-from ddarts_core import sqlite_uri
-from ddarts_core.config import resolve
-from ddarts_core.redact import without_secrets
-from ddarts_core.study_files import ENDED, read_json, write_json
+from ddarts_core.ground.redact import without_secrets
+from ddarts_core.settings.config import resolve
+from ddarts_core.studies import sqlite_uri
+from ddarts_core.studies.study_files import ENDED, read_json, write_json
 
 from ..searchers.journal import JOURNAL, Journal
 from ..settings.config import SweepConfig

@@ -6,8 +6,8 @@ import contextlib
 import errno
 import os
 
-from ddarts_core.errors import UserError, cause
-from ddarts_core.shell import ddarts
+from ddarts_core.ground.errors import UserError, cause
+from ddarts_core.studies.shell import ddarts
 
 from ..cluster.versions import OtherVersion
 from ..store.mirror import StoreError

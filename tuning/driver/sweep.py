@@ -15,14 +15,14 @@ from typing import Any
 
 from pyarrow.fs import LocalFileSystem
 
-from ddarts_core.config import resolve
-from ddarts_core.data import check_batch, data_facts, data_notes, load_train, split
+from ddarts_core.data.sets import check_batch, data_facts, data_notes, load_train, split
 from ddarts_core.datasets import facts
-from ddarts_core.devices import pick_device
-from ddarts_core.errors import UserError
-from ddarts_core.execution import check_compiler
-from ddarts_core.shell import ddarts
-from ddarts_core.study_files import write_json
+from ddarts_core.ground.errors import UserError
+from ddarts_core.settings.config import resolve
+from ddarts_core.studies.shell import ddarts
+from ddarts_core.studies.study_files import write_json
+from ddarts_core.supernets.execution import check_compiler
+from ddarts_core.tensors.devices import pick_device
 
 from ..cluster.connection import check_room, polite_stops, start_ray
 from ..cluster.head import watched

@@ -14,8 +14,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from ddarts_core.hashing import config_hash
-from ddarts_core.study_files import ENDED, read_json, write_json
+from ddarts_core.settings.hashing import config_hash
+from ddarts_core.studies.study_files import ENDED, read_json, write_json
 
 from ..settings.config import SEARCH_EPOCH, SweepConfig
 from ..settings.population import draw_population, exchange, perturb

@@ -27,8 +27,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ddarts_core.limits import excess
-from ddarts_core.study_files import read_json
+from ddarts_core.studies.limits import excess
+from ddarts_core.studies.study_files import read_json
 
 from ..settings import space as spaces
 from ..settings.budget import tune_of

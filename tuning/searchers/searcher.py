@@ -18,7 +18,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
-from ddarts_core.study_files import ENDED, read_json
+from ddarts_core.studies.study_files import ENDED, read_json
 
 from ..cluster.connection import may_wait, room
 from ..schedulers.time_budget import TimeBudget

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ddarts_core.config import ExperimentConfig
-from ddarts_core.records import EpochRecord
-from ddarts_core.stages import Course
+from ddarts_core.loops.records import EpochRecord
+from ddarts_core.search.stages import Course
+from ddarts_core.settings.config import ExperimentConfig
 
 from .config import TuneConfig, check_seconds
 
@@ -19,7 +19,7 @@ def within(config: ExperimentConfig, tune: TuneConfig) -> tuple[ExperimentConfig
         UserError: the trial's search has no meaning within the budget.
     """
     if tune.budget == "multiply-adds":
-        from ddarts_core.search_cost import afforded
+        from ddarts_core.estimates.search_cost import afforded
 
         assert tune.budget_amount is not None
         return afforded(config, tune.budget_amount)

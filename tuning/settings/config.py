@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ddarts_core.config import ExperimentConfig, resolve
-from ddarts_core.errors import UserError, unknown_name
-from ddarts_core.nested import override, read_yaml
-from ddarts_core.redact import without_secrets
-from ddarts_core.validation import NAME, Strict, field_paths
+from ddarts_core.ground.errors import UserError, unknown_name
+from ddarts_core.ground.nested import override, read_yaml
+from ddarts_core.ground.redact import without_secrets
+from ddarts_core.ground.validation import NAME, Strict, field_paths
+from ddarts_core.settings.config import ExperimentConfig, resolve
 
 from ..store.mirror import check_storage, is_uri, run_folder
 from .population import check_population
@@ -405,7 +405,7 @@ def check_seconds(config: ExperimentConfig, where: str = "tune.budget seconds", 
         UserError: it goes from one network to the next, decides step by step, or has something to do in its last
             epoch, which is not known.
     """
-    from ddarts_core.stages import Course
+    from ddarts_core.search.stages import Course
 
     if any(stage.fresh or stage.kept or stage.decides for stage in Course(config).stages[1:]):
         raise UserError(

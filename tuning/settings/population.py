@@ -11,8 +11,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ddarts_core.config import ExperimentConfig
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
+from ddarts_core.settings.config import ExperimentConfig
 
 from .space import AnyDistribution, CategoricalDistribution, Space
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ddarts_core.config import ExperimentConfig, resolve
-from ddarts_core.errors import UserError
-from ddarts_core.hashing import PLACES
-from ddarts_core.nested import leaves
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.nested import leaves
+from ddarts_core.settings.config import ExperimentConfig, resolve
+from ddarts_core.settings.hashing import PLACES
 
 from .budget import seconds_of, within
 from .config import TuneConfig

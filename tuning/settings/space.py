@@ -24,14 +24,14 @@ from pydantic import (
     model_validator,
 )
 
-from ddarts_core.config import ExperimentConfig, resolve
-from ddarts_core.derive import algorithm_1
-from ddarts_core.errors import UserError
+from ddarts_core.genotypes.derive import algorithm_1
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.nested import get_path, merge, set_path
+from ddarts_core.ground.validation import Strict, field_paths
 from ddarts_core.methods import METHODS, paths_of_parts
-from ddarts_core.nested import get_path, merge, set_path
-from ddarts_core.recipes import RECIPES
-from ddarts_core.validation import Strict, field_paths
-from ddarts_core.warm_start import followed
+from ddarts_core.settings.config import ExperimentConfig, resolve
+from ddarts_core.settings.recipes import RECIPES
+from ddarts_core.settings.warm_start import followed
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 

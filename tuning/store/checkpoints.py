@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 NUM_KEPT = 2
 """Of a trial that runs: the newest, and the one before it in case that one is damaged."""
@@ -42,7 +42,7 @@ def intact(folder: Path, above: int = 0, up_to: int | None = None) -> Iterator[d
         above: epochs that a state must be beyond.
         up_to: epochs that it must not be beyond.
     """
-    from ddarts_core import checkpoint  # torch, which the names alone do not need
+    from ddarts_core.loops import checkpoint  # torch, which the names alone do not need
 
     for epochs, file in reversed(found(folder).items()):
         if above < epochs and (up_to is None or epochs <= up_to):

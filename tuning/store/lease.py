@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 from .mirror import Mirror
 

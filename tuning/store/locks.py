@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from ddarts_core.errors import UserError
+from ddarts_core.ground.errors import UserError
 
 GLANCE_S = 1.0
 """How long a sweep waits for those who look whether the study is held: each shares the lock for an instant."""

@@ -28,9 +28,9 @@ from urllib.parse import urlsplit
 
 from tenacity import Retrying, retry_if_not_exception_type, stop_after_delay, wait_exponential
 
-from ddarts_core.errors import UserError
-from ddarts_core.files import write_atomic
-from ddarts_core.redact import has_password, hide_secrets, one_line, without_secrets
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.files import write_atomic
+from ddarts_core.ground.redact import has_password, hide_secrets, one_line, without_secrets
 
 from .checkpoints import is_checkpoint
 

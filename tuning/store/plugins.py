@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ddarts_core import plugins
+from ddarts_core.ground import plugins
 
 if TYPE_CHECKING:
     from .study import Study

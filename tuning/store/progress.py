@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.study_files import TRIAL_STATES
+from ddarts_core.studies.study_files import TRIAL_STATES
 
 from .study import Study, trial_dir
 

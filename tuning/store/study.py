@@ -21,10 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ddarts_core import sqlite_uri
-from ddarts_core.errors import UserError
-from ddarts_core.shell import ddarts
-from ddarts_core.study_files import read_study_file, read_trial_file, write_json
+from ddarts_core.ground.errors import UserError
+from ddarts_core.studies import sqlite_uri
+from ddarts_core.studies.shell import ddarts
+from ddarts_core.studies.study_files import read_study_file, read_trial_file, write_json
 
 from . import checkpoints, lease, plugins
 from .locks import await_workers, is_locked, lock

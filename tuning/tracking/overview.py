@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from ddarts_core.datasets import facts
-from ddarts_core.shell import ddarts
-from ddarts_core.study_files import ENDED, TRIAL_STATES
+from ddarts_core.studies.shell import ddarts
+from ddarts_core.studies.study_files import ENDED, TRIAL_STATES
 
 from ..store.study import Study, best_of, end_of
 from .study_run import TEXT_LIMIT, attempt, end_run, make_client

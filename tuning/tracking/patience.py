@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Any
 
-from ddarts_core.shell import ddarts
+from ddarts_core.studies.shell import ddarts
 
 TAIL_S = 60.0
 """What MLflow has for all that it is still to take; a request that runs is let end."""

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import ddarts_core
-from ddarts_core.errors import UserError
-from ddarts_core.redact import hide_secrets, one_line, without_secrets
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.redact import hide_secrets, one_line, without_secrets
 
 from .study_run import artifact_location, make_client, with_secrets
 
 ALIAS = "best"
-LOADER = "ddarts_core.serving"
+LOADER = "ddarts_core.exports.serving"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def register(
     Args:
         tracking_uri: of the MLflow store, without secrets or with them.
         run_id: the run it belongs to; None makes one in `experiment`.
-        weights: a file of `ddarts_core.export.write_safetensors`.
+        weights: a file of `ddarts_core.exports.export.write_safetensors`.
         name: of the registered model, made if there is none.
         shape: of one image, [channels, height, width].
         classes: names, in the order of the logits.
@@ -90,7 +90,7 @@ def _new_run(client: Any, experiment: str, name: str, artifacts: str | None) -> 
     return str(run.info.run_id)
 
 
-#: What `ddarts_core.serving` imports of others.
+#: What `ddarts_core.exports.serving` imports of others.
 _NEEDS = ("torch", "numpy", "Pillow", "pydantic", "PyYAML", "safetensors")
 
 

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ddarts_core import sqlite_uri
-from ddarts_core.errors import UserError
-from ddarts_core.genotype import Genotype
-from ddarts_core.nested import leaves
-from ddarts_core.redact import hide_secrets, one_line, without_secrets
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.nested import leaves
+from ddarts_core.ground.redact import hide_secrets, one_line, without_secrets
+from ddarts_core.studies import sqlite_uri
 
 from ..settings.config import URI_VARIABLE
 from ..store.study import Study

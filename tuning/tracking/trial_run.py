@@ -20,10 +20,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.confusion import FILE as CONFUSION
-from ddarts_core.genotype import Genotype
-from ddarts_core.records import PHASES, EpochRecord, read_jsonl
-from ddarts_core.study_files import read_json
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.loops.confusion import FILE as CONFUSION
+from ddarts_core.loops.records import PHASES, EpochRecord, read_jsonl
+from ddarts_core.studies.study_files import read_json
 
 from ..store.locks import alone
 from ..store.study import Study

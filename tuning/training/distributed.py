@@ -19,16 +19,17 @@ import ray.train
 import ray.train.torch
 import torch
 
-from ddarts_core import checkpoint, plugins
-from ddarts_core.config import ExperimentConfig
-from ddarts_core.confusion import Evaluation
-from ddarts_core.data import for_cores, hold_out, load_test, load_train
-from ddarts_core.errors import Diverged, UserError
-from ddarts_core.genotype import Genotype
-from ddarts_core.parallel import Group
-from ddarts_core.readers import MOST
-from ddarts_core.records import EpochRecord
-from ddarts_core.retrain import Retrain
+from ddarts_core.data.readers import MOST
+from ddarts_core.data.sets import for_cores, hold_out, load_test, load_train
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.ground import plugins
+from ddarts_core.ground.errors import Diverged, UserError
+from ddarts_core.loops import checkpoint
+from ddarts_core.loops.confusion import Evaluation
+from ddarts_core.loops.records import EpochRecord
+from ddarts_core.settings.config import ExperimentConfig
+from ddarts_core.training.parallel import Group
+from ddarts_core.training.retrain import Retrain
 
 from ..cluster.connection import start_ray
 from ..store.locks import await_workers, join_workers

@@ -12,18 +12,18 @@ import hashlib
 import json
 from typing import Any
 
-from ddarts_core import checkpoint
-from ddarts_core.config import ExperimentConfig
-from ddarts_core.cost import retrain_cost
-from ddarts_core.data import Images
-from ddarts_core.errors import Diverged, UserError
-from ddarts_core.files import write_atomic
-from ddarts_core.hashing import config_hash
-from ddarts_core.images import DataInfo
-from ddarts_core.records import EpochRecord, write_jsonl
-from ddarts_core.retrain import Retrain
-from ddarts_core.study_files import read_json, write_json
-from ddarts_core.warm_start import start_genotype
+from ddarts_core.data.images import DataInfo
+from ddarts_core.data.sets import Images
+from ddarts_core.ground.errors import Diverged, UserError
+from ddarts_core.ground.files import write_atomic
+from ddarts_core.loops import checkpoint
+from ddarts_core.loops.records import EpochRecord, write_jsonl
+from ddarts_core.networks.cost import retrain_cost
+from ddarts_core.settings.config import ExperimentConfig
+from ddarts_core.settings.hashing import config_hash
+from ddarts_core.settings.warm_start import start_genotype
+from ddarts_core.studies.study_files import read_json, write_json
+from ddarts_core.training.retrain import Retrain
 
 from ..store.locks import alone
 from ..store.study import Study

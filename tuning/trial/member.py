@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ddarts_core.errors import UserError
-from ddarts_core.records import EpochRecord, read_jsonl
-from ddarts_core.study_files import ENDED
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.records import EpochRecord, read_jsonl
+from ddarts_core.studies.study_files import ENDED
 
 from ..settings.config import SEARCH_EPOCH
 from ..settings.population import adopt

@@ -27,28 +27,28 @@ from typing import Any
 import torch
 from ray import tune
 
-from ddarts_core import checkpoint
-from ddarts_core.config import ExperimentConfig, resolve
-from ddarts_core.confusion import FILE as CONFUSION
-from ddarts_core.confusion import Confusion, write_confusion
-from ddarts_core.cost import retrain_cost
-from ddarts_core.data import data_info, for_cores, load_train, split
+from ddarts_core.data.images import DataInfo
+from ddarts_core.data.readers import end_readers
+from ddarts_core.data.sets import data_info, for_cores, load_train, split
 from ddarts_core.datasets import facts
-from ddarts_core.errors import Diverged, UserError
-from ddarts_core.export import Blueprint
-from ddarts_core.files import write_atomic
-from ddarts_core.genotype import Genotype
-from ddarts_core.hashing import config_hash
-from ddarts_core.images import DataInfo
-from ddarts_core.latency import measure
-from ddarts_core.limits import beyond
-from ddarts_core.memory import CONTEXT_BYTES
-from ddarts_core.readers import end_readers
-from ddarts_core.records import EpochRecord, read_jsonl, write_jsonl
-from ddarts_core.redact import hide_secrets, one_line
-from ddarts_core.retrain import Retrain
-from ddarts_core.search import Search, build_search
-from ddarts_core.study_files import ENDED, read_json, write_json
+from ddarts_core.estimates.memory import CONTEXT_BYTES
+from ddarts_core.exports.export import Blueprint
+from ddarts_core.exports.latency import measure
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.ground.errors import Diverged, UserError
+from ddarts_core.ground.files import write_atomic
+from ddarts_core.ground.redact import hide_secrets, one_line
+from ddarts_core.loops import checkpoint
+from ddarts_core.loops.confusion import FILE as CONFUSION
+from ddarts_core.loops.confusion import Confusion, write_confusion
+from ddarts_core.loops.records import EpochRecord, read_jsonl, write_jsonl
+from ddarts_core.networks.cost import retrain_cost
+from ddarts_core.search.search import Search, build_search
+from ddarts_core.settings.config import ExperimentConfig, resolve
+from ddarts_core.settings.hashing import config_hash
+from ddarts_core.studies.limits import beyond
+from ddarts_core.studies.study_files import ENDED, read_json, write_json
+from ddarts_core.training.retrain import Retrain
 
 from ..cluster.versions import check_version
 from ..settings.budget import Clock, tune_of

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.config import ExperimentConfig
-from ddarts_core.errors import UserError
-from ddarts_core.hashing import config_hash
-from ddarts_core.records import EpochRecord
-from ddarts_core.study_files import SCHEMA_VERSION, write_json
+from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.records import EpochRecord
+from ddarts_core.settings.config import ExperimentConfig
+from ddarts_core.settings.hashing import config_hash
+from ddarts_core.studies.study_files import SCHEMA_VERSION, write_json
 
 from ..settings.budget import seconds_of, tune_of, within
 from ..settings.config import ACCURACY, RECALIBRATED, SEARCH_EPOCH

@@ -1,0 +1,414 @@
+"""Data sets: one table entry each, read from local files, and split without leaks (section 5).
+
+Published sets come with their facts; of one's own images they are read from the images. Small sets are read into
+memory; ImageNet and folders that are too large stay in their files and are streamed. Nothing is downloaded. The test
+images of a set are a file (or a folder, or a fixed share) of their own, which `load_train` and `split` never use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..datasets import facts, names, own, published, sources, tables
+from ..datasets.stratified import FIXED_SEED, stratified_order
+from ..ground.errors import UserError
+from ..ground.table import Table
+from ..settings.config import DATA_SETS, IMAGE_SIZES, DataConfig, ExperimentConfig, RetrainConfig
+from ..tensors.seeding import stream_seed
+from .augment import Augment, Policy
+from .images import DataInfo, Images, ImageSet
+from .readers import own_cores, suitable
+from .streaming import PictureFiles, StreamedSet
+
+__all__ = [
+    "DATASETS",
+    "Augment",
+    "DataInfo",
+    "ImageSet",
+    "Images",
+    "OwnImages",
+    "Published",
+    "Splits",
+    "augment_of",
+    "check_batch",
+    "data_facts",
+    "data_info",
+    "data_notes",
+    "for_cores",
+    "hold_out",
+    "load_test",
+    "load_train",
+    "split",
+]
+
+
+class Entry(Protocol):
+    """What the table of data sets asks of an entry."""
+
+    @property
+    def name(self) -> str:
+        """In a file: `data.name`."""
+
+    @property
+    def files(self) -> str:
+        """The files wanted at `data.root`, in words."""
+
+    @property
+    def policy(self) -> Policy:
+        """Of AutoAugment."""
+
+    def facts(self, config: DataConfig) -> DataInfo:
+        """Facts of the configured images, before statistics that a user gives."""
+
+    def images(self, config: DataConfig, train: bool) -> Images:
+        """The training images, or the test images, at the configured size."""
+
+    def notes(self, config: DataConfig) -> Sequence[str]:
+        """What a user should know of the images before they are used, in sentences."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published data set: its facts, its reader, and the files that the reader wants.
+
+    Attributes:
+        info: its facts.
+        read: (root, train) -> images uint8 [number, channels, height, width] and labels int64 [number], or a set of
+            torchvision's with `targets`, which is streamed; raises `OSError`, `EOFError`, `RuntimeError` or
+            `ValueError` when the files are absent or damaged.
+        files: the files wanted below `data.root`, in words.
+        policy: of AutoAugment.
+        classes: root -> the classes that are there, if a part of the published ones may be; none if nothing is there.
+    """
+
+    info: DataInfo
+    read: Callable[[Path, bool], tuple[Tensor, Tensor] | Any]
+    files: str
+    policy: Policy = "CIFAR10"
+    classes: Callable[[Path], tuple[str, ...]] | None = None
+
+    @property
+    def name(self) -> str:
+        """See `Entry`."""
+        return self.info.name
+
+    def facts(self, config: DataConfig) -> DataInfo:
+        """Known without the files, but for which classes there are.
+
+        Raises:
+            UserError: a setting is for images of one's own.
+        """
+        if config.channels not in (None, self.info.channels):
+            raise UserError(f"data.channels {config.channels}: {self.name} has {self.info.channels}, leave it out")
+        if config.in_memory is not None or config.on_broken != "error":
+            key = "in_memory" if config.in_memory is not None else "on_broken"
+            own_images = ", ".join(name for name, entry in DATASETS.items() if isinstance(entry, OwnImages))
+            raise UserError(f"data.{key} is for images of one's own ({own_images}), not for {self.name}")
+        size = self.info.image_size if config.image_size is None else config.image_size
+        known = self.classes(Path(config.root).expanduser()) if self.classes is not None else ()
+        info = replace(self.info, image_size=size)
+        return replace(info, classes=known, num_classes=len(known)) if known else info
+
+    def images(self, config: DataConfig, train: bool) -> Images:
+        """Read at once, or when they are due.
+
+        Raises:
+            UserError: the files are absent or damaged.
+        """
+        size = self.facts(config).image_size
+        root = Path(config.root).expanduser()
+        try:
+            found = self.read(root, train)
+        except (OSError, EOFError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"cannot read {self.name} in {str(root.absolute())!r} ({_first_words(error)}): expected there "
+                f"{self.files}; nothing is downloaded, name the folder with --set data.root=FOLDER"
+            ) from error
+        if isinstance(found, tuple):
+            images, labels = found
+            return ImageSet(_resize(images, size), labels)
+        return StreamedSet.of(found, size, _num_workers(config))
+
+    def notes(self, config: DataConfig) -> Sequence[str]:
+        """Nothing that is not published."""
+        return ()
+
+
+@dataclass(frozen=True)
+class OwnImages:
+    """A way to keep images of one's own; all facts are read from them.
+
+    Attributes:
+        name: of the way.
+        collect: root -> what is there; see `sources.Found`.
+        files: the files wanted at `data.root`, in words.
+        policy: of AutoAugment.
+    """
+
+    name: str
+    collect: Callable[[Path], sources.Found]
+    files: str
+    policy: Policy = "IMAGENET"
+
+    def look(self, config: DataConfig) -> own.Own:
+        """The images, looked at if they have not been.
+
+        Raises:
+            UserError: they are not there, or something about them is broken.
+        """
+        wanted = own.Wanted(config.channels, config.image_size, config.in_memory, config.on_broken == "skip")
+        try:
+            return own.look(self.collect, Path(config.root).expanduser(), wanted)
+        except UserError as error:
+            raise UserError(
+                f"cannot use the images of data.name {self.name}: {error} (expected: {self.files}; see `ddarts data`)"
+            ) from error
+
+    def facts(self, config: DataConfig) -> DataInfo:
+        """Read from the training images."""
+        return self.look(config).info
+
+    def images(self, config: DataConfig, train: bool) -> Images:
+        """In memory or streamed, as `data.in_memory` says; the labels are whole either way."""
+        found = self.look(config)
+        rows = found.train if train else found.test
+        if found.pixels is not None:
+            return ImageSet(torch.from_numpy(found.pixels[rows]), torch.from_numpy(found.found.labels[rows]))
+        files = PictureFiles(found.found.root, found.found.names, found.found.labels.tolist(), found.info.channels)
+        return StreamedSet.of(files, found.info.image_size, _num_workers(config)).subset(torch.from_numpy(rows))
+
+    def notes(self, config: DataConfig) -> Sequence[str]:
+        """What was chosen and why, and what looks wrong."""
+        return self.look(config).notes
+
+
+def _cifar(folder: str, classes: tuple[str, ...], mean: tuple[float, ...], std: tuple[float, ...]) -> Published:
+    number = len(classes)
+    return Published(
+        DataInfo(f"cifar{number}", number, 3, 32, mean, std, classes),
+        published.read_cifar(f"CIFAR{number}"),
+        f"the folder {folder}, unpacked from cifar-{number}-python.tar.gz and unchanged",
+    )
+
+
+#: Means and deviations are those of the training images in 0..1.
+_ENTRIES: tuple[Entry, ...] = (
+    Published(
+        DataInfo("digits", 10, 1, 8, (0.3058,), (0.3759,)), published.read_digits, "nothing: scikit-learn brings it"
+    ),
+    Published(
+        DataInfo("fashion_mnist", 10, 1, 28, (0.28604,), (0.35302,), names.FASHION_MNIST),
+        published.read_fashion_mnist,
+        "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain "
+        "or .gz, in it or in its FashionMNIST/raw (Debian's package dataset-fashion-mnist puts them in "
+        "/usr/share/datasets/fashion-mnist)",
+    ),
+    _cifar(
+        "cifar-10-batches-py",
+        names.CIFAR10,
+        (0.49139968, 0.48215827, 0.44653124),
+        (0.24703233, 0.24348505, 0.26158768),
+    ),
+    _cifar(
+        "cifar-100-python",
+        names.CIFAR100,
+        (0.50707519, 0.48654887, 0.44091785),
+        (0.26733428, 0.25643846, 0.27615049),
+    ),
+    Published(
+        DataInfo("imagenet", 1000, 3, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        published.read_imagenet,
+        "the folders train and val with one folder of JPEG files per WordNet ID, and meta.bin or "
+        "ILSVRC2012_devkit_t12.tar.gz, as torchvision's ImageNet lays them out",
+        "IMAGENET",
+        published.wnids,
+    ),
+    OwnImages(
+        "folder", sources.folder, "ROOT/train/CLASS/FILE with optional val and test beside train, or ROOT/CLASS/FILE"
+    ),
+    OwnImages("arrays", tables.arrays, "one .npz with images and labels, or train.npz and test.npz in a folder"),
+    OwnImages("parquet", tables.parquet, "Parquet with a column of images and one called label"),
+)
+
+#: Every data set.
+DATASETS: Table[Entry] = Table("data set", {entry.name: entry for entry in _ENTRIES})
+assert list(DATASETS) == DATA_SETS
+assert {entry.name: entry.info.image_size for entry in _ENTRIES if isinstance(entry, Published)} == IMAGE_SIZES
+
+
+def data_info(config: DataConfig) -> DataInfo:
+    """The facts of the configured data set at the configured size.
+
+    Of a published set they are known without its files; images of one's own are looked at, once.
+
+    Raises:
+        UserError: images of one's own are not there or broken, or a setting does not fit the set.
+    """
+    return own.given(DATASETS[config.name].facts(config), config.mean, config.std)
+
+
+def data_facts(info: DataInfo, train: Images, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """The content of `data.json` (see `facts.document`) for these training images."""
+    return facts.document(info, train.labels.bincount(minlength=info.num_classes).tolist(), notes)
+
+
+def for_cores(config: ExperimentConfig, cores: float) -> ExperimentConfig:
+    """The same settings with a number for `data.num_workers` auto, as it is for a process that has so many cores."""
+    if config.data.num_workers != "auto":
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"num_workers": suitable(cores)})})
+
+
+def data_notes(config: DataConfig) -> list[str]:
+    """What a user should know of the configured images before they are used, in sentences.
+
+    Raises:
+        UserError: see `data_info`.
+    """
+    return list(DATASETS[config.name].notes(config))
+
+
+def load_train(config: DataConfig) -> tuple[DataInfo, Images]:
+    """The training images: the first `num_train` of a fixed stratified order, resized to `image_size`.
+
+    Raises:
+        UserError: its files are absent or damaged, or there are not enough images.
+    """
+    info = data_info(config)
+    images = DATASETS[config.name].images(config, train=True)
+    if config.num_train is not None:
+        if not info.num_classes <= config.num_train <= len(images):
+            raise UserError(
+                f"data.num_train {config.num_train}: {info.name} has {len(images)} training images of "
+                f"{info.num_classes} classes, choose {info.num_classes} to {len(images)}"
+            )
+        order = stratified_order(images.labels.numpy(), stream_seed(FIXED_SEED, info.name, "num_train"))
+        images = images.subset(torch.from_numpy(np.sort(order[: config.num_train])))
+    return info, images
+
+
+def load_test(config: DataConfig) -> Images:
+    """All test images, resized to `image_size`. Never part of a search: read once, after training.
+
+    Raises:
+        UserError: its files are absent or damaged.
+    """
+    return DATASETS[config.name].images(config, train=False)
+
+
+def _num_workers(config: DataConfig) -> int:
+    """Processes that read streamed images."""
+    return suitable(own_cores()) if config.num_workers == "auto" else config.num_workers
+
+
+def _first_words(error: BaseException) -> str:
+    """The reason without torchvision's advice to download, which is not on offer."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).split(". ")[0]
+
+
+def _resize(images: Tensor, size: int) -> Tensor:
+    if images.shape[-2:] == (size, size):
+        return images
+    from torchvision.transforms.v2 import functional
+
+    resized: Tensor = functional.resize(images, [size, size], antialias=True)
+    return resized
+
+
+# --- splitting ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Disjoint shares of the training images: for the weights, for the alphas, and for the score of a search."""
+
+    weights: Images
+    alphas: Images
+    held_out: Images
+
+
+def split(train: Images, config: DataConfig, seed: int) -> Splits:
+    """Deal the training images to weights, alphas and held_out by `data.split`; a share that sums below 1 is unused.
+
+    Disjoint, stratified, a function of the labels and the seed alone; each split keeps the order of the images.
+
+    Raises:
+        UserError: a split would be empty or lack a class.
+    """
+    shares = {"weights": config.split.weights, "alphas": config.split.alphas, "held_out": config.split.held_out}
+    return Splits(**_deal(train, shares, stream_seed(seed, "split"), "data.split", lambda: data_info(config).classes))
+
+
+def hold_out(train: Images, fraction: float, seed: int, classes: Sequence[str]) -> tuple[Images, Images]:
+    """Deal the training images of a retraining to (training, validation), stratified as `split` does.
+
+    Args:
+        train: the images.
+        fraction: of them that is for validation.
+        seed: of the deal.
+        classes: their names in label order, to name one that has too few images.
+
+    Raises:
+        UserError: one of the two would be empty or lack a class.
+    """
+    shares = {"training": 1 - fraction, "validation": fraction}
+    parts = _deal(
+        train, shares, stream_seed(seed, "hold_out"), "retrain.validation_fraction: share of", lambda: classes
+    )
+    return parts["training"], parts["validation"]
+
+
+def _deal(
+    train: Images, shares: Mapping[str, float], seed: int, setting: str, classes: Callable[[], Sequence[str]]
+) -> dict[str, Images]:
+    order = stratified_order(train.labels.cpu().numpy(), seed)
+    parts: dict[str, Images] = {}
+    total = 0.0
+    for name, share in shares.items():
+        start, total = total, total + share
+        chosen = np.sort(order[round(start * len(order)) : round(total * len(order))])
+        parts[name] = part = train.subset(torch.from_numpy(chosen))
+        absent = np.setdiff1d(train.labels.cpu().numpy(), part.labels.cpu().numpy())
+        if len(absent):
+            called = dict(enumerate(classes())).get(int(absent[0]), absent[0])
+            raise UserError(
+                f"{setting} {name} {share:g} of {len(train)} images leaves {len(part)} images and none of class "
+                f"{called}: use more images (data.num_train) or a larger share"
+            )
+    return parts
+
+
+def augment_of(config: DataConfig | RetrainConfig, name: str) -> Augment | None:
+    """How training images of the data set `name` are changed at random; None when all of it is off."""
+    augment = Augment(
+        crop_padding=config.crop_padding,
+        flip=config.flip,
+        cutout=config.cutout,
+        autoaugment=config.autoaugment,
+        resized_crop=config.resized_crop,
+        color_jitter=config.color_jitter,
+        policy=DATASETS[name].policy if name in DATASETS else "CIFAR10",
+    )
+    return None if augment.changes_nothing else augment
+
+
+def check_batch(split_name: str, size: int, batch_size: int, setting: str = "search.batch_size") -> None:
+    """Refuse a batch that is larger than the split it is drawn from.
+
+    Raises:
+        UserError: `batch_size` exceeds `size`.
+    """
+    if batch_size > size:
+        raise UserError(
+            f"{setting} {batch_size} exceeds the {size} images of split {split_name}: "
+            f"use at most {size}, or more images (data.num_train, data.split)"
+        )

@@ -1,0 +1,1 @@
+"""What an experiment will take, said before it runs: memory, steps, multiply-adds, time."""

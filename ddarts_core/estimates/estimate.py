@@ -1,0 +1,228 @@
+"""What an experiment will take: its size, its steps, its memory and, from a few timed steps, its time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from ..data.images import Images, ImageSet
+from ..data.sets import DataInfo, Splits, check_batch, hold_out, load_train, split
+from ..genotypes.genotype import Cell, Edge, Genotype
+from ..genotypes.spaces import operations_of
+from ..methods import RULES
+from ..networks.weight import operation_weight
+from ..search.search import Search
+from ..settings.config import ExperimentConfig, RetrainConfig
+from ..supernets.coalitions import num_coalitions
+from ..supernets.supernet import group_map
+from ..tensors.hollow import Hollow
+from ..tensors.meter import Meter
+from ..training.retrain import Retrain, build_network, check_batches
+from .memory import StepMemory, step_memory, supernet_size
+
+TIMED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one search and the training of its derived network.
+
+    Attributes:
+        parameters: of the supernet.
+        macs: multiply-adds of one image through the supernet, convolutions and linear layers.
+        memory: of a search step, bytes.
+        retrain_memory: peak of a training step of the heaviest network that the search may find, bytes.
+        data_memory: training images that stay on a GPU beside either, bytes.
+        images: of the splits weights, alphas and held_out.
+        steps: weight steps of the search, warm-up included.
+        retrain_steps: of the training.
+    """
+
+    parameters: int
+    macs: int
+    memory: StepMemory
+    retrain_memory: int
+    data_memory: int
+    images: tuple[int, int, int]
+    steps: int
+    retrain_steps: int
+
+    @property
+    def peak(self) -> int:
+        """The larger of search and training, with the images, bytes."""
+        return max(self.memory.peak, self.retrain_memory) + self.data_memory
+
+
+def estimate(config: ExperimentConfig, device: torch.device, *, trial: bool = False) -> Estimate:
+    """Count everything; reads the data set, runs nothing.
+
+    Args:
+        config: of the experiment.
+        device: the one it will run on; it need not be there.
+        trial: whether the derived network is trained within a trial of a sweep, without the held-out images; else by
+            `ddarts retrain`, on all training images but those that choose an epoch.
+
+    Raises:
+        UserError: the data cannot be read or do not fit the configuration.
+    """
+    info, train, splits = _read(config, trial)
+    parameters, macs = supernet_size(config, info)
+    epochs = config.search.warmup_epochs + config.search.epochs
+    return Estimate(
+        parameters,
+        macs,
+        step_memory(config, info, device),
+        retrain_memory(config, info),
+        data_memory(train, info, device),
+        (len(splits.weights), len(splits.alphas), len(splits.held_out)),
+        epochs * (len(splits.weights) // config.search.batch_size),
+        config.retrain.epochs * (len(_trained(config, info, train, splits, trial)) // config.retrain.batch_size),
+    )
+
+
+def _read(config: ExperimentConfig, trial: bool) -> tuple[DataInfo, Images, Splits]:
+    """The training images and their splits, none smaller than the batch that is drawn from it.
+
+    Raises:
+        UserError: the data cannot be read or do not suffice for a batch.
+    """
+    info, train = load_train(config.data)
+    splits = split(train, config.data, config.seed)
+    check_batch("weights", len(splits.weights), config.search.batch_size)
+    check_batch("alphas", len(splits.alphas), config.search.batch_size)
+    check_batches(config.retrain, len(_trained(config, info, train, splits, trial)))
+    return info, train, splits
+
+
+def _trained(config: ExperimentConfig, info: DataInfo, train: Images, splits: Splits, trial: bool) -> Images:
+    """The images that the derived network is trained on."""
+    if trial:
+        return splits.weights.joined(splits.alphas)
+    fraction = config.retrain.validation_fraction
+    return hold_out(train, fraction, config.seed, info.classes)[0] if fraction else train
+
+
+def data_memory(train: Images, info: DataInfo, device: torch.device) -> int:
+    """Bytes of images that a loop keeps on its device; none of those that are streamed, or on a CPU.
+
+    There they lie in main memory once, as bytes, for all trials of a process.
+    """
+    on_device = device.type == "cuda" and isinstance(train, ImageSet)
+    return len(train) * (info.channels * info.image_size**2 + 8) if on_device else 0
+
+
+def heaviest_genotype(config: ExperimentConfig) -> Genotype:
+    """The largest operations on as many edges, and as many on each, as the rule of discretisation lets pass."""
+    search, rule = config.search, RULES[config.discretise.rule](config.discretise)
+    names = [name for name in operations_of(search.space) if name != "none"]
+    kept = sorted(names, key=operation_weight, reverse=True)[: rule.most_operations]
+    per_node = rule.most_edges or search.steps + 1
+    edges = [
+        Edge(target, source, op)
+        for target in range(2, search.steps + 2)
+        for source in range(min(per_node, target))
+        for op in kept
+    ]
+    cell = Cell(tuple(edges), tuple(range(2, search.steps + 2)))
+    return Genotype(tuple([cell] * search.num_cells), search.reduction_positions)
+
+
+def retrain_memory(config: ExperimentConfig, info: DataInfo) -> int:
+    """Peak of a training step of the heaviest network."""
+    return training_memory(config.retrain, heaviest_genotype(config), info)
+
+
+def training_memory(retrain: RetrainConfig, genotype: Genotype, info: DataInfo) -> int:
+    """Peak of a training step of a genotype's network; mixed precision is not counted as a saving."""
+    with Hollow():
+        network = build_network(retrain, genotype, info)
+        network.train()
+        meter = Meter()
+        meter.note(network.parameters())
+        meter.note(network.buffers())
+        size = info.image_size
+        with meter:
+            images = torch.zeros(retrain.batch_size, info.channels, size, size)
+            labels = torch.zeros(retrain.batch_size, dtype=torch.int64)
+            logits = network(images)
+            pieces = logits if isinstance(logits, tuple) else (logits,)
+            sum(F.cross_entropy(piece, labels) for piece in pieces).backward()  # type: ignore[union-attr]
+    weights = 4 * sum(weight.numel() for weight in network.parameters())
+    return meter.peak + weights * (bool(retrain.momentum) + bool(retrain.ema_decay))
+
+
+# --- time -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds on this machine.
+
+    Attributes:
+        weight_step: one step of the weights, its data and those of the alphas included.
+        alpha_step: one step of the alphas.
+        recalibration: one batch that statistics are estimated from before an evaluation of the supernet.
+        image: evaluation of the supernet, per image.
+        retrain_step: one training step of the heaviest derived network.
+    """
+
+    weight_step: float
+    alpha_step: float
+    recalibration: float
+    image: float
+    retrain_step: float
+
+    def search(self, config: ExperimentConfig, found: Estimate) -> float:
+        """Seconds of a whole search."""
+        epochs = config.search.warmup_epochs + config.search.epochs
+        searching = found.steps * config.search.epochs / epochs
+        in_steps = found.steps * self.weight_step + searching * self.alpha_step
+        recalibrated = min(config.search.recalibration_batches, found.steps // epochs)
+        in_steps += epochs * recalibrated * self.recalibration
+        ablation, groups = config.ablation, max(group_map(config.search)) + 1
+        coalitions = num_coalitions(groups, ablation.shapley_permutations)
+        return in_steps + (epochs * found.images[2] + coalitions * config.search.batch_size) * self.image
+
+    def retrain(self, found: Estimate) -> float:
+        """Seconds of the training of the derived network, at most."""
+        return found.retrain_steps * self.retrain_step
+
+
+def time_steps(config: ExperimentConfig, device: torch.device | None = None, *, trial: bool = False) -> Timing:
+    """Run two epochs of a few steps of a search and of a training, and time the second.
+
+    Args:
+        config: of the experiment.
+        device: overrides `search.device` and `retrain.device`.
+        trial: as for `estimate`.
+
+    Raises:
+        UserError: the data cannot be read or do not suffice for a batch.
+    """
+    info, train, splits = _read(config, trial)
+    steps = min(TIMED_STEPS, len(splits.weights) // config.search.batch_size)
+    few = Splits(
+        splits.weights.subset(torch.arange(steps * config.search.batch_size)),
+        splits.alphas,
+        splits.held_out.subset(torch.arange(min(len(splits.held_out), 256))),
+    )
+    short: dict[str, Any] = {
+        "search": config.search.model_copy(update={"stages": "standard", "warmup_epochs": 0, "epochs": 2})
+    }
+    short |= {"ablation": config.ablation.model_copy(update={"shapley_permutations": 0})}
+    _, searched = Search(config.model_copy(update=short), info, few, device).records()
+    trained_images = _trained(config, info, train, splits, trial)
+    trainings = min(TIMED_STEPS, len(trained_images) // config.retrain.batch_size)
+    images = trained_images.subset(torch.arange(trainings * config.retrain.batch_size))
+    settings = config.retrain.model_copy(update={"warmup_epochs": 0, "epochs": 2})
+    _, trained = Retrain(settings, heaviest_genotype(config), info, images, None, config.seed, device).records()
+    return Timing(
+        (searched.seconds["data"] + searched.seconds["weights"]) / steps,
+        searched.seconds["alphas"] / steps,
+        searched.seconds["recalibration"] / max(searched.metrics["held_out/recalibration_batches"], 1.0),
+        searched.seconds["evaluation"] / len(few.held_out),
+        (trained.seconds["data"] + trained.seconds["weights"]) / trainings,
+    )

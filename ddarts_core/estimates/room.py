@@ -1,0 +1,83 @@
+"""Whether the machine has room for a search or a training, asked in seconds and before anything of it is built."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ..datasets.facts import DataInfo
+from ..genotypes.derive import trained
+from ..genotypes.genotype import Genotype
+from ..ground.errors import UserError
+from ..networks.counting import Tally, count, count_supernet, is_counted
+from ..settings.config import ExperimentConfig
+from .memory import CONTEXT_BYTES, step_memory
+
+GENEROUS = 8
+"""Numbers that are kept for each output of a normalisation, a ReLU or a pool: more than any form of a step keeps."""
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of a GPU beside CUDA's own, or of this machine."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory - CONTEXT_BYTES
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_search(config: ExperimentConfig, info: DataInfo, device: torch.device) -> None:
+    """Refuse a search whose tensors the device cannot hold; one that is far from it is not measured.
+
+    Raises:
+        UserError: names the size, what is there, and the settings that make it smaller.
+    """
+    search, there = config.search, memory_of(device)
+    sizes = f"{search.num_cells} cells of {search.channels} channels, batches of {search.batch_size}"
+    sums = count_supernet(search, info.channels, info.image_size)
+    if _generous(sums, search.batch_size) < there:
+        return
+    least = _states(sums, search.momentum) if search.edge == "mixed" else 0  # others may have fewer channels
+    need = least if least > there else step_memory(config, info, torch.device(device.type)).peak
+    if need > there:
+        raise _refusal("search", sizes, need, there, device)
+
+
+def check_training(config: ExperimentConfig, genotype: Genotype, info: DataInfo, device: torch.device) -> None:
+    """The same for the training of a genotype's network.
+
+    Raises:
+        UserError: as `check_search`, and see `derive.arrange`.
+    """
+    from .estimate import training_memory
+
+    retrain, there = config.retrain, memory_of(device)
+    derived = trained(genotype, retrain.model_dump())
+    sizes = f"{derived.num_cells} cells of {retrain.channels} channels, batches of {retrain.batch_size}"
+    need = 0
+    if is_counted(derived):
+        sums, _ = count(derived, retrain.channels, info.num_classes, info.channels, info.image_size, retrain.form)
+        if _generous(sums, retrain.batch_size) < there:
+            return
+        need = _states(sums, retrain.momentum)
+    if need <= there:
+        need = training_memory(retrain, genotype, info)
+    if need > there:
+        raise _refusal("retrain", sizes, need, there, device)
+
+
+def _generous(sums: Tally, batch: int) -> int:
+    """Bytes that a step does not exceed: weights, gradients, two moments, and outputs."""
+    return 4 * (4 * sums.parameters + GENEROUS * batch * (sums.norm + sums.relu + sums.pool))
+
+
+def _states(sums: Tally, momentum: float) -> int:
+    """Bytes of weights, gradients and momentum alone."""
+    return 4 * sums.parameters * (2 + bool(momentum))
+
+
+def _refusal(group: str, sizes: str, need: int, there: int, device: torch.device) -> UserError:
+    what, place = {"search": "search", "retrain": "training"}[group], "GPU" if device.type == "cuda" else "machine"
+    return UserError(
+        f"the {what} ({sizes}) needs at least {need / 2**30:.1f} GiB of memory, the {place} has "
+        f"{there / 2**30:.1f} GiB: make {group}.channels, {group}.num_cells or {group}.batch_size smaller"
+    )

@@ -1,0 +1,60 @@
+"""Sizes of a derived network that follow from its form and its genotype, and which can be built. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..ground.errors import UserError
+from .genotype import Genotype
+
+Form = Literal["cifar", "imagenet", "imagenet-published"]
+
+#: Image size of each form.
+IMAGE_SIZE: dict[str, int] = {"cifar": 32, "imagenet": 224, "imagenet-published": 224}
+
+SMALLEST_IMAGE = 8
+
+#: Strides of the stem's convolutions of each form; the last makes input 1 from input 0, where there are several.
+STRIDES: dict[str, tuple[int, ...]] = {"cifar": (1,), "imagenet": (2, 2, 2), "imagenet-published": (2, 1, 2)}
+
+
+def halved(size: int, stride: int = 2) -> int:
+    """Height and width after an operation with a stride."""
+    return -(-size // stride)
+
+
+def stem_widths(form: str, channels: int) -> int:
+    """Channels of both inputs of the first cell."""
+    return 3 * channels if form == "cifar" else channels
+
+
+def check_sizes(form: str, channels: int, num_classes: int, in_channels: int, image_size: int | None) -> int:
+    """The size of the images in pixels: that of the form unless it is given.
+
+    Raises:
+        UserError: a size that no network can be built with, or an unknown form.
+    """
+    if form not in IMAGE_SIZE:
+        raise UserError(f"unknown form {form!r} of a network: choose one of {', '.join(IMAGE_SIZE)}")
+    size = IMAGE_SIZE[form] if image_size is None else image_size
+    smallest = {"channels": 1 if form == "cifar" else 2, "num_classes": 1, "in_channels": 1}
+    given = {"channels": channels, "num_classes": num_classes, "in_channels": in_channels}
+    for name, value in given.items():
+        if value < smallest[name]:
+            raise UserError(f"{name} {value} of a network in form {form} must be {smallest[name]} or more")
+    if size < SMALLEST_IMAGE:
+        raise UserError(f"image_size {size} is too small for a network: it must be {SMALLEST_IMAGE} or more")
+    return size
+
+
+def auxiliary_position(genotype: Genotype) -> int:
+    """Cell that the auxiliary head reads: the last reduction that is not the last cell, else 2n//3 or the one before.
+
+    Raises:
+        UserError: there is only one cell.
+    """
+    count = genotype.num_cells
+    if count < 2:
+        raise UserError("an auxiliary head needs a network of 2 cells or more: set auxiliary_weight to 0")
+    inner = [position for position in genotype.reductions if position < count - 1]
+    return inner[-1] if inner else min(2 * count // 3, count - 2)

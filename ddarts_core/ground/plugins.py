@@ -1,0 +1,401 @@
+"""Plug-ins: Python modules of the user's that add entries to the tables. Torch-free.
+
+A plug-in is a module with a function `register`, which is called once with a `registry.Registry`. It is loaded because
+the user of this process says so, on the command line or in Python, and for no other reason: a configuration, a study's
+folder or a genotype names entries and never code.
+
+What was loaded is known by its name and by the SHA-256 of its files. A study records both, so that it goes on with the
+same code or not at all. The files themselves can be sent to another process, which loads them from a folder of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import json
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from .errors import UserError
+from .files import write_atomic
+
+if TYPE_CHECKING:
+    from ..extension.registry import Registry
+
+#: Bytes of all files of a plug-in: it is code, which is read whole and sent to every trial.
+MOST_BYTES = 16 * 2**20
+
+
+#: In the folder of a search, a training or an export: the plug-ins that it was made with, if there were any.
+FILE = "plugins.json"
+
+#: Of the entry points that name plug-ins: what is installed is loaded by every command.
+GROUP = "ddarts.plugins"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of a plug-in.
+
+    Attributes:
+        name: of the module, as `import` takes it.
+        files: content by path: `mine.py` of a single file, `mine/__init__.py` and so on of a package.
+    """
+
+    name: str
+    files: Mapping[str, bytes] = field(repr=False)
+
+    @property
+    def sha256(self) -> str:
+        """Of the names and contents of all files, whatever folder they lie in."""
+        digest = hashlib.sha256()
+        for path, content in sorted(self.files.items()):
+            digest.update(f"{path} {hashlib.sha256(content).hexdigest()}\n".encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plug-in that this process has loaded.
+
+    Attributes:
+        source: its files as they were then.
+        registry: what it registered.
+        reference: what the user called it by; None if it came from another process.
+        folder: that its files are run from; None if that is where they were installed.
+    """
+
+    source: Source
+    registry: Registry = field(repr=False)
+    reference: str | None
+    folder: Path | None
+
+
+_loaded: dict[str, Plugin] = {}
+
+
+def loaded() -> tuple[Plugin, ...]:
+    """The plug-ins of this process, in the order in which they were loaded."""
+    return tuple(_loaded.values())
+
+
+def load(reference: str) -> Plugin:
+    """Import a plug-in and let it register; one that is loaded already stays as it is.
+
+    Args:
+        reference: a Python file, the folder of a package, or the name of an installed module.
+
+    Raises:
+        UserError: there is no such module, it cannot be imported, it has no function `register`, or what it registers
+            is refused. Then nothing of it stays in the tables.
+    """
+    if _is_path(reference):
+        source = _source_at(Path(reference).expanduser())
+        if (known := _known(source)) is not None:
+            return known
+        _check_alone(source, Path(reference).expanduser())
+        return _begin(source, reference, _own_folder())
+    source = _installed(reference)
+    return _known(source) or _begin(source, reference, None)
+
+
+def load_installed() -> None:
+    """Load the plug-ins that installed packages name as entry points of the group `ddarts.plugins`, by their modules.
+
+    Raises:
+        UserError: see `load`; it says which package to mend or uninstall.
+    """
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        try:
+            source = _installed(point.value)
+            if _known(source) is None:
+                _begin(source, None, None)
+        except UserError as error:
+            package = point.dist.name if point.dist is not None else point.value
+            raise UserError(f"{error}; the installed package {package!r} brings it: mend or uninstall that") from error
+
+
+def load_sent(sources: Iterable[Source]) -> None:
+    """Load plug-ins whose files came from another process of the same user's.
+
+    Args:
+        sources: in the order to load them in.
+
+    Raises:
+        UserError: see `load`; or another one of the same name is loaded.
+    """
+    for source in sources:
+        if _known(source) is None:
+            _begin(source, None, _own_folder())
+
+
+def unload(plugin: Plugin) -> None:
+    """Take everything out of the tables that a plug-in registered, and forget its module."""
+    plugin.registry.remove_all()
+    del _loaded[plugin.source.name]
+    _forget(plugin.source, plugin.folder)
+
+
+# --- what a study was made with -------------------------------------------------------------------------------------
+
+
+def records() -> list[dict[str, str]]:
+    """Name and content hash of each plug-in of this process, as a study stores them."""
+    return [{"name": plugin.source.name, "sha256": plugin.source.sha256} for plugin in loaded()]
+
+
+def require(recorded: Iterable[Mapping[str, str]], what: str) -> None:
+    """Refuse to go on with something that was made with plug-ins unless the same are loaded.
+
+    Args:
+        recorded: those that it was made with.
+        what: was made with them, for messages.
+
+    Raises:
+        UserError: one of them is not loaded, or has another content.
+    """
+    for record in recorded:
+        name, wanted = record["name"], record["sha256"]
+        if name not in _loaded:
+            raise UserError(
+                f"{what} was made with the plug-in {name!r} (sha256 {wanted[:12]}), which is not loaded: give it "
+                "again, with --plugin FILE or --plugin MODULE (in Python: ddarts.plugins.load)"
+            )
+        found = _loaded[name].source.sha256
+        if found != wanted:
+            raise UserError(
+                f"{what} was made with another content of the plug-in {name!r}: its sha256 was {wanted[:12]}, now it "
+                f"is {found[:12]}; give the files of then, or begin anew under another name"
+            )
+
+
+@contextlib.contextmanager
+def needed(recorded: Iterable[Mapping[str, str]], what: str) -> Iterator[None]:
+    """A mistake inside is that a plug-in is lacking, if one is: only what names its entries cannot do without it.
+
+    Raises:
+        UserError: the mistake, or that of `require`.
+    """
+    try:
+        yield
+    except UserError:
+        require((record for record in recorded if record["name"] not in _loaded), what)
+        raise
+
+
+@contextlib.contextmanager
+def needed_by(path: Path) -> Iterator[None]:
+    """`needed` of a file in the folder of a search, a training, an export or a study's trial.
+
+    Raises:
+        UserError: the mistake, or that of `require`.
+    """
+    try:
+        yield
+    except UserError:
+        made_with = recorded(path.parent) or _recorded(path.parent.parent.parent / "study.json")
+        require((record for record in made_with if record["name"] not in _loaded), str(path))
+        raise
+
+
+def write_records(folder: Path, found: Sequence[Mapping[str, str]] | None = None) -> None:
+    """Write which plug-ins something was made with into its folder; no file if there were none.
+
+    Args:
+        folder: there already.
+        found: the plug-ins; None is those of this process.
+    """
+    found = records() if found is None else found
+    if found:
+        write_atomic(folder / FILE, json.dumps({"plugins": list(found)}, indent=1) + "\n")
+    else:
+        (folder / FILE).unlink(missing_ok=True)
+
+
+def recorded(folder: Path) -> list[dict[str, str]]:
+    """The plug-ins that something in a folder was made with, as `write_records` left them.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    return _recorded(folder / FILE)
+
+
+def _recorded(file: Path) -> list[dict[str, str]]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")).get("plugins", ())
+        return [{"name": str(one["name"]), "sha256": str(one["sha256"])} for one in found]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is damaged: it does not name the plug-ins") from error
+
+
+# --- finding the files ----------------------------------------------------------------------------------------------
+
+
+def _is_path(reference: str) -> bool:
+    return reference.endswith((".py", "/")) or "/" in reference
+
+
+def _source_at(path: Path) -> Source:
+    if path.is_dir():
+        name, files = path.resolve().name, _files_of(path.resolve())
+        if f"{name}/__init__.py" not in files:
+            raise UserError(f"plug-in {path}: the folder has no __init__.py: give a Python file, or a package's folder")
+    else:
+        try:
+            name, files = path.stem, {path.name: path.read_bytes()}
+        except OSError as error:
+            raise UserError(f"cannot read the plug-in {path}: {error.strerror or error}") from error
+    if not name.isidentifier() or (path.is_file() and path.suffix != ".py"):
+        raise UserError(f"plug-in {path}: its name is none of a Python module: rename it, for example to my_plugin.py")
+    return Source(name, files)
+
+
+def _files_of(folder: Path) -> dict[str, bytes]:
+    """All files of a package but those that Python made of others."""
+    files: dict[str, bytes] = {}
+    total = 0
+    for path in sorted(folder.rglob("*")):
+        if "__pycache__" in path.parts or not path.is_file():
+            continue
+        total += path.stat().st_size
+        if total > MOST_BYTES:
+            raise UserError(
+                f"plug-in {folder}: its files take more than {MOST_BYTES >> 20} MiB: keep data elsewhere, a plug-in is "
+                "code that is sent to every trial"
+            )
+        files[f"{folder.name}/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
+    return files
+
+
+def _installed(reference: str) -> Source:
+    """The files of an installed module, or of the whole package that it is in."""
+    top = reference.partition(".")[0]
+    spec = importlib.util.find_spec(top) if reference.replace(".", "a").isidentifier() else None
+    if spec is None or spec.origin is None or not spec.has_location:
+        there = f"; there is a file of this name: give {reference}.py" if Path(f"{reference}.py").is_file() else ""
+        raise UserError(
+            f"no plug-in {reference!r}: it is neither a Python file nor an installed module"
+            f"{there or '; a file is named with its ending, as in my_plugin.py'}"
+        )
+    origin = Path(spec.origin)
+    if spec.submodule_search_locations is None:
+        return Source(reference, {origin.name: origin.read_bytes()})
+    return Source(reference, _files_of(origin.parent))
+
+
+# --- importing and registering --------------------------------------------------------------------------------------
+
+
+def _known(source: Source) -> Plugin | None:
+    """The plug-in of these files, if it is loaded.
+
+    Raises:
+        UserError: one of the same name is loaded that has other files.
+    """
+    plugin = _loaded.get(source.name)
+    if plugin is not None and plugin.source.sha256 != source.sha256:
+        raise UserError(f"a plug-in {source.name!r} with another content is loaded already: rename one of them")
+    return plugin
+
+
+def _check_alone(source: Source, path: Path) -> None:
+    """A file's name must not hide a module that something else imports.
+
+    Raises:
+        UserError: it would.
+    """
+    spec = importlib.util.find_spec(source.name)
+    if spec is None or (spec.origin is not None and path.resolve() in (Path(spec.origin), Path(spec.origin).parent)):
+        return
+    raise UserError(f"plug-in {path}: Python has a module {source.name!r} already: rename the file")
+
+
+def _own_folder() -> Path:
+    """A folder that is gone with this process: where a user's file is run from, as in every trial."""
+    folder = tempfile.mkdtemp(prefix="ddarts-plugin-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _begin(source: Source, reference: str | None, folder: Path | None) -> Plugin:
+    """Import a plug-in, of files that are first written to a folder if one is given, and let it register."""
+    from ..extension.registry import Registry
+
+    if folder is not None:
+        _write(source, folder)
+    registry = Registry(source.name)
+    try:
+        _register(source.name, registry)
+    except BaseException:
+        registry.remove_all()
+        _forget(source, folder)
+        raise
+    plugin = _loaded[source.name] = Plugin(source, registry, reference, folder)
+    return plugin
+
+
+def _write(source: Source, folder: Path) -> None:
+    """Into a folder that comes first in the search for modules: it has no others than the plug-in's."""
+    for name, content in source.files.items():
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise UserError(f"plug-in {source.name!r}: {name!r} is no path of a file within it")
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    sys.path.insert(0, str(folder))  # processes that read images are given it too
+    importlib.invalidate_caches()
+
+
+def _register(name: str, registry: Registry) -> None:
+    try:
+        module = importlib.import_module(name)
+        register = _function_of(module)
+        register(registry)
+    except UserError as error:
+        raise UserError(f"plug-in {name!r}: {error}") from error
+    except Exception as error:
+        raise UserError(f"plug-in {name!r} failed{_place(error, name)}: {type(error).__name__}: {error}") from error
+
+
+def _place(error: Exception, name: str) -> str:
+    """The last line of the plug-in that an error went through."""
+    top = name.partition(".")[0]
+    lines = [
+        (Path(frame.f_code.co_filename).name, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == top
+    ]
+    if isinstance(error, SyntaxError) and error.filename:
+        lines.append((Path(error.filename).name, error.lineno or 1))
+    return f" in {lines[-1][0]}, line {lines[-1][1]}" if lines else ""
+
+
+def _function_of(module: ModuleType) -> Callable[[Registry], object]:
+    register = getattr(module, "register", None)
+    if not callable(register):
+        raise UserError("it has no function `register`: give it one that takes the tables, `def register(tables):`")
+    return register  # type: ignore[no-any-return]  # of a module
+
+
+def _forget(source: Source, folder: Path | None) -> None:
+    """Let go of modules that were imported from a folder of ours."""
+    if folder is None:
+        return
+    sys.path.remove(str(folder))
+    top = source.name.partition(".")[0]
+    for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
+        del sys.modules[name]

@@ -1,0 +1,1 @@
+"""A genotype as a network: operations, stem, cells, and what it costs, by arithmetic or measured."""

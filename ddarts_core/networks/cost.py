@@ -1,0 +1,127 @@
+"""Parameters and multiply-adds of a genotype's network: counted by arithmetic, without torch, wherever that will do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..genotypes.dead_cells import dead_cells
+from ..genotypes.derive import DEPTH, OnDeadCell, Order, arrange
+from ..genotypes.genotype import Genotype
+from ..genotypes.shapes import Form, check_sizes
+from .counting import count, is_counted
+
+if TYPE_CHECKING:
+    from ..datasets.facts import DataInfo
+    from ..settings.config import ExperimentConfig
+
+#: What each convention counts; published figures use one or another.
+CONVENTIONS: Mapping[str, str] = {
+    "A": "multiply-adds of convolutions and linear layers",
+    "B": "A, 2 per BatchNorm output, 1 per average-pool output (thop 0.0.31; D-DARTS, DOTS)",
+    "C": "A, 2 per BatchNorm output, 1 per ReLU output (P-DARTS, PC-DARTS)",
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Size of a network.
+
+    Attributes:
+        parameters: without the auxiliary head.
+        auxiliary_parameters: of the auxiliary head; 0 for a single cell, which cannot have one.
+        macs: for one image in evaluation mode, by convention (see `CONVENTIONS`).
+        dead_cells: positions of the cells that nothing reads; the counts hold them.
+    """
+
+    parameters: int
+    auxiliary_parameters: int
+    macs: dict[str, int]
+    dead_cells: tuple[int, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "parameters": self.parameters,
+            "auxiliary_parameters": self.auxiliary_parameters,
+            "macs": dict(self.macs),
+            "dead_cells": list(self.dead_cells),
+        }
+
+
+def by_convention(conv: int, norm: int, pool: int, relu: int) -> dict[str, int]:
+    """Multiply-adds by convention.
+
+    Args:
+        conv: multiply-adds of convolutions and linear layers.
+        norm: outputs of batch normalisation.
+        pool: outputs of average pools.
+        relu: outputs of ReLU.
+    """
+    return {"A": conv, "B": conv + 2 * norm + pool, "C": conv + 2 * norm + relu}
+
+
+def cost(
+    genotype: Genotype,
+    *,
+    channels: int,
+    num_cells: int | None = None,
+    num_classes: int = 10,
+    form: Form = "cifar",
+    reductions: str | Sequence[int] | None = None,
+    derive_order: Order = "paper",
+    image_size: int | None = None,
+    in_channels: int = 3,
+    on_dead_cell: OnDeadCell = "warn",
+) -> Cost:
+    """Count the network that `Network` would build from the same arguments.
+
+    Raises:
+        UserError: see `Network`.
+
+    Example:
+        >>> from ddarts_core.genotypes.zoo import ZOO
+        >>> cost(ZOO["DARTS_V2"].genotype, channels=36, num_cells=20).parameters
+        3349342
+    """
+    size = check_sizes(form, channels, num_classes, in_channels, image_size)
+    depth = DEPTH[form] if num_cells is None and genotype.layout == "normal_reduce" else num_cells
+    arranged = arrange(genotype, depth, reductions, derive_order, on_dead_cell)
+    if not is_counted(arranged):
+        from .measured_cost import measured_cost
+
+        return measured_cost(arranged, channels, num_classes, in_channels, size, form)
+    tally, auxiliary = count(arranged, channels, num_classes, in_channels, size, form)
+    macs = by_convention(tally.conv, tally.norm, tally.pool, tally.relu)
+    return Cost(tally.parameters, auxiliary, macs, dead_cells(arranged.cells))
+
+
+def retrain_cost(genotype: Genotype, config: ExperimentConfig, info: DataInfo | None = None) -> Cost:
+    """Count the network that an experiment's settings of `data` and `retrain` train.
+
+    Args:
+        genotype: of the network, before it is derived deeper.
+        config: of the experiment.
+        info: facts of its data; None asks the data themselves.
+
+    Raises:
+        UserError: see `Network` and `data_info`.
+    """
+    if info is None:
+        from ..data.sets import data_info
+
+        info = data_info(config.data)
+    settings = config.retrain
+    return cost(
+        genotype,
+        channels=settings.channels,
+        num_cells=settings.num_cells,
+        num_classes=info.num_classes,
+        form=settings.form,
+        reductions=settings.reductions,
+        derive_order=settings.derive_order,
+        on_dead_cell=settings.on_dead_cell,
+        image_size=info.image_size,
+        in_channels=info.channels,
+    )

@@ -1,0 +1,269 @@
+"""A genotype as a trainable network: stem, cells, classifier, auxiliary head and drop-path (D-DARTS section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..genotypes.derive import DEPTH, OnDeadCell, Order, arrange
+from ..genotypes.genotype import Cell, Genotype
+from ..genotypes.shapes import Form, auxiliary_position, check_sizes
+from ..ground.errors import UserError
+from .operations import BatchNorm, FactorizedReduce, Identity, ReLUConvBN, build
+from .stem import Stem
+
+DropPathUnit = Literal["operation", "node"]
+
+
+class DropPath(nn.Module):
+    """Zero whole samples with probability `probability` and scale the others by 1 / (1 - probability).
+
+    One object is shared by a network: its probability and its generator are set once for all cells. Without a
+    generator the draws come from torch's global one. Not active in evaluation mode. With `of_batch`, (number, part), a
+    batch is part of a larger one of that number of samples: draws are made for all of them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.probability = 0.0
+        self.generator: torch.Generator | None = None
+        self.of_batch: tuple[int, slice] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop samples of [batch, channels, height, width]."""
+        if not self.training or self.probability == 0:
+            return x
+        keep = 1 - self.probability
+        device = x.device if self.generator is None else self.generator.device
+        number, part = self.of_batch or (x.shape[0], slice(None))
+        draws = torch.rand(number, 1, 1, 1, generator=self.generator, device=device)[part]
+        return x * ((draws < keep).to(x) / keep)
+
+
+class CellNetwork(nn.Module):
+    """One cell with fixed operations.
+
+    Inputs are the outputs of the cell before the last and of the last cell; both are fitted to the cell's width.
+    The output concatenates the cell's nodes: [batch, len(cell.concat) * channels, height, width].
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        before_last: int,
+        last: int,
+        channels: int,
+        *,
+        reduction: bool,
+        halve_first: bool,
+        drop_path: DropPath,
+        drop_path_unit: DropPathUnit,
+    ) -> None:
+        super().__init__()
+        fit = FactorizedReduce if halve_first else ReLUConvBN
+        self.preprocess = nn.ModuleList([fit(before_last, channels), ReLUConvBN(last, channels)])
+        self.operations = nn.ModuleList(
+            build(edge.op, channels, 2 if reduction and edge.source < 2 else 1, True) for edge in cell.edges
+        )
+        self.drop_path = drop_path
+        self.per_node = drop_path_unit == "node"
+        self.edges = tuple((edge.source, edge.target) for edge in cell.edges)
+        self.concat = cell.concat
+
+    def forward(self, before_last: Tensor, last: Tensor) -> Tensor:
+        """Output of the cell; edges are summed in the order of the genotype."""
+        nodes: dict[int, Tensor] = {0: self.preprocess[0](before_last), 1: self.preprocess[1](last)}
+        sums: dict[int, Tensor] = {}
+        for (source, target), operation in zip(self.edges, self.operations, strict=True):
+            if source not in nodes:
+                nodes[source] = self._node(sums[source])
+            value = operation(nodes[source])
+            if not self.per_node and not isinstance(operation, Identity):
+                value = self.drop_path(value)
+            sums[target] = sums[target] + value if target in sums else value
+        return torch.cat([nodes[i] if i in nodes else self._node(sums[i]) for i in self.concat], dim=1)
+
+    def _node(self, value: Tensor) -> Tensor:
+        dropped: Tensor = self.drop_path(value) if self.per_node else value
+        return dropped
+
+
+def _pool_to_two(size: int) -> nn.Module:
+    """To 2 x 2 pixels: DARTS' 5 x 5 window on its own sizes (8: stride 3, 7: stride 2), adaptive on all others."""
+    return nn.AvgPool2d(5, size - 5, count_include_pad=False) if size in (7, 8) else nn.AdaptiveAvgPool2d(2)
+
+
+def _auxiliary_head(channels: int, size: int, num_classes: int) -> nn.Sequential:
+    """DARTS' auxiliary classifier; it has the second BatchNorm on ImageNet too, which DARTS left out there."""
+    return nn.Sequential(
+        nn.ReLU(),
+        _pool_to_two(size),
+        nn.Conv2d(channels, 128, 1, bias=False),
+        BatchNorm(128),
+        nn.ReLU(),
+        nn.Conv2d(128, 768, 2, bias=False),
+        BatchNorm(768),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(768, num_classes),
+    )
+
+
+class Network(nn.Module):
+    """The network of a genotype.
+
+    Args:
+        genotype: of either layout; `normal_reduce` is stacked, an individual one derived by Algorithm 1 when
+            `num_cells` exceeds its cells.
+        channels: width C of the first cells; doubles at reductions.
+        num_classes: outputs.
+        in_channels: channels of the images.
+        image_size: height and width of the images, 8 or more; None is 32 (cifar) or 224. Only the auxiliary head
+            depends on it.
+        form: `cifar` (one 3x3 convolution to 3C), `imagenet` (three convolutions of stride 2) or
+            `imagenet-published` (the second of them with stride 1, as in D-DARTS' code).
+        auxiliary: add the auxiliary head, on the last reduction cell that is not the last cell (else on cell 2n//3).
+        num_cells: depth; None keeps an individual genotype and stacks 20 (cifar) or 14 cells of a `normal_reduce` one.
+        drop_path_unit: `operation` (each operation but identities, DARTS) or `node` (each summed node, FairDARTS,
+            D-DARTS).
+        reductions: `thirds`, `genotype`, positions, or None; see `derive.arrange`.
+        derive_order: order of Algorithm 1, `paper` or `published`.
+        on_dead_cell: what becomes of cells that nothing reads: `warn` (they stay), `connect` or `error`; see
+            `derive.arrange`.
+
+    Attributes:
+        genotype: the individual genotype as built.
+        drop_path: probability, 0 to begin with.
+        generator: where drop-path draws from; None is torch's global generator.
+        of_batch: number of images in the batch, and which of them the network is given; None is all.
+        auxiliary_parameters: number of parameters of the auxiliary head.
+
+    Raises:
+        UserError: sizes that cannot be built, or depth and reductions that `derive.arrange` refuses.
+
+    Example:
+        >>> from ddarts_core.genotypes.zoo import ZOO
+        >>> network = Network(ZOO["DD_5"].genotype, channels=4, num_classes=10, image_size=8)
+        >>> network(torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        channels: int,
+        num_classes: int,
+        in_channels: int = 3,
+        image_size: int | None = None,
+        form: Form = "cifar",
+        auxiliary: bool = False,
+        num_cells: int | None = None,
+        drop_path_unit: DropPathUnit = "node",
+        reductions: str | Sequence[int] | None = None,
+        derive_order: Order = "paper",
+        on_dead_cell: OnDeadCell = "warn",
+    ) -> None:
+        super().__init__()
+        if drop_path_unit not in ("operation", "node"):
+            raise UserError(f"unknown drop_path_unit {drop_path_unit!r}: choose operation or node")
+        size = check_sizes(form, channels, num_classes, in_channels, image_size)
+        if num_cells is None and genotype.layout == "normal_reduce":
+            num_cells = DEPTH[form]
+        self.genotype = arrange(genotype, num_cells, reductions, derive_order, on_dead_cell)
+        self._dropper = DropPath()
+        self.stem = Stem(form, channels, in_channels)
+        size = self.stem.output_size(size)
+        self.auxiliary_position = auxiliary_position(self.genotype) if auxiliary else None
+        self.auxiliary_head: nn.Sequential | None = None
+
+        self.cells = nn.ModuleList()
+        before_last, last = self.stem.widths
+        halved = self.stem.halves
+        width = channels
+        for index, cell in enumerate(self.genotype.cells):
+            reduction = index in self.genotype.reductions
+            if reduction:
+                width *= 2
+                size = -(-size // 2)
+            self.cells.append(
+                CellNetwork(
+                    cell,
+                    before_last,
+                    last,
+                    width,
+                    reduction=reduction,
+                    halve_first=halved,
+                    drop_path=self._dropper,
+                    drop_path_unit=drop_path_unit,
+                )
+            )
+            before_last, last, halved = last, len(cell.concat) * width, reduction
+            if index == self.auxiliary_position:
+                self.auxiliary_head = _auxiliary_head(last, size, num_classes)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(last, num_classes)
+
+    @property
+    def drop_path(self) -> float:
+        """Probability of drop-path."""
+        return self._dropper.probability
+
+    @drop_path.setter
+    def drop_path(self, probability: float) -> None:
+        if not 0 <= probability < 1:
+            raise UserError(f"drop_path {probability} must lie in [0, 1)")
+        self._dropper.probability = probability
+
+    @property
+    def generator(self) -> torch.Generator | None:
+        """Where drop-path draws from."""
+        return self._dropper.generator
+
+    @generator.setter
+    def generator(self, generator: torch.Generator | None) -> None:
+        self._dropper.generator = generator
+
+    @property
+    def of_batch(self) -> tuple[int, slice] | None:
+        """Number of images in the batch, and which of them the network is given; None is all."""
+        return self._dropper.of_batch
+
+    @of_batch.setter
+    def of_batch(self, of_batch: tuple[int, slice] | None) -> None:
+        self._dropper.of_batch = of_batch
+
+    @property
+    def auxiliary_parameters(self) -> int:
+        """Number of parameters of the auxiliary head."""
+        return 0 if self.auxiliary_head is None else sum(p.numel() for p in self.auxiliary_head.parameters())
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of parameters without those of the auxiliary head."""
+        return sum(p.numel() for p in self.parameters()) - self.auxiliary_parameters
+
+    def _run(self, x: Tensor) -> list[Tensor]:
+        """Outputs of all cells."""
+        before_last, last = self.stem(x)
+        outputs = []
+        for cell in self.cells:
+            before_last, last = last, cell(before_last, last)
+            outputs.append(last)
+        return outputs
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits [batch, num_classes]; in training mode with an auxiliary head also that head's logits."""
+        outputs = self._run(x)
+        logits: Tensor = self.classifier(self.pool(outputs[-1]).flatten(1))
+        if self.training and self.auxiliary_head is not None and self.auxiliary_position is not None:
+            return logits, self.auxiliary_head(outputs[self.auxiliary_position])
+        return logits
+
+    def feature_maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The last cell's output at each resolution, finest first: what a detection head reads."""
+        outputs = self._run(x)
+        ends = [position - 1 for position in self.genotype.reductions if position > 0]
+        return tuple(outputs[index] for index in (*ends, len(outputs) - 1))

@@ -1,0 +1,337 @@
+"""The gradient of the alphas in one step: cross entropy, zero-one and ablation loss put together (eq. 4, 8).
+
+Clean mode gives every alpha one gradient, g_i + w_01 dL_01 + w_AB dL_AB, and touches neither the weights nor the
+running statistics. Published mode reproduces, from the same single pass, what the published loop accumulates
+(docs/published_code.md, D3 to D5).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.profiler import record_function
+
+from ..ground.errors import UserError
+from ..loops import losses
+from ..methods.common import ZeroOne
+from ..methods.parts import Kept, Parameters, Progress
+from ..settings.config import ExperimentConfig
+from ..supernets.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
+from ..supernets.supernet import CellNotes, Supernet, batch_statistics, frozen
+from .architecture import Architecture, leaves_of
+from .freezing import Watch
+
+if TYPE_CHECKING:
+    from .unrolled import Bilevel
+
+Batch = tuple[Tensor, Tensor]
+
+#: Images on which the finite difference of the second order is measured: double backward takes much memory.
+FEW = 16
+
+#: Relative error of that difference from which on a search warns.
+LARGE_ERROR = 0.5
+
+#: Name of the ablated networks' part of a step in a profiler's trace.
+ABLATIONS = "ablations"
+
+
+@dataclass(frozen=True)
+class AlphaReport:
+    """One step: gradients by parameter, scalars by name, M [groups] (NaN where not measured) or None.
+
+    `clamped` is 1 where eq. 7 would have divided by less than eps.
+    """
+
+    gradients: Mapping[str, Tensor]
+    scalars: Mapping[str, Tensor]
+    contributions: Tensor | None
+    clamped: Tensor
+
+
+class AlphaStep:
+    """Computes alpha gradients; holds the few numbers that outlive a step."""
+
+    def __init__(self, net: Supernet, config: ExperimentConfig, kept: Kept | None = None) -> None:
+        self.net = net
+        self.config = config
+        self.num_steps = 0
+        #: The context that ablated networks are computed in: a profiler's mark.
+        self.around_ablations: Callable[[], AbstractContextManager[object]] = partial(record_function, ABLATIONS)
+        #: Factor of losses while they are differentiated in fp16.
+        self.loss_scale = 1.0
+        self.running_mean: Tensor | None = None
+        #: Gradients that the published loop leaves in the alphas for the next step, by parameter.
+        self.residual: dict[str, Tensor] | None = None
+        #: Gradients of the weights on the alpha split that the published loop adds to the weight step.
+        self.leak: list[Tensor] | None = None
+        self.architecture = Architecture(config.search, net.num_groups, kept)
+        #: What wants to see the gradients of the operations' weights on the alphas' split.
+        self.watch: Watch | None = None
+
+    def gradients(
+        self,
+        parameters: Parameters,
+        batch: Batch,
+        weight_batch: Batch,
+        sgd: torch.optim.SGD,
+        stream: torch.Generator,
+        progress: Progress = Progress(),  # noqa: B008  # frozen
+    ) -> AlphaReport:
+        """Gradient of the total loss of every group.
+
+        Args:
+            parameters: of the architecture by name, detached.
+            batch: images and labels of the alpha split.
+            weight_batch: the batch of the coming weight step, for the second order.
+            sgd: the weights' optimiser, for the second order.
+            stream: the step's own random stream.
+            progress: where the search is.
+        """
+        images, labels = batch
+        published = self.config.alpha.grad_mode == "published"
+        self.net.train()
+        with batch_statistics(self.net):
+            if published:
+                return self._published(parameters, images, labels, stream, progress)
+            with frozen(self.net, but=() if self.watch is None else self.watch.weights):
+                report = self._clean(parameters, images, labels, stream, progress)
+            if self.config.search.order == "second":
+                report = self._second_order(report, parameters, batch, weight_batch, sgd, progress)
+        return report
+
+    def _second_order(
+        self,
+        report: AlphaReport,
+        parameters: Parameters,
+        batch: Batch,
+        weight_batch: Batch,
+        sgd: torch.optim.SGD,
+        progress: Progress,
+    ) -> AlphaReport:
+        """The report with the unrolled gradient; the first one also says how far its product is from the exact one."""
+        from .unrolled import Bilevel
+
+        hessian = self.config.search.hessian
+        gates_of = partial(self.architecture.gates, progress=progress)
+        step = Bilevel(self.net, parameters, batch, weight_batch, sgd, gates_of)
+        error = self._hessian_error(step) if self.num_steps == 1 and hessian == "finite" else {}
+        gradients = _sum(step.gradient(hessian), self.architecture.pull(parameters, progress))
+        return AlphaReport(gradients, {**report.scalars, **error}, report.contributions, report.clamped)
+
+    def _hessian_error(self, step: Bilevel) -> dict[str, Tensor]:
+        error = step.first(FEW).product_error()
+        if not error < LARGE_ERROR:
+            warnings.warn(
+                f"search.order second: the finite difference misses the second-order term by {100 * error:.0f} % at "
+                "the first step (over 100 % the first order is nearer): set search.hessian=exact",
+                stacklevel=2,
+            )
+        return {"hessian_error": torch.tensor(error, device=step.batch[0].device)}
+
+    def _clean(
+        self, parameters: Parameters, images: Tensor, labels: Tensor, stream: torch.Generator, progress: Progress
+    ) -> AlphaReport:
+        leaves = leaves_of(parameters)
+        gates = self.architecture.gates(leaves, progress)
+        ablate = self._ablates()
+        notes = self._notes() if ablate and not self._differentiates() else None
+        outputs = self.net.outputs(images, gates, notes)
+        logits = self.net.logits(outputs[-1])
+        loss = F.cross_entropy(logits, labels)
+        watched = [] if self.watch is None else self.watch.weights
+        found = torch.autograd.grad(loss * self.loss_scale, [*leaves.values(), *watched], allow_unused=bool(watched))
+        g = {name: gradient / self.loss_scale for name, gradient in zip(leaves, found, strict=False)}
+        if self.watch is not None:
+            self.watch.of_alphas = found[len(leaves) :]
+        gradients = _sum(g, self.architecture.pull(parameters, progress))
+        marginal, clamped = None, torch.zeros((), device=images.device)
+        ablation_loss = torch.zeros(self.net.num_groups, device=images.device)
+        if ablate:
+            marginal, h, clamped = self._ablate(outputs, leaves, labels, loss.detach(), stream, progress, notes)
+            weight = self.architecture.weight(self.config.ablation, progress)
+            for name in gradients:
+                gradients[name] = gradients[name] + weight * self._ablation_gradient(marginal, g[name], h.get(name))
+            ablation_loss = self._ablation_loss(marginal)
+        scalars = self._scalars(parameters, logits, labels, loss, ablation_loss, progress)
+        self.num_steps += 1
+        return AlphaReport(gradients, scalars, marginal, clamped)
+
+    # --- ablation ---------------------------------------------------------------------------------------------------
+
+    def _ablates(self) -> bool:
+        ablation = self.config.ablation
+        return ablation.loss != "none" and self.num_steps % ablation.every == 0 and self.net.num_groups > 1
+
+    def _differentiates(self) -> bool:
+        return losses.needs_ablated_gradient(self.config.ablation.loss)
+
+    def _notes(self) -> list[CellNotes]:
+        return [CellNotes() for _ in self.net.cells]
+
+    def _players(self, stream: torch.Generator) -> list[int]:
+        wanted = self.config.ablation.sample_cells
+        if wanted is None:
+            return list(range(self.net.num_groups))
+        order = torch.randperm(self.net.num_groups, generator=stream, device=stream.device)
+        return sorted(order[:wanted].tolist())
+
+    def _ablate(
+        self,
+        outputs: Sequence[Tensor],
+        leaves: Parameters,
+        labels: Tensor,
+        full: Tensor,
+        stream: torch.Generator,
+        progress: Progress,
+        notes: Sequence[CellNotes] | None,
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """M [groups] (NaN where not drawn), H by parameter if wanted, and whether the denominator was clamped."""
+        ablation = self.config.ablation
+        players = self._players(stream)
+        draws = ablation.num_draws * len(players) if ablation.removal == "random" else 0
+        gates = self.architecture.gates(leaves, progress)
+        noise = [random_gates(self.net, gates.detach(), stream) for _ in range(draws)]
+        h: dict[str, Tensor] = {}
+        with self.around_ablations():
+            if self._differentiates():
+                found, through = ablated_losses_and_gradient(
+                    self.net, outputs, gates, labels, players, ablation.removal, noise, self.loss_scale
+                )
+                drawn = self.net.num_groups / len(players)  # makes it an unbiased estimate of the sum over all groups
+                back = torch.autograd.grad(gates, list(leaves.values()), through)
+                h = {name: gradient * drawn for name, gradient in zip(leaves, back, strict=True)}
+            else:
+                found = ablated_losses(
+                    self.net, outputs, gates.detach(), labels, players, ablation.removal, noise, notes
+                )
+        marginal = full.new_full((self.net.num_groups,), float("nan"))
+        of_players = losses.contributions(full, found)
+        # An ablated network that overflows fp16 says nothing about its cell.
+        marginal[players] = torch.where(of_players.isfinite(), of_players, float("nan"))
+        mean = marginal.nanmean()
+        if ablation.sample_cells is not None:
+            before = mean if self.running_mean is None else self.running_mean
+            # A step that overflowed, and measured nothing, leaves the mean as it was.
+            moved = torch.where(before.isfinite(), 0.9 * before + 0.1 * mean, mean)
+            self.running_mean = mean = torch.where(mean.isfinite(), moved, before)
+        return marginal, h, (mean.abs() < ablation.eps).float()
+
+    def _ablation_gradient(self, marginal: Tensor, g: Tensor, h: Tensor | None) -> Tensor:
+        ablation = self.config.ablation
+        return losses.ablation_gradient(ablation.loss, marginal, g, h, ablation.eps, self.running_mean)
+
+    def _ablation_loss(self, marginal: Tensor) -> Tensor:
+        return losses.ablation(marginal, self.config.ablation.loss, self.config.ablation.eps, self.running_mean)
+
+    # --- the published loop -----------------------------------------------------------------------------------------
+
+    def _published(
+        self, parameters: Parameters, images: Tensor, labels: Tensor, stream: torch.Generator, progress: Progress
+    ) -> AlphaReport:
+        """Group i's Adam sees (i + 1) g(t) + (n - 1 - i) g(t-1) + g_train(t-1) + w_01 (1 + 1/n) dL_01.
+
+        The published code steps and clears one cell's optimiser after each of n backward passes of the same loss, so
+        that gradients pile up in the cells that are still to come, and are left over in those that went before.
+        """
+        leaves = leaves_of(parameters)
+        gates = self.architecture.gates(leaves, progress)
+        notes = self._notes() if self._ablates() else None
+        outputs = self.net.outputs(images, gates, notes)
+        logits = self.net.logits(outputs[-1])
+        loss = F.cross_entropy(logits, labels)
+        weights = list(self.net.parameters())
+        found = torch.autograd.grad(loss, [*leaves.values(), *weights])
+        n, leaked = self.net.num_groups, list(found[len(leaves) :])
+        position = torch.arange(n, device=images.device)
+        before, after = {}, {}
+        for name, g in zip(leaves, found[: len(leaves)], strict=True):
+            before[name] = losses.per_group(position + 1, g) * g
+            after[name] = losses.per_group(n - 1 - position, g) * g
+        gradients = _sum(before, self.architecture.pull(parameters, progress))
+        if self.residual is not None:
+            gradients = _sum(gradients, self.residual)
+        self.residual = after
+        torch._foreach_mul_(leaked, n)
+        self.leak = leaked
+        marginal, clamped = None, torch.zeros((), device=images.device)
+        ablation_loss = torch.zeros(n, device=images.device)
+        if self._ablates():
+            marginal, _, clamped = self._ablate(outputs, leaves, labels, loss.detach(), stream, progress, notes)
+            ablation_loss = self._ablation_loss(marginal)
+        scalars = self._scalars(parameters, logits, labels, loss, ablation_loss, progress)
+        self.num_steps += 1
+        return AlphaReport(gradients, scalars, marginal, clamped)
+
+    def leak_into_weights(self) -> None:
+        """Add the alpha split's gradients, once per group, to those of the weights (D4)."""
+        assert self.leak is not None
+        for weight, leaked in zip(self.net.parameters(), self.leak, strict=True):
+            assert weight.grad is not None
+            weight.grad += leaked
+        self.leak = None
+
+    def leak_from_weight_step(self, parameters: Parameters, progress: Progress) -> None:
+        """Keep the weight step's gradients, regularisers included, for the next alpha step (D5).
+
+        Args:
+            parameters: leaves that the weight step's loss was differentiated by.
+            progress: where the search is.
+        """
+        assert self.residual is not None
+        kept = _sum(self.residual, {name: leaf.grad for name, leaf in parameters.items() if leaf.grad is not None})
+        detached = {name: leaf.detach() for name, leaf in parameters.items()}
+        self.residual = _sum(kept, self.architecture.pull(detached, progress, passes=self.net.num_groups))
+
+    # --- records and state ------------------------------------------------------------------------------------------
+
+    def _scalars(
+        self,
+        parameters: Parameters,
+        logits: Tensor,
+        labels: Tensor,
+        loss: Tensor,
+        ablation_loss: Tensor,
+        progress: Progress,
+    ) -> dict[str, Tensor]:
+        terms = self.architecture.values(parameters, progress)
+        none = torch.zeros_like(ablation_loss)
+        of_terms = sum(terms.values(), start=none) if len(terms) != 1 else next(iter(terms.values()))
+        weight = self.architecture.weight(self.config.ablation, progress)
+        whole = losses.total(loss.detach(), of_terms, ablation_loss, weight)
+        found = {
+            "loss": loss.detach(),
+            "accuracy": (logits.detach().argmax(1) == labels).float().mean(),
+            "total": whole.mean(),
+        }
+        found |= {name: values.mean() for name, values in terms.items() if name != ZeroOne.name}
+        if "alphas" in parameters:
+            found["zero_one"] = losses.zero_one(parameters["alphas"]).mean()
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next step depends on."""
+        return {"num_steps": self.num_steps, "running_mean": self.running_mean, "residual": self.residual}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        if set(state) != set(self.state_dict()):
+            raise UserError(f"unexpected alpha-step state: {', '.join(sorted(state))}")
+        device = next(self.net.parameters()).device
+        self.num_steps = state["num_steps"]
+        mean, residual = state["running_mean"], state["residual"]
+        self.running_mean = None if mean is None else mean.to(device)
+        self.residual = None if residual is None else {name: stored.to(device) for name, stored in residual.items()}
+
+
+def _sum(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by name added up; a name that `second` lacks stays as it is."""
+    return {name: values + second[name] if name in second else values for name, values in first.items()}

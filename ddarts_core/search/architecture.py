@@ -1,0 +1,136 @@
+"""The architecture parameters of a search: what its parts (`methods.parts`) make of them, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..genotypes.spaces import operations_of
+from ..methods import EDGES, GATES, REGULARISERS
+from ..methods.common import ZeroOne
+from ..methods.parts import Kept, Parameters, Progress, Regulariser, Shape
+from ..settings.config import RegulariserConfig, SearchConfig
+
+
+def leaves_of(parameters: Parameters) -> dict[str, Tensor]:
+    """Copies to differentiate by."""
+    return {name: values.detach().clone().requires_grad_() for name, values in parameters.items()}
+
+
+class Architecture:
+    """Gates, scores and regularisers of a search.
+
+    Args:
+        search: its settings, which name the parts.
+        num_groups: of cells that share parameters.
+        kept: operations of the space that each edge has, [groups][edges][operations]; None is all.
+
+    Example:
+        >>> from ddarts_core.settings.config import SearchConfig
+        >>> architecture = Architecture(SearchConfig(steps=1), num_groups=3)
+        >>> architecture.gates(architecture.parameters(), Progress()).shape
+        torch.Size([3, 2, 7])
+    """
+
+    def __init__(self, search: SearchConfig, num_groups: int, kept: Kept | None = None) -> None:
+        self.size = len(operations_of(search.space))
+        self.kept = kept
+        self.shape = Shape(num_groups, search.steps, self.size if kept is None else len(kept[0][0]))
+        #: Gates that a plan decided, which follow no parameter any more, NaN where they do; None before the first.
+        self.fixed: Tensor | None = None
+        self._gates = GATES[search.gates](search)
+        self._edge = EDGES[search.edge](search)
+        terms = {ZeroOne.name: RegulariserConfig(weight=search.w_zero_one)} if search.w_zero_one else {}
+        self.terms: list[tuple[Regulariser, RegulariserConfig]] = [
+            (REGULARISERS[name](search), setting) for name, setting in (terms | search.regularisers).items()
+        ]
+        # FairDARTS' zero-one loss is one mean over both groups; D-DARTS' is a mean per cell, shared alphas or not.
+        self._share = num_groups if search.sharing == "normal_reduce" else 1
+
+    @property
+    def independent(self) -> bool:
+        """Whether gates of an edge are decided one by one (sigmoid) and not against each other (softmax)."""
+        return self._gates.independent
+
+    def parameters(self, stream: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Parameters at the start: zeros, or drawn from a stream."""
+        return self._gates.parameters(self.shape, stream)
+
+    def begin(self, net: nn.Module, progress: Progress) -> None:
+        """Tell the edges of a supernet that a step begins."""
+        self._edge.begin(net, progress)
+
+    def gates(
+        self,
+        parameters: Parameters,
+        progress: Progress,
+        probe: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        """Weights of the operations of every edge, those that the edge adds at the end: [groups, edges, all].
+
+        Args:
+            parameters: of the architecture by name.
+            progress: where the search is.
+            probe: of a step of the weights, which its gates may depend on (`Gates.against`).
+        """
+        gates = self._gates.gates(parameters, progress)
+        if probe is not None:
+            gates = self._gates.against(gates, progress, probe)
+        return self.whole(gates, progress)
+
+    def whole(self, gates: Tensor, progress: Progress) -> Tensor:
+        """Gates of the operations that an edge chooses from, as far as they are not fixed, and of those it adds."""
+        return self.extended(self._fix(gates), progress)
+
+    def own_gates(self, parameters: Parameters, progress: Progress) -> Tensor:
+        """Of the operations that an edge chooses from, those that are fixed included: [groups, edges, operations]."""
+        return self._fix(self._gates.gates(parameters, progress))
+
+    def _fix(self, gates: Tensor) -> Tensor:
+        return gates if self.fixed is None else torch.where(self.fixed.isnan(), gates, self.fixed)
+
+    def extended(self, gates: Tensor, progress: Progress) -> Tensor:
+        """Gates of the operations that an edge chooses from, and those of the operations that it adds."""
+        extra = self._edge.weights(progress)
+        if not extra:
+            return gates
+        return torch.cat([gates, gates.new_tensor(extra).expand(*gates.shape[:2], -1)], -1)
+
+    def scores(self, parameters: Parameters) -> Tensor:
+        """What the discretisation ranks, [groups, edges, operations of the space]; 0 of those that were dropped."""
+        return self.of_space(self.own_scores(parameters))
+
+    def own_scores(self, parameters: Parameters) -> Tensor:
+        """Scores of the operations that each edge has, [groups, edges, operations]."""
+        return self._fix(self._gates.scores(parameters))
+
+    def of_space(self, values: Tensor) -> Tensor:
+        """Values of the operations that each edge has at their places in the space, zeros between them."""
+        if self.kept is None:
+            return values
+        places = torch.tensor(self.kept, device=values.device)
+        return values.new_zeros(*values.shape[:2], self.size).scatter(-1, places, values)
+
+    def weight(self, setting: RegulariserConfig, progress: Progress) -> float:
+        """Weight of a term at this epoch of its stage."""
+        share = progress.stage_epoch / progress.stage_epochs
+        return setting.weight * {"constant": 1.0, "rising": share, "falling": 1.0 - share}[setting.schedule]
+
+    def values(self, parameters: Parameters, progress: Progress) -> dict[str, Tensor]:
+        """Weighted terms of each group, [groups], by name."""
+        gates = self._gates.gates(parameters, progress)
+        return {
+            term.name: self.weight(setting, progress) * term.value(parameters, gates) for term, setting in self.terms
+        }
+
+    def pull(self, parameters: Parameters, progress: Progress, passes: int = 1) -> dict[str, Tensor]:
+        """Gradient of the weighted terms by parameter, divided by a number of passes; empty without terms."""
+        total: dict[str, Tensor] = {}
+        for term, setting in self.terms:
+            weight = self.weight(setting, progress) / self._share / passes
+            found = term.gradient(parameters, lambda values: self._gates.gates(values, progress))
+            for name, gradient in found.items():
+                total[name] = total[name] + weight * gradient if name in total else weight * gradient
+        return total

@@ -1,0 +1,228 @@
+"""How a search runs on its device: the form of a cell, the memory layout, the precision.
+
+Everything here changes speed, memory and rounding, never the function: tests hold every form against the equations.
+"""
+
+from __future__ import annotations
+
+import functools
+import textwrap
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..ground.errors import UserError
+from ..ground.redact import one_line
+from ..settings.config import ExperimentConfig
+from ..tensors.devices import AUTOCAST, check_amp, merge_bytes, set_float32
+from .fast import FastForm
+from .supernet import Cell, CellForm, CellNotes, MixedOp, Supernet, readable
+
+#: Compiled variants of one function that torch may keep: every width and stride of an edge, with and without gradients.
+RECOMPILE_LIMIT = 64
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What `choose` found for a configuration and a device.
+
+    Attributes:
+        form: how cells are computed.
+        layout: memory format of images and weights.
+        autocast: lower precision of convolutions, or None.
+        scales_loss: whether gradients need a scaled loss (fp16).
+        float32: of `set_float32`.
+        replays_graphs: whether edges are replayed as CUDA graphs.
+    """
+
+    form: CellForm
+    layout: torch.memory_format
+    autocast: torch.dtype | None
+    scales_loss: bool
+    float32: str = "none"
+    replays_graphs: bool = False
+
+    def begin_step(self) -> None:
+        """To be called before each alpha step, weight step and evaluation: no tensor of the one before is read again.
+
+        A replayed graph writes where it wrote before; within a step all outputs are kept, the ablated networks need
+        them.
+        """
+        if self.replays_graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # torch
+
+
+def choose(config: ExperimentConfig, device: torch.device) -> Execution:
+    """The execution that the settings ask for, or with `auto` the fastest one measured (docs/performance.md).
+
+    The edges that leave a node are merged on a GPU, and on a CPU where that stays in the cache; channels_last on both.
+
+    Raises:
+        UserError: the device lacks the precision, or two settings exclude each other.
+    """
+    search = config.search
+    check_amp(search.amp, device)
+    _check_precision(config)
+    _check_twice(config)
+    _check_compile(config, device)
+    form: CellForm = readable
+    if search.compile != "none":
+        form = CompiledForm(search.compile)
+    elif search.implementation != "readable" and not _differentiates_twice(config):
+        form = FastForm(merge_bytes(device))
+    if search.checkpoint_cells:
+        form = CheckpointedForm(form)
+    return Execution(
+        form=form,
+        layout=torch.contiguous_format if search.memory_format == "contiguous" else torch.channels_last,
+        autocast=AUTOCAST.get(search.amp),
+        scales_loss=search.amp == "fp16",
+        float32=search.amp,
+        replays_graphs=search.compile == "reduce-overhead",
+    )
+
+
+def _differentiates_twice(config: ExperimentConfig) -> bool:
+    return config.search.order == "second" and config.search.hessian == "exact"
+
+
+def _check_twice(config: ExperimentConfig) -> None:
+    search = config.search
+    if search.hessian == "exact" and search.order != "second":
+        raise UserError(f"search.hessian exact is for search.order second, not {search.order}: leave it out")
+    for name, value in (("implementation", search.implementation == "fast"), ("compile", search.compile != "none")):
+        if _differentiates_twice(config) and value:
+            raise UserError(
+                f"search.hessian exact differentiates the readable form twice, which search.{name} "
+                f"{getattr(search, name)} does not bear: leave it out, or use search.hessian finite"
+            )
+
+
+def _check_compile(config: ExperimentConfig, device: torch.device) -> None:
+    search = config.search
+    if search.compile == "none":
+        return
+    if search.checkpoint_cells:
+        raise UserError("search.compile and search.checkpoint_cells exclude each other: choose one")
+    if search.implementation == "fast":
+        raise UserError("search.compile fuses the readable form: set search.implementation to auto or readable")
+    if search.compile == "reduce-overhead" and device.type == "cpu":
+        raise UserError("search.compile reduce-overhead needs a GPU, which replays CUDA graphs: use default or none")
+    check_compiler(device.type)
+
+
+@functools.cache
+def check_compiler(kind: str) -> None:
+    """Check that torch.compile works here, on something small: it takes seconds, and what it makes is kept.
+
+    Args:
+        kind: of the device: `cpu`, for which torch calls a C++ compiler, or `cuda`.
+
+    Raises:
+        UserError: there is no compiler, or it does not work.
+    """
+    try:
+        torch.compile(_increment, dynamic=False)(torch.zeros(1, device=kind))
+    except Exception as error:  # torch's, Triton's, or the compiler's own
+        reason = textwrap.shorten(one_line(str(error)), 200, placeholder=" ...")
+        raise UserError(
+            f"search.compile: torch.compile does not work here ({reason}): install a C++ compiler (g++, or the one "
+            "that CXX names) with Python's headers (python3-dev), or set search.compile=none"
+        ) from error
+
+
+def _increment(x: Tensor) -> Tensor:
+    return x + 1
+
+
+def _check_precision(config: ExperimentConfig) -> None:
+    amp = config.search.amp
+    if amp == "none":
+        return
+    if config.search.order == "second":
+        raise UserError(f"search.order second subtracts gradients, which {amp} rounds away: use search.amp=none")
+    if config.alpha.grad_mode == "published":
+        raise UserError(f"alpha.grad_mode published reproduces full precision: use search.amp=none, not {amp}")
+
+
+def prepare(net: Supernet, execution: Execution, device: torch.device) -> Supernet:
+    """Move a supernet to the device and have it run as chosen, in this process the only one from now on."""
+    set_float32(execution.float32)
+    net = net.to(device).to(memory_format=execution.layout)
+    run_as(net, execution, device.type)
+    return net
+
+
+def run_as(net: Supernet, execution: Execution, kind: str) -> None:
+    """Have a supernet's cells computed as chosen, on a device of a kind (`cpu`, `cuda`)."""
+    net.form = execution.form
+    net.precision = nullcontext
+    if execution.autocast is not None:
+        net.precision = partial(torch.autocast, kind, dtype=execution.autocast)
+
+
+class CheckpointedForm:
+    """Keeps a cell's inputs only and computes the cell again in the backward pass."""
+
+    def __init__(self, form: CellForm) -> None:
+        self.form = form
+
+    def __call__(self, cell: Cell, s0: Tensor, s1: Tensor, gates: Tensor, notes: CellNotes | None = None) -> Tensor:
+        """The same value; keeps no notes, which would hold what checkpointing lets go."""
+        if not torch.is_grad_enabled():
+            return self.form(cell, s0, s1, gates)
+        output: Tensor = checkpoint(
+            self.form,
+            cell,
+            s0,
+            s1,
+            gates,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), _SecondTime(cell)),
+        )
+        return output
+
+
+class _SecondTime(AbstractContextManager[None]):
+    """Puts a cell's running statistics back after it was computed again; entered once per backward pass."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.buffers = list(cell.buffers())
+        self.before: list[Tensor] = []
+
+    def __enter__(self) -> None:
+        self.before = [buffer.clone() for buffer in self.buffers]
+
+    def __exit__(self, *error: object) -> None:
+        torch._foreach_copy_(self.buffers, self.before)
+
+
+class CompiledForm:
+    """The readable form, its edges fused by torch.compile; every width and stride of an edge is compiled once.
+
+    What was compiled for searches before, in a process that serves one trial after another, is let go: it would count
+    against torch's limit, beyond which nothing is compiled any more.
+
+    Args:
+        mode: of torch.compile.
+    """
+
+    def __init__(self, mode: str) -> None:
+        torch._dynamo.reset()
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
+        self._compiled = torch.compile(MixedOp.forward, dynamic=False, mode=mode)
+
+    def mix(self, edge: nn.Module, x: Tensor, gates: Tensor) -> Tensor:
+        """An edge; one of another kind than `MixedOp` runs as it is."""
+        output: Tensor = self._compiled(edge, x, gates) if type(edge) is MixedOp else edge(x, gates)
+        return output
+
+    def __call__(self, cell: Cell, s0: Tensor, s1: Tensor, gates: Tensor, notes: CellNotes | None = None) -> Tensor:
+        """The same value; a compiled graph keeps no notes."""
+        output: Tensor = cell(s0, s1, gates, self.mix)
+        return output

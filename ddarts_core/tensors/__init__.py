@@ -1,0 +1,1 @@
+"""What torch leaves open: devices, random streams, tensors without contents, optimisers."""

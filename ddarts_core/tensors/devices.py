@@ -1,0 +1,158 @@
+"""What depends on the kind of device: the one place that asks for it, for speed, precision, clocks and memory.
+
+What is faster where is measured (docs/performance.md); every choice is between equal functions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import time
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..ground.errors import UserError
+
+#: Stacked inputs up to this size are as fast per byte as single ones, and several times slower beyond it, where they
+#: leave the cache.
+MERGE_BYTES_ON_CPU = 4 * 2**20
+
+#: Formats that autocast computes convolutions in, by `amp`.
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str, setting: str = "search.device") -> torch.device:
+    """The device of a name; `auto` is the GPU if there is one.
+
+    Args:
+        name: `auto`, `cpu`, `cuda` or `cuda:N`.
+        setting: where the name comes from.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"{setting} {name!r}: no GPU is visible to torch; use cpu or auto")
+    return torch.device(name)
+
+
+# --- precision ------------------------------------------------------------------------------------------------------
+
+
+def check_amp(amp: str, device: torch.device, setting: str = "search.amp") -> None:
+    """Refuse a precision that a device does not compute in; a GPU that is not here is taken for a recent one.
+
+    Raises:
+        UserError: it does not.
+    """
+    if amp in ("tf32", "fp16") and device.type == "cpu":
+        raise UserError(f"{setting} {amp} needs a GPU: use bf16 or none on a CPU")
+    here = device.type == "cuda" and torch.cuda.is_available()
+    if amp == "bf16" and here and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError(f"{setting} bf16: this GPU has no bfloat16 arithmetic; use fp16 or none")
+
+
+def set_float32(amp: str) -> None:
+    """What this process's GPU makes of float32 in convolutions from now on: all of it, or with `tf32` 11 bits of 24.
+
+    torch's own default is tf32, in which neither a difference of gradients nor an equality to 1e-5 survives.
+    """
+    # Not `fp32_precision`: torch.export reads this one, and torch refuses to read it where the other was set.
+    torch.backends.cudnn.allow_tf32 = amp == "tf32"
+
+
+# --- kernels --------------------------------------------------------------------------------------------------------
+
+
+def merge_bytes(device: torch.device) -> float:
+    """Bytes of input up to which the edges that leave a node are one convolution."""
+    return MERGE_BYTES_ON_CPU if device.type == "cpu" else math.inf
+
+
+def rewrites_gradients(x: Tensor) -> bool:
+    """Whether gradients of depthwise convolutions are better made of others (see `depthwise`)."""
+    return x.device.type == "cpu"
+
+
+def takes_pixels_first(x: Tensor) -> bool:
+    """Whether a 1x1 convolution of stride 2 must be given every second pixel.
+
+    With fewer than 8 channels, AVX2 and channels last, the kernel of oneDNN that torch 2.14 has writes beyond its
+    buffers in the backward pass.
+    """
+    return x.device.type == "cpu" and x.shape[1] < 8
+
+
+# --- clock and memory -----------------------------------------------------------------------------------------------
+
+
+def wait(device: torch.device) -> None:
+    """Until everything that was started on a device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Stopwatch:
+    """Seconds by part of a loop. On a GPU, whose work runs behind the program, they are between events on the GPU.
+
+    Args:
+        device: that the loop computes on.
+
+    Example:
+        >>> watch = Stopwatch(torch.device("cpu"))
+        >>> for _ in range(3):
+        ...     watch.lap("data")
+        ...     watch.lap("weights")
+        >>> sorted(watch.seconds())
+        ['data', 'weights']
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._marks: list[tuple[str, Any]] = [("", self._now())]
+
+    def lap(self, part: str) -> None:
+        """What was done since the lap before, or since the start, belongs to `part`."""
+        self._marks.append((part, self._now()))
+
+    def seconds(self) -> dict[str, float]:
+        """Of each part so far; waits for the device."""
+        found: dict[str, float] = defaultdict(float)
+        wait(self._device)
+        for (_, begun), (part, ended) in pairwise(self._marks):
+            cuda = self._device.type == "cuda"
+            found[part] += begun.elapsed_time(ended) / 1000 if cuda else ended - begun
+        return dict(found)
+
+    def _now(self) -> Any:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+
+def forget_peak(device: torch.device) -> None:
+    """Begin to look for the largest memory anew: a process may serve one trial after another."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):  # where the kernel does not let it, the peak is that of the process's life
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Largest memory in bytes since `forget_peak`: of this process's tensors on a GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024

@@ -1,0 +1,1 @@
+"""Training of a derived network from scratch, by one process or several."""

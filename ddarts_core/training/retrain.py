@@ -1,0 +1,450 @@
+"""Training of a derived network from scratch (D-DARTS section 5.1; DARTS' evaluation).
+
+`Retrain` owns no file, no tracker and no process: it yields an `EpochRecord` per epoch, and its whole state goes in and
+out through `state_dict`. Everything random comes from stateless streams of the seed, so a training that is resumed at
+an epoch's end goes on bit for bit on a CPU. It never sees the test images: `evaluate` them once, afterwards.
+
+Several processes can train together (`parallel.Group`): each runs this loop on its share of every batch, with random
+draws of the whole batch, and all of them yield the same records and hold the same state, those of one process but for
+rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..data.sets import DataInfo, Images, augment_of, check_batch
+from ..genotypes.genotype import Genotype
+from ..ground.errors import Diverged, UserError
+from ..loops.confusion import Evaluation, count
+from ..loops.losses import balanced_weights, weighted_cross_entropy
+from ..loops.recalibration import initial_share, recalibrated
+from ..loops.records import EpochRecord
+from ..networks.network import Network
+from ..settings.config import RetrainConfig
+from ..settings.hashing import config_hash
+from ..tensors.devices import AUTOCAST, Stopwatch, check_amp, forget_peak, peak_memory, pick_device, set_float32
+from ..tensors.optimisers import SGD
+from ..tensors.seeding import generator, seeded_init
+from .parallel import ALONE, Group
+
+#: Steps between two looks at the losses: each look waits for the GPU.
+CHECK_EVERY = 100
+
+#: A network is scored with recalibrated statistics while its running ones hold more than this share of what they began
+#: with: for fewer than 88 steps at momentum 0.1.
+MOST_INITIAL = 1e-4
+
+#: Batches of training images that it is then recalibrated from.
+RECALIBRATION_BATCHES = 8
+
+_COUNT = "num_batches_tracked"
+
+#: Epochs at the end that PC-DARTS' linear schedule spends on a second, flatter line.
+LINEAR_TAIL = 5
+
+
+def learning_rate(config: RetrainConfig, epoch: int) -> float:
+    """Learning rate of an epoch (from 0).
+
+    Warm-up: lr (epoch + 1) / warmup_epochs. Then `cosine` falls to `lr_min` over the epochs that remain; `step` is
+    lr * step_decay^(epochs since warm-up), never below `lr_min`; `linear` is PC-DARTS': on the line from `lr` that
+    reaches `lr_min` five epochs before the end, and for the last five from one step of that line to a fifth of it.
+    """
+    if epoch < config.warmup_epochs:
+        return config.lr * (epoch + 1) / config.warmup_epochs
+    done, total = epoch - config.warmup_epochs, config.epochs - config.warmup_epochs
+    if config.schedule == "step":
+        return max(config.lr_min, config.lr * config.step_decay**done)
+    if config.schedule == "cosine":
+        factor = (1 + math.cos(math.pi * done / total)) / 2
+    else:
+        factor = _linear(epoch, config.epochs)
+    return config.lr_min + (config.lr - config.lr_min) * factor
+
+
+def _linear(epoch: int, epochs: int) -> float:
+    """Factor of PC-DARTS' linear schedule; trainings of five epochs or fewer are all tail."""
+    line = epochs - LINEAR_TAIL
+    if line <= 0:
+        return (epochs - epoch) / epochs
+    if epochs - epoch > LINEAR_TAIL:
+        return (line - epoch) / line
+    return (epochs - epoch) / (LINEAR_TAIL * line)
+
+
+def drop_path_probability(config: RetrainConfig, epoch: int) -> float:
+    """Probability of drop-path in an epoch: drop_path * epoch / epochs (DARTS)."""
+    return config.drop_path * epoch / config.epochs
+
+
+def build_network(config: RetrainConfig, genotype: Genotype, info: DataInfo) -> Network:
+    """The network that these settings train on these data.
+
+    Raises:
+        UserError: see `Network`.
+    """
+    return Network(
+        genotype,
+        config.channels,
+        info.num_classes,
+        info.channels,
+        info.image_size,
+        config.form,
+        auxiliary=config.auxiliary_weight > 0,
+        num_cells=config.num_cells,
+        drop_path_unit=config.drop_path_unit,
+        reductions=config.reductions,
+        derive_order=config.derive_order,
+        on_dead_cell=config.on_dead_cell,
+    )
+
+
+def check_batches(config: RetrainConfig, num_images: int) -> None:
+    """Refuse a batch that is too small to normalise, or larger than the training images.
+
+    Raises:
+        UserError: it is.
+    """
+    if config.batch_size < 2:
+        raise UserError("retrain.batch_size 1: batch normalisation needs 2 images or more per batch")
+    check_batch("train", num_images, config.batch_size, "retrain.batch_size")
+
+
+class Retrain:
+    """One training from scratch.
+
+    Args:
+        config: of the training.
+        genotype: of the network; derived to `config.num_cells` when that is given.
+        info: of the data set.
+        train: images that train the weights.
+        validation: images that are only looked at after each epoch, and that choose the best one; None for none.
+        seed: owns everything random.
+        device: overrides `config.device`.
+        group: the processes that train together; each of them builds this object with the same arguments.
+
+    Attributes:
+        epoch: the next one.
+        num_epochs: of the whole training.
+        best_epoch: the epoch of the highest validation accuracy so far (the first of equals), with `class_weights`
+            balanced of the highest balanced accuracy; None without validation.
+
+    Raises:
+        UserError: the network cannot be built, a batch does not fit, or the device lacks what is asked for.
+
+    Example:
+        >>> from ddarts_core.settings.config import DataConfig
+        >>> from ddarts_core.data.sets import load_train
+        >>> from ddarts_core.genotypes.zoo import ZOO
+        >>> info, images = load_train(DataConfig(name="digits", num_train=60))
+        >>> config = RetrainConfig(channels=2, epochs=1, batch_size=30)
+        >>> retrain = Retrain(config, ZOO["ResNet18"].genotype, info, images, None, seed=0)
+        >>> [sorted(record.metrics) for record in retrain.records()]
+        [['train/accuracy', 'train/loss']]
+    """
+
+    def __init__(
+        self,
+        config: RetrainConfig,
+        genotype: Genotype,
+        info: DataInfo,
+        train: Images,
+        validation: Images | None,
+        seed: int,
+        device: torch.device | None = None,
+        group: Group = ALONE,
+    ) -> None:
+        self.config = config
+        self.genotype = genotype
+        self.info = info
+        self.train = train
+        self.validation = validation
+        self.seed = seed
+        self.device = device or pick_device(config.device, "retrain.device")
+        self.group = group
+        self.epoch = 0
+        self.num_epochs = config.epochs
+        check_batches(config, len(train))
+        if config.batch_size < group.count:
+            raise UserError(f"retrain.batch_size {config.batch_size} leaves some of {group.count} processes no image")
+        check_amp(config.amp, self.device, "retrain.amp")
+        set_float32(config.amp)
+        with seeded_init(seed, "retrain", "network"):
+            self._trained = self._build()
+            self._averaged = self._build() if config.ema_decay else None
+        if self._averaged is not None:
+            self._averaged.load_state_dict(self._trained.state_dict())
+            self._averaged = group.synchronised(self._averaged)
+        self._parameters = list(self._trained.parameters())
+        self._distributed = group.distribute(self._trained)
+        self._sgd = SGD(self._parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
+        self._class_weights: Tensor | None = None
+        if config.class_weights == "balanced":
+            self._class_weights = balanced_weights(train.labels.to(self.device), info.num_classes)
+        self._num_updates = 0
+        self._best: dict[str, Any] | None = None
+
+    def _build(self) -> Network:
+        network = build_network(self.config, self.genotype, self.info)
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    @property
+    def network(self) -> Network:
+        """The network to evaluate and keep: the averaged weights where `ema_decay` is on, else the trained ones."""
+        return self._trained if self._averaged is None else self._averaged
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Epoch of the highest validation accuracy so far; None before the first or without validation images."""
+        return None if self._best is None else int(self._best["epoch"])
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def records(self) -> Iterator[EpochRecord]:
+        """Train from the current epoch to the last; one record per epoch.
+
+        Raises:
+            Diverged: a loss is not finite.
+        """
+        while self.epoch < self.num_epochs:
+            yield self._run_epoch()
+
+    def _run_epoch(self) -> EpochRecord:
+        epoch = self.epoch
+        forget_peak(self.device)
+        for group in self._sgd.param_groups:
+            group["lr"] = learning_rate(self.config, epoch)
+        self._trained.drop_path = drop_path_probability(self.config, epoch)
+        self._trained.generator = generator(self.seed, "retrain", "drop_path", epoch, device=self.device)
+        self._trained.of_batch = (self.config.batch_size, self.group.share.of(self.config.batch_size))
+        self._distributed.train()
+        watch = Stopwatch(self.device)
+        losses: list[Tensor] = []  # of shares, not looked at yet
+        looked: list[Tensor] = []
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        for images, labels in self._batches(epoch):
+            watch.lap("data")
+            loss, hits = self._step(images, labels)
+            losses.append(loss)
+            correct += hits
+            if len(losses) == CHECK_EVERY:
+                looked += self._look(losses, len(looked))
+                losses = []
+            watch.lap("weights")
+        looked += self._look(losses, len(looked))
+        metrics = {
+            "train/loss": float(torch.stack(looked)[:, 0].double().mean()),
+            "train/accuracy": int(self.group.total(correct)) / (len(looked) * self.config.batch_size),
+        }
+        if self.validation is not None:
+            watch.lap("weights")
+            result = self.evaluate(self.validation).metrics
+            metrics |= {f"validation/{name}": value for name, value in result.items()}
+            watch.lap("evaluation")
+            score = result["accuracy" if self._class_weights is None else "balanced_accuracy"]
+            if self._best is None or score > self._best["accuracy"]:
+                self._best = {"epoch": epoch, "accuracy": score, "weights": self.weights()}
+        self.epoch += 1
+        return EpochRecord(epoch, "retrain", metrics, seconds=watch.seconds(), peak_memory=peak_memory(self.device))
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled and augmented; a last batch that is smaller is left out."""
+        config = self.config
+        for images, labels in self.train.batches(
+            config.batch_size,
+            generator=generator(self.seed, "retrain", epoch, device=self.device),
+            device=self.device,
+            info=self.info,
+            augment=augment_of(config, self.info.name),
+            drop_last=True,
+            share=self.group.share,
+        ):
+            yield images.contiguous(memory_format=torch.channels_last), labels
+
+    def _autocast(self) -> torch.autocast:
+        amp = self.config.amp
+        return torch.autocast(self.device.type, AUTOCAST.get(amp, torch.bfloat16), enabled=amp in AUTOCAST)
+
+    def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One SGD step on a share: its part of [loss of the main head, loss that is minimised], correct answers."""
+        part = len(labels) / self.config.batch_size
+        with self._autocast():
+            output = self._distributed(images)
+        logits, auxiliary = output if isinstance(output, tuple) else (output, None)
+        main = loss = part * self._cross_entropy(logits, labels)
+        if auxiliary is not None:
+            loss = main + self.config.auxiliary_weight * (part * self._cross_entropy(auxiliary, labels))
+        self._sgd.zero_grad(set_to_none=True)
+        self._scaler.scale(self.group.count * loss).backward()  # type: ignore[no-untyped-call]  # mypy: torch leaves it untyped
+        self._scaler.unscale_(self._sgd)
+        nn.utils.clip_grad_norm_(self._parameters, self.config.grad_clip)
+        self._scaler.step(self._sgd)
+        self._scaler.update()
+        self._update_average()
+        return torch.stack([main.detach(), loss.detach()]), (logits.detach().argmax(1) == labels).sum()
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean over these images of what is minimised."""
+        smoothing = self.config.label_smoothing
+        if self._class_weights is None:
+            return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+        return weighted_cross_entropy(logits.float(), labels, self._class_weights, smoothing)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Move the averaged weights; the decay grows to `ema_decay` so that the initial ones are soon forgotten."""
+        if self._averaged is None:
+            return
+        self._num_updates += 1
+        decay = min(self.config.ema_decay, self._num_updates / (self._num_updates + 9))
+        for average, current in zip(
+            self._averaged.state_dict().values(), self._trained.state_dict().values(), strict=True
+        ):
+            if average.is_floating_point():
+                average.lerp_(current, 1 - decay)
+            else:
+                average.copy_(current)
+
+    def _look(self, losses: list[Tensor], start: int) -> list[Tensor]:
+        """Losses of whole batches, which must be finite, from those of shares; the first is that of step `start`."""
+        if not losses:
+            return []
+        whole = self.group.total(torch.stack(losses))
+        bad = (~torch.isfinite(whole[:, 1])).nonzero()
+        if len(bad):
+            step = int(bad[0])
+            raise Diverged(
+                f"the training diverged: the loss is {float(whole[step, 1])} in step {start + step} of epoch "
+                f"{self.epoch}; lower retrain.lr, or use more retrain.warmup_epochs"
+            )
+        return list(whole)
+
+    @torch.no_grad()
+    def evaluate(self, images: Images) -> Evaluation:
+        """Loss and confusion matrix of `network` on whole `images`, recalibrated after very few steps."""
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        found = [torch.zeros(2, 0, dtype=torch.int64, device=self.device)]  # labels and predictions of each batch
+        with self._settled() as recalibration_batches:
+            for x, labels in self._unaugmented(images):
+                if not len(labels):
+                    continue
+                with self._autocast():
+                    logits = self.network(x)
+                loss += F.cross_entropy(logits.float(), labels, reduction="sum")
+                found.append(torch.stack([labels, logits.argmax(1)]))
+        truth, predicted = torch.cat(found, 1)
+        counts = self.group.total(count(truth, predicted, self.info.num_classes))
+        return Evaluation.of(float(self.group.total(loss)) / len(images), counts, recalibration_batches)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Those of `network` with the statistics that `evaluate` scores it by: what to keep of it; a copy."""
+        with torch.no_grad(), self._settled():
+            return {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+
+    @contextmanager
+    def _settled(self) -> Iterator[int]:
+        """`network` for evaluation, recalibrated while its running statistics hold too much of what they began with.
+
+        Yields the number of batches that its statistics were estimated from, 0 if they are the running ones.
+        """
+        share = initial_share(self._num_steps, ema_decay=self.config.ema_decay)
+        passes = self._recalibration_passes() if share > MOST_INITIAL else ()
+        with recalibrated(self.network, passes) as number:
+            self.network.eval()
+            yield number
+
+    @property
+    def _num_steps(self) -> int:
+        """Training steps that the statistics have seen; a network without normalisation needs no recalibration."""
+        return next((int(t) for name, t in self.network.state_dict().items() if name.endswith(_COUNT)), 10**9)
+
+    def _recalibration_passes(self) -> Iterator[None]:
+        """Of training images as they are when evaluated: not augmented, and no path dropped."""
+        network = self.network.train()
+        probability, network.drop_path = network.drop_path, 0.0
+        stream = generator(self.seed, "retrain", "recalibration", device=self.device)
+        batches = self._unaugmented(self.train, stream, drop_last=True)
+        for images, _ in islice(batches, RECALIBRATION_BATCHES):
+            with self._autocast():
+                network(images)
+            yield
+        network.drop_path = probability
+
+    def _unaugmented(
+        self, images: Images, stream: torch.Generator | None = None, drop_last: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shares of batches."""
+        for x, labels in images.batches(
+            self.config.batch_size,
+            generator=stream,
+            device=self.device,
+            info=self.info,
+            drop_last=drop_last,
+            share=self.group.share,
+        ):
+            yield x.contiguous(memory_format=torch.channels_last), labels
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on; safe to load with `torch.load(weights_only=True)`."""
+        return {
+            "identity": self._identity(),
+            "epoch": self.epoch,
+            "trained": self._trained.state_dict(),
+            "averaged": None if self._averaged is None else self._averaged.state_dict(),
+            "num_updates": self._num_updates,
+            "sgd": self._sgd.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "best": self._best,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            UserError: the state belongs to another genotype, configuration or seed.
+        """
+        theirs = state.get("identity", {})
+        for name, value in self._identity().items():
+            if theirs.get(name) != value:
+                raise UserError(
+                    f"the checkpoint belongs to another {name} ({theirs.get(name)}, this one is {value}): "
+                    "resume with what it was started with"
+                )
+        self.epoch = state["epoch"]
+        self._trained.load_state_dict(state["trained"])
+        if self._averaged is not None:
+            self._averaged.load_state_dict(state["averaged"])
+        self._num_updates = state["num_updates"]
+        self._sgd.load_state_dict(state["sgd"])
+        self._scaler.load_state_dict(state["scaler"])
+        self._best = state["best"]
+
+    def load_best(self) -> None:
+        """Put the weights of `best_epoch` into `network`, after training.
+
+        Raises:
+            UserError: there are no validation images, so no epoch was chosen.
+        """
+        if self._best is None:
+            raise UserError("no best epoch: set retrain.validation_fraction above 0 and train for an epoch")
+        self.network.load_state_dict(self._best["weights"])
+
+    def _identity(self) -> dict[str, Any]:
+        """What a state belongs to; where it runs and how often it is saved do not matter."""
+        return {
+            "configuration": config_hash(self.config, exclude=("device", "checkpoint_every")),
+            "genotype": self.genotype.hash,
+            "seed": self.seed,
+        }
