@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ddarts_core.genotypes.dead_cells import dead_cells
@@ -58,6 +58,19 @@ def command(what: str, line: str) -> str:
     return f"{what}:\n\n    {line}\n\n"
 
 
+def portable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without the places of this machine: of where the data lie the last name is left.
+
+    Example:
+        >>> portable({"storage": "/home/me/runs", "data": {"name": "folder", "root": "/home/me/photos"}})
+        {'data': {'name': 'folder', 'root': 'photos'}}
+    """
+    found = {key: value for key, value in config.items() if key not in ("storage", "tracking")}
+    if "root" in (data := found.get("data") or {}):
+        found["data"] = {**data, "root": PurePath(data["root"]).name or "."}
+    return found
+
+
 def setting_rows(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Method and data of a configuration."""
     return [("method", str(config.get("method"))), ("data", str((config.get("data") or {}).get("name")))]
@@ -95,17 +108,34 @@ def file_list(has_text: bool, config: str, models: Sequence[tuple[str, str]]) ->
         *([("genotype.txt", "the same in the published text form")] if has_text else []),
         ("genotype.svg, genotype.png", "its drawing"),
         ("cost.json", "parameters and multiply-adds"),
-        ("config.yaml", config),
+        ("config.yaml", f"{config}, without the places of the machine that they were used on"),
         *models,
     ]
 
 
-def retrain_command(folder: Path, *, seeds: int = 4) -> str:
-    """The command that trains an exported genotype from scratch with the settings beside it."""
-    genotype, config, out = (shlex.quote(str(folder / name)) for name in ("genotype.json", "config.yaml", "retrain"))
-    return f"ddarts retrain {genotype} --config {config} --seeds {seeds} --out {out}"
+def retrain_command(folder: Path, config: Mapping[str, Any], *, seeds: int = 4, root: str | None = None) -> str:
+    """The command that trains an exported genotype from scratch with the settings beside it.
+
+    Args:
+        folder: of the export.
+        config: that the export was made of.
+        seeds: to train with.
+        root: where the data lie, if not where the exported settings say.
+    """
+    genotype, settings, out = (shlex.quote(str(folder / name)) for name in ("genotype.json", "config.yaml", "retrain"))
+    where = _moved(config, root)
+    data = "" if where is None else f" --data-root {shlex.quote(where)}"
+    return f"ddarts retrain {genotype} --config {settings} --seeds {seeds} --out {out}{data}"
 
 
-def search_command(folder: Path) -> str:
+def search_command(folder: Path, config: Mapping[str, Any]) -> str:
     """The command that runs the trial's search again."""
-    return f"ddarts search {shlex.quote(str(folder / 'config.yaml'))} --out {shlex.quote(str(folder / 'search'))}"
+    where = _moved(config)
+    data = "" if where is None else f" --set {shlex.quote(f'data.root={where}')}"
+    return f"ddarts search {shlex.quote(str(folder / 'config.yaml'))} --out {shlex.quote(str(folder / 'search'))}{data}"
+
+
+def _moved(config: Mapping[str, Any], root: str | None = None) -> str | None:
+    """Where the data lie, for a command to name; None if the exported settings say the same as these."""
+    own, exported = ((of.get("data") or {}).get("root") for of in (config, portable(config)))
+    return None if own == exported else root or exported

@@ -48,11 +48,12 @@ _FOLDER = re.compile(r"\d{2,}_[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Exported:
-    """One exported genotype: its folder, its place, the trial that found it, and the others that found the same."""
+    """One exported genotype: its folder, its place, the trial that found it, its settings, the others that found it."""
 
     folder: Path
     place: int
     row: Row
+    config: Mapping[str, Any]
     genotype: Genotype
     also: tuple[str, ...]
 
@@ -154,7 +155,7 @@ def export(
     for place, (row, found, also) in places:
         assert found.genotype is not None  # `Study.completed` has only trials with a genotype
         folder = root / f"{place:02d}_{found.genotype.hash}"
-        item = Exported(folder, place, row, found.genotype, also)
+        item = Exported(folder, place, row, found.info["config"], found.genotype, also)
         _write(item, study, found, enrich)
         exported.append(item)
     if trial is None:
@@ -224,7 +225,7 @@ def export_retrain(
         *card.genotype_rows(genotype, config),
         *models.facts,
     ]
-    again = card.command("Train it again, in this folder", retrain_command(Path(), seeds=1))
+    again = card.command("Train it again, in this folder", retrain_command(Path(), config, seeds=1))
     files = card.file_list(has_text, "the settings of its training", [*facts, *taken, *models.files])
     body = card.use(config) + models.usage + paragraph + again
     write_atomic(target / "README.md", card.readme(f"Genotype {genotype.hash}", rows, body, files))
@@ -257,7 +258,7 @@ def _write_genotype(
     if cost is not None and (dead := dead_in_training(genotype, config)):
         cost = {**cost, "dead_cells": list(dead[0])}
     write_atomic(folder / "cost.json", json.dumps(cost, indent=1) + "\n")
-    write_atomic(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+    write_atomic(folder / "config.yaml", yaml.safe_dump(card.portable(config), sort_keys=False))
     return text is not None
 
 
@@ -373,7 +374,7 @@ def _readme(
     )
     body += card.use(trial.info["config"]) + models.usage
     again = "Train it from scratch, in this folder (four seeds, test split read once each)"
-    body += card.command(again, retrain_command(Path()))
-    body += card.command("Run its search again", card.search_command(Path()))
+    body += card.command(again, retrain_command(Path(), item.config))
+    body += card.command("Run its search again", card.search_command(Path(), item.config))
     files = card.file_list(has_text, "the resolved configuration of its search", [*facts, *models.files])
     return card.readme(f"Genotype {item.genotype.hash}: place {item.place} of study {study.name}", rows, body, files)

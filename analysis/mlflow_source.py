@@ -213,6 +213,8 @@ def _split(run: Run) -> tuple[list[Point], dict[str, float]]:
     steps: list[Point] = []
     finals: dict[str, float] = {}
     for (name, step), stored in run.points.items():
+        if name.startswith("system/"):  # of the machine, not of the trial: its steps are no epochs
+            continue
         value = math.copysign(math.inf, stored) if abs(stored) > _INFINITE else stored
         if name.startswith(("derived/", "baseline/", "final/")) or name in _COSTS:
             finals[name] = value

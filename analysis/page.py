@@ -13,10 +13,10 @@ _POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; s
 
 _CSS = """
 :root{color-scheme:light dark;--paper:#fff;--card:#f7f8fa;--ink:#20262e;--soft:#59616d;--rule:#dfe3e9;--mark:#0072b2;
---shade:#0003;--edge:#d5d9e0;--input:#e3e7ee;--faint:#b6bcc6;--pale:#9aa1ac;--warm:#c2410c;--warm-card:#fff7ed;
+--shade:#0003;--edge:#d5d9e0;--input:#e3e7ee;--warm:#c2410c;--warm-card:#fff7ed;
 --low:#2166ac;--high:#b2182b}
 @media(prefers-color-scheme:dark){:root{--paper:#14171c;--card:#1d2127;--ink:#e6e9ee;--soft:#a3acb9;--rule:#343b45;
---mark:#6cb8ee;--shade:#000c;--edge:#434b57;--input:#343b45;--faint:#59616d;--pale:#8a93a0;--warm:#fb923c;
+--mark:#6cb8ee;--shade:#000c;--edge:#434b57;--input:#343b45;--warm:#fb923c;
 --warm-card:#2b1f17;--low:#67a9cf;--high:#ef8a62}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,

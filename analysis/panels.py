@@ -185,9 +185,9 @@ def _input_box(pen: Pen, left: float, y: float, node: int, used: bool) -> None:
     if used:
         pen.box((left, y - _NODE), size, "input", "ink")
     else:
-        pen.dotted((left, y - _NODE), size, "paper", "faint")
+        pen.dotted((left, y - _NODE), size, "paper", "soft")
     name = ("$c_{k-2}$", "$c_{k-1}$")[node]
-    pen.write((left + size[0] / 2, y), name, 8, "ink" if used else "pale", on_line=False)
+    pen.write((left + size[0] / 2, y), name, 8, "ink" if used else "soft", on_line=False)
 
 
 def _concat_bar(pen: Pen, x: float, low: float, high: float) -> None:

@@ -24,8 +24,6 @@ INKS: Mapping[str, str] = MappingProxyType(
         "ink": "#20262e",
         "soft": "#59616d",
         "input": "#e3e7ee",
-        "faint": "#b6bcc6",
-        "pale": "#9aa1ac",
         "warm": "#c2410c",
         "warm-card": "#fff7ed",
     }

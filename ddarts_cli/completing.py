@@ -123,6 +123,25 @@ def data(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
     return _beginning(incomplete, DATA_SETS)
 
 
+def method(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+    """Names of the methods."""
+    from ddarts_core.methods import METHODS
+
+    return _beginning(incomplete, METHODS)
+
+
+def space(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+    """Names of the spaces of operations."""
+    from ddarts_core.genotypes.spaces import SPACES
+
+    return _beginning(incomplete, SPACES)
+
+
+def file(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+    """Files, where a module may be named too."""
+    return [CompletionItem(incomplete, type="file")]
+
+
 def _storage(ctx: Any) -> Path:
     return Path(ctx.params.get("storage") or "runs")
 

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import click
 
+from ddarts_cli import completing  # with our completion for bash
 from ddarts_cli.system import refusal
 from ddarts_core import __version__
 from ddarts_core.ground.errors import Diverged, ReaderDied, UserError
@@ -76,6 +77,7 @@ PLUGIN = click.Option(
     expose_value=False,
     callback=_load_plugins,
     metavar="FILE|MODULE",
+    shell_complete=completing.file,
     help="Load a Python file or an installed module that adds operations, methods, data sets, ...; repeatable.",
 )
 
@@ -157,8 +159,6 @@ def _interrupt(*_: object) -> NoReturn:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; errors of the program itself keep their traceback."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    if COMPLETE in os.environ:
-        importlib.import_module("ddarts_cli.completing")  # registers our completion for bash
     try:
         result = cli.main(args=words, prog_name="ddarts", standalone_mode=False)
     except UserError as error:

@@ -74,6 +74,20 @@ class Weights:
             )
         return lines
 
+    @property
+    def tags(self) -> dict[str, str]:
+        """What a registered model says of its weights; its test accuracy if they were trained for good."""
+        found = {"seed": str(self.seed)}
+        if self.short is not None:
+            return found | {"weights": f"a trial's own short training, {self.short} epochs, no test accuracy"}
+        return found | {"weights": "ddarts retrain"} | {name: f"{value:.6g}" for name, value in self.metrics.items()}
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The test accuracy of these weights, a fraction of 1, if they were trained for good."""
+        own = dict(self.accuracies)
+        return {"test/accuracy": own[self.seed]} if self.seed in own else {}
+
 
 def find_weights(folder: Path) -> Weights | None:
     """The weights in a folder of `ddarts retrain`; None when it has none. Seeds are not chosen by test accuracy.
@@ -147,6 +161,11 @@ def _millions(number: int) -> str:
     return f"{number / 1e6:.0f}" if number >= 9_950_000 else f"{number / 1e6:.2g}"
 
 
+def _experiment(config: Mapping[str, Any]) -> ExperimentConfig:
+    """A stored configuration, without what only a sweep or a tracker has."""
+    return resolve({key: value for key, value in config.items() if key in _EXPERIMENT})
+
+
 @dataclass(frozen=True)
 class ModelWriter:
     """Writes the models of a genotype; the call is what `ddarts_analysis.export` takes as `enrich`.
@@ -161,19 +180,21 @@ class ModelWriter:
     program: bool = False
     retrain: Path | None = None
 
-    def __call__(self, folder: Path, genotype: Genotype, config: Mapping[str, Any], source: Path) -> Models:
-        """Write to the folder; without weights nothing but the networks that were asked for, untrained.
+    def weights(self, folder: Path, config: Mapping[str, Any], source: Path) -> Weights | None:
+        """Those of a retrain if there is one, else what the sweep kept in `source`, the trial's folder."""
+        found = find_weights(self.retrain or folder / "retrain")
+        if found is not None or not (source / "weights.pt").exists():
+            return found
+        settings = _experiment(config)
+        return weights_of_trial(source, settings, read_info(folder) or data_info(settings.data))
 
-        The weights are those of a retrain if there is one, else what the sweep kept in `source`, the trial's folder.
-        """
-        weights = find_weights(self.retrain or folder / "retrain")
-        short = weights is None and (source / "weights.pt").exists()
-        if not (weights or short or self.onnx or self.program):
+    def __call__(self, folder: Path, genotype: Genotype, config: Mapping[str, Any], source: Path) -> Models:
+        """Write to the folder; without weights nothing but the networks that were asked for, untrained."""
+        weights = self.weights(folder, config, source)
+        if not (weights or self.onnx or self.program):
             return Models()
         if weights is None:
-            settings: ExperimentConfig = resolve({key: value for key, value in config.items() if key in _EXPERIMENT})
-            weights = weights_of_trial(source, settings, read_info(folder) or data_info(settings.data))
-        if weights is None:
+            settings = _experiment(config)
             blueprint = Blueprint.of(genotype, settings, read_info(folder))
             network = untrained(blueprint, settings.seed)
             facts, what = [("weights", "none: the network is freshly initialised, not trained")], "untrained network"

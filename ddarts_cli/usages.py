@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+
 from ddarts_core.exports.preprocessing import Preprocessing
 
 WITH_DDARTS = """With ddarts, on pictures of any size (on the command line: `ddarts predict . image.png`):
 
 ```python
-from ddarts_core.exports.serving import Predictor
+from ddarts import load_export
 
-predictor = Predictor("weights.safetensors")
-(answers,) = predictor.classify(["image.png"], top=3)
+(answers,) = load_export(".").classify(["image.png"], top=3)
 for name, probability in answers:
     print(f"{name}: {probability:.1%}")
 ```
@@ -24,6 +25,38 @@ import torch
 logits = torch.export.load("model.pt2").module()(images)
 ```
 """
+
+SERVED = (
+    "Its input: images of 0..1, or pictures of any size as pixels of 0..255, paths, bytes or data URIs; it "
+    "answers with logits in the order of the classes."
+)
+
+_MLFLOW = """
+As a service of MLflow on this machine, where MLFLOW_TRACKING_URI names the store that it was registered in:
+
+    {command}
+
+It answers with logits to pictures of any size:
+
+```python
+import base64
+import json
+from urllib.request import Request, urlopen
+
+with open("image.png", "rb") as file:
+    picture = "data:image/png;base64," + base64.b64encode(file.read()).decode()
+asked = json.dumps({{"inputs": [picture]}}).encode()
+request = Request("http://127.0.0.1:{port}/invocations", asked, {{"Content-Type": "application/json"}})
+with urlopen(request) as answer:
+    (logits,) = json.load(answer)["predictions"]
+with open("preprocessing.json", encoding="utf-8") as file:
+    classes = json.load(file)["classes"]
+print(classes[logits.index(max(logits))])
+```
+"""
+
+#: Of the service that a card starts: 5000 is where MLflow's own pages are.
+PORT = 5001
 
 _ONNX = """Without ddarts, with `pip install onnxruntime numpy Pillow`:
 
@@ -81,3 +114,13 @@ def with_onnxruntime(setup: Preprocessing) -> str:
     if setup.margin == 1:
         return _ONNX.format(reading=_UPRIGHT, square=_SQUARE)
     return _ONNX.format(reading=plain, square=_CENTRE).replace("Image, ImageOps", "Image")
+
+
+def serve(model: str) -> list[str]:
+    """The words of the command that serves a registered model to this machine alone."""
+    return ["mlflow", "models", "serve", "--model-uri", model, "--env-manager", "local", "--port", str(PORT)]
+
+
+def with_mlflow(model: str) -> str:
+    """How a registered model is served, and asked from Python without any package."""
+    return _MLFLOW.format(command=shlex.join(serve(model)), port=PORT)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import uvicorn
+from ddarts import load_export
 from ddarts_analysis.collect import load, read_table
 from ddarts_analysis.gallery import FIGURES
 from ddarts_tuning.store.study import find_study
 from mlflow import MlflowClient
+from mlflow.pyfunc import PyFuncModel, scoring_server
 from onnxruntime import InferenceSession
+from PIL import Image
 
 from ddarts_cli.main import run
 from ddarts_cli.sweeping import ATTACHED, attach_report
@@ -242,8 +249,30 @@ def logits_of(folder: Path) -> np.ndarray:
     return Predictor(folder / "weights.safetensors").predict(IMAGES)
 
 
+def served(model: PyFuncModel, card: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """MLflow's server of the model on the loopback interface answers the card's own code as `load_export` does."""
+    server = uvicorn.Server(uvicorn.Config(scoring_server.init(model), "127.0.0.1", 0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.05)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        Image.fromarray(np.arange(300, dtype=np.uint8).reshape(20, 15)).save("image.png")
+        (block,) = (code for code in re.findall(r"```python\n(.*?)```", card, re.S) if "invocations" in code)
+        capfd.readouterr()
+        found: dict[str, Any] = {}
+        exec(block.replace(":5001", f":{port}"), found)
+        ((name, _),) = load_export(".").classify(["image.png"], top=1)[0]
+        assert capfd.readouterr().out == f"{name}\n"
+        np.testing.assert_allclose(found["logits"], load_export(".").predict("image.png")[0], rtol=1e-6)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
 def test_export_with_weights_onnx_program_and_registry(
-    make_study: MakeStudy, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    make_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """From a study over a retrain to a registered model: the day of a user."""
     study = make_study("COMPLETED")
@@ -276,9 +305,23 @@ def test_export_with_weights_onnx_program_and_registry(
     assert f"| test accuracy of these weights | {100 * result['accuracies'][0]:.2f} % |" in card
     assert "trained with seed 0" in card and "- `model.onnx`: the trained network" in card
 
-    mlflow.set_tracking_uri(uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     loaded = mlflow.pyfunc.load_model("models:/digits@best")
-    np.testing.assert_array_equal(loaded.predict(IMAGES), logits)
+    (spec,) = loaded.metadata.signature.inputs.inputs
+    assert (spec.type, spec.shape) == (np.float32, (-1, 1, 8, 8))
+    pixels = (255 * IMAGES).astype(np.uint8)
+    of_pixels = Predictor(folder / "weights.safetensors").predict(pixels)
+    for given, answer in ((IMAGES, logits), (IMAGES.astype(np.float64), logits), (pixels, of_pixels)):
+        np.testing.assert_array_equal(loaded.predict(given), answer)
+    np.testing.assert_array_equal(loaded.predict(pixels.astype(np.int64)), of_pixels)
+    assert loaded.predict(loaded.input_example).shape == (1, 10)
+    version = MlflowClient(uri).get_model_version_by_alias("digits", "best")
+    assert version.tags["weights"] == "ddarts retrain"
+    assert float(version.tags["test/accuracy"]) == pytest.approx(result["accuracies"][0], rel=1e-5)
+    assert f"{100 * result['accuracies'][0]:.2f} %" in version.description
+    monkeypatch.chdir(folder)
+    served(loaded, card := (folder / "README.md").read_text(), capfd)
+    assert f"MLFLOW_TRACKING_URI={uri} {re.findall('mlflow models serve .*', card)[0]}" in text
 
     assert (tmp_path / "mlartifacts").is_dir()  # beside the database, not where the command was run
 
@@ -292,6 +335,12 @@ def test_export_with_weights_onnx_program_and_registry(
     card = (one / "README.md").read_text()
     counted = json.loads((one / "cost.json").read_text())
     assert f"| parameters (without auxiliary head) | {counted['parameters']:,} |" in card
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "chosen")
+    assert "version 3" in out_of(capfd, "export", retrain, "--out", one, "--register", "digits")
+    run = client.get_run(client.get_model_version("digits", "3").run_id)
+    assert run.data.metrics["test/accuracy"] == result["accuracies"][0]
+    assert client.get_experiment(run.info.experiment_id).name == "chosen"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert "--tracking-uri" in mistake(capfd, "export", retrain, "--register", "digits")
 
     table = out_of(capfd, "table", "--published", "1", retrain).strip()
@@ -302,7 +351,9 @@ def test_export_with_weights_onnx_program_and_registry(
     assert re.search(r"\| 0\.0\d+ \| 0\.0*[1-9]\d? \|", small), small  # parameters and multiply-adds in millions
 
 
-def test_an_untrained_model_says_so_and_old_models_go(make_study: MakeStudy, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_untrained_model_says_so_and_old_models_go(
+    make_study: MakeStudy, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     study = make_study("COMPLETED")
     out_of(capfd, "export", study, "--program")
     (folder,) = (study / "export").iterdir()
@@ -320,7 +371,11 @@ def test_an_untrained_model_says_so_and_old_models_go(make_study: MakeStudy, cap
     exported, _ = read_safetensors(folder / "weights.safetensors")
     assert all(torch.equal(exported.state_dict()[name], value) for name, value in network.state_dict().items())
     assert "of the trial's own short training, " in (folder / "README.md").read_text()
-    assert "trained weights" in mistake(capfd, "export", study, "--top", "1", "--register", "digits")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    text = out_of(capfd, "export", study, "--top", "1", "--register", "digits", "--tracking-uri", uri)
+    assert "registered digits, version 1, alias best: a trial's own short training" in text
+    tags = MlflowClient(uri).get_model_version("digits", "1").tags
+    assert "short training" in tags["weights"] and "test/accuracy" not in tags
 
 
 def test_one_chosen_trial_is_exported_beside_the_best(study: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -40,6 +40,11 @@ OFFERED = [
     ("export mine --by accuracy,-par", {"accuracy,-parameters", "accuracy,-params"}),
     ("retrain zoo:DD_1 --recipe imagenet-d", {"imagenet-darts"}),
     ("retrain zoo:DD_1 --data fash", {"fashion_mnist"}),
+    ("methods fairda", {"fairdarts"}),
+    ("space --space S_", {"S_o", "S_none"}),
+    ("search --set tracking.system_metrics=t", {"tracking.system_metrics=true"}),
+    ("search my.yaml --plugin my_", {""}),
+    ("check-plugin my_", {""}),
 ]
 
 
@@ -49,6 +54,7 @@ def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for study in ("runs/mine", "runs/yours", "elsewhere/other"):
         Path(study).mkdir(parents=True)
         Path(study, "study.json").write_text("{}")
+    Path("my_plugin.py").write_text("raise SystemExit('pressing Tab runs no code of the user')")
     trial = Path("runs/mine/trials/0003")
     trial.mkdir(parents=True)
     (trial / "records.jsonl").write_text(json.dumps({"metrics": {"train/loss": 1.0, "held_out/accuracy": 0.5}}) + "\n")
@@ -62,13 +68,18 @@ def test_what_is_offered(line: str, offered: set[str], studies: Path) -> None:
     assert {item.value if item.type == "plain" else "" for item in items} == offered
 
 
-#: Lines that are hard for a shell: names beside files, a colon or an equals sign in a word. What Tab makes of each.
+#: A line of each kind, with names beside files, a colon or an equals sign in a word. What Tab makes of each.
 TYPED = [
     ("ddarts settin", "ddarts settings"),
     ("ddarts status yo", "ddarts status yours"),
     ("ddarts cost zoo:DARTS_m", "ddarts cost zoo:DARTS_minus"),
     ("ddarts search --set method=fair", "ddarts search --set method=fairdarts"),
     ("ddarts figure mine gates --trial ", "ddarts figure mine gates --trial 3"),
+    ("ddarts table mine --metric held", "ddarts table mine --metric held_out/accuracy"),
+    ("ddarts methods fairda", "ddarts methods fairdarts"),
+    ("ddarts retrain zoo:DD_1 --recipe imagenet-d", "ddarts retrain zoo:DD_1 --recipe imagenet-darts"),
+    ("ddarts retrain zoo:DD_1 --data fash", "ddarts retrain zoo:DD_1 --data fashion_mnist"),
+    ("ddarts search my.yaml --plugin my_", "ddarts search my.yaml --plugin my_plugin.py"),
 ]
 
 #: How an interactive shell without its user's files is started, and what readies it.

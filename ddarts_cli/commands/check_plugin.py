@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from ddarts_cli import completing
 from ddarts_cli.options import json_option, print_json
 
 
 @click.command()
-@click.argument("plugin", metavar="FILE|MODULE")
+@click.argument("plugin", metavar="FILE|MODULE", shell_complete=completing.file)
 @json_option
 def command(plugin: str, as_json: bool) -> None:
     """Check what a plug-in registers against the laws that ddarts' own tables keep.

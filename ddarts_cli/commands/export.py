@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from ddarts_cli import completing
 from ddarts_cli.options import out_option, storage_folder, storage_option
 
 if TYPE_CHECKING:
-    from ddarts_analysis.export import Exported
+    from ddarts_cli.models import Weights
 
 
 @click.command()
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 @click.option("--onnx", is_flag=True, help="Also write model.onnx; without trained weights it is marked as untrained.")
 @click.option("--program", is_flag=True, help="Also write model.pt2, a torch.export program.")
 @click.option("--register", metavar="NAME", help="Register the first one's trained network in MLflow, alias best.")
-@click.option("--tracking-uri", help="MLflow store of --register (default: the study's).")
+@click.option(
+    "--tracking-uri", help="MLflow store of --register (default: the study's; of a retrain MLFLOW_TRACKING_URI)."
+)
 @storage_option
 @out_option("STUDY/export")
 def command(
@@ -50,8 +54,9 @@ def command(
 ) -> None:
     """Write the best genotypes of a study, or the one of a search or a retrain: JSON, picture, settings, cost, a card.
 
-    Trained weights are written as safetensors: those of RETRAIN, a folder of `ddarts retrain`, or those that lie in the
-    folder `retrain` of an exported genotype, where the card's command puts them.
+    Trained weights are written as safetensors: those of RETRAIN, a folder of `ddarts retrain`; those that lie in the
+    folder `retrain` of an exported genotype, where the card's command puts them; or those that a sweep kept of its best
+    trial's own short training, which the card and MLflow's registry call so.
 
     \b
     Examples:
@@ -90,20 +95,27 @@ def command(
     path = found.path if found is not None else Path(study).expanduser()
     top = (3 if found is not None else 1) if top is None else top
     say(f"export {f'the best {top}' if trial is None else f'trial {trial}'} of {path}")
-    exported = export(path, top, by, out, ModelWriter(onnx, program), trial, within_limits)
+    writer = ModelWriter(onnx, program)
+    exported = export(path, top, by, out, writer, trial, within_limits)
     for item in exported:
         say(f"{item.place}. {item.genotype.hash}: {item.genotype.num_edges} edges, trial {item.row['trial_id']}")
     if trial is None and len(exported) < top:
         distinct = f"{len(exported)} distinct genotype{'s' if len(exported) > 1 else ''}"
         say(f"no more than {distinct} to export: {state_sentence(read_study(path))}")
-    following = [retrain_command(item.folder) for item in exported[:1]]
+    best = exported[0]
+    following = [retrain_command(best.folder, best.config, root=(best.config.get("data") or {}).get("root"))]
     if register is not None and found is not None:
-        _check_trained(exported[0])
-        run = exported[0].row.get("run_id")
-        tags = {"study": found.name, "trial_id": str(exported[0].row["trial_id"])}
+        run, trial_id = best.row.get("run_id"), str(best.row["trial_id"])
+        weights = writer.weights(best.folder, best.config, found.path / "trials" / trial_id)
+        if weights is None:
+            raise UserError(
+                f"{best.folder} has no trained weights to register, as the sweep keeps those of its best trial "
+                f"alone: first run `{following[0]}`, then this again"
+            )
+        tags = {"study": found.name, "trial_id": trial_id}
         own = tracking_uri in (None, found.data["tracking_uri"])
         uri = tracking_uri or str(found.data["tracking_uri"])
-        following = _register(register, exported[0].folder, uri, str(run) if own and run else None, tags, found.name)
+        following = _register(register, best.folder, weights, uri, str(run) if own and run else None, tags, found.name)
     finish([item.folder for item in exported], following)
 
 
@@ -111,6 +123,7 @@ def _export_retrain(
     retrain: Path, onnx: bool, program: bool, register: str | None, tracking_uri: str | None, out: Path | None
 ) -> None:
     from ddarts_analysis.export import export_retrain
+    from ddarts_tuning.settings.config import URI_VARIABLE
 
     from ddarts_cli.console import finish, say
     from ddarts_cli.models import ModelWriter, cost_command, find_weights
@@ -121,53 +134,44 @@ def _export_retrain(
     weights = find_weights(retrain)
     if weights is None:
         raise UserError(f"{retrain} has no trained weights (genotype-seed-*/weights.pt): train with ddarts retrain")
-    if register is not None and tracking_uri is None:
-        raise UserError("--register needs the MLflow store of a retrain: name it with --tracking-uri")
+    uri = tracking_uri or os.environ.get(URI_VARIABLE)
+    if register is not None and uri is None:
+        raise UserError(f"--register needs an MLflow store for a retrain: name it by --tracking-uri or {URI_VARIABLE}")
     counted = retrain_cost(Genotype.load(retrain / "genotype.json"), weights.config, weights.info)
     say(f"export {retrain}, seed {weights.seed}")
     folder = export_retrain(retrain, counted.to_dict(), out, ModelWriter(onnx, program, retrain))
     following = [cost_command(folder / "genotype.json", weights.config, weights.info)]
-    if register is not None and tracking_uri is not None:
-        following = _register(register, folder, tracking_uri, None, {}, weights.config.name)
+    if register is not None and uri is not None:
+        following = _register(register, folder, weights, uri, None, {}, weights.config.name)
     finish([folder], following)
 
 
-def _check_trained(item: Exported) -> None:
-    from ddarts_analysis.card import retrain_command
-
-    from ddarts_cli.models import find_weights
-    from ddarts_core.ground.errors import UserError
-
-    if find_weights(item.folder / "retrain") is None:
-        raise UserError(
-            f"{item.folder} has no trained weights to register: first run `{retrain_command(item.folder)}`, "
-            "then this again"
-        )
-
-
 def _register(
-    name: str, folder: Path, uri: str, run_id: str | None, tags: dict[str, str], experiment: str
+    name: str, folder: Path, weights: Weights, uri: str, run_id: str | None, tags: dict[str, str], experiment: str
 ) -> list[str]:
-    """Register the weights in a folder; the line that loads them."""
-    from ddarts_tuning.tracking.registry import ALIAS, register
+    """Register the weights in a folder, and let its card say how they are served; the line that serves them."""
+    from ddarts_tuning.settings.config import URI_VARIABLE
+    from ddarts_tuning.tracking.registry import ALIAS, Model, register
 
+    from ddarts_cli import usages
     from ddarts_cli.console import say
-    from ddarts_core.exports.export import read_safetensors
+    from ddarts_core.exports.export import Classifier, read_safetensors
+    from ddarts_core.ground.files import write_atomic
     from ddarts_core.ground.redact import without_secrets
 
-    weights = folder / "weights.safetensors"
-    _, blueprint = read_safetensors(weights)
-    info = blueprint.info
-    made = register(
-        uri,
-        run_id,
-        weights,
-        name,
-        shape=(info.channels, info.image_size, info.image_size),
+    file, readme = folder / "weights.safetensors", folder / "README.md"
+    network, blueprint = read_safetensors(file)
+    info, genotype = blueprint.info, blueprint.genotype.hash
+    facts = [("genotype", genotype), ("data", info.name), ("classes", ", ".join(info.classes)), *weights.facts]
+    model = Model(
+        weights=file,
+        example=Classifier(network, info).sample(1).numpy().round(3),
         classes=info.classes,
-        tags={**tags, "genotype_hash": blueprint.genotype.hash, "data": info.name},
-        experiment=experiment,
+        tags={**tags, **weights.tags, "genotype_hash": genotype, "data": info.name},
+        metrics=weights.metrics,
+        description="\n".join([*(f"- {what}: {value}" for what, value in facts), "", usages.SERVED]),
     )
-    say(f"registered {name}, version {made.version}, alias {ALIAS}")
-    shown = without_secrets(uri)
-    return [f"python -c \"import mlflow; mlflow.set_tracking_uri('{shown}'); mlflow.pyfunc.load_model('{made.uri}')\""]
+    made = register(uri, run_id, name, model, experiment)
+    write_atomic(readme, readme.read_text(encoding="utf-8") + usages.with_mlflow(made.uri))
+    say(f"registered {name}, version {made.version}, alias {ALIAS}: {weights.tags['weights']}")
+    return [shlex.join(["env", f"{URI_VARIABLE}={without_secrets(uri)}", *usages.serve(made.uri)])]

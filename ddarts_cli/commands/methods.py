@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from ddarts_cli import completing
 from ddarts_cli.options import json_option, print_json
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completing.method)
 @click.option("--parts", is_flag=True, help="List the parts that methods are made of, and their options.")
 @json_option
 def command(name: str | None, parts: bool, as_json: bool) -> None:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import click
 
+from ddarts_cli import completing
 from ddarts_cli.options import json_option, print_json
 
 
 @click.command()
-@click.option("--space", "name", default="S", show_default=True, help="Search space: S, S_o or S_none.")
+@click.option(
+    "--space",
+    "name",
+    default="S",
+    show_default=True,
+    shell_complete=completing.space,
+    help="Search space: S, S_o or S_none.",
+)
 @click.option("--steps", type=click.IntRange(1, 8), default=4, show_default=True, help="Intermediate nodes of a cell.")
 @click.option("--cells", type=click.IntRange(1, 200), default=8, show_default=True, help="Cells with own alphas.")
 @json_option

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,8 +44,9 @@ class Predictor:
         """Logits [batch, classes] of images.
 
         Args:
-            images: an array (see `Preprocessing.of_array`), the path of a file or its bytes, several of these, or a
-                table whose first column has them. Arrays of different sizes come as a list.
+            images: an array (see `Preprocessing.of_array`), the path of a file or its bytes, these also as a URI
+                `data:image/png;base64,...` (RFC 2397), several of these, or a table whose first column has them.
+                Arrays of different sizes come as a list.
             params: MLflow's; there are none.
 
         Raises:
@@ -91,6 +93,8 @@ class Predictor:
 
     def _prepared(self, image: Any) -> Array:
         """float32 [batch, channels, height, width] of 0..1."""
+        if isinstance(image, str) and image.startswith("data:"):
+            return scaled(self.setup.of_file(_of_data_uri(image)))[None]
         if isinstance(image, (str, Path)):
             return scaled(self.setup.of_file(Path(image)))[None]
         if isinstance(image, (bytes, bytearray, memoryview)):
@@ -101,6 +105,17 @@ class Predictor:
         """Logits, some images at a time."""
         images = np.concatenate(prepared)
         return [self._logits(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+
+
+def _of_data_uri(uri: str) -> bytes:
+    """The bytes of a picture in a URI, in which JSON carries them."""
+    kind, comma, text = uri.partition(",")
+    try:
+        if not (comma and kind.endswith(";base64")):
+            raise ValueError("it begins with no data:image/png;base64,")
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise UserError(f"a picture as a URI of {len(uri)} characters cannot be read: {error}") from error
 
 
 def _listed(images: Any) -> Sequence[Any]:

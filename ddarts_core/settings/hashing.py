@@ -21,6 +21,7 @@ PLACES = (
     "search.device",
     "retrain.device",
     "retrain.checkpoint_every",
+    "tracking.system_metrics",
 )
 
 #: Settings that came later, with what every run before them had: at this value they count for nothing, so that results

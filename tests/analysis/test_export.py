@@ -14,6 +14,7 @@ from ddarts_analysis.study import limits_of, read_study
 from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
 from ddarts_core.ground.errors import UserError
 from ddarts_core.settings.config import resolve
+from ddarts_core.settings.hashing import config_hash
 from tests.analysis.conftest import MakeStudy, Parsed, genotype_of, write_trial
 
 
@@ -42,9 +43,17 @@ def test_no_alphas_are_kept_to_export(study: Path, parsed: Parsed):
     assert len(parsed.files) == 9 and parsed.alphas == 0
 
 
-def test_the_configuration_is_the_trials_and_valid(study: Path):
-    config = resolve(yaml.safe_load((export(study, top=1)[0].folder / "config.yaml").read_text()))
-    assert config.model_dump(mode="json") == dict(read_study(study).trials[5].info["config"])
+def test_the_configuration_is_the_trials_and_valid_without_the_exporters_places(study: Path):
+    trial = study / "trials/00005/trial.json"
+    known = json.loads(trial.read_text())
+    known["config"] |= {"storage": "/home/me/runs", "data": {**known["config"]["data"], "root": "/home/me/own photos"}}
+    trial.write_text(json.dumps(known))
+    folder = export(study, top=1)[0].folder
+    config = resolve(yaml.safe_load((folder / "config.yaml").read_text()))
+    assert config.data.root == "own photos" and config_hash(config) == config_hash(resolve(known["config"]))
+    assert not [file.name for file in folder.iterdir() if b"/home/me" in file.read_bytes()]
+    card = (folder / "README.md").read_text()
+    assert "--out retrain --data-root 'own photos'" in card and "--set 'data.root=own photos'" in card
 
 
 def test_readme_has_the_numbers_and_exact_commands(study: Path):

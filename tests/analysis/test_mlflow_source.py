@@ -17,6 +17,7 @@ from ddarts_analysis.study import read_study
 from ddarts_tuning.store.study import find_study
 from ddarts_tuning.tracking import study_run as tracking
 from ddarts_tuning.tracking import trial_run
+from mlflow import MlflowClient
 
 from ddarts_core.ground.errors import UserError
 from ddarts_core.studies import sqlite_uri
@@ -72,6 +73,8 @@ def store(make_study: MakeStudy, tmp_path: Path) -> tuple[str, Path]:
     write_odd_records(folder / "trials/00001/records.jsonl")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     log_study(uri, folder)
+    measured = json.loads((folder / "trials/00000/trial.json").read_text())["run_id"]
+    MlflowClient(uri).log_metric(measured, "system/cpu_utilization_percentage", 50.0, step=9)  # no epoch of the trial
     return uri, folder
 
 

@@ -22,7 +22,7 @@ from ddarts_analysis.mlflow_runs import read_artifacts, read_runs, study_names
 from ddarts_tuning.driver.new_study import create_study, new_study
 from ddarts_tuning.settings.config import resolve_sweep
 from ddarts_tuning.store.study import Study, trial_dir
-from ddarts_tuning.tracking import overview, patience, trial_run
+from ddarts_tuning.tracking import machine, overview, patience, trial_run
 from ddarts_tuning.tracking import study_run as tracking
 
 from ddarts_cli.sweeping import store_sentence
@@ -322,6 +322,29 @@ def test_after_the_last_trial_a_slow_server_is_waited_for_only_so_long(
     waiting.end()
     monkeypatch.undo()
     assert client.get_run("a") == "a"
+
+
+def test_the_machine_is_measured_while_a_trial_runs_and_by_who_goes_on(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    folder = write_trial(study)
+
+    def measured(wanted: bool, at_least: int) -> int:
+        run = trial_run.TrialRun(study, folder)
+        sender = trial_run.Sender(run, machine.Machine(study.data["tracking_uri"], wanted))
+        sender.send(RECORDS)
+        wait_for(lambda: run.run_id is not None)
+        wait_for(lambda: len(history(study, str(run.run_id), "system/cpu_utilization_percentage")) >= at_least)
+        sender.close()
+        found = history(study, str(run.run_id), "system/cpu_utilization_percentage")
+        assert [step for step, _ in found] == list(range(len(found)))
+        assert all(0 <= value <= 100 for _, value in found)
+        return len(found)
+
+    assert measured(False, 0) == 0
+    once = measured(True, 2)
+    assert measured(True, once + 2) >= once + 2  # another process
 
 
 def test_what_two_send_at_the_same_time_is_there_once(study: Study) -> None:

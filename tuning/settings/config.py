@@ -213,6 +213,11 @@ class TrackingConfig(Strict):
         "name",
     )
     log_artifacts: bool = Field(True, description="genotypes as JSON and as pictures; the report")
+    system_metrics: bool = Field(
+        False,
+        description="MLflow's system metrics of each trial's machine: cores, memory, disk, network, and GPUs if the "
+        "package nvidia-ml-py is there; the study's folder has none",
+    )
 
 
 class SweepConfig(ExperimentConfig):

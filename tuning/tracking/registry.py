@@ -5,6 +5,7 @@ The model is the weights file that `ddarts export` wrote and the name of the mod
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +13,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import ddarts_core
+from ddarts_core.exports import serving
 from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.redact import hide_secrets, one_line, without_secrets
 
+from ..settings.config import EXPERIMENT_VARIABLE
 from .study_run import artifact_location, make_client, with_secrets
 
 ALIAS = "best"
-LOADER = "ddarts_core.exports.serving"
 
 
 @dataclass(frozen=True)
@@ -35,27 +39,35 @@ class Registered:
         return f"models:/{self.name}@{ALIAS}"
 
 
-def register(
-    tracking_uri: str,
-    run_id: str | None,
-    weights: Path,
-    name: str,
-    *,
-    shape: Sequence[int],
-    classes: Sequence[str],
-    tags: Mapping[str, str],
-    experiment: str,
-) -> Registered:
+@dataclass(frozen=True)
+class Model:
+    """What is registered.
+
+    Attributes:
+        weights: a file of `ddarts_core.exports.export.write_safetensors`.
+        example: images of 0..1 as an example of the input, float32 [batch, channels, height, width].
+        classes: names, in the order of the logits.
+        tags: of the version.
+        metrics: of the run that is made for it, if one is.
+        description: of the version, in Markdown.
+    """
+
+    weights: Path
+    example: np.ndarray[Any, np.dtype[np.float32]]
+    classes: Sequence[str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    description: str
+
+
+def register(tracking_uri: str, run_id: str | None, name: str, model: Model, experiment: str) -> Registered:
     """Log the model to a run, make it a version of `name`, and move the alias `best` to it.
 
     Args:
         tracking_uri: of the MLflow store, without secrets or with them.
-        run_id: the run it belongs to; None makes one in `experiment`.
-        weights: a file of `ddarts_core.exports.export.write_safetensors`.
+        run_id: the run it belongs to; None makes one in `experiment`, or in that of MLFLOW_EXPERIMENT_NAME.
         name: of the registered model, made if there is none.
-        shape: of one image, [channels, height, width].
-        classes: names, in the order of the logits.
-        tags: of the version.
+        model: to register.
         experiment: name for the run that is made.
 
     Raises:
@@ -65,14 +77,17 @@ def register(
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    experiment = os.environ.get(EXPERIMENT_VARIABLE) or experiment
     try:
-        run = run_id or _new_run(client, experiment, name, artifact_location(tracking_uri))
+        run = run_id or _new_run(client, experiment, name, artifact_location(tracking_uri), model.metrics)
         with tempfile.TemporaryDirectory() as folder:
-            _save(Path(folder) / "model", weights, shape, classes)
+            _save(Path(folder) / "model", model)
             client.log_artifacts(run, str(Path(folder) / "model"), "model")
-        if not any(model.name == name for model in client.search_registered_models(f"name = '{name}'")):
+        if not any(known.name == name for known in client.search_registered_models(f"name = '{name}'")):
             client.create_registered_model(name, description="Image classifier found by architecture search (ddarts)")
-        made = client.create_model_version(name, source=f"runs:/{run}/model", run_id=run, tags=dict(tags))
+        made = client.create_model_version(
+            name, source=f"runs:/{run}/model", run_id=run, tags=dict(model.tags), description=model.description
+        )
         client.set_registered_model_alias(name, ALIAS, made.version)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = one_line(hide_secrets(str(error), tracking_uri))[:200]
@@ -82,10 +97,12 @@ def register(
     return Registered(name, str(made.version))
 
 
-def _new_run(client: Any, experiment: str, name: str, artifacts: str | None) -> str:
+def _new_run(client: Any, experiment: str, name: str, artifacts: str | None, metrics: Mapping[str, float]) -> str:
     found = client.get_experiment_by_name(experiment)
     identifier = found.experiment_id if found else client.create_experiment(experiment, artifact_location=artifacts)
     run = client.create_run(identifier, run_name=f"model {name}")
+    for metric, value in metrics.items():
+        client.log_metric(run.info.run_id, metric, value)
     client.set_terminated(run.info.run_id)
     return str(run.info.run_id)
 
@@ -94,22 +111,33 @@ def _new_run(client: Any, experiment: str, name: str, artifacts: str | None) -> 
 _NEEDS = ("torch", "numpy", "Pillow", "pydantic", "PyYAML", "safetensors")
 
 
-def _save(folder: Path, weights: Path, shape: Sequence[int], classes: Sequence[str]) -> None:
+def _save(folder: Path, model: Model) -> None:
     """As `pyfunc`, with the code that loads it: nobody need install ddarts."""
-    import numpy as np
     from mlflow import pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    # Of the outputs alone: MLflow refuses paths, bytes and pixels of 0..255 where it is told of an array of float32.
-    outputs = Schema([TensorSpec(np.dtype(np.float32), (-1, len(classes)))])
+    float32 = np.dtype(np.float32)
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(float32, (-1, *model.example.shape[1:]))]),
+        outputs=Schema([TensorSpec(float32, (-1, len(model.classes)))]),
+    )
+    # MLflow would refuse whole numbers, float64, paths and bytes where a signature says float32, unless the model
+    # itself checks what it is given, as `Predictor` does. It knows such models by this mark, which it has no public
+    # name for; it stands in their file MLmodel.
+    signature._is_signature_from_type_hint = True
     pyfunc.save_model(
         str(folder),
-        loader_module=LOADER,
-        data_path=str(weights),
+        loader_module=serving.__name__,
+        data_path=str(model.weights),
         code_paths=[str(Path(ddarts_core.__file__).parent)],
-        signature=ModelSignature(outputs=outputs),
-        metadata={"classes": list(classes), "shape": list(shape), "ddarts": ddarts_core.__version__},
+        signature=signature,
+        input_example=model.example,
+        metadata={
+            "classes": list(model.classes),
+            "shape": list(model.example.shape[1:]),
+            "ddarts": ddarts_core.__version__,
+        },
         # A build of torch for one kind of device has a version that the package index does not know: 2.9.1+cpu.
         pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _NEEDS],
     )

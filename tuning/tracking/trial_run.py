@@ -27,6 +27,7 @@ from ddarts_core.studies.study_files import read_json
 
 from ..store.locks import alone
 from ..store.study import Study
+from .machine import Machine
 from .study_run import STATUS, TEXT_LIMIT, Draw, attempt, flat_params, idle, log_params, make_client, origin
 
 PATIENCE_S = 30.0
@@ -263,10 +264,12 @@ class Sender:
 
     Args:
         run: of the trial; used by nobody else until `close`.
+        machine: to be measured meanwhile.
     """
 
-    def __init__(self, run: TrialRun) -> None:
+    def __init__(self, run: TrialRun, machine: Machine | None = None) -> None:
         self._run = run
+        self._machine = machine
         self._change = threading.Condition()
         self._waiting: tuple[EpochRecord, ...] | None = None
         self._closing = False
@@ -298,6 +301,8 @@ class Sender:
                 self._change.wait_for(lambda: self._closing or self._waiting is not None)
                 records, self._waiting, closing = self._waiting, None, self._closing
             sent = records is None or self._run.sync(records)
+            if self._machine is not None:
+                self._machine.end() if closing else self._machine.watch(self.run_id)
             if closing:
                 return
             if not sent:

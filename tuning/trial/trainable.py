@@ -57,6 +57,7 @@ from ..store import checkpoints, plugins
 from ..store import study as studies
 from ..store.locks import join_workers
 from ..store.mirror import StoreError
+from ..tracking.machine import Machine
 from ..tracking.secret import receive
 from ..tracking.trial_run import Sender, TrialRun
 from .baseline import cost_of_start, of_start
@@ -95,7 +96,9 @@ class SearchTrial(tune.Trainable):
         self._limit_resources()
         self._presence = join_workers(self._study.path)
         self._go_on()
-        self._sender = Sender(TrialRun(self._study, self._folder))
+        wanted = self._study.data["config"]["tracking"].get("system_metrics", False)  # earlier studies have no such
+        machine = Machine(self._study.data["tracking_uri"], wanted)
+        self._sender = Sender(TrialRun(self._study, self._folder), machine)
         self._sender.send(self._records)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
