@@ -23,6 +23,7 @@ from ..store.locks import is_locked, lock
 from ..store.mirror import Mirror, is_uri, run_folder
 from ..store.study import Study, has_study, utc_now
 from ..tracking import study_run as tracking
+from ..tracking.database import UNFINISHED
 
 BEGUN = {".lock", ".workers", "trials", "mlartifacts"} | {f"mlflow.db{end}" for end in ("", "-journal", "-wal", "-shm")}
 """What a sweep that was killed before study.json leaves."""
@@ -41,7 +42,7 @@ def check_folder(path: Path) -> None:
             f"another sweep is creating study {path.name!r} at this moment: wait until it has begun, or choose another "
             "name with --set name=..."
         )
-    others = sorted(file.name for file in path.glob("*") if file.name not in BEGUN)
+    others = sorted(f.name for f in path.glob("*") if f.name not in BEGUN and not f.name.startswith(UNFINISHED))
     if others and not (path / "study.json").exists():
         raise UserError(
             f"{path} holds {', '.join(others[:3])}{', ...' if len(others) > 3 else ''} and no study: give the study a "

@@ -26,6 +26,7 @@ from ddarts_core.studies import sqlite_uri
 from ..settings.config import URI_VARIABLE
 from ..store.study import Study
 from . import view
+from .database import make_database
 from .patience import PATIENCE, Client, OutOfPatience
 
 OWN_VARIABLE = "DDARTS_TRACKING_URI"
@@ -167,6 +168,7 @@ def start_study(
     from mlflow.exceptions import MlflowException
 
     try:
+        make_database(uri)
         client = make_client(uri)
         found = client.get_experiment_by_name(experiment)
         if found is None:
