@@ -13,6 +13,9 @@ TRACKING = ("MLFLOW_TRACKING_URI", "DDARTS_TRACKING_URI")
 for variable in TRACKING:  # of whoever runs the tests
     os.environ.pop(variable, None)
 
+# Ray would start a process for every core before it is known how many there is use for.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+
 
 @pytest.fixture(autouse=True)
 def no_tracking_uri_left() -> Iterator[None]:

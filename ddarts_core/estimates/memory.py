@@ -17,7 +17,6 @@ from functools import partial
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..data.sets import DataInfo
 from ..genotypes.spaces import num_edges, operations_of
@@ -282,6 +281,8 @@ def supernet_size(config: ExperimentConfig, info: DataInfo) -> tuple[int, int]:
 
 
 def _supernet_size(config: ExperimentConfig, keep: int | None, info: DataInfo) -> tuple[int, int]:
+    from torch.utils.flop_counter import FlopCounterMode  # it imports a compiler of GPU code, which no trial needs
+
     with Hollow():
         rehearsal = Rehearsal(config, info, torch.device("cpu"), keep)
         gates = rehearsal.gates(rehearsal.parameters)
