@@ -48,7 +48,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def commands(text: str) -> Iterator[str]:
     """Lines of code that begin with `ddarts`, without what stands beside them, and then commands within sentences."""
-    for line in re.sub(r" *\\\n\s*", " ", text).splitlines():
+    fenced = "".join(re.findall(r"^```sh\n(.+?)^```", text, re.MULTILINE | re.DOTALL))
+    code = fenced + "".join(re.findall(r"^ {4,}.*\n", text, re.MULTILINE))
+    for line in re.sub(r" *\\\n\s*", " ", code).splitlines():
         if found := re.match(r" *(?:\$ |\.venv/bin/)?ddarts (?!-)(\S.*?)(?:  .*|\s+#.*)?$", line):
             yield found[1]
     yield from re.findall(r"`ddarts ([a-z][^`]*)`", text)
