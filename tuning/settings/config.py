@@ -65,15 +65,23 @@ SHAPLEY = "ablation.shapley_permutations"
 
 
 class ResourcesConfig(Strict):
-    """What one trial takes; fractions share a core or a GPU."""
+    """What one trial takes. With fractions, several trials share a core or a GPU."""
 
     cpu: float = Field(
-        1.0, gt=0, le=1024, description="cores, those of processes that read images included (data.num_workers)"
+        1.0,
+        gt=0,
+        le=1024,
+        description="How many cores a trial takes. Processes that read images count (data.num_workers).",
     )
     gpu: float = Field(
-        0.0, ge=0, description="of one GPU, at most 1; a fraction also caps the trial's share of the GPU's memory"
+        0.0,
+        ge=0,
+        description="Which share of one GPU a trial takes, at most 1. A fraction also limits the trial to that "
+        "share of the GPU's memory.",
     )
-    threads: int | None = Field(None, ge=1, le=1024, description="that compute; null: as many as whole cores")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="How many threads compute. null takes as many as there are whole cores."
+    )
 
     @field_validator("gpu")
     @classmethod
@@ -87,23 +95,38 @@ class ResourcesConfig(Strict):
 
 
 class LimitsConfig(Strict):
-    """What a trial's derived network should keep; one that is beyond a limit is ranked behind all that are within."""
+    """How large a derived network may be. A trial beyond a limit is ranked behind all trials within."""
 
-    parameters: int | None = Field(None, ge=1, description="without the auxiliary head; null: no limit")
-    macs: int | None = Field(None, ge=1, description="multiply-adds of an image; null: no limit")
+    parameters: int | None = Field(
+        None,
+        ge=1,
+        description="Most parameters of the derived network, without the auxiliary head. null sets no limit.",
+    )
+    macs: int | None = Field(
+        None, ge=1, description="Most multiply-adds of the derived network for one image. null sets no limit."
+    )
     latency_ms: float | None = Field(
-        None, gt=0, description="median of a forward pass as tune.latency measures it, in ms; null: no limit"
+        None,
+        gt=0,
+        description="Longest forward pass of the derived network in ms: the median that tune.latency measures. "
+        "null sets no limit.",
     )
 
 
 class LatencyConfig(Strict):
-    """How a trial measures the forward pass of its derived network, once its search is over."""
+    """How a trial measures the forward pass of its derived network when its search is over."""
 
-    runtime: Literal["torch", "onnxruntime"] = Field("torch", description="what runs the network")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where; onnxruntime runs on the CPU")
-    batch: int = Field(1, ge=1, le=65536, description="images of one pass")
-    threads: int = Field(1, ge=1, le=1024, description="of the CPU")
-    passes: int = Field(50, ge=5, le=100_000, description="that are measured, after some that are not")
+    runtime: Literal["torch", "onnxruntime"] = Field("torch", description="What runs the network while it is measured.")
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu", description="Where the network runs while it is measured. onnxruntime runs on the CPU."
+    )
+    batch: int = Field(1, ge=1, le=65536, description="How many images one pass takes.")
+    threads: int = Field(
+        1, ge=1, le=1024, description="How many threads of the CPU run the network while it is measured."
+    )
+    passes: int = Field(
+        50, ge=5, le=100_000, description="How many passes are measured. A few passes before them are not."
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> LatencyConfig:
@@ -113,52 +136,79 @@ class LatencyConfig(Strict):
 
 
 class TuneConfig(Strict):
-    """How many trials, on what, proposed and stopped by what, and what is sought."""
+    """How many trials there are, what they run on, what proposes and stops them, and what is sought."""
 
-    num_samples: int = Field(8, ge=1, le=1_000_000, description="trials")
-    max_concurrent: int | None = Field(None, ge=1, description="trials at a time; null: as many as the machines hold")
-    resources: ResourcesConfig | Literal["auto"] = Field(
-        ResourcesConfig(), description="of one trial; auto: the share of a GPU that its estimated memory needs"
+    num_samples: int = Field(8, ge=1, le=1_000_000, description="How many trials the sweep runs.")
+    max_concurrent: int | None = Field(
+        None, ge=1, description="How many trials run at a time. null runs as many as the machines have room for."
     )
-    searcher: str = Field("optuna-tpe", description="what proposes a trial's settings")
-    num_startup_trials: int = Field(10, ge=1, description="random trials before the searcher learns from results")
-    scheduler: str = Field("asha", description="what stops trials early")
-    grace_period: int = Field(1, ge=1, description="search epochs, warm-up included, before a trial may be stopped")
-    reduction_factor: float = Field(3.0, gt=1, le=100, description="ASHA keeps one in so many at each rung")
-    exchange_every: int = Field(1, ge=1, description="pbt: search epochs from one exchange to the next")
-    exchanged: float = Field(0.25, gt=0, le=0.5, description="pbt: share of the trials that is replaced, by as many")
+    resources: ResourcesConfig | Literal["auto"] = Field(
+        ResourcesConfig(),
+        description="What one trial takes. auto takes the share of a GPU that the trial's estimated memory needs.",
+    )
+    searcher: str = Field("optuna-tpe", description="What proposes the settings of a trial.")
+    num_startup_trials: int = Field(
+        10, ge=1, description="How many trials are drawn at random before the searcher learns from results."
+    )
+    scheduler: str = Field("asha", description="What stops trials early.")
+    grace_period: int = Field(
+        1, ge=1, description="How many search epochs, warm-up included, a trial has before it may be stopped."
+    )
+    reduction_factor: float = Field(
+        3.0, gt=1, le=100, description="For asha and hyperband: at each rung, one trial in so many goes on."
+    )
+    exchange_every: int = Field(
+        1, ge=1, description="For pbt: how many search epochs pass from one exchange to the next."
+    )
+    exchanged: float = Field(
+        0.25,
+        gt=0,
+        le=0.5,
+        description="For pbt: which share of the trials is replaced at an exchange. As many trials are copied.",
+    )
     objective: Literal["derived", "supernet"] = Field(
-        "derived", description="held-out accuracy of the derived network after `retrain`, or of the supernet"
+        "derived",
+        description="Which accuracy on the held-out images ranks trials: that of the derived network after "
+        "`retrain`, or that of the supernet.",
     )
     metric: Literal["accuracy", "balanced_accuracy"] = Field(
         "accuracy",
-        description="which accuracy is sought, compared and ranked by; balanced_accuracy is the mean over the classes "
-        "of the share of their images that is right",
+        description="Which accuracy is sought, compared and ranked by. balanced_accuracy is the mean over the "
+        "classes of the share of their images that is right.",
     )
     second_objective: Literal["parameters", "macs", "latency_ms"] | None = Field(
-        None, description="minimised beside the accuracy"
+        None, description="What is made small beside the large accuracy. null seeks the accuracy alone."
     )
     limits: LimitsConfig = LimitsConfig()
     latency: LatencyConfig | None = Field(
-        None, description="measure the forward pass of each trial's network; null: no"
+        None, description="How each trial measures the forward pass of its network. null measures nothing."
     )
-    points_to_evaluate: list[dict[str, Scalar]] = Field(default_factory=list, description="the first trials")
+    points_to_evaluate: list[dict[str, Scalar]] = Field(
+        default_factory=list,
+        description="Settings of the first trials, one mapping for each; the searcher proposes the others.",
+    )
     budget: Literal["epochs", "multiply-adds", "seconds"] = Field(
         "epochs",
-        description="what the searches of all trials have alike: the epochs that each one's settings say; as many "
-        "epochs as budget_amount multiply-adds pay for; or the epochs that begin within budget_amount seconds",
+        description="What the searches of all trials have alike: the epochs that each trial's settings say; as "
+        "many epochs as budget_amount multiply-adds pay for; or the epochs that begin within "
+        "budget_amount seconds.",
     )
     budget_amount: float | None = Field(
-        None, gt=0, description="multiply-adds or seconds of each trial's search; null with budget epochs"
+        None,
+        gt=0,
+        description="How many multiply-adds or seconds the search of each trial gets. null with the budget epochs.",
     )
     time_budget_s: float | None = Field(
         None,
         gt=0,
-        description="seconds after which each trial ends with the epoch it is in and none begins; anew after a resume",
+        description="After so many seconds each trial ends with the epoch that it is in, and no trial begins. A "
+        "resumed sweep has the full time again.",
     )
-    max_failures: int = Field(2, ge=0, description="restarts of a trial whose process died, from its last checkpoint")
+    max_failures: int = Field(
+        2, ge=0, description="How often a trial whose process died is started again, from its last checkpoint."
+    )
     max_failures_alike: int | None = Field(
-        3, ge=1, description="trials that fail for the same reason before the sweep stops; null: it never does"
+        3, ge=1, description="How many trials may fail for the same reason before the sweep stops. null never stops it."
     )
 
     @field_validator("searcher")
@@ -203,33 +253,34 @@ class TrackingConfig(Strict):
 
     uri: str | None = Field(
         None,
-        description="MLflow tracking URI; not given: that of MLFLOW_TRACKING_URI, if there is one; null: a sqlite "
-        "database in the study's folder",
+        description="Where MLflow keeps the runs. If it is not given, MLFLOW_TRACKING_URI counts, if there is "
+        "one. null is a sqlite database in the study's folder.",
     )
     experiment: str | None = Field(
         None,
         min_length=1,
-        description="MLflow experiment; not given: that of MLFLOW_EXPERIMENT_NAME, if there is one; null: the study's "
-        "name",
+        description="The MLflow experiment. If it is not given, MLFLOW_EXPERIMENT_NAME counts, if there is one. "
+        "null takes the study's name.",
     )
-    log_artifacts: bool = Field(True, description="genotypes as JSON and as pictures; the report")
+    log_artifacts: bool = Field(
+        True, description="Whether MLflow also gets files: genotypes as JSON and as pictures, and the report."
+    )
     system_metrics: bool = Field(
         False,
-        description="MLflow's system metrics of each trial's machine: cores, memory, disk, network, and GPUs if the "
-        "package nvidia-ml-py is there; the study's folder has none",
+        description="Whether MLflow also gets its system metrics of each trial's machine: cores, memory, disk, "
+        "network, and GPUs if the package nvidia-ml-py is there. The study's folder does not hold them.",
     )
 
 
 class SweepConfig(ExperimentConfig):
     """The contents of a sweep file: an experiment and `space`, `tune`, `tracking`."""
 
-    name: str = Field("sweep", pattern=NAME, description="of the study, and of its folder")
+    name: str = Field("sweep", pattern=NAME, description="The name of the study and of its folder.")
     space: dict[str, Distribution] = Field(
         default_factory=dict,
-        description=(
-            "settings that differ between trials: dotted path -> {type: float or int, low, high, log, step} or "
-            "{type: categorical, choices}, with `when: {path: [values]}` if it depends on another; see docs/sweeps.md"
-        ),
+        description="Settings that differ between trials: dotted path -> {type: float or int, low, high, log, "
+        "step} or {type: categorical, choices}. Add `when: {path: [values]}` to a setting that "
+        "depends on another one. See docs/sweeps.md.",
     )
     tune: TuneConfig = TuneConfig()
     tracking: TrackingConfig = TrackingConfig()

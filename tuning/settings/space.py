@@ -53,10 +53,13 @@ class Suggester(Protocol):
 
 
 class _Conditional(Strict):
-    when: dict[str, list[Scalar]] = Field(default_factory=dict, description="draw only if each path has one of these")
+    when: dict[str, list[Scalar]] = Field(
+        default_factory=dict,
+        description="The setting is drawn only in trials where each of these paths has one of its values.",
+    )
 
     def corners(self) -> list[Any]:
-        """Values that the configuration model must accept."""
+        """Values that the setting must allow; if it allows these, it allows all that the distribution draws."""
         raise NotImplementedError
 
     def contains(self, value: Any) -> bool:
@@ -87,7 +90,11 @@ class FloatDistribution(_Conditional):
         return self
 
     def corners(self) -> list[Any]:
-        """Both bounds, and between whole bounds a number that is not whole, if the distribution yields one."""
+        """The values that must be allowed: both bounds and, if both are whole numbers, one value between them.
+
+        The value between is not whole. Without it, the bounds 1 and 2 would pass for a setting that takes whole numbers
+        only. It is left out if the distribution, by its step or its bounds, has no such value.
+        """
         bounds = [self.low, self.high]
         between = self.low + (0.5 * min(1.0, self.high - self.low) if self.step is None else self.step)
         whole = all(bound.is_integer() for bound in bounds)
@@ -124,7 +131,7 @@ class IntDistribution(_Conditional):
         return self
 
     def corners(self) -> list[Any]:
-        """Every value if there are few, else the first and the last."""
+        """The values that must be allowed: all of them if there are at most 16, or else the first and the last."""
         last = self.low + (self.count - 1) * self.step
         return list(range(self.low, last + 1, self.step)) if self.count <= 16 else [self.low, last]
 
