@@ -68,7 +68,11 @@ def test_what_is_read_off_a_model() -> None:
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["settings", "alpha.lr"]) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"^alpha: .*\n  alpha\.lr = 0\.003 {4}\(a number above 0, at most 10\)\n {6}Adam on", shown, re.M)
+    assert re.search(
+        r"^alpha: .*\n  alpha\.lr = 0\.003 {4}\(a number above 0, at most 10\)\n {6}The learning rate of Adam",
+        shown,
+        re.M,
+    )
     assert "search.lr" not in shown
     assert run(["settings", "memory", "--json"]) == 0
     assert "search.checkpoint_cells" in json.loads(capsys.readouterr().out)

@@ -23,7 +23,7 @@ AblationLoss = Literal["none", "monitor", "centered", "relative", "paper", "resc
 Removal = Literal["identity", "zero", "uniform", "random"]
 Hessian = Literal["finite", "exact"]
 
-AMP = "lower precision of convolutions; none is float32 in full; tf32 and fp16 need a GPU"
+AMP = "Computes convolutions in lower precision. none is float32 in full. tf32 and fp16 need a GPU."
 
 #: Names of the data sets; `data.DATASETS` has their readers.
 DATA_SETS = ["digits", "fashion_mnist", "cifar10", "cifar100", "imagenet", "folder", "arrays", "parquet"]
@@ -38,9 +38,9 @@ class SplitConfig(Strict):
     The test split is separate and never part of a search.
     """
 
-    weights: float = Field(0.4, gt=0, lt=1, description="share that trains the weights")
-    alphas: float = Field(0.4, gt=0, lt=1, description="share that trains the alphas")
-    held_out: float = Field(0.2, gt=0, lt=1, description="share that trains nothing and gives the score")
+    weights: float = Field(0.4, gt=0, lt=1, description="The share of the training images that trains the weights.")
+    alphas: float = Field(0.4, gt=0, lt=1, description="The share that trains the alphas.")
+    held_out: float = Field(0.2, gt=0, lt=1, description="The share that trains nothing and gives the score.")
 
     @model_validator(mode="after")
     def _at_most_one(self) -> SplitConfig:
@@ -51,45 +51,74 @@ class SplitConfig(Strict):
 
 
 class AugmentConfig(Strict):
-    """Random changes of training images, drawn for each image; 0 and false are off."""
+    """Random changes of training images, drawn anew for each image. 0 and false switch a change off."""
 
-    crop_padding: int = Field(0, ge=0, le=64, description="random crop after this padding, in pixels")
-    flip: bool = Field(False, description="random horizontal flip")
-    cutout: int = Field(0, ge=0, le=256, description="side of the cut-out square, in pixels")
-    autoaugment: bool = Field(False, description="AutoAugment's policy for CIFAR or, on ImageNet, for ImageNet")
-    resized_crop: bool = Field(False, description="random part of 8 to 100 % of the area, resized (ImageNet)")
-    color_jitter: float = Field(0.0, ge=0, le=1, description="brightness, contrast, saturation; half of it for the hue")
+    crop_padding: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Adds so many pixels around each image, then crops it back to its size at a random place.",
+    )
+    flip: bool = Field(False, description="Flips each image horizontally, or not, at random.")
+    cutout: int = Field(0, ge=0, le=256, description="Cuts a square with this side, in pixels, out of each image.")
+    autoaugment: bool = Field(
+        False, description="Applies the AutoAugment policy for ImageNet on ImageNet, and the one for CIFAR elsewhere."
+    )
+    resized_crop: bool = Field(
+        False, description="Takes a random part of 8 to 100 % of each image's area and resizes it, as for ImageNet."
+    )
+    color_jitter: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Changes brightness, contrast and saturation at random, at most this much, and the hue half "
+        "as much.",
+    )
 
 
 class DataConfig(AugmentConfig):
     """The data set, how much of it, and how it is split and augmented for the search."""
 
-    name: str = Field("digits", description="data set")
-    root: str = Field("data", description="folder of the data set's files, or the one file; see docs/data.md")
-    num_train: int | None = Field(None, gt=0, description="use only this many training images (stratified)")
+    name: str = Field("digits", description="The data set.")
+    root: str = Field("data", description="The folder of the data set's files, or the one file. See docs/data.md.")
+    num_train: int | None = Field(
+        None, gt=0, description="Use only so many training images, of each class in proportion. null uses all."
+    )
     image_size: int | None = Field(
-        None, ge=8, le=512, description="resize to this many pixels; null or auto keeps or chooses the size"
+        None,
+        ge=8,
+        le=512,
+        description="Resize images to this many pixels a side. null or auto keeps the size, or chooses one for "
+        "your own images.",
     )
     channels: Literal[1, 3] | None = Field(
-        None, description="grey or red, green, blue, of one's own images; null or auto looks at them"
+        None, description="1 turns your own images grey, 3 makes them coloured. null or auto looks at them and decides."
     )
     mean: tuple[float, ...] | None = Field(
-        None, description="of each channel in 0..1, to normalise by; null is that of the training images"
+        None,
+        description="The mean of each channel, of pixels in 0..1, that images are normalised by. null takes that "
+        "of the training images.",
     )
     std: tuple[float, ...] | None = Field(
-        None, description="deviation of each channel, to normalise by; null is that of the training images"
+        None,
+        description="The deviation of each channel that images are normalised by. null takes that of the training"
+        " images.",
     )
     in_memory: bool | None = Field(
-        None, description="keep one's own images decoded, or stream files; null or auto keeps up to 2 GiB"
+        None,
+        description="Whether your own images are kept decoded in memory, or read from their files again and "
+        "again. null or auto keeps up to 2 GiB.",
     )
     on_broken: Literal["error", "skip"] = Field(
-        "error", description="what becomes of one's own images that cannot be decoded; skip counts them"
+        "error",
+        description="What happens if your own images cannot be decoded: error refuses them, skip leaves them out "
+        "and counts them.",
     )
     split: SplitConfig = SplitConfig()
     num_workers: Annotated[int, Field(ge=0, le=128)] | Literal["auto"] = Field(
         "auto",
-        description="processes that read images of a set kept in files; 0: none but the search's own; auto: the cores "
-        "that the search, training or trial has, less one, and 1 to 16",
+        description="How many processes read images that stay in their files. 0: the search reads them itself. "
+        "auto: one less than the search, training or trial has cores, between 1 and 16.",
     )
 
     @field_validator("name")
@@ -115,73 +144,116 @@ class DataConfig(AugmentConfig):
 class RegulariserConfig(Strict):
     """A term of the loss of the alphas."""
 
-    weight: float = Field(1.0, ge=0, le=1000, description="factor of the term")
+    weight: float = Field(1.0, ge=0, le=1000, description="The factor of the term.")
     schedule: Literal["constant", "rising", "falling"] = Field(
-        "constant", description="of the weight over the epochs that train alphas: rising from 0, or falling to 0"
+        "constant",
+        description="How the weight changes over the epochs that train alphas: it is constant, it is rising from "
+        "0, or it is falling to 0.",
     )
 
 
 class SearchConfig(Strict):
     """The supernet and the loop that trains its weights."""
 
-    space: str = Field("S", description="operations that an edge chooses from")
-    num_cells: int = Field(8, ge=1, le=64, description="cells of the supernet, n")
-    channels: int = Field(16, ge=2, le=512, description="width C of the first cells; doubles at reductions")
-    steps: int = Field(4, ge=1, le=8, description="intermediate nodes per cell")
-    form: Literal["cifar", "imagenet"] = Field("cifar", description="stem: full size, or three halvings before cell 0")
-    reductions: tuple[int, ...] | None = Field(None, description="positions; null is n//3 and 2n//3")
+    space: str = Field("S", description="The operations that an edge chooses from.")
+    num_cells: int = Field(8, ge=1, le=64, description="How many cells the supernet has (n).")
+    channels: int = Field(
+        16, ge=2, le=512, description="How many channels the first cells have (C). Each reduction doubles the number."
+    )
+    steps: int = Field(4, ge=1, le=8, description="How many intermediate nodes each cell has.")
+    form: Literal["cifar", "imagenet"] = Field(
+        "cifar",
+        description="The stem of the network: cifar keeps the full size, imagenet halves it three times before cell 0.",
+    )
+    reductions: tuple[int, ...] | None = Field(
+        None, description="The positions of the reduction cells. null is n//3 and 2n//3."
+    )
     sharing: Literal["own", "normal_reduce", "identical"] = Field(
-        "own", description="alphas per cell, two groups as in DARTS, or one per distinct cell of `start` (DARTOpti)"
+        "own",
+        description="Which cells share alphas: none (own), all normal and all reduction cells as in DARTS "
+        "(normal_reduce), or the equal cells of `start` as in DARTOpti (identical).",
     )
     start: str | None = Field(
         None,
-        description="genotype that the alphas start from: a file or zoo:NAME (DARTOpti); num_cells, reductions, steps, "
-        "space and data.image_size follow from it",
+        description="The genotype that the alphas start from, as a file or zoo:NAME (DARTOpti). num_cells, "
+        "reductions, steps, space and data.image_size follow from it.",
     )
-    gates: str = Field("sigmoid", description="from alphas to weights of operations; see `ddarts methods --parts`")
-    edge: str = Field("mixed", description="what an edge computes from its operations and their gates")
+    gates: str = Field(
+        "sigmoid", description="How alphas become the weights of operations. See `ddarts methods --parts`."
+    )
+    edge: str = Field(
+        "mixed", description="What an edge computes from its operations and their gates. See `ddarts methods --parts`."
+    )
     regularisers: dict[str, RegulariserConfig] = Field(
-        {}, description="terms of the alphas' loss by name, each with weight and schedule; zero-one needs w_zero_one 0"
+        {},
+        description="Terms that are added to the loss of the alphas: name -> {weight, schedule}. zero-one needs "
+        "w_zero_one 0.",
     )
-    stages: str = Field("standard", description="what is trained when, and on which network")
-    freezing: str = Field("none", description="which operations' weights stop being trained")
-    options: dict[str, Any] = Field({}, description="settings of the parts in use, see `ddarts methods --parts`")
+    stages: str = Field(
+        "standard", description="What is trained when, and on which network. See `ddarts methods --parts`."
+    )
+    freezing: str = Field(
+        "none", description="Which operations stop being trained during the search. See `ddarts methods --parts`."
+    )
+    options: dict[str, Any] = Field({}, description="Settings of the parts in use. See `ddarts methods --parts`.")
     order: Literal["first", "second", "single_level"] = Field(
-        "first", description="of DARTS' gradient of the alphas; single_level takes it on the weights' own batch"
+        "first",
+        description="The order of DARTS' gradient of the alphas, first or second. single_level takes it on the "
+        "batch that trains the weights.",
     )
     hessian: Hessian = Field(
         "finite",
-        description="of order second, its product with a gradient: DARTS' difference of radius 0.01, coarse on small "
-        "networks, or double backward through the readable form",
+        description="For order second: how its product with a gradient is computed. finite is DARTS' difference "
+        "of radius 0.01, which is coarse on small networks. exact is a double backward pass through "
+        "the readable form.",
     )
-    epochs: int = Field(50, ge=1, le=10_000, description="that train weights and alphas in turn")
-    warmup_epochs: int = Field(0, ge=0, description="epochs that train only the weights, before `epochs`")
-    batch_size: int = Field(128, ge=1, le=65_536, description="images of a step, of weights and of alphas alike")
-    lr: float = Field(0.005, gt=0, le=10, description="SGD on the weights, cosine to lr_min")
-    lr_min: float = Field(0.001, ge=0, le=10, description="learning rate that the cosine ends at")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD on the weights")
-    weight_decay: float = Field(3e-4, ge=0, le=1, description="of the weights")
-    grad_clip: float = Field(5.0, gt=0, description="largest gradient norm of the weights")
-    w_zero_one: float = Field(1.0, ge=0, le=1000, description="weight of the zero-one loss (eq. 3, 4)")
+    epochs: int = Field(50, ge=1, le=10_000, description="How many epochs train weights and alphas in turn.")
+    warmup_epochs: int = Field(0, ge=0, description="How many epochs train only the weights, before `epochs`.")
+    batch_size: int = Field(
+        128, ge=1, le=65_536, description="How many images one step takes, for weights and for alphas alike."
+    )
+    lr: float = Field(
+        0.005, gt=0, le=10, description="The learning rate of SGD on the weights. It falls as a cosine to lr_min."
+    )
+    lr_min: float = Field(0.001, ge=0, le=10, description="The learning rate at the end of the cosine.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="The momentum of SGD on the weights.")
+    weight_decay: float = Field(3e-4, ge=0, le=1, description="The weight decay of the weights.")
+    grad_clip: float = Field(
+        5.0, gt=0, description="The largest norm of the weights' gradient. A larger gradient is scaled down to it."
+    )
+    w_zero_one: float = Field(1.0, ge=0, le=1000, description="The weight of the zero-one loss (eq. 3, 4).")
     recalibration_batches: int = Field(
         4,
         ge=0,
         le=100_000,
-        description="batches of the weights' images that batch normalisation's statistics are estimated from anew for "
-        "each score (precise BN); 0 scores by running statistics, which lag: then nothing may stop trials",
+        description="Before each score, the statistics of batch normalisation are estimated anew from so many "
+        "batches of the images that train the weights (precise BN). 0 scores by running statistics, "
+        "which lag behind, so nothing may stop trials then.",
     )
-    head_norm: bool = Field(False, description="normalisation and ReLU before the classifier's pooling, as in DOTS")
-    record_alphas: bool = Field(True, description="keep all alphas in the record of every epoch")
-    device: str = Field("auto", pattern=DEVICE, description="auto is the GPU if there is one")
-    implementation: Literal["auto", "readable", "fast"] = Field("auto", description="form of a cell; auto is fast")
-    memory_format: Literal["auto", "channels_last", "contiguous"] = Field("auto", description="auto is channels_last")
+    head_norm: bool = Field(
+        False, description="Puts a normalisation and a ReLU before the pooling of the classifier, as in DOTS."
+    )
+    record_alphas: bool = Field(True, description="Whether the record of each epoch holds all alphas.")
+    device: str = Field(
+        "auto", pattern=DEVICE, description="Where the search runs. auto takes the GPU if there is one."
+    )
+    implementation: Literal["auto", "readable", "fast"] = Field(
+        "auto",
+        description="How cells are computed: by the fast form or by the readable one, with the same result. auto "
+        "takes fast.",
+    )
+    memory_format: Literal["auto", "channels_last", "contiguous"] = Field(
+        "auto", description="How images lie in memory. auto takes channels_last."
+    )
     amp: Literal["none", "tf32", "bf16", "fp16"] = Field("none", description=AMP)
     compile: Literal["none", "default", "reduce-overhead"] = Field(
         "none",
-        description="fuse edges by torch.compile, in one of its modes: minutes at the start; reduce-overhead replays "
-        "them as CUDA graphs",
+        description="Joins the operations of edges by torch.compile, in one of its modes. This takes minutes at "
+        "the start. reduce-overhead replays them as CUDA graphs.",
     )
-    checkpoint_cells: bool = Field(False, description="keep only cells' inputs, compute cells twice: less memory")
+    checkpoint_cells: bool = Field(
+        False, description="Keeps only the inputs of cells and computes cells twice, which needs less memory."
+    )
 
     @field_validator("space")
     @classmethod
@@ -258,19 +330,36 @@ class SearchConfig(Strict):
 
 
 class AlphaConfig(Strict):
-    """The architecture parameters: one Adam and one schedule per group of alphas."""
+    """The architecture parameters. Each group of alphas has one Adam and one schedule."""
 
-    lr: float = Field(3e-3, gt=0, le=10, description="Adam on the alphas")
-    lr_min: float = Field(1e-3, ge=0, le=10, description="learning rate that the cosine ends at")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="of the learning rate")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="Adam's decays of both moments")
-    weight_decay: float = Field(1.1e-4, ge=0, le=1, description="of the alphas")
-    init: Literal["zeros", "normal"] = Field("zeros", description="zeros, or 1e-3 * N(0, 1)")
-    grad_clip: float | None = Field(None, gt=0, description="largest gradient norm of all alphas; null is none")
-    start_margin: float = Field(
-        2.0, gt=0, le=20, description="alphas of `search.start`: + for its operations, - for the others"
+    lr: float = Field(3e-3, gt=0, le=10, description="The learning rate of Adam on the alphas.")
+    lr_min: float = Field(1e-3, ge=0, le=10, description="The learning rate at the end of the cosine.")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine",
+        description="How the learning rate changes over the epochs: it falls as a cosine to lr_min, or stays constant.",
     )
-    grad_mode: Literal["clean", "published"] = Field("clean", description="published: the accumulation of the code")
+    betas: tuple[float, float] = Field(
+        (0.9, 0.999), description="How fast Adam forgets: the decay of its first and of its second moment."
+    )
+    weight_decay: float = Field(1.1e-4, ge=0, le=1, description="The weight decay of the alphas.")
+    init: Literal["zeros", "normal"] = Field(
+        "zeros", description="What alphas are at the start: zeros, or normal, which draws them from 1e-3 * N(0, 1)."
+    )
+    grad_clip: float | None = Field(
+        None, gt=0, description="The largest norm of the gradient of all alphas. null sets no limit."
+    )
+    start_margin: float = Field(
+        2.0,
+        gt=0,
+        le=20,
+        description="With `search.start`: the alphas begin at + this for operations of the start, and at - this "
+        "for the others.",
+    )
+    grad_mode: Literal["clean", "published"] = Field(
+        "clean",
+        description="clean gives each alpha one gradient of its loss. published accumulates gradients as the "
+        "published code does.",
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> AlphaConfig:
@@ -282,17 +371,33 @@ class AlphaConfig(Strict):
 
 
 class AblationConfig(RegulariserConfig):
-    """The term of the ablation loss (eq. 6, 7) and what removing a cell means; see docs/ablation.md."""
+    """The ablation loss (eq. 6, 7), and what removing a cell means. See docs/ablation.md."""
 
-    loss: AblationLoss = Field("centered", description="what becomes of the marginal contributions; none: not measured")
-    removal: Removal = Field("identity", description="what takes the place of a removed cell")
-    weight: float = Field(0.5, ge=0, le=1000, description="w_AB (eq. 8)")
-    eps: float = Field(0.05, gt=0, le=10, description="smallest denominator |mean M|")
-    every: int = Field(1, ge=1, description="compute contributions at every so many alpha steps")
-    sample_cells: int | None = Field(None, ge=2, description="ablate a random subset of so many cells; null is all")
-    num_draws: int = Field(1, ge=1, le=100, description="draws that removal `random` averages over")
+    loss: AblationLoss = Field(
+        "centered",
+        description="What becomes of the marginal contributions of cells. none does not measure them. See "
+        "docs/ablation.md.",
+    )
+    removal: Removal = Field(
+        "identity", description="What takes the place of a cell that is removed. See docs/ablation.md."
+    )
+    weight: float = Field(0.5, ge=0, le=1000, description="The weight of the ablation loss, w_AB (eq. 8).")
+    eps: float = Field(0.05, gt=0, le=10, description="The smallest denominator: |mean M| is held above it.")
+    every: int = Field(1, ge=1, description="Contributions are computed at every so many steps of the alphas.")
+    sample_cells: int | None = Field(
+        None,
+        ge=2,
+        description="At each step, only so many cells are removed, chosen at random. null removes each cell.",
+    )
+    num_draws: int = Field(
+        1, ge=1, le=100, description="For removal random: over how many draws of the gates it takes the mean."
+    )
     shapley_permutations: int = Field(
-        0, ge=0, le=100_000, description="orders of the cells that Shapley values are sampled from at the end; 0 is off"
+        0,
+        ge=0,
+        le=100_000,
+        description="From how many orders of the cells Shapley values are estimated at the end of the search. 0 "
+        "estimates none.",
     )
 
     @model_validator(mode="after")
@@ -305,22 +410,30 @@ class AblationConfig(RegulariserConfig):
 
 
 class DiscretiseConfig(Strict):
-    """From alphas to a genotype (section 5.1)."""
+    """How alphas become a genotype (section 5.1)."""
 
     rule: str = Field(
-        "sparse", description="which operations of an edge are kept, and how many; see `ddarts methods --parts`"
+        "sparse", description="Which operations of an edge are kept, and how many. See `ddarts methods --parts`."
     )
-    options: dict[str, Any] = Field({}, description="settings of the rule, if it has any")
-    threshold: float = Field(0.85, ge=0, lt=1, description="smallest sigma(alpha) of a kept operation")
-    edges_per_node: int | None = Field(None, ge=1, description="keep only so many edges per node; published sparse: 2")
+    options: dict[str, Any] = Field({}, description="Settings of the rule, if it has any.")
+    threshold: float = Field(0.85, ge=0, lt=1, description="The smallest sigma(alpha) of an operation that is kept.")
+    edges_per_node: int | None = Field(
+        None,
+        ge=1,
+        description="How many edges each node keeps at most. The published sparse networks have 2. null sets no limit.",
+    )
     max_skips: int | None = Field(
-        None, ge=0, description="skip connections that a normal cell may keep (P-DARTS); null is any number"
+        None, ge=0, description="How many skip connections a normal cell keeps at most (P-DARTS). null sets no limit."
     )
     on_empty_node: Literal["best", "drop", "error"] = Field(
-        "best", description="a node that keeps no operation: its best one, no node, or no genotype"
+        "best",
+        description="What to do with a node that keeps no operation: keep its best one, drop the node, or end "
+        "with an error.",
     )
     on_dead_cell: Literal["connect", "warn", "error"] = Field(
-        "warn", description="a cell that no cell reads: its successor gets an edge from it, a warning, or no genotype"
+        "warn",
+        description="What to do if no cell reads the output of a cell: connect it to the next cell, warn, or end "
+        "with an error.",
     )
 
     @model_validator(mode="after")
@@ -332,44 +445,86 @@ class DiscretiseConfig(Strict):
 
 
 class RetrainConfig(AugmentConfig):
-    """Training of a derived network from scratch (D-DARTS section 5.1)."""
+    """How a derived network is trained from scratch (D-DARTS section 5.1)."""
 
-    recipe: str = Field("quick", description="preset of the settings of this group")
-    num_cells: int | None = Field(None, ge=1, le=200, description="derive so many cells by Algorithm 1; null keeps")
+    recipe: str = Field("quick", description="A preset of the settings of this group.")
+    num_cells: int | None = Field(
+        None,
+        ge=1,
+        le=200,
+        description="Derive a network of so many cells by Algorithm 1. null keeps those of the genotype.",
+    )
     reductions: Literal["thirds", "genotype"] | tuple[int, ...] | None = Field(
         None,
-        description="n//3 and 2n//3, as the genotype says, or positions; null: thirds if derived deeper",
+        description="Where the reduction cells are: thirds (n//3 and 2n//3), genotype (as it says), or a list of "
+        "positions. null is thirds if the network is derived deeper than the genotype.",
     )
-    derive_order: Literal["paper", "published"] = Field("paper", description="order of Algorithm 1")
+    derive_order: Literal["paper", "published"] = Field(
+        "paper", description="In which order Algorithm 1 takes the cells: as in the paper, or as in the published code."
+    )
     on_dead_cell: Literal["warn", "connect", "error"] = Field(
-        "warn", description="cells of the trained network that nothing reads: keep, connect by a skip, or refuse"
+        "warn",
+        description="What to do if nothing reads a cell of the network: warn and keep it, connect it by a skip "
+        "connection, or end with an error.",
     )
-    channels: int = Field(16, ge=2, le=1024, description="width C of the first cells; doubles at reductions")
-    epochs: int = Field(20, ge=1, le=10_000, description="of the training, warm-up included")
-    batch_size: int = Field(64, ge=1, le=65_536, description="images of a step, of all workers together")
-    lr: float = Field(0.05, gt=0, le=10, description="SGD on the weights")
-    lr_min: float = Field(0.0, ge=0, le=10, description="learning rate that cosine and linear end at")
-    schedule: Literal["cosine", "step", "linear"] = Field("cosine", description="of the learning rate")
-    step_decay: float = Field(0.97, gt=0, le=1, description="factor per epoch of schedule `step`")
-    warmup_epochs: int = Field(0, ge=0, description="in which the learning rate grows linearly")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
-    weight_decay: float = Field(3e-4, ge=0, le=1, description="of the weights")
-    grad_clip: float = Field(5.0, gt=0, description="largest gradient norm")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target that all classes divide")
+    channels: int = Field(
+        16, ge=2, le=1024, description="How many channels the first cells have (C). Each reduction doubles the number."
+    )
+    epochs: int = Field(20, ge=1, le=10_000, description="How many epochs the training has, warm-up included.")
+    batch_size: int = Field(64, ge=1, le=65_536, description="How many images one step takes, of all workers together.")
+    lr: float = Field(0.05, gt=0, le=10, description="The learning rate of SGD on the weights.")
+    lr_min: float = Field(
+        0.0, ge=0, le=10, description="The learning rate at the end of the schedules cosine and linear."
+    )
+    schedule: Literal["cosine", "step", "linear"] = Field(
+        "cosine", description="How the learning rate changes over the epochs."
+    )
+    step_decay: float = Field(
+        0.97, gt=0, le=1, description="For schedule step: the learning rate is multiplied by this after each epoch."
+    )
+    warmup_epochs: int = Field(
+        0, ge=0, description="In how many epochs the learning rate grows linearly, before the schedule begins."
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="The momentum of SGD.")
+    weight_decay: float = Field(3e-4, ge=0, le=1, description="The weight decay of the weights.")
+    grad_clip: float = Field(
+        5.0, gt=0, description="The largest norm of the gradient. A larger gradient is scaled down to it."
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="The share of the target that is divided among all classes."
+    )
     class_weights: Literal["none", "balanced"] = Field(
         "none",
-        description="of the images of each class in the loss; balanced: images / (classes * images of the class), "
-        "and validation images choose an epoch by balanced accuracy",
+        description="How much the images of a class weigh in the loss. balanced weighs each by images / (classes "
+        "* images of the class), and validation images then choose an epoch by balanced accuracy.",
     )
-    auxiliary_weight: float = Field(0.0, ge=0, le=10, description="0 leaves the auxiliary head out")
-    drop_path: float = Field(0.0, ge=0, lt=1, description="final probability; grows linearly over the epochs")
-    drop_path_unit: Literal["operation", "node"] = Field("node", description="what is dropped for an image")
-    form: Literal["cifar", "imagenet"] = Field("cifar", description="stem: full size, or three halvings before cell 0")
+    auxiliary_weight: float = Field(
+        0.0, ge=0, le=10, description="The weight of the auxiliary head's loss. 0 leaves the auxiliary head out."
+    )
+    drop_path: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="The probability at the last epoch that a path is dropped. It grows linearly over the epochs.",
+    )
+    drop_path_unit: Literal["operation", "node"] = Field(
+        "node", description="What is dropped for an image: one operation, or a whole node."
+    )
+    form: Literal["cifar", "imagenet"] = Field(
+        "cifar",
+        description="The stem of the network: cifar keeps the full size, imagenet halves it three times before cell 0.",
+    )
     amp: Literal["none", "tf32", "bf16", "fp16"] = Field("none", description=AMP)
-    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0 is off")
-    checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints; one is written on SIGTERM too")
-    validation_fraction: float = Field(0.0, ge=0, lt=1, description="share of the training images that chooses epochs")
-    device: str = Field("auto", pattern=DEVICE, description="auto is the GPU if there is one")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="The decay of the averaged weights. 0 averages none.")
+    checkpoint_every: int = Field(
+        1, ge=1, description="How many epochs pass from one checkpoint to the next. One is also written on SIGTERM."
+    )
+    validation_fraction: float = Field(
+        0.0, ge=0, lt=1, description="The share of the training images that is kept back to choose the best epoch."
+    )
+    device: str = Field(
+        "auto", pattern=DEVICE, description="Where the training runs. auto takes the GPU if there is one."
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> RetrainConfig:
@@ -383,10 +538,14 @@ class RetrainConfig(AugmentConfig):
 class ExperimentConfig(Strict):
     """One search: the contents of an experiment file."""
 
-    name: str = Field("search", pattern=NAME, description="of the folder that is written")
-    storage: str = Field("runs", description="folder of that folder; of a sweep also a URI")
-    seed: int = Field(0, ge=0, lt=2**31, description="owns everything random")
-    method: str = Field("ddarts", description="preset that the file's own settings are laid over; see `ddarts methods`")
+    name: str = Field("search", pattern=NAME, description="The name of the folder that is written.")
+    storage: str = Field(
+        "runs", description="The folder in which that folder is made. For a sweep it may also be a URI."
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Everything random follows from this number.")
+    method: str = Field(
+        "ddarts", description="The preset that the settings of the file are laid over. See `ddarts methods`."
+    )
     data: DataConfig = DataConfig()
     search: SearchConfig = SearchConfig()
     alpha: AlphaConfig = AlphaConfig()

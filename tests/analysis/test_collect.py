@@ -257,7 +257,7 @@ def test_mistakes_when_reading_are_one_sentence(study: Path, tmp_path: Path):
     path = study / "dataset/trials/study=toy/trial=3/part-0.parquet"
     old = pq.ParquetFile(path).read()
     pq.write_table(old.replace_schema_metadata({VERSION_KEY: b"0.3"}), path)
-    with pytest.raises(UserError, match=r"schema 0.3: this version reads 2.4"):
+    with pytest.raises(UserError, match=r"schema 0.3: this version reads 2.5"):
         read_table(study / "dataset", "trials")
     path.write_bytes(b"PAR1 rubbish")
     with pytest.raises(UserError, match="is damaged") as caught:
