@@ -30,9 +30,9 @@ from ddarts_core.loops import checkpoint
 SEARCH = """
 name: chaos
 data: DATA
-search: {num_cells: 3, channels: 2, steps: 2, epochs: 6, batch_size: 24, device: cpu}
+search: {num_cells: 3, channels: 2, steps: 2, epochs: EPOCHS, batch_size: 24, device: cpu}
 alpha: {lr: 0.05, weight_decay: 0.0}
-retrain: {epochs: 6, channels: 4, batch_size: 32, drop_path: 0.1, flip: true, ema_decay: 0.9, device: cpu}
+retrain: {epochs: EPOCHS, channels: 4, batch_size: 32, drop_path: 0.1, flip: true, ema_decay: 0.9, device: cpu}
 """
 NUM_TRAIN = 160
 
@@ -103,12 +103,12 @@ def settings_of(images: str, root: Path) -> str:
     return f"{{name: folder, root: {digits}, num_train: null, image_size: 8, in_memory: false, num_workers: 2}}"
 
 
-def new_folder(root: Path, name: str, data: str) -> Path:
+def new_folder(root: Path, name: str, data: str, epochs: int) -> Path:
     """An empty folder with the experiment file."""
     folder = root / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    (folder / "chaos.yaml").write_text(SEARCH.replace("DATA", data))
+    (folder / "chaos.yaml").write_text(SEARCH.replace("DATA", data).replace("EPOCHS", str(epochs)))
     return folder
 
 
@@ -118,6 +118,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=["search", "retrain"], default="search")
     parser.add_argument("--images", choices=["memory", "files"], default="memory")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -126,7 +127,7 @@ def main() -> int:
         root = Path(name)
         os.environ["XDG_CACHE_HOME"] = str(root / "cache")
         data = settings_of(options.images, root)
-        whole = new_folder(root, "whole", data)
+        whole = new_folder(root, "whole", data, options.epochs)
         began = time.monotonic()
         if os.waitpid(start(options.kind, whole), 0)[1] != 0:
             print("the undisturbed run failed")
@@ -135,7 +136,7 @@ def main() -> int:
         expected = outcome(options.kind, whole)
         kills = runs = differing = 0
         while kills < options.kills:
-            folder = new_folder(root, "broken", data)
+            folder = new_folder(root, "broken", data, options.epochs)
             mine = 0
             while True:
                 child = start(options.kind, folder)

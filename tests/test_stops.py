@@ -67,23 +67,26 @@ def test_without_standard_output_and_from_a_folder_that_is_gone(tmp_path: Path) 
 
 
 def test_a_terminal_that_is_closed_is_the_polite_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While trials run and before; where SIGHUP is ignored, as by nohup, it stays so."""
-    for before, expected in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
-        kept = signal.signal(signal.SIGHUP, before)
-        of_ctrl_c = signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        )  # ignored where tests run in the background
+    """While trials run and before, as is Ctrl-C; where SIGHUP is ignored, as by nohup, it stays so."""
+    of_ctrl_c = signal.default_int_handler  # ignored where tests run in the background
+    for number, before, expected in (
+        (signal.SIGHUP, signal.SIG_DFL, True),
+        (signal.SIGHUP, signal.SIG_IGN, False),
+        (signal.SIGINT, of_ctrl_c, True),
+    ):
+        kept = {other: signal.signal(other, of_ctrl_c) for other in (signal.SIGINT, number)}
+        signal.signal(number, before)
         try:
             with cluster.polite_stops():
                 if expected:
                     with pytest.raises(KeyboardInterrupt):
-                        signal.raise_signal(signal.SIGHUP)
+                        signal.raise_signal(number)
                 else:
-                    signal.raise_signal(signal.SIGHUP)
-            assert signal.getsignal(signal.SIGHUP) is before
+                    signal.raise_signal(number)
+            assert signal.getsignal(number) is before
         finally:
-            signal.signal(signal.SIGHUP, kept)
-            signal.signal(signal.SIGINT, of_ctrl_c)
+            for other, handler in kept.items():
+                signal.signal(other, handler)
 
 
 def test_a_ray_that_does_not_come_up_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

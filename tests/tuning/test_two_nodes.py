@@ -111,7 +111,8 @@ def small(make_sweep: Make, name: str, **tune: Any) -> SweepConfig:
     return make_sweep(name, search={"epochs": 1}, tune=one, tracking={"log_artifacts": False})
 
 
-@pytest.mark.parametrize("way", ["address", pytest.param("client", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["address", "client"])
 def test_a_sweep_on_two_nodes_with_a_token(nodes: TwoNodes, make_sweep: Make, way: str) -> None:
     config = small(make_sweep, f"by-{way}")
     ended = sweep(nodes, config, "--address", getattr(nodes, way))
