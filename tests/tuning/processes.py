@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ddarts_tuning.driver.new_study import new_study
 from ddarts_tuning.searchers.journal import open_journal
 from ddarts_tuning.settings.config import SweepConfig
 from ddarts_tuning.store.study import find_study
 from ddarts_tuning.tracking import study_run as tracking
+from ddarts_tuning.trial.trainable import SearchTrial
+from ddarts_tuning.trial.trial_record import begin
 
 from ddarts_core.loops.records import read_jsonl
 
@@ -294,6 +297,23 @@ def results(path: Path) -> list[Any]:
         )
         for trial in find_study(path).trials()
     ]
+
+
+def by_hand(config: SweepConfig, path: Path) -> list[Any]:
+    """What `results` of a study must be: trials of its parameters, run one after the other in this process without Ray.
+
+    Args:
+        config: of a sweep with the same settings in another folder.
+        path: of the study.
+    """
+    study = new_study(config)
+    for trial in find_study(path).trials():
+        begin(study, trial["number"], trial["params"])
+        process = SearchTrial({"study": str(study.path), "number": trial["number"]})
+        while not process.step().get("done"):
+            pass
+        process.cleanup()
+    return results(study.path)
 
 
 def faults(path: Path, num_trials: int, num_epochs: tuple[int, int]) -> dict[str, int]:

@@ -36,24 +36,24 @@ def ends(trials: list[dict[str, Any]]) -> list[Any]:
     return [(trial["params"], trial["state"], trial["objectives"]) for trial in trials]
 
 
-def test_two_and_two_are_the_four_of_an_undisturbed_sweep(make_sweep: Make) -> None:
+def test_two_and_one_are_the_three_of_an_undisturbed_sweep(make_sweep: Make) -> None:
     """The searcher goes on with what it knew: the same proposals and ends, every old trial untouched."""
-    tune = {**FAST["tune"], **HALVING}
+    tune = {**FAST["tune"], **HALVING, "num_samples": 3}
     whole = run_sweep(make_sweep("whole", search={"epochs": 2}, tune=tune))
     half = {"search": {"epochs": 2}, "tune": {**tune, "num_samples": 2}}
     first = run_sweep(make_sweep("halves", **half))
     before = {trial["trial_id"]: trial for trial in first.trials}
-    done = extend_sweep(make_sweep("halves", **half))
+    done = extend_sweep(make_sweep("halves", **half), 1)
     trials = done.study.trials()
     assert done.study.state == "FINISHED" and not done.interrupted and done.untracked == 0
     assert {trial["trial_id"]: trial for trial in trials if trial["trial_id"] in before} == before
     assert ends(trials) == ends(whole.study.trials())
     journal = open_journal(done.study.path / "optuna.log", "halves", {"directions": ["maximize"]}).get_trials()
-    assert [trial.user_attrs["number"] for trial in journal] == [0, 1, 2, 3]
+    assert [trial.user_attrs["number"] for trial in journal] == [0, 1, 2]
     client = tracking.make_client(done.study.data["tracking_uri"])
     runs = client.search_runs([done.study.data["experiment_id"]])
-    assert len(runs) == 5 and {run.info.status for run in runs} == {"FINISHED"}
-    assert done.study.data["config"]["tune"]["num_samples"] == 4
+    assert len(runs) == 4 and {run.info.status for run in runs} == {"FINISHED"}
+    assert done.study.data["config"]["tune"]["num_samples"] == 3
 
 
 def test_other_settings_are_refused_and_new_trials_are_compared_with_old(make_sweep: Make) -> None:

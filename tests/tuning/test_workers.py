@@ -19,7 +19,7 @@ from ddarts_tuning.trial.trial_record import begin
 
 from ddarts_core.loops import checkpoint
 from ddarts_core.loops.records import EpochRecord, read_jsonl
-from tests.tuning.processes import Driver, epochs_of, events_of, faults, results
+from tests.tuning.processes import Driver, by_hand, epochs_of, events_of, faults, results
 
 Make = Callable[..., SweepConfig]
 
@@ -28,15 +28,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 TWO = {"tune": {"num_samples": 2}}
 
 
-@pytest.fixture(scope="module")
-def calm(make_sweep: Make) -> list[Any]:
-    """What an undisturbed sweep gives."""
-    config = make_sweep("calm", **TWO)
-    assert Driver("run", config.study_dir, config).finish().startswith("finished 0")
-    return results(config.study_dir)
-
-
-def test_a_killed_worker_costs_one_epoch_at_most(make_sweep: Make, calm: list[Any]) -> None:
+def test_a_killed_worker_costs_one_epoch_at_most(make_sweep: Make) -> None:
+    """And nothing comes out otherwise."""
     config = make_sweep("struck", **TWO)
     path = config.study_dir
     driver = Driver("run", path, config)
@@ -53,7 +46,7 @@ def test_a_killed_worker_costs_one_epoch_at_most(make_sweep: Make, calm: list[An
     for number in (0, 1):
         reported = [event["epochs"] for event in events if event["kind"] == "epoch" and event["number"] == number]
         assert set(reported) == {1, 2, 3, 4} and len(reported) <= 5
-    assert results(path) == calm
+    assert results(path) == by_hand(make_sweep("calm", **TWO), path)
 
 
 # --- checkpoints, without Ray ---------------------------------------------------------------------------------------
