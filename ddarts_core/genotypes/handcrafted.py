@@ -64,7 +64,66 @@ def xception(source: int = 1) -> Genotype:
     return Genotype((entry,) * 3 + (middle,) * 8 + (entry, final), reductions=(1, 2, 11, 12))
 
 
-#: Builder by name; each takes the input that its cells read (1, or 0 as published).
+def xception_5(source: int = 1) -> Genotype:
+    """Xception with the five distinct cells that the paper counts, where the published encoding has three.
+
+    The first cell has the second convolution of Xception's stem, of which the stem here has one. The cell of the exit
+    flow that halves widens after its first separable convolution, by a 1x1 convolution; the others do before it.
+    """
+    _check(source)
+    separable = [("sep_conv_3x3", source, 2), ("sep_conv_3x3", 2, 3)]
+    entry = _cell([*separable, ("simple_conv_1x1", source, 4), ("max_pool_3x3", 3, 4)])
+    middle = _cell([*separable, ("skip_connect", source, 4), ("sep_conv_3x3", 3, 4)])
+    first, leaving = (
+        _cell([*chain, ("simple_conv_1x1", source, 5), ("max_pool_3x3", 4, 5)])
+        for chain in (
+            [("simple_conv_3x3", source, 2), ("sep_conv_3x3", 2, 3), ("sep_conv_3x3", 3, 4)],
+            [("sep_conv_3x3", source, 2), ("simple_conv_1x1", 2, 3), ("sep_conv_3x3", 3, 4)],
+        )
+    )
+    cells = (first, entry, entry, *[middle] * 8, leaving, _cell(separable))
+    return Genotype(cells, reductions=(1, 2, 11, 12))
+
+
+def inception_v4(source: int = 1) -> Genotype:
+    """InceptionV4: cells A (four), B (seven) and C (three), and a cell that halves before B and before C.
+
+    A branch's first 1x1 convolution is the one that fits every cell's input to its width. Branches of C that part into
+    1x3 and 3x1 are one after the other here.
+    """
+    _check(source)
+
+    def branches(long: str) -> Cell:
+        return _cell(
+            [
+                ("simple_conv_1x1", source, 2),
+                (long, source, 3),
+                (long, source, 4),
+                (long, 4, 5),
+                ("avg_pool_3x3", source, 6),
+                ("simple_conv_1x1", 6, 7),
+            ]
+        )
+
+    def halving(long: str) -> Cell:
+        pool = ("max_pool_3x3", source, 2)
+        return _cell([pool, ("simple_conv_3x3", source, 3), (long, source, 4), ("simple_conv_3x3", 4, 5)])
+
+    a, b, c = (branches(long) for long in ("simple_conv_3x3", "conv_7x1_1x7", "conv_3x1_1x3"))
+    cells = (*[a] * 4, halving("simple_conv_3x3"), *[b] * 7, halving("conv_7x1_1x7"), *[c] * 3)
+    return Genotype(cells, reductions=(4, 12))
+
+
+#: Builder by name; each takes the input that its cells read (1, or 0 as in the published encodings).
 HANDCRAFTED: Mapping[str, Callable[[int], Genotype]] = MappingProxyType(
-    {"ResNet18": resnet18, "ResNet50": resnet50, "Xception": xception}
+    {
+        "ResNet18": resnet18,
+        "ResNet50": resnet50,
+        "Xception": xception,
+        "Xception_5": xception_5,
+        "InceptionV4": inception_v4,
+    }
 )
+
+#: Those of which there is a published encoding.
+ENCODED = ("ResNet18", "ResNet50", "Xception")

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from ..ground.errors import UserError, unknown_name
 from .genotype import Genotype
-from .handcrafted import HANDCRAFTED
+from .handcrafted import ENCODED, HANDCRAFTED
 from .published_text import Notes, load_text
 
 PREFIX = "zoo:"
@@ -35,9 +35,10 @@ def _load() -> dict[str, ZooEntry]:
     for name, builder in HANDCRAFTED.items():
         source = "D-DARTS section 4.4"
         zoo[name] = ZooEntry(builder(1), source, "cells read the cell before them; train with 64 channels")
-        zoo[f"{name}_published"] = ZooEntry(
-            builder(0), source, "the published wiring: cells read only input 0, so every second cell is dead"
-        )
+        if name in ENCODED:
+            zoo[f"{name}_published"] = ZooEntry(
+                builder(0), source, "the published wiring: cells read only input 0, so every second cell is dead"
+            )
     return zoo
 
 

@@ -2,28 +2,82 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from ddarts_tuning.settings.space import base_settings, trial_config
 
+from ddarts_core.data.images import DataInfo
 from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.genotypes.handcrafted import HANDCRAFTED
 from ddarts_core.genotypes.zoo import ZOO
 from ddarts_core.ground.errors import UserError
+from ddarts_core.networks.network import Network
 from ddarts_core.search.discretise import convergence_sentence, discretise
 from ddarts_core.search.search import build_search
 from ddarts_core.settings.config import DiscretiseConfig, resolve
 from ddarts_core.settings.warm_start import encode, identical_groups
+from ddarts_core.supernets.supernet import Supernet
 
 SMALL = ("search.channels=2", "search.epochs=1", "search.warmup_epochs=0", "data.num_train=120", "search.batch_size=24")
 
 
-@pytest.mark.parametrize(("name", "steps"), [("ResNet18", 4), ("ResNet50", 6), ("Xception", 4)])
-def test_encoding_gives_the_genotype_back(name, steps):
-    genotype = ZOO[name].genotype
-    gates = encode(genotype, "S_o", steps)
+#: Own architectures of docs/dartopti.md.
+STARTS = sorted((Path(__file__).parents[2] / "experiments" / "starts").glob("*.json"))
+HANDMADE = {f"zoo:{name}": HANDCRAFTED[name](1) for name in HANDCRAFTED} | {
+    str(file): Genotype.load(file) for file in STARTS
+}
+
+
+@pytest.mark.parametrize("genotype", HANDMADE.values(), ids=[Path(name).stem for name in HANDMADE])
+def test_encoding_gives_the_genotype_back(genotype):
+    gates = encode(genotype, "S_o", genotype.steps)
     config = DiscretiseConfig(rule="complete", on_empty_node="drop")
-    found = discretise(gates, config, "S_o", steps, genotype.reductions, "individual").genotype
+    found = discretise(gates, config, "S_o", genotype.steps, genotype.reductions, "individual").genotype
     assert found == genotype
+
+
+def _with_weights_of(net: Supernet, derived: Network) -> None:
+    """Give a derived network the weights that the supernet has for the same operations and inputs.
+
+    The supernet concatenates all nodes, the network those of the genotype: what reads a cell reads only these channels.
+    A pool is normalised in the supernet alone; there its statistics are made those of the identity.
+    """
+    derived.stem.load_state_dict(net.stem.state_dict())
+    kept = [slice(None), slice(None)]  # channels of the two inputs that the network has too
+    for ours, cell, genes in zip(derived.cells, net.cells, derived.genotype.cells, strict=True):
+        for own, theirs, channels in zip(ours.preprocess, (cell.preprocess0, cell.preprocess1), kept[-2:], strict=True):
+            values = theirs.state_dict()
+            own.load_state_dict({k: v[:, channels] if v.ndim == 4 else v for k, v in values.items()}, strict=False)
+        for edge, own in zip(genes.edges, ours.operations, strict=True):
+            theirs = cell.edges[cell.edge_list.index((edge.source, edge.target))].ops[cell.names.index(edge.op)]
+            if "pool" in edge.op:
+                norm = next(module for module in theirs.modules() if isinstance(module, torch.nn.BatchNorm2d))
+                norm.running_var.fill_(1 - norm.eps)
+            else:
+                own.load_state_dict(theirs.state_dict(), strict=False)  # the network's normalisation is affine too
+        kept.append([(node - 2) * cell.channels + k for node in genes.concat for k in range(cell.channels)])
+    derived.classifier.weight.data = net.classifier.weight.data[:, kept[-1]]
+    derived.classifier.bias.data = net.classifier.bias.data
+
+
+@pytest.mark.parametrize("start", HANDMADE, ids=[Path(name).stem for name in HANDMADE])
+def test_with_a_large_margin_the_supernet_is_the_network_of_its_start(start):
+    """Gates of 1 and 0 leave the operations of the start: the same logits as of the network that shares its weights."""
+    config = resolve({"method": "dartopti", "search": {"channels": 2, "start": start}}).search
+    genotype = HANDMADE[start]
+    size = 2 ** max(3, len(genotype.reductions))
+    torch.manual_seed(1)
+    net = Supernet(config, DataInfo("toy", 3, 1, size, (0.5,), (0.5,))).double().eval()
+    derived = Network(genotype, 2, 3, in_channels=1, image_size=size).double().eval()
+    _with_weights_of(net, derived)
+    alphas = 20.0 * (2 * torch.tensor(encode(genotype, "S_o", config.steps), dtype=torch.float64) - 1)
+    gates = alphas.sigmoid()[[net.group_of.index(group) for group in range(net.num_groups)]]
+    x = torch.randn(2, 1, size, size, dtype=torch.float64)
+    logits = net(x, gates)
+    assert logits.std() > 1e-3
+    torch.testing.assert_close(logits, derived(x), rtol=1e-5, atol=1e-6)
 
 
 def test_the_sentence_of_a_search_with_shared_alphas_counts_the_nodes_of_all_cells():
@@ -38,6 +92,7 @@ def test_distinct_cells():
     assert identical_groups(ZOO["ResNet18"].genotype) == (0, 0, 0, 0)
     assert identical_groups(ZOO["ResNet50"].genotype) == (0, 1, 2, 0)
     assert identical_groups(ZOO["Xception"].genotype) == (0, 0, 0, *[1] * 8, 0, 2)
+    assert identical_groups(ZOO["Xception_5"].genotype) == (0, 1, 1, *[2] * 8, 3, 4)
 
 
 def test_search_starts_at_the_handcrafted_network_and_runs():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ddarts_core.genotypes.handcrafted import HANDCRAFTED, resnet18
+from ddarts_core.genotypes.handcrafted import ENCODED, HANDCRAFTED, resnet18
 from ddarts_core.genotypes.spaces import OPERATION_NAMES
 from ddarts_core.genotypes.zoo import ZOO, resolve_genotype
 from ddarts_core.ground.errors import UserError
@@ -47,7 +47,7 @@ PUBLISHED = {
 
 
 def test_names() -> None:
-    assert set(ZOO) == PUBLISHED | set(HANDCRAFTED) | {f"{name}_published" for name in HANDCRAFTED}
+    assert set(ZOO) == PUBLISHED | set(HANDCRAFTED) | {f"{name}_published" for name in ENCODED}
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -102,6 +102,15 @@ def test_shapes_of_the_handcrafted() -> None:
     assert [len(cell.nodes) for cell in ZOO["ResNet50"].genotype.cells] == [3, 4, 6, 3]
     assert [len(cell.edges) for cell in ZOO["Xception"].genotype.cells] == [4] * 12 + [2]
     assert {e.op for name in HANDCRAFTED for c in ZOO[name].genotype.cells for e in c.edges} <= OPERATION_NAMES
+
+
+def test_xception_and_inception_have_as_many_distinct_cells_as_the_papers_count() -> None:
+    for name, cells, distinct in (("Xception", 13, 3), ("Xception_5", 13, 5), ("InceptionV4", 16, 5)):
+        genotype = ZOO[name].genotype
+        assert (genotype.num_cells, len(set(genotype.cells))) == (cells, distinct)
+    assert [*map(ZOO["InceptionV4"].genotype.cells.count, dict.fromkeys(ZOO["InceptionV4"].genotype.cells))] == [
+        *(4, 1, 7, 1, 3)
+    ]
 
 
 def test_handcrafted_source_is_checked() -> None:
