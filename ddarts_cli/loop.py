@@ -17,6 +17,10 @@ class Loop(Protocol):
 
     num_epochs: int
 
+    @property
+    def over(self) -> bool:
+        """Whether the last epoch is done."""
+
     def records(self) -> Iterator[EpochRecord]:
         """Run from the current epoch to the last."""
 
@@ -57,7 +61,7 @@ def run_loop(loop: Loop, kind: str, title: str, state_file: Path, *, resume: boo
         for record in loop.records():
             records.append(record)
             unsaved = {kind: loop.state_dict(), "records": [one.to_dict(timing=True) for one in records]}
-            if len(records) % every == 0 or len(records) == loop.num_epochs:
+            if len(records) % every == 0 or loop.over:
                 checkpoint.save(state_file, unsaved, packed=True)
                 unsaved = None
             else:

@@ -32,6 +32,10 @@ class Interrupted:
         self.num_epochs = inner.num_epochs
         self.state_dict, self.load_state_dict = inner.state_dict, inner.load_state_dict
 
+    @property
+    def over(self):
+        return self.inner.over
+
     def records(self):
         for record in self.inner.records():
             yield record

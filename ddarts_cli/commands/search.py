@@ -67,6 +67,7 @@ def command(
     from ddarts_core.datasets.facts import write_facts
     from ddarts_core.estimates.room import check_search
     from ddarts_core.search.search import Search
+    from ddarts_core.settings.warm_start import notes as start_notes
     from ddarts_core.tensors.devices import pick_device
 
     info, train = read_train(config.data)
@@ -96,6 +97,8 @@ def command(
     say_data(config.data, info, train)
     if config.search.start is not None:
         read_genotype(config.search.start)  # says how a published file is read
+        for note in start_notes(config):
+            say(f"start: {note}")
     from ddarts_cli.output import write_yaml
 
     write_yaml(folder.config, plain(config))
@@ -106,6 +109,8 @@ def command(
 
     with resumable(again("--resume"), lambda: folder.begun):
         records = run_loop(search, "search", "search", folder.checkpoint, resume=resume)
+        if search.epoch < search.num_epochs:
+            say(f"search: the distance to the start stands still after {search.epoch} of {search.num_epochs} epochs")
         derivation = search.discretise()
         _write(folder, config, records, derivation)
         say(convergence_sentence(search.cell_gates, derivation, config.discretise, search.architecture.independent))

@@ -85,9 +85,12 @@ def command(
         f"on {config.data.name}, over {', '.join(config.space)}; seed {config.seed}; in {config.study_location}"
     )
     from ddarts_cli.images import read_train, say_data
+    from ddarts_core.settings.warm_start import notes
 
     if not exists:
         say_data(config.data, *read_train(config.data))
+        for note in notes(config):
+            say(f"start: {note}")
     from ddarts_analysis.drawing import draw_genotype
     from ddarts_tuning.cluster.resources import idle_gpus
     from ddarts_tuning.driver.extending import extend_sweep

@@ -20,5 +20,7 @@ METHOD = Method(
         "retrain": {"channels": 64},
     },
     formula="alpha = + margin on the operations of the start and - margin on all others, then as ddarts",
-    uncertain=("identical cells share alphas, not weights: the paper's 'share the same weights' can mean either",),
+    uncertain=(
+        "identical cells share alphas; the paper's 'share the same weights' can also mean search.share_weights true",
+    ),
 )

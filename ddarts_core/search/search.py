@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.sets import DataInfo, Images, Splits, augment_of, check_batch, load_train, split
+from ..genotypes.distance import distance, weights_of
+from ..genotypes.genotype import Genotype
+from ..genotypes.spaces import S_O, operations_of
 from ..ground.errors import Diverged, UserError
 from ..loops import losses
 from ..loops.confusion import Evaluation, count
@@ -27,7 +30,7 @@ from ..loops.recalibration import recalibrated
 from ..loops.records import EpochRecord
 from ..methods import FREEZINGS
 from ..methods.parts import Kept, Parameters, Progress
-from ..settings.config import ExperimentConfig
+from ..settings.config import ExperimentConfig, SearchConfig
 from ..settings.hashing import config_hash
 from ..settings.warm_start import encode, start_genotype
 from ..supernets.coalitions import shapley_values
@@ -43,6 +46,9 @@ from .discretise import Derivation, discretise, saturation
 from .examination import Batch, Examination, probed
 from .freezing import Watch
 from .stages import Course, Place
+
+#: Metric of an epoch: how far the genotype that the gates stand for is from `search.start` (`distance.distance`).
+DISTANCE = "distance/start"
 
 
 def cosine(start: float, end: float, epoch: int, epochs: int) -> float:
@@ -78,6 +84,9 @@ class Search:
         self.splits = splits
         self.device = device or pick_device(config.search.device)
         self.epoch = 0
+        self._weighed = _weighed_start(config.search)
+        #: Distance to the start after each epoch that `search.stop` counts.
+        self._distances: list[float] = []
         self.course = Course(config)
         self.num_epochs = self.course.num_epochs
         if config.ablation.loss == "paper":
@@ -205,8 +214,24 @@ class Search:
         Raises:
             Diverged: a loss is not finite.
         """
-        while self.epoch < self.num_epochs:
+        while not self.over:
             yield self._run_epoch()
+
+    @property
+    def over(self) -> bool:
+        """Whether the last epoch is done: that of the settings, or the one after which `search.stop` ends the search.
+
+        It ends when the last distance to the start and those of `stop.epochs` epochs before it differ by no more than
+        `stop.distance`.
+        """
+        return self.epoch >= self.num_epochs or self._stands_still
+
+    @property
+    def _stands_still(self) -> bool:
+        stop, found = self.config.search.stop, self._distances
+        if stop is None or len(found) <= stop.epochs:
+            return False
+        return all(abs(found[-1] - before) <= stop.distance for before in found[-1 - stop.epochs : -1])
 
     def _run_epoch(self) -> EpochRecord:
         epoch, place = self.epoch, self.course.at(self.epoch)
@@ -251,6 +276,9 @@ class Search:
         scores = self.evaluate(self.splits.held_out, watch).metrics
         metrics |= {f"held_out/{name}": value for name, value in scores.items()}
         metrics |= self._architecture_metrics()
+        stop = self.config.search.stop
+        if stop is not None and stage.trains_alphas and place.stage_epoch >= stop.after and DISTANCE in metrics:
+            self._distances.append(metrics[DISTANCE])
         shapley = self._shapley_values()
         watch.lap("evaluation")
         contributions: tuple[float, ...] = ()
@@ -390,7 +418,8 @@ class Search:
     def _shapley_values(self) -> ShapleyValues:
         """Of the first batch of held-out images, in the last epoch; empty in the others and when not asked for."""
         ablation = self.config.ablation
-        if not ablation.shapley_permutations or self.epoch + 1 < self.num_epochs:
+        last = self.epoch + 1 >= self.num_epochs or self._stands_still
+        if not ablation.shapley_permutations or not last:
             return ShapleyValues((), ())
         images, labels = next(self._unaugmented(self.splits.held_out))
         return shapley_values(
@@ -423,6 +452,7 @@ class Search:
             "config_hash": config_hash(self.config),
             "epoch": self.epoch,
             "stage": self.stage,
+            "distances": list(self._distances),
             "kept": self.kept,
             "weights": self.net.state_dict(),
             "architecture": self.parameters,
@@ -446,6 +476,7 @@ class Search:
                 f"this one is {config_hash(self.config)}): resume with the settings it was started with"
             )
         self.epoch = state["epoch"]
+        self._distances = list(state.get("distances", ()))
         if "alphas" in state:
             state = _as_of_today(state)
         if state["stage"] != self.stage:
@@ -515,6 +546,8 @@ class Search:
         }
         if self._watch is not None:
             metrics["operations/frozen"] = int(self._watch.frozen.sum())
+        if derivation is not None and self._weighed is not None:
+            metrics[DISTANCE] = distance(self._weighed[0], derivation.genotype, self._weighed[1])
         if derivation is not None:
             edges = [edge for cell in derivation.genotype.cells for edge in cell.edges]
             metrics |= {
@@ -546,6 +579,22 @@ class Search:
                 f"the search diverged in epoch {epoch}: {bad[0]} is {metrics[bad[0]]}; lower search.lr or alpha.lr"
                 + (", or use ablation.loss: centered" if self.config.ablation.loss == "paper" else "")
             )
+
+
+def _weighed_start(config: SearchConfig) -> tuple[Genotype, dict[str, float]] | None:
+    """The start and the weights of the space's operations; None without a start, or in a space that has no weights.
+
+    Raises:
+        UserError: `search.stop` needs the weights that the space lacks.
+    """
+    if config.start is None:
+        return None
+    try:
+        return start_genotype(config), weights_of(config.space)
+    except UserError:
+        if config.stop is not None or set(operations_of(config.space)) <= {"none", *S_O}:
+            raise
+        return None
 
 
 def build_search(config: ExperimentConfig, device: torch.device | None = None) -> Search:

@@ -152,6 +152,23 @@ class RegulariserConfig(Strict):
     )
 
 
+class StopConfig(Strict):
+    """When a search that starts from a genotype has found what it will find (the published code's rule)."""
+
+    distance: float = Field(
+        0.001, ge=0, le=1, description="The largest change of the distance to the start that counts as none."
+    )
+    epochs: int = Field(
+        4, ge=1, le=10_000, description="For how many epochs, one after the other, it must not have changed."
+    )
+    after: int = Field(
+        5,
+        ge=0,
+        le=10_000,
+        description="How many epochs of the alphas do not count at the beginning, when few are decided.",
+    )
+
+
 class SearchConfig(Strict):
     """The supernet and the loop that trains its weights."""
 
@@ -184,6 +201,11 @@ class SearchConfig(Strict):
     edge: str = Field(
         "mixed", description="What an edge computes from its operations and their gates. See `ddarts methods --parts`."
     )
+    share_weights: bool = Field(
+        False,
+        description="Whether identical cells of `start` that have equal width share the weights of their operations "
+        "too. Needs sharing identical.",
+    )
     regularisers: dict[str, RegulariserConfig] = Field(
         {},
         description="Terms that are added to the loss of the alphas: name -> {weight, schedule}. zero-one needs "
@@ -206,6 +228,9 @@ class SearchConfig(Strict):
         description="For order second: how its product with a gradient is computed. finite is DARTS' difference "
         "of radius 0.01, which is coarse on small networks. exact is a double backward pass through "
         "the readable form.",
+    )
+    stop: StopConfig | None = Field(
+        None, description="Ends the search before `epochs` when its distance to `start` stands still. null: never."
     )
     epochs: int = Field(50, ge=1, le=10_000, description="How many epochs train weights and alphas in turn.")
     warmup_epochs: int = Field(0, ge=0, description="How many epochs train only the weights, before `epochs`.")
@@ -301,6 +326,10 @@ class SearchConfig(Strict):
             raise ValueError(f"lr_min {self.lr_min:g} must not exceed lr {self.lr:g}")
         if self.sharing == "identical" and self.start is None:
             raise ValueError("sharing identical needs `start`, the genotype whose identical cells share alphas")
+        if self.share_weights and (self.sharing != "identical" or self.freezing != "none"):
+            raise ValueError("share_weights is for sharing identical, and for freezing none")
+        if self.stop is not None and (self.start is None or self.stages != "standard"):
+            raise ValueError("stop watches the distance of one network to `start`: name one, and keep stages standard")
         positions = self.reduction_positions
         if list(positions) != sorted(set(positions)) or any(not 0 <= p < self.num_cells for p in positions):
             raise ValueError(f"reductions {list(positions)} must ascend within 0..{self.num_cells - 1}, each once")

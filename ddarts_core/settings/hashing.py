@@ -38,6 +38,8 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "search.stages": "standard",
         "search.freezing": "none",
         "search.options": {},
+        "search.stop": None,
+        "search.share_weights": False,
         "search.hessian": "finite",
         "search.head_norm": False,
         "alpha.grad_clip": None,

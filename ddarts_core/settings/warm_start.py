@@ -13,7 +13,7 @@ from ..genotypes.shapes import STRIDES
 from ..genotypes.spaces import SPACES, edge_list, operations_of
 from ..genotypes.zoo import resolve_genotype
 from ..ground.errors import UserError
-from .config import IMAGE_SIZES, DataConfig, SearchConfig
+from .config import IMAGE_SIZES, DataConfig, ExperimentConfig, SearchConfig
 
 
 def followed(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -126,6 +126,19 @@ def start_genotype(config: SearchConfig) -> Genotype:
     if unknown:
         raise UserError(f"{where} uses {sorted(unknown)[0]}, which search.space {config.space} lacks: try S_o")
     return genotype
+
+
+def notes(config: ExperimentConfig) -> list[str]:
+    """What a user should know of a search from a start before it begins, in sentences."""
+    if config.search.start is None or config.search.sharing != "identical":
+        return []
+    one = len(set(start_genotype(config.search).cells)) == 1
+    if not one or config.ablation.loss in ("none", "monitor"):
+        return []
+    return [
+        f"all cells of {config.search.start} are identical and share one group of alphas: there is no other group to "
+        "compare its contribution with, so the ablation loss is 0; ablation.loss=none saves the passes that measure it"
+    ]
 
 
 def encode(genotype: Genotype, space: str, steps: int) -> list[list[list[int]]]:

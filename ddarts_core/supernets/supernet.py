@@ -205,8 +205,33 @@ class Supernet(nn.Module):
                 )
             )
             before, last, halved = last, config.steps * width, reduction
+        if config.share_weights:
+            self._share_weights(config.start)
         self.head_norm = nn.Sequential(BatchNorm(last), nn.ReLU()) if config.head_norm else None
         self.classifier = nn.Linear(last, info.num_classes)
+
+    def _share_weights(self, start: str | None) -> None:
+        """Give cells of one group and width the weights of the first (D-DARTS 4.4 ii); each keeps its statistics.
+
+        Raises:
+            UserError: there are no two such cells.
+        """
+        first: dict[tuple[int, int, bool], Cell] = {}
+        shared = False
+        for group, cell in zip(self.group_of, self.cells, strict=True):
+            assert isinstance(cell, Cell)
+            owner = first.setdefault((group, cell.channels, cell.reduction), cell)
+            if owner is cell:
+                continue
+            shared = True
+            for name, weight in owner.edges.named_parameters():
+                module, _, own = name.rpartition(".")
+                setattr(cell.edges.get_submodule(module), own, weight)
+        if not shared:
+            raise UserError(
+                f"search.share_weights: no two identical cells of search.start {start} have equal width, so that there "
+                "is nothing to share: leave it out"
+            )
 
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
         """Images [batch, channels, height, width] and gates [groups, edges, operations] -> logits [batch, classes]."""

@@ -216,8 +216,13 @@ class Retrain:
         Raises:
             Diverged: a loss is not finite.
         """
-        while self.epoch < self.num_epochs:
+        while not self.over:
             yield self._run_epoch()
+
+    @property
+    def over(self) -> bool:
+        """Whether the last epoch is done."""
+        return self.epoch >= self.num_epochs
 
     def _run_epoch(self) -> EpochRecord:
         epoch = self.epoch

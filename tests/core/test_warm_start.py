@@ -15,9 +15,9 @@ from ddarts_core.genotypes.zoo import ZOO
 from ddarts_core.ground.errors import UserError
 from ddarts_core.networks.network import Network
 from ddarts_core.search.discretise import convergence_sentence, discretise
-from ddarts_core.search.search import build_search
+from ddarts_core.search.search import Search, build_search
 from ddarts_core.settings.config import DiscretiseConfig, resolve
-from ddarts_core.settings.warm_start import encode, identical_groups
+from ddarts_core.settings.warm_start import encode, identical_groups, notes
 from ddarts_core.supernets.supernet import Supernet
 
 SMALL = ("search.channels=2", "search.epochs=1", "search.warmup_epochs=0", "data.num_train=120", "search.batch_size=24")
@@ -145,3 +145,77 @@ def test_an_operation_twice_on_one_edge_cannot_start_a_search(tmp_path):
     file.write_text(Genotype((twice,) * 4, (1, 2, 3)).to_json())
     with pytest.raises(UserError, match="twice on one edge"):
         build_search(resolve({"method": "dartopti"}, (*SMALL, f"search.start={file}")))
+
+
+STOPPED = (
+    *SMALL,
+    "search.epochs=9",
+    "search.stop={distance: 0.001, epochs: 2, after: 1}",
+    "ablation.shapley_permutations=2",
+    "alpha.lr=1e-6",
+    "alpha.lr_min=1e-6",
+)
+
+
+def test_a_search_ends_when_its_distance_to_the_start_stands_still_and_is_resumed_bit_for_bit():
+    """With alphas that hardly move: one epoch that does not count, then the distance of three epochs is the same."""
+    config = resolve({"method": "dartopti"}, STOPPED)
+    whole = build_search(config)
+    records = list(whole.records())
+    assert len(records) == 4 and whole.over and whole.epoch < whole.num_epochs
+    assert [record.metrics["distance/start"] for record in records] == [0.0] * 4
+    assert records[-1].shapley and not records[-2].shapley, "the last epoch has what last epochs have"
+    first = build_search(config)
+    next(records_of := first.records()), next(records_of), next(records_of)
+    again = build_search(config)
+    again.load_state_dict(first.state_dict())
+    (last,) = again.records()
+    assert last.to_dict() == records[-1].to_dict() and list(again.records()) == []
+
+
+def test_a_search_whose_distance_moves_is_not_ended():
+    search = build_search(resolve({"method": "dartopti"}, STOPPED))
+    search._distances = [0.5, 0.2, 0.2]
+    assert not search.over
+    search._distances += [0.2008]
+    assert search.over
+
+
+def test_stop_needs_a_start_and_one_network():
+    for text in ("{'start': null, 'sharing': 'own', 'stop': {}}", "{'stages': 'widening', 'stop': {}}"):
+        with pytest.raises(UserError, match="stop watches the distance"):
+            resolve({"method": "dartopti"}, [f"search={text}"])
+
+
+def _xception(*overrides: str) -> Search:
+    wanted = ("search.start=zoo:Xception", "search.sharing=identical", "ablation.loss=none", *overrides)
+    return build_search(resolve({"method": "dartopti"}, (*SMALL, "search.implementation=readable", *wanted)))
+
+
+def test_identical_cells_of_equal_width_share_weights_if_wanted():
+    """Xception's eight middle cells: one set of weights, whose gradient is the sum of what each cell's would be."""
+    own, shared = _xception(), _xception("search.share_weights=true")
+    middle = sum(weight.numel() for weight in own.net.cells[3].edges.parameters())
+    sizes = [sum(weight.numel() for weight in search.net.parameters()) for search in (own, shared)]
+    assert sizes[0] - sizes[1] == 7 * middle > 0
+    own.net.load_state_dict(shared.net.state_dict())
+    assert own.net.cells[4].edges[0].ops[0][1].weight is not own.net.cells[3].edges[0].ops[0][1].weight
+    images, labels = next(own._batches(own.splits.weights, "weights", 0, 0))
+    for search in (own, shared):
+        search.net.train()
+        torch.nn.functional.cross_entropy(search.net(images, search.gates), labels).backward()
+    for name, weight in shared.net.cells[3].edges.named_parameters():
+        each = [dict(own.net.cells[k].edges.named_parameters())[name].grad for k in range(3, 11)]
+        torch.testing.assert_close(weight.grad, torch.stack(each).sum(0), rtol=1e-3, atol=1e-5)
+    with pytest.raises(UserError, match="zoo:ResNet18 have equal width, so that there is nothing to share"):
+        build_search(resolve({"method": "dartopti"}, (*SMALL, "search.share_weights=true")))
+
+
+def test_that_one_group_has_no_ablation_loss_is_said_and_true():
+    config = resolve({"method": "dartopti"}, SMALL)
+    (note,) = notes(config)
+    assert "the ablation loss is 0" in note
+    (record,) = build_search(config).records()
+    assert record.ablation == (0.0,)
+    assert notes(resolve({"method": "dartopti"}, ["ablation.loss=none"])) == []
+    assert notes(resolve({"method": "dartopti"}, ["search.start=zoo:ResNet50"])) == []

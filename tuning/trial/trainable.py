@@ -203,7 +203,7 @@ class SearchTrial(tune.Trainable):
         if self._retrain is not None:
             return self._end_retrain()
         assert self._search is not None
-        over = self._search.epoch >= self._search.num_epochs or self._clock.is_spent(self._records)
+        over = self._search.over or self._clock.is_spent(self._records)
         return over and self._end_search(self._search)
 
     def _keep(self, record: EpochRecord) -> None:
