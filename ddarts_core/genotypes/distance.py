@@ -104,7 +104,7 @@ def read_weights(path: Path) -> dict[str, float]:
     """Weights by operation from a JSON file, plain or under `weights`.
 
     Raises:
-        UserError: the file cannot be read, or a weight is no number above 0.
+        UserError: the file cannot be read, or a weight is no number of 0 or more.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -112,6 +112,6 @@ def read_weights(path: Path) -> dict[str, float]:
         found = {str(name): float(weight) for name, weight in data.items()}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"cannot read weights of operations in {path}: {error}") from error
-    if not found or any(not 0 < weight < float("inf") for weight in found.values()):
-        raise UserError(f"the weights in {path} must be numbers above 0, one for each operation")
+    if not all(0 <= weight < float("inf") for weight in found.values()) or not sum(found.values()):
+        raise UserError(f"the weights in {path} must be numbers of 0 or more, one for each operation, and not all 0")
     return found

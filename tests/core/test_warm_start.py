@@ -15,7 +15,7 @@ from ddarts_core.genotypes.zoo import ZOO
 from ddarts_core.ground.errors import UserError
 from ddarts_core.networks.network import Network
 from ddarts_core.search.discretise import convergence_sentence, discretise
-from ddarts_core.search.search import Search, build_search
+from ddarts_core.search.search import build_search
 from ddarts_core.settings.config import DiscretiseConfig, resolve
 from ddarts_core.settings.warm_start import encode, identical_groups, notes
 from ddarts_core.supernets.supernet import Supernet
@@ -187,28 +187,28 @@ def test_stop_needs_a_start_and_one_network():
             resolve({"method": "dartopti"}, [f"search={text}"])
 
 
-def _xception(*overrides: str) -> Search:
-    wanted = ("search.start=zoo:Xception", "search.sharing=identical", "ablation.loss=none", *overrides)
-    return build_search(resolve({"method": "dartopti"}, (*SMALL, "search.implementation=readable", *wanted)))
-
-
-def test_identical_cells_of_equal_width_share_weights_if_wanted():
-    """Xception's eight middle cells: one set of weights, whose gradient is the sum of what each cell's would be."""
-    own, shared = _xception(), _xception("search.share_weights=true")
-    middle = sum(weight.numel() for weight in own.net.cells[3].edges.parameters())
-    sizes = [sum(weight.numel() for weight in search.net.parameters()) for search in (own, shared)]
-    assert sizes[0] - sizes[1] == 7 * middle > 0
-    own.net.load_state_dict(shared.net.state_dict())
-    assert own.net.cells[4].edges[0].ops[0][1].weight is not own.net.cells[3].edges[0].ops[0][1].weight
-    images, labels = next(own._batches(own.splits.weights, "weights", 0, 0))
-    for search in (own, shared):
-        search.net.train()
-        torch.nn.functional.cross_entropy(search.net(images, search.gates), labels).backward()
-    for name, weight in shared.net.cells[3].edges.named_parameters():
-        each = [dict(own.net.cells[k].edges.named_parameters())[name].grad for k in range(3, 11)]
-        torch.testing.assert_close(weight.grad, torch.stack(each).sum(0), rtol=1e-3, atol=1e-5)
+def test_identical_cells_of_equal_width_share_weights_if_wanted(tmp_path):
+    """Of four identical cells the last two have equal width: one set of weights, whose gradient is that of both."""
+    cell = Cell((Edge(2, 1, "simple_conv_3x3"), Edge(3, 2, "sep_conv_3x3"), Edge(3, 1, "skip_connect")), (2, 3))
+    file = tmp_path / "start.json"
+    file.write_text(Genotype((cell,) * 4, (1,)).to_json())
+    settings = {"method": "dartopti", "search": {"start": str(file), "channels": 2}}
+    info = DataInfo("toy", 3, 1, 8, (0.5,), (0.5,))
+    torch.manual_seed(1)
+    own = Supernet(resolve(settings).search, info).double()
+    shared = Supernet(resolve(settings, ["search.share_weights=true"]).search, info).double()
+    sizes = [sum(weight.numel() for weight in net.parameters()) for net in (own, shared)]
+    assert sizes[0] - sizes[1] == sum(weight.numel() for weight in own.cells[3].edges.parameters()) > 0
+    own.load_state_dict(shared.state_dict())
+    x, gates = torch.randn(4, 1, 8, 8, dtype=torch.float64), torch.rand(1, 5, 12, dtype=torch.float64)
+    for net in (own, shared):
+        net(x, gates)[:, 0].sum().backward()
+    apart = [dict(own.cells[k].edges.named_parameters()) for k in (2, 3)]
+    for name, weight in shared.cells[2].edges.named_parameters():
+        assert weight is shared.cells[3].edges.get_parameter(name)
+        torch.testing.assert_close(weight.grad, apart[0][name].grad + apart[1][name].grad)
     with pytest.raises(UserError, match="zoo:ResNet18 have equal width, so that there is nothing to share"):
-        build_search(resolve({"method": "dartopti"}, (*SMALL, "search.share_weights=true")))
+        Supernet(resolve({"method": "dartopti"}, ["search.share_weights=true"]).search, info)
 
 
 def test_that_one_group_has_no_ablation_loss_is_said_and_true():
