@@ -137,7 +137,7 @@ def notes(config: ExperimentConfig) -> list[str]:
         return []
     return [
         f"all cells of {config.search.start} are identical and share one group of alphas: there is no other group to "
-        "compare its contribution with, so the ablation loss is 0; ablation.loss=none saves the passes that measure it"
+        "compare its contribution with, so the ablation loss is 0 and is not measured"
     ]
 
 
