@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ddarts_core.ground.errors import UserError, unknown_name
 
-from . import cell_figures, confusion, figures, history, parameter_figures
+from . import cell_figures, confusion, figures, history, mistakes, parameter_figures
 from .collect import Frames, frames_of
 from .ranking import sought
 from .study import Study, find_trial, log_sampled, read_study, with_alphas
@@ -174,6 +174,13 @@ FIGURES: Mapping[str, FigureEntry] = MappingProxyType(
             lambda s: confusion.figure_of_trial(s.folder, s.trial_id),
             of_file=True,
         ),
+        "mistakes": FigureEntry(
+            "held-out images that a trial's derived network is surest about and wrong",
+            lambda s: mistakes.figure_of(
+                None if s.folder is None else s.folder / "trials" / s.trial_id, f"trial {s.trial_id}, held-out images"
+            ),
+            of_file=True,
+        ),
         "distances": FigureEntry(
             f"distances between the genotypes of the best {COMPARED} trials",
             lambda s: cell_figures.distances(s.frames.genotypes, s.best_ids[:COMPARED]),
@@ -263,3 +270,12 @@ def figure_of(name: str, subject: Subject) -> Figure:
     if name not in FIGURES:
         raise unknown_name("figure", name, FIGURES)
     return FIGURES[name].draw(subject)
+
+
+#: Name -> figure of the folder of a retrain.
+OF_RETRAIN: Mapping[str, Callable[[Path], Figure]] = MappingProxyType(
+    {
+        "confusion": confusion.figure_of_retrain,
+        "mistakes": lambda folder: mistakes.figure_of(folder, "test images, first seed"),
+    }
+)

@@ -49,6 +49,9 @@ td.n,th.n{text-align:right}td.n{white-space:nowrap}
 .small{grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr))}
 figure{margin:0;background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:.7rem;min-width:0}
 figcaption{font-size:.84rem;margin:.2rem .2rem .1rem}
+.pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(120px,1fr));gap:.7rem}
+.pictures img{width:96px;height:96px;object-fit:contain;image-rendering:pixelated}
+.pictures figcaption{overflow-wrap:anywhere}
 .chart{height:340px}.small .chart{height:250px}.tall .chart{height:820px}
 .updatemenu-item-rect{fill:var(--card)!important}
 .drawing{background:var(--paper);border-radius:8px;padding:.5rem}.drawn{display:grid;gap:1rem}

@@ -14,7 +14,7 @@ import pandas as pd
 from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.files import write_atomic
 
-from . import cell_charts, charts, confusion, page, parameter_charts, report_text
+from . import cell_charts, charts, confusion, mistakes, page, parameter_charts, report_text
 from .collect import frames_of
 from .export import percent, state_sentence
 from .history import history, history_chart, is_lowest
@@ -241,6 +241,9 @@ def _study_sections(
         figures.append(page.chart(heat, "Contributions of cells", caption, f"c{next(ids)}"))
     yield from _cells_of_best(study, ids_of_best, figures, ids)
     yield from _confusion(study, ids_of_best[: len(placed)], ids)
+    if placed:
+        best = ids_of_best[0]
+        yield mistakes.section(study.folder / "trials" / best, f"the derived network of trial {best}")
     yield from _settings(ranked, frames.trials, shares, log_sampled(study), ids)
     yield report_text.not_completed(rows, sought(ranked))
     yield report_text.reproduce(study, placed)

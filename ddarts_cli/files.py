@@ -14,6 +14,7 @@ from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.nested import get_path, parse_override, read_yaml, set_path
 from ddarts_core.ground.validation import field_paths
 from ddarts_core.loops.confusion import FILE as CONFUSION
+from ddarts_core.loops.mistakes import FILE as MISTAKES
 from ddarts_core.settings.config import ExperimentConfig, load_experiment
 from ddarts_core.settings.hashing import PLACES
 
@@ -135,6 +136,7 @@ class RetrainFolder:
         self.config = path / "config.yaml"
         self.result = path / "result.json"
         self.confusion = path / CONFUSION
+        self.mistakes = path / MISTAKES
 
     @property
     def begun(self) -> bool:
@@ -184,6 +186,7 @@ class RetrainFolder:
         """
         self.result.unlink(missing_ok=True)
         self.confusion.unlink(missing_ok=True)
+        self.mistakes.unlink(missing_ok=True)
         for contender in ("genotype", "random"):
             for folder in self.seed_folders(contender).values():
                 shutil.rmtree(folder)

@@ -30,6 +30,7 @@ from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.files import write_atomic
 from ddarts_core.loops import checkpoint
 from ddarts_core.loops.confusion import Confusion, Evaluation, write_confusion
+from ddarts_core.loops.mistakes import write_mistakes
 from ddarts_core.loops.records import EpochRecord
 from ddarts_core.networks.cost import retrain_cost
 from ddarts_core.settings.config import ExperimentConfig
@@ -184,6 +185,8 @@ def run_seeds(
             write_timings(folder / "timings.csv", records)
             found.append(metrics)
             matrices.append(Confusion(name, seed, "test", test.matrix))
+            if len(matrices) == 1:  # of the genotype's first seed
+                write_mistakes(place.mistakes, info.classes, test.mistakes)
         accuracies, balanced = (tuple(one[key] for one in found) for key in ("accuracy", "balanced_accuracy"))
         scores[name] = Score(accuracies, balanced, sum(map(sum, test.matrix)), test.recalibration_batches)
     for name, score in scores.items():
@@ -248,7 +251,7 @@ def _train(
     records = run_loop(run, "retrain", folder.name, state_file, resume=resume, every=every)
     if validation is not None:
         run.load_best()
-    test = run.evaluate(load_test(config.data))
+    test = run.evaluate(load_test(config.data), mistakes=True)
     checkpoint.save(folder / "weights.pt", {"weights": run.weights(), "genotype": genotype.to_json()})
     return records, test
 

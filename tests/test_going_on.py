@@ -250,7 +250,7 @@ def test_a_replaced_retrain_leaves_nothing_behind(
     settings = ["--set", "seed=5", "--set", "retrain.lr=0.1"]
     assert run([*retrain, *settings, "--force"]) == 0
     assert {path.name for path in (tiny / "r").iterdir()} == {
-        *("config.yaml", "data.json", "genotype.json", "result.json", "confusion.json"),
+        *("config.yaml", "data.json", "genotype.json", "result.json", "confusion.json", "mistakes.json"),
         *("genotype-seed-5", "genotype-seed-x", "export"),
     }
     assert [path.name for path in (tiny / "r" / "export").iterdir()] == ["notes"]

@@ -26,6 +26,7 @@ from ddarts_core.exports.serving import Predictor
 from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
 from ddarts_core.ground.errors import UserError
 from ddarts_core.loops.confusion import accuracy, read_confusion
+from ddarts_core.loops.mistakes import MOST, read_mistakes
 from ddarts_core.settings.config import DataConfig
 
 SETTINGS = ["--set", "retrain.epochs=1", "--set", "retrain.channels=4", "--set", "retrain.device=cpu"]
@@ -209,6 +210,13 @@ def test_every_kind_of_file_has_the_names_and_the_preparation(
     picture = export.folder.parent / "figures" / "confusion.png"
     assert f"wrote {picture}" in out_of(capfd, "figure", export.folder.parent, "confusion")
     assert np.array_equal(np.asarray(Image.open(picture)), np.asarray(Image.open(export.folder / "confusion.png")))
-    assert "has the figure confusion" in mistake(capfd, "figure", export.folder.parent, "pareto")
+    assert "has the figures confusion and mistakes" in mistake(capfd, "figure", export.folder.parent, "pareto")
+    classes, wrong = read_mistakes(export.folder.parent / "mistakes.json")
+    assert 0 < len(wrong) <= MOST and classes == setups[0].classes
+    pixels = [np.asarray(Image.open(io.BytesIO(one.png))) for one in wrong]
+    answers = Predictor(export.folder / "weights.safetensors").classify(pixels, top=1)
+    for one, ((name, share),) in zip(wrong, answers, strict=True):  # what is exported makes the same mistakes
+        assert name == classes[one.predicted] != classes[one.true] and share == pytest.approx(one.probability, abs=1e-3)
+    assert "figures/mistakes.png" in out_of(capfd, "figure", export.folder.parent, "mistakes")
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(metadata["classes"]) == written["classes"]

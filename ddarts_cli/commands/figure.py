@@ -38,8 +38,8 @@ def command(
 ) -> None:
     """Write the figure NAME of STUDY as a file; without NAME list the figures there are.
 
-    STUDY may be the folder of a search, which is shown as a study of one trial, or that of a retrain, of which there is
-    the figure confusion: of the test images.
+    STUDY may be the folder of a search, which is shown as a study of one trial, or that of a retrain, of which there
+    are the figures confusion and mistakes: of the test images.
 
     \b
     Examples:
@@ -50,9 +50,8 @@ def command(
       ddarts figure runs/quickstart contributions
       ddarts figure runs/retrain-0123456789ab confusion
     """
-    from ddarts_analysis.confusion import figure_of_retrain
     from ddarts_analysis.figures import save
-    from ddarts_analysis.gallery import FIGURES, read_figure
+    from ddarts_analysis.gallery import FIGURES, OF_RETRAIN, read_figure
     from ddarts_tuning.store.study import find_study
 
     from ddarts_cli.console import finish
@@ -62,9 +61,11 @@ def command(
 
     retrain = Path(study)
     if name is not None and (retrain / "result.json").is_file() and not (retrain / "study.json").exists():
-        if name != "confusion" or trial is not None or cell is not None or references:
-            raise UserError(f"{retrain} is a retrain: it has the figure confusion, without other options than --out")
-        path = save(figure_of_retrain(retrain), out or retrain / "figures" / "confusion.png")
+        if name not in OF_RETRAIN or trial is not None or cell is not None or references:
+            raise UserError(
+                f"{retrain} is a retrain: it has the figures {' and '.join(OF_RETRAIN)}, and no other option than --out"
+            )
+        path = save(OF_RETRAIN[name](retrain), out or retrain / "figures" / f"{name}.png")
         finish([path], [ddarts("export", retrain)])
         return
     found = find_search(study) or find_study(study, storage_folder(storage, overrides))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..ground.errors import UserError
 from ..ground.files import write_atomic
+from .mistakes import Mistake
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,16 +75,20 @@ class Evaluation:
         loss: mean cross entropy of the images, nats, without smoothing or weights.
         matrix: images by class and prediction.
         recalibration_batches: that its batch normalisation was recalibrated from; 0 of running statistics.
+        mistakes: that it is surest about, where they were asked for.
     """
 
     loss: float
     matrix: tuple[tuple[int, ...], ...]
     recalibration_batches: int
+    mistakes: tuple[Mistake, ...] = ()
 
     @classmethod
-    def of(cls, loss: float, counts: Tensor, recalibration_batches: int = 0) -> Evaluation:
+    def of(
+        cls, loss: float, counts: Tensor, recalibration_batches: int = 0, mistakes: Sequence[Mistake] = ()
+    ) -> Evaluation:
         """With counts [true, predicted] on any device."""
-        return cls(loss, tuple(tuple(row) for row in counts.tolist()), recalibration_batches)
+        return cls(loss, tuple(tuple(row) for row in counts.tolist()), recalibration_batches, tuple(mistakes))
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -26,6 +26,7 @@ from ..genotypes.genotype import Genotype
 from ..ground.errors import Diverged, UserError
 from ..loops.confusion import Evaluation, count
 from ..loops.losses import balanced_weights, weighted_cross_entropy
+from ..loops.mistakes import Surest, surest
 from ..loops.recalibration import initial_share, recalibrated
 from ..loops.records import EpochRecord
 from ..networks.network import Network
@@ -335,8 +336,12 @@ class Retrain:
         return list(whole)
 
     @torch.no_grad()
-    def evaluate(self, images: Images) -> Evaluation:
-        """Loss and confusion matrix of `network` on whole `images`, recalibrated after very few steps."""
+    def evaluate(self, images: Images, *, mistakes: bool = False) -> Evaluation:
+        """Loss and confusion matrix of `network` on whole `images`, recalibrated after very few steps.
+
+        With `mistakes` also the images that it is surest about and wrong.
+        """
+        wrong = Surest(self.info)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         found = [torch.zeros(2, 0, dtype=torch.int64, device=self.device)]  # labels and predictions of each batch
         with self._settled() as recalibration_batches:
@@ -347,9 +352,12 @@ class Retrain:
                     logits = self.network(x)
                 loss += F.cross_entropy(logits.float(), labels, reduction="sum")
                 found.append(torch.stack([labels, logits.argmax(1)]))
+                if mistakes:
+                    wrong.see(x, labels, logits)
         truth, predicted = torch.cat(found, 1)
         counts = self.group.total(count(truth, predicted, self.info.num_classes))
-        return Evaluation.of(float(self.group.total(loss)) / len(images), counts, recalibration_batches)
+        worst = surest(one for some in self.group.gathered(wrong.found) for one in some) if mistakes else ()
+        return Evaluation.of(float(self.group.total(loss)) / len(images), counts, recalibration_batches, worst)
 
     def weights(self) -> dict[str, Tensor]:
         """Those of `network` with the statistics that `evaluate` scores it by: what to keep of it; a copy."""

@@ -126,6 +126,7 @@ def test_one_trial_is_enough(make_study: MakeStudy, tmp_path: Path):
         "importance": "ten completed trials",
         "slices": "more than one value",
         "parallel": "more than one value",
+        "mistakes": "has no mistakes.json",
         "confusion": "has no confusion.json",  # a file of the trial's folder, which the toy study lacks
     }
     for name in FIGURES:

@@ -23,6 +23,8 @@ from ddarts_core.datasets.facts import DataInfo, document, write_facts
 from ddarts_core.genotypes.genotype import Genotype
 from ddarts_core.genotypes.spaces import S
 from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.confusion import Confusion, write_confusion
+from ddarts_core.loops.mistakes import Mistake, write_mistakes
 from ddarts_core.loops.records import write_jsonl
 from tests.analysis import conftest
 from tests.analysis.conftest import CELLS, EPOCHS, MakeStudy, genotype_of, record_of, write_study, write_trial
@@ -335,6 +337,17 @@ def test_a_big_study_stays_under_6_mb(tmp_path: Path, monkeypatch):
         (folder / "genotype.json").write_text(Genotype(cells, (2, 5)).to_json())
     path = report([study], tmp_path / "r.html")
     assert path.stat().st_size < 6_000_000
+
+
+def test_class_names_confusion_and_surest_mistakes_of_the_best_trial_are_shown(study: Path, tmp_path: Path):
+    trial, classes = study / "trials/00005", ("cat", "<dog>")
+    write_confusion(trial / "confusion.json", classes, [Confusion("genotype", 0, "held_out", ((7, 3), (0, 5)))])
+    write_mistakes(trial / "mistakes.json", classes, [Mistake(0, 1, 0.8764, b"PNG")])
+    html = report([study], tmp_path / "r.html").read_text()
+    assert "most often cat was taken for &lt;dog&gt; (3 of 10)" in html
+    shown = html[html.index("Surest mistakes</h3>") :]
+    assert '<img src="data:image/png;base64,UE5H" alt="cat, taken for &lt;dog&gt;">' in shown
+    assert "<b>cat</b><br>taken for &lt;dog&gt;, 87.6 %" in shown
 
 
 def test_mistakes_are_one_sentence(study: Path, tmp_path: Path):

@@ -134,7 +134,7 @@ def test_mlflow_has_the_whole_study(done: StudyResult, tmp_path: Path) -> None:
         assert child.data.metrics["derived/held_out/accuracy"] == trial["derived"]["held_out/accuracy"]
         assert child.data.metrics["parameters"] == trial["cost"]["parameters"]
         names = {item.path for item in client.list_artifacts(child.info.run_id)}
-        assert names == {"genotype.json", "genotype.png", "records.jsonl", "confusion.json"}
+        assert names == {"genotype.json", "genotype.png", "records.jsonl", "confusion.json", "mistakes.json"}
         found = Path(client.download_artifacts(child.info.run_id, "confusion.json", str(tmp_path)))
         ((one,), classes) = read_confusion(found)[::-1]
         assert len(classes) == 10 and one.split == "held_out" and sum(map(sum, one.matrix)) == 30

@@ -22,6 +22,7 @@ from typing import Any
 
 from ddarts_core.genotypes.genotype import Genotype
 from ddarts_core.loops.confusion import FILE as CONFUSION
+from ddarts_core.loops.mistakes import FILE as MISTAKES
 from ddarts_core.loops.records import PHASES, EpochRecord, read_jsonl
 from ddarts_core.studies.study_files import read_json
 
@@ -241,12 +242,12 @@ class TrialRun:
         self._client.set_terminated(run_id, STATUS[trial["state"]])
 
     def _log_artifacts(self, run_id: str, draw: Draw | None) -> None:
-        """The records, whose alphas MLflow's metrics cannot hold, genotype and drawing, and the confusion matrix."""
+        """The records, whose alphas MLflow's metrics cannot hold, genotype, drawing, confusion matrix, mistakes."""
         genotype, picture = self._folder / "genotype.json", self._folder / "genotype.png"
-        confusion = self._folder / CONFUSION
+        scored = [self._folder / name for name in (CONFUSION, MISTAKES)]
         if draw is not None and genotype.exists():
             draw(Genotype.load(genotype), picture)
-        for file in (self._folder / "records.jsonl", genotype, picture, confusion):
+        for file in (self._folder / "records.jsonl", genotype, picture, *scored):
             if file.exists():
                 self._client.log_artifact(run_id, str(file))
 

@@ -295,7 +295,7 @@ def _train(job: _Job, group: Group, tell: Tell) -> None:
         tell(("epoch", done))
     if run.validation is not None:
         run.load_best()
-    test = run.evaluate(_unanimous(group, lambda: load_test(job.config.data)))
+    test = run.evaluate(_unanimous(group, lambda: load_test(job.config.data)), mistakes=True)
     weights = run.weights()  # in every worker: they may have to estimate statistics together
     if group.rank == 0:
         checkpoint.save(job.folder / WEIGHTS, {"weights": weights, "genotype": job.genotype.to_json()})

@@ -41,6 +41,8 @@ from ddarts_core.ground.redact import hide_secrets, one_line
 from ddarts_core.loops import checkpoint
 from ddarts_core.loops.confusion import FILE as CONFUSION
 from ddarts_core.loops.confusion import Confusion, write_confusion
+from ddarts_core.loops.mistakes import FILE as MISTAKES
+from ddarts_core.loops.mistakes import write_mistakes
 from ddarts_core.loops.records import EpochRecord, read_jsonl, write_jsonl
 from ddarts_core.networks.cost import retrain_cost
 from ddarts_core.search.search import Search, build_search
@@ -257,10 +259,11 @@ class SearchTrial(tune.Trainable):
         assert self._retrain is not None
         if self._records[-1].epoch + 1 < self._config.retrain.epochs:
             return False
-        found = self._retrain.evaluate(self._held_out)
+        found = self._retrain.evaluate(self._held_out, mistakes=True)
         derived = {f"held_out/{name}": value for name, value in found.metrics.items()}
         matrix = Confusion("genotype", self._config.seed, "held_out", found.matrix)
         write_confusion(self._folder / CONFUSION, self._retrain.info.classes, [matrix])
+        write_mistakes(self._folder / MISTAKES, self._retrain.info.classes, found.mistakes)
         assert self._genotype is not None
         kept = {"weights": self._retrain.weights(), "genotype": self._genotype.to_json()}
         checkpoint.save(self._folder / studies.WEIGHTS, kept)
