@@ -63,6 +63,7 @@ def what_was_run(study: Study, rows: Sequence[Row], ranked: Sequence[Row]) -> st
         f"Study <b>{escape(study.name)}</b>, started {escape(_moment(study.info.get('created')))}: "
         f"{len(rows)} searches with {escape(', '.join(methods) or 'no method yet')} on "
         f"{escape(', '.join(data) or 'no data yet')}, looking for the {escape(wanted or 'highest objective')}."
+        f"{budget(study)}"
     )
     items = [
         (f"{states.count('COMPLETED')} of {len(rows)}", "trials completed"),
@@ -88,6 +89,22 @@ def what_was_run(study: Study, rows: Sequence[Row], ranked: Sequence[Row]) -> st
         "by which nothing was chosen.</p>"
     )
     return f"<p>{sentence}</p>{page.tiles(items)}{note if ranked else ''}"
+
+
+def budget(study: Study) -> str:
+    """What each search, and the whole sweep, was given beside its numbers of epochs, in a sentence each."""
+    tune = study.info.get("config", {}).get("tune", {})
+    amounts = sorted({float(trial.info.get("budget_seconds") or 0) for trial in study.trials})
+    said = ""
+    if any(amounts):
+        given = " or ".join(f"{amount:g} s of wall time" if amount else "its epochs" for amount in amounts)
+        equal = "" if len(amounts) == 1 else ": their accuracies are not of equal budgets"
+        said = f" Each search was given {given}{equal}."
+    elif tune.get("budget") == "multiply-adds":
+        said = f" Each search was given {tune['budget_amount']:.3g} multiply-adds."
+    if tune.get("time_budget_s"):
+        said += f" The whole sweep was given {tune['time_budget_s']:g} s, anew after a resume."
+    return said
 
 
 def _moment(text: Any) -> str:

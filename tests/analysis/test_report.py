@@ -15,7 +15,8 @@ from ddarts_analysis import cell_charts, charts, parameter_charts
 from ddarts_analysis.collect import frames_of, load
 from ddarts_analysis.palette import OPERATION_COLOURS
 from ddarts_analysis.report import report
-from ddarts_analysis.study import read_study, trial_row
+from ddarts_analysis.report_text import budget
+from ddarts_analysis.study import Study, Trial, read_study, trial_row
 from playwright.sync_api import Browser, expect
 from playwright.sync_api import Page as BrowserPage
 
@@ -239,6 +240,25 @@ def test_trials_that_did_not_complete_say_why_and_how_good_they_were(make_study:
     del old["begun"]
     (study / "trials/00001/trial.json").write_text(json.dumps(old))
     assert "wall time" not in body(report([study], tmp_path / "r.html"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "tune", "said"),
+    [
+        ((None, None), {"budget": "epochs", "time_budget_s": None}, ""),
+        ((60.0, 60.0), {"budget": "seconds"}, " Each search was given 60 s of wall time."),
+        (
+            (None, 60.0),
+            {"budget": "seconds"},
+            " Each search was given its epochs or 60 s of wall time: their accuracies are not of equal budgets.",
+        ),
+        ((None,), {"budget": "multiply-adds", "budget_amount": 2e12}, " Each search was given 2e+12 multiply-adds."),
+        ((None,), {"time_budget_s": 3600.0}, " The whole sweep was given 3600 s, anew after a resume."),
+    ],
+)
+def test_a_budget_is_said(seconds: tuple[float | None, ...], tune: dict, said: str):
+    trials = tuple(Trial({"trial_id": str(k), "budget_seconds": each}, (), None) for k, each in enumerate(seconds))
+    assert budget(Study(Path("toy"), {"name": "toy", "config": {"tune": tune}}, trials)) == said
 
 
 def test_bars_count_the_operations_of_the_genotype(study: Path):
