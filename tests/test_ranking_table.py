@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from ddarts_tuning.driver.sweep import StudyResult
+from ddarts_tuning.store.backend import Folder
 from ddarts_tuning.store.study import Study
 
 from ddarts_cli.commands.sweep import conclude
@@ -78,7 +79,8 @@ def test_two_objectives_end_in_the_pareto_front(capsys: pytest.CaptureFixture[st
 def test_what_is_exported_of_a_study_beyond_its_limits_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     config = {"tune": {"limits": {"parameters": 3000}}, "tracking": {"log_artifacts": False}}
     study = Study(
-        Path("runs/toy"), {"name": "toy", "config": config, "objectives": [{"metric": ACCURACY[0], "mode": "max"}]}
+        Folder(Path("runs/toy")),
+        {"name": "toy", "config": config, "objectives": [{"metric": ACCURACY[0], "mode": "max"}]},
     )
     over = [{**each, "beyond": ["parameters"]} for each in TRIALS[:2]]
     for trials, expected in (([*over, TRIALS[5]], True), ([TRIALS[2], *over], False)):

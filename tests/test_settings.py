@@ -6,7 +6,8 @@ import json
 import re
 
 import pytest
-from ddarts_tuning.settings.config import LatencyConfig, ResourcesConfig, SweepConfig
+from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.settings.tune import LatencyConfig, ResourcesConfig
 from pydantic import BaseModel, Field
 
 from ddarts_cli.commands.settings import tables

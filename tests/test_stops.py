@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ddarts_tuning.cluster import connection as cluster
-from ddarts_tuning.driver.new_study import check_folder
+from ddarts_tuning.store.backend import Folder
 from ddarts_tuning.store.locks import lock
 
 from ddarts_cli import console
@@ -100,9 +100,9 @@ def test_a_ray_that_does_not_come_up_is_one_sentence(monkeypatch: pytest.MonkeyP
 
 def test_a_study_that_is_being_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db-journal").touch()
-    check_folder(tmp_path)  # left by a kill
+    Folder(tmp_path).check_free()  # left by a kill
     with lock(tmp_path), pytest.raises(UserError, match=rf"another sweep is creating study '{tmp_path.name}' at this"):
-        check_folder(tmp_path)
+        Folder(tmp_path).check_free()
 
 
 def test_a_long_reason_is_cut_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from ddarts_cli.options import json_option, print_json, set_option
 from ddarts_core.ground.errors import UserError
 
 if TYPE_CHECKING:
-    from ddarts_tuning.settings.config import TuneConfig
+    from ddarts_tuning.settings.tune import TuneConfig
 
     from ddarts_core.settings.config import ExperimentConfig
 

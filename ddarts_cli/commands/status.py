@@ -65,8 +65,8 @@ def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool,
 
 
 def _show(found: Study) -> None:
-    from ddarts_tuning.settings.config import supernet_metric
     from ddarts_tuning.settings.reread import apart_of
+    from ddarts_tuning.settings.tune import supernet_metric
     from ddarts_tuning.store.progress import last_accuracies, summary
 
     from ddarts_cli.console import say

@@ -11,7 +11,6 @@ from ddarts_cli.options import set_option
 
 if TYPE_CHECKING:
     from ddarts_tuning.driver.sweep import StudyResult
-    from ddarts_tuning.store.study import Study
 
 
 @click.command()
@@ -44,26 +43,26 @@ def command(
       ddarts sweep experiments/quickstart_sweep.yaml --set tune.num_samples=20 --set name=longer
     """
     from ddarts_tuning.settings.config import load_sweep
-    from ddarts_tuning.store.mirror import is_uri
-    from ddarts_tuning.store.study import find_study, has_study, is_taken
+    from ddarts_tuning.store.backend import backend_of, below
+    from ddarts_tuning.store.study import find_study
 
     from ddarts_cli.console import resumable, say
     from ddarts_core.ground.errors import UserError
     from ddarts_core.ground.nested import override
 
     if out is not None:
-        storage, _, name = (out if is_uri(out) else str(Path(out).absolute())).rstrip("/").rpartition("/")
+        storage, _, name = backend_of(out).location.rpartition("/")
         if not name or storage.endswith(":/"):
             raise UserError(f"--out {out}: a study needs a folder of its own: give for example {out.rstrip('/')}/sweep")
         overrides = (*overrides, override("storage", storage or "/"), override("name", name))
     config = load_sweep(file, overrides)
-    taken = config.study_location
-    if new and is_taken(taken):
-        name = next(f"{config.name}-{k}" for k in range(2, 10**6) if not is_taken(f"{taken}-{k}"))
+    if new and config.place.is_taken():
+        names = (f"{config.name}-{k}" for k in range(2, 10**6))
+        name = next(name for name in names if not below(config.storage, name).is_taken())
         say(f"study {config.name} exists already: this one is {name}")
         overrides = (*overrides, override("name", name))
         config = load_sweep(file, overrides)
-    exists = has_study(config.study_location)
+    exists = config.place.exists()
     found = None
     if num_samples is not None and not exists:
         config = load_sweep(file, (*overrides, f"tune.num_samples={num_samples}"))
@@ -104,7 +103,7 @@ def command(
         say(f"no trial uses this machine's {idle} GPU{'s' if idle > 1 else ''}: --set tune.resources=auto shares them")
     location = config.study_location
     go_on = ddarts("resume", location)
-    with resumable(go_on, lambda: exists or has_study(location)), watch(board_of(found, total), go_on) as listener:
+    with resumable(go_on, lambda: exists or config.place.exists()), watch(board_of(found, total), go_on) as listener:
         if exists:
             result = extend_sweep(config, num_samples, draw=draw_genotype, listener=listener, address=address)
         else:
@@ -132,8 +131,8 @@ def conclude(result: StudyResult) -> None:
     Raises:
         click.exceptions.Exit: the sweep was interrupted (130), or no trial completed (1).
     """
-    from ddarts_tuning.settings.config import supernet_metric
     from ddarts_tuning.settings.reread import apart_of
+    from ddarts_tuning.settings.tune import supernet_metric
     from ddarts_tuning.store.progress import last_accuracies
 
     from ddarts_cli.console import finish, say
@@ -141,19 +140,19 @@ def conclude(result: StudyResult) -> None:
     from ddarts_core.studies.shell import ddarts
 
     study = result.study
+    folder = _shorter(study.location)
     last = last_accuracies(study, supernet_metric(study.data["config"]["tune"]))
     print_ranking(result.trials, study.objectives, study.limits, apart_of(study.data), last)
     if result.untracked:
-        say(f"MLflow lacks {result.untracked} trials: {ddarts('resume', _short(study))} sends them when it is back")
+        say(f"MLflow lacks {result.untracked} trials: {ddarts('resume', folder)} sends them when it is back")
     if result.interrupted:
         say(result.message)
         raise click.exceptions.Exit(130)
-    folder = _short(study)
     if result.best is None:
         finish([folder], [ddarts("status", folder)])
         click.echo("Error: no trial completed; the table gives the reasons", err=True)
         raise click.exceptions.Exit(1)
-    wrote: list[Path | str] = [folder]
+    wrote = [folder]
     if study.data["config"]["tracking"]["log_artifacts"]:
         from ddarts_cli.sweeping import attach_report
 
@@ -164,12 +163,6 @@ def conclude(result: StudyResult) -> None:
     finish(wrote, [ddarts("export", folder, *best), ddarts("report", folder), ddarts("ui", folder)])
 
 
-def _short(study: Study) -> Path | str:
-    """What to call a study by from here."""
-    return _shorter(study.path) if study.mirror is None else study.location
-
-
-def _shorter(path: Path) -> Path:
-    """The path as seen from here, if it lies below."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+def _shorter(path: Path | str) -> str:
+    """A path as seen from here, if it lies below; a URI as it is."""
+    return str(path).removeprefix(f"{Path.cwd()}/")

@@ -26,8 +26,9 @@ import pandas as pd
 import torch
 from ddarts_analysis.statistics import mean_interval
 from ddarts_tuning.schedulers.early_stopping import SCHEDULER_FACTORIES
-from ddarts_tuning.settings.config import ACCURACY, SEARCH_EPOCH, SweepConfig, load_sweep
+from ddarts_tuning.settings.config import SweepConfig, load_sweep
 from ddarts_tuning.settings.space import base_settings, trial_config
+from ddarts_tuning.settings.tune import ACCURACY, SEARCH_EPOCH
 
 from ddarts_core.data.sets import load_train, split
 from ddarts_core.ground.errors import UserError

@@ -11,7 +11,8 @@ from typing import get_args
 
 import pytest
 import yaml
-from ddarts_tuning.settings.config import SCHEDULERS, SEARCHERS, TuneConfig, load_sweep, resolve_sweep
+from ddarts_tuning.settings.config import load_sweep, resolve_sweep
+from ddarts_tuning.settings.tune import SCHEDULERS, SEARCHERS, TuneConfig
 
 from ddarts_core.ground.nested import merge
 from ddarts_core.ground.validation import field_paths

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from ddarts_tuning.driver.new_study import create_study
 from ddarts_tuning.settings.budget import Clock, within
-from ddarts_tuning.settings.config import TuneConfig, resolve_sweep
+from ddarts_tuning.settings.config import resolve_sweep
 from ddarts_tuning.settings.space import base_settings
+from ddarts_tuning.settings.tune import TuneConfig
 from ddarts_tuning.store.study import trial_dir
 from ddarts_tuning.trial.trainable import SearchTrial
 from ddarts_tuning.trial.trial_record import begin

@@ -17,10 +17,12 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from ddarts_tuning.cluster.connection import Machine, check_room, machines, room, start_ray
+from ddarts_tuning.cluster.connection import start_ray
+from ddarts_tuning.cluster.machines import Machine, check_room, machines, room
 from ddarts_tuning.driver.events import SweepEvent
 from ddarts_tuning.driver.sweep import run_sweep
-from ddarts_tuning.settings.config import ResourcesConfig, SweepConfig, TuneConfig
+from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.settings.tune import ResourcesConfig, TuneConfig
 
 from ddarts_core.ground.errors import UserError
 from tests.tuning import rayjob_schema
@@ -209,7 +211,7 @@ def test_a_trial_fits_on_one_machine_or_on_none(
     monkeypatch: pytest.MonkeyPatch, there: list[tuple[int, int]], cpu: float, gpu: float, expected: int
 ) -> None:
     found = [Machine(f"node{k}", "host", cpus, gpus, 2**36) for k, (cpus, gpus) in enumerate(there)]
-    monkeypatch.setattr("ddarts_tuning.cluster.connection.machines", lambda: found)
+    monkeypatch.setattr("ddarts_tuning.cluster.machines.machines", lambda: found)
     config = TuneConfig(num_samples=100, resources=ResourcesConfig(cpu=cpu, gpu=gpu))
     assert room(config) == expected
     for cluster, most in ((False, None), (False, 3), (True, None), (True, 3)):

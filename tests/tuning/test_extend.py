@@ -14,7 +14,8 @@ from ddarts_tuning.driver.extending import check_same, extend_sweep
 from ddarts_tuning.driver.new_study import new_study
 from ddarts_tuning.driver.sweep import resume_sweep, run_sweep
 from ddarts_tuning.searchers.journal import open_journal
-from ddarts_tuning.settings.config import ACCURACY, SweepConfig
+from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.settings.tune import ACCURACY
 from ddarts_tuning.store.study import Study, find_study, trial_dir
 from ddarts_tuning.tracking import study_run as tracking
 from ddarts_tuning.tracking.overview import show_study

@@ -15,6 +15,7 @@ import pytest
 from ddarts_tuning.searchers import importance
 from ddarts_tuning.searchers.importance import Share, importances, main_effects
 from ddarts_tuning.searchers.journal import open_journal
+from ddarts_tuning.store.backend import Folder
 from ddarts_tuning.store.study import Study
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
@@ -39,7 +40,7 @@ def add(study: optuna.Study, count: int, *, lr: float | None = None) -> None:
 
 
 def study_at(path: Path) -> Study:
-    return Study(path, {"name": "toy"})
+    return Study(Folder(path), {"name": "toy"})
 
 
 def test_the_setting_that_matters_comes_first(tmp_path: Path, journal: optuna.Study) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from ddarts_tuning.searchers.searcher import Places
-from ddarts_tuning.settings.config import SweepConfig, TuneConfig
+from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.settings.tune import TuneConfig
 from ray.tune.search import Searcher
 
 from tests.tuning.processes import Driver, events_of

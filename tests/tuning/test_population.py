@@ -16,9 +16,10 @@ from ddarts_tuning.driver.new_study import create_study, new_study
 from ddarts_tuning.driver.sweep import run_sweep
 from ddarts_tuning.schedulers.legs import Legs
 from ddarts_tuning.schedulers.time_budget import TimeBudget
-from ddarts_tuning.settings.config import ACCURACY, SEARCH_EPOCH, SweepConfig, resolve_sweep
+from ddarts_tuning.settings.config import SweepConfig, resolve_sweep
 from ddarts_tuning.settings.population import PERTURBABLE, adopt, draw_population, exchange, perturb
 from ddarts_tuning.settings.space import base_settings, trial_config
+from ddarts_tuning.settings.tune import ACCURACY, SEARCH_EPOCH
 from ddarts_tuning.store import checkpoints
 from ddarts_tuning.store.study import Held, find_study, trial_dir
 from ddarts_tuning.tracking import study_run as tracking

@@ -12,9 +12,10 @@ from ddarts_tuning.schedulers.early_stopping import SCHEDULER_FACTORIES, remembe
 from ddarts_tuning.schedulers.time_budget import TimeBudget
 from ddarts_tuning.searchers.journal import JOURNAL, Journal, open_journal
 from ddarts_tuning.searchers.searcher import StudySearch, points_of
-from ddarts_tuning.settings.config import ACCURACY, RECALIBRATED, SweepConfig, resolve_sweep
+from ddarts_tuning.settings.config import SweepConfig, resolve_sweep
 from ddarts_tuning.settings.reread import apart_of
 from ddarts_tuning.settings.space import base_settings
+from ddarts_tuning.settings.tune import ACCURACY, RECALIBRATED
 from ddarts_tuning.store.study import Held, Study, trial_dir
 from ddarts_tuning.trial.trial_record import begin
 

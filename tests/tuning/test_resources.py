@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from ddarts_tuning.cluster import resources
-from ddarts_tuning.cluster.connection import Machine
+from ddarts_tuning.cluster.machines import Machine
 from ddarts_tuning.cluster.resources import (
     Device,
     cluster_device,

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from ddarts_tuning.driver.new_study import create_study
 from ddarts_tuning.schedulers.early_stopping import SCHEDULER_FACTORIES, brackets, remember
-from ddarts_tuning.settings.config import ACCURACY, RECALIBRATED, SCHEDULERS, SEARCH_EPOCH, TuneConfig, resolve_sweep
+from ddarts_tuning.settings.config import resolve_sweep
+from ddarts_tuning.settings.tune import ACCURACY, RECALIBRATED, SCHEDULERS, SEARCH_EPOCH, TuneConfig
 from ddarts_tuning.store.study import Study, trial_dir
 from ddarts_tuning.trial.trial_record import reports_of
 from ray.tune.experiment import Trial

@@ -12,8 +12,9 @@ from ddarts_tuning.driver.rebuild import rebuild_journal
 from ddarts_tuning.schedulers.time_budget import TimeBudget
 from ddarts_tuning.searchers.journal import JOURNAL, Journal, frozen, open_journal
 from ddarts_tuning.searchers.searcher import StudySearch, points_of, propose
-from ddarts_tuning.settings.config import ACCURACY, EXTRA_PACKAGES, SEARCHERS, SweepConfig, resolve_sweep
+from ddarts_tuning.settings.config import EXTRA_PACKAGES, SweepConfig, resolve_sweep
 from ddarts_tuning.settings.space import base_settings
+from ddarts_tuning.settings.tune import ACCURACY, SEARCHERS
 from ddarts_tuning.store.study import Held, Study, trial_dir
 from ddarts_tuning.trial.trial_record import begin
 from optuna.trial import FrozenTrial, TrialState, create_trial

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ddarts_tuning.cluster import sharing
 from ddarts_tuning.cluster.sharing import Claim, claim
-from ddarts_tuning.settings.config import TuneConfig
+from ddarts_tuning.settings.tune import TuneConfig
 
 CORES = (0, 1, 2, 3)
 

@@ -8,7 +8,8 @@ from typing import Any
 import optuna
 import pytest
 from ddarts_tuning.settings.config import resolve_sweep
-from ddarts_tuning.settings.space import IntDistribution, Space, base_settings, trial_config
+from ddarts_tuning.settings.distributions import IntDistribution
+from ddarts_tuning.settings.space import Space, base_settings, trial_config
 
 from ddarts_core.ground.errors import UserError
 from ddarts_core.settings.config import resolve

@@ -15,6 +15,7 @@ from ddarts_tuning.driver.new_study import create_study
 from ddarts_tuning.driver.sweep import resume_sweep, run_sweep
 from ddarts_tuning.settings.config import SweepConfig
 from ddarts_tuning.store import lease
+from ddarts_tuning.store.backend import ObjectStore
 from ddarts_tuning.store.checkpoints import is_checkpoint
 from ddarts_tuning.store.mirror import Mirror
 from ddarts_tuning.store.study import find_study, list_studies, trial_name
@@ -260,8 +261,8 @@ def test_a_trial_writes_in_its_own_place_only(stored: MakeStored, ray_cluster: N
 
     config = stored("fenced")
     study = create_study(config.study_location, {"objectives": [], "config": {}, "state": "RUNNING"})
-    assert study.mirror is not None
-    with lease.hold(study.mirror):
+    assert isinstance(study.backend, ObjectStore)
+    with lease.hold(study.backend.mirror):
         mine = trial_study(config.study_location, 0, tmp_path)
         (mine.path / "trials" / trial_name(0)).mkdir(parents=True)
         (mine.path / "trials" / trial_name(0) / "trial.json").write_text("{}")

@@ -14,6 +14,7 @@ import pytest
 from ddarts_tuning.driver.new_study import create_study
 from ddarts_tuning.settings.config import resolve_sweep
 from ddarts_tuning.settings.space import base_settings
+from ddarts_tuning.store.backend import Folder
 from ddarts_tuning.store.locks import lock
 from ddarts_tuning.store.progress import summary
 from ddarts_tuning.store.study import (
@@ -137,7 +138,9 @@ def test_what_differs_is_named_with_both_values(tmp_path: Path) -> None:
     lr = {"type": "float", "low": 0.01, "high": 0.1}
     data: dict[str, Any] = {"name": "a", "search": {"lr": 0.05, "epochs": 2}, "space": {"alpha.lr": lr}}
     config = resolve_sweep(data)
-    study = Study(tmp_path, {"name": "a", "config": config.model_dump(mode="json"), "base": base_settings(config)})
+    study = Study(
+        Folder(tmp_path), {"name": "a", "config": config.model_dump(mode="json"), "base": base_settings(config)}
+    )
     check_same(study, resolve_sweep({**data, "name": "b", "tune": {"num_samples": 3, "searcher": "random"}}))
     for override, named in (
         ("search.lr=0.06", "search.lr (0.05 there, 0.06 now)"),

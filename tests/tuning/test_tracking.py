@@ -416,18 +416,18 @@ def test_a_database_and_its_artifacts_lie_in_the_studys_folder_whatever_its_name
 
 @pytest.mark.parametrize("what", ["experiment", "run"])
 def test_a_study_that_was_deleted_in_mlflow_says_how_to_restore_it(study: Study, what: str) -> None:
-    tracking.check_kept(study)
+    assert tracking.is_there(study)
     client = tracking.make_client(study.data["tracking_uri"])
     identifier = study.data["experiment_id" if what == "experiment" else "parent_run_id"]
     getattr(client, f"delete_{what}")(identifier)
     with pytest.raises(UserError, match=rf"the MLflow {what} of study 'study' was deleted") as caught:
-        tracking.check_kept(study)
+        tracking.is_there(study)
     command = re.findall("`(.*)`", str(caught.value))[0]
     assert command.startswith(f"env MLFLOW_TRACKING_URI={study.data['tracking_uri']} mlflow {what}s restore")
     *_, group, restore, option, named = shlex.split(command)
     assert (group, restore, option, named) == (f"{what}s", "restore", f"--{what}-id", identifier)
     getattr(client, f"restore_{what}")(identifier)
-    tracking.check_kept(study)
+    assert tracking.is_there(study)
 
 
 def test_mlflows_own_variable_names_the_store_unless_the_file_does(monkeypatch: pytest.MonkeyPatch) -> None:

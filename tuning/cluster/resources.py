@@ -20,9 +20,10 @@ from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.nested import get_path, set_path
 from ddarts_core.settings.config import DataConfig, ExperimentConfig
 
-from ..settings.config import ResourcesConfig, SweepConfig
+from ..settings.config import SweepConfig
 from ..settings.space import Space, base_settings, trial_config
-from .connection import gpu_memory, machines, smallest_gpu
+from ..settings.tune import ResourcesConfig
+from .machines import gpu_memory, machines, smallest_gpu
 
 SIZES = (
     "search.num_cells",

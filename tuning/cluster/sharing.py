@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from ..settings.config import TuneConfig
+from ..settings.tune import TuneConfig
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 

@@ -22,7 +22,7 @@ from ..cluster import versions
 from ..cluster.versions import OtherVersion
 from ..schedulers.time_budget import TimeBudget
 from ..searchers.journal import Journal
-from ..settings.config import SEARCH_EPOCH
+from ..settings.tune import SEARCH_EPOCH
 from ..store.mirror import StoreError
 from ..store.study import Held, Study, keep_best_weights, trial_dir, trial_name, utc_now
 from ..tracking.overview import EVERY_S, tell

@@ -7,8 +7,6 @@ is of pickles, is not read. Once a trial's checkpoint lies in its own folder, th
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,8 @@ from ddarts_core.ground.files import write_atomic
 from ddarts_core.loops import checkpoint
 from ddarts_core.studies.study_files import read_json, write_json
 
-from ..settings.config import SEARCH_EPOCH, supernet_metric
+from ..settings.tune import SEARCH_EPOCH, supernet_metric
 from ..store import checkpoints
-from ..store.mirror import Mirror
 from ..store.study import Study, trial_dir, trial_name
 from ..trial.trial_record import stored_reports
 
@@ -30,18 +27,13 @@ MEMBER = "member.json"
 
 def adopt(study: Study) -> None:
     """Put the checkpoints of a held study of before where its trials find them; of another study change nothing."""
-    if study.mirror is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            if names := _fetch(study, study.mirror, Path(folder)):
-                _adopt(study, Path(folder))
-                for name in names:
-                    study.mirror.delete(name)
-        return
-    if any(study.path.glob("ray*/*/checkpoint_*")):
-        _adopt(study, study.path)
-    for left in study.path.glob("ray*"):
-        if re.fullmatch(r"ray(-\d+)?", left.name):
-            shutil.rmtree(left)
+    left = study.backend.found("", lambda name: re.match(r"ray(-\d+)?/", name) is not None)
+    of_use = {trial_name(t["number"]) for t in study.trials() if t["state"] == "RUNNING" or "lineage" in t}
+    wanted = [n for n in left if "/checkpoint_" in n and n.split("/")[1].partition("_")[0] in of_use]
+    if wanted:
+        with study.backend.with_files(wanted) as root:
+            _adopt(study, root)
+    study.backend.remove(left)
 
 
 def _adopt(study: Study, root: Path) -> None:
@@ -91,18 +83,3 @@ def _exchanges(study: Study, trial: Mapping[str, Any]) -> dict[str, Any]:
     first = -(-int(tune["grace_period"]) // every) * every
     noted = int(lineage[-1]["epochs"]) if lineage else 0
     return {"lineage": lineage, "exchanged": max(noted, passed if passed >= first else 0)}
-
-
-def _fetch(study: Study, mirror: Mirror, root: Path) -> list[str]:
-    """Fetch what Ray kept of the trials in a store; its names there."""
-    numbers = [trial_name(t["number"]) for t in study.trials() if t["state"] == "RUNNING" or "lineage" in t]
-    wanted = [
-        name
-        for name in mirror.found("", lambda name: name.startswith("ray") and "/checkpoint_" in name)
-        if name.split("/")[1].partition("_")[0] in numbers
-    ]
-    for name in wanted:
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(mirror.read(name))
-    return wanted

@@ -12,9 +12,10 @@ from ddarts_core.studies.shell import ddarts
 
 from ..searchers.journal import JOURNAL
 from ..settings.budget import tune_of
-from ..settings.config import LimitsConfig, SweepConfig
+from ..settings.config import SweepConfig
 from ..settings.reread import BUDGET, EPOCHS, reread
 from ..settings.space import base_settings, build_space
+from ..settings.tune import LimitsConfig
 from ..store import plugins
 from ..store.study import Study, find_study, hold
 from ..tracking import study_run as tracking
@@ -89,7 +90,6 @@ def extend_sweep(
     with hold(find_study(study.location)) as held:
         settle_in(held)
         held = ensure_tracked(held)
-        tracking.check_kept(held)
         added = _add_round(held, prepare(config, space, num_cpus, address), more)
         stored = stored_config(added)
         return run(added, stored, space, Session(draw, listener), address)

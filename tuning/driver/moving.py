@@ -7,7 +7,6 @@ is known as one; and MLflow's database, where it is the study's own, names the p
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.redact import without_secrets
 from ddarts_core.studies import sqlite_uri
 
-from ..store.mirror import StoreError, is_uri
-from ..store.study import Study, find_study, has_study
+from ..store.backend import backend_of
+from ..store.mirror import StoreError
+from ..store.study import Study, find_study
 from ..tracking.study_run import artifact_location
 
 
@@ -47,16 +47,11 @@ def _has_database(study: Study) -> bool:
 
 
 def _is_copy(study: Study, original: str) -> bool:
-    if original == study.location or (not is_uri(original) and _is_same(Path(original), study.path)):
-        return False
+    before = backend_of(original)
     with contextlib.suppress(StoreError):  # a bucket that is gone has no study
-        run = study.data["parent_run_id"]
-        return has_study(original) and find_study(original).data["parent_run_id"] == run
+        if not before.is_same(study.backend) and before.exists():
+            return bool(find_study(original).data["parent_run_id"] == study.data["parent_run_id"])
     return False
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    return one.exists() and os.path.samefile(one, other)
 
 
 # --- MLflow ---------------------------------------------------------------------------------------------------------

@@ -12,12 +12,10 @@ import sqlite3
 from pathlib import Path
 
 from ddarts_core.ground.redact import without_secrets
-from ddarts_core.settings.config import resolve
 from ddarts_core.studies import sqlite_uri
 from ddarts_core.studies.study_files import ENDED, read_json, write_json
 
 from ..searchers.journal import JOURNAL, Journal
-from ..settings.config import SweepConfig
 from ..settings.reread import as_today
 from ..store.study import Study, hold, trial_dir, trial_name
 from ..tracking import study_run as tracking
@@ -35,6 +33,9 @@ def ensure_tracked(study: Study) -> Study:
 
     Returns:
         The study, which may have another run now.
+
+    Raises:
+        UserError: the store cannot be used, or the run was deleted there on purpose.
     """
     uri = str(study.data["tracking_uri"])
     own = study.path / "mlflow.db"
@@ -44,7 +45,7 @@ def ensure_tracked(study: Study) -> Study:
         lost = f"{own} is damaged: it is kept as {aside.name}, and made again from the study's folder"
     elif is_own and not own.exists():
         lost = f"{own} is gone: it is made again from the study's folder"
-    elif _has_run(study):
+    elif tracking.is_there(study):
         return study
     else:
         lost = f"MLflow at {without_secrets(uri)} has the study no more: it gets all of it again"
@@ -58,11 +59,10 @@ def track_anew(study: Study) -> Study:
     Raises:
         UserError: the store cannot be used.
     """
-    stored = dict(study.data["config"])
-    config = resolve({k: v for k, v in stored.items() if k in SweepConfig.model_fields}, (), SweepConfig)
+    stored = study.data["config"]
     experiment_id, run_id = tracking.start_study(
         tracking.with_secrets(str(study.data["tracking_uri"])),
-        config.tracking.experiment or study.name,
+        stored["tracking"]["experiment"] or study.name,
         study.name,
         tracking.study_tags(study.name, study.data),
         tracking.flat_params({key: value for key, value in stored.items() if key != "tracking"}),
@@ -98,28 +98,11 @@ def rebuild_runs(found: Study, draw: tracking.Draw | None) -> tuple[int, int]:
     """
     with hold(found, journal=False) as study:
         study = ensure_tracked(study)
-        tracking.check_kept(study)
         for trial in study.trials():
             write_json(trial_dir(study.path, trial["number"]) / "trial.json", {**trial, "tracked": False})
         missing = track_rest(study, draw)
         show_study(study, "FINISHED" if study.data["state"] == "FINISHED" else "KILLED")
         return sum(trial["state"] in ENDED for trial in study.trials()) - missing, missing
-
-
-def _has_run(study: Study) -> bool:
-    """Whether the study's run is in the experiment of its number and name; also if the store does not answer."""
-    from mlflow.exceptions import MlflowException
-
-    name = study.data["config"]["tracking"]["experiment"] or study.name
-    try:
-        client = tracking.make_client(str(study.data["tracking_uri"]))
-        run = client.get_run(study.data["parent_run_id"])
-        experiment = client.get_experiment(run.info.experiment_id)
-    except MlflowException as error:
-        return str(error.error_code) != "RESOURCE_DOES_NOT_EXIST"
-    except Exception:  # each kind of store has its own
-        return True
-    return bool((experiment.experiment_id, experiment.name) == (str(study.data["experiment_id"]), name))
 
 
 def is_damaged(database: Path) -> bool:

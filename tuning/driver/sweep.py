@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from pyarrow.fs import LocalFileSystem
 
 from ddarts_core.data.sets import check_batch, data_facts, data_notes, load_train, split
 from ddarts_core.datasets import facts
@@ -24,29 +21,31 @@ from ddarts_core.studies.study_files import write_json
 from ddarts_core.supernets.execution import check_compiler
 from ddarts_core.tensors.devices import pick_device
 
-from ..cluster.connection import check_room, polite_stops, start_ray
+from ..cluster.connection import start_ray
 from ..cluster.head import watched
+from ..cluster.machines import check_room
 from ..cluster.resources import cluster_device, with_readers, with_resources
 from ..cluster.sharing import release, share
 from ..cluster.versions import own_version
 from ..schedulers.time_budget import TimeBudget
 from ..searchers.journal import JOURNAL, Journal
-from ..settings.config import SweepConfig, TuneConfig
+from ..settings.config import SweepConfig
 from ..settings.space import Space
 from ..store import plugins
+from ..store.backend import backend_of
 from ..store.lease import LostLease
-from ..store.mirror import StoreError, is_uri
-from ..store.study import Held, Study, find_study, has_study, hold, trial_dir
+from ..store.mirror import StoreError
+from ..store.study import Study, find_study, hold, trial_dir
 from ..tracking import study_run as tracking
 from ..tracking.overview import show_study
 from ..tracking.patience import PATIENCE
-from ..tracking.secret import handed_over
 from ..trial.trial_record import resolved
 from .callback import Session, note_end, settle, track_rest
 from .earlier import adopt
 from .events import Listener
+from .fit import fit
 from .moving import settle_in
-from .new_study import check_folder, exists_already, new_study
+from .new_study import new_study
 from .rebuild import ensure_tracked
 from .stops import KEPT, check_there, clear_rest, explained, is_gone
 
@@ -80,96 +79,6 @@ class StudyResult:
         return f"stopped; every trial is kept at its last epoch: go on with `{ddarts('resume', self.study.location)}`"
 
 
-def longest(config: SweepConfig, space: Space) -> tuple[int, int]:
-    """The most search epochs (warm-up included) and the most retraining epochs that a trial can have."""
-
-    def most(path: str, default: int) -> int:
-        values = dict(space.distributions)[path].corners() if path in space.paths else []
-        return int(max([default, *values]))
-
-    search = most("search.epochs", config.search.epochs) + most("search.warmup_epochs", config.search.warmup_epochs)
-    retrain = most("retrain.epochs", config.retrain.epochs) if config.tune.objective == "derived" else 0
-    return search, retrain
-
-
-# --- Ray -------------------------------------------------------------------------------------------------------------
-
-
-def _resourceful(config: TuneConfig) -> Any:
-    from ray import tune
-
-    from ..trial.member import Member
-    from ..trial.trainable import SearchTrial
-
-    trial = Member if config.scheduler == "pbt" else SearchTrial
-    return tune.with_resources(trial, config.fixed_resources.model_dump(include={"cpu", "gpu"}))
-
-
-SCRATCH = ".ray"
-"""Folder of Ray in the study's while the sweep runs. Nothing is read from it."""
-
-
-def fit(study: Study, config: SweepConfig, space: Space, session: Session, cluster: bool) -> TimeBudget:
-    """Let Ray run the trials of a study that have not ended, and new ones until there are as many as are wanted.
-
-    Ray begins anew each time: what it has to know is told to it from the study's folder.
-
-    Returns:
-        The budget of time, which may be spent.
-    """
-    from ray import tune
-
-    from ..schedulers.early_stopping import SCHEDULER_FACTORIES, remember
-    from ..schedulers.legs import Legs
-    from ..searchers.searcher import Places, StudySearch
-    from .callback import StudyCallback
-
-    search_epochs, retrain_epochs = longest(config, space)
-    population = config.tune.scheduler == "pbt"
-    held, budget = Held(study), TimeBudget(config.tune.time_budget_s)
-    scheduler = SCHEDULER_FACTORIES[config.tune.scheduler](config.tune, search_epochs, config.seed)
-    for number, epochs in remember(scheduler, study).items():
-        note_end(study, number, "PRUNED", f"stopped by the scheduler after {epochs} epochs")
-    searcher: Any = StudySearch(held, config, space, budget)
-    if population:
-        searcher = Legs(held, config, space, search_epochs, budget)
-    metric = f"held_out/{config.tune.metric}"
-    num_epochs = search_epochs + retrain_epochs if config.tune.budget == "epochs" else 0
-    callback = StudyCallback(held, session, budget, num_epochs, metric, alone=not population)
-    scratch = study.path / SCRATCH
-    shutil.rmtree(scratch, ignore_errors=True)
-    tuner = tune.Tuner(
-        _resourceful(config.tune),
-        tune_config=tune.TuneConfig(
-            search_alg=Places(searcher, config.tune, cluster), num_samples=-1, scheduler=scheduler, reuse_actors=True
-        ),
-        run_config=tune.RunConfig(
-            name="run",
-            storage_path=str(scratch),
-            storage_filesystem=LocalFileSystem(),  # without it Ray decodes a % in the path, and cuts it at a ?
-            callbacks=[callback],
-            stop=budget,
-            verbose=0,
-            failure_config=tune.FailureConfig(max_failures=config.tune.max_failures),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-        ),
-    )
-    budget.is_spent()  # it begins now; a tuner on another machine has its copy already, which goes by the clock there
-    try:
-        with handed_over(study), plugins.offered(study), polite_stops(session.tell_stop):
-            tuner.fit()
-    finally:
-        PATIENCE.begin(study.location)
-        callback.close()
-        shutil.rmtree(scratch, ignore_errors=True)
-    if callback.hopeless is not None:
-        raise RuntimeError(callback.hopeless)
-    return budget
-
-
-# --- running --------------------------------------------------------------------------------------------------------
-
-
 def run_sweep(
     config: SweepConfig,
     *,
@@ -196,10 +105,7 @@ def run_sweep(
     if address is None:
         _check_compiler(config, space)
     check_address(config.study_location, address)
-    if has_study(config.study_location):
-        raise exists_already(config.study_location)
-    if not is_uri(config.study_location):
-        check_folder(config.study_dir)
+    config.place.check_free()
     config = prepare(config, space, num_cpus, address)
     with hold(new_study(config)) as study:
         facts.write_facts(study.path, content)
@@ -242,7 +148,6 @@ def resume_sweep(
     with hold(found) as study:
         settle_in(study)
         study = ensure_tracked(study)
-        tracking.check_kept(study)
         config = stored_config(study)
         again = run_again(study) if failed else 0
         if study.data["state"] == "FINISHED" and not again:
@@ -295,7 +200,7 @@ def check_address(location: str, address: str | None) -> None:
     Raises:
         UserError: the study is in an object store, and the sweep would run elsewhere.
     """
-    if is_uri(location) and (address or "").startswith("ray://"):
+    if not backend_of(location).at_once and (address or "").startswith("ray://"):
         raise UserError(f"a study in {location} is run by a process on the cluster: start it there, with auto")
 
 

@@ -1,4 +1,4 @@
-"""Which trials are stopped early: Ray's schedulers by the names of `config.SCHEDULERS`.
+"""Which trials are stopped early: Ray's schedulers by the names of `tune.SCHEDULERS`.
 
 All compare trials by the supernet's held-out accuracy after the same number of search epochs, scored by batch
 normalisation that is recalibrated for the weights (`config` refuses the running statistics, which lag). None sets a
@@ -17,8 +17,8 @@ from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from ..settings.config import SCHEDULERS, SEARCH_EPOCH, TuneConfig, supernet_metric
 from ..settings.reread import apart_of, has_other_epochs
+from ..settings.tune import SCHEDULERS, SEARCH_EPOCH, TuneConfig, supernet_metric
 from ..store.study import Study, trial_dir
 from ..trial.trial_record import is_recalibrated, stored_reports
 

@@ -17,9 +17,10 @@ from ray.tune.search import Searcher
 from ddarts_core.settings.hashing import config_hash
 from ddarts_core.studies.study_files import ENDED, read_json, write_json
 
-from ..settings.config import SEARCH_EPOCH, SweepConfig
+from ..settings.config import SweepConfig
 from ..settings.population import draw_population, exchange, perturb
 from ..settings.space import Space, trial_config
+from ..settings.tune import SEARCH_EPOCH
 from ..store.study import Held, trial_dir, trial_name
 from ..trial.trial_record import begin, stored_reports
 from .time_budget import TimeBudget

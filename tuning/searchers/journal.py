@@ -30,11 +30,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ddarts_core.studies.limits import excess
 from ddarts_core.studies.study_files import read_json
 
-from ..settings import space as spaces
+from ..settings import distributions as kinds
 from ..settings.budget import tune_of
-from ..settings.config import TuneConfig, supernet_metric
+from ..settings.distributions import read_distributions
 from ..settings.reread import apart_of, as_today
-from ..settings.space import read_distributions
+from ..settings.tune import TuneConfig, supernet_metric
 from ..store.study import Study, end_of, trial_dir, trial_name
 from ..trial.trial_record import stored_reports
 
@@ -52,7 +52,7 @@ class Ended(FrozenTrial):
 
 def frozen(
     trial: Mapping[str, Any],
-    distributions: Mapping[str, spaces.AnyDistribution],
+    distributions: Mapping[str, kinds.AnyDistribution],
     tune: TuneConfig,
     accuracies: Sequence[float],
 ) -> FrozenTrial:
@@ -92,11 +92,11 @@ def named(trial: Mapping[str, Any]) -> dict[str, Any]:
     return {"number": trial["number"], "trial_id": trial["trial_id"]}
 
 
-def optuna_distribution(distribution: spaces.AnyDistribution) -> BaseDistribution:
+def optuna_distribution(distribution: kinds.AnyDistribution) -> BaseDistribution:
     """The same in Optuna's words."""
-    if isinstance(distribution, spaces.CategoricalDistribution):
+    if isinstance(distribution, kinds.CategoricalDistribution):
         return CategoricalDistribution(distribution.choices)
-    if isinstance(distribution, spaces.IntDistribution):
+    if isinstance(distribution, kinds.IntDistribution):
         return IntDistribution(distribution.low, distribution.high, distribution.log, distribution.step)
     return FloatDistribution(distribution.low, distribution.high, distribution.log, distribution.step)
 
@@ -205,6 +205,6 @@ class Journal:
         return frozen(trial, self._space, tune_of(self._study.data), [report[metric] for report in reports])
 
 
-def distributions_of(study: Study) -> dict[str, spaces.AnyDistribution]:
+def distributions_of(study: Study) -> dict[str, kinds.AnyDistribution]:
     """The distributions of a study's space, by path."""
     return read_distributions(study.data["config"]["space"])

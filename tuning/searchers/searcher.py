@@ -20,11 +20,12 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from ddarts_core.studies.study_files import ENDED, read_json
 
-from ..cluster.connection import may_wait, room
+from ..cluster.machines import may_wait, room
 from ..schedulers.time_budget import TimeBudget
-from ..settings.config import SEARCHERS, SweepConfig, TuneConfig
+from ..settings.config import SweepConfig
 from ..settings.reread import as_today
 from ..settings.space import Space
+from ..settings.tune import SEARCHERS, TuneConfig
 from ..store.study import Held, Study, trial_dir
 from ..trial.trial_record import begin, stored_reports
 from .journal import directions, distributions_of, frozen

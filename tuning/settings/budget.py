@@ -9,7 +9,8 @@ from ddarts_core.loops.records import EpochRecord
 from ddarts_core.search.stages import Course
 from ddarts_core.settings.config import ExperimentConfig
 
-from .config import TuneConfig, check_seconds
+from .config import check_seconds
+from .tune import TuneConfig
 
 
 def within(config: ExperimentConfig, tune: TuneConfig) -> tuple[ExperimentConfig, int | None]:

@@ -14,7 +14,8 @@ from typing import Any
 from ddarts_core.ground.errors import UserError
 from ddarts_core.settings.config import ExperimentConfig
 
-from .space import AnyDistribution, CategoricalDistribution, Space
+from .distributions import AnyDistribution, CategoricalDistribution
+from .space import Space
 
 PERTURBABLE = (
     "search.lr",

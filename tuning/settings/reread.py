@@ -16,8 +16,8 @@ from ddarts_core.settings.config import ExperimentConfig, resolve
 from ddarts_core.settings.hashing import PLACES
 
 from .budget import seconds_of, within
-from .config import TuneConfig
 from .space import Space, trial_config
+from .tune import TuneConfig
 
 EPOCHS = ("search.epochs", "search.warmup_epochs", "retrain.epochs")
 """What a study may go on with otherwise, beside its space and `BUDGET`: how much each trial is given."""

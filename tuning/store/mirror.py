@@ -82,11 +82,6 @@ def copy_folder(uri: str, use: str) -> Path:
     return base / hashlib.sha256(uri.encode()).hexdigest()[:12] / use / uri.rpartition("/")[2]
 
 
-def run_folder(location: str) -> Path:
-    """The folder that the driver of a study works in, by the study's path or URI."""
-    return copy_folder(location, "run") if is_uri(location) else Path(location)
-
-
 def filesystem(uri: str) -> tuple[Any, str]:
     """fsspec's file system for a URI, and the path in it.
 
@@ -109,6 +104,12 @@ def is_shared(name: str) -> bool:
     parts = name.split("/")
     # What earlier versions left of Ray's is not part of a study.
     return not (any(part.startswith(".") for part in parts) or re.fullmatch(r"ray(-\d+)?|lease\.json", parts[0]))
+
+
+def copied_from(folder: Path) -> str | None:
+    """The URI of what a folder is a copy of, if it is one."""
+    note = folder / NOTE
+    return str(json.loads(note.read_text(encoding="utf-8"))["uri"]) if note.exists() else None
 
 
 class StoreError(UserError):
@@ -171,13 +172,6 @@ class Mirror:
         if (folder / NOTE).exists():
             noted = json.loads((folder / NOTE).read_text(encoding="utf-8"))
             self._equal = {name: tuple(entry) for name, entry in noted["files"].items()}
-
-    @classmethod
-    def of(cls, folder: Path) -> Mirror | None:
-        """Of a folder, if it is a copy of anything."""
-        if not (folder / NOTE).exists():
-            return None
-        return cls(json.loads((folder / NOTE).read_text(encoding="utf-8"))["uri"], folder)
 
     def ask(self, call: Callable[[], Value]) -> Value:
         """Ask the store for something, see `patiently`."""

@@ -1,19 +1,20 @@
 """The plug-ins of a study on their way from its sweep to the processes of its trials, on whatever machine they run.
 
-Their files go where a tracking URI goes too (`tracking.secret`): into the key-value store in which Ray keeps the
-cluster's state, which asks for the cluster's token. They are there while the sweep runs. So a process runs what the
-user of the sweep loaded, and never code that lies in a study's folder, which others may be able to write.
+Their files go where a tracking URI goes too (see handover.py). So a process runs what the user of the sweep loaded, and
+never code that lies in a study's folder, which others may be able to write.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from ddarts_core.ground import plugins
+
+from . import handover
 
 if TYPE_CHECKING:
     from .study import Study
@@ -28,23 +29,11 @@ def check(study: Study) -> None:
     plugins.require(study.data.get("plugins", ()), f"study {study.name!r}")
 
 
-@contextlib.contextmanager
-def offered(study: Study) -> Iterator[None]:
+def offered(study: Study) -> AbstractContextManager[None]:
     """While a study's trials run, their processes can `receive` its plug-ins."""
-    from ray.exceptions import RayError
-    from ray.experimental import internal_kv
-
     names = {record["name"] for record in study.data.get("plugins", ())}
-    if not names:
-        yield
-        return
     files = [_plain(plugin.source) for plugin in plugins.loaded() if plugin.source.name in names]
-    internal_kv._internal_kv_put(_key(study.location), json.dumps(files))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(RayError, ConnectionError):  # the cluster is gone, and this with it
-            internal_kv._internal_kv_del(_key(study.location))
+    return handover.offered("plugins", study.location, json.dumps(files) if names else None)
 
 
 def receive(study: Study) -> None:
@@ -53,12 +42,9 @@ def receive(study: Study) -> None:
     Raises:
         UserError: one is not offered, or has another content than the study's.
     """
-    from ray.experimental import internal_kv
-
-    recorded = study.data.get("plugins", ())
     known = {plugin.source.name for plugin in plugins.loaded()}
-    if any(record["name"] not in known for record in recorded) and internal_kv._internal_kv_initialized():  # type: ignore[no-untyped-call]  # ray
-        offer = internal_kv._internal_kv_get(_key(study.location))
+    if any(record["name"] not in known for record in study.data.get("plugins", ())):
+        offer = handover.received("plugins", study.location)
         if offer is not None:
             plugins.load_sent(map(_source, json.loads(offer)))
     check(study)
@@ -71,7 +57,3 @@ def _plain(source: plugins.Source) -> dict[str, Any]:
 
 def _source(plain: Mapping[str, Any]) -> plugins.Source:
     return plugins.Source(plain["name"], {name: base64.b64decode(text) for name, text in plain["files"].items()})
-
-
-def _key(location: str) -> str:
-    return f"ddarts:plugins:{location}"

@@ -49,12 +49,11 @@ def last_accuracies(study: Study, metric: str) -> dict[str, float]:
 
 def _progress(study: Study, trial: Mapping[str, Any]) -> dict[str, Any]:
     """Epochs done and to do, and epochs per minute since the trial's process began to count."""
-    done = _count_records(trial_dir(study.path, trial["number"]))
-    seconds = sum(_epoch_seconds(trial_dir(study.path, trial["number"])))
-    rate = round(60 * done / seconds, 3) if seconds else None
+    seconds = _epoch_seconds(trial_dir(study.path, trial["number"]))
+    rate = round(60 * len(seconds) / sum(seconds), 3) if any(seconds) else None
     return {
         "trial_id": trial["trial_id"],
-        "epochs": done,
+        "epochs": len(seconds),
         "num_epochs": _num_epochs(trial["config"], study.objectives[0][0]),
         "epochs_per_minute": rate,
     }
@@ -76,15 +75,6 @@ def _expected_end(study: Study, trials: Sequence[Mapping[str, Any]]) -> str | No
     now = datetime.datetime.now(datetime.timezone.utc)
     end: datetime.datetime = now + datetime.timedelta(seconds=left / max(1, len(running)))
     return end.isoformat(timespec="seconds")
-
-
-def _count_records(folder: Path) -> int:
-    """Epochs that a trial has recorded."""
-    file = folder / "records.jsonl"
-    if not file.exists():
-        return 0
-    with file.open("rb") as lines:
-        return sum(1 for line in lines if line.strip())
 
 
 def _epoch_seconds(folder: Path) -> list[float]:

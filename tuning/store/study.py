@@ -1,6 +1,6 @@
 """The folder of a study: what a sweep writes and everybody reads. No Ray, MLflow or torch, so that reading is quick.
 
-A study in an object store is read and written the same, in a folder that is a copy (see mirror.py).
+Wherever a study is, it is read and written the same, in a folder (see backend.py).
 
 study.json                 what was asked, with which versions, and the study's state
 trials/TRIAL_ID/trial.json one trial: its parameters, state and results; beside it records.jsonl and genotype.json
@@ -15,9 +15,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,49 +25,46 @@ from ddarts_core.studies import sqlite_uri
 from ddarts_core.studies.shell import ddarts
 from ddarts_core.studies.study_files import read_study_file, read_trial_file, write_json
 
-from . import checkpoints, lease, plugins
-from .locks import await_workers, is_locked, lock
-from .mirror import Mirror, StoreError, check_storage, copy_folder, is_uri, run_folder
+from . import checkpoints, plugins
+from .backend import Folder, backend_of, meant
+from .mirror import StoreError
 
 PACKAGES = ("torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study on disk.
+    """A study that was begun.
 
     Attributes:
-        path: its folder, absolute.
+        backend: where it is.
         data: the contents of study.json.
-        mirror: of what the folder is a copy, if the study is in an object store.
     """
 
-    path: Path
+    backend: Folder = field(compare=False)
     data: Mapping[str, Any]
-    mirror: Mirror | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def path(self) -> Path:
+        """The folder that this process has its files in."""
+        return self.backend.folder
 
     @property
     def location(self) -> str:
         """Its folder, or its URI: what a user calls it by."""
-        return str(self.path) if self.mirror is None else self.mirror.uri
+        return self.backend.location
 
     def pull(self, *below: str) -> None:
-        """Fetch what other processes wrote, all or below some paths in the study, if it is in an object store."""
-        if self.mirror is not None:
-            self.mirror.pull(*below)
+        """Fetch what other processes wrote, all or below some paths in the study."""
+        self.backend.pull(*below)
 
     def push(self, *below: str) -> None:
-        """Send what this process wrote, all or below some paths in the study, if it is in an object store."""
-        if self.mirror is not None:
-            self.mirror.push(*below)
+        """Let others have what this process wrote, all or below some paths in the study."""
+        self.backend.push(*below)
 
     def clear_checkpoints(self, number: int) -> None:
         """Delete the checkpoints of a trial that nobody goes on from any more."""
-        folder = trial_dir(self.path, number)
-        checkpoints.clear(folder)
-        if self.mirror is not None:
-            for name in self.mirror.found(f"trials/{folder.name}", checkpoints.is_checkpoint):
-                self.mirror.delete(name)
+        self.backend.remove(self.backend.found(f"trials/{trial_name(number)}", checkpoints.is_checkpoint))
 
     @property
     def name(self) -> str:
@@ -96,7 +92,7 @@ class Study:
         data = {**self.data, **fields}
         write_json(self.path / "study.json", data)
         self.push("study.json")
-        return Study(self.path, data, self.mirror)
+        return Study(self.backend, data)
 
     @property
     def num_trials(self) -> int:
@@ -126,12 +122,7 @@ class Study:
     def state(self) -> str:
         """RUNNING, FINISHED, or INTERRUPTED: also for a study that says RUNNING but whose sweep is gone."""
         state = str(self.data["state"])
-        return "INTERRUPTED" if state == "RUNNING" and not self._is_run() else state
-
-    def _is_run(self) -> bool:
-        if self.mirror is None:
-            return is_locked(self.path)
-        return lease.is_held(self.mirror, run_folder(self.location), is_locked)
+        return "INTERRUPTED" if state == "RUNNING" and not self.backend.is_run() else state
 
 
 class Held:
@@ -173,23 +164,22 @@ def find_study(argument: str | Path, storage: str | Path = "runs") -> Study:
     Raises:
         UserError: there is none; lists those that there are. Or the store cannot be used.
     """
-    if is_uri(argument):
-        storage, _, argument = check_storage(str(argument)).rpartition("/")
-    elif (Path(argument).expanduser() / "study.json").is_file():
-        return _load(Path(argument).expanduser().absolute())
-    if is_uri(storage):
-        study = _fetch(f"{check_storage(str(storage))}/{argument}")
-        if study is not None:
+    for place in meant(argument, storage):
+        if (study := _opened(place)) is not None:
             return study
-    elif (Path(storage).expanduser() / argument / "study.json").is_file():
-        return _load((Path(storage).expanduser() / argument).absolute())
-    names = ", ".join(study.name for study in list_studies(storage)) or "none"
-    raise UserError(f"no study {str(argument)!r}: not a study's folder, and not in {str(storage)!r} (studies: {names})")
+    names = ", ".join(study.name for study in list_studies(place.storage)) or "none"
+    raise UserError(f"no study {place.name!r}: not a study's folder, and not in {place.storage!r} (studies: {names})")
 
 
-def _load(path: Path) -> Study:
-    data = read_study_file(path)
-    return Study(path, data | _own_database(path, data), Mirror.of(path))
+def _opened(place: Folder) -> Study | None:
+    """The study that is at a place, if there is one."""
+    place.pull()
+    return _load(place) if (place.folder / "study.json").is_file() else None
+
+
+def _load(place: Folder) -> Study:
+    data = read_study_file(place.folder)
+    return Study(place, data | _own_database(place.folder, data))
 
 
 def _own_database(path: Path, data: Mapping[str, Any]) -> dict[str, str]:
@@ -198,22 +188,15 @@ def _own_database(path: Path, data: Mapping[str, Any]) -> dict[str, str]:
     return {"tracking_uri": sqlite_uri.uri_of(path / "mlflow.db")} if named is None else {}
 
 
-def _listed(path: Path, load: Callable[[], Study | None], mirror: Mirror | None = None) -> Study | None:
+def _listed(place: Folder) -> Study | None:
     """A study for a list: one that cannot be read is DAMAGED, and its `damage` says what is wrong."""
     try:
-        return load()
+        return _opened(place)
     except StoreError:
         raise
     except UserError as error:
-        data = {"name": path.name, "created": "", "state": "DAMAGED", "objectives": [], "damage": str(error)}
-        return Study(path, data, mirror)
-
-
-def _fetch(uri: str) -> Study | None:
-    """A study in an object store, if there is one; this user's copy to look at is made equal."""
-    mirror = Mirror(uri, copy_folder(uri, "view"))
-    mirror.pull()
-    return replace(_load(mirror.folder), mirror=mirror) if (mirror.folder / "study.json").is_file() else None
+        data = {"name": place.name, "created": "", "state": "DAMAGED", "objectives": [], "damage": str(error)}
+        return Study(place, data)
 
 
 def trial_study(location: str, number: int, scratch: Path) -> Study:
@@ -227,37 +210,7 @@ def trial_study(location: str, number: int, scratch: Path) -> Study:
     Raises:
         UserError: there is no such study, or the store cannot be used.
     """
-    if not is_uri(location):
-        return find_study(location)
-    mirror = Mirror(location, scratch / "study", checkpoints=True)
-    lease.bind(mirror, (lease.holder(mirror) or {}).get("token"))
-    mirror.pull("study.json", f"trials/{trial_name(number)}")
-    return replace(_load(mirror.folder), mirror=mirror)
-
-
-def is_taken(location: str) -> bool:
-    """Whether there is a study at a path or URI, or anything else at the path.
-
-    Raises:
-        UserError: the store cannot be used.
-    """
-    return has_study(location) if is_uri(location) else Path(location).exists()
-
-
-def has_study(location: str) -> bool:
-    """Whether there is a study at a path or URI.
-
-    Raises:
-        UserError: the store cannot be used.
-    """
-    if is_uri(location):
-        return bool(Mirror(location, copy_folder(location, "view")).found("study.json"))
-    return (Path(location) / "study.json").is_file()
-
-
-def _listed_in_store(uri: str) -> Study | None:
-    mirror = Mirror(uri, copy_folder(uri, "view"))
-    return _listed(mirror.folder, partial(_fetch, uri), mirror)
+    return _load(backend_of(location).for_trial(f"trials/{trial_name(number)}", scratch))
 
 
 def list_studies(storage: str | Path = "runs") -> list[Study]:
@@ -266,14 +219,7 @@ def list_studies(storage: str | Path = "runs") -> list[Study]:
     Raises:
         UserError: the store cannot be used.
     """
-    if is_uri(storage):
-        uri = check_storage(str(storage))
-        store = Mirror(uri, copy_folder(uri, "view"))
-        names = [name for name in store.found("", lambda name: name.count("/") == 1) if name.endswith("/study.json")]
-        found = [_listed_in_store(f"{uri}/{name.partition('/')[0]}") for name in names]
-    else:
-        folders = [file.parent for file in Path(storage).expanduser().absolute().glob("*/study.json")]
-        found = [_listed(folder, partial(_load, folder)) for folder in folders]
+    found = (_listed(place) for place in backend_of(storage).studies())
     studies = [study for study in found if study is not None]
     return sorted(studies, key=lambda study: (study.data["created"], study.name))
 
@@ -335,8 +281,6 @@ def end_of(trial: Mapping[str, Any]) -> datetime.datetime:
 def hold(study: Study, journal: bool = True) -> Iterator[Study]:
     """Hold a study while its sweep runs, against other processes and, in an object store, other machines.
 
-    Trials of a sweep that was killed live on for some seconds, and write: their end is waited for.
-
     Args:
         study: to hold.
         journal: whether Optuna's journal must be whole.
@@ -347,19 +291,7 @@ def hold(study: Study, journal: bool = True) -> Iterator[Study]:
     Raises:
         UserError: another process runs the study, or its journal is damaged.
     """
-    if study.mirror is None:
-        with lock(study.path):
-            await_workers(study.path, f"trials of an earlier run of study {study.name!r}")
-            if journal:
-                check_journal(study.path / "optuna.log")
-            yield _load(study.path)
-        return
-    path = run_folder(study.location)
-    path.mkdir(parents=True, exist_ok=True)
-    with lock(path):
-        mirror = Mirror(study.location, path)
-        with lease.hold(mirror):
-            mirror.pull()
-            if journal:
-                check_journal(path / "optuna.log")
-            yield replace(_load(path), mirror=mirror)
+    with study.backend.hold() as place:
+        if journal:
+            check_journal(place.folder / "optuna.log")
+        yield _load(place)

@@ -18,8 +18,7 @@ from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.files import write_with
 from ddarts_core.studies import sqlite_uri
 
-UNFINISHED = ".mlflow-"
-"""How the name of a folder begins in which a process was killed while it copied."""
+from ..store.backend import UNFINISHED
 
 
 def make_database(uri: str) -> None:

@@ -197,32 +197,33 @@ def start_study(
     return str(experiment_id), str(run.info.run_id)
 
 
-def check_kept(study: Study) -> None:
-    """Check that MLflow still shows what a study writes; a store that does not answer is asked again later.
+def is_there(study: Study) -> bool:
+    """Whether a study's run is in the experiment of its number and name; also if the store does not answer.
 
     Raises:
-        UserError: the study's experiment or its run was deleted there, in MLflow's UI for instance.
+        UserError: the experiment or the run was deleted, in MLflow's UI for instance.
     """
-    found: dict[str, Any] = {}
+    from mlflow.exceptions import MlflowException
 
-    def call() -> None:
-        client = make_client(study.data["tracking_uri"])
-        found["experiments"] = client.get_experiment(study.data["experiment_id"])
-        found["runs"] = client.get_run(study.data["parent_run_id"]).info
-
-    attempt(call, "question whether the study is there")
-    options = {
-        "experiments": ("experiment", "--experiment-id", study.data["experiment_id"]),
-        "runs": ("run", "--run-id", study.data["parent_run_id"]),
-    }
-    for kind, entity in found.items():
+    name = study.data["config"]["tracking"]["experiment"] or study.name
+    try:
+        client = make_client(str(study.data["tracking_uri"]))
+        run = client.get_run(study.data["parent_run_id"]).info
+        experiment = client.get_experiment(run.experiment_id)
+    except MlflowException as error:
+        return str(error.error_code) != "RESOURCE_DOES_NOT_EXIST"
+    except Exception:  # each kind of store has its own
+        return True
+    there = (experiment.experiment_id, experiment.name) == (str(study.data["experiment_id"]), name)
+    found = (("experiment", experiment, experiment.experiment_id), ("run", run, run.run_id))
+    for what, entity, identifier in found if there else ():
         if entity.lifecycle_stage == "deleted":
-            what, option, identifier = options[kind]
             uri = shlex.quote(f"{URI_VARIABLE}={study.data['tracking_uri']}")
             raise UserError(
                 f"the MLflow {what} of study {study.name!r} was deleted, and MLflow would show nothing: restore it "
-                f"with `env {uri} mlflow {kind} restore {option} {identifier}`"
+                f"with `env {uri} mlflow {what}s restore --{what}-id {identifier}`"
             )
+    return there
 
 
 def share_view(study: Study) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from ..settings.config import objective_of
+from ..settings.tune import objective_of
 
 VIEW = "ddarts"
 """Key of the view."""

@@ -16,8 +16,8 @@ from ddarts_core.ground.errors import UserError
 from ddarts_core.loops.records import EpochRecord, read_jsonl
 from ddarts_core.studies.study_files import ENDED
 
-from ..settings.config import SEARCH_EPOCH
 from ..settings.population import adopt
+from ..settings.tune import SEARCH_EPOCH
 from ..store import checkpoints
 from ..store.study import trial_dir, trial_name
 from .trainable import SearchTrial

@@ -54,7 +54,7 @@ from ddarts_core.training.retrain import Retrain
 
 from ..cluster.versions import check_version
 from ..settings.budget import Clock, tune_of
-from ..settings.config import SEARCH_EPOCH, supernet_metric
+from ..settings.tune import SEARCH_EPOCH, supernet_metric
 from ..store import checkpoints, plugins
 from ..store import study as studies
 from ..store.locks import join_workers

@@ -14,8 +14,8 @@ from ddarts_core.settings.hashing import config_hash
 from ddarts_core.studies.study_files import SCHEMA_VERSION, write_json
 
 from ..settings.budget import seconds_of, tune_of, within
-from ..settings.config import ACCURACY, RECALIBRATED, SEARCH_EPOCH
 from ..settings.space import trial_config
+from ..settings.tune import ACCURACY, RECALIBRATED, SEARCH_EPOCH
 from ..store.study import Study, trial_dir, trial_name, utc_now
 
 
