@@ -17,10 +17,11 @@ from torch.nn import functional as F
 from ddarts_cli.commands.methods import command
 from ddarts_core import methods
 from ddarts_core.data.images import DataInfo
-from ddarts_core.extension import conformance, plugins
+from ddarts_core.extension import conformance
 from ddarts_core.extension.conformance import equal
 from ddarts_core.extension.conformance import small as tiny
 from ddarts_core.genotypes.spaces import S_NONE, edge_list
+from ddarts_core.ground import plugins
 from ddarts_core.ground.errors import UserError
 from ddarts_core.methods import METHODS
 from ddarts_core.methods.parts import Progress
