@@ -116,6 +116,13 @@ def recipe(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
     return _beginning(incomplete, RECIPES)
 
 
+def transfer_recipe(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+    """Names of the recipes for other tasks."""
+    from ddarts_core.transfer.settings import RECIPES
+
+    return _beginning(incomplete, RECIPES)
+
+
 def data(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
     """Names of the data sets."""
     from ddarts_core.settings.config import DATA_SETS

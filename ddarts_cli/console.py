@@ -8,11 +8,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
 from ddarts_core.loops.records import EpochRecord
 from ddarts_core.studies.shell import ddarts
+
+Item = TypeVar("Item")
 
 #: Metrics that the progress shows, with their short names.
 SHOWN = {
@@ -21,6 +24,9 @@ SHOWN = {
     "alpha/accuracy": "alpha",
     "held_out/accuracy": "held out",
     "validation/accuracy": "validation",
+    "held_out/box_ap": "box AP",
+    "held_out/box_ap50": "box AP50",
+    "held_out/mask_ap": "mask AP",
     "saturation/over_0.9": "over 0.9",
     "saturation/under_0.1": "under 0.1",
 }
@@ -77,6 +83,17 @@ def follow(records: Iterable[EpochRecord], total: int, label: str, done: int = 0
         for record in records:
             bar.update(task, completed=record.epoch + 1, metrics=describe(record.metrics))
             yield record
+
+
+def watch(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
+    """Pass items on under a bar on a terminal; elsewhere a line says what begins."""
+    if not sys.stdout.isatty():
+        say(f"{label}: {total:,}")
+        yield from items
+        return
+    from rich.progress import track
+
+    yield from track(items, label, total)
 
 
 def again(*options: str, without: tuple[str, ...] = ("--resume", "--force")) -> str:

@@ -24,6 +24,7 @@ COMMANDS = {
     "sweep": "Run many searches: Ray Tune runs, Optuna proposes, MLflow records.",
     "resume": "Go on with a study after a crash or a stop.",
     "retrain": "Train a derived network from scratch.",
+    "transfer": "Train a derived network as the backbone of a detector.",
     "rebuild": "Make what is copied from a study's folder again.",
     "export": "Write a study's best genotypes.",
     "predict": "Name what pictures show, with an exported network.",

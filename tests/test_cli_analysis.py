@@ -191,7 +191,7 @@ def test_published_tables_have_the_papers_columns_and_numbers(
     assert counts == [15, 13, 18]  # rows and the head
     assert "**" not in first + third and "own retrains: the mean" not in first + third
     assert "--by" in mistake(capfd, "table", "study")
-    assert "--published" in mistake(capfd, "table", "--published", "4")
+    assert "--published" in mistake(capfd, "table", "--published", "6")
     assert "no finished retrain" in mistake(capfd, "table", "--published", "1", tmp_path)
 
 

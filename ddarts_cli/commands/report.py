@@ -28,15 +28,17 @@ def command(
 ) -> None:
     """Write figures and tables of one or more studies as one HTML page that needs no network.
 
-    STUDY may be the folder of a search, which is shown as a study of one trial.
+    STUDY may be the folder of a search, which is shown as a study of one trial, or one of ddarts transfer.
 
     \b
     Examples:
       ddarts report quickstart_sweep
       ddarts report runs/quickstart
+      ddarts report runs/transfer-0123456789ab
       ddarts report first second --out comparison.html --reference parameters=200000
     """
     from ddarts_analysis.report import report
+    from ddarts_analysis.transfer import is_transfer
     from ddarts_tuning.searchers.importance import importances
     from ddarts_tuning.store.study import find_study
 
@@ -44,6 +46,9 @@ def command(
     from ddarts_cli.files import find_search
     from ddarts_core.studies.shell import ddarts
 
+    if any(is_transfer(Path(study).expanduser()) for study in studies):
+        _report_transfer(studies, out)
+        return
     folder = storage_folder(storage, overrides)
     found = [find_search(study) or find_study(study, folder) for study in studies]
     paths = [one if isinstance(one, Path) else one.path for one in found]
@@ -60,3 +65,21 @@ def command(
         if isinstance(one, Path) or any(trial["state"] == "COMPLETED" for trial in one.trials())
     ]
     finish([page], [ddarts("export", done[0]) if done else ddarts("status", places[0])])
+
+
+def _report_transfer(folders: tuple[str, ...], out: Path | None) -> None:
+    from ddarts_analysis.transfer import TASKS, read_transfer, report
+
+    from ddarts_cli.console import finish
+    from ddarts_core.ground.errors import UserError
+    from ddarts_core.studies.shell import ddarts
+
+    if len(folders) > 1:
+        raise UserError("the page of a transfer has one folder: give them one by one")
+    folder = Path(folders[0]).expanduser()
+    target = out or folder / "report.html"
+    if target.suffix != ".html":
+        target = target / "report.html"
+    task = read_transfer(folder)["task"]
+    number = next(number for number, own in TASKS.items() if own == task)
+    finish([report(folder, target)], [ddarts("table", "--published", number, folder)])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("studies", nargs=-1, metavar="STUDY|RETRAIN...", shell_complete=completing.study)
+@click.argument("studies", nargs=-1, metavar="STUDY|RETRAIN|TRANSFER...", shell_complete=completing.study)
 @storage_option
 @click.option("--by", shell_complete=completing.setting, help="Dotted path of the setting that makes the rows.")
 @click.option(
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option("--epoch", type=click.Choice(["last", "best", "lowest"]), default="last", show_default=True)
 @click.option("--first", help="Value of the setting in the first row, which the others are compared with.")
-@click.option("--published", type=click.IntRange(1, 3), help="Print this table of the paper, with retrains below it.")
+@click.option("--published", type=click.IntRange(1, 5), help="Print this table of the paper, with own runs below it.")
 @click.option("--out", type=OutFile(".md", "a table is Markdown"), help="Also write the table to this Markdown file.")
 def command(
     studies: tuple[str, ...],
@@ -46,7 +46,7 @@ def command(
     Where the trials of a row differ in more than their seeds the table counts trials and names these settings.
 
     With --published N print Table N of the D-DARTS paper in its columns; folders of `ddarts retrain` become rows of it,
-    with the mean test accuracy over their seeds.
+    with the mean test accuracy over their seeds, and of tables 4 and 5 those of `ddarts transfer`, with their box AP.
 
     \b
     Examples:
@@ -54,6 +54,7 @@ def command(
       ddarts table small-convergence --by method --first darts
       ddarts table --published 1
       ddarts table --published 2 runs/retrain-0123456789ab
+      ddarts table --published 4 runs/transfer-0123456789ab
     """
     from ddarts_cli.console import finish
     from ddarts_core.ground.errors import UserError
@@ -63,7 +64,7 @@ def command(
     if published is not None:
         text = _published(published, studies)
     elif not studies or by is None:
-        raise UserError("name one or more studies and --by SETTING, or --published 1, 2 or 3")
+        raise UserError("name one or more studies and --by SETTING, or --published 1 to 5")
     else:
         from ddarts_analysis.collect import load
         from ddarts_analysis.tables import by_setting, markdown, varying
@@ -83,11 +84,15 @@ def command(
         finish([out], following)
 
 
-def _published(number: int, retrains: tuple[str, ...]) -> str:
+def _published(number: int, runs: tuple[str, ...]) -> str:
     from ddarts_analysis.published import markdown
+    from ddarts_analysis.transfer import TASKS
+    from ddarts_analysis.transfer import table_row as transfer_row
 
-    if not retrains:
+    if not runs:
         return markdown(number)
+    if number in TASKS:
+        return markdown(number, [transfer_row(Path(folder), number) for folder in runs])
     from ddarts_cli.models import table_row
 
-    return markdown(number, [table_row(Path(folder)) for folder in retrains])
+    return markdown(number, [table_row(Path(folder)) for folder in runs])

@@ -1,0 +1,124 @@
+"""A derived network in torchvision's convention of a backbone: images to named feature maps of one width."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
+
+from ..ground.errors import UserError
+from ..networks.network import Network
+from ..networks.operations import BatchNorm
+from .taps import FIRST_CELL, Tap, taps
+
+#: What a pyramid has above C5's own level: RetinaNet's P6 from P5 or C5 and P7, or Mask R-CNN's pooled P5.
+Top = Literal["p5", "c5", "pool"]
+
+
+class FeatureMaps(nn.Module):
+    """The stem and the cells of a network, read at strides 4, 8, 16 and 32.
+
+    Sizes of images must be multiples of 32, as torchvision's detectors pad them: a `FactorizedReduce` of an odd size
+    would put its pixels beside those of the other operations.
+
+    Args:
+        network: whose modules are taken; classifier and auxiliary head are left behind.
+        form: of its stem, with the strides to run it with.
+        frozen_stages: 0 trains everything; 1 leaves everything up to the output at stride 4 as it is, 2 up to stride
+            8, and so on up to 4.
+        frozen_statistics: all batch normalisation keeps its running statistics and uses them in training too.
+
+    Attributes:
+        taps: the outputs that are read, finest first.
+
+    Raises:
+        UserError: the network has no output at one of the strides, or `frozen_stages` is not in 0 to 4.
+
+    Example:
+        >>> import torch
+        >>> from ddarts_core.genotypes.zoo import ZOO
+        >>> network = Network(ZOO["ResNet18"].genotype, 4, 10, form="imagenet-published")
+        >>> maps = FeatureMaps(network, "imagenet-published")(torch.zeros(1, 3, 64, 64))
+        >>> {name: tuple(x.shape) for name, x in maps.items()}
+        {'0': (1, 16, 16, 16), '1': (1, 32, 8, 8), '2': (1, 64, 4, 4), '3': (1, 128, 2, 2)}
+    """
+
+    def __init__(self, network: Network, form: str, *, frozen_stages: int = 0, frozen_statistics: bool = False) -> None:
+        super().__init__()
+        self.taps = taps(network.genotype, _width(network), form)
+        if not 0 <= frozen_stages <= len(self.taps):
+            raise UserError(f"frozen_stages {frozen_stages} must lie in 0 to {len(self.taps)}")
+        self.stem = network.stem
+        self.cells = network.cells[: self.taps[-1].place - FIRST_CELL + 1]
+        self.frozen_statistics = frozen_statistics
+        self._frozen = list(self._modules_up_to(self.taps[frozen_stages - 1])) if frozen_stages else []
+        for module in self._frozen:
+            module.requires_grad_(False)
+
+    def _modules_up_to(self, tap: Tap) -> Iterator[nn.Module]:
+        """Everything that the output at a tap is made by."""
+        yield from list(self.stem)[: min(tap.place, 1) + 1]  # a slice of it would be a stem
+        yield from self.cells[: max(0, tap.place - FIRST_CELL + 1)]
+
+    def train(self, mode: bool = True) -> FeatureMaps:
+        """As of every module, but frozen batch normalisation stays in evaluation mode."""
+        super().train(mode)
+        if mode:
+            frozen = [self] if self.frozen_statistics else self._frozen
+            for module in frozen:
+                for norm in module.modules():
+                    if isinstance(norm, BatchNorm):
+                        norm.eval()
+        return self
+
+    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+        """Images [batch, 3, height, width] to maps `0` to `3`, finest first."""
+        before_last, last = self.stem(x)
+        outputs = [before_last, last]
+        for cell in self.cells:
+            before_last, last = last, cell(before_last, last)
+            outputs.append(last)
+        return OrderedDict((str(number), outputs[tap.place]) for number, tap in enumerate(self.taps))
+
+
+def _width(network: Network) -> int:
+    """C of a network with one of the forms for large images, whose stem has C channels."""
+    return int(network.stem.widths[0])
+
+
+class Pyramid(nn.Module):
+    """A body with a feature pyramid on top: what torchvision's detectors take for a backbone.
+
+    Args:
+        body: images to an ordered mapping of feature maps, finest first.
+        channels: of these maps.
+        out_channels: width of the pyramid.
+        top: what follows above the coarsest level. torchvision's own P6 is silently made from P5 where C5 is as wide
+            as the pyramid; here it is what is asked for.
+        skip: number of finest maps that the pyramid leaves out (RetinaNet: 1).
+    """
+
+    def __init__(self, body: nn.Module, channels: Sequence[int], out_channels: int, top: Top, skip: int = 0) -> None:
+        super().__init__()
+        self.body = body
+        self.skip = skip
+        self.out_channels = out_channels
+        self.fpn = FeaturePyramidNetwork([*channels[skip:]], out_channels, _top(top, channels[-1], out_channels))
+
+    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+        """Images to maps of `out_channels`, finest first; the keys are those of the body, then those of the top."""
+        maps = [*self.body(x).items()][self.skip :]
+        found: OrderedDict[str, Tensor] = self.fpn(OrderedDict(maps))
+        return found
+
+
+def _top(top: Top, c5: int, out_channels: int) -> ExtraFPNBlock:
+    if top == "pool":
+        return LastLevelMaxPool()
+    block = LastLevelP6P7(out_channels if top == "p5" else c5, out_channels)
+    block.use_P5 = top == "p5"
+    return block

@@ -1,0 +1,120 @@
+"""Average precision of boxes and masks as COCO counts it: torchmetrics with the backend faster-coco-eval.
+
+Both are Apache-2.0, and neither needs a compiler or pycocotools, whose results they are tested against.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..ground.errors import UserError
+from .examples import Example
+
+#: What is counted, by torchmetrics' name: over overlaps 0.5 to 0.95, at 0.5, at 0.75, and by the objects' areas: below
+#: 32^2 pixels, between, and above 96^2.
+SCORES = {
+    "map": "ap",
+    "map_50": "ap50",
+    "map_75": "ap75",
+    "map_small": "ap_small",
+    "map_medium": "ap_medium",
+    "map_large": "ap_large",
+}
+
+#: Least overlaps of a right answer, and recalls at which precision is averaged, as pycocotools has them. torchmetrics'
+#: own are rounded to float32: an overlap of exactly 0.6, or a recall of exactly 0.2, would be too small.
+OVERLAPS = tuple(np.linspace(0.5, 0.95, 10).tolist())
+RECALLS = tuple(np.linspace(0, 1, 101).tolist())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a detector finds in an image, and what there is.
+
+    Attributes:
+        example: the image and its objects.
+        boxes: float32 [found, 4].
+        labels: int64 [found], from 0.
+        scores: float32 [found], best first.
+        masks: bool [found, height, width]; None where the task has none.
+    """
+
+    example: Example
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    masks: Tensor | None = None
+
+
+def require() -> None:
+    """Refuse to begin where the packages for scores are missing.
+
+    Raises:
+        UserError: they are.
+    """
+    try:
+        import faster_coco_eval  # noqa: F401
+        import torchmetrics  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"scores of detectors need packages that are not here ({error}): pip install 'ddarts[transfer]'"
+        ) from error
+
+
+def average_precision(answers: Iterable[Answer]) -> dict[str, float]:
+    """AP, AP50, AP75 and AP by size, fractions of 1, of boxes (`box_ap`, ...) and, if there are any, masks (`mask_ap`).
+
+    Crowds count as COCO counts them, and sizes are those of the objects themselves (the annotated areas), not of their
+    boxes. At most 100 answers of an image count. What no object has, such as a size, is left out.
+
+    Raises:
+        UserError: the packages are missing.
+    """
+    require()
+    counters: dict[str, Any] = {}
+    for answer in answers:
+        kinds: dict[str, Literal["bbox", "segm"]] = {"box": "bbox"}
+        kinds |= {} if answer.masks is None else {"mask": "segm"}
+        for kind, name in kinds.items():
+            if kind not in counters:
+                counters[kind] = _counter(name)
+            counters[kind].update([_found(answer, kind)], [_truth(answer.example, kind)])
+    scores: dict[str, float] = {}
+    for kind, counter in counters.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an image with more than 100 answers is not a surprise
+            counted = counter.compute()
+        scores |= {f"{kind}_{own}": float(counted[name]) for name, own in SCORES.items() if counted[name] >= 0}
+    return scores
+
+
+def _counter(kind: Literal["bbox", "segm"]) -> Any:
+    from torchmetrics.detection import MeanAveragePrecision
+
+    counter = MeanAveragePrecision(
+        iou_type=kind, iou_thresholds=[*OVERLAPS], rec_thresholds=[*RECALLS], backend="faster_coco_eval"
+    )
+    counter.warn_on_many_detections = False
+    return counter
+
+
+def _found(answer: Answer, kind: str) -> dict[str, Tensor]:
+    found = {"scores": answer.scores, "labels": answer.labels}
+    return found | ({"boxes": answer.boxes} if kind == "box" else {"masks": _masks(answer.masks)})
+
+
+def _truth(example: Example, kind: str) -> dict[str, Tensor]:
+    truth = {"labels": example.labels, "iscrowd": example.crowds.long(), "area": example.areas}
+    return truth | ({"boxes": example.boxes} if kind == "box" else {"masks": _masks(example.masks)})
+
+
+def _masks(masks: Tensor | None) -> Tensor:
+    assert masks is not None, "of a task with masks"
+    return masks.to(torch.bool)

@@ -1,0 +1,139 @@
+"""The detector of a genotype: network, feature maps, pyramid and heads, with or without trained weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from ..exports.export import Blueprint, read_safetensors
+from ..genotypes.derive import DEPTH, arrange
+from ..genotypes.genotype import Genotype
+from ..ground.errors import UserError
+from ..networks.network import Network
+from .backbone import FeatureMaps, Pyramid
+from .detectors import mask_rcnn, retinanet
+from .settings import TransferConfig, TransferNetwork
+from .taps import form_of
+
+#: Statistics of ImageNet, by which images are normalised that no weights come with.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def build_detector(
+    config: TransferConfig,
+    genotype: Genotype,
+    num_classes: int,
+    weights: Network | None = None,
+    mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD,
+) -> nn.Module:
+    """The detector that a task trains, initialised from torch's global generator but for the backbone's weights.
+
+    Args:
+        config: of the training.
+        genotype: of the network.
+        num_classes: without background.
+        weights: a trained network of the same cells and width, in either form for large images; None for none.
+        mean: of the pixels.
+        std: of the pixels.
+
+    Raises:
+        UserError: the network cannot be built, is not read at every stride of a pyramid, or the weights do not fit.
+    """
+    network = build_network(config.network, genotype)
+    if weights is not None:
+        _fill(network, weights)
+    elif config.network.frozen_statistics or config.network.frozen_stages:
+        raise UserError(
+            f"recipe {config.recipe} freezes statistics or stages of trained weights, and there are none: give "
+            "--weights, or --set network.frozen_statistics=false --set network.frozen_stages=0"
+        )
+    settings = config.network
+    body = FeatureMaps(
+        network,
+        form_of(network.genotype, settings.form),
+        frozen_stages=settings.frozen_stages,
+        frozen_statistics=settings.frozen_statistics,
+    )
+    widths = [tap.channels for tap in body.taps]
+    if config.task == "coco-detection":
+        pyramid = Pyramid(body, widths, settings.pyramid, settings.p6, 1)
+        detector: nn.Module = retinanet(pyramid, num_classes, config, mean, std)
+    else:
+        pyramid = Pyramid(body, widths, settings.pyramid, "pool")
+        detector = mask_rcnn(pyramid, num_classes + 1, config, mean, std)
+    return detector
+
+
+def body_of(detector: nn.Module) -> FeatureMaps:
+    """The backbone below the pyramid of a detector of `build_detector`."""
+    pyramid = detector.backbone
+    assert isinstance(pyramid, Pyramid) and isinstance(pyramid.body, FeatureMaps)
+    return pyramid.body
+
+
+def build_network(settings: TransferNetwork, genotype: Genotype) -> Network:
+    """The network that these settings make of a genotype, with a classifier that nothing reads."""
+    depth = settings.num_cells
+    if depth is None and genotype.layout == "normal_reduce":
+        depth = DEPTH["imagenet"]
+    whole = arrange(genotype, depth, settings.reductions, settings.derive_order, settings.on_dead_cell)
+    return Network(whole, settings.channels, 1, form=form_of(whole, settings.form))
+
+
+def _fill(network: Network, weights: Network) -> None:
+    """Take the stem's and the cells' weights over."""
+    if network.genotype != weights.genotype:
+        raise UserError("the weights are those of other cells than the network of these settings has")
+    for name in ("stem", "cells"):
+        try:
+            getattr(network, name).load_state_dict(getattr(weights, name).state_dict())
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise UserError(f"the weights do not fit the network of these settings: {reason}") from error
+
+
+def read_weights(argument: Path, genotype: Genotype) -> tuple[Network, Blueprint]:
+    """The trained network in a folder of `ddarts export`, or in its file `weights.safetensors`.
+
+    Raises:
+        UserError: there is none, it is of another genotype, of a form for small images, or not for colour images.
+    """
+    file = _file(argument)
+    if not file.is_file():
+        raise UserError(f"--weights {argument}: there is no file {file}; ddarts export writes it beside a genotype")
+    network, blueprint = read_safetensors(file)
+    if blueprint.genotype.hash != genotype.hash:
+        raise UserError(
+            f"--weights {argument} are of the genotype {blueprint.genotype.hash}, and the given one is {genotype.hash}"
+        )
+    if blueprint.config.form == "cifar":
+        raise UserError(
+            f"--weights {argument} are of a network for small images (form cifar), which has no feature maps at "
+            "strides 8 to 32: train one with ddarts retrain --set retrain.form=imagenet"
+        )
+    if blueprint.info.channels != 3:
+        raise UserError(f"--weights {argument} are of images with {blueprint.info.channels} channels, and 3 are needed")
+    return network, blueprint
+
+
+def with_weights(config: TransferConfig, blueprint: Blueprint, argument: Path) -> TransferConfig:
+    """The settings with the depth and width that weights have, and what tells their file from others."""
+    own = blueprint.config
+    taken = {
+        "channels": own.channels,
+        "num_cells": own.num_cells,
+        "reductions": own.reductions,
+        "derive_order": own.derive_order,
+        "on_dead_cell": own.on_dead_cell,
+    }
+    digest = hashlib.sha256(_file(argument).read_bytes()).hexdigest()[:12]
+    network = config.network.model_copy(update=taken)
+    return config.model_copy(update={"weights": digest, "network": network})
+
+
+def _file(argument: Path) -> Path:
+    return argument / "weights.safetensors" if argument.is_dir() else argument

@@ -1,0 +1,260 @@
+"""Training of a detector on a derived network (D-DARTS section 5.5): the loop.
+
+`Transfer` owns no file, no tracker and no process: it yields an `EpochRecord` per epoch, and its whole state goes in
+and out through `state_dict`. Everything random comes from stateless streams of the seed: the order of the images, which
+of them are mirrored, and, through torch's global generator within a step, the size that images are scaled to and the
+anchors and proposals that torchvision samples. So a training that is resumed at an epoch's end goes on bit for bit on
+a CPU. Held-out images only score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from ..genotypes.genotype import Genotype
+from ..ground.errors import Diverged, UserError
+from ..loops.records import EpochRecord
+from ..networks.network import Network
+from ..tensors.devices import AUTOCAST, Stopwatch, check_amp, forget_peak, peak_memory, pick_device, set_float32
+from ..tensors.optimisers import SGD
+from ..tensors.seeding import generator, seeded_init
+from .evaluation import Answer, average_precision
+from .examples import Example
+from .model import build_detector
+from .scan import Splits
+from .settings import TransferConfig, TransferTraining, settings_hash
+
+#: Steps between two looks at the losses: each look waits for the GPU.
+CHECK_EVERY = 20
+
+PHASE = "transfer"
+
+
+def learning_rate(training: TransferTraining, step: int, epoch: int) -> float:
+    """Learning rate of a step, both from 0.
+
+    The scaled rate times `lr_decay` for every one of `lr_epochs` that is over; within the warm-up also times a factor
+    that grows linearly from `warmup_factor` in the first step to 1 (mmdetection's linear warm-up).
+    """
+    rate = training.scaled_lr * training.lr_decay ** sum(epoch >= over for over in training.lr_epochs)
+    if step >= training.warmup_steps:
+        return rate
+    grown = step / training.warmup_steps
+    return rate * (training.warmup_factor + (1 - training.warmup_factor) * grown)
+
+
+def _whole(examples: list[Example]) -> list[Example]:
+    return examples
+
+
+class Transfer:
+    """One training on another task.
+
+    Args:
+        config: of it.
+        genotype: of the network.
+        splits: images that train, and images that score.
+        weights: the network with trained weights; None begins with random ones.
+        mean: of the pixels of each channel, of 0..1, by which images are normalised.
+        std: their standard deviations.
+
+    Attributes:
+        epoch: the next one.
+        num_epochs: of the whole training.
+        detector: torchvision's, with the network as its backbone.
+
+    Raises:
+        UserError: the network cannot be built or read at the strides of a pyramid, or the device lacks what is asked.
+    """
+
+    def __init__(
+        self,
+        config: TransferConfig,
+        genotype: Genotype,
+        splits: Splits,
+        weights: Network | None,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        self.config = config
+        self.genotype = genotype
+        self.splits = splits
+        self.epoch = 0
+        self.num_epochs = config.training.epochs
+        self.device = pick_device(config.training.device, "training.device")
+        check_amp(config.training.amp, self.device, "training.amp")
+        set_float32(config.training.amp)
+        with seeded_init(config.seed, "transfer", "detector"):
+            self.detector = build_detector(config, genotype, len(splits.train.classes), weights, mean, std)
+        self.detector.to(self.device)
+        self._parameters = [one for one in self.detector.parameters() if one.requires_grad]
+        training = config.training
+        self._sgd = SGD(
+            self._parameters, lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay
+        )
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def records(self) -> Iterator[EpochRecord]:
+        """Train from the current epoch to the last; one record per epoch.
+
+        Raises:
+            Diverged: a loss is not finite.
+            UserError: an image cannot be read.
+        """
+        while self.epoch < self.num_epochs:
+            yield self._run_epoch()
+
+    def _run_epoch(self) -> EpochRecord:
+        epoch, training = self.epoch, self.config.training
+        forget_peak(self.device)
+        watch = Stopwatch(self.device)
+        self.detector.train()
+        totals: dict[str, Tensor] = {}
+        steps = self.steps_per_epoch
+        for number, examples in enumerate(self._batches(epoch)):
+            watch.lap("data")
+            step = epoch * steps + number
+            for group in self._sgd.param_groups:
+                group["lr"] = learning_rate(training, step, epoch)
+            with seeded_init(self.config.seed, "transfer", "step", step):
+                losses = self._step(examples)
+            for name, loss in losses.items():
+                totals[name] = totals[name] + loss if name in totals else loss
+            if (number + 1) % CHECK_EVERY == 0 or number + 1 == steps:
+                self._look(totals, number)
+            watch.lap("weights")
+        metrics = {f"train/{name}": float(total) / steps for name, total in sorted(totals.items())}
+        self.epoch += 1
+        if self.epoch % training.evaluate_every == 0 or self.epoch == self.num_epochs:
+            metrics |= {f"held_out/{name}": value for name, value in self.evaluate().items()}
+            watch.lap("evaluation")
+        return EpochRecord(epoch, PHASE, metrics, seconds=watch.seconds(), peak_memory=peak_memory(self.device))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch; a last one that is smaller is left out."""
+        training = self.config.training
+        return len(self.splits.used) * training.repeat // training.batch_size
+
+    def _batches(self, epoch: int) -> Iterator[list[Example]]:
+        """Shuffled, without what trains nothing, half of them mirrored."""
+        training, seed = self.config.training, self.config.seed
+        used = self.splits.used
+        drawn = generator(seed, "transfer", "order", epoch)
+        order = torch.cat([torch.randperm(len(used), generator=drawn) for _ in range(training.repeat)]).tolist()
+        mirrored = torch.rand(len(order), generator=generator(seed, "transfer", "mirror", epoch)) < 0.5
+        whole = self.steps_per_epoch * training.batch_size
+        chosen = Subset(self.splits.train, [used[place] for place in order[:whole]])
+        flips = iter(mirrored.tolist())
+        for examples in self._loader(chosen, training.batch_size):
+            yield [
+                (one.mirrored() if next(flips) and training.flip else one)
+                for one in (example.of_training() for example in examples)
+            ]
+
+    def _loader(self, images: Any, batch_size: int) -> DataLoader[Example]:
+        """Of images in their order; nothing random happens where they are read."""
+        loader: DataLoader[Example] = DataLoader(
+            images,
+            batch_size,
+            num_workers=self.config.data.num_workers,
+            collate_fn=_whole,
+            generator=torch.Generator(),
+        )
+        return loader
+
+    def _step(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """One SGD step; the losses by name, and their sum as `loss`."""
+        images = [example.image.to(self.device).float() / 255 for example in examples]
+        with self._autocast():
+            parts: dict[str, Tensor] = self.detector(images, [self._target(example) for example in examples])
+        loss = torch.stack([*parts.values()]).sum()
+        self._sgd.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch
+        if self.config.training.grad_clip is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self.config.training.grad_clip)
+        self._sgd.step()
+        return {"loss": loss.detach(), **{_short(name): part.detach() for name, part in parts.items()}}
+
+    def _target(self, example: Example) -> dict[str, Tensor]:
+        """As torchvision's detectors take it; Mask R-CNN's label 0 is the background."""
+        first = 0 if example.masks is None else 1
+        target = {"boxes": example.boxes, "labels": example.labels + first}
+        if example.masks is not None:
+            target["masks"] = example.masks
+        return {name: value.to(self.device) for name, value in target.items()}
+
+    def _autocast(self) -> torch.autocast:
+        amp = self.config.training.amp
+        return torch.autocast(self.device.type, AUTOCAST.get(amp, torch.bfloat16), enabled=amp in AUTOCAST)
+
+    def _look(self, totals: dict[str, Tensor], number: int) -> None:
+        if not torch.isfinite(totals["loss"]):
+            raise Diverged(
+                f"the training diverged: the loss is not finite in epoch {self.epoch}, within {CHECK_EVERY} steps "
+                f"before step {number + 1}; lower training.lr, or use more training.warmup_steps"
+            )
+
+    # --- scores -----------------------------------------------------------------------------------------------------
+
+    def evaluate(self) -> dict[str, float]:
+        """Average precision on all held-out images; see `evaluation.average_precision`."""
+        images = self.splits.held_out
+        return average_precision(self.answers(range(len(images))))
+
+    @torch.no_grad()
+    def answers(self, indices: Sequence[int]) -> Iterator[Answer]:
+        """What the detector finds in held-out images, one by one, as it is now."""
+        self.detector.eval()
+        masks = self.config.task == "cityscapes-instances"
+        for (example,) in self._loader(Subset(self.splits.held_out, [*indices]), 1):
+            with self._autocast():
+                (found,) = self.detector([example.image.to(self.device).float() / 255])
+            found = {name: value.float().cpu() for name, value in found.items()}
+            yield Answer(
+                example,
+                found["boxes"],
+                found["labels"].long() - (1 if masks else 0),
+                found["scores"],
+                (found["masks"][:, 0] >= 0.5) if masks else None,
+            )
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on."""
+        return {
+            "settings": settings_hash(self.config),
+            "genotype": self.genotype.hash,
+            "images": [len(self.splits.used), len(self.splits.held_out)],
+            "epoch": self.epoch,
+            "detector": self.detector.state_dict(),
+            "sgd": self._sgd.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a state was taken.
+
+        Raises:
+            UserError: it is that of other settings or of another genotype.
+        """
+        if state["settings"] != settings_hash(self.config) or state["genotype"] != self.genotype.hash:
+            raise UserError("the checkpoint is of a training with other settings or of another genotype")
+        if state["images"] != (found := [len(self.splits.used), len(self.splits.held_out)]):
+            raise UserError(
+                f"the checkpoint is of {state['images']} images that train and score, and there are {found}"
+            )
+        self.epoch = state["epoch"]
+        self.detector.load_state_dict(state["detector"])
+        self._sgd.load_state_dict(state["sgd"])
+
+
+def _short(name: str) -> str:
+    """`loss_box_reg` as `box_reg_loss`: names of losses end alike."""
+    return f"{name.removeprefix('loss_')}_loss"
