@@ -168,7 +168,7 @@ def by_pycocotools(answers: list[Answer], kind: str) -> list[float]:
                 own["area"] = float(answer.masks[i].sum())  # type: ignore[index]
             found.append({"id": len(found) + 1, "image_id": number, "iscrowd": 0, **own})
     with contextlib.redirect_stdout(io.StringIO()):
-        images = [{"id": number + 1} for number in range(len(answers))]
+        images = [{"id": number + 1, "height": 160, "width": 192} for number in range(len(answers))]
         sets = []
         for annotations in (truth, found):
             coco = COCO()
