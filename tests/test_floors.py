@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .architecture import rooms_above
+from . import architecture
 
 ROOT = Path(__file__).parent.parent
 
@@ -180,12 +180,19 @@ LATER = {
 @pytest.mark.parametrize(("package", "permitted"), [("ddarts_core", LATER), ("tuning", set[tuple[str, str]]())])
 def test_no_circle_between_rooms(package: str, permitted: set[tuple[str, str]]) -> None:
     """Neither among what is imported when a module is loaded nor, but for what is named above, among all imports."""
-    loaded, later = rooms_above(ROOT / package)
+    loaded, later = architecture.rooms_above(ROOT / package)
     assert len(loaded) > 5
     assert permitted <= {(room, other) for room in later for other in later[room] - loaded[room]}
     for room, others in later.items():
         loaded[room] |= {other for other in others if (room, other) not in permitted}
     TopologicalSorter(loaded).prepare()  # raises CycleError, which names the circle
+
+
+def test_the_page_on_architecture_is_that_of_the_sources() -> None:
+    """It is what `python -m tests.architecture` writes."""
+    assert architecture.PICTURE.read_text(encoding="utf-8") == architecture.drawing()
+    text = architecture.PAGE.read_text(encoding="utf-8")
+    assert architecture.page(text) == text
 
 
 _SEARCH_AND_TRAIN = """
