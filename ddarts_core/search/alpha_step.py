@@ -57,6 +57,35 @@ class AlphaReport:
     clamped: Tensor
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """The full pass of a step: its leaves, gates, outputs of the cells, logits, loss, and gradients.
+
+    `g` is the gradient of the loss by the parameters, by name, `by_others` that by weights, in units of the loss's
+    scale. `gates` may be differentiated once more if the step ablates. `notes` are what the cells noted down for
+    ablated networks that are not differentiated.
+    """
+
+    leaves: dict[str, Tensor]
+    gates: Tensor
+    outputs: Sequence[Tensor]
+    logits: Tensor
+    loss: Tensor
+    labels: Tensor
+    g: dict[str, Tensor]
+    by_others: list[Tensor]
+    notes: list[CellNotes] | None
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """M [groups] (NaN where not drawn), H by parameter if wanted, and whether the denominator was clamped."""
+
+    marginal: Tensor
+    h: dict[str, Tensor]
+    clamped: Tensor
+
+
 class AlphaStep:
     """Computes alpha gradients; holds the few numbers that outlive a step."""
 
@@ -96,14 +125,12 @@ class AlphaStep:
             stream: the step's own random stream.
             progress: where the search is.
         """
-        images, labels = batch
-        published = self.config.alpha.grad_mode == "published"
         self.net.train()
         with batch_statistics(self.net):
-            if published:
-                return self._published(parameters, images, labels, stream, progress)
+            if self.config.alpha.grad_mode == "published":
+                return self._published(parameters, batch, stream, progress)
             with frozen(self.net, but=() if self.watch is None else self.watch.weights):
-                report = self._clean(parameters, images, labels, stream, progress)
+                report = self._clean(parameters, batch, stream, progress)
             if self.config.search.order == "second":
                 report = self._second_order(report, parameters, batch, weight_batch, sgd, progress)
         return report
@@ -137,31 +164,66 @@ class AlphaStep:
             )
         return {"hessian_error": torch.tensor(error, device=step.batch[0].device)}
 
-    def _clean(
-        self, parameters: Parameters, images: Tensor, labels: Tensor, stream: torch.Generator, progress: Progress
-    ) -> AlphaReport:
+    def _pass(
+        self, parameters: Parameters, batch: Batch, others: Sequence[Tensor], progress: Progress, scale: float = 1.0
+    ) -> _Pass:
+        """The full pass of a step, differentiated by the parameters and by weights.
+
+        Gates are computed once: the loss is differentiated by them, and their gradient is pulled through to the
+        parameters, as that of the ablated networks is later.
+
+        Args:
+            parameters: of the architecture by name, detached.
+            batch: images and labels.
+            others: weights that the loss is differentiated by too.
+            progress: where the search is.
+            scale: factor of the loss while it is differentiated; the gradient by `others` keeps it.
+        """
+        images, labels = batch
         leaves = leaves_of(parameters)
         gates = self.architecture.gates(leaves, progress)
-        ablate = self._ablates()
-        notes = self._notes() if ablate and not self._differentiates() else None
-        outputs = self.net.outputs(images, gates, notes)
+        ablates = self._ablates()
+        notes = [CellNotes() for _ in self.net.cells] if ablates and not self._differentiates() else None
+        cut = gates.detach().requires_grad_()
+        outputs = self.net.outputs(images, cut, notes)
         logits = self.net.logits(outputs[-1])
         loss = F.cross_entropy(logits, labels)
-        watched = [] if self.watch is None else self.watch.weights
-        found = torch.autograd.grad(loss * self.loss_scale, [*leaves.values(), *watched], allow_unused=bool(watched))
-        g = {name: gradient / self.loss_scale for name, gradient in zip(leaves, found, strict=False)}
+        by_gates, *by_others = torch.autograd.grad(loss * scale, [cut, *others], allow_unused=bool(others))
+        back = torch.autograd.grad(gates, list(leaves.values()), by_gates, retain_graph=ablates)
+        g = {name: gradient / scale for name, gradient in zip(leaves, back, strict=True)}
+        return _Pass(leaves, gates, outputs, logits, loss.detach(), labels, g, by_others, notes)
+
+    def _clean(self, parameters: Parameters, batch: Batch, stream: torch.Generator, progress: Progress) -> AlphaReport:
+        full = self._pass(
+            parameters, batch, [] if self.watch is None else self.watch.weights, progress, self.loss_scale
+        )
         if self.watch is not None:
-            self.watch.of_alphas = found[len(leaves) :]
-        gradients = _sum(g, self.architecture.pull(parameters, progress))
-        marginal, clamped = None, torch.zeros((), device=images.device)
-        ablation_loss = torch.zeros(self.net.num_groups, device=images.device)
-        if ablate:
-            marginal, h, clamped = self._ablate(outputs, leaves, labels, loss.detach(), stream, progress, notes)
+            self.watch.of_alphas = full.by_others
+        gradients = _sum(full.g, self.architecture.pull(parameters, progress))
+        measured = self._ablate(full, stream) if self._ablates() else None
+        if measured is not None:
             weight = self.architecture.weight(self.config.ablation, progress)
             for name in gradients:
-                gradients[name] = gradients[name] + weight * self._ablation_gradient(marginal, g[name], h.get(name))
+                term = self._ablation_gradient(measured.marginal, full.g[name], measured.h.get(name))
+                gradients[name] = gradients[name] + weight * term
+        return self._report(gradients, parameters, full, measured, progress)
+
+    def _report(
+        self,
+        gradients: Mapping[str, Tensor],
+        parameters: Parameters,
+        full: _Pass,
+        measured: _Measured | None,
+        progress: Progress,
+    ) -> AlphaReport:
+        """What a step ends with."""
+        if measured is None:
+            marginal, clamped = None, torch.zeros((), device=full.labels.device)
+            ablation_loss = torch.zeros(self.net.num_groups, device=full.labels.device)
+        else:
+            marginal, clamped = measured.marginal, measured.clamped
             ablation_loss = self._ablation_loss(marginal)
-        scalars = self._scalars(parameters, logits, labels, loss, ablation_loss, progress)
+        scalars = self._scalars(parameters, full.logits, full.labels, full.loss, ablation_loss, progress)
         self.num_steps += 1
         return AlphaReport(gradients, scalars, marginal, clamped)
 
@@ -174,9 +236,6 @@ class AlphaStep:
     def _differentiates(self) -> bool:
         return losses.needs_ablated_gradient(self.config.ablation.loss)
 
-    def _notes(self) -> list[CellNotes]:
-        return [CellNotes() for _ in self.net.cells]
-
     def _players(self, stream: torch.Generator) -> list[int]:
         wanted = self.config.ablation.sample_cells
         if wanted is None:
@@ -184,37 +243,28 @@ class AlphaStep:
         order = torch.randperm(self.net.num_groups, generator=stream, device=stream.device)
         return sorted(order[:wanted].tolist())
 
-    def _ablate(
-        self,
-        outputs: Sequence[Tensor],
-        leaves: Parameters,
-        labels: Tensor,
-        full: Tensor,
-        stream: torch.Generator,
-        progress: Progress,
-        notes: Sequence[CellNotes] | None,
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """M [groups] (NaN where not drawn), H by parameter if wanted, and whether the denominator was clamped."""
+    def _ablate(self, full: _Pass, stream: torch.Generator) -> _Measured:
+        """What the network loses with each of its cells."""
         ablation = self.config.ablation
         players = self._players(stream)
         draws = ablation.num_draws * len(players) if ablation.removal == "random" else 0
-        gates = self.architecture.gates(leaves, progress)
+        gates, labels = full.gates, full.labels
         noise = [random_gates(self.net, gates.detach(), stream) for _ in range(draws)]
         h: dict[str, Tensor] = {}
         with self.around_ablations():
             if self._differentiates():
                 found, through = ablated_losses_and_gradient(
-                    self.net, outputs, gates, labels, players, ablation.removal, noise, self.loss_scale
+                    self.net, full.outputs, gates, labels, players, ablation.removal, noise, self.loss_scale
                 )
                 drawn = self.net.num_groups / len(players)  # makes it an unbiased estimate of the sum over all groups
-                back = torch.autograd.grad(gates, list(leaves.values()), through)
-                h = {name: gradient * drawn for name, gradient in zip(leaves, back, strict=True)}
+                back = torch.autograd.grad(gates, list(full.leaves.values()), through)
+                h = {name: gradient * drawn for name, gradient in zip(full.leaves, back, strict=True)}
             else:
                 found = ablated_losses(
-                    self.net, outputs, gates.detach(), labels, players, ablation.removal, noise, notes
+                    self.net, full.outputs, gates.detach(), labels, players, ablation.removal, noise, full.notes
                 )
-        marginal = full.new_full((self.net.num_groups,), float("nan"))
-        of_players = losses.contributions(full, found)
+        marginal = full.loss.new_full((self.net.num_groups,), float("nan"))
+        of_players = losses.contributions(full.loss, found)
         # An ablated network that overflows fp16 says nothing about its cell.
         marginal[players] = torch.where(of_players.isfinite(), of_players, float("nan"))
         mean = marginal.nanmean()
@@ -223,7 +273,7 @@ class AlphaStep:
             # A step that overflowed, and measured nothing, leaves the mean as it was.
             moved = torch.where(before.isfinite(), 0.9 * before + 0.1 * mean, mean)
             self.running_mean = mean = torch.where(mean.isfinite(), moved, before)
-        return marginal, h, (mean.abs() < ablation.eps).float()
+        return _Measured(marginal, h, (mean.abs() < ablation.eps).float())
 
     def _ablation_gradient(self, marginal: Tensor, g: Tensor, h: Tensor | None) -> Tensor:
         ablation = self.config.ablation
@@ -235,41 +285,26 @@ class AlphaStep:
     # --- the published loop -----------------------------------------------------------------------------------------
 
     def _published(
-        self, parameters: Parameters, images: Tensor, labels: Tensor, stream: torch.Generator, progress: Progress
+        self, parameters: Parameters, batch: Batch, stream: torch.Generator, progress: Progress
     ) -> AlphaReport:
         """Group i's Adam sees (i + 1) g(t) + (n - 1 - i) g(t-1) + g_train(t-1) + w_01 (1 + 1/n) dL_01.
 
         The published code steps and clears one cell's optimiser after each of n backward passes of the same loss, so
         that gradients pile up in the cells that are still to come, and are left over in those that went before.
         """
-        leaves = leaves_of(parameters)
-        gates = self.architecture.gates(leaves, progress)
-        notes = self._notes() if self._ablates() else None
-        outputs = self.net.outputs(images, gates, notes)
-        logits = self.net.logits(outputs[-1])
-        loss = F.cross_entropy(logits, labels)
-        weights = list(self.net.parameters())
-        found = torch.autograd.grad(loss, [*leaves.values(), *weights])
-        n, leaked = self.net.num_groups, list(found[len(leaves) :])
-        position = torch.arange(n, device=images.device)
-        before, after = {}, {}
-        for name, g in zip(leaves, found[: len(leaves)], strict=True):
-            before[name] = losses.per_group(position + 1, g) * g
-            after[name] = losses.per_group(n - 1 - position, g) * g
+        full = self._pass(parameters, batch, list(self.net.parameters()), progress)
+        n = self.net.num_groups
+        position = torch.arange(n, device=full.labels.device)
+        before = {name: losses.per_group(position + 1, g) * g for name, g in full.g.items()}
+        after = {name: losses.per_group(n - 1 - position, g) * g for name, g in full.g.items()}
         gradients = _sum(before, self.architecture.pull(parameters, progress))
         if self.residual is not None:
             gradients = _sum(gradients, self.residual)
         self.residual = after
-        torch._foreach_mul_(leaked, n)
-        self.leak = leaked
-        marginal, clamped = None, torch.zeros((), device=images.device)
-        ablation_loss = torch.zeros(n, device=images.device)
-        if self._ablates():
-            marginal, _, clamped = self._ablate(outputs, leaves, labels, loss.detach(), stream, progress, notes)
-            ablation_loss = self._ablation_loss(marginal)
-        scalars = self._scalars(parameters, logits, labels, loss, ablation_loss, progress)
-        self.num_steps += 1
-        return AlphaReport(gradients, scalars, marginal, clamped)
+        torch._foreach_mul_(full.by_others, n)
+        self.leak = full.by_others
+        measured = self._ablate(full, stream) if self._ablates() else None
+        return self._report(gradients, parameters, full, measured, progress)
 
     def leak_into_weights(self) -> None:
         """Add the alpha split's gradients, once per group, to those of the weights (D4)."""
