@@ -47,7 +47,7 @@ def _picture(classes: Sequence[str], one: Mistake) -> str:
     true, said = (escape(classes[place]) for place in (one.true, one.predicted))
     return (
         f'<figure><img src="{one.uri}" alt="{true}, taken for {said}"><figcaption><b>{true}</b><br>taken for {said}, '
-        f"{100 * one.probability:.1f} %</figcaption></figure>"
+        f"{100 * one.probability:.1f}&nbsp;%</figcaption></figure>"
     )
 
 

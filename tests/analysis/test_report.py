@@ -367,7 +367,7 @@ def test_class_names_confusion_and_surest_mistakes_of_the_best_trial_are_shown(s
     assert "most often cat was taken for &lt;dog&gt; (3 of 10)" in html
     shown = html[html.index("Surest mistakes</h3>") :]
     assert '<img src="data:image/png;base64,UE5H" alt="cat, taken for &lt;dog&gt;">' in shown
-    assert "<b>cat</b><br>taken for &lt;dog&gt;, 87.6 %" in shown
+    assert "<b>cat</b><br>taken for &lt;dog&gt;, 87.6&nbsp;%" in shown
 
 
 def test_mistakes_are_one_sentence(study: Path, tmp_path: Path):
