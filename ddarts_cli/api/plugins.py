@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from .lazily import import_from
 
 if TYPE_CHECKING:
+    from ddarts_tuning.settings.searchers import SEARCHERS, Searcher
+
     from ddarts_core.data.sets import OwnImages, Published
     from ddarts_core.datasets.facts import DataInfo
     from ddarts_core.datasets.sources import Found
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from ddarts_core.networks.operations import BatchNorm, Normalised
 
 __all__ = [
+    "SEARCHERS",
     "S_O",
     "BatchNorm",
     "DataInfo",
@@ -33,6 +36,7 @@ __all__ = [
     "OwnImages",
     "Published",
     "S",
+    "Searcher",
     "Strict",
     "common",
     "darts",
@@ -50,8 +54,10 @@ _WHERE = {
     "Normalised": "ddarts_core.networks.operations",
     "OwnImages": "ddarts_core.data.sets",
     "Published": "ddarts_core.data.sets",
+    "SEARCHERS": "ddarts_tuning.settings.searchers",
     "S": "ddarts_core.genotypes.spaces",
     "S_O": "ddarts_core.genotypes.spaces",
+    "Searcher": "ddarts_tuning.settings.searchers",
     "Strict": "ddarts_core.ground.validation",
     "common": "ddarts_core.methods",
     "darts": "ddarts_core.methods",

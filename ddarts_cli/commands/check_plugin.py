@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 from ddarts_cli import completing
@@ -30,12 +32,18 @@ def command(plugin: str, as_json: bool) -> None:
         raise UserError(
             f"plug-in {loaded.source.name!r} registers nothing: its `register` is given the tables to add to"
         )
-    from ddarts_core.extension.conformance import laws, unlawful
+    from ddarts_core.extension.conformance import Laws, laws, unlawful
+
+    above: Mapping[str, Laws] = {}
+    if "searcher" in loaded.registry.names:
+        from ddarts_tuning.searchers.conformance import LAWS
+
+        above = LAWS
 
     if not as_json:
         say(f"plug-in {loaded.source.name}, sha256 {loaded.source.sha256}")
     checked = []
-    for law in laws(loaded.registry):
+    for law in laws(loaded.registry, above):
         found = unlawful(law)
         checked.append({"entry": law.entry, "law": law.text, "kept": found is None, "found": found})
         if not as_json:

@@ -55,7 +55,8 @@ def _fits(word: str | None, path: str, meaning: str) -> bool:
 
 def tables() -> dict[str, Any]:
     """Names that a setting may have, by the setting."""
-    from ddarts_tuning.settings.tune import SCHEDULERS, SEARCHERS
+    from ddarts_tuning.settings.searchers import SEARCHERS
+    from ddarts_tuning.settings.tune import SCHEDULERS
 
     from ddarts_core.genotypes.spaces import SPACES
     from ddarts_core.methods import EDGES, FREEZINGS, GATES, METHODS, PLANS, RULES

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -43,6 +43,10 @@ from .registry import Registry
 IMAGES = DataInfo("x", num_classes=4, channels=2, image_size=8, mean=(0.5,), std=(0.5,))
 
 
+#: Each law of a kind of entry, in a few words, and what checks it for an entry's name.
+Laws: TypeAlias = tuple[tuple[str, Callable[[str], None]], ...]
+
+
 class Broken(Exception):
     """A law that an entry does not keep: one sentence says which, and what was found."""
 
@@ -62,9 +66,14 @@ class Law:
     check: Callable[[], None]
 
 
-def laws(registry: Registry) -> Iterator[Law]:
-    """The laws of everything that a plug-in registered, in the order of the kinds."""
-    for kind, of_kind in LAWS.items():
+def laws(registry: Registry, above: Mapping[str, Laws] = MappingProxyType({})) -> Iterator[Law]:
+    """The laws of everything that a plug-in registered, in the order of the kinds.
+
+    Args:
+        registry: what it registered.
+        above: laws of kinds that a floor above knows.
+    """
+    for kind, of_kind in {**LAWS, **above}.items():
         for name in registry.names.get(kind, ()):
             yield from (Law(f"{kind} {name}", text, partial(check, name)) for text, check in of_kind)
 
@@ -332,7 +341,7 @@ def states_its_facts(name: str) -> None:
 
 
 #: By kind of entry, each law in a few words.
-LAWS: Mapping[str, tuple[tuple[str, Callable[[str], None]], ...]] = MappingProxyType(
+LAWS: Mapping[str, Laws] = MappingProxyType(
     {
         "operation": (
             ("keeps the channels, and halves the size at stride 2", shapes),

@@ -8,11 +8,12 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import methods
 from ..genotypes.spaces import OPERATION_NAMES, SPACES
 from ..ground.errors import UserError, with_article
+from ..ground.table import Table
 from ..ground.validation import NAME, PATTERNS
 from ..methods.method import Method
 from ..methods.parts import Part
@@ -34,8 +35,8 @@ class Registry:
         plugin: name of the plug-in, for messages.
 
     Attributes:
-        names: of the entries that were added, by kind: `operation`, `space`, `method`, `data set`, or that of a part,
-            as `rule`.
+        names: of the entries that were added, by kind: `operation`, `space`, `method`, `data set`, that of a part,
+            as `rule`, or that of another table, as `searcher`.
 
     Example:
         >>> registry = Registry("mine")
@@ -156,6 +157,20 @@ class Registry:
         DATASETS.add(name, entry)
         config.DATA_SETS.append(name)
         self._note("data set", name, DATASETS, config.DATA_SETS)
+
+    def add(self, table: Table[Any], name: str, entry: object) -> None:
+        """Add an entry to a table of a floor above, such as `SEARCHERS` of `ddarts_tuning.settings.searchers`.
+
+        Raises:
+            UserError: the name is taken, or the entry is of another kind than those of the table.
+        """
+        self._check_name(table.kind, name)
+        kinds = {type(known) for known in table.values()}
+        if type(entry) not in kinds:
+            names = " or ".join(sorted(kind.__name__ for kind in kinds))
+            raise UserError(f"{table.kind} {name!r}: give a {names}, not {entry!r}")
+        table.add(name, entry)
+        self._note(table.kind, name, table)
 
     def remove_all(self) -> None:
         """Take everything out of the tables again."""

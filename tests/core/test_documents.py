@@ -12,7 +12,8 @@ from typing import get_args
 import pytest
 import yaml
 from ddarts_tuning.settings.config import load_sweep, resolve_sweep
-from ddarts_tuning.settings.tune import SCHEDULERS, SEARCHERS, TuneConfig
+from ddarts_tuning.settings.searchers import SEARCHERS
+from ddarts_tuning.settings.tune import SCHEDULERS, TuneConfig
 
 from ddarts_core.ground.nested import merge
 from ddarts_core.ground.validation import field_paths
@@ -105,8 +106,9 @@ def test_results_belong_to_the_settings_of_today() -> None:
 def test_the_tables_of_the_page_on_sweeps() -> None:
     rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \| (.+) \|$", text("sweeps.md"), flags=re.MULTILINE))
     budgets = get_args(TuneConfig.model_fields["budget"].annotation)
-    assert {name for name in rows if name not in {**SEARCHERS, **SCHEDULERS}} == set(budgets)
-    assert {name: rows[name] for name in rows if name not in budgets} == {**SEARCHERS, **SCHEDULERS}
+    stated = {**{name: searcher.summary for name, searcher in SEARCHERS.items()}, **SCHEDULERS}
+    assert {name for name in rows if name not in stated} == set(budgets)
+    assert {name: rows[name] for name in rows if name not in budgets} == stated
 
 
 def test_the_examples_of_the_page_on_sweeps() -> None:

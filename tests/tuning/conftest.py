@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,16 @@ def ray_cluster() -> Iterator[None]:
     start_ray(num_cpus=2)
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def my_searcher(tmp_path: Path) -> Path:
+    """The plug-in of the documents that adds a searcher."""
+    text = Path("docs/extending.md").read_text()
+    (code,) = re.findall(r"```python\n(import random\n.*?)```", text, re.S)
+    path = tmp_path / "my_searcher.py"
+    path.write_text(code)
+    return path
 
 
 @pytest.fixture

@@ -28,10 +28,10 @@ def my_plugin(folder: Path, comment: str = "") -> Path:
 
 
 def test_a_sweep_with_a_plugin(
-    make_sweep: Make, ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_sweep: Make, ray_cluster: None, my_searcher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = my_plugin(tmp_path)
-    plugin = plugins.load(str(file))
+    plugin, searcher = plugins.load(str(file)), plugins.load(str(my_searcher))
     file.unlink()  # what was loaded is what runs: nothing is read from there, or from the study's folder
     config = make_sweep(
         "own",
@@ -39,14 +39,15 @@ def test_a_sweep_with_a_plugin(
         search={"channels": 4, "epochs": 1},
         discretise={"rule": "darts"},
         space={"search.options.coldest": {"type": "float", "low": 0.1, "high": 0.9}},
-        tune={"num_samples": 1, "objective": "supernet"},
+        tune={"num_samples": 1, "objective": "supernet", "searcher": "mutation"},
     )
     study = run_sweep(config).study
     (trial,) = study.trials()
     assert (trial["state"], trial["reason"]) == ("COMPLETED", None), trial["reason"]
     genotype = Genotype.from_text((study.path / "trials" / "00000" / "genotype.json").read_text())
     assert {edge.op for cell in genotype.cells for edge in cell.edges} == {"grouped_conv_3x3"}
-    assert study.data["plugins"] == [{"name": "my_plugin", "sha256": plugin.source.sha256}]
+    made_with = [("my_plugin", plugin.source.sha256), ("my_searcher", searcher.source.sha256)]
+    assert study.data["plugins"] == [{"name": name, "sha256": sha256} for name, sha256 in made_with]
     assert not list(study.path.rglob("*.py"))
     assert resume_sweep(study.path).study.state == "FINISHED"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,20 @@ import pytest
 from ddarts_tuning.driver.new_study import create_study
 from ddarts_tuning.driver.rebuild import rebuild_journal
 from ddarts_tuning.schedulers.time_budget import TimeBudget
+from ddarts_tuning.searchers.conformance import LAWS
 from ddarts_tuning.searchers.journal import JOURNAL, Journal, frozen, open_journal
 from ddarts_tuning.searchers.searcher import StudySearch, points_of, propose
-from ddarts_tuning.settings.config import EXTRA_PACKAGES, SweepConfig, resolve_sweep
+from ddarts_tuning.settings.config import SweepConfig, resolve_sweep
+from ddarts_tuning.settings.searchers import SEARCHERS
 from ddarts_tuning.settings.space import base_settings
-from ddarts_tuning.settings.tune import ACCURACY, SEARCHERS
+from ddarts_tuning.settings.tune import ACCURACY
 from ddarts_tuning.store.study import Held, Study, trial_dir
 from ddarts_tuning.trial.trial_record import begin
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from ddarts_cli.main import run
+from ddarts_core.extension.conformance import laws, unlawful
+from ddarts_core.ground import plugins
 from ddarts_core.ground.errors import UserError
 from ddarts_core.loops.records import EpochRecord, write_jsonl
 from ddarts_core.studies.study_files import read_json, write_json
@@ -65,31 +72,103 @@ def journal(study: Study, directions: int = 1) -> list[FrozenTrial]:
     return open_journal(study.path / JOURNAL, study.name, {"directions": names}).get_trials()
 
 
-@pytest.mark.parametrize("searcher", sorted(SEARCHERS.keys() - EXTRA_PACKAGES.keys() - {"grid"}))
-def test_a_proposal_follows_from_the_seed_the_number_and_the_trials_that_ended(searcher: str, study_path: Path) -> None:
-    """In whatever order they ended, by whatever process, and whatever else was proposed before."""
-    many = 51 if searcher == "optuna-nsga2" else 12  # NSGA-II has 50 in a generation
+@pytest.mark.parametrize("name", [name for name in SEARCHERS if name != "grid" and not SEARCHERS[name].packages])
+@pytest.mark.parametrize(("law", "check"), LAWS["searcher"], ids=[law for law, _ in LAWS["searcher"]])
+def test_a_searcher_keeps_the_laws(name: str, law: str, check: Callable[[str], None]) -> None:
+    check(name)
 
-    def ended(config: SweepConfig) -> dict[int, FrozenTrial]:
-        found = {}
-        for number in range(many):
-            params, notes = propose(config.build_space(), config.tune, 1, number, [], {})
-            record = {"number": number, "trial_id": str(number), "state": "COMPLETED", "params": params, "seconds": 1.0}
-            record |= {"objectives": {METRIC: params["search.w_zero_one"]}, "begun": "2026-01-01T00:00:00+00:00"}
-            record |= {"searcher": notes}
-            found[number] = frozen(record, dict(config.build_space().distributions), config.tune, [])
-        return found
 
+def test_the_searcher_of_the_documents(my_searcher: Path, study_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It keeps the laws, proposes in a sweep, and is known only while its plug-in is loaded."""
+    assert run(["check-plugin", str(my_searcher)]) == 0
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"kept: searcher mutation: {law}" for law, _ in LAWS["searcher"]]
+    config = sweep(searcher="mutation")
+    study = make_study(study_path, config)
+    driver = search(study, config)
+    for number in range(4):
+        driver.suggest(str(number))
+        end(study, number, "COMPLETED", 0.5 if number == 0 else 0.1)
+    best, *others = (params_of(study, number) for number in range(4))
+    kept = [[path for path in best if params.get(path) == best[path]] for params in others]
+    assert any(kept) and any(path not in found for found in kept for path in best)
+    plugins.unload(plugins.loaded()[0])
+    with pytest.raises(UserError, match=r"tune\.searcher: unknown searcher 'mutation': choose one of .*optuna-tpe"):
+        sweep(searcher="mutation")
+
+
+LAWLESS = """
+import itertools
+import random
+
+from optuna.samplers import RandomSampler, TPESampler
+
+from ddarts_tuning.settings.searchers import SEARCHERS, Searcher
+
+
+class Outside(RandomSampler):
+    def sample_independent(self, study, trial, name, distribution):
+        drawn = super().sample_independent(study, trial, name, distribution)
+        return drawn + 100 if name == "search.epochs" else drawn
+
+
+numbers = itertools.count()
+
+
+def register(tables):
+    tables.add(SEARCHERS, "outside", Searcher("a", lambda seed, tune: Outside(seed)))
+    tables.add(SEARCHERS, "unseeded", Searcher("b", lambda seed, tune: RandomSampler()))
+    tables.add(SEARCHERS, "counting", Searcher("c", lambda seed, tune: RandomSampler(next(numbers))))
+    tables.add(SEARCHERS, "none", Searcher("d", lambda seed, tune: seed))
+    tables.add(SEARCHERS, "fixed", Searcher("e", lambda seed, tune: RandomSampler(0)))
+"""
+
+
+def test_searchers_that_break_the_laws(tmp_path: Path) -> None:
+    path = tmp_path / "my_searcher.py"
+    path.write_text(LAWLESS)
+    found: dict[str, list[str]] = {}
+    for law in laws(plugins.load(str(path)).registry, LAWS):
+        if (how := unlawful(law)) is not None:
+            found.setdefault(law.entry.removeprefix("searcher "), []).append(how)
+    outside = r"UserError: searcher 'outside' proposed search.epochs 1\d\d for trial 0, which is outside of the space"
+    assert re.match(outside, found["outside"][0]), found["outside"]
+    for name in ("unseeded", "counting"):
+        second, stopped = found[name]
+        assert "of a second study with the same seed" in second and "stopped after 1 trials" in stopped
+    assert found["none"][0].endswith("which is no optuna.samplers.BaseSampler")
+    assert found["fixed"] == ["studies of two seeds have the same trials"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("tables.add(SEARCHERS, 'random', SEARCHERS['grid'])", "there is a searcher 'random' already: choose another"),
+        ("tables.add(SEARCHERS, 'mine', print)", "searcher 'mine': give a Searcher, not <built-in function print>"),
+        ("tables.add(SEARCHERS, 'a b', SEARCHERS['grid'])", "the name 'a b' of a searcher should be up to 100 letters"),
+    ],
+)
+def test_what_is_no_searcher(line: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "my_searcher.py"
+    path.write_text(f"from ddarts_tuning.settings.searchers import SEARCHERS\ndef register(tables):\n    {line}\n")
+    with pytest.raises(UserError) as refused:
+        plugins.load(str(path))
+    assert words in str(refused.value) and plugins.loaded() == ()
+
+
+@pytest.mark.parametrize("searcher", ["optuna-tpe", "optuna-nsga2", "random"])
+def test_proposals_follow_from_the_trials_that_ended(searcher: str) -> None:
+    """All but those of `random`."""
     config = sweep(1, searcher=searcher, num_startup_trials=3)
-    space, known = config.build_space(), ended(config)
-
-    def draws(known: dict[int, FrozenTrial], seed: int = 1) -> list[dict[str, Any]]:
-        return [propose(space, config.tune, seed, number, known.values(), {})[0] for number in range(60, 63)]
-
-    first = draws(known)
-    assert draws(ended(config)) == first != draws(known, seed=2)
-    assert first[0] != first[1]
-    assert (draws({}) == first) == (searcher == "random")
+    space = config.build_space()
+    ended = []
+    for number in range(51 if searcher == "optuna-nsga2" else 12):  # NSGA-II has 50 in a generation
+        params, notes = propose(space, config.tune, 1, number, [], {})
+        record = {"number": number, "trial_id": str(number), "state": "COMPLETED", "params": params, "seconds": 1.0}
+        record |= {"objectives": {METRIC: params["search.w_zero_one"]}, "begun": "2026-01-01T00:00:00+00:00"}
+        ended.append(frozen({**record, "searcher": notes}, dict(space.distributions), config.tune, []))
+    learnt, without = ([propose(space, config.tune, 1, n, known, {})[0] for n in (60, 61)] for known in (ended, []))
+    assert learnt[0] != learnt[1] and (learnt == without) == (searcher == "random")
 
 
 def test_what_was_begun_goes_first_and_no_number_is_drawn_twice(study_path: Path) -> None:

@@ -9,60 +9,26 @@ from __future__ import annotations
 
 import random
 import time
-import warnings
-from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
+from ddarts_core.ground.errors import UserError
 from ddarts_core.studies.study_files import ENDED, read_json
 
 from ..cluster.machines import may_wait, room
 from ..schedulers.time_budget import TimeBudget
 from ..settings.config import SweepConfig
 from ..settings.reread import as_today
+from ..settings.searchers import SEARCHERS
 from ..settings.space import Space
-from ..settings.tune import SEARCHERS, TuneConfig
+from ..settings.tune import TuneConfig
 from ..store.study import Held, Study, trial_dir
 from ..trial.trial_record import begin, stored_reports
 from .journal import directions, distributions_of, frozen
-
-
-def _botorch(seed: int, tune: TuneConfig) -> optuna.samplers.BaseSampler:
-    from optuna_integration import BoTorchSampler  # type: ignore[import-not-found,unused-ignore]  # an extra
-
-    # It says so again at every trial.
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning, module="optuna_integration")
-    sampler: optuna.samplers.BaseSampler = BoTorchSampler(seed=seed, n_startup_trials=tune.num_startup_trials)
-    return sampler
-
-
-def _limited(tune: TuneConfig) -> dict[str, Any]:
-    """What makes a sampler of before Optuna 5 heed `tune.limits`; later ones look at what the trials note of them."""
-    if int(optuna.__version__.split(".")[0]) >= 5 or not any(tune.limits.model_dump().values()):
-        return {}
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning, module="optuna")
-    return {"constraints_func": lambda trial: trial.system_attrs["constraints"]}
-
-
-SAMPLERS: Mapping[str, Callable[[int, TuneConfig], optuna.samplers.BaseSampler]] = MappingProxyType(
-    {
-        "optuna-tpe": lambda seed, tune: optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=tune.num_startup_trials, **_limited(tune)
-        ),
-        "optuna-nsga2": lambda seed, tune: optuna.samplers.NSGAIISampler(seed=seed, **_limited(tune)),
-        "optuna-gp": lambda seed, tune: optuna.samplers.GPSampler(
-            seed=seed, n_startup_trials=tune.num_startup_trials, **_limited(tune)
-        ),
-        "optuna-botorch": lambda seed, tune: _botorch(seed, tune),
-        "random": lambda seed, tune: optuna.samplers.RandomSampler(seed=seed),
-        "grid": lambda seed, tune: optuna.samplers.RandomSampler(seed=seed),  # every point is given: it draws nothing
-    }
-)
-assert SAMPLERS.keys() == SEARCHERS.keys()
 
 
 def propose(
@@ -77,9 +43,12 @@ def propose(
         number: of the trial.
         ended: those that the sampler learns from, by their numbers.
         point: parameters that are given.
+
+    Raises:
+        UserError: the searcher, of a plug-in, proposed something outside of the space.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = SAMPLERS[tune.searcher](sampler_seed(seed, number), tune)
+    sampler = SEARCHERS[tune.searcher].build(sampler_seed(seed, number), tune)
     pruner = optuna.pruners.NopPruner()
     study = optuna.create_study(sampler=sampler, pruner=pruner, **directions(tune.objectives))
     study.add_trials(ended)
@@ -87,6 +56,12 @@ def propose(
         study.enqueue_trial(dict(point))
     trial = study.ask()
     params = space(trial)
+    for path, distribution in space.distributions:
+        if path in params and not distribution.contains(params[path]):
+            raise UserError(
+                f"searcher {tune.searcher!r} proposed {path} {params[path]!r} for trial {number}, which is outside of "
+                "the space: mend it, or choose another with tune.searcher"
+            )
     asked = study.get_trials(deepcopy=False)[-1]
     # NSGA-II's generation of the trial; what the others note is of use during the draw only.
     notes = {name: value for name, value in asked.system_attrs.items() if name.endswith("generation")}

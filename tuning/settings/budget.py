@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ddarts_core.ground import plugins
+from ddarts_core.ground.validation import validate
 from ddarts_core.loops.records import EpochRecord
 from ddarts_core.search.stages import Course
 from ddarts_core.settings.config import ExperimentConfig
@@ -65,5 +67,11 @@ def search_seconds(records: Iterable[EpochRecord]) -> float:
 
 
 def tune_of(study: Mapping[str, Any]) -> TuneConfig:
-    """Settings of a study's `study.json`; one of before lacks those that came later."""
-    return TuneConfig.model_validate(study["config"]["tune"])
+    """Settings of a study's `study.json`; one of before lacks those that came later.
+
+    Raises:
+        UserError: its searcher is that of a plug-in that is not loaded.
+    """
+    with plugins.needed(study.get("plugins", ()), f"study {study.get('name')!r}"):
+        tune: TuneConfig = validate(TuneConfig, study["config"]["tune"], "tune")
+    return tune

@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -24,11 +23,9 @@ from ..store.backend import Folder, below
 from ..store.mirror import check_storage
 from .distributions import Distribution
 from .population import check_population
+from .searchers import SEARCHERS
 from .space import Space, base_settings, build_space, check_points
 from .tune import TuneConfig
-
-EXTRA_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType({"optuna-botorch": ("botorch", "optuna_integration")})
-"""What a searcher needs beside the project's own packages."""
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 """Environment variable: MLflow's own name for the store that is used when `tracking.uri` is not given."""
@@ -161,11 +158,11 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
         space = config.build_space()
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    missing = [name for name in EXTRA_PACKAGES.get(config.tune.searcher, ()) if find_spec(name) is None]
-    if missing:
+    packages = SEARCHERS[config.tune.searcher].packages
+    if missing := [name for name in packages if find_spec(name) is None]:
         raise UserError(
             f"{where}: tune.searcher {config.tune.searcher} needs the packages that are not installed here "
-            f"({', '.join(missing)}): pip install botorch optuna-integration, or choose another searcher"
+            f"({', '.join(missing)}): pip install {' '.join(packages).replace('_', '-')}, or choose another searcher"
         )
     if config.retrain.validation_fraction or VALIDATION in config.space:
         raise UserError(

@@ -12,18 +12,7 @@ from ddarts_core.ground.errors import unknown_name
 from ddarts_core.ground.validation import Strict
 
 from .distributions import Scalar
-
-SEARCHERS: Mapping[str, str] = MappingProxyType(
-    {
-        "optuna-tpe": "Optuna's tree-structured Parzen estimator, multivariate; any space, one or two objectives",
-        "optuna-nsga2": "Optuna's NSGA-II; for two objectives and many trials",
-        "optuna-gp": "Optuna's Gaussian process; draws settings with a `when` at random",
-        "optuna-botorch": "Optuna's BoTorch sampler, if botorch is installed; draws settings with a `when` at random",
-        "random": "independent draws, seeded",
-        "grid": "every combination of a space of categorical and int parameters, once",
-    }
-)
-"""Searcher names and what they are; `searcher.SAMPLERS` builds them."""
+from .searchers import SEARCHERS
 
 SCHEDULERS: Mapping[str, str] = MappingProxyType(
     {
@@ -191,8 +180,7 @@ class TuneConfig(Strict):
     @field_validator("searcher")
     @classmethod
     def _known_searcher(cls, value: str) -> str:
-        if value not in SEARCHERS:
-            raise unknown_name("searcher", value, SEARCHERS)
+        SEARCHERS.known(value)
         return value
 
     @field_validator("scheduler")
