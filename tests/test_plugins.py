@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,18 +14,23 @@ from typing import Any
 
 import ddarts
 import pytest
+import torch
 import yaml
 from ddarts import plugins as for_plugins
 from ddarts_analysis.drawing import cell_figure
 
 from ddarts_cli.main import cli, run
 from ddarts_core import methods
-from ddarts_core.extension.conformance import laws, unlawful
-from ddarts_core.genotypes.genotype import Cell, Edge
+from ddarts_core.data.sets import load_train
+from ddarts_core.extension.conformance import goes_on, laws, unlawful
+from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
 from ddarts_core.genotypes.spaces import OPERATION_NAMES, SPACES
 from ddarts_core.ground import plugins
 from ddarts_core.ground.errors import UserError
+from ddarts_core.networks.operations import build
+from ddarts_core.search.search import Search, build_search
 from ddarts_core.settings import config
+from ddarts_core.training.retrain import Retrain
 
 TINY: Mapping[str, Any] = {
     "name": "tiny",
@@ -136,6 +143,11 @@ REGISTERED = "def register(tables):\n    tables.space('S_first', ('skip_connect'
     [
         ("", "plug-in 'my_plugin': it has no function `register`: give it one that takes the tables"),
         ("import nowhere_at_all", "plug-in 'my_plugin' failed in my_plugin.py, line 1: ModuleNotFoundError: No module"),
+        ("import sys; sys.exit(3)", "plug-in 'my_plugin' failed in my_plugin.py, line 1: SystemExit: 3"),
+        (
+            "import helpers",
+            "No module named 'helpers'; helpers lies beside it, and a plug-in of one file is run with",
+        ),
         ("def register(tables:", "plug-in 'my_plugin' failed in my_plugin.py, line 1: SyntaxError"),
         ("def register(): pass", "plug-in 'my_plugin' failed"),
         ("1 / 0", "in my_plugin.py, line 3: ZeroDivisionError: division by zero"),
@@ -160,6 +172,7 @@ REGISTERED = "def register(tables):\n    tables.space('S_first', ('skip_connect'
 def test_what_a_plugin_may_not_do(code: str, words: str, tmp_path: Path, unchanged: None) -> None:
     """One sentence says what and where, and nothing that was registered before it stays."""
     path = tmp_path / "my_plugin.py"
+    (tmp_path / "helpers.py").touch()
     path.write_text(code if code.partition(" ")[0] in ("", "import", "def") else f"{REGISTERED}{code}\n")
     with pytest.raises(UserError) as refused:
         plugins.load(str(path))
@@ -317,11 +330,11 @@ def register(tables):
 """
 
 BROKEN = [
-    "operation careless: keeps the channels, and halves the size at stride 2: stride 2 makes [2, 8, 8, 8] of [2, 8, 8",
+    "operation careless: keeps the channels, and halves the size at stride 2: UserError: operation 'careless' of ",
     "operation careless: has no weights in normalisations without affine: at stride 1 a normalisation has weights",
     "operation careless: leaves no trace of a pass that measures: at stride 1 it moved passes",
-    "operation careless: is written, read and trained in a genotype: RuntimeError: ",
-    "space S_careless: is searched, and each of its operations can be found: RuntimeError: ",
+    "operation careless: is written, read and trained in a genotype: UserError: operation 'careless' of ",
+    "space S_careless: is searched, and each of its operations can be found: UserError: operation 'careless' of ",
     "edge double: with one gate open is that operation: with the gate of ",
     "rule modest: keeps as many operations as it states: it keeps up to 2 operations of an edge, and states 1",
     "method slanted: follows the gradient of the loss that it states: the gradient of alphas gives a slope of ",
@@ -351,6 +364,104 @@ def test_a_broken_law_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     found = "it keeps up to 2 operations of an edge, and states 1 (most_operations)"
     law = {"entry": "rule modest", "law": "keeps as many operations as it states", "kept": False, "found": found}
     assert told == {"plugin": "my_plugin", "sha256": plugin.source.sha256, "laws": [law]}
+
+
+# --- operations of every kind ---------------------------------------------------------------------------------------
+
+OPERATIONS = """
+import torch
+from torch import nn
+
+
+def noisy(channels, stride, affine):
+    norm = nn.BatchNorm2d(channels, affine=affine)
+    return nn.Sequential(nn.Conv2d(channels, channels, 3, stride, 1), norm, nn.Dropout2d(0.5))
+
+
+class Bare(nn.Module):
+    def __init__(self, stride):
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x):
+        return x[:, :, :: self.stride, :: self.stride].flip(3)
+
+
+def register(tables):
+    tables.operation("noisy", noisy)
+    tables.operation("bare", lambda channels, stride, affine: Bare(stride))
+    tables.operation("wide", lambda channels, stride, affine: nn.Conv2d(channels, 2 * channels, 1, stride))
+    tables.operation("strict", lambda channels, stride, affine: nn.Conv2d(3, channels, 1, stride))
+    tables.operation("broken", lambda channels, stride, affine: channels / 0)
+    tables.operation("listed", lambda channels, stride, affine: [nn.Identity()])
+    tables.space("S_odd", ["noisy", "bare", "skip_connect"])
+"""
+
+
+def test_operations_with_random_parts_or_without_weights_are_resumed_bit_for_bit(tmp_path: Path) -> None:
+    """Whatever else is drawn in between: their draws follow from the seed and the epoch."""
+    (tmp_path / "my_plugin.py").write_text(OPERATIONS)
+    plugins.load(str(tmp_path / "my_plugin.py"))
+
+    def make(settings: config.ExperimentConfig) -> Search:
+        torch.rand(1)
+        search = settings.search.model_copy(update={"space": "S_odd"})
+        return build_search(settings.model_copy(update={"search": search}))
+
+    goes_on("darts", make)
+    cell = Cell((Edge(2, 0, "noisy"), Edge(2, 1, "bare")), concat=(2,))
+    settings = config.RetrainConfig(epochs=2, channels=4, batch_size=30, device="cpu")
+    info, images = load_train(config.DataConfig(num_train=60))
+
+    def training() -> Retrain:
+        torch.rand(1)
+        return Retrain(settings, Genotype((cell,) * 3, reductions=(1, 2)), info, images, None, 0)
+
+    whole, stopped, resumed = training(), training(), training()
+    records = list(whole.records())
+    assert next(stopped.records()) == records[0]
+    resumed.load_state_dict(stopped.state_dict())
+    assert list(resumed.records()) == records[1:]
+    assert all(map(torch.equal, whole.weights().values(), resumed.weights().values()))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("wide", "operation 'wide' of 4 channels and stride 2 makes [2, 8, 5, 4] of [2, 4, 9, 8]: an operation makes"),
+        (
+            "strict",
+            "operation 'strict' of 4 channels and stride 2 fails on images of [2, 4, 9, 8]: RuntimeError: G",
+        ),
+        ("broken", "operation 'broken' of 4 channels and stride 2 cannot be made: ZeroDivisionError: division by zero"),
+        ("listed", "operation 'listed' of 4 channels and stride 2: its factory makes [Identity()], which is no torch"),
+    ],
+)
+def test_what_is_no_operation(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "my_plugin.py").write_text(OPERATIONS)
+    plugins.load(str(tmp_path / "my_plugin.py"))
+    with pytest.raises(UserError) as refused:
+        build(name, 4, 2, False)
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_folders_of_killed_processes_are_removed_and_those_of_others_stay(tmp_path: Path) -> None:
+    code = "import os; from ddarts_core.ground.own_folder import own_folder; print(own_folder('ddarts-x-'), flush=True)"
+    own = dict(os.environ, TMPDIR=str(tmp_path))
+
+    def start(then: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", f"{code}; {then}"]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=own)
+
+    with start("input()") as living:
+        assert living.stdout is not None
+        folder = Path(living.stdout.readline().strip())
+        left, _ = start("os.kill(os.getpid(), 9)").communicate()
+        assert {path.name for path in tmp_path.iterdir()} == {folder.name, Path(left.strip()).name}
+        start("pass").communicate()
+        assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+        living.communicate("\n")
+    assert not list(tmp_path.iterdir())
 
 
 # --- installed ------------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ class Registry:
         Raises:
             UserError: the name is taken, or the factory does not take these three.
         """
-        from ..networks.operations import OPERATIONS
+        from ..networks.operations import OPERATIONS, checked
 
         self._check_name("operation", name)
         try:
@@ -72,7 +72,7 @@ class Registry:
             raise UserError(
                 f"operation {name!r}: give a function (channels, stride, affine) that makes a module, not {factory!r}"
             ) from None
-        OPERATIONS.add(name, factory)
+        OPERATIONS.add(name, checked(name, factory))
         OPERATION_NAMES.add(name)
         self._note("operation", name, OPERATIONS, OPERATION_NAMES)
 

@@ -10,15 +10,12 @@ same code or not at all. The files themselves can be sent to another process, wh
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import hashlib
 import importlib
 import importlib.util
 import json
-import shutil
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from .errors import UserError
 from .files import write_atomic
+from .own_folder import own_folder
 
 if TYPE_CHECKING:
     from ..extension.registry import Registry
@@ -39,6 +37,9 @@ MOST_BYTES = 16 * 2**20
 
 #: In the folder of a search, a training or an export: the plug-ins that it was made with, if there were any.
 FILE = "plugins.json"
+
+#: Names of the folders that plug-ins are run from begin so.
+FOLDERS = "ddarts-plugin-"
 
 #: Of the entry points that name plug-ins: what is installed is loaded by every command.
 GROUP = "ddarts.plugins"
@@ -105,7 +106,10 @@ def load(reference: str) -> Plugin:
         if (known := _known(source)) is not None:
             return known
         _check_alone(source, Path(reference).expanduser())
-        return _begin(source, reference, _own_folder())
+        try:
+            return _begin(source, reference, own_folder(FOLDERS))
+        except UserError as error:
+            raise UserError(f"{error}{_beside(Path(reference).expanduser(), error.__cause__)}") from error
     source = _installed(reference)
     return _known(source) or _begin(source, reference, None)
 
@@ -137,7 +141,7 @@ def load_sent(sources: Iterable[Source]) -> None:
     """
     for source in sources:
         if _known(source) is None:
-            _begin(source, None, _own_folder())
+            _begin(source, None, own_folder(FOLDERS))
 
 
 def unload(plugin: Plugin) -> None:
@@ -324,13 +328,6 @@ def _check_alone(source: Source, path: Path) -> None:
     raise UserError(f"plug-in {path}: Python has a module {source.name!r} already: rename the file")
 
 
-def _own_folder() -> Path:
-    """A folder that is gone with this process: where a user's file is run from, as in every trial."""
-    folder = tempfile.mkdtemp(prefix="ddarts-plugin-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
-
-
 def _begin(source: Source, reference: str | None, folder: Path | None) -> Plugin:
     """Import a plug-in, of files that are first written to a folder if one is given, and let it register."""
     from ..extension.registry import Registry
@@ -367,11 +364,24 @@ def _register(name: str, registry: Registry) -> None:
         register(registry)
     except UserError as error:
         raise UserError(f"plug-in {name!r}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"plug-in {name!r} failed{_place(error, name)}: {type(error).__name__}: {error}") from error
 
 
-def _place(error: Exception, name: str) -> str:
+def _beside(path: Path, error: BaseException | None) -> str:
+    """What to do if a plug-in of one file failed because it imports one that lies beside it; else nothing."""
+    if not isinstance(error, ModuleNotFoundError) or error.name is None or not path.is_file():
+        return ""
+    sibling = error.name.partition(".")[0]
+    if not any((path.parent / name).exists() for name in (f"{sibling}.py", sibling)):
+        return ""
+    return (
+        f"; {sibling} lies beside it, and a plug-in of one file is run without what lies beside it: put both into a "
+        f"folder with an __init__.py, import it there with `from . import {sibling}`, and give the folder"
+    )
+
+
+def _place(error: BaseException, name: str) -> str:
     """The last line of the plug-in that an error went through."""
     top = name.partition(".")[0]
     lines = [

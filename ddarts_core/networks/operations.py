@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ground.errors import UserError
+from ..ground.redact import one_line
 from ..ground.table import Table
 from ..tensors.devices import takes_pixels_first
 
@@ -274,6 +276,52 @@ def build(name: str, channels: int, stride: int, affine: bool) -> nn.Module:
         torch.Size([2, 8, 5, 5])
     """
     return OPERATIONS.known(name)(channels, stride, affine)
+
+
+def checked(name: str, factory: Factory) -> Factory:
+    """A factory that refuses to make what is no operation; each combination of arguments is tried once.
+
+    Args:
+        name: of the operation, for messages.
+        factory: of a plug-in.
+    """
+    tried: set[tuple[int, int, bool, str]] = set()
+
+    def build_checked(channels: int, stride: int, affine: bool) -> nn.Module:
+        what = f"operation {name!r} of {channels} channels and stride {stride}"
+        try:
+            op = factory(channels, stride, affine)
+        except Exception as error:  # of the plug-in's own code
+            raise UserError(f"{what} cannot be made: {type(error).__name__}: {one_line(str(error))[:300]}") from error
+        if not isinstance(op, nn.Module):
+            raise UserError(f"{what}: its factory makes {op!r}, which is no torch.nn.Module")
+        x = torch.zeros(2, channels, 9, 8)
+        key = (channels, stride, affine, str(x.device))
+        if key not in tried:
+            _check_shape(op, x, stride, what)
+            tried.add(key)
+        return op
+
+    return build_checked
+
+
+def _check_shape(op: nn.Module, x: Tensor, stride: int, what: str) -> None:
+    training = op.training
+    try:
+        state = {key: value.clone() for key, value in op.state_dict().items()}
+        with torch.no_grad(), torch.random.fork_rng(devices=()):
+            found = op.eval()(x)
+        op.load_state_dict(state)
+    except Exception as error:  # of the plug-in's own code
+        raise UserError(
+            f"{what} fails on images of {list(x.shape)}: {type(error).__name__}: {one_line(str(error))[:300]}"
+        ) from error
+    finally:
+        op.train(training)
+    wanted = [x.shape[0], x.shape[1], -(-x.shape[2] // stride), -(-x.shape[3] // stride)]
+    if not isinstance(found, Tensor) or list(found.shape) != wanted:
+        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise UserError(f"{what} makes {shape} of {list(x.shape)}: an operation makes {wanted} of it")
 
 
 def build_candidate(name: str, channels: int, stride: int) -> nn.Module:

@@ -215,7 +215,10 @@ class Search:
             Diverged: a loss is not finite.
         """
         while not self.over:
-            yield self._run_epoch()
+            # Operations of plug-ins may draw, as dropout does, from torch's own generators.
+            with seeded_init(self.config.seed, "search", "operations", self.epoch):
+                record = self._run_epoch()
+            yield record
 
     @property
     def over(self) -> bool:

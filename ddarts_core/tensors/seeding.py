@@ -38,7 +38,7 @@ def generator(seed: int, *stream: str | int, device: str | torch.device = "cpu")
 def seeded_init(seed: int, *stream: str | int) -> Iterator[None]:
     """Within the block torch's global generators are at the start of a named stream; afterwards as they were before.
 
-    For what takes no generator, above all the initialisation of modules.
+    For what takes no generator: the initialisation of modules, and modules that draw when they compute.
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     with torch.random.fork_rng(devices=devices):

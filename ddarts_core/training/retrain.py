@@ -218,7 +218,10 @@ class Retrain:
             Diverged: a loss is not finite.
         """
         while not self.over:
-            yield self._run_epoch()
+            # Operations of plug-ins may draw, as dropout does, from torch's generators, each process for its images.
+            with seeded_init(self.seed, "retrain", "operations", self.epoch, self.group.rank):
+                record = self._run_epoch()
+            yield record
 
     @property
     def over(self) -> bool:
@@ -372,7 +375,10 @@ class Retrain:
         """
         share = initial_share(self._num_steps, ema_decay=self.config.ema_decay)
         passes = self._recalibration_passes() if share > MOST_INITIAL else ()
-        with recalibrated(self.network, passes) as number:
+        with (
+            seeded_init(self.seed, "retrain", "recalibration", "operations", self.group.rank),
+            recalibrated(self.network, passes) as number,
+        ):
             self.network.eval()
             yield number
 
