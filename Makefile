@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 SWEEP ?= experiments/quickstart_sweep.yaml
 JOBS ?= 2
 
-.PHONY: install sweep test test-slow test-oldest check docs dist chaos bench bench-images bench-platform format clean chaos-search
+.PHONY: install sweep test test-slow test-oldest check docs pictures dist chaos bench bench-images bench-platform format clean chaos-search
 
 install: $(STAMP)
 
@@ -65,6 +65,10 @@ check: $(STAMP)
 # Pages open from the folder; their search needs a server: .venv/bin/mkdocs serve
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# README's pictures of a report and of MLflow, of the study that make sweep leaves; it needs chromium
+pictures: $(STAMP)
+	$(BIN)/python -m tests.pictures runs/quickstart_sweep docs
 
 # The packages of a release, from what a clone would have; their description must be one that an index shows.
 dist: $(STAMP)

@@ -20,12 +20,12 @@ from ddarts_core.ground.redact import hide_secrets, one_line
 #: Subcommand -> one line of help. Its module in `ddarts_cli.commands` is imported when the subcommand is used.
 COMMANDS = {
     "init": "Write files to begin with: a search and two sweeps.",
-    "search": "Run one search: a genotype and its records.",
+    "search": "Run one search, and write the genotype that it finds.",
     "sweep": "Run many searches: Ray Tune runs, Optuna proposes, MLflow records.",
     "resume": "Go on with a study after a crash or a stop.",
     "retrain": "Train a derived network from scratch.",
     "transfer": "Train a derived network as the backbone of a detector.",
-    "rebuild": "Make what is copied from a study's folder again.",
+    "rebuild": "Make the copies of a study's folder anew: Optuna's journal, MLflow's runs.",
     "export": "Write a study's best genotypes.",
     "predict": "Name what pictures show, with an exported network.",
     "report": "Write figures and tables of a study as one HTML page.",

@@ -59,7 +59,11 @@ def moved(text: str) -> str:
 def commands() -> str:
     """The help of every command: its usage, its words, and its options."""
     top = click.Context(cli, info_name="ddarts", obj=[])
-    parts = ["# Commands", "What `ddarts COMMAND --help` says. `ddarts` itself:", *_help(cli, top)]
+    parts = [
+        "# Commands",
+        "What `ddarts COMMAND --help` says. Every command takes `--help` and `--plugin`, too.",
+        *_help(cli, top),
+    ]
     for name in COMMANDS:
         command = cli.get_command(top, name)
         assert command is not None
@@ -76,7 +80,8 @@ def _help(command: click.Command, context: click.Context) -> Iterator[str]:
         else:
             yield paragraph
     for parameter in command.get_params(context):
-        if record := parameter.get_help_record(context):
+        record = parameter.get_help_record(context)
+        if record and record[1] and (command is cli or parameter.name not in ("help", "plugin")):
             yield f"`{record[0]}`\n:   {record[1]}"
 
 

@@ -58,7 +58,7 @@ def commands(text: str) -> Iterator[str]:
 
 @each_page
 def test_commands_are_understood(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By click, as they stand; one within a sentence may leave an argument out."""
+    """By click, as they stand; one within a sentence may leave arguments out."""
     monkeypatch.setattr(PLUGIN, "callback", None)  # the file is the reader's
     for words in commands(page.read_text(encoding="utf-8")):
         called, *arguments = shlex.split(re.split(r" [|>&]", words)[0])
@@ -67,7 +67,7 @@ def test_commands_are_understood(page: Path, monkeypatch: pytest.MonkeyPatch) ->
             continue
         try:
             parsed(called, *arguments)
-        except click.MissingParameter:
+        except (click.MissingParameter, click.BadOptionUsage):
             assert f"`ddarts {words}`" in page.read_text(encoding="utf-8"), words
         except click.UsageError as error:
             pytest.fail(f"ddarts {words}: {error.format_message()}")

@@ -20,9 +20,9 @@ def command(
 ) -> None:
     """Write the records of STUDY as a Parquet dataset: trials, epochs, contributions, alphas, genotypes.
 
-    STUDY is a folder or a name; the folder of a search is a study of one trial. With --tracking-uri it is a name in the
-    MLflow store at that address, which needs no folder; without STUDY the studies of the store are listed. The dataset
-    is the same; a note says what a store lacks.
+    STUDY is a folder or a name. The folder of a search is a study with one trial. With --tracking-uri, STUDY is a name
+    in the MLflow store at that address, and no folder is needed. Without STUDY, the command lists the studies of the
+    store. The dataset is the same either way. If the store lacks something, a note says what.
 
     \b
     Examples:

@@ -20,7 +20,7 @@ from ddarts_cli.options import json_option, print_json, read_genotype
 @click.option("--classes", type=click.IntRange(1, 100_000), default=10, show_default=True, help="Number of classes.")
 @json_option
 def command(a: str, b: str, channels: int, classes: int, as_json: bool) -> None:
-    """Show what genotypes A and B have in common and what not: operations, distance, parameters, multiply-adds.
+    """Show how genotypes A and B differ: operations, distance, parameters, multiply-adds.
 
     Each is a JSON file, a published text form, or zoo:NAME. The distance is the share of operations that the two do not
     have in common; it is 0 for equal genotypes, and for those that differ in reductions, concatenated nodes or repeated

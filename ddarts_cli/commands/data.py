@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 def command(file: Path, overrides: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     """Look at the images of FILE, an experiment or a sweep: classes, counts, splits, and what would be refused.
 
-    Writes NAME_contact_sheet.png, after the name in FILE: some images of the split that trains the weights, as the
-    search sees them, augmented. The look is kept, so that a search or a sweep of the same images need not look again.
+    The command writes NAME_contact_sheet.png, where NAME is the name in FILE. It shows some of the images that train
+    the weights, as the search sees them, with augmentation. What the command finds is kept, so that a search or a sweep
+    on the same images need not look again.
 
     \b
     Examples:

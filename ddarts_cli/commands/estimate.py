@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) -> None:
     """Print what FILE will take: parameters, multiply-adds, memory, steps, and the expected time.
 
-    Memory and sizes are counted without computing anything: of tensors, and as an upper bound of the whole process,
-    which is what a machine runs out of. FILE is an experiment, whose training is that of ddarts retrain, or a sweep,
-    whose training is that within a trial, without the held-out images; a sweep's numbers are those of its settings
-    without what the space draws, and its time that of all trials with none stopped early. With
-    tune.resources auto it says what share of this machine a trial would get.
+    Memory and sizes are counted without computing anything. Memory is given twice: that of the tensors, and an upper
+    bound of that of the whole process, which is what a machine can run out of.
+
+    FILE is an experiment or a sweep. The training of an experiment is that of `ddarts retrain`. The training of a sweep
+    is that within a trial, without the held-out images. The numbers of a sweep are those of its own settings, not of
+    what its space draws, and its time is that of all trials if none is stopped early. With tune.resources auto, the
+    command says what share of this machine a trial would get.
 
     \b
     Examples:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 @click.option(
     "--by",
     shell_complete=completing.order,
-    help="Order: metrics, a minus for largest first, or pareto (default: the study's objectives).",
+    help="What ranks genotypes: pareto, or metrics by commas, with a minus where the largest is best "
+    "(default: the study's objectives).",
 )
 @click.option("--within-limits", is_flag=True, help="Leave out trials that are beyond a limit of the sweep.")
 @click.option("--onnx", is_flag=True, help="Also write model.onnx; without trained weights it is marked as untrained.")
@@ -54,9 +55,9 @@ def command(
 ) -> None:
     """Write the best genotypes of a study, or the one of a search or a retrain: JSON, picture, settings, cost, a card.
 
-    Trained weights are written as safetensors: those of RETRAIN, a folder of `ddarts retrain`; those that lie in the
-    folder `retrain` of an exported genotype, where the card's command puts them; or those that a sweep kept of its best
-    trial's own short training, which the card and MLflow's registry call so.
+    Trained weights are written as safetensors. They are those of RETRAIN, a folder of `ddarts retrain`; or those in the
+    folder `retrain` of an exported genotype, where the command in the card puts them; or those that a sweep kept of its
+    best trial's own short training. The card and MLflow's registry say which.
 
     \b
     Examples:

@@ -38,8 +38,8 @@ def command(
 ) -> None:
     """Write the figure NAME of STUDY as a file; without NAME list the figures there are.
 
-    STUDY may be the folder of a search, which is shown as a study of one trial, or that of a retrain, of which there
-    are the figures confusion and mistakes: of the test images.
+    STUDY may also be the folder of a search, which is shown as a study with one trial, or the folder of a retrain,
+    which has two figures, confusion and mistakes, both of the test images.
 
     \b
     Examples:

@@ -14,9 +14,10 @@ from ddarts_cli.options import storage_folder, storage_option
 @click.option("--optuna", is_flag=True, help="Make Optuna's journal anew.")
 @click.option("--mlflow", is_flag=True, help="Give MLflow everything that it lacks, in a new run if it lost the study.")
 def command(study: str, storage: str, overrides: tuple[str, ...], optuna: bool, mlflow: bool) -> None:
-    """Make what is copied from STUDY's folder again: Optuna's journal, its runs in MLflow.
+    """Make the copies of STUDY's folder anew: Optuna's journal, and the study's runs in MLflow.
 
-    The folder is the truth: nothing in it is changed but the names of runs. Repeating it does no harm.
+    The folder itself stays as it is, except for the names of its runs in MLflow. You may repeat the command: it does
+    no harm.
 
     \b
     Examples:

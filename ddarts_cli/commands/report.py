@@ -28,7 +28,8 @@ def command(
 ) -> None:
     """Write figures and tables of one or more studies as one HTML page that needs no network.
 
-    STUDY may be the folder of a search, which is shown as a study of one trial, or one of ddarts transfer.
+    STUDY may also be the folder of a search, which is shown as a study with one trial, or a folder of `ddarts
+    transfer`.
 
     \b
     Examples:

@@ -16,7 +16,7 @@ from ddarts_cli.options import storage_folder, storage_option
 )
 @click.option("--failed", is_flag=True, help="Run the trials that failed again, with the same settings.")
 def command(study: str, storage: str, overrides: tuple[str, ...], address: str | None, failed: bool) -> None:
-    """Go on with STUDY after a crash or a stop; a finished study is only checked.
+    """Go on with STUDY after a crash or a stop. A finished study is only checked.
 
     STUDY is a name under the storage folder, or a study's folder or URI.
 

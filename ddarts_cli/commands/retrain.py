@@ -30,9 +30,13 @@ MANY = 4
 )
 @click.option("--data", "data_name", shell_complete=completing.data, help="Data set (default: digits); Tab lists them.")
 @click.option("--data-root", help="Folder of the data set's files.")
-@click.option("--cells", type=click.IntRange(min=1), help="Derive so many cells by Algorithm 1.")
-@click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="Repeat with so many seeds.")
-@click.option("--random-baseline", is_flag=True, help="Train one random genotype with as many operations beside it.")
+@click.option("--cells", type=click.IntRange(min=1), help="Derive a network of so many cells by Algorithm 1.")
+@click.option(
+    "--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="Train once for each of so many seeds."
+)
+@click.option(
+    "--random-baseline", is_flag=True, help="Also train one random genotype with as many operations, and compare."
+)
 @click.option(
     "--num-workers",
     type=click.IntRange(min=1),
@@ -47,7 +51,7 @@ MANY = 4
 )
 @set_option
 @out_option("runs/retrain-HASH")
-@click.option("--resume", is_flag=True, help="Go on from the last epochs in the folder, or with more seeds.")
+@click.option("--resume", is_flag=True, help="Go on from the last epochs that the folder holds, or add seeds.")
 @click.option("--force", is_flag=True, help="Replace a retrain that the folder holds.")
 def command(
     genotype: str,
@@ -67,8 +71,9 @@ def command(
 ) -> None:
     """Train the network of GENOTYPE from scratch and read the test split once.
 
-    GENOTYPE is a JSON file, a published text form, or zoo:NAME. Several seeds give a mean and its interval. Several
-    workers deal out every batch: the result is that of one process but for rounding, and the batch size stays.
+    GENOTYPE is a JSON file, a published text form, or zoo:NAME. With several seeds, the command prints the
+    mean and its interval. With several workers, each computes a part of every batch: the batch size stays, and the
+    result is that of one process, except for rounding.
 
     \b
     Examples:

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 @out_option("storage/name of the file")
 @click.option("--resume", is_flag=True, help="Go on from the last epoch that the folder holds.")
 @click.option("--force", is_flag=True, help="Replace a search that the folder holds.")
-@click.option("--retrain/--no-retrain", default=False, help="Then train the derived network and read the test split.")
-@click.option("--profile", is_flag=True, help="Only run a few steps and say where their time goes; writes a trace.")
+@click.option(
+    "--retrain/--no-retrain", default=False, help="Train the derived network after the search, and read the test split."
+)
+@click.option("--profile", is_flag=True, help="Run only a few steps, say where their time goes, and write a trace.")
 def command(
     file: Path,
     overrides: tuple[str, ...],
@@ -34,10 +36,11 @@ def command(
     retrain: bool,
     profile: bool,
 ) -> None:
-    """Run one search: FILE to a genotype and its records.
+    """Run the search that FILE describes, and write the genotype that it finds.
 
-    The folder gets genotype.json, records.parquet, timings.csv, config.yaml, data.json, search.json, and after
-    every epoch checkpoint.pt. The same file and seed give the same genotype and records, byte for byte.
+    The command writes genotype.json, records.parquet, timings.csv, config.yaml, data.json and search.json into a
+    folder, and checkpoint.pt after every epoch. The same file and seed give the same genotype and records, byte for
+    byte.
 
     \b
     Examples:

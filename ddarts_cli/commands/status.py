@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool, watch: bool, every: float) -> None:
     """Show the state and the trials of STUDY, best first; also while it runs.
 
-    Of a trial that was stopped early or failed: its settings, the supernet's last accuracy and the reason.
+    For a trial that was stopped early or that failed, it shows the settings, the last accuracy of the supernet and the
+    reason.
 
     STUDY may be the folder of a search: how far it is, and what it found.
 

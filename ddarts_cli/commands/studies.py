@@ -11,7 +11,7 @@ from ddarts_cli.options import json_option, print_json, storage_folder, storage_
 @storage_option
 @json_option
 def command(storage: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """List studies, oldest first; before them those that are DAMAGED, and why.
+    """List studies, oldest first. Studies that are DAMAGED stand before them, with the reason.
 
     \b
     Examples:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @click.option("--out", metavar="DIR|URI", help="Folder to write to (default: storage/name of the file).")
 @click.option("--new", is_flag=True, help="If the study's name is taken, take the next free one: name-2, name-3, ...")
 @click.option(
-    "--num-samples", type=click.IntRange(1, 1_000_000), help="Searches; if the study exists, as many more than it has."
+    "--num-samples",
+    type=click.IntRange(1, 1_000_000),
+    help="How many searches to run; if the study exists, so many more than it has.",
 )
 @click.option(
     "--address",
@@ -31,8 +33,8 @@ def command(
 ) -> None:
     """Run the searches of FILE: Optuna proposes, Ray Tune runs, MLflow records.
 
-    If the study exists and was stopped, it goes on; if it is finished, it gets that many searches more. What is there
-    is kept, and Optuna has learnt from it.
+    If the study exists and was stopped, it goes on. If it is finished, it gets as many searches more. Its trials are
+    kept, and Optuna learns from them.
 
     \b
     Examples:

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     shell_complete=completing.metric,
     help="What is averaged over the trials of a row.",
 )
-@click.option("--epoch", type=click.Choice(["last", "best", "lowest"]), default="last", show_default=True)
+@click.option(
+    "--epoch",
+    type=click.Choice(["last", "best", "lowest"]),
+    default="last",
+    show_default=True,
+    help="Which epoch's value to take of a metric that has one for every epoch.",
+)
 @click.option("--first", help="Value of the setting in the first row, which the others are compared with.")
 @click.option("--published", type=click.IntRange(1, 5), help="Print this table of the paper, with own runs below it.")
 @click.option("--out", type=OutFile(".md", "a table is Markdown"), help="Also write the table to this Markdown file.")
