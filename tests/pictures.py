@@ -57,8 +57,9 @@ def picture(browser: Browser, address: str, path: Path, width: int, wait: str) -
     page.set_default_timeout(PATIENCE)
     page.goto(address)
     page.get_by_text(wait).first.wait_for()
-    for closes in page.get_by_role("button", name=re.compile("^(Close|Hide banner)$")).all():  # MLflow's assistant
-        closes.click()
+    for name in ("Hide banner", "Close"):  # MLflow's note on shared views, and its assistant
+        if (button := page.get_by_role("button", name=name, exact=True)).count():
+            button.first.click()
     page.wait_for_timeout(2_000)  # the table's columns come after its rows
     shown = Image.open(io.BytesIO(page.screenshot(timeout=PATIENCE))).convert("RGB")
     shown.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
