@@ -11,7 +11,8 @@ import pandas as pd
 from ddarts_core.ground.errors import UserError
 
 from .compare import front_label
-from .figures import COLOURS, by_epoch, finished, metric_frame
+from .frames import by_epoch, finished, metric_frame
+from .palette import COLOURS
 from .ranking import Row, contenders, evenly, pareto_front, sought, value
 
 Chart = dict[str, Any]

@@ -14,6 +14,8 @@ from ddarts_core.ground.errors import UserError
 
 from .canvas import axes, legend, save
 from .compare import front_label
+from .frames import by_epoch, final_values, finished, metric_frame
+from .palette import COLOURS
 from .ranking import contenders, pareto_front
 from .statistics import Estimate, mean_interval
 from .tables import searched
@@ -27,9 +29,6 @@ __all__ = [
     "saturation",
     "save",
 ]
-
-#: Okabe and Ito's colours, distinguishable with colour vision deficiency; they repeat after eight.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b7280", "#b8a800")
 
 #: Trials that are named in a legend; with more the curves are drawn thin, without names.
 _NAMED = 8
@@ -188,50 +187,6 @@ def pareto(
         ax.scatter(group[x], group[y], s=22, color=colour, edgecolor="white", linewidth=0.5, zorder=3, label=str(study))
     legend(ax)
     return figure
-
-
-# --- frames ---------------------------------------------------------------------------------------------------------
-
-
-def metric_frame(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
-    """Columns study, trial_id, epoch, value of one metric during the search (retraining left out), in order.
-
-    Raises:
-        UserError: no trial recorded it; lists what was recorded.
-    """
-    search = epochs[epochs["phase"] != "retrain"]
-    rows = search[(search["split"] == split) & (search["metric"] == metric)]
-    if rows.empty:
-        known = sorted({f"{s}/{m}" for s, m in zip(search["split"], search["metric"], strict=True)})
-        choices = f"choose from {', '.join(known)}" if known else "there is no epoch yet"
-        raise UserError(f"no trial recorded {split}/{metric}: {choices}")
-    kept: pd.DataFrame = rows[["study", "trial_id", "epoch", "value"]].sort_values(["study", "trial_id", "epoch"])
-    return kept
-
-
-def finished(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of completed trials (column `state`), or all of them when no trial is complete."""
-    complete = rows[rows["state"] == "COMPLETED"]
-    return rows if complete.empty else complete
-
-
-def by_epoch(rows: pd.DataFrame, shares: bool = False) -> dict[int, Estimate]:
-    """Mean and interval of column `value` in each epoch, ascending; `shares` says that values are shares of 1."""
-    values: dict[int, list[float]] = {}
-    for epoch, found in zip(rows["epoch"].tolist(), rows["value"].tolist(), strict=True):
-        values.setdefault(epoch, []).append(found)
-    found = {epoch: mean_interval(values[epoch]) for epoch in sorted(values)}
-    return {epoch: estimate.of_shares() for epoch, estimate in found.items()} if shares else found
-
-
-def final_values(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
-    """The metric's value in the last recorded epoch of each trial.
-
-    Raises:
-        UserError: no trial recorded it.
-    """
-    frame = metric_frame(epochs, split, metric)
-    return frame.groupby(["study", "trial_id"], sort=True, as_index=False).last()
 
 
 _LABELS = {

@@ -14,7 +14,7 @@ from ddarts_core.ground.errors import UserError
 
 from .canvas import axes, legend
 from .charts import POINTS, Chart, chart, objective_axis, plain
-from .figures import COLOURS
+from .palette import COLOURS
 from .ranking import Row, contenders, evenly, value
 
 

@@ -63,3 +63,7 @@ def in_order(operations: Collection[str]) -> list[str]:
     """Operations in the order of the table, those that it lacks after them, by name."""
     known = [name for name in OPERATION_COLOURS if name in operations]
     return [*known, *sorted(set(operations) - set(known))]
+
+
+#: Okabe and Ito's colours, distinguishable with colour vision deficiency; they repeat after eight.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b7280", "#b8a800")

@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from ddarts_core.ground.errors import UserError
 
 from .charts import LINES, POINTS, Chart, chart, objective_axis, plain
-from .figures import COLOURS
+from .palette import COLOURS
 from .parameter_figures import (
     GOODNESS,
     Scale,

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from ddarts_core.ground.errors import UserError
 
 from .canvas import axes, dress, new_figure
-from .figures import COLOURS
+from .palette import COLOURS
 
 _BLUE = COLOURS[0]
 

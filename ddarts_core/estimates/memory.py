@@ -12,11 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..data.sets import DataInfo
 from ..genotypes.spaces import num_edges, operations_of
@@ -25,7 +23,7 @@ from ..methods.parts import Parameters, Progress
 from ..networks.weight import operation_weight
 from ..search.alpha_step import FEW, AlphaStep
 from ..search.architecture import leaves_of
-from ..search.examination import probed
+from ..search.examination import weight_pass
 from ..search.freezing import Watch
 from ..search.stages import Course
 from ..search.unrolled import Bilevel
@@ -184,10 +182,8 @@ class Rehearsal:
     def weight_step(self) -> None:
         """One step of the weights."""
         parameters = leaves_of(self.parameters) if self._published else self.parameters
-        batch, architecture = (self.images, self.labels), self.step.architecture
-        gates = architecture.gates(parameters, _STEP, partial(probed, self.net, architecture, _STEP, batch))
-        logits = self.net(self.images, gates)  # kept to the end of the step, for the accuracy
-        loss = F.cross_entropy(logits, self.labels)
+        batch = (self.images, self.labels)
+        _logits, loss = weight_pass(self.net, self.step.architecture, parameters, _STEP, batch)  # kept for the accuracy
         self.sgd.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self._published:

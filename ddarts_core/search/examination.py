@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..methods.parts import Progress
+from ..methods.parts import Parameters, Progress
 from ..supernets.supernet import Supernet, batch_statistics, frozen
 from .architecture import Architecture
 
@@ -30,6 +30,34 @@ def probed(
         (gradient,) = torch.autograd.grad(loss, leaf)
     net.train()
     return loss.detach(), gradient
+
+
+def weight_pass(
+    net: Supernet,
+    architecture: Architecture,
+    parameters: Parameters,
+    progress: Progress,
+    batch: Batch,
+    begin: Callable[[], None] = lambda: None,
+) -> tuple[Tensor, Tensor]:
+    """Logits and cross entropy in a step of the weights, under gates that may look at its batch first.
+
+    Args:
+        net: the supernet.
+        architecture: of its gates.
+        parameters: of the architecture by name.
+        progress: where the search is.
+        batch: images and labels.
+        begin: called before a look at the batch.
+    """
+
+    def look(gates: Tensor) -> tuple[Tensor, Tensor]:
+        begin()
+        return probed(net, architecture, progress, batch, gates)
+
+    images, labels = batch
+    logits: Tensor = net(images, architecture.gates(parameters, progress, look))
+    return logits, F.cross_entropy(logits, labels)
 
 
 class Examination:

@@ -11,7 +11,6 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -43,7 +42,7 @@ from ..tensors.seeding import generator, seeded_init
 from .alpha_step import AlphaStep
 from .architecture import Architecture, leaves_of
 from .discretise import Derivation, discretise, saturation
-from .examination import Batch, Examination, probed
+from .examination import Examination, weight_pass
 from .freezing import Watch
 from .stages import Course, Place
 
@@ -364,9 +363,9 @@ class Search:
         if published:
             parameters = leaves_of(parameters)
         self.net.train()
-        probe = partial(self._probe, (images, labels), progress)
-        logits = self.net(images, self.architecture.gates(parameters, progress, probe))
-        loss = F.cross_entropy(logits, labels)
+        logits, loss = weight_pass(
+            self.net, self.architecture, parameters, progress, (images, labels), self.execution.begin_step
+        )
         self._sgd.zero_grad()
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.unscale_(self._sgd)
@@ -379,10 +378,6 @@ class Search:
         self._scaler.step(self._sgd)
         self._scaler.update()
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()
-
-    def _probe(self, batch: Batch, progress: Progress, gates: Tensor) -> tuple[Tensor, Tensor]:
-        self.execution.begin_step()
-        return probed(self.net, self.architecture, progress, batch, gates)
 
     @torch.no_grad()
     def evaluate(self, images: Images, watch: Stopwatch | None = None) -> Evaluation:
