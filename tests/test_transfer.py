@@ -71,7 +71,7 @@ def test_a_training_leaves_files_a_page_a_row_and_a_run(
 
     assert run(["report", str(out)]) == 0
     page = (out / "report.html").read_text()
-    assert "data:image/png;base64," in page and "held_out/<wbr>box_<wbr>ap50" in page
+    assert "data:image/png;base64," in page and "held_<wbr>out/<wbr>box_<wbr>ap50" in page
     capfd.readouterr()
     assert run(["table", "--published", "4", str(out)]) == 0
     table = capfd.readouterr().out
