@@ -107,8 +107,13 @@ class Transfer:
             Diverged: a loss is not finite.
             UserError: an image cannot be read.
         """
-        while self.epoch < self.num_epochs:
+        while not self.over:
             yield self._run_epoch()
+
+    @property
+    def over(self) -> bool:
+        """Whether the last epoch is done."""
+        return self.epoch >= self.num_epochs
 
     def _run_epoch(self) -> EpochRecord:
         epoch, training = self.epoch, self.config.training
