@@ -28,6 +28,11 @@ SCORES = {
     "map_large": "ap_large",
 }
 
+Kind = Literal["bbox", "segm"]
+
+#: What each kind is called in a score.
+NAMES: dict[Kind, str] = {"bbox": "box", "segm": "mask"}
+
 #: Least overlaps of a right answer, and recalls at which precision is averaged, as pycocotools has them. torchmetrics'
 #: own are rounded to float32: an overlap of exactly 0.6, or a recall of exactly 0.2, would be too small.
 OVERLAPS = tuple(np.linspace(0.5, 0.95, 10).tolist())
@@ -78,43 +83,46 @@ def average_precision(answers: Iterable[Answer]) -> dict[str, float]:
         UserError: the packages are missing.
     """
     require()
-    counters: dict[str, Any] = {}
+    kinds: tuple[Kind, ...] = ("bbox",)
+    counter: Any = None
     for answer in answers:
-        kinds: dict[str, Literal["bbox", "segm"]] = {"box": "bbox"}
-        kinds |= {} if answer.masks is None else {"mask": "segm"}
-        for kind, name in kinds.items():
-            if kind not in counters:
-                counters[kind] = _counter(name)
-            counters[kind].update([_found(answer, kind)], [_truth(answer.example, kind)])
+        if counter is None:
+            kinds = ("bbox",) if answer.masks is None else ("bbox", "segm")
+            counter = _counter(kinds)
+        counter.update([_found(answer)], [_truth(answer.example)])
+    if counter is None:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an image with more than 100 answers is not a surprise
+        counted = counter.compute()
     scores: dict[str, float] = {}
-    for kind, counter in counters.items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an image with more than 100 answers is not a surprise
-            counted = counter.compute()
-        scores |= {f"{kind}_{own}": float(counted[name]) for name, own in SCORES.items() if counted[name] >= 0}
+    for kind in kinds:
+        prefix = "" if len(kinds) == 1 else f"{kind}_"
+        found = {own: float(counted[prefix + name]) for name, own in SCORES.items()}
+        scores |= {f"{NAMES[kind]}_{own}": value for own, value in found.items() if value >= 0}
     return scores
 
 
-def _counter(kind: Literal["bbox", "segm"]) -> Any:
+def _counter(kinds: tuple[Kind, ...]) -> Any:
+    """One for boxes and masks together: torchmetrics' for masks alone passes over images without objects."""
     from torchmetrics.detection import MeanAveragePrecision
 
     counter = MeanAveragePrecision(
-        iou_type=kind, iou_thresholds=[*OVERLAPS], rec_thresholds=[*RECALLS], backend="faster_coco_eval"
+        iou_type=kinds, iou_thresholds=[*OVERLAPS], rec_thresholds=[*RECALLS], backend="faster_coco_eval"
     )
     counter.warn_on_many_detections = False
     return counter
 
 
-def _found(answer: Answer, kind: str) -> dict[str, Tensor]:
-    found = {"scores": answer.scores, "labels": answer.labels}
-    return found | ({"boxes": answer.boxes} if kind == "box" else {"masks": _masks(answer.masks)})
+def _found(answer: Answer) -> dict[str, Tensor]:
+    found = {"scores": answer.scores, "labels": answer.labels, "boxes": answer.boxes}
+    return found if answer.masks is None else found | {"masks": _masks(answer.masks)}
 
 
-def _truth(example: Example, kind: str) -> dict[str, Tensor]:
-    truth = {"labels": example.labels, "iscrowd": example.crowds.long(), "area": example.areas}
-    return truth | ({"boxes": example.boxes} if kind == "box" else {"masks": _masks(example.masks)})
+def _truth(example: Example) -> dict[str, Tensor]:
+    truth = {"labels": example.labels, "iscrowd": example.crowds.long(), "area": example.areas, "boxes": example.boxes}
+    return truth if example.masks is None else truth | {"masks": _masks(example.masks)}
 
 
-def _masks(masks: Tensor | None) -> Tensor:
-    assert masks is not None, "of a task with masks"
+def _masks(masks: Tensor) -> Tensor:
     return masks.to(torch.bool)
