@@ -15,6 +15,7 @@ from ddarts_cli.main import run
 from ddarts_cli.settings import Group, groups
 from ddarts_core.data.sets import DATASETS
 from ddarts_core.ground.validation import field_paths
+from ddarts_core.settings.config import StopConfig
 
 
 def all_groups() -> list[Group]:
@@ -26,7 +27,11 @@ def test_every_setting_is_explained() -> None:
     settings = [setting for group in all_groups() for setting in group.settings]
     paths = {setting.path for setting in settings}
     assert set(field_paths(SweepConfig)) <= paths
-    inner = {"tune.resources": ResourcesConfig, "tune.latency": LatencyConfig}  # or null, or a word
+    inner: dict[str, type[BaseModel]] = {  # or null, or a word
+        "search.stop": StopConfig,
+        "tune.resources": ResourcesConfig,
+        "tune.latency": LatencyConfig,
+    }
     assert paths - set(field_paths(SweepConfig)) == {
         f"{group}.{n}" for group, m in inner.items() for n in m.model_fields
     }

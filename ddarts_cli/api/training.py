@@ -25,7 +25,7 @@ Watch = Callable[[EpochRecord], object]
 
 @dataclass(frozen=True)
 class Found:
-    """What a search came to; a notebook draws its genotype.
+    """What a search found. A notebook draws its genotype.
 
     Attributes:
         genotype: the architecture.
@@ -49,7 +49,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training came to.
+    """What a training gave.
 
     Attributes:
         network: with the weights that were scored, in evaluation mode on the device that trained it.
@@ -67,7 +67,9 @@ class Trained:
 
 
 def build_search(settings: Settings, data: Data | None = None, *, classes: Sequence[str] | None = None) -> Search:
-    """A search that has not begun: go through its `records()` to run it, ask `discretise()` at any epoch.
+    """Build a search that has not begun.
+
+    Going through its `records()` runs it, one epoch at a time. Its `discretise()` gives a genotype after any epoch.
 
     Args:
         settings: as for `load_config`.
@@ -95,8 +97,8 @@ def search(
 ) -> Found:
     """Run one search to its end. The seed of the settings fixes the result.
 
-    The images are dealt to three splits by `data.split`: weights, alphas, and images that train nothing, by which the
-    records' `held_out/` metrics are. The test images have no part in it.
+    `data.split` deals the images to three splits. One trains the weights, one the alphas, and one trains nothing:
+    the `held_out/` metrics of the records are computed on it. Test images are never read.
 
     Args:
         settings: as for `load_config`.
