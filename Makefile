@@ -1,4 +1,4 @@
-# make install: .venv and the package; make sweep: the quickstart study; make test, test-slow, test-oldest, check; make docs: the site; make dist: a release.
+# make install: .venv and the package; make sweep: the quickstart study; make test, test-slow, test-oldest, test-python, check; make docs: the site; make dist: a release.
 # Once installed, nothing here needs the network.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 SWEEP ?= experiments/quickstart_sweep.yaml
 JOBS ?= 2
 
-.PHONY: install sweep test test-slow test-oldest check docs pictures dist chaos bench bench-images bench-platform format clean chaos-search
+.PHONY: install sweep test test-slow test-oldest test-python check docs pictures dist chaos bench bench-images bench-platform format clean chaos-search
 
 install: $(STAMP)
 
@@ -48,6 +48,22 @@ $(OLDEST)/.installed: setup.cfg constraints-oldest.txt
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check "setuptools>=68"
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints-oldest.txt -e .
 	@touch $@
+
+# The same steps under another Python, which need not be that of .venv: make test-python PYTHON=python3.13
+PYTHON_NAME = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+test-python: OTHER = .venv-python$(PYTHON_NAME)
+test-python:
+	$(PYTHON) -m venv --clear $(OTHER)
+	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check "setuptools>=77"
+	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[test]"
+	folder=$$(mktemp -d) && export OMP_NUM_THREADS=1 \
+		&& $(OTHER)/bin/python -m tests.oldest begin $$folder --any && $(OTHER)/bin/python -m tests.oldest end $$folder --any \
+		&& rm -r $$folder
+	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest $(or $(TESTS),$(QUICK))
+
+# Tests of a minute or two that touch every floor.
+QUICK := tests/core/test_config.py tests/core/test_losses.py tests/core/test_genotype_text.py tests/test_settings.py \
+	tests/tuning/test_space.py tests/analysis/test_tables.py
 
 # Kill -9 a sweep's driver, trials, a node and its MLflow server KILLS times, count what is lost: make chaos KILLS=30
 SEED ?= 0
@@ -98,4 +114,4 @@ chaos-search: $(STAMP)
 	$(BIN)/python -m tests.chaos --kind retrain --kills $(KILLS)
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) .venv-python* build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,6 +12,7 @@ from ddarts_analysis.study import read_study, trial_row
 from ddarts_tuning.driver.new_study import create_study
 from ddarts_tuning.settings.config import SweepConfig
 from ddarts_tuning.settings.space import base_settings
+from ddarts_tuning.store.backend import backend_of
 from ddarts_tuning.store.study import Study
 from ddarts_tuning.tracking.trial_run import final_metrics
 from ddarts_tuning.trial import baseline
@@ -48,7 +49,7 @@ def test_a_start_whose_training_is_killed_is_trained_on_and_only_once(
     make_sweep: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_sweep("killed", storage=str(tmp_path), space={"seed": {"type": "int", "low": 5, "high": 6}}, **GROUPS)
-    study = Study(tmp_path, {"name": "killed"})
+    study = Study(backend_of(tmp_path), {"name": "killed"})
     info, images = load_train(config.data)
     parts = split(images, config.data, config.seed)
     arguments = (study, config, info, parts.weights.joined(parts.alphas), parts.held_out)

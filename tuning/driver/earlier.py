@@ -33,7 +33,7 @@ def adopt(study: Study) -> None:
     if wanted:
         with study.backend.with_files(wanted) as root:
             _adopt(study, root)
-    study.backend.remove(left)
+    study.backend.remove(sorted({name.partition("/")[0] for name in left}))
 
 
 def _adopt(study: Study, root: Path) -> None:

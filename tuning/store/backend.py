@@ -106,9 +106,9 @@ class Folder:
         return [name for name in (file.relative_to(self.folder).as_posix() for file in files) if wanted(name)]
 
     def remove(self, names: Iterable[str]) -> None:
-        """Delete files for all, by their paths in the study, and the folders that are empty then."""
+        """Delete files and whole folders for all, by their paths in the study, and the folders that are empty then."""
         for name in names:
-            (self.folder / name).unlink(missing_ok=True)
+            _delete(self.folder / name)
             with contextlib.suppress(OSError):  # it has other files
                 for parent in Path(name).parents[:-1]:
                     (self.folder / parent).rmdir()
@@ -263,8 +263,9 @@ class ObjectStore(Folder):
     def remove(self, names: Iterable[str]) -> None:
         """In the store, and in the folder."""
         for name in names:
-            self.mirror.delete(name)
-            (self.folder / name).unlink(missing_ok=True)
+            for each in self.mirror.found(name, lambda _: True):
+                self.mirror.delete(each)
+            _delete(self.folder / name)
 
     @contextlib.contextmanager
     def with_files(self, names: Iterable[str]) -> Iterator[Path]:
@@ -315,6 +316,13 @@ class ObjectStore(Folder):
         lease.bind(own.mirror, (lease.holder(own.mirror) or {}).get("token"))
         own.pull("study.json", below)
         return own
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def backend_of(location: str | Path | Folder) -> Folder:
