@@ -67,7 +67,7 @@ def test_settings_stand_below_their_row_on_a_narrow_terminal(
     rows = [{**done, "cost": cost, "params": LONG}]
     rows += [{**done, "trial_id": "00001", "state": "PRUNED", "reason": "stopped", "objectives": None, "cost": None}]
     rows[1]["params"] = LONG
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((80, 24)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: os.terminal_size((80, 24)))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     print_ranking(rows, [(METRIC, "max")], last={"00001": 0.4})
     lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()

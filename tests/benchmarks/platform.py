@@ -161,7 +161,7 @@ def epoch_cost(folder: Path) -> dict[str, float]:
     """
     config = sweep_config(folder, "epoch", {"num_samples": 1, "max_concurrent": 1, "scheduler": "fifo"})
     totals: list[float] = []
-    with Meter() as meter, mock.patch("ddarts_tuning.driver.sweep._resourceful", partial(resourceful, trial=Timed)):
+    with Meter() as meter, mock.patch("ddarts_tuning.driver.fit._resourceful", partial(resourceful, trial=Timed)):
 
         def note(event: SweepEvent) -> None:
             if event.kind == "epoch":
@@ -199,7 +199,7 @@ class Simulated(SearchTrial):
 
 
 def resourceful(config: Any, trial: type[SearchTrial]) -> Any:
-    """As `sweep._resourceful`, for trials of another kind."""
+    """As `fit._resourceful`, for trials of another kind."""
     from ray import tune
 
     return tune.with_resources(trial, {"cpu": 1})
@@ -219,7 +219,7 @@ def simulate(folder: Path, name: str, num_trials: int, searcher: str, reuse: boo
     def configured(**settings: Any) -> Any:
         return real(**{**settings, "reuse_actors": reuse})
 
-    simulated = mock.patch("ddarts_tuning.driver.sweep._resourceful", partial(resourceful, trial=Simulated))
+    simulated = mock.patch("ddarts_tuning.driver.fit._resourceful", partial(resourceful, trial=Simulated))
     with Meter() as meter, simulated, mock.patch("ray.tune.TuneConfig", configured):
 
         def note(event: SweepEvent) -> None:

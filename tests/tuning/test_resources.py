@@ -150,7 +150,7 @@ def test_on_a_cluster_the_smallest_machine_with_gpus_decides(make_sweep: Make, m
 ASKED = """
 import ray
 from ddarts_core.ground.errors import UserError
-from ddarts_tuning.cluster.connection import gpu_memory, machines
+from ddarts_tuning.cluster.machines import gpu_memory, machines
 ray.init("local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False)
 taken = ray.remote(num_gpus=2)(lambda: __import__("time").sleep(60)).remote()  # by others
 machine, = machines()

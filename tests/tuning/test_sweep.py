@@ -289,7 +289,7 @@ def test_a_trial_whose_process_cannot_be_set_up_fails_and_counts(
         if event.kind == "finished" and event.number == 0:
             barrier.rmdir()
 
-    monkeypatch.setattr("ddarts_tuning.store.study.await_workers", lambda *given: barrier.mkdir())
+    monkeypatch.setattr("ddarts_tuning.store.backend.await_workers", lambda *given: barrier.mkdir())
     result = run_sweep(config, listener=clear)
     assert not result.interrupted and result.study.state == "FINISHED"
     first, second = result.study.trials()

@@ -59,7 +59,7 @@ def study(study_path: Path) -> Study:
             "git_commit": "abc",
             "versions": {"python": "3"},
             "state": "RUNNING",
-            "config": {},
+            "config": {"tracking": {"experiment": None}},
             "objectives": [],
         },
     )

@@ -41,7 +41,7 @@ def test_a_trial_notes_its_version_and_another_one_refuses_it(
     make_sweep: Callable[..., SweepConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "ddarts_tuning.trial.trainable.Sender", lambda run: SimpleNamespace(send=lambda _: None, close=lambda: None)
+        "ddarts_tuning.trial.trainable.Sender", lambda *_: SimpleNamespace(send=lambda _: None, close=lambda: None)
     )
     config = make_sweep("apart", storage=str(tmp_path))
     stored = {"config": config.model_dump(mode="json"), "base": base_settings(config), "tracking_uri": "", "state": ""}
