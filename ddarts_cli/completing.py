@@ -125,7 +125,7 @@ def transfer_recipe(ctx: Any, param: Any, incomplete: str) -> list[CompletionIte
 
 def data(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
     """Names of the data sets."""
-    from ddarts_core.settings.config import DATA_SETS
+    from ddarts_core.settings.data_settings import DATA_SETS
 
     return _beginning(incomplete, DATA_SETS)
 

@@ -12,7 +12,7 @@ from ddarts_cli.console import say
 
 if TYPE_CHECKING:
     from ddarts_core.data.images import DataInfo, Images
-    from ddarts_core.settings.config import DataConfig
+    from ddarts_core.settings.data_settings import DataConfig
 
 #: Seconds between two lines of progress without a terminal; what is shorter gets none.
 EVERY = 5.0

@@ -121,7 +121,7 @@ def _range(kind: type, field: FieldInfo) -> str:
     """Bounds in words.
 
     Example:
-        >>> from ddarts_core.settings.config import SearchConfig
+        >>> from ddarts_core.settings.search_settings import SearchConfig
         >>> _range(float, SearchConfig.model_fields["lr"])
         'a number above 0, at most 10'
     """

@@ -79,7 +79,7 @@ TINY = {"search": {"num_cells": 3, "channels": 2, "steps": 1, "epochs": 1, "batc
 
 def digits(count: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
     from ddarts_core.data.sets import load_train
-    from ddarts_core.settings.config import DataConfig
+    from ddarts_core.settings.data_settings import DataConfig
 
     images: Any = load_train(DataConfig(num_train=count))[1]
     return images.images, images.labels

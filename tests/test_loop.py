@@ -13,7 +13,8 @@ from ddarts_cli.loop import run_loop
 from ddarts_core.data.sets import load_train
 from ddarts_core.genotypes.zoo import ZOO
 from ddarts_core.loops import checkpoint
-from ddarts_core.settings.config import DataConfig, RetrainConfig
+from ddarts_core.settings.data_settings import DataConfig
+from ddarts_core.settings.retrain_settings import RetrainConfig
 from ddarts_core.training.retrain import Retrain
 
 

@@ -29,7 +29,8 @@ from ddarts_core.ground import plugins
 from ddarts_core.ground.errors import UserError
 from ddarts_core.networks.operations import build
 from ddarts_core.search.search import Search, build_search
-from ddarts_core.settings import config
+from ddarts_core.settings import data_settings, retrain_settings
+from ddarts_core.settings.config import ExperimentConfig
 from ddarts_core.training.retrain import Retrain
 
 TINY: Mapping[str, Any] = {
@@ -60,7 +61,12 @@ def entries() -> dict[str, list[str]]:
     from ddarts_core.networks.operations import OPERATIONS
 
     tables = {table.kind: list(table) for table in (*methods.TABLES.values(), methods.METHODS, SPACES, DATASETS)}
-    return {**tables, "operation": list(OPERATIONS), "names": sorted(OPERATION_NAMES), "sets": list(config.DATA_SETS)}
+    return {
+        **tables,
+        "operation": list(OPERATIONS),
+        "names": sorted(OPERATION_NAMES),
+        "sets": list(data_settings.DATA_SETS),
+    }
 
 
 @pytest.fixture
@@ -403,15 +409,15 @@ def test_operations_with_random_parts_or_without_weights_are_resumed_bit_for_bit
     (tmp_path / "my_plugin.py").write_text(OPERATIONS)
     plugins.load(str(tmp_path / "my_plugin.py"))
 
-    def make(settings: config.ExperimentConfig) -> Search:
+    def make(settings: ExperimentConfig) -> Search:
         torch.rand(1)
         search = settings.search.model_copy(update={"space": "S_odd"})
         return build_search(settings.model_copy(update={"search": search}))
 
     goes_on("darts", make)
     cell = Cell((Edge(2, 0, "noisy"), Edge(2, 1, "bare")), concat=(2,))
-    settings = config.RetrainConfig(epochs=2, channels=4, batch_size=30, device="cpu")
-    info, images = load_train(config.DataConfig(num_train=60))
+    settings = retrain_settings.RetrainConfig(epochs=2, channels=4, batch_size=30, device="cpu")
+    info, images = load_train(data_settings.DataConfig(num_train=60))
 
     def training() -> Retrain:
         torch.rand(1)

@@ -27,7 +27,7 @@ from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
 from ddarts_core.ground.errors import UserError
 from ddarts_core.loops.confusion import accuracy, read_confusion
 from ddarts_core.loops.mistakes import MOST, read_mistakes
-from ddarts_core.settings.config import DataConfig
+from ddarts_core.settings.data_settings import DataConfig
 
 SETTINGS = ["--set", "retrain.epochs=1", "--set", "retrain.channels=4", "--set", "retrain.device=cpu"]
 

@@ -15,7 +15,7 @@ from ddarts_cli.main import run
 from ddarts_cli.settings import Group, groups
 from ddarts_core.data.sets import DATASETS
 from ddarts_core.ground.validation import field_paths
-from ddarts_core.settings.config import StopConfig
+from ddarts_core.settings.search_settings import StopConfig
 
 
 def all_groups() -> list[Group]:

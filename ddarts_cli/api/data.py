@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from ddarts_core.data.images import DataInfo, Images, ImageSet
 from ddarts_core.data.sets import load_train
 from ddarts_core.ground.errors import UserError
-from ddarts_core.settings.config import DataConfig
+from ddarts_core.settings.data_settings import DataConfig
 
 #: Images [number, channels, height, width] and labels [number], or a data set of (image, label).
 Data = tuple[Tensor, Tensor] | Dataset[Any]

@@ -60,7 +60,7 @@ def tables() -> dict[str, Any]:
 
     from ddarts_core.genotypes.spaces import SPACES
     from ddarts_core.methods import EDGES, FREEZINGS, GATES, METHODS, PLANS, RULES
-    from ddarts_core.settings.config import DATA_SETS
+    from ddarts_core.settings.data_settings import DATA_SETS
     from ddarts_core.settings.recipes import RECIPES
 
     named, device = ("letters, digits and . _ -",), ("auto", "cpu", "cuda", "cuda:N")

@@ -20,7 +20,9 @@ from ..datasets import facts, names, own, published, sources, tables
 from ..datasets.stratified import FIXED_SEED, stratified_order
 from ..ground.errors import UserError
 from ..ground.table import Table
-from ..settings.config import DATA_SETS, IMAGE_SIZES, DataConfig, ExperimentConfig, RetrainConfig
+from ..settings.config import ExperimentConfig
+from ..settings.data_settings import DATA_SETS, IMAGE_SIZES, DataConfig
+from ..settings.retrain_settings import RetrainConfig
 from ..tensors.seeding import stream_seed
 from .augment import Augment, Policy
 from .images import DataInfo, Images, ImageSet

@@ -15,7 +15,8 @@ from ..genotypes.spaces import operations_of
 from ..methods import RULES
 from ..networks.weight import operation_weight
 from ..search.search import Search
-from ..settings.config import ExperimentConfig, RetrainConfig
+from ..settings.config import ExperimentConfig
+from ..settings.retrain_settings import RetrainConfig
 from ..supernets.coalitions import num_coalitions
 from ..supernets.supernet import group_map
 from ..tensors.hollow import Hollow

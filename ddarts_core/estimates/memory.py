@@ -27,7 +27,8 @@ from ..search.examination import weight_pass
 from ..search.freezing import Watch
 from ..search.stages import Course
 from ..search.unrolled import Bilevel
-from ..settings.config import ExperimentConfig, SearchConfig
+from ..settings.config import ExperimentConfig
+from ..settings.search_settings import SearchConfig
 from ..supernets.execution import choose, run_as
 from ..supernets.supernet import Supernet, group_map
 from ..tensors.hollow import Hollow

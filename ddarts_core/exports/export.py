@@ -23,7 +23,8 @@ from ..ground.errors import UserError
 from ..ground.files import write_with
 from ..loops import checkpoint
 from ..networks.network import Network
-from ..settings.config import ExperimentConfig, RetrainConfig
+from ..settings.config import ExperimentConfig
+from ..settings.retrain_settings import RetrainConfig
 from ..tensors.seeding import generator, seeded_init
 from ..training.retrain import build_network
 from .preprocessing import KEY, Preprocessing

@@ -34,7 +34,9 @@ from ..search.architecture import Architecture
 from ..search.discretise import discretise
 from ..search.search import Search, build_search
 from ..search.stages import Course
-from ..settings.config import DataConfig, DiscretiseConfig, ExperimentConfig, SearchConfig, resolve
+from ..settings.config import ExperimentConfig, resolve
+from ..settings.data_settings import DataConfig
+from ..settings.search_settings import DiscretiseConfig, SearchConfig
 from ..supernets.supernet import Supernet, batch_statistics
 from ..tensors.optimisers import SGD
 from .registry import Registry

@@ -18,6 +18,7 @@ from ..ground.validation import NAME, PATTERNS
 from ..methods.method import Method
 from ..methods.parts import Part
 from ..settings import config
+from ..settings.data_settings import DATA_SETS
 
 if TYPE_CHECKING:
     from ..data.sets import Entry
@@ -155,8 +156,8 @@ class Registry:
         name = entry.name
         self._check_name("data set", name)
         DATASETS.add(name, entry)
-        config.DATA_SETS.append(name)
-        self._note("data set", name, DATASETS, config.DATA_SETS)
+        DATA_SETS.append(name)
+        self._note("data set", name, DATASETS, DATA_SETS)
 
     def add(self, table: Table[Any], name: str, entry: object) -> None:
         """Add an entry to a table of a floor above, such as `SEARCHERS` of `ddarts_tuning.settings.searchers`.

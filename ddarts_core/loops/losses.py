@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..settings.config import AblationLoss
+from ..settings.search_settings import AblationLoss
 
 
 def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:

@@ -37,7 +37,7 @@ from .method import Method
 from .parts import Edge, Freezing, Gates, Part, Plan, Regulariser, Rule
 
 if TYPE_CHECKING:
-    from ..settings.config import DiscretiseConfig, SearchConfig
+    from ..settings.search_settings import DiscretiseConfig, SearchConfig
 
 METHODS: Table[Method] = Table("method")
 GATES: Table[type[Gates]] = Table("kind of gates")

@@ -10,7 +10,8 @@ from .parts import Edge, Freezing, Gates, Parameters, Plan, Progress, Regularise
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..settings.config import ExperimentConfig, SearchConfig
+    from ..settings.config import ExperimentConfig
+    from ..settings.search_settings import SearchConfig
 
 
 class Sigmoid(Gates):

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from ..genotypes.genotype import Edge as Chosen
     from ..search.examination import Examination
-    from ..settings.config import DiscretiseConfig, ExperimentConfig, SearchConfig
+    from ..settings.config import ExperimentConfig
+    from ..settings.search_settings import DiscretiseConfig, SearchConfig
 
 #: Architecture parameters by name; the first axis of each is the group of cells that shares them.
 Parameters: TypeAlias = "Mapping[str, Tensor]"

@@ -16,7 +16,7 @@ from ..genotypes.shapes import STRIDES, auxiliary_position, halved, stem_widths
 from ..genotypes.spaces import operations_of
 
 if TYPE_CHECKING:
-    from ..settings.config import SearchConfig
+    from ..settings.search_settings import SearchConfig
 
 
 @dataclass

@@ -11,7 +11,7 @@ from ..genotypes.spaces import operations_of
 from ..methods import EDGES, GATES, REGULARISERS
 from ..methods.common import ZeroOne
 from ..methods.parts import Kept, Parameters, Progress, Regulariser, Shape
-from ..settings.config import RegulariserConfig, SearchConfig
+from ..settings.search_settings import RegulariserConfig, SearchConfig
 
 
 def leaves_of(parameters: Parameters) -> dict[str, Tensor]:
@@ -28,7 +28,7 @@ class Architecture:
         kept: operations of the space that each edge has, [groups][edges][operations]; None is all.
 
     Example:
-        >>> from ddarts_core.settings.config import SearchConfig
+        >>> from ddarts_core.settings.search_settings import SearchConfig
         >>> architecture = Architecture(SearchConfig(steps=1), num_groups=3)
         >>> architecture.gates(architecture.parameters(), Progress()).shape
         torch.Size([3, 2, 7])

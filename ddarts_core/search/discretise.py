@@ -19,7 +19,7 @@ from ..genotypes.genotype import Cell, Edge, Genotype, Layout
 from ..genotypes.spaces import edge_list, num_edges, operations_of
 from ..ground.errors import UserError
 from ..methods import RULES
-from ..settings.config import DiscretiseConfig
+from ..settings.search_settings import DiscretiseConfig
 
 CellGates: TypeAlias = list[list[float]]
 

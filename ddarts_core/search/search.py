@@ -29,8 +29,9 @@ from ..loops.recalibration import recalibrated
 from ..loops.records import EpochRecord
 from ..methods import FREEZINGS
 from ..methods.parts import Kept, Parameters, Progress
-from ..settings.config import ExperimentConfig, SearchConfig
+from ..settings.config import ExperimentConfig
 from ..settings.hashing import config_hash
+from ..settings.search_settings import SearchConfig
 from ..settings.warm_start import encode, start_genotype
 from ..supernets.coalitions import shapley_values
 from ..supernets.execution import choose, prepare

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..methods.parts import Parameters
-from ..settings.config import Hessian
+from ..settings.search_settings import Hessian
 from ..supernets.supernet import Supernet, readable
 from .architecture import leaves_of
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from .config import RetrainConfig
+from .retrain_settings import RetrainConfig
 
 #: Settings that determine where a run is and what it takes, not what it finds.
 PLACES = (

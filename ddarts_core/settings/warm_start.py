@@ -13,7 +13,9 @@ from ..genotypes.shapes import STRIDES
 from ..genotypes.spaces import SPACES, edge_list, operations_of
 from ..genotypes.zoo import resolve_genotype
 from ..ground.errors import UserError
-from .config import IMAGE_SIZES, DataConfig, ExperimentConfig, SearchConfig
+from .config import ExperimentConfig
+from .data_settings import IMAGE_SIZES, DataConfig
+from .search_settings import SearchConfig
 
 
 def followed(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..settings.config import Removal
+from ..settings.search_settings import Removal
 from . import shapley
 from .supernet import Cell, Supernet, batch_statistics
 

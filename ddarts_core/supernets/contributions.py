@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..settings.config import Removal
+from ..settings.search_settings import Removal
 from .supernet import CellNotes, Supernet
 
 

@@ -23,7 +23,7 @@ from ..methods import EDGES
 from ..methods.parts import Kept
 from ..networks.operations import BatchNorm, FactorizedReduce, ReLUConvBN, build_candidate
 from ..networks.stem import Stem
-from ..settings.config import Removal, SearchConfig
+from ..settings.search_settings import Removal, SearchConfig
 from ..settings.warm_start import identical_groups, start_genotype
 
 

@@ -30,8 +30,8 @@ from ..loops.mistakes import Surest, surest
 from ..loops.recalibration import initial_share, recalibrated
 from ..loops.records import EpochRecord
 from ..networks.network import Network
-from ..settings.config import RetrainConfig
 from ..settings.hashing import config_hash
+from ..settings.retrain_settings import RetrainConfig
 from ..tensors.devices import AUTOCAST, Stopwatch, check_amp, forget_peak, peak_memory, pick_device, set_float32
 from ..tensors.optimisers import SGD
 from ..tensors.seeding import generator, seeded_init
@@ -143,7 +143,7 @@ class Retrain:
         UserError: the network cannot be built, a batch does not fit, or the device lacks what is asked for.
 
     Example:
-        >>> from ddarts_core.settings.config import DataConfig
+        >>> from ddarts_core.settings.data_settings import DataConfig
         >>> from ddarts_core.data.sets import load_train
         >>> from ddarts_core.genotypes.zoo import ZOO
         >>> info, images = load_train(DataConfig(name="digits", num_train=60))

@@ -22,7 +22,7 @@ from PIL import Image
 from ddarts_core.data.images import DataInfo, Images, ImageSet
 from ddarts_core.data.sets import data_info, load_test, load_train
 from ddarts_core.datasets import own
-from ddarts_core.settings.config import DataConfig
+from ddarts_core.settings.data_settings import DataConfig
 from ddarts_core.tensors.seeding import generator
 
 #: Where Debian's package dataset-fashion-mnist puts its files.

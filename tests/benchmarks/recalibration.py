@@ -14,7 +14,8 @@ import torch
 from ddarts_core.data.sets import hold_out, load_train
 from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
 from ddarts_core.loops.recalibration import initial_share
-from ddarts_core.settings.config import DataConfig, RetrainConfig
+from ddarts_core.settings.data_settings import DataConfig
+from ddarts_core.settings.retrain_settings import RetrainConfig
 from ddarts_core.training import retrain
 
 EDGES = ((2, 0, "skip_connect"), (2, 1, "sep_conv_3x3"), (3, 2, "sep_conv_3x3"), (3, 0, "max_pool_3x3"))

@@ -10,7 +10,8 @@ import torch
 from ddarts_core.data.images import DataInfo
 from ddarts_core.data.sets import load_train, split
 from ddarts_core.search.search import Search
-from ddarts_core.settings.config import ExperimentConfig, SearchConfig, resolve
+from ddarts_core.settings.config import ExperimentConfig, resolve
+from ddarts_core.settings.search_settings import SearchConfig
 from ddarts_core.supernets.supernet import Supernet
 
 TINY = {

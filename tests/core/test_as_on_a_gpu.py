@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from ddarts_core.data.sets import load_train, split
 from ddarts_core.genotypes.zoo import ZOO
 from ddarts_core.search import search
-from ddarts_core.settings.config import RetrainConfig
+from ddarts_core.settings.retrain_settings import RetrainConfig
 from ddarts_core.supernets import execution
 from ddarts_core.training import retrain
 

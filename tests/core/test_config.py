@@ -10,8 +10,9 @@ import pytest
 
 from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.nested import override, parse_override, set_path
-from ddarts_core.settings.config import Removal, load_experiment, resolve
+from ddarts_core.settings.config import load_experiment, resolve
 from ddarts_core.settings.hashing import config_hash
+from ddarts_core.settings.search_settings import Removal
 
 FILES = {
     "search: {lr: 0.1}\nseed: 1\nsearch: {epochs: 3}": r"key 'search' is given twice \(line 1 and line 3\): keep",

@@ -30,7 +30,7 @@ from ddarts_core.data.sets import (
     split,
 )
 from ddarts_core.ground.errors import UserError
-from ddarts_core.settings.config import DataConfig, SplitConfig
+from ddarts_core.settings.data_settings import DataConfig, SplitConfig
 from tests.core.numbered import numbered, numbers
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

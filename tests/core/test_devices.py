@@ -12,7 +12,7 @@ import torch
 from ddarts_core.data.sets import load_train
 from ddarts_core.genotypes.zoo import ZOO
 from ddarts_core.ground.errors import UserError
-from ddarts_core.settings.config import RetrainConfig
+from ddarts_core.settings.retrain_settings import RetrainConfig
 from ddarts_core.supernets import execution
 from ddarts_core.tensors import devices
 from ddarts_core.tensors.devices import Stopwatch, check_amp, pick_device, set_float32

@@ -23,7 +23,7 @@ from ddarts_core.search.discretise import (
     saturation,
     select,
 )
-from ddarts_core.settings.config import DiscretiseConfig
+from ddarts_core.settings.search_settings import DiscretiseConfig
 
 RULES = ["sparse", "edge", "complete", "darts"]
 MAX, AVG, SKIP, SEP3, SEP5, DIL3, DIL5 = S

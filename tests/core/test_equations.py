@@ -20,7 +20,8 @@ from ddarts_core.methods import GATES
 from ddarts_core.methods.parts import Progress
 from ddarts_core.networks.operations import build
 from ddarts_core.search.alpha_step import AlphaStep
-from ddarts_core.settings.config import SearchConfig, resolve
+from ddarts_core.settings.config import resolve
+from ddarts_core.settings.search_settings import SearchConfig
 from ddarts_core.supernets.supernet import MixedOp, Supernet
 
 

@@ -16,7 +16,9 @@ from ddarts_tuning.settings.space import base_settings, trial_config
 from ddarts_core.data.sets import data_info
 from ddarts_core.genotypes.derive import algorithm_1
 from ddarts_core.genotypes.spaces import num_edges, operations_of
-from ddarts_core.settings.config import DataConfig, ExperimentConfig, SearchConfig, load_experiment
+from ddarts_core.settings.config import ExperimentConfig, load_experiment
+from ddarts_core.settings.data_settings import DataConfig
+from ddarts_core.settings.search_settings import SearchConfig
 from ddarts_core.supernets.supernet import Supernet
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "paper"

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from ddarts_core.data.augment import Augment, Draws
 from ddarts_core.data.images import Share
 from ddarts_core.data.sets import DataInfo, ImageSet, augment_of
-from ddarts_core.settings.config import DataConfig, RetrainConfig
+from ddarts_core.settings.data_settings import DataConfig
+from ddarts_core.settings.retrain_settings import RetrainConfig
 from ddarts_core.tensors.seeding import generator
 from tests.core.numbered import numbered
 

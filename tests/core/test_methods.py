@@ -30,7 +30,8 @@ from ddarts_core.networks import operations
 from ddarts_core.search.architecture import Architecture
 from ddarts_core.search.discretise import select, without_skips
 from ddarts_core.search.stages import Course
-from ddarts_core.settings.config import DiscretiseConfig, SearchConfig, resolve
+from ddarts_core.settings.config import resolve
+from ddarts_core.settings.search_settings import DiscretiseConfig, SearchConfig
 from ddarts_core.supernets.fast import FastForm
 from ddarts_core.supernets.partial_channels import PartialMixedOp
 from ddarts_core.supernets.supernet import MixedOp, Supernet, batch_statistics

@@ -8,7 +8,7 @@ import torch
 from ddarts_core.genotypes.spaces import operations_of
 from ddarts_core.networks.network import Network
 from ddarts_core.search.discretise import discretise
-from ddarts_core.settings.config import DiscretiseConfig
+from ddarts_core.settings.search_settings import DiscretiseConfig
 from ddarts_core.settings.warm_start import encode
 from ddarts_core.supernets.supernet import batch_statistics
 

@@ -25,7 +25,8 @@ from ddarts_core.data.sets import data_info, data_notes, load_test, load_train, 
 from ddarts_core.datasets import cache, decode, own, scan
 from ddarts_core.ground.errors import UserError
 from ddarts_core.search.search import Search, build_search
-from ddarts_core.settings.config import DataConfig, ExperimentConfig, resolve
+from ddarts_core.settings.config import ExperimentConfig, resolve
+from ddarts_core.settings.data_settings import DataConfig
 from ddarts_core.tensors.seeding import generator
 from tests.benchmarks.images import DEBIAN, write_pngs
 

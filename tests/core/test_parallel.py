@@ -18,7 +18,8 @@ from ddarts_core.ground.errors import Diverged, UserError
 from ddarts_core.loops import checkpoint
 from ddarts_core.networks.network import DropPath
 from ddarts_core.networks.operations import BatchNorm
-from ddarts_core.settings.config import DataConfig, RetrainConfig
+from ddarts_core.settings.data_settings import DataConfig
+from ddarts_core.settings.retrain_settings import RetrainConfig
 from ddarts_core.tensors.seeding import generator
 from ddarts_core.training.parallel import ALONE, Group, SyncedBatchNorm
 from ddarts_core.training.retrain import Retrain

@@ -20,14 +20,14 @@ from ddarts_core.data.readers import end_readers
 from ddarts_core.data.sets import load_train
 from ddarts_core.data.streaming import StreamedSet
 from ddarts_core.ground.errors import ReaderDied, UserError
-from ddarts_core.settings.config import DataConfig
+from ddarts_core.settings.data_settings import DataConfig
 from ddarts_core.training.retrain import Retrain
 from tests.core.test_data import write_imagenet
 
 # No guard for `__main__`, as in a notebook; the lock is held before the readers begin and let go after.
 SCRIPT = """
 import fcntl, multiprocessing, sys, time
-from ddarts_core.settings.config import DataConfig
+from ddarts_core.settings.data_settings import DataConfig
 from ddarts_core.data.sets import load_train
 lock = open(sys.argv[1], "w")
 fcntl.flock(lock, fcntl.LOCK_EX)

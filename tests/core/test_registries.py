@@ -23,8 +23,10 @@ from ddarts_core.methods import METHODS, RULES, add_part, paths_of_parts, rules
 from ddarts_core.networks.network import Network
 from ddarts_core.networks.operations import OPERATIONS
 from ddarts_core.search.discretise import select
-from ddarts_core.settings.config import AblationLoss, DataConfig, Removal, SearchConfig, resolve
+from ddarts_core.settings.config import resolve
+from ddarts_core.settings.data_settings import DataConfig
 from ddarts_core.settings.recipes import RECIPES
+from ddarts_core.settings.search_settings import AblationLoss, Removal, SearchConfig
 from ddarts_core.supernets.supernet import Supernet
 
 TINY = {

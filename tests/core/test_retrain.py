@@ -17,7 +17,8 @@ from ddarts_core.data.sets import DataInfo, ImageSet, hold_out, load_train
 from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
 from ddarts_core.ground.errors import Diverged, UserError
 from ddarts_core.loops import checkpoint
-from ddarts_core.settings.config import DataConfig, RetrainConfig
+from ddarts_core.settings.data_settings import DataConfig
+from ddarts_core.settings.retrain_settings import RetrainConfig
 from ddarts_core.tensors.seeding import generator
 from ddarts_core.training.retrain import RECALIBRATION_BATCHES, Retrain, drop_path_probability, learning_rate
 

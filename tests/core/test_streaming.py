@@ -15,7 +15,8 @@ from ddarts_core.data.streaming import StreamedSet
 from ddarts_core.genotypes.zoo import ZOO
 from ddarts_core.ground.errors import UserError
 from ddarts_core.search.search import Search, build_search
-from ddarts_core.settings.config import DataConfig, resolve
+from ddarts_core.settings.config import resolve
+from ddarts_core.settings.data_settings import DataConfig
 from ddarts_core.tensors.seeding import generator
 from ddarts_core.training.retrain import Retrain
 from tests.core.test_data import write_imagenet

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ddarts_core.data.images import DataInfo
 from ddarts_core.ground.errors import UserError
 from ddarts_core.networks.operations import BatchNorm
-from ddarts_core.settings.config import SearchConfig
+from ddarts_core.settings.search_settings import SearchConfig
 from ddarts_core.supernets.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
 from ddarts_core.supernets.supernet import Supernet, batch_statistics, frozen
 from tests.core import textbook

@@ -16,7 +16,8 @@ from ddarts_core.ground.errors import UserError
 from ddarts_core.networks.network import Network
 from ddarts_core.search.discretise import convergence_sentence, discretise
 from ddarts_core.search.search import build_search
-from ddarts_core.settings.config import DiscretiseConfig, resolve
+from ddarts_core.settings.config import resolve
+from ddarts_core.settings.search_settings import DiscretiseConfig
 from ddarts_core.settings.warm_start import encode, identical_groups, notes
 from ddarts_core.supernets.supernet import Supernet
 

@@ -18,7 +18,8 @@ from ddarts_core.estimates.estimate import data_memory, retrain_memory
 from ddarts_core.estimates.memory import CONTEXT_BYTES, largest_that_fits, step_memory
 from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.nested import get_path, set_path
-from ddarts_core.settings.config import DataConfig, ExperimentConfig
+from ddarts_core.settings.config import ExperimentConfig
+from ddarts_core.settings.data_settings import DataConfig
 
 from ..settings.config import SweepConfig
 from ..settings.space import Space, base_settings, trial_config
