@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
     if numbers.get("shape", vars(shape)) != vars(shape):
         parser.error(f"{options.numbers} holds numbers of another shape: name another file with --numbers")
     numbers["shape"] = vars(shape)
-    numbers["machine"] = machine(shape)
+    numbers.setdefault("machine", machine(shape))
 
     def store() -> None:
         options.numbers.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     for row in options.rows.split(","):
         say(f"row {row}")
+        numbers.setdefault("machines", {})[row] = machine(shape)
         RUN[row](shape, options.rounds, numbers.setdefault("options" if row == "compile" else row, {}), store)
         store()
     say(f"wrote {options.page}")

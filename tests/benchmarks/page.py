@@ -24,7 +24,8 @@ CAVEAT = (
 
 def render(numbers: Numbers) -> str:
     """The whole page; rows that were not run yet are left out."""
-    shape, machine = numbers["shape"], numbers["machine"]
+    shape = numbers["shape"]
+    others = [f"Row `{row}`: {_of(machine)}" for row, machine in numbers.get("machines", {}).items()]
     text = [
         "# Performance",
         "",
@@ -33,9 +34,8 @@ def render(numbers: Numbers) -> str:
         "published alpha step, which passes the network n + 2 times forwards and n times backwards for n cells.",
         "",
         f"Supernet: {shape['cells']} cells, C = {shape['channels']}, 3x{shape['image']}x{shape['image']}, batch "
-        f"{shape['batch']}. Machine: {machine['device']}, {machine['cores']} cores, {machine['threads']} thread used, "
-        f"{machine['capability']}; load {machine['load']} while measuring. torch {machine['torch']}, Python "
-        f"{machine['python']}.",
+        f"{shape['batch']}. Machine: {_of(numbers['machine'])}",
+        *others,
         "",
         "    make bench                         every row; make bench BENCH='--rows counts' one of them",
         "",
@@ -76,6 +76,14 @@ def _times(steps: Numbers, epoch: Numbers, goal_of_epoch: float) -> list[str]:
             a, b = statistics.median(theirs), statistics.median(ours)
             lines.append(f"| {name} | {a:.2f} | {b:.2f} | {a / b:.1f}x | {_goal(goal)} | {len(ours)} |")
     return [*lines, ""]
+
+
+def _of(machine: Numbers) -> str:
+    """The machine that a row was measured on; seconds of rows of two machines are not compared."""
+    return (
+        f"{machine['device']}, {machine['cores']} cores, {machine['threads']} thread used, {machine['capability']}; "
+        f"load {machine['load']} when it began. torch {machine['torch']}, Python {machine['python']}."
+    )
 
 
 def _methods(found: Numbers) -> list[str]:
