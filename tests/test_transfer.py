@@ -115,4 +115,4 @@ def test_the_command_knows_every_task() -> None:
     from ddarts_cli.commands.transfer import command
 
     (option,) = (parameter for parameter in command.params if parameter.name == "task")
-    assert list(option.type.choices) == [*TASKS]  # type: ignore[attr-defined]
+    assert list(option.type.choices) == [*TASKS]

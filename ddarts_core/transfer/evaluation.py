@@ -65,8 +65,8 @@ def require() -> None:
         UserError: they are.
     """
     try:
-        import faster_coco_eval  # noqa: F401
-        import torchmetrics  # noqa: F401
+        import faster_coco_eval  # noqa: F401  # only whether it is there
+        import torchmetrics  # noqa: F401  # only whether it is there
     except ImportError as error:
         raise UserError(
             f"scores of detectors need packages that are not here ({error}): pip install 'ddarts[transfer]'"

@@ -165,7 +165,7 @@ def by_pycocotools(answers: list[Answer], kind: str) -> list[float]:
             own = shape(answer.boxes[i], None if answer.masks is None else answer.masks[i])
             own |= {"area": own["bbox"][2] * own["bbox"][3], "category_id": label + 1, "score": float(answer.scores[i])}
             if kind == "segm":
-                own["area"] = float(answer.masks[i].sum())  # type: ignore[index]
+                own["area"] = float(answer.masks[i].sum())
             found.append({"id": len(found) + 1, "image_id": number, "iscrowd": 0, **own})
     with contextlib.redirect_stdout(io.StringIO()):
         images = [{"id": number + 1, "height": 160, "width": 192} for number in range(len(answers))]

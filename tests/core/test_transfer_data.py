@@ -181,7 +181,7 @@ def test_an_image_of_both_splits_is_refused(coco: Path) -> None:
 def _ids(change: Callable[[np.ndarray[Any, Any]], object]) -> Callable[[Path], object]:
     def apply(file: Path) -> None:
         ids = np.asarray(Image.open(file)).astype(np.uint16)
-        Image.fromarray(change(ids)).save(file)  # type: ignore[arg-type]
+        Image.fromarray(change(ids)).save(file)
 
     return apply
 

@@ -61,7 +61,7 @@ def test_p6_is_made_from_what_is_asked_for() -> None:
     body = nn.Identity()
     maps = {str(place): torch.full((1, width, 4, 4), float(place)) for place, width in enumerate(widths)}
     for top, same in (("c5", True), ("p5", False)):
-        pyramid = Pyramid(body, widths, 256, top, 1)  # type: ignore[arg-type]
+        pyramid = Pyramid(body, widths, 256, top, 1)
         found = pyramid(maps)
         assert torch.equal(found["p6"], pyramid.fpn.extra_blocks.p6(maps["3"])) is same
 
@@ -75,7 +75,7 @@ def test_p6_is_made_from_what_is_asked_for() -> None:
 )
 def test_where_a_network_is_read(name: str, form: str, cells: int | None, names: list[str]) -> None:
     """The maps have the strides, and the last one is what the classifier reads."""
-    network = Network(ZOO[name].genotype, 4, 5, form=form, num_cells=cells).eval()  # type: ignore[arg-type]
+    network = Network(ZOO[name].genotype, 4, 5, form=form, num_cells=cells).eval()
     body = FeatureMaps(network, form).eval()
     assert [tap.name for tap in body.taps] == names
     images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
