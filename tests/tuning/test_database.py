@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from ddarts_tuning.tracking import study_run as tracking
 from ddarts_tuning.tracking.database import kept, make_database
 
 
-def tables(file: Path) -> set[tuple[str, str]]:
+def tables(file: Path) -> set[tuple[str, ...]]:
+    """Each table's name and the words that make it, sorted: MLflow takes a column's allowed words from a set."""
     with sqlite3.connect(file) as database:
-        return set(database.execute("SELECT name, sql FROM sqlite_master"))
+        found = database.execute("SELECT name, sql FROM sqlite_master").fetchall()
+    return {(name, *sorted(re.findall(r"\w+", sql or ""))) for name, sql in found}
 
 
 def test_a_study_has_the_tables_that_mlflow_made_before_and_places_of_its_own(
