@@ -14,13 +14,17 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
+#: Phases whose name in the records is not what a reader calls them.
+PHASES = {"warmup": "warm-up", "retrain": "training"}
+
+
 @dataclass
 class Row:
     """A trial that runs."""
 
     epochs: int = 0
     num_epochs: int = 0
-    phase: str = "search"
+    phase: str = ""
     accuracy: float | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
 
@@ -79,9 +83,9 @@ class Board:
             return
         row = self.rows.setdefault(event.trial_id, Row())
         self._epochs += event.kind == "epoch"
-        self._length = event.num_epochs or self._length
+        self._length = max(self._length, event.num_epochs)
         row.epochs, row.num_epochs, row.params = event.epochs, event.num_epochs, event.params
-        row.phase = "training" if event.epochs > event.searched else "search"
+        row.phase = PHASES.get(event.phase, event.phase)
         row.accuracy = row.accuracy if event.accuracy is None else event.accuracy
 
     def _compare(self, event: SweepEvent) -> None:
@@ -100,7 +104,7 @@ class Board:
 
     @property
     def minutes_left(self) -> float | None:
-        """Until the last trial ends, if none is stopped early; None unless trials have the same number of epochs."""
+        """Until the last trial ends, if none is stopped early and those to come are as long as the longest so far."""
         if not self.rate or not self._length:
             return None
         running = sum(row.num_epochs - row.epochs for row in self.rows.values())
@@ -116,7 +120,7 @@ class Board:
             parts.append(f"best {number(self._objective[0], self._best[0])} (trial {self._best[1]})")
         if self.rate:
             parts.append(f"{self.rate:.3g} epochs/min")
-        if self.minutes_left is not None:
+        if self.minutes_left is not None and not self.stopping:
             parts.append(f"at most {duration(self.minutes_left)} left")
         if self.stopping:
             parts.append("stopping")
@@ -135,15 +139,15 @@ class Board:
         lines: list[Any] = [Text(self.headline())]
         for trial_id, row in sorted(self.rows.items()):
             grid = Table.grid(padding=(0, 2))
-            total = row.num_epochs or None
             grid.add_row(
                 f"trial {trial_id}",
                 f"{row.phase:<8}",
-                f"epoch {row.epochs}{f'/{total}' if total else ''}",
-                ProgressBar(total=total or 1, completed=row.epochs if total else 0, width=20),
+                f"epoch {row.epochs}/{row.num_epochs}",
+                ProgressBar(total=row.num_epochs, completed=row.epochs, width=20),
                 "" if row.accuracy is None else f"held out {number('accuracy', row.accuracy)}",
             )
-            lines += [grid, Padding(Text(settings(row.params), style="dim"), (0, 0, 0, 4))]
+            # Without blanks up to the edge, after which the terminal's own ^C would begin a line that nobody counts.
+            lines += [grid, Padding(Text(settings(row.params), style="dim"), (0, 0, 0, 4), expand=False)]
         return Group(*lines)
 
 

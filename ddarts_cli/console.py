@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +43,13 @@ def say(text: str = "") -> None:
         if error.errno not in UNREAD:
             raise
         drop_output()
+
+
+def say_prose(text: str) -> None:
+    """Sentences without a command that somebody would copy: on a terminal its lines end between words."""
+    if sys.stdout.isatty():
+        text = textwrap.fill(text, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+    say(text)
 
 
 #: What the system says of a pipe that nobody reads, and of a terminal that was closed.

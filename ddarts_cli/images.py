@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ddarts_cli.console import say
+from ddarts_cli.console import say, say_prose
 
 if TYPE_CHECKING:
     from ddarts_core.data.images import DataInfo, Images
@@ -72,5 +72,5 @@ def say_data(config: DataConfig, info: DataInfo, train: Images) -> None:
     from ddarts_core.datasets.facts import majority
 
     for note in data_notes(config):
-        say(f"data: {note}")
-    say(f"data: {majority(data_facts(info, train)['train_counts'], info.classes)}")
+        say_prose(f"data: {note}")
+    say_prose(f"data: {majority(data_facts(info, train)['train_counts'], info.classes)}")

@@ -43,7 +43,7 @@ def watch(board: Board, go_on: str) -> Iterator[Callable[[SweepEvent], None]]:
             return
         from rich.live import Live
 
-        with _shown(Live(board, refresh_per_second=2)) as live:
+        with _shown(Live(board, refresh_per_second=2), board) as live:
 
             def listen(event: SweepEvent) -> None:
                 board.take(event)
@@ -95,12 +95,13 @@ def board_of(study: Study | None, planned: int) -> Board:
 
 
 @contextmanager
-def _shown(live: Live) -> Iterator[Live]:
-    """A display while something runs; a terminal that was closed meanwhile is no error."""
+def _shown(live: Live, board: Board) -> Iterator[Live]:
+    """A display while a sweep runs, of which the line on the whole is left; a closed terminal is no error."""
     live.start()
     try:
         yield live
     finally:
+        board.rows.clear()
         try:
             live.stop()
         except OSError:
@@ -265,14 +266,16 @@ def print_ranking(
     limits: Mapping[str, float | None] = MappingProxyType({}),
     apart: Mapping[str, Sequence[str]] = MappingProxyType({}),
     last: Mapping[str, float] = MappingProxyType({}),
+    runs: bool = True,
 ) -> None:
     """The ranked table: place, trial, state, objectives, parameters, and the settings that were sampled.
 
     With several objectives the Pareto front comes first, and its trials alone have a place. Trials beyond a limit say
     which, and have none while others keep all limits. Numbers of epochs are shown where they differ, and of trials that
     do not count for those of today the settings by which they do not (`apart`, by the trials' identifiers). A trial
-    that did not complete has the supernet's accuracy on held-out images after its last epoch (`last`, likewise). On a
-    terminal of fewer than 120 columns settings stand below their row.
+    that did not complete has the supernet's accuracy on held-out images after its last epoch (`last`, likewise). Of a
+    sweep that does not run (`runs`), a trial that has not ended is called stopped. On a terminal of fewer than 120
+    columns settings stand below their row.
     """
     from ddarts_analysis.ranking import UNEQUAL, contenders, epochs_of
     from rich.console import Console
@@ -311,7 +314,7 @@ def print_ranking(
         table.add_row(
             "" if place is None else str(place),
             str(trial["trial_id"]),
-            str(trial["state"]).lower(),
+            "stopped" if trial["state"] == "RUNNING" and not runs else str(trial["state"]).lower(),
             *(number(metric, found[metric]) if metric in found else "" for metric in metrics),
             *([] if "parameters" in metrics else [f"{cost['parameters']:,}" if "parameters" in cost else ""]),
             *(number(name, cost[name]) if name in cost else "" for name in timed),

@@ -37,11 +37,12 @@ def test_the_table_tells_the_whole_sweep_and_each_trial_in_80_columns() -> None:
     now = [0.0]
     board = Board(4, ["COMPLETED"], [(METRIC, "max")], (0.5, "00000"), lambda: now[0])
     assert board.headline() == "1/4 trials ended (1 completed); best 50.00 % (trial 00000)"
-    for number in (1, 2):
-        board.take(SweepEvent("started", f"0000{number}", number, LONG, num_epochs=4))
+    for number, phase in ((1, "warmup"), (2, "joint")):
+        board.take(SweepEvent("started", f"0000{number}", number, LONG, num_epochs=4, phase=phase))
     now[0] = 60.0
-    for done in (1, 2):
-        board.take(SweepEvent("epoch", "00001", 1, LONG, epochs=done, searched=1, num_epochs=4, accuracy=0.25))
+    for done, phase in enumerate(("search", "retrain"), 1):
+        event = SweepEvent("epoch", "00001", 1, LONG, epochs=done, num_epochs=4, accuracy=0.25, phase=phase)
+        board.take(event)
     assert board.rate == 2.0 and board.minutes_left == (2 + 4 + 4) / 2.0
     written = io.StringIO()
     Console(width=80, file=written).print(board)
@@ -50,12 +51,14 @@ def test_the_table_tells_the_whole_sweep_and_each_trial_in_80_columns() -> None:
         word.strip(",") for word in shown.split()
     }
     assert "trial 00001  training  epoch 2/4" in shown and "held out 25.00 %" in shown
+    assert "trial 00002  joint     epoch 0/4" in shown
+    board.take(SweepEvent("restarted", "00002", 2, LONG, epochs=1, num_epochs=4, phase="warmup"))
+    assert (board.rows["00002"].phase, board.rows["00002"].epochs) == ("warm-up", 1)
     board.take(SweepEvent("finished", "00001", 1, LONG, state="COMPLETED", objectives={METRIC: 0.75}))
     board.take(SweepEvent("finished", "00002", 2, LONG, state="PRUNED"))
     board.take(SweepEvent("stopping", "", -1, {}))
     assert board.rows == {} and board.headline() == (
-        "3/4 trials ended (2 completed, 1 pruned); best 75.00 % (trial 00001); 2 epochs/min; at most 2 min left; "
-        "stopping"
+        "3/4 trials ended (2 completed, 1 pruned); best 75.00 % (trial 00001); 2 epochs/min; stopping"
     )
 
 

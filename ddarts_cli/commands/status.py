@@ -75,22 +75,22 @@ def _show(found: Study) -> None:
     from ddarts_core.studies.shell import ddarts
 
     shown = summary(found)
-    stopped = {} if found.state == "RUNNING" else {"RUNNING": "stopped"}
+    runs = found.state == "RUNNING"
+    stopped = {} if runs else {"RUNNING": "stopped"}
     states = {stopped.get(state, state.lower()): count for state, count in shown["trials"].items()}
     counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)
     say(f"{found.location}: {found.state}, {shown['num_samples']} searches planned, {counts or 'none begun'}")
     for trial in shown["running"]:
         rate = trial["epochs_per_minute"]
         epochs = f"epoch {trial['epochs']} of {trial['num_epochs']}"
-        if found.state != "RUNNING":
+        if not runs:
             say(f"trial {trial['trial_id']} stopped at {epochs}")
         else:
             say(f"trial {trial['trial_id']} runs: {epochs}" + (f", {rate:.3g} epochs per minute" if rate else ""))
     if shown["expected_end"]:
         say(f"expected end: {shown['expected_end']}")
-    ranked = [{**trial, "state": stopped.get(trial["state"], trial["state"])} for trial in found.ranked()]
     last = last_accuracies(found, supernet_metric(found.data["config"]["tune"]))
-    print_ranking(ranked, found.objectives, found.limits, apart_of(found.data), last)
+    print_ranking(found.ranked(), found.objectives, found.limits, apart_of(found.data), last, runs=runs)
     if found.state == "INTERRUPTED":
         say(f"go on: {ddarts('resume', found.location)}")
 

@@ -48,7 +48,7 @@ def command(
     from ddarts_tuning.store.backend import backend_of, below
     from ddarts_tuning.store.study import find_study
 
-    from ddarts_cli.console import resumable, say
+    from ddarts_cli.console import resumable, say, say_prose
     from ddarts_core.ground.errors import UserError
     from ddarts_core.ground.nested import override
 
@@ -81,7 +81,7 @@ def command(
             planned = left + (num_samples or 0)
         total = planned + sum(trial["state"] != "RUNNING" for trial in trials)
         say(f"study {config.name} exists, {found.state} with {len(trials)} searches begun: {', '.join(parts)}")
-    say(
+    say_prose(
         f"sweep {config.name}: {planned} searches by {config.tune.searcher}, {config.tune.scheduler}, "
         f"on {config.data.name}, over {', '.join(config.space)}; seed {config.seed}; in {config.study_location}"
     )
@@ -91,7 +91,7 @@ def command(
     if not exists:
         say_data(config.data, *read_train(config.data))
         for note in notes(config):
-            say(f"start: {note}")
+            say_prose(f"start: {note}")
     from ddarts_analysis.drawing import draw_genotype
     from ddarts_tuning.cluster.resources import idle_gpus
     from ddarts_tuning.driver.extending import extend_sweep
@@ -100,9 +100,11 @@ def command(
     from ddarts_cli.sweeping import board_of, store_sentence, watch
     from ddarts_core.studies.shell import ddarts
 
-    say(store_sentence(config, found))
+    say_prose(store_sentence(config, found))
     if address is None and (idle := idle_gpus(config)):
-        say(f"no trial uses this machine's {idle} GPU{'s' if idle > 1 else ''}: --set tune.resources=auto shares them")
+        say_prose(
+            f"no trial uses this machine's {idle} GPU{'s' if idle > 1 else ''}: --set tune.resources=auto shares them"
+        )
     location = config.study_location
     go_on = ddarts("resume", location)
     with resumable(go_on, lambda: exists or config.place.exists()), watch(board_of(found, total), go_on) as listener:
@@ -144,7 +146,7 @@ def conclude(result: StudyResult) -> None:
     study = result.study
     folder = _shorter(study.location)
     last = last_accuracies(study, supernet_metric(study.data["config"]["tune"]))
-    print_ranking(result.trials, study.objectives, study.limits, apart_of(study.data), last)
+    print_ranking(result.trials, study.objectives, study.limits, apart_of(study.data), last, runs=False)
     if result.untracked:
         say(f"MLflow lacks {result.untracked} trials: {ddarts('resume', folder)} sends them when it is back")
     if result.interrupted:

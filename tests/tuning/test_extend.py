@@ -147,6 +147,8 @@ def test_a_stopped_study_takes_over_how_its_trials_run(make_sweep: Make) -> None
     assert done.study.data["config"]["tune"]["resources"]["cpu"] == 1
     steps = [1 if event.kind == "started" else -1 for event in events if event.kind in ("started", "finished")]
     assert max(accumulate(steps)) == 2
+    [begun] = [event for event in events if event.kind == "started" and event.number == 0]
+    assert (begun.epochs, begun.searched, begun.phase) == (1, 1, "search") and begun.accuracy is not None
 
 
 def test_a_time_budget_ends_a_study_that_can_be_extended(make_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> None:

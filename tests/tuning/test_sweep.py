@@ -152,6 +152,7 @@ def test_the_watcher_is_told(done: StudyResult, events: list[SweepEvent]) -> Non
     assert [event.kind for event in first] == ["started"] + ["epoch"] * 4 + ["finished"]
     assert [event.epochs for event in first] == [0, 1, 2, 3, 4, 4]
     assert {event.num_epochs for event in first} == {4}
+    assert [event.phase for event in first] == ["search", "search", *["retrain"] * 3, ""]
     assert first[-1].state == "COMPLETED" and first[-1].objectives
 
 

@@ -16,6 +16,8 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from ddarts_core.ground.redact import hide_secrets
+from ddarts_core.search.stages import Course
+from ddarts_core.settings.config import resolve
 from ddarts_core.studies.study_files import read_json, write_json
 
 from ..cluster import versions
@@ -24,10 +26,12 @@ from ..schedulers.time_budget import TimeBudget
 from ..searchers.journal import Journal
 from ..settings.tune import SEARCH_EPOCH
 from ..store.mirror import StoreError
+from ..store.progress import num_epochs
 from ..store.study import Held, Study, keep_best_weights, trial_dir, trial_name, utc_now
 from ..tracking.overview import EVERY_S, tell
 from ..tracking.study_run import STATUS, Draw, child_runs, delete_run, end_run
 from ..tracking.trial_run import PATIENCE_S, TrialRun
+from ..trial.trial_record import stored_reports
 from .alike import Alike
 from .events import Kind, Listener, SweepEvent
 from .stops import check_there, is_full
@@ -86,18 +90,14 @@ class StudyCallback(tune.Callback):
         held: the study.
         session: is told.
         budget: of time, which is told who runs.
-        num_epochs: epochs of a whole trial, for progress; 0 where the trials' differ.
         metric: of the supernet, that progress shows.
         alone: whether a trial's checkpoints are of no use to others.
     """
 
-    def __init__(
-        self, held: Held, session: Session, budget: TimeBudget, num_epochs: int, metric: str, alone: bool
-    ) -> None:
+    def __init__(self, held: Held, session: Session, budget: TimeBudget, metric: str, alone: bool) -> None:
         self._held = held
         self._session = session
         self._budget = budget
-        self._num_epochs = num_epochs
         self._metric = metric
         self._alone = alone
         self._ends = Ends(session)
@@ -116,7 +116,7 @@ class StudyCallback(tune.Callback):
         self._budget.note(trial.trial_id, running=True)
         if trial.config["number"] not in self._started:
             self._started.add(trial.config["number"])
-            self._tell("started", trial)
+            self._tell("started", trial, **self._done_before(trial.config["number"]))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -124,14 +124,15 @@ class StudyCallback(tune.Callback):
         """An epoch is done."""
         check_there(self._held.study)
         done, searched = result["epochs"], int(result[SEARCH_EPOCH])
-        self._tell("epoch", trial, epochs=done, searched=searched, accuracy=result[self._metric])
+        accuracy, phase = result[self._metric], result["phase"]
+        self._tell("epoch", trial, epochs=done, searched=searched, accuracy=accuracy, phase=phase)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A process died and the trial will go on in another, unless nothing can: a full disk, a store that is away."""
         self._budget.note(trial.trial_id, running=False)
         check_there(self._held.study)
         _stop_if_hopeless(trial)
-        self._tell("restarted", trial, epochs=(trial.last_result or {}).get("epochs", 0), reason=error_of(trial))
+        self._tell("restarted", trial, **self._done_before(trial.config["number"]), reason=error_of(trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended by itself or was stopped, by the scheduler or because the time is spent."""
@@ -185,12 +186,26 @@ class StudyCallback(tune.Callback):
             self.hopeless = sentence
             signal.raise_signal(signal.SIGINT)
 
+    def _done_before(self, number: int) -> dict[str, Any]:
+        """What an event says of a trial whose process begins: its recorded epochs, and the phase of the next one."""
+        folder = trial_dir(self._held.study.path, number)
+        reports = stored_reports(folder, self._metric)
+        course = Course(resolve(read_json(folder / "trial.json")["config"]))
+        searching = len(reports) < course.num_epochs
+        return {
+            "epochs": len(reports),
+            "searched": int(reports[-1][SEARCH_EPOCH]) if reports else 0,
+            "accuracy": reports[-1][self._metric] if reports else None,
+            "phase": course.at(len(reports)).stage.phase if searching else "retrain",
+        }
+
     def _tell(self, kind: Kind, trial: Any, **fields: Any) -> None:
         if self._session.listener is not None:
-            number = trial.config["number"]
-            params = read_json(trial_dir(self._held.study.path, number) / "trial.json")["params"]
+            study, number = self._held.study, trial.config["number"]
+            record = read_json(trial_dir(study.path, number) / "trial.json")
+            length = num_epochs(record["config"], study.objectives[0][0])
             self._session.listener(
-                SweepEvent(kind, trial_name(number), number, params, num_epochs=self._num_epochs, **fields)
+                SweepEvent(kind, trial_name(number), number, record["params"], num_epochs=length, **fields)
             )
 
 

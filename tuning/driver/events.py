@@ -22,7 +22,8 @@ class SweepEvent:
         state: RUNNING, COMPLETED, PRUNED or FAILED.
         epochs: epochs done, retraining included.
         searched: those of them that were of the search.
-        num_epochs: epochs of a whole trial of this study's settings; 0 where the trials' differ.
+        num_epochs: epochs of the whole trial, if nothing ends it early.
+        phase: of the epoch that comes next: warmup, search, joint or retrain; empty of a trial that ended.
         accuracy: the supernet's on held-out images, by `tune.metric`; None before the first epoch.
         objectives: by metric; empty unless COMPLETED.
         reason: why it failed or was stopped; empty otherwise.
@@ -36,6 +37,7 @@ class SweepEvent:
     epochs: int = 0
     searched: int = 0
     num_epochs: int = 0
+    phase: str = ""
     accuracy: float | None = None
     objectives: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""

@@ -19,16 +19,14 @@ from ..tracking.secret import handed_over
 from .callback import Session, note_end
 
 
-def longest(config: SweepConfig, space: Space) -> tuple[int, int]:
-    """The most search epochs (warm-up included) and the most retraining epochs that a trial can have."""
+def longest(config: SweepConfig, space: Space) -> int:
+    """The most search epochs that a trial can have, warm-up included."""
 
     def most(path: str, default: int) -> int:
         values = dict(space.distributions)[path].corners() if path in space.paths else []
         return int(max([default, *values]))
 
-    search = most("search.epochs", config.search.epochs) + most("search.warmup_epochs", config.search.warmup_epochs)
-    retrain = most("retrain.epochs", config.retrain.epochs) if config.tune.objective == "derived" else 0
-    return search, retrain
+    return most("search.epochs", config.search.epochs) + most("search.warmup_epochs", config.search.warmup_epochs)
 
 
 def _resourceful(config: TuneConfig) -> Any:
@@ -60,7 +58,7 @@ def fit(study: Study, config: SweepConfig, space: Space, session: Session, clust
     from ..searchers.searcher import Places, StudySearch
     from .callback import StudyCallback
 
-    search_epochs, retrain_epochs = longest(config, space)
+    search_epochs = longest(config, space)
     population = config.tune.scheduler == "pbt"
     held, budget = Held(study), TimeBudget(config.tune.time_budget_s)
     scheduler = SCHEDULER_FACTORIES[config.tune.scheduler](config.tune, search_epochs, config.seed)
@@ -70,8 +68,7 @@ def fit(study: Study, config: SweepConfig, space: Space, session: Session, clust
     if population:
         searcher = Legs(held, config, space, search_epochs, budget)
     metric = f"held_out/{config.tune.metric}"
-    num_epochs = search_epochs + retrain_epochs if config.tune.budget == "epochs" else 0
-    callback = StudyCallback(held, session, budget, num_epochs, metric, alone=not population)
+    callback = StudyCallback(held, session, budget, metric, alone=not population)
     scratch = study.path / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
     tuner = tune.Tuner(

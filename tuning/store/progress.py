@@ -54,7 +54,7 @@ def _progress(study: Study, trial: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "trial_id": trial["trial_id"],
         "epochs": len(seconds),
-        "num_epochs": _num_epochs(trial["config"], study.objectives[0][0]),
+        "num_epochs": num_epochs(trial["config"], study.objectives[0][0]),
         "epochs_per_minute": rate,
     }
 
@@ -84,7 +84,7 @@ def _epoch_seconds(folder: Path) -> list[float]:
     return [sum(json.loads(line).get("seconds", {}).values()) for line in lines if line.strip()]
 
 
-def _num_epochs(config: Mapping[str, Any], objective: str) -> int:
+def num_epochs(config: Mapping[str, Any], objective: str) -> int:
     """Epochs of a whole trial: warm-up, search, and the training if the derived network is the objective."""
     search = config["search"]
     trained = config["retrain"]["epochs"] if objective.startswith("derived/") else 0

@@ -46,6 +46,7 @@ from ddarts_core.loops.mistakes import write_mistakes
 from ddarts_core.loops.records import EpochRecord, read_jsonl, write_jsonl
 from ddarts_core.networks.cost import retrain_cost
 from ddarts_core.search.search import Search, build_search
+from ddarts_core.search.stages import Course
 from ddarts_core.settings.config import ExperimentConfig, resolve
 from ddarts_core.settings.hashing import config_hash
 from ddarts_core.studies.limits import beyond
@@ -95,6 +96,7 @@ class SearchTrial(tune.Trainable):
         self._config: ExperimentConfig = resolve(self._record["config"])
         self._tune = tune_of(self._study.data)
         self._clock = Clock(self._config, self._tune)
+        self._course = Course(self._config)
         self._limit_resources()
         self._presence = join_workers(self._study.path)
         self._go_on()
@@ -186,6 +188,7 @@ class SearchTrial(tune.Trainable):
             self._sender.close()
         reports = [{self._metric: 0.0, SEARCH_EPOCH: 0}, *reports_of(self._records, self._metric)]
         result: dict[str, Any] = {**reports[-1], "epochs": len(self._records), "seconds": round(self._seconds, 3)}
+        result["phase"] = self._phase()
         if not done:
             return result
         if self._record["state"] == "PRUNED":
@@ -193,6 +196,10 @@ class SearchTrial(tune.Trainable):
         objectives = self._record["objectives"] if self._record["state"] == "COMPLETED" else None
         result |= {f"objective/{metric}": value for metric, value in (objectives or {}).items()}
         return result | {"done": True, "state": self._record["state"], "reason": self._record["reason"] or ""}
+
+    def _phase(self) -> str:
+        """Of the epoch that comes next."""
+        return "retrain" if self._genotype is not None else self._course.at(len(self._records)).stage.phase
 
     def _run_epoch(self) -> bool:
         """One epoch, recorded and tracked; whether it was the trial's last."""
