@@ -59,7 +59,7 @@ def tables() -> dict[str, Any]:
     from ddarts_tuning.settings.tune import SCHEDULERS
 
     from ddarts_core.genotypes.spaces import SPACES
-    from ddarts_core.methods import EDGES, FREEZINGS, GATES, METHODS, PLANS, RULES
+    from ddarts_core.methods import EDGES, FREEZINGS, GATES, METHODS, PLANS, RULES, ablation_losses
     from ddarts_core.settings.data_settings import DATA_SETS
     from ddarts_core.settings.recipes import RECIPES
 
@@ -76,6 +76,7 @@ def tables() -> dict[str, Any]:
         "search.edge": EDGES,
         "search.stages": PLANS,
         "search.freezing": FREEZINGS,
+        "ablation.loss": ("none", *ablation_losses()),
         "discretise.rule": RULES,
         "tune.scheduler": SCHEDULERS,
         "tune.searcher": SEARCHERS,

@@ -25,8 +25,8 @@ from ..genotypes.genotype import Cell, Edge, Genotype
 from ..genotypes.spaces import S_NONE, SPACES, num_edges
 from ..ground.errors import UserError
 from ..ground.redact import one_line
-from ..methods import EDGES, RULES
-from ..methods.parts import Parameters, Progress
+from ..methods import EDGES, RULES, ablation_losses
+from ..methods.parts import Ablation, Contributions, Parameters, Progress
 from ..networks.network import Network
 from ..networks.operations import build
 from ..search.alpha_step import AlphaStep
@@ -36,7 +36,7 @@ from ..search.search import Search, build_search
 from ..search.stages import Course
 from ..settings.config import ExperimentConfig, resolve
 from ..settings.data_settings import DataConfig
-from ..settings.search_settings import DiscretiseConfig, SearchConfig
+from ..settings.search_settings import AblationConfig, DiscretiseConfig, SearchConfig
 from ..supernets.supernet import Supernet, batch_statistics
 from ..tensors.optimisers import SGD
 from .registry import Registry
@@ -317,6 +317,29 @@ def keeps_weights_from_alpha_steps(name: str, make: Callable[[ExperimentConfig],
     _hold(all(weight.grad is None for weight in search.net.parameters()), "a step of the alphas left gradients")
 
 
+# --- ablation losses --------------------------------------------------------------------------------------------------
+
+
+def measured() -> tuple[Contributions, Tensor, Tensor]:
+    """Contributions of four groups, of which one was not measured, and g and H of [4, 5, 7] parameters."""
+    marginal = torch.tensor([-0.3, -0.1, float("nan"), -0.5], dtype=torch.float64)
+    g, h = torch.randn(2, 4, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    return Contributions(marginal, marginal.nanmean()), g, h
+
+
+def weighs_each_group(name: str) -> None:
+    """There is a finite value of each group, and a finite gradient of each parameter, which differ between groups."""
+    loss = name.removeprefix(Ablation.PREFIX)
+    term = ablation_losses()[loss](AblationConfig(loss=loss))
+    found, g, h = measured()
+    value, gradient = term.value(found), term.gradient(found, g, h if term.differentiates else None)
+    _hold(tuple(value.shape) == (4,), f"its values for 4 groups are {list(value.shape)}, not [4]")
+    _hold(gradient.shape == g.shape, f"its gradient of {list(g.shape)} parameters is {list(gradient.shape)}")
+    _hold(bool(value.isfinite().all()), "a value is not finite")
+    _hold(bool(gradient.isfinite().all()), "its gradient is not finite")
+    _hold(len(set(value.tolist())) > 1, "its values are the same for all groups, whatever they contribute")
+
+
 # --- data sets ------------------------------------------------------------------------------------------------------
 
 
@@ -353,6 +376,7 @@ LAWS: Mapping[str, Laws] = MappingProxyType(
         ),
         "space": (("is searched, and each of its operations can be found", is_searched_and_discretised),),
         "edge": (("with one gate open is that operation", opens_one_gate),),
+        "ablation": (("has a value and a gradient of each group of cells", weighs_each_group),),
         "rule": (("keeps as many operations as it states", gives_a_genotype),),
         "method": (
             ("goes on after every epoch bit for bit", goes_on),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..ground.errors import UserError
 from ..ground.table import Table
 from . import (
+    ablation,
     beta_darts,
     common,
     dartopti,
@@ -34,15 +35,16 @@ from . import (
     shapley_nas,
 )
 from .method import Method
-from .parts import Edge, Freezing, Gates, Part, Plan, Regulariser, Rule
+from .parts import Ablation, Edge, Freezing, Gates, Part, Plan, Regulariser, Rule
 
 if TYPE_CHECKING:
-    from ..settings.search_settings import DiscretiseConfig, SearchConfig
+    from ..settings.search_settings import AblationConfig, DiscretiseConfig, SearchConfig
 
 METHODS: Table[Method] = Table("method")
 GATES: Table[type[Gates]] = Table("kind of gates")
 EDGES: Table[type[Edge]] = Table("edge")
-REGULARISERS: Table[type[Regulariser]] = Table("regulariser")
+#: Terms of the loss: classes of `Regulariser` and of `Ablation`, which are asked different things.
+REGULARISERS: Table[Any] = Table("regulariser")
 PLANS: Table[type[Plan]] = Table("plan of stages")
 FREEZINGS: Table[type[Freezing]] = Table("rule of freezing")
 RULES: Table[type[Rule]] = Table("rule of discretisation")
@@ -50,7 +52,15 @@ RULES: Table[type[Rule]] = Table("rule of discretisation")
 
 #: The table of each kind of part, by the kind's base class.
 TABLES: Mapping[type[Part], Table[Any]] = MappingProxyType(
-    {Gates: GATES, Edge: EDGES, Regulariser: REGULARISERS, Plan: PLANS, Freezing: FREEZINGS, Rule: RULES}
+    {
+        Gates: GATES,
+        Edge: EDGES,
+        Regulariser: REGULARISERS,
+        Ablation: REGULARISERS,
+        Plan: PLANS,
+        Freezing: FREEZINGS,
+        Rule: RULES,
+    }
 )
 
 
@@ -58,9 +68,14 @@ def add_part(part: type[Part]) -> Table[Any]:
     """Put a part into the table of its kind, which is returned.
 
     Raises:
-        UserError: its name is taken.
+        UserError: its name is taken, or it is that of an ablation loss and the part is none, or the other way round.
     """
     table = next(table for base, table in TABLES.items() if issubclass(part, base))
+    if table is REGULARISERS and part.name.startswith(Ablation.PREFIX) != issubclass(part, Ablation):
+        raise UserError(
+            f"the name of an ablation loss begins with {Ablation.PREFIX!r}, and that of another term does not: "
+            f"rename {part.name!r}"
+        )
     table.add(part.name, part)
     return table
 
@@ -88,6 +103,18 @@ def parts_in_use(search: SearchConfig) -> Iterator[type[Part]]:
     yield from (REGULARISERS[name] for name in names)
 
 
+def ablation_losses() -> dict[str, type[Ablation]]:
+    """The terms that are ablation losses, by the names that `ablation.loss` has for them."""
+    return {
+        name.removeprefix(Ablation.PREFIX): part for name, part in REGULARISERS.items() if issubclass(part, Ablation)
+    }
+
+
+def ablation_loss(settings: AblationConfig) -> Ablation | None:
+    """The ablation loss of a search; None without one."""
+    return None if settings.loss == "none" else ablation_losses()[settings.loss](settings)
+
+
 def all_parts() -> Iterator[tuple[str, type[Part]]]:
     """Every part, with the setting that chooses it."""
     kinds: dict[str, Mapping[str, type[Part]]] = {
@@ -109,7 +136,7 @@ def paths_of_parts() -> list[str]:
     return [*options, *weights]
 
 
-def check_options(settings: SearchConfig | DiscretiseConfig, parts: Iterable[type[Part]]) -> None:
+def check_options(settings: SearchConfig | DiscretiseConfig | AblationConfig, parts: Iterable[type[Part]]) -> None:
     """Refuse an option that none of the parts in use has, and a value that its part refuses.
 
     Raises:
@@ -133,6 +160,12 @@ for _part in (
     common.ZeroOneL1,
     common.Standard,
     common.Unfrozen,
+    ablation.Monitor,
+    ablation.Centered,
+    ablation.Relative,
+    ablation.Paper,
+    ablation.Rescale,
+    ablation.Credit,
     rules.Sparse,
     rules.TwoOperations,
     rules.BestEdges,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..genotypes.genotype import Edge as Chosen
     from ..search.examination import Examination
     from ..settings.config import ExperimentConfig
-    from ..settings.search_settings import DiscretiseConfig, SearchConfig
+    from ..settings.search_settings import AblationConfig, DiscretiseConfig, SearchConfig
 
 #: Architecture parameters by name; the first axis of each is the group of cells that shares them.
 Parameters: TypeAlias = "Mapping[str, Tensor]"
@@ -184,6 +184,67 @@ class Regulariser(Part):
             total = self.value(leaves, gates_of(leaves)).sum()
         found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
         return {name: gradient for name, gradient in zip(leaves, found, strict=True) if gradient is not None}
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """What the groups of cells contributed in one step (D-DARTS eq. 6).
+
+    Attributes:
+        marginal: M_i = L_CE(C) - L_CE(C without C_i), [groups]; NaN where it was not measured.
+        mean: m, their mean; a running mean where a step measures some groups only.
+    """
+
+    marginal: Tensor
+    mean: Tensor
+
+    @property
+    def filled(self) -> Tensor:
+        """`marginal`, in which a group that was not measured counts as average."""
+        return self.marginal.where(~self.marginal.isnan(), self.mean)
+
+
+class Ablation(Part):
+    """An ablation loss: a term of the loss of the architecture parameters that is made of contributions of cells.
+
+    It stands in the table of the other terms, and its name begins with `PREFIX`. `search.regularisers` names it like
+    them; `ablation.loss` names it without the prefix. Both mean the same, and a configuration keeps the second form.
+
+    Attributes:
+        differentiates: whether the gradient contains H, so that a step differentiates the ablated networks.
+        compares: whether it compares all groups of a step, so that a step may leave none out.
+    """
+
+    PREFIX: ClassVar[str] = "ablation-"
+    where = "ablation.options"
+    differentiates: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
+
+    def __init__(self, ablation: AblationConfig) -> None:
+        self.ablation = ablation
+        self.options = self.own_options(ablation.options)
+
+    def value(self, found: Contributions) -> Tensor:
+        """The term of each group, [groups]. It is recorded, whatever the gradient is."""
+        raise NotImplementedError
+
+    def gradient(self, found: Contributions, g: Tensor, h: Tensor | None) -> Tensor:
+        """What moves the parameters of each group, in the shape of `g`, whose first axis is the groups.
+
+        Args:
+            found: in this step.
+            g: g_i, the gradient of the whole network's cross entropy by the group's own parameters.
+            h: H_i, the sum of the gradients of all networks that lack another group, if `differentiates`, else None.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def refuse(cls, config: ExperimentConfig) -> str | None:
+        """A loss that compares all groups needs all of them."""
+        if cls.compares and config.ablation.sample_cells is not None:
+            loss = config.ablation.loss
+            return f"ablation.loss {loss} compares all cells of a step: use ablation.sample_cells null"
+        return None
 
 
 #: Operations of the space that each edge still has, by number: [groups][edges][operations].

@@ -21,8 +21,9 @@ from torch.profiler import record_function
 
 from ..ground.errors import UserError
 from ..loops import losses
+from ..methods import ablation_loss
 from ..methods.common import ZeroOne
-from ..methods.parts import Kept, Parameters, Progress
+from ..methods.parts import Contributions, Kept, Parameters, Progress
 from ..settings.config import ExperimentConfig
 from ..supernets.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
 from ..supernets.supernet import CellNotes, Supernet, batch_statistics, frozen
@@ -79,9 +80,9 @@ class _Pass:
 
 @dataclass(frozen=True)
 class _Measured:
-    """M [groups] (NaN where not drawn), H by parameter if wanted, and whether the denominator was clamped."""
+    """M and its mean, H by parameter if wanted, and whether the denominator was clamped."""
 
-    marginal: Tensor
+    found: Contributions
     h: dict[str, Tensor]
     clamped: Tensor
 
@@ -103,6 +104,8 @@ class AlphaStep:
         #: Gradients of the weights on the alpha split that the published loop adds to the weight step.
         self.leak: list[Tensor] | None = None
         self.architecture = Architecture(config.search, net.num_groups, kept)
+        #: The term that is made of contributions of cells; the others are those of the architecture.
+        self.ablation = ablation_loss(config.ablation)
         #: What wants to see the gradients of the operations' weights on the alphas' split.
         self.watch: Watch | None = None
 
@@ -201,10 +204,10 @@ class AlphaStep:
             self.watch.of_alphas = full.by_others
         gradients = _sum(full.g, self.architecture.pull(parameters, progress))
         measured = self._ablate(full, stream) if self._ablates() else None
-        if measured is not None:
+        if self.ablation is not None and measured is not None:
             weight = self.architecture.weight(self.config.ablation, progress)
             for name in gradients:
-                term = self._ablation_gradient(measured.marginal, full.g[name], measured.h.get(name))
+                term = self.ablation.gradient(measured.found, full.g[name], measured.h.get(name))
                 gradients[name] = gradients[name] + weight * term
         return self._report(gradients, parameters, full, measured, progress)
 
@@ -217,12 +220,12 @@ class AlphaStep:
         progress: Progress,
     ) -> AlphaReport:
         """What a step ends with."""
-        if measured is None:
+        if self.ablation is None or measured is None:
             marginal, clamped = None, torch.zeros((), device=full.labels.device)
             ablation_loss = torch.zeros(self.net.num_groups, device=full.labels.device)
         else:
-            marginal, clamped = measured.marginal, measured.clamped
-            ablation_loss = self._ablation_loss(marginal)
+            marginal, clamped = measured.found.marginal, measured.clamped
+            ablation_loss = self.ablation.value(measured.found)
         scalars = self._scalars(parameters, full.logits, full.labels, full.loss, ablation_loss, progress)
         self.num_steps += 1
         return AlphaReport(gradients, scalars, marginal, clamped)
@@ -230,11 +233,11 @@ class AlphaStep:
     # --- ablation ---------------------------------------------------------------------------------------------------
 
     def _ablates(self) -> bool:
-        ablation = self.config.ablation
-        return ablation.loss != "none" and self.num_steps % ablation.every == 0 and self.net.num_groups > 1
+        now = self.num_steps % self.config.ablation.every == 0
+        return self.ablation is not None and now and self.net.num_groups > 1
 
     def _differentiates(self) -> bool:
-        return losses.needs_ablated_gradient(self.config.ablation.loss)
+        return self.ablation is not None and self.ablation.differentiates
 
     def _players(self, stream: torch.Generator) -> list[int]:
         wanted = self.config.ablation.sample_cells
@@ -273,14 +276,7 @@ class AlphaStep:
             # A step that overflowed, and measured nothing, leaves the mean as it was.
             moved = torch.where(before.isfinite(), 0.9 * before + 0.1 * mean, mean)
             self.running_mean = mean = torch.where(mean.isfinite(), moved, before)
-        return _Measured(marginal, h, (mean.abs() < ablation.eps).float())
-
-    def _ablation_gradient(self, marginal: Tensor, g: Tensor, h: Tensor | None) -> Tensor:
-        ablation = self.config.ablation
-        return losses.ablation_gradient(ablation.loss, marginal, g, h, ablation.eps, self.running_mean)
-
-    def _ablation_loss(self, marginal: Tensor) -> Tensor:
-        return losses.ablation(marginal, self.config.ablation.loss, self.config.ablation.eps, self.running_mean)
+        return _Measured(Contributions(marginal, mean), h, (mean.abs() < ablation.eps).float())
 
     # --- the published loop -----------------------------------------------------------------------------------------
 

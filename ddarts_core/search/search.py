@@ -23,12 +23,11 @@ from ..genotypes.distance import distance, weights_of
 from ..genotypes.genotype import Genotype
 from ..genotypes.spaces import S_O, operations_of
 from ..ground.errors import Diverged, UserError
-from ..loops import losses
 from ..loops.confusion import Evaluation, count
 from ..loops.recalibration import recalibrated
 from ..loops.records import EpochRecord
 from ..methods import FREEZINGS
-from ..methods.parts import Kept, Parameters, Progress
+from ..methods.parts import Contributions, Kept, Parameters, Progress
 from ..settings.config import ExperimentConfig
 from ..settings.hashing import config_hash
 from ..settings.search_settings import SearchConfig
@@ -286,12 +285,13 @@ class Search:
         watch.lap("evaluation")
         contributions: tuple[float, ...] = ()
         ablation: tuple[float, ...] = ()
-        if marginals:
+        if self._step.ablation is not None and marginals:
             # Cells that were not drawn in a step are NaN there: average what was measured.
             mean = torch.stack(marginals).nanmean(0)
             contributions = tuple(mean.tolist())
-            ablation = tuple(losses.ablation(mean, self.config.ablation.loss, self.config.ablation.eps).tolist())
-            metrics["ablation/mean_contribution"] = float(mean.nanmean())
+            found = Contributions(mean, mean.nanmean())
+            ablation = tuple(self._step.ablation.value(found).tolist())
+            metrics["ablation/mean_contribution"] = float(found.mean)
             metrics["ablation/clamped"] = float(clamped) / len(marginals)
         self._require_finite(metrics, epoch)
         self.epoch += 1

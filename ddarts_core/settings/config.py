@@ -20,6 +20,7 @@ from ..ground.validation import NAME, Strict, validate
 from .data_settings import DataConfig
 from .retrain_settings import RetrainConfig
 from .search_settings import AblationConfig, AlphaConfig, DiscretiseConfig, SearchConfig
+from .terms import in_one_form
 
 
 class ExperimentConfig(Strict):
@@ -40,18 +41,20 @@ class ExperimentConfig(Strict):
     discretise: DiscretiseConfig = DiscretiseConfig()
     retrain: RetrainConfig = RetrainConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_form(cls, data: Any) -> Any:
+        return in_one_form(data) if isinstance(data, Mapping) else data
+
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentConfig:
-        from ..methods import RULES, parts_in_use
+        from ..methods import RULES, ablation_losses, parts_in_use
 
         groups = 2 if self.search.sharing == "normal_reduce" else self.search.num_cells
         if self.ablation.sample_cells is not None and self.ablation.sample_cells > groups:
             raise ValueError(f"ablation.sample_cells {self.ablation.sample_cells} exceeds the {groups} alpha groups")
-        if self.ablation.sample_cells is not None and self.ablation.loss in ("rescale", "credit"):
-            raise ValueError(
-                f"ablation.loss {self.ablation.loss} compares all cells of a step: use ablation.sample_cells null"
-            )
-        for part in (*parts_in_use(self.search), RULES[self.discretise.rule]):
+        loss = ablation_losses().get(self.ablation.loss)
+        for part in (*parts_in_use(self.search), *([loss] if loss else []), RULES[self.discretise.rule]):
             if refusal := part.refuse(self):
                 raise ValueError(refusal)
         if self.alpha.grad_mode == "published" and (self.search.order != "first" or self.ablation.loss != "monitor"):
@@ -98,9 +101,9 @@ def resolve(
     retrain = merged.get("retrain")
     recipe = retrain.get("recipe", "quick") if isinstance(retrain, Mapping) else "quick"
     _check_name("recipe", "retrain.recipe", recipe, RECIPES, where)
-    presets = merge({"retrain": RECIPES[recipe]}, METHODS[method].settings)
+    presets = merge({"retrain": RECIPES[recipe]}, in_one_form(METHODS[method].settings))
     try:
-        settings = with_start(merge(presets, merged))
+        settings = with_start(merge(presets, in_one_form(merged)))
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     config: Config = validate(model, settings, where)

@@ -44,6 +44,7 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "search.head_norm": False,
         "alpha.grad_clip": None,
         "ablation.schedule": "constant",
+        "ablation.options": {},
         "discretise.max_skips": None,
         "discretise.options": {},
         "retrain.class_weights": "none",

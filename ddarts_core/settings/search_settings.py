@@ -8,10 +8,10 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ..genotypes.spaces import SPACES, default_reductions
+from ..ground.errors import unknown_name
 from ..ground.table import Table
 from ..ground.validation import DEVICE, Strict
 
-AblationLoss = Literal["none", "monitor", "centered", "relative", "paper", "rescale", "credit"]
 Removal = Literal["identity", "zero", "uniform", "random"]
 Hessian = Literal["finite", "exact"]
 
@@ -86,7 +86,7 @@ class SearchConfig(Strict):
     regularisers: dict[str, RegulariserConfig] = Field(
         {},
         description="Terms that are added to the loss of the alphas: name -> {weight, schedule}. zero-one needs "
-        "w_zero_one 0.",
+        "w_zero_one 0. An ablation loss that is named here is kept in the group `ablation`.",
     )
     stages: str = Field(
         "standard", description="What is trained when, and on which network. See `ddarts methods --parts`."
@@ -191,7 +191,10 @@ class SearchConfig(Strict):
     @model_validator(mode="after")
     def _possible(self) -> SearchConfig:
         from ..methods import check_options, parts_in_use
+        from ..methods.parts import Ablation
 
+        if ablations := [name for name in self.regularisers if name.startswith(Ablation.PREFIX)]:
+            raise ValueError(f"regularisers {ablations[0]} is set by ablation.loss of the whole experiment")
         check_options(self, parts_in_use(self))
         named = self.regularisers.get("zero-one")
         if self.w_zero_one and named not in (None, RegulariserConfig(weight=self.w_zero_one)):
@@ -279,11 +282,12 @@ class AlphaConfig(Strict):
 class AblationConfig(RegulariserConfig):
     """The ablation loss (eq. 6, 7), and what removing a cell means. See docs/ablation.md."""
 
-    loss: AblationLoss = Field(
+    loss: str = Field(
         "centered",
         description="What becomes of the marginal contributions of cells. none does not measure them. See "
         "docs/ablation.md.",
     )
+    options: dict[str, Any] = Field({}, description="Settings of the ablation loss, if it has any.")
     removal: Removal = Field(
         "identity", description="What takes the place of a cell that is removed. See docs/ablation.md."
     )
@@ -306,8 +310,21 @@ class AblationConfig(RegulariserConfig):
         "estimates none.",
     )
 
+    @field_validator("loss")
+    @classmethod
+    def _known_loss(cls, value: str) -> str:
+        from ..methods import ablation_losses
+
+        if value not in (choices := ("none", *ablation_losses())):
+            raise unknown_name("ablation loss", value, choices)
+        return value
+
     @model_validator(mode="after")
     def _possible(self) -> AblationConfig:
+        from ..methods import ablation_losses, check_options
+
+        loss = ablation_losses().get(self.loss)
+        check_options(self, [loss] if loss else [])
         if self.shapley_permutations == 1:
             raise ValueError("shapley_permutations must be 0, or 2 or more: one order has no standard error")
         if self.shapley_permutations and self.removal == "random":

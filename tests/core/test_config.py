@@ -10,9 +10,9 @@ import pytest
 
 from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.nested import override, parse_override, set_path
-from ddarts_core.settings.config import load_experiment, resolve
+from ddarts_core.settings.config import ExperimentConfig, load_experiment, resolve
 from ddarts_core.settings.hashing import config_hash
-from ddarts_core.settings.search_settings import Removal
+from ddarts_core.settings.search_settings import Removal, SearchConfig
 
 FILES = {
     "search: {lr: 0.1}\nseed: 1\nsearch: {epochs: 3}": r"key 'search' is given twice \(line 1 and line 3\): keep",
@@ -37,6 +37,14 @@ FILES = {
     "search: {reductions: [3, 6]}\nretrain: {num_cells: 14}": r"retrain.num_cells 14 .*search.reductions \[3, 6\] out",
     "search: {w_zero_one: 5.0, regularisers: {zero-one: {weight: 2.0}}}": "w_zero_one 5 and .*-one both weigh the zero",
     "search: {regularisers: {zero-one: {weight: 8.0, schedule: rising}}}": "w_zero_one 1 and .* also where the method",
+    "search: {regularisers: {ablation-paper: {}}}\nablation: {loss: none}": "loss paper, but .* is none: leave",
+    "search: {regularisers: {ablation-paper: {weight: 2}}}\nablation: {weight: 1}": "weight 2, but .* is 1: leave",
+    "search: {regularisers: {ablation-paper: {}, ablation-credit: {}}}": "names ablation-paper and ablation-credit: a",
+    "search: {regularisers: {ablation-paper: {wait: 1}}}": "ablation-paper: unknown setting 'wait'",
+    "search: {regularisers: {ablation-paper: 3}}": "ablation-paper: should be a group of settings",
+    "search: {regularisers: {ablation-papr: {}}}": "unknown ablation loss .papr.: choose one of centered",
+    "ablation: {loss: [1]}": "ablation.loss: should be a valid string",
+    "ablation: {options: {a: 1}}": "ablation: unknown option 'a': the parts in use have none",
     "name: a b": "name: should be up to 100 letters, digits and",
     "seed: " + "1" * 400: r"seed: should be less than .*1\.\.\.\)$",
 }
@@ -51,6 +59,25 @@ def test_a_wrong_file_is_one_sentence_with_its_name(text: str, tmp_path: Path) -
     sentence = str(caught.value)
     assert sentence.startswith(str(path)) and "\n" not in sentence and len(sentence) < 400
     assert re.search(FILES[text], sentence), sentence
+
+
+def test_an_ablation_loss_among_the_terms_is_the_one_of_its_group() -> None:
+    """So is its hash, over a preset that has another one; what the term does not say, the group says."""
+    term = {"ablation-paper": {"weight": 2.0, "schedule": "rising"}, "beta-decay": {"weight": 3.0}}
+    written = {"method": "darts", "search": {"regularisers": term}, "ablation": {"every": 2}}
+    kept = {
+        "method": "darts",
+        "search": {"regularisers": {"beta-decay": {"weight": 3.0}}},
+        "ablation": {"loss": "paper", "weight": 2.0, "schedule": "rising", "every": 2},
+    }
+    assert resolve(written) == resolve(kept) and config_hash(resolve(written)) == config_hash(resolve(kept))
+    assert (
+        ExperimentConfig.model_validate({"search": {"regularisers": {"ablation-paper": {}}}}).ablation.loss == "paper"
+    )
+    short = resolve({}, ["search.regularisers.ablation-credit={}"])
+    assert short == resolve({}, ["ablation.loss=credit"]) and short.search.regularisers == {}
+    with pytest.raises(ValueError, match="ablation-credit is set by ablation"):
+        SearchConfig.model_validate({"regularisers": {"ablation-credit": {}}})
 
 
 @pytest.mark.parametrize("text", ["name=" + "[" * 3000, "x." * 3000 + "y=1", "search={lr: 1, lr: 2}", "name=0b_"])

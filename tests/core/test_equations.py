@@ -16,12 +16,12 @@ from ddarts_core.data.sets import DataInfo
 from ddarts_core.genotypes.derive import algorithm_1
 from ddarts_core.genotypes.spaces import cell_space_size
 from ddarts_core.loops import losses
-from ddarts_core.methods import GATES
-from ddarts_core.methods.parts import Progress
+from ddarts_core.methods import GATES, REGULARISERS
+from ddarts_core.methods.parts import Contributions, Progress
 from ddarts_core.networks.operations import build
 from ddarts_core.search.alpha_step import AlphaStep
 from ddarts_core.settings.config import resolve
-from ddarts_core.settings.search_settings import SearchConfig
+from ddarts_core.settings.search_settings import AblationConfig, SearchConfig
 from ddarts_core.supernets.supernet import MixedOp, Supernet
 
 
@@ -116,7 +116,8 @@ def test_equation_6_sign() -> None:
 
 def test_equation_7_is_zero_where_the_mean_is_zero() -> None:
     for kind in ("monitor", "paper"):
-        assert losses.ablation(torch.tensor([1.0, -1.0]), kind, 0.05).tolist() == [0.0, 0.0]  # type: ignore[arg-type]
+        loss = REGULARISERS[f"ablation-{kind}"](AblationConfig())
+        assert loss.value(Contributions(torch.tensor([1.0, -1.0]), torch.tensor(0.0))).tolist() == [0.0, 0.0]
 
 
 def _algorithm_1_as_printed(num_searched: int, n: int) -> list[int]:

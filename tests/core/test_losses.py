@@ -10,6 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddarts_core.loops import losses
+from ddarts_core.methods import REGULARISERS
+from ddarts_core.methods.parts import Contributions
+from ddarts_core.settings.search_settings import AblationConfig
+
+
+def _loss(kind, eps):
+    return REGULARISERS[f"ablation-{kind}"](AblationConfig(eps=eps))
+
+
+def _found(marginal, mean=None):
+    return Contributions(marginal, marginal.nanmean() if mean is None else mean)
 
 
 def test_zero_one_by_hand():
@@ -26,17 +37,16 @@ def test_zero_one_gradient_is_autograd():
 
 def test_ablation_by_hand():
     marginal = torch.tensor([-1.0, -2.0, -3.0])
-    assert losses.ablation(marginal, "paper", 0.05).tolist() == pytest.approx([-0.5, 0.0, 0.5])
-    assert losses.ablation(marginal, "centered", 0.05).tolist() == pytest.approx([0.5, 0.0, -0.5])
-    assert losses.ablation(torch.tensor([1.0, -1.0]), "paper", 0.05).tolist() == [0.0, 0.0]  # mean 0: eq. 7 says 0
-    assert losses.ablation(torch.tensor([1.0, -1.0]), "centered", 0.5).tolist() == [2.0, -2.0]  # clamped
-    assert losses.ablation(marginal, "none", 0.05).tolist() == [0.0, 0.0, 0.0]
+    assert _loss("paper", 0.05).value(_found(marginal)).tolist() == pytest.approx([-0.5, 0.0, 0.5])
+    assert _loss("centered", 0.05).value(_found(marginal)).tolist() == pytest.approx([0.5, 0.0, -0.5])
+    assert _loss("paper", 0.05).value(_found(torch.tensor([1.0, -1.0]))).tolist() == [0.0, 0.0]  # mean 0: eq. 7 says 0
+    assert _loss("centered", 0.5).value(_found(torch.tensor([1.0, -1.0]))).tolist() == [2.0, -2.0]  # clamped
 
 
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=9), st.sampled_from(["paper", "centered", "relative"]))
 def test_ablation_losses_of_all_cells_sum_to_zero(values, kind):
     marginal = torch.tensor(values, dtype=torch.float64)
-    found = losses.ablation(marginal, kind, 0.05)
+    found = _loss(kind, 0.05).value(_found(marginal))
     assert abs(float(found.sum())) <= 1e-9 * max(1.0, float(found.abs().max()))
 
 
@@ -74,7 +84,7 @@ def test_ablation_gradient_is_autograd_of_the_literal_equation(kind, shift):
     expected = torch.stack([torch.autograd.grad(loss[i], alphas, retain_graph=True)[0][i] for i in range(n)])
     (g,) = torch.autograd.grad(full, alphas, retain_graph=True)
     (h,) = torch.autograd.grad(ablated.sum(), alphas)
-    found = losses.ablation_gradient(kind, (full - ablated).detach(), g, h, 0.05)
+    found = _loss(kind, 0.05).gradient(_found((full - ablated).detach()), g, h)
     assert torch.allclose(found, expected, atol=1e-12, rtol=1e-10)
 
 
@@ -84,13 +94,13 @@ def test_relative_gradient_by_finite_differences():
 
     def value(a: torch.Tensor, i: int) -> float:
         marginal = torch.stack([ce(a, None) - ce(a, j) for j in range(n)])
-        return float(losses.ablation(marginal, "relative", 0.05)[i])
+        return float(_loss("relative", 0.05).value(_found(marginal))[i])
 
     a = alphas.clone().requires_grad_()
     full, ablated = ce(a, None), torch.stack([ce(a, j) for j in range(n)])
     (g,) = torch.autograd.grad(full, a)
     (h,) = torch.autograd.grad(ablated.sum(), a)
-    found = losses.ablation_gradient("relative", (full - ablated).detach(), g, h, 0.05)
+    found = _loss("relative", 0.05).gradient(_found((full - ablated).detach()), g, h)
     for i in range(n):
         step = torch.zeros_like(alphas)
         step[i, 1, 0] = 1e-5
@@ -103,31 +113,30 @@ def test_a_cell_that_was_not_measured_counts_as_average(kind):
     """Its L_AB is 0, and only H moves its alphas, whatever stands for the mean."""
     marginal, scale = torch.tensor([-0.4, math.nan, -0.2, math.nan]), torch.tensor(-0.1)
     g = torch.ones(4, 1, 1)
-    found = losses.ablation_gradient(kind, marginal, g, torch.zeros(4, 1, 1), 0.05, scale).flatten()
+    found = _loss(kind, 0.05).gradient(_found(marginal, scale), g, torch.zeros(4, 1, 1)).flatten()
     assert found[[1, 3]].tolist() == [0, 0] and (kind == "centered" or (found[[0, 2]] != 0).any())
-    value = losses.ablation(marginal, kind, 0.05, scale)
+    value = _loss(kind, 0.05).value(_found(marginal, scale))
     assert value[[1, 3]].tolist() == [0, 0] and value[0] != 0 and value[2] != 0
-    assert losses.ablation(marginal, kind, 0.05).nansum().abs() < 1e-6, "by its own mean the losses sum to 0"
+    assert _loss(kind, 0.05).value(_found(marginal)).nansum().abs() < 1e-6, "by its own mean the losses sum to 0"
 
 
 def test_centered_does_not_scale_the_cross_entropy_gradient():
     g, h = torch.randn(3, 2, 2), torch.randn(3, 2, 2)
     marginal = torch.tensor([-0.1, -0.2, -0.6])
-    one = losses.ablation_gradient("centered", marginal, g, h, 0.05)
-    other = losses.ablation_gradient("centered", marginal, 100 * g, h, 0.05)
+    one = _loss("centered", 0.05).gradient(_found(marginal), g, h)
+    other = _loss("centered", 0.05).gradient(_found(marginal), 100 * g, h)
     assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("kind", ["none", "monitor"])
-def test_logged_losses_have_no_gradient(kind):
-    assert losses.ablation_gradient(kind, torch.randn(3), torch.randn(3, 2, 2), None, 0.05).abs().max() == 0
+def test_the_monitored_loss_has_no_gradient():
+    assert _loss("monitor", 0.05).gradient(_found(torch.randn(3)), torch.randn(3, 2, 2), None).abs().max() == 0
 
 
 def test_experimental_losses_scale_the_gradient_of_their_cell():
     g, marginal = torch.ones(3, 1, 1), torch.tensor([-1.0, -2.0, -3.0])
-    rescaled = losses.ablation_gradient("rescale", marginal, g, None, 0.05).flatten()
+    rescaled = _loss("rescale", 0.05).gradient(_found(marginal), g, None).flatten()
     assert rescaled.tolist() == pytest.approx([math.tanh(0.5), 0.0, math.tanh(-0.5)])
-    credited = losses.ablation_gradient("credit", marginal, g, None, 0.05).flatten()
+    credited = _loss("credit", 0.05).gradient(_found(marginal), g, None).flatten()
     assert credited.tolist() == pytest.approx([-0.5, 0.0, 0.5])
 
 
@@ -139,4 +148,4 @@ def test_total_by_hand():
 
 def test_the_paper_gradient_is_zero_where_the_mean_contribution_is():
     g = torch.ones(2, 1, 1)
-    assert losses.ablation_gradient("paper", torch.tensor([1.0, -1.0]), g, g, 0.05).tolist() == [[[0.0]], [[0.0]]]
+    assert _loss("paper", 0.05).gradient(_found(torch.tensor([1.0, -1.0])), g, g).tolist() == [[[0.0]], [[0.0]]]

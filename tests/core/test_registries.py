@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import get_args
 
 import pytest
@@ -12,21 +13,22 @@ from pydantic import Field
 from ddarts_core.data.sets import DATASETS, Published, data_info
 from ddarts_core.estimates.estimate import heaviest_genotype
 from ddarts_core.extension import conformance
+from ddarts_core.extension.registry import Registry
 from ddarts_core.genotypes.genotype import Edge
 from ddarts_core.genotypes.spaces import OPERATION_NAMES, SPACES, num_edges
 from ddarts_core.genotypes.zoo import ZOO
 from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.nested import merge
 from ddarts_core.ground.validation import Strict
-from ddarts_core.loops import losses
-from ddarts_core.methods import METHODS, RULES, add_part, paths_of_parts, rules
+from ddarts_core.methods import METHODS, REGULARISERS, RULES, ablation_losses, add_part, parts, paths_of_parts, rules
 from ddarts_core.networks.network import Network
 from ddarts_core.networks.operations import OPERATIONS
 from ddarts_core.search.discretise import select
+from ddarts_core.search.search import build_search
 from ddarts_core.settings.config import resolve
 from ddarts_core.settings.data_settings import DataConfig
 from ddarts_core.settings.recipes import RECIPES
-from ddarts_core.settings.search_settings import AblationLoss, Removal, SearchConfig
+from ddarts_core.settings.search_settings import AblationConfig, Removal, SearchConfig
 from ddarts_core.supernets.supernet import Supernet
 
 TINY = {
@@ -150,21 +152,51 @@ def test_a_rule_from_outside_has_options_and_is_refused_by_itself(monkeypatch: p
             resolve(merge(settings, wrong))
 
 
-@pytest.mark.parametrize("kind", get_args(AblationLoss))
-def test_an_ablation_loss_has_values_and_gradients(kind: AblationLoss) -> None:
-    marginal = torch.tensor([-0.3, -0.1, -0.5], dtype=torch.float64)
-    g, h = torch.randn(2, 3, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    values = losses.ablation(marginal, kind, 0.05)
-    gradient = losses.ablation_gradient(kind, marginal, g, h if losses.needs_ablated_gradient(kind) else None, 0.05)
-    assert values.shape == (3,) and gradient.shape == g.shape
-    assert bool(values.isfinite().all()) and bool(gradient.isfinite().all())
-    assert bool((gradient != 0).any()) == (kind not in ("none", "monitor"))
+@pytest.mark.parametrize("loss", ablation_losses())
+def test_an_ablation_loss_moves_alphas_unless_it_is_only_measured(loss: str) -> None:
+    found, g, h = conformance.measured()
+    term = ablation_losses()[loss](AblationConfig(loss=loss))
+    conformance.weighs_each_group(term.name)
+    assert bool((term.gradient(found, g, h) != 0).any()) == (loss != "monitor")
+
+
+def test_an_ablation_loss_from_outside_is_a_term_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an option, a weight and a schedule; its value is recorded, and its gradient moves the alphas."""
+
+    class Blame(parts.Ablation):
+        name, summary = "ablation-blame", "the share of a cell in what all cells contribute"
+
+        class Options(Strict):
+            bent: float = Field(1.0, gt=0, le=4)
+
+        def value(self, found: parts.Contributions) -> torch.Tensor:
+            return found.filled.abs() ** self.options.bent
+
+        def gradient(self, found: parts.Contributions, g: torch.Tensor, h: torch.Tensor | None) -> torch.Tensor:
+            return -2 * g
+
+    monkeypatch.setattr(REGULARISERS, "_entries", dict(REGULARISERS))
+    registry = Registry("mine")
+    registry.part(Blame)
+    assert registry.names == {"ablation": ["ablation-blame"]}
+    assert [conformance.unlawful(law) for law in conformance.laws(registry)] == [None]
+    assert {"ablation.options.bent", "search.regularisers.ablation-blame.weight"} <= set(paths_of_parts())
+    terms = {"w_zero_one": 0.0, "regularisers": {"ablation-blame": {"weight": 1.0}}}
+    search = build_search(resolve(merge(TINY, {"search": terms, "ablation": {"options": {"bent": 2.0}}})))
+    record = next(search.records())
+    assert record.ablation == pytest.approx([m**2 for m in record.contributions])
+    (first, second), step = islice(search._alpha_batches(0), 2), search._step
+    inputs = (search.parameters, first, second, search._sgd, torch.Generator())
+    found = step.gradients(*inputs).gradients["alphas"]
+    step.ablation = None
+    assert torch.allclose(found, -step.gradients(*inputs).gradients["alphas"]) and found.abs().max() > 0
+    Blame.name = "blame"
+    with pytest.raises(UserError, match="the name of an ablation loss begins with 'ablation-', and that of another"):
+        registry.part(Blame)
 
 
 @pytest.mark.parametrize("removal", get_args(Removal))
 def test_a_removal_changes_the_network(removal: Removal) -> None:
-    from ddarts_core.search.search import build_search
-
     search = build_search(resolve(TINY, [f"ablation.removal={removal}", "ablation.loss=monitor", "alpha.init=normal"]))
     record = next(search.records())
     assert len(record.contributions) == 3

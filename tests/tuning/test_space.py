@@ -155,6 +155,18 @@ def test_draws_respect_bounds_and_conditions() -> None:
     assert seen == {True, False}
 
 
+def test_an_ablation_loss_is_drawn_as_a_term_and_read_where_it_is_kept() -> None:
+    path = "search.regularisers.ablation-centered.weight"
+    space = space_of({path: FLOAT, "seed": {"type": "int", "low": 0, "high": 9}}, method="darts")
+    config = trial_config(space.base, {path: 0.25, "seed": 3})
+    assert (config.ablation.loss, config.ablation.weight, config.search.regularisers) == ("centered", 0.25, {})
+    assert space.read(config.model_dump(mode="json"))[0] == {path: 0.25, "seed": 3}
+    without = trial_config(space.base, {"ablation.loss": "relative"}).model_dump(mode="json")
+    assert space.read(without) == ({path: None, "seed": 0}, [path])
+    with pytest.raises(UserError, match=r"space.search.reg.*means ablation.loss centered, but ablation.loss is credit"):
+        space_of({path: FLOAT}, ablation={"loss": "credit"})
+
+
 def test_a_condition_on_a_setting_that_is_not_drawn() -> None:
     space = {"ablation.weight": CONDITIONAL["ablation.weight"]}
     trial = optuna.trial.FixedTrial({"ablation.weight": 0.5})

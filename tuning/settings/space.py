@@ -19,6 +19,7 @@ from ddarts_core.ground.validation import field_paths
 from ddarts_core.methods import METHODS, paths_of_parts
 from ddarts_core.settings.config import ExperimentConfig, resolve
 from ddarts_core.settings.recipes import RECIPES
+from ddarts_core.settings.terms import in_one_form, where_kept
 from ddarts_core.settings.warm_start import followed
 
 from .distributions import AnyDistribution, CategoricalDistribution, IntDistribution, Suggester
@@ -37,7 +38,7 @@ def base_settings(config: ExperimentConfig) -> dict[str, Any]:
     """
     fields = set(ExperimentConfig.model_fields)
     data = config.model_dump(mode="json", exclude_unset=True, include=fields)
-    presets = merge({"retrain": RECIPES[config.retrain.recipe]}, METHODS[config.method].settings)
+    presets = merge({"retrain": RECIPES[config.retrain.recipe]}, in_one_form(METHODS[config.method].settings))
     return _without(data, merge(followed(data), presets))
 
 
@@ -175,7 +176,7 @@ def _active(
 def _given(settings: Mapping[str, Any], path: str) -> Any:
     """The value of a setting; None of one that only parts that are not in use have."""
     try:
-        return get_path(settings, path)
+        return get_path(settings, where_kept(settings, path))
     except KeyError:
         return None
 

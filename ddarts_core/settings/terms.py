@@ -1,0 +1,65 @@
+"""One form for an ablation loss, which a file may name in two places: in `ablation` or in `search.regularisers`.
+
+A configuration keeps the first form, in which the settings of its passes stand too. Torch-free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..ground.errors import UserError
+from ..ground.validation import validate
+from .search_settings import RegulariserConfig
+
+_TERMS = "search.regularisers."
+
+
+def in_one_form(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings whose ablation loss stands in `ablation`; what a term does not say, that group says.
+
+    Args:
+        settings: as a file has them, in groups.
+
+    Raises:
+        UserError: two ablation losses are named, or a term and `ablation` say different things.
+
+    Example:
+        >>> in_one_form({"search": {"regularisers": {"ablation-paper": {"weight": 2.0}}}})
+        {'search': {}, 'ablation': {'loss': 'paper', 'weight': 2.0}}
+    """
+    from ..methods.parts import Ablation
+
+    found = dict(settings)
+    search, own = found.get("search"), found.get("ablation", {})
+    terms: Any = search.get("regularisers") if isinstance(search, Mapping) else None
+    named = [name for name in terms if str(name).startswith(Ablation.PREFIX)] if isinstance(terms, Mapping) else []
+    if not named or not isinstance(own, Mapping):
+        return found
+    if len(named) > 1:
+        raise UserError(f"search.regularisers names {' and '.join(named)}: a search has one ablation loss at most")
+    name = named[0]
+    validate(RegulariserConfig, terms[name], f"{_TERMS}{name}")
+    said = {"loss": name.removeprefix(Ablation.PREFIX), **terms[name]}
+    for key, value in said.items():
+        if own.get(key, value) != value:
+            raise UserError(
+                f"{_TERMS}{name} means ablation.{key} {value}, but ablation.{key} is {own[key]}: leave one of them out"
+            )
+    rest = {other: term for other, term in terms.items() if other != name}
+    kept = {key: value for key, value in search.items() if key != "regularisers"}
+    return {**found, "search": {**kept, **({"regularisers": rest} if rest else {})}, "ablation": {**own, **said}}
+
+
+def where_kept(settings: Mapping[str, Any], path: str) -> str:
+    """The dotted path by which settings in that form keep what a path means.
+
+    Args:
+        settings: all of an experiment.
+        path: of any setting; that of a term which is no ablation loss, or not the one in use, stays as it is.
+    """
+    from ..methods.parts import Ablation
+
+    name, _, key = path.removeprefix(_TERMS).rpartition(".")
+    in_use = path.startswith(_TERMS) and name == f"{Ablation.PREFIX}{settings['ablation']['loss']}"
+    return f"ablation.{key}" if in_use else path
