@@ -254,12 +254,12 @@ def _alphas_of(trial: Trial, record: EpochRecord) -> pa.Table:
         "target": ends[edge, 1],
         "op": pa.DictionaryArray.from_arrays(op.astype(np.int32), list(ops)),
         "alpha": values.ravel(),
-        "gate": _gates(record, values, trial.trial_id).ravel(),
+        "gate": gates_of(record, values, trial.trial_id).ravel(),
     }
     return pa.table(columns)
 
 
-def _gates(record: EpochRecord, alphas: np.ndarray, trial_id: str) -> np.ndarray:
+def gates_of(record: EpochRecord, alphas: np.ndarray, trial_id: str) -> np.ndarray:
     """Gates of a record: sigma(alpha) where it has no others."""
     if not record.gates:
         return (1 / (1 + np.exp(-alphas.astype(np.float64)))).astype(np.float32)

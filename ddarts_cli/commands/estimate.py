@@ -14,6 +14,7 @@ from ddarts_core.ground.errors import UserError
 if TYPE_CHECKING:
     from ddarts_tuning.settings.tune import TuneConfig
 
+    from ddarts_core.genotypes.genotype import Genotype
     from ddarts_core.settings.config import ExperimentConfig
 
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 @set_option
 @json_option
 @click.option("--time/--no-time", "timed", default=True, help="Time a few steps on this machine.")
-def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) -> None:
+@click.option("--truth", is_flag=True, help="FILE is that of ddarts truth: time is that of the middle network.")
+def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool, truth: bool) -> None:
     """Print what FILE will take: parameters, multiply-adds, memory, steps, and the expected time.
 
     Memory and sizes are counted without computing anything. Memory is given twice: that of the tensors, and an upper
@@ -37,16 +39,18 @@ def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) 
     Examples:
       ddarts estimate experiments/quickstart.yaml
       ddarts estimate experiments/quickstart_sweep.yaml --set search.channels=16 --json
+      ddarts estimate experiments/evidence/truth_digits.yaml --truth
     """
     from ddarts_tuning.settings.budget import within
     from ddarts_tuning.settings.config import SweepConfig
+    from ddarts_tuning.settings.truth import load_truth
 
     from ddarts_cli.files import load
     from ddarts_core.estimates.estimate import estimate, time_steps
     from ddarts_core.estimates.memory import resident_memory
     from ddarts_core.tensors.devices import pick_device
 
-    config = load(file, overrides)
+    config = load_truth(file, overrides) if truth else load(file, overrides)
     device = pick_device(config.search.device)
     tune, refusal = fixed(config)
     of_trial = isinstance(config, SweepConfig)
@@ -80,8 +84,8 @@ def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) 
     if tune is not None:
         document["resources"] = {**tune.fixed_resources.model_dump(), "parallel": parallel(tune)}
     if timed and not refusal:
-        timing = time_steps(config, device, trial=of_trial)
-        seconds = {"search": timing.search(config, found), "training": timing.retrain(found)}
+        timing = time_steps(config, device, trial=of_trial, genotype=middle_genotype(config) if truth else None)
+        seconds = {"search": 0.0 if truth else timing.search(config, found), "training": timing.retrain(found)}
         if tune is not None:
             trial = seconds["search"] + (seconds["training"] if tune.objective == "derived" else 0)
             seconds["sweep"] = trial * -(-tune.num_samples // parallel(tune))
@@ -92,6 +96,17 @@ def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) 
         print_text(document)
     if refusal:
         raise UserError(refusal)
+
+
+def middle_genotype(config: ExperimentConfig) -> Genotype:
+    """Of all genotypes that a truth trains, the one with the middle number of multiply-adds."""
+    from ddarts_core.data.sets import data_info
+    from ddarts_core.networks.cost import retrain_cost
+    from ddarts_core.settings.config import enumeration_of
+
+    every, info = enumeration_of(config), data_info(config.data)
+    ordered = sorted(every, key=lambda genotype: retrain_cost(genotype, config, info).macs["A"])
+    return ordered[len(ordered) // 2]
 
 
 def print_text(document: Mapping[str, Any]) -> None:

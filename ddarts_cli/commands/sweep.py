@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from ddarts_cli.options import set_option
 
 if TYPE_CHECKING:
     from ddarts_tuning.driver.sweep import StudyResult
+    from ddarts_tuning.settings.config import SweepConfig
 
 
 @click.command()
@@ -45,6 +48,24 @@ def command(
       ddarts sweep experiments/quickstart_sweep.yaml --set tune.num_samples=20 --set name=longer
     """
     from ddarts_tuning.settings.config import load_sweep
+
+    run(partial(load_sweep, file), overrides, out=out, new=new, num_samples=num_samples, address=address)
+
+
+def run(
+    load: Callable[[tuple[str, ...]], SweepConfig],
+    overrides: tuple[str, ...],
+    *,
+    out: str | None = None,
+    new: bool = False,
+    num_samples: int | None = None,
+    address: str | None = None,
+) -> None:
+    """Begin the sweep that `load` gives with these overrides, or go on with it; the others are the command's options.
+
+    Raises:
+        click.exceptions.Exit: see `conclude`.
+    """
     from ddarts_tuning.store.backend import backend_of, below
     from ddarts_tuning.store.study import find_study
 
@@ -57,17 +78,17 @@ def command(
         if not name or storage.endswith(":/"):
             raise UserError(f"--out {out}: a study needs a folder of its own: give for example {out.rstrip('/')}/sweep")
         overrides = (*overrides, override("storage", storage or "/"), override("name", name))
-    config = load_sweep(file, overrides)
+    config = load(overrides)
     if new and config.place.is_taken():
         names = (f"{config.name}-{k}" for k in range(2, 10**6))
         name = next(name for name in names if not below(config.storage, name).is_taken())
         say(f"study {config.name} exists already: this one is {name}")
         overrides = (*overrides, override("name", name))
-        config = load_sweep(file, overrides)
+        config = load(overrides)
     exists = config.place.exists()
     found = None
     if num_samples is not None and not exists:
-        config = load_sweep(file, (*overrides, f"tune.num_samples={num_samples}"))
+        config = load((*overrides, f"tune.num_samples={num_samples}"))
     planned = total = num_samples or config.tune.num_samples
     if exists:
         found = find_study(config.study_location)

@@ -341,13 +341,15 @@ class Splits:
 def split(train: Images, config: DataConfig, seed: int) -> Splits:
     """Deal the training images to weights, alphas and held_out by `data.split`; a share that sums below 1 is unused.
 
-    Disjoint, stratified, a function of the labels and the seed alone; each split keeps the order of the images.
+    Disjoint, stratified, a function of the labels and the seed alone, that of `data.split.seed` if there is one; each
+    split keeps the order of the images.
 
     Raises:
         UserError: a split would be empty or lack a class.
     """
     shares = {"weights": config.split.weights, "alphas": config.split.alphas, "held_out": config.split.held_out}
-    return Splits(**_deal(train, shares, stream_seed(seed, "split"), "data.split", lambda: data_info(config).classes))
+    own = seed if config.split.seed is None else config.split.seed
+    return Splits(**_deal(train, shares, stream_seed(own, "split"), "data.split", lambda: data_info(config).classes))
 
 
 def hold_out(train: Images, fraction: float, seed: int, classes: Sequence[str]) -> tuple[Images, Images]:

@@ -192,13 +192,20 @@ class Timing:
         return found.retrain_steps * self.retrain_step
 
 
-def time_steps(config: ExperimentConfig, device: torch.device | None = None, *, trial: bool = False) -> Timing:
+def time_steps(
+    config: ExperimentConfig,
+    device: torch.device | None = None,
+    *,
+    trial: bool = False,
+    genotype: Genotype | None = None,
+) -> Timing:
     """Run two epochs of a few steps of a search and of a training, and time the second.
 
     Args:
         config: of the experiment.
         device: overrides `search.device` and `retrain.device`.
         trial: as for `estimate`.
+        genotype: of the training; None is the heaviest that the search can find.
 
     Raises:
         UserError: the data cannot be read or do not suffice for a batch.
@@ -219,7 +226,9 @@ def time_steps(config: ExperimentConfig, device: torch.device | None = None, *, 
     trainings = min(TIMED_STEPS, len(trained_images) // config.retrain.batch_size)
     images = trained_images.subset(torch.arange(trainings * config.retrain.batch_size))
     settings = config.retrain.model_copy(update={"warmup_epochs": 0, "epochs": 2})
-    _, trained = Retrain(settings, heaviest_genotype(config), info, images, None, config.seed, device).records()
+    _, trained = Retrain(
+        settings, genotype or heaviest_genotype(config), info, images, None, config.seed, device
+    ).records()
     return Timing(
         (searched.seconds["data"] + searched.seconds["weights"]) / steps,
         searched.seconds["alphas"] / steps,

@@ -38,8 +38,11 @@ S_O = (
 #: DARTS' own space: S with the zero operation first.
 S_NONE = ("none", *S)
 
+#: Three operations of S that do different things: small enough that every genotype can be trained (`ddarts truth`).
+S_3 = ("max_pool_3x3", "skip_connect", "sep_conv_3x3")
+
 #: Operation names by space, each in the order of the last axis of its alphas.
-SPACES: Table[tuple[str, ...]] = Table("search space", {"S": S, "S_o": S_O, "S_none": S_NONE})
+SPACES: Table[tuple[str, ...]] = Table("search space", {"S": S, "S_o": S_O, "S_none": S_NONE, "S_3": S_3})
 
 #: Every operation that a genotype may name (the zero operation is never part of a genotype).
 OPERATION_NAMES = {*S, *S_O, "sep_conv_7x7", "simple_conv_5x5"}

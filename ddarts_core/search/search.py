@@ -78,6 +78,11 @@ class Search:
     def __init__(
         self, config: ExperimentConfig, info: DataInfo, splits: Splits, device: torch.device | None = None
     ) -> None:
+        if config.search.number is not None:
+            raise UserError(
+                f"search.number {config.search.number} names a genotype, so there is nothing to search: ddarts truth "
+                "trains it; leave it out to search"
+            )
         self.config = config
         self.info = info
         self.splits = splits

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from pydantic import Field, model_validator
 
+from ..genotypes.enumeration import Enumeration
+from ..genotypes.genotype import Genotype
 from ..genotypes.spaces import default_reductions
 from ..ground.errors import UserError, unknown_name
 from ..ground.nested import merge, parse_override, read_yaml, set_path
@@ -57,6 +59,8 @@ class ExperimentConfig(Strict):
         for part in (*parts_in_use(self.search), *([loss] if loss else []), RULES[self.discretise.rule]):
             if refusal := part.refuse(self):
                 raise ValueError(refusal)
+        if self.search.number is not None:
+            numbered(self)
         if self.alpha.grad_mode == "published" and (self.search.order != "first" or self.ablation.loss != "monitor"):
             raise ValueError("alpha.grad_mode published runs only with search.order first and ablation.loss monitor")
         if self.search.order == "second" and self.ablation.loss not in ("none", "monitor"):
@@ -69,6 +73,34 @@ class ExperimentConfig(Strict):
                 f"2n//3: leave search.reductions {list(positions)} out, or keep the {self.search.num_cells} cells"
             )
         return self
+
+
+def enumeration_of(config: ExperimentConfig) -> Enumeration:
+    """The numbered genotypes of the space that a search has, as `retrain` would train them.
+
+    Raises:
+        ValueError: all normal cells share one architecture, so that a genotype is not one of individual cells.
+        UserError: there are too many.
+    """
+    search, retrain = config.search, config.retrain
+    if search.sharing != "own":
+        raise ValueError(f"search.number is of genotypes with individual cells: use sharing own, not {search.sharing}")
+    as_searched = retrain.num_cells in (None, search.num_cells)  # deeper networks repeat cell 0 where inputs differ
+    alike = retrain.form == "cifar" and as_searched
+    return Enumeration(search.space, search.steps, search.num_cells, search.reduction_positions, alike)
+
+
+def numbered(config: ExperimentConfig) -> Genotype:
+    """The genotype that `search.number` names.
+
+    Raises:
+        ValueError: there is no such number, or see `enumeration_of`.
+    """
+    every, number = enumeration_of(config), config.search.number
+    assert number is not None
+    if number >= len(every):
+        raise ValueError(f"search.number {number}: the space has {len(every):,} distinct genotypes, from number 0 on")
+    return every[number]
 
 
 Config = TypeVar("Config", bound=ExperimentConfig)

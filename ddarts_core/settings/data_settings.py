@@ -25,6 +25,13 @@ class SplitConfig(Strict):
     weights: float = Field(0.4, gt=0, lt=1, description="The share of the training images that trains the weights.")
     alphas: float = Field(0.4, gt=0, lt=1, description="The share that trains the alphas.")
     held_out: float = Field(0.2, gt=0, lt=1, description="The share that trains nothing and gives the score.")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**31,
+        description="Which images go where follows from this number, so that runs with other seeds share the split. "
+        "null takes the seed of the experiment.",
+    )
 
     @model_validator(mode="after")
     def _at_most_one(self) -> SplitConfig:

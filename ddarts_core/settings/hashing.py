@@ -38,6 +38,8 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "search.stages": "standard",
         "search.freezing": "none",
         "search.options": {},
+        "data.split.seed": None,
+        "search.number": None,
         "search.stop": None,
         "search.share_weights": False,
         "search.hessian": "finite",

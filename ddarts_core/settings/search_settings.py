@@ -72,6 +72,12 @@ class SearchConfig(Strict):
         description="The genotype that the alphas start from, as a file or zoo:NAME (DARTOpti). num_cells, "
         "reductions, steps, space and data.image_size follow from it.",
     )
+    number: int | None = Field(
+        None,
+        ge=0,
+        description="The number of a genotype in the space. It is trained as it is, and nothing is searched: what each "
+        "trial of `ddarts truth` does. null searches.",
+    )
     gates: str = Field(
         "sigmoid", description="How alphas become the weights of operations. See `ddarts methods --parts`."
     )

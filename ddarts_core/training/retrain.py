@@ -30,6 +30,7 @@ from ..loops.mistakes import Surest, surest
 from ..loops.recalibration import initial_share, recalibrated
 from ..loops.records import EpochRecord
 from ..networks.network import Network
+from ..networks.training_free import scores
 from ..settings.hashing import config_hash
 from ..settings.retrain_settings import RetrainConfig
 from ..tensors.devices import AUTOCAST, Stopwatch, check_amp, forget_peak, peak_memory, pick_device, set_float32
@@ -222,6 +223,11 @@ class Retrain:
             with seeded_init(self.seed, "retrain", "operations", self.epoch, self.group.rank):
                 record = self._run_epoch()
             yield record
+
+    def training_free_scores(self) -> dict[str, float]:
+        """What `estimates.training_free.scores` say of the network as it is now, on the first batch of the images."""
+        images, _ = next(self.train.batches(self.config.batch_size, info=self.info, device=self.device))
+        return scores(self._trained, images)
 
     @property
     def over(self) -> bool:

@@ -421,3 +421,12 @@ def test_check_batch() -> None:
     check_batch("alphas", 64, 64)
     with pytest.raises(UserError, match="batch_size 65 exceeds the 64 images of split alphas: use at most 64"):
         check_batch("alphas", 64, 65)
+
+
+def test_a_split_with_a_seed_of_its_own_is_the_same_for_all_seeds() -> None:
+    config = DataConfig(name="digits", num_train=200)
+    _, train = load_train(config)
+    fixed = config.model_copy(update={"split": SplitConfig(seed=7)})
+    parts = [split(train, one, seed) for one, seed in ((fixed, 1), (fixed, 2), (config, 7), (config, 1))]
+    labels = [[getattr(part, name).labels.tolist() for name in ("weights", "alphas", "held_out")] for part in parts]
+    assert labels[0] == labels[1] == labels[2] != labels[3]

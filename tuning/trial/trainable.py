@@ -47,7 +47,7 @@ from ddarts_core.loops.records import EpochRecord, read_jsonl, write_jsonl
 from ddarts_core.networks.cost import retrain_cost
 from ddarts_core.search.search import Search, build_search
 from ddarts_core.search.stages import Course
-from ddarts_core.settings.config import ExperimentConfig, resolve
+from ddarts_core.settings.config import ExperimentConfig, numbered, resolve
 from ddarts_core.settings.hashing import config_hash
 from ddarts_core.studies.limits import beyond
 from ddarts_core.studies.study_files import ENDED, read_json, write_json
@@ -223,6 +223,8 @@ class SearchTrial(tune.Trainable):
     def _build(self) -> None:
         """The loop that the next epoch belongs to, at the state of the checkpoint if there was one."""
         config = for_cores(self._config, self._cores)
+        if self._genotype is None and config.search.number is not None:
+            self._take(numbered(config))
         if self._genotype is None and self._search is None:
             self._search = build_search(config)
             self._epochs = self._search.records()
@@ -239,6 +241,8 @@ class SearchTrial(tune.Trainable):
             train = splits.weights.joined(splits.alphas)
             self._retrain = Retrain(config.retrain, self._genotype, info, train, None, config.seed)
             self._images, self._held_out = train, splits.held_out
+            if config.search.number is not None and "scores" not in self._record:
+                self._write(scores=self._retrain.training_free_scores())
             if self._loaded.get("retrain") is not None:
                 own = {"identity": self._retrain.state_dict()["identity"]}
                 self._retrain.load_state_dict(self._loaded.pop("retrain") | own)
@@ -250,10 +254,7 @@ class SearchTrial(tune.Trainable):
             facts.write_facts(self._folder, info.to_dict())
 
     def _end_search(self, search: Search) -> bool:
-        genotype = search.discretise().genotype
-        write_atomic(self._folder / "genotype.json", genotype.to_json())
-        self._genotype = genotype
-        self._write(**self._known(genotype))
+        self._take(search.discretise().genotype)
         if self._study.data["config"]["tune"]["objective"] == "derived":
             return False
         self._write(
@@ -261,6 +262,12 @@ class SearchTrial(tune.Trainable):
             objectives=self._objectives(self._metric, self._records[-1].metrics[self._metric]),
         )
         return True
+
+    def _take(self, genotype: Genotype) -> None:
+        """The genotype that is trained from now on."""
+        write_atomic(self._folder / "genotype.json", genotype.to_json())
+        self._genotype = genotype
+        self._write(**self._known(genotype))
 
     def _end_retrain(self) -> bool:
         assert self._retrain is not None

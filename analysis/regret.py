@@ -1,0 +1,202 @@
+"""What searches are worth by a truth: as one document, as tables in Markdown, and as figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .canvas import axes, legend
+from .palette import COLOURS
+from .prediction import free_predictors, gate_correlations
+from .simulation import simulate
+from .statistics import Estimate, mean_interval
+from .study import Study
+from .truth import Truth, expected_regret, regrets
+
+#: Looks of a simulated search, at most: a fifth of the truth says what there is to say.
+LOOKS = 100
+
+RUNS = 200
+
+
+def judge(truth: Truth, studies: Sequence[Study], runs: int = RUNS) -> dict[str, Any]:
+    """All that a truth says: of itself, of the searches of these studies, and of what predicts it. Plain data.
+
+    Raises:
+        UserError: see `truth.regrets`.
+    """
+    found = truth.architectures
+    searches = regrets(truth, studies)
+    gates = gate_correlations(truth, studies)
+    looks = min(LOOKS, max(10, len(found) // 5))
+    return {
+        "truth": {
+            "study": truth.study.name,
+            "genotypes": truth.every.size,
+            "distinct": len(truth.every),
+            "trained": len(found),
+            "trainings": len(truth.trainings),
+            "best": float(found["accuracy"].max()),
+            "median": float(found["accuracy"].median()),
+            "worst": float(found["accuracy"].min()),
+            "noise": truth.noise,
+            "reliability": truth.reliability,
+            "seconds": float(truth.trainings["seconds"].mean()),
+        },
+        "methods": [_of_method(truth, name, rows, gates) for name, rows in searches.groupby("method", sort=True)],
+        "searches": searches.to_dict("records"),
+        "predictors": {name: vars(one) for name, one in free_predictors(truth).items()},
+        "simulated": {
+            name: [vars(estimate) for estimate in curve] for name, curve in simulate(truth, looks, runs).items()
+        },
+    }
+
+
+def _of_method(truth: Truth, method: str, rows: pd.DataFrame, gates: pd.DataFrame) -> dict[str, Any]:
+    """Means over a method's searches that found a genotype of the truth, with their 95 % intervals."""
+    known = rows.dropna(subset="regret")
+    draws = round(float(rows["draws"].mean()))
+    return {
+        "method": method,
+        "searches": len(rows),
+        "outside": len(rows) - len(known),
+        "regret": vars(mean_interval(known["regret"].tolist())),
+        "rank": vars(mean_interval(known["rank"].tolist())),
+        "chance": None if known.empty else float(known["chance"].mean()),
+        "draws": draws,
+        "random_regret": expected_regret(truth, draws),
+        "gates": vars(mean_interval(gates[gates["method"] == method]["rho"].tolist())),
+    }
+
+
+def plain(value: Any) -> Any:
+    """The document as JSON takes it: what there is none of is null."""
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    if value is pd.NA or value != value:
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The document as text: what the truth is, a row per method, what predicts it, and simulated searches."""
+    return "\n\n".join([_truth_words(found["truth"]), *_tables(found)])
+
+
+def _truth_words(truth: Mapping[str, Any]) -> str:
+    share = "all" if truth["trained"] == truth["distinct"] else f"{truth['trained']:,} of"
+    lines = [
+        f"Truth {truth['study']}: {share} {truth['distinct']:,} distinct genotypes trained, {truth['trainings']:,} "
+        f"trainings of {truth['seconds']:.1f} s. Accuracy from {_percent(truth['worst'])} over "
+        f"{_percent(truth['median'])} (median) to {_percent(truth['best'])}."
+    ]
+    if math.isnan(truth["noise"]):
+        lines.append("Each was trained with one seed: how much of the order is chance cannot be told.")
+    else:
+        lines.append(
+            f"Two trainings of one genotype differ by a standard deviation of {100 * truth['noise']:.2f} points; "
+            f"{_percent(truth['reliability'])} of the variance between genotypes is not chance."
+        )
+    return " ".join(lines)
+
+
+def _tables(found: Mapping[str, Any]) -> list[str]:
+    tables = []
+    if found["methods"]:
+        head = ("method", "searches", "regret, points", "rank", "random search, points", "chance", "gates and worth")
+        rows = [
+            (
+                one["method"],
+                f"{one['searches']}" + (f", {one['outside']} outside" if one["outside"] else ""),
+                _interval(one["regret"], 100),
+                _interval(one["rank"], 1, "{:.0f}"),
+                f"{100 * one['random_regret']:.2f} ({one['draws']} draws)",
+                "" if one["chance"] is None else f"{one['chance']:.2f}",
+                _interval(one["gates"], 1),
+            )
+            for one in found["methods"]
+        ]
+        tables.append(_table(head, rows))
+    predictors = [
+        (name.replace("_", " "), _interval({**one, "mean": one["rho"]}, 1)) for name, one in found["predictors"].items()
+    ]
+    tables.append(_table(("known without training", "rank correlation with accuracy"), predictors))
+    looks = len(next(iter(found["simulated"].values())))
+    shown = sorted({1, *(count for count in (3, 10, 30, 100) if count <= looks), looks})
+    simulated = [
+        (name, *(_interval(curve[count - 1], 100) for count in shown)) for name, curve in found["simulated"].items()
+    ]
+    tables.append(
+        _table(("simulated search: regret, points, after", *(f"{count} looks" for count in shown)), simulated)
+    )
+    return tables
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _interval(found: Mapping[str, float], factor: float, form: str = "{:.2f}") -> str:
+    """`mean (low to high)`, or the mean alone where there is no interval."""
+    mean, low, high = (found[key] for key in ("mean", "low", "high"))
+    if math.isnan(mean):
+        return ""
+    text = form.format(factor * mean)
+    return text if math.isnan(low) else f"{text} ({form.format(factor * low)} to {form.format(factor * high)})"
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+def regret_figure(truth: Truth, found: Mapping[str, Any]) -> Figure:
+    """Accuracies of the truth in descending order with the noise of their means, and on them what each method found."""
+    rows = truth.architectures.sort_values("rank")
+    figure, ax = axes("rank of the genotype in the truth", "accuracy (held out)")
+    places = range(1, len(rows) + 1)
+    ax.plot(places, rows["accuracy"], color="#9ca3af", linewidth=1.2)
+    if not math.isnan(truth.noise):
+        low, high = rows["accuracy"] - rows["error"], rows["accuracy"] + rows["error"]
+        ax.fill_between(places, low, high, color="#9ca3af", alpha=0.25, linewidth=0, label="noise of seeds")
+    order = {number: place for place, number in zip(places, rows.index, strict=True)}
+    searches = pd.DataFrame(found["searches"])
+    for index, (method, of_method) in enumerate(searches.groupby("method") if len(searches) else ()):
+        known = of_method.dropna(subset="regret")
+        ax.scatter(
+            [order[int(number)] for number in known["number"]],
+            known["accuracy"],
+            s=22,
+            color=COLOURS[index % len(COLOURS)],
+            label=f"{method} (n = {len(known)})",
+            zorder=3,
+        )
+    legend(ax)
+    return figure
+
+
+def simulation_figure(found: Mapping[str, Any]) -> Figure:
+    """Mean regret of the best so far by the number of trainings, with its 95 % interval over the runs."""
+    figure, ax = axes("trainings", "regret, points")
+    for index, (name, curve) in enumerate(found["simulated"].items()):
+        colour = COLOURS[index % len(COLOURS)]
+        estimates = [Estimate(**one) for one in curve]
+        places = range(1, len(estimates) + 1)
+        ax.plot(places, [100 * one.mean for one in estimates], color=colour, linewidth=1.4, label=name)
+        low, high = ([100 * getattr(one, end) for one in estimates] for end in ("low", "high"))
+        ax.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
+    ax.set_xscale("log")
+    legend(ax)
+    return figure
