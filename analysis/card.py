@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from ddarts_core.genotypes.dead_cells import dead_cells
 from ddarts_core.genotypes.derive import trained
-from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground.errors import UserError
 
 Rows = Iterable[tuple[str, str]]
@@ -76,28 +75,28 @@ def setting_rows(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("method", str(config.get("method"))), ("data", str((config.get("data") or {}).get("name")))]
 
 
-def dead_in_training(genotype: Genotype, config: Mapping[str, Any]) -> tuple[tuple[int, ...], int] | None:
+def dead_in_training(genotype: AnyGenotype, config: Mapping[str, Any]) -> tuple[tuple[int, ...], int] | None:
     """Cells that nothing reads in the network that a configuration trains, and its depth; None if there is no such.
 
     They depend on the depth: a searched genotype without any can have some after Algorithm 1.
     """
     try:
-        cells = trained(genotype, config.get("retrain") or {}).cells
+        built = trained(genotype, config.get("retrain") or {})
     except UserError:
         return None
-    return dead_cells(cells), len(cells)
+    return built.dead_cells, built.num_cells
 
 
-def genotype_rows(genotype: Genotype, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+def genotype_rows(genotype: AnyGenotype, config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Size and hash of a genotype, and the dead cells of the network that the configuration trains."""
     found = dead_in_training(genotype, config)
     count = f"{len(found[0])} ({', '.join(map(str, found[0]))})" if found and found[0] else "none"
     reductions = ", ".join(map(str, genotype.reductions)) or "n//3 and 2n//3 of the stacked network"
     return [
-        ("cells", f"{genotype.num_cells} (reductions: {reductions})"),
+        (f"{genotype.part}s", f"{genotype.num_cells} (reductions: {reductions})"),
         ("operations", str(genotype.num_edges)),
         ("genotype hash", genotype.hash),
-        *([(f"dead cells of the trained network of {found[1]}", count)] if found else []),
+        *([(f"dead {genotype.part}s of the trained network of {found[1]}", count)] if found else []),
     ]
 
 

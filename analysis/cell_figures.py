@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground.errors import UserError
 
 from .canvas import axes, dress, new_figure
@@ -111,7 +111,7 @@ def distances(genotypes: pd.DataFrame, trial_ids: Sequence[str]) -> Figure:
     """
     rows = genotypes.drop_duplicates("trial_id")
     texts = dict(zip(rows["trial_id"].astype(str), rows["genotype_json"].astype(str), strict=True))
-    found = {trial: Genotype.from_text(texts[trial]) for trial in trial_ids if trial in texts}
+    found = {trial: AnyGenotype.from_text(texts[trial]) for trial in trial_ids if trial in texts}
     if len(found) < 2:
         raise UserError("distances need two completed trials with a genotype")
     table = np.array([[distance(a, b) for b in found.values()] for a in found.values()])

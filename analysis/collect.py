@@ -281,9 +281,7 @@ def _genotype_rows(trial: Trial) -> Iterator[tuple[Any, ...]]:
     if trial.genotype is None:
         return
     genotype_hash, text = trial.genotype.hash, trial.genotype.to_json()
-    for position, cell in enumerate(trial.genotype.cells):
-        for edge in cell.edges:
-            yield (trial.trial_id, genotype_hash, text, position, edge.target, edge.source, edge.op)
+    yield from ((trial.trial_id, genotype_hash, text, *operation) for operation in trial.genotype.operations())
 
 
 _BUILDERS: Mapping[str, Callable[[Study], pa.Table]] = MappingProxyType(

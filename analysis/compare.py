@@ -7,18 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.genotype import AnyGenotype, Genotype, Operation
 from ddarts_core.ground.errors import UserError
 
-Operation = tuple[int, int, int, str]
 
-
-def _operations(genotype: Genotype) -> set[Operation]:
-    """(cell, target, source, operation) of every operation."""
-    return {(i, e.target, e.source, e.op) for i, cell in enumerate(genotype.cells) for e in cell.edges}
-
-
-def distance(a: Genotype, b: Genotype) -> float:
+def distance(a: AnyGenotype, b: AnyGenotype) -> float:
     """Share of operations that the two do not have in common (Jaccard distance): 0 for the same, 1 for none in common.
 
     An operation is one with the same cell position, source, target and name; a cell that only one of them has counts
@@ -27,7 +20,10 @@ def distance(a: Genotype, b: Genotype) -> float:
     numbered differently are not recognised.
 
     A genotype of a normal and a reduction cell, beside one of individual cells, stands for the network that repeats
-    its two cells at the other's positions.
+    its two cells at the other's positions. One of stages is compared with another one alone, block by block.
+
+    Raises:
+        UserError: one is of cells and the other of stages.
 
     Example:
         >>> from ddarts_core.genotypes.genotype import Cell, Edge
@@ -37,21 +33,24 @@ def distance(a: Genotype, b: Genotype) -> float:
         0.667
     """
     a, b = _side_by_side(a, b)
-    ours, theirs = _operations(a), _operations(b)
+    ours, theirs = set(a.operations()), set(b.operations())
     return 1 - len(ours & theirs) / len(ours | theirs)
 
 
-def compare(a: Genotype, b: Genotype) -> dict[str, Any]:
+def compare(a: AnyGenotype, b: AnyGenotype) -> dict[str, Any]:
     """What two genotypes have in common and what not, as plain data for `--json`.
 
     Returns:
         `identical`, `distance`, `a` and `b` (hash, cells, reductions, number of operations and their counts by name),
         and per cell position the operations `only_a`, `only_b` ([operation, source, target]) and how many are `common`.
+
+    Raises:
+        UserError: see `distance`.
     """
     equal = a == b
     a, b = _side_by_side(a, b)
     apart = distance(a, b)
-    ours, theirs = _operations(a), _operations(b)
+    ours, theirs = set(a.operations()), set(b.operations())
     cells = []
     for position in range(max(a.num_cells, b.num_cells)):
         mine = {o for o in ours if o[0] == position}
@@ -67,10 +66,11 @@ def compare(a: Genotype, b: Genotype) -> dict[str, Any]:
     return {"identical": equal, "distance": apart, "a": _summary(a), "b": _summary(b), "cells": cells}
 
 
-def _side_by_side(a: Genotype, b: Genotype) -> tuple[Genotype, Genotype]:
+def _side_by_side(a: AnyGenotype, b: AnyGenotype) -> tuple[AnyGenotype, AnyGenotype]:
     """Both as individual cells if one of them is."""
     if a.layout == b.layout:
         return a, b
+    a, b = (Genotype.narrowed(one, "a comparison with a genotype of cells") for one in (a, b))
     if a.layout == "normal_reduce":
         return _repeated(a, b), b
     return a, _repeated(b, a)
@@ -87,8 +87,8 @@ def _plain(operations: set[Operation]) -> list[list[Any]]:
     return [[op, source, target] for _, target, source, op in sorted(operations)]
 
 
-def _summary(genotype: Genotype) -> dict[str, Any]:
-    counts = Counter(edge.op for cell in genotype.cells for edge in cell.edges)
+def _summary(genotype: AnyGenotype) -> dict[str, Any]:
+    counts = Counter(name for *_, name in genotype.operations())
     return {
         "hash": genotype.hash,
         "layout": genotype.layout,

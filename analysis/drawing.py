@@ -1,4 +1,7 @@
-"""Drawings of cells and genotypes that a paper can print: the panels of `panels`, the chain of cells and a legend."""
+"""Drawings of genotypes that a paper can print.
+
+Of cells: the panels of `panels`, the chain of cells and a legend. Of stages: the rows of `stage_drawing`.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ddarts_core.genotypes.genotype import Cell, Genotype
+from ddarts_core.genotypes.genotype import AnyGenotype, Cell, Genotype
+from ddarts_core.genotypes.stages import StagedGenotype
 from ddarts_core.ground.errors import UserError
 
 from .canvas import new_figure, save
 from .palette import in_order
 from .panels import Panel, draw_chip, draw_panel, grid_of, panels
 from .pens import MatplotlibPen, Pen, SvgPen
+from .stage_drawing import ROW, draw_stage, head_words, row_width, stage_words
 
 # Sizes in inches.
 _MARGIN, _GUTTER, _LEGEND_ROW = 0.15, 0.3, 0.24
@@ -46,7 +51,7 @@ def _draw_legend(pen: Pen, ops: Sequence[str], left: float, top: float, columns:
 
 
 def genotype_figure(
-    genotype: Genotype, *, title: str | None = None, max_cells: int | None = None, columns: int | None = None
+    genotype: AnyGenotype, *, title: str | None = None, max_cells: int | None = None, columns: int | None = None
 ) -> Figure:
     """The figure behind `draw_genotype`.
 
@@ -55,6 +60,9 @@ def genotype_figure(
     """
     if (max_cells is not None and max_cells < 1) or (columns is not None and columns < 1):
         raise UserError("a drawing shows at least one cell and has at least one column: max_cells and columns >= 1")
+    if isinstance(genotype, StagedGenotype):
+        return _stages_figure(genotype, title, max_cells)
+    genotype = Genotype.narrowed(genotype)
     everything = panels(genotype)
     return _figure(everything[:max_cells], len(everything), title=title, genotype=genotype, columns=columns)
 
@@ -107,6 +115,24 @@ def _figure(
     return _unclipped(figure)
 
 
+def _stages_figure(genotype: StagedGenotype, title: str | None, most: int | None) -> Figure:
+    """Rows of the first stages, as many as `most`, and what follows them."""
+    total = len(genotype.stages)
+    shown = min(total, most or total)
+    head = 0.32 if title else 0.0
+    height = 2 * _MARGIN + head + shown * ROW + 0.3
+    figure, pen = _sheet(2 * _MARGIN + row_width(genotype), height)
+    y = height - _MARGIN - head
+    if title:
+        pen.write((_MARGIN, y + 0.2), title, 11, "ink", anchor="left", style="bold", on_line=False)
+    for number in range(shown):
+        y -= ROW
+        draw_stage(pen, genotype, number, _MARGIN, y)
+    last = head_words(genotype) if shown == total else f"{shown} of {total} stages are drawn"
+    pen.write((_MARGIN, y - 0.15), last, 8, "soft", anchor="left", style="italic", on_line=False)
+    return _unclipped(figure)
+
+
 def _unclipped(figure: Figure) -> Figure:
     """The figure without clip paths, which would be a third of an SVG's bytes; nothing is drawn outside."""
     for ax in figure.axes:
@@ -137,11 +163,11 @@ def _with_letter(panel: Panel, index: int) -> Panel:
 
 
 def draw_genotype(
-    genotype: Genotype, path: str | Path, *, title: str | None = None, max_cells: int | None = None
+    genotype: AnyGenotype, path: str | Path, *, title: str | None = None, max_cells: int | None = None
 ) -> Path:
-    """Draw every distinct cell of a genotype, reductions marked, to a .svg, .png or .pdf file.
+    """Draw every distinct cell of a genotype, or every stage, reductions marked, to a .svg, .png or .pdf file.
 
-    The same genotype gives the same bytes. `max_cells` limits the panels; the drawing then says so.
+    The same genotype gives the same bytes. `max_cells` limits the panels or rows; the drawing then says so.
 
     Raises:
         UserError: another suffix, or `max_cells` less than 1.
@@ -163,12 +189,20 @@ def draw_cell(cell: Cell, path: str | Path, *, title: str = "cell", reduction: b
     return save(cell_figure(cell, title=title, reduction=reduction), path)
 
 
-def genotype_svgs(genotype: Genotype) -> tuple[str | None, tuple[str, ...]]:
+def genotype_svgs(genotype: AnyGenotype) -> tuple[str | None, tuple[str, ...]]:
     """The drawing in parts that a page lays out by its width, as small SVG elements in the inks of `pens.INKS`.
 
-    The chain of the cells, None where two cells are shared, and the panels, all of one size. Each has a text for those
-    who do not see it.
+    The chain of the cells, None where two cells are shared, and the panels, all of one size; of stages there is a panel
+    each and no chain. Each has a text for those who do not see it.
     """
+    if isinstance(genotype, StagedGenotype):
+        rows = []
+        for number in range(len(genotype.stages)):
+            row = SvgPen(row_width(genotype), ROW)
+            draw_stage(row, genotype, number, 0.05, 0)
+            rows.append(row.svg(stage_words(genotype, number)))
+        return None, tuple(rows)
+    genotype = Genotype.narrowed(genotype)
     shown = panels(genotype)
     grid = grid_of(panel.cell for panel in shown)
     chain = None

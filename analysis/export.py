@@ -14,7 +14,7 @@ import yaml
 
 from ddarts_core.datasets.facts import FILE, read_facts, write_facts
 from ddarts_core.exports.preprocessing import FILE as PREPROCESSING
-from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.genotypes.published_text import to_published_text
 from ddarts_core.ground import plugins
 from ddarts_core.ground.errors import UserError
@@ -54,7 +54,7 @@ class Exported:
     place: int
     row: Row
     config: Mapping[str, Any]
-    genotype: Genotype
+    genotype: AnyGenotype
     also: tuple[str, ...]
 
 
@@ -75,7 +75,7 @@ class Models:
 
 #: Writes models of a genotype with this configuration to a folder; the last is the folder of the trial or retrain that
 #: it is of. Needs torch, so it comes from a floor above.
-Enrich = Callable[[Path, Genotype, Mapping[str, Any], Path], Models]
+Enrich = Callable[[Path, AnyGenotype, Mapping[str, Any], Path], Models]
 
 #: Row and trial of a genotype, and the ids of the other trials that found it.
 Find = tuple[Row, Trial, tuple[str, ...]]
@@ -188,7 +188,7 @@ def state_sentence(study: Study) -> str:
     return f"of its {len(states)} trial{'s' if len(states) > 1 else ''}, {', '.join(counts)}{note}"
 
 
-def published_text(genotype: Genotype) -> str | None:
+def published_text(genotype: AnyGenotype) -> str | None:
     """The published text form; None when it cannot say this genotype."""
     try:
         return to_published_text(genotype)
@@ -211,7 +211,7 @@ def export_retrain(
         UserError: a file is missing or damaged.
     """
     source = Path(folder)
-    genotype, config = Genotype.load(source / "genotype.json"), read_yaml(source / "config.yaml")
+    genotype, config = AnyGenotype.load(source / "genotype.json"), read_yaml(source / "config.yaml")
     target = Path(out) if out is not None else source / "export"
     has_text = _write_genotype(target, genotype, config, f"genotype {genotype.hash}", cost)
     facts = [*_copy_facts([source], target), *_note_plugins(plugins.recorded(source), target)]
@@ -244,7 +244,7 @@ def _write(item: Exported, study: Study, trial: Trial, enrich: Enrich | None) ->
 
 
 def _write_genotype(
-    folder: Path, genotype: Genotype, config: Mapping[str, Any], title: str, cost: Mapping[str, Any] | None
+    folder: Path, genotype: AnyGenotype, config: Mapping[str, Any], title: str, cost: Mapping[str, Any] | None
 ) -> bool:
     """Write everything but models and card; whether the genotype has a published text form."""
     write_atomic(folder / "genotype.json", genotype.to_json())
@@ -298,7 +298,9 @@ def _confusion(source: Path, target: Path) -> tuple[list[tuple[str, str]], str]:
     return files, f"{paragraph}![{alternative}]({CONFUSION_PICTURE})\n\n"
 
 
-def _enrich(folder: Path, genotype: Genotype, config: Mapping[str, Any], enrich: Enrich | None, source: Path) -> Models:
+def _enrich(
+    folder: Path, genotype: AnyGenotype, config: Mapping[str, Any], enrich: Enrich | None, source: Path
+) -> Models:
     """Write the models; those of an earlier export that are not written again are removed, they may be others'."""
     models = Models() if enrich is None else enrich(folder, genotype, config, source)
     written = {name for name, _ in models.files}

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.nested import get_path
 from ddarts_core.loops.records import PHASES, EpochRecord
@@ -145,7 +145,7 @@ def _trial(run: Run, parent: Run, genotype: str | None) -> Trial:
         "run_id": run.run_id,
         "seconds": finals.get("final/seconds"),
     }
-    return Trial(info, _records(steps, warmup), Genotype.from_text(genotype) if genotype else None)
+    return Trial(info, _records(steps, warmup), AnyGenotype.from_text(genotype) if genotype else None)
 
 
 def _with_alphas(trial: Trial, records: str) -> Trial:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ddarts_core.datasets.facts import read_info
-from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground import plugins
 from ddarts_core.ground.errors import UserError
 from ddarts_core.loops.records import EpochRecord
@@ -38,7 +38,9 @@ def is_search(root: Path) -> bool:
     return (root / "search.json").is_file() and not (root / "study.json").exists()
 
 
-def read_search(root: Path, alphas: bool = True) -> tuple[dict[str, Any], dict[str, Any], list[EpochRecord], Genotype]:
+def read_search(
+    root: Path, alphas: bool = True
+) -> tuple[dict[str, Any], dict[str, Any], list[EpochRecord], AnyGenotype]:
     """What a `study.json` and the one `trial.json` of a search would hold, its records and its genotype.
 
     Raises:
@@ -46,7 +48,7 @@ def read_search(root: Path, alphas: bool = True) -> tuple[dict[str, Any], dict[s
     """
     summary = read_json(root / "search.json")
     config: ExperimentConfig = load_experiment(root / "config.yaml")
-    genotype = Genotype.load(root / "genotype.json")
+    genotype = AnyGenotype.load(root / "genotype.json")
     settings = config.model_dump(mode="json")
     begun = datetime.fromtimestamp((root / "config.yaml").stat().st_mtime, timezone.utc).isoformat()
     try:
@@ -79,7 +81,7 @@ def read_search(root: Path, alphas: bool = True) -> tuple[dict[str, Any], dict[s
     return info, trial, records, genotype
 
 
-def _cost(root: Path, genotype: Genotype, config: ExperimentConfig) -> Mapping[str, Any] | None:
+def _cost(root: Path, genotype: AnyGenotype, config: ExperimentConfig) -> Mapping[str, Any] | None:
     """Of the network that `ddarts retrain` would train; None where the settings refuse it."""
     info = read_info(root)
     if info is None:  # of a search before there were such files

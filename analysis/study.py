@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground import plugins
 from ddarts_core.ground.errors import UserError, unknown_name
 from ddarts_core.loops.records import EpochRecord
@@ -33,7 +33,7 @@ class Trial:
 
     info: Mapping[str, Any]
     records: tuple[EpochRecord, ...]
-    genotype: Genotype | None
+    genotype: AnyGenotype | None
 
     @property
     def trial_id(self) -> str:
@@ -175,7 +175,7 @@ def read_trial(folder: Path, alphas: bool = True, metrics: Iterable[str] = ()) -
     info = read_trial_file(folder, metrics)
     path = folder / "genotype.json"
     records = read_records(folder / "records.jsonl", alphas)
-    return Trial(info, records, Genotype.load(path) if path.is_file() else None)
+    return Trial(info, records, AnyGenotype.load(path) if path.is_file() else None)
 
 
 def read_records(path: Path, alphas: bool = True) -> tuple[EpochRecord, ...]:

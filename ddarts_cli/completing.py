@@ -97,16 +97,16 @@ def figure(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
 
 def genotype(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
     """Known genotypes, and files."""
-    from ddarts_core.genotypes.zoo import ZOO
+    from ddarts_core.genotypes.zoo import EVERY
 
-    return [*_beginning(incomplete, [f"zoo:{name}" for name in ZOO]), CompletionItem(incomplete, type="file")]
+    return [*_beginning(incomplete, [f"zoo:{name}" for name in EVERY]), CompletionItem(incomplete, type="file")]
 
 
 def zoo(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
     """Names of the known genotypes."""
-    from ddarts_core.genotypes.zoo import ZOO
+    from ddarts_core.genotypes.zoo import EVERY
 
-    return _beginning(incomplete, ZOO)
+    return _beginning(incomplete, EVERY)
 
 
 def recipe(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:

@@ -25,7 +25,7 @@ from ddarts_core.exports.export import (
     write_safetensors,
 )
 from ddarts_core.exports.preprocessing import FILE, Preprocessing, write
-from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground.errors import UserError
 from ddarts_core.networks.cost import retrain_cost
 from ddarts_core.settings.config import ExperimentConfig, load_experiment, resolve
@@ -142,7 +142,7 @@ def table_row(folder: Path) -> dict[str, str]:
     weights = find_weights(folder)
     if weights is None or not weights.accuracies:
         raise UserError(f"{folder} is no finished retrain: it has no result.json with weights beside it")
-    genotype = Genotype.load(folder / "genotype.json")
+    genotype = AnyGenotype.load(folder / "genotype.json")
     counted = retrain_cost(genotype, weights.config, weights.info)
     accuracies = [100 * accuracy for _, accuracy in weights.accuracies]
     spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
@@ -188,7 +188,7 @@ class ModelWriter:
         settings = _experiment(config)
         return weights_of_trial(source, settings, read_info(folder) or data_info(settings.data))
 
-    def __call__(self, folder: Path, genotype: Genotype, config: Mapping[str, Any], source: Path) -> Models:
+    def __call__(self, folder: Path, genotype: AnyGenotype, config: Mapping[str, Any], source: Path) -> Models:
         """Write to the folder; without weights nothing but the networks that were asked for, untrained."""
         weights = self.weights(folder, config, source)
         if not (weights or self.onnx or self.program):

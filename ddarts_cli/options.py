@@ -14,7 +14,7 @@ from ddarts_cli import completing
 from ddarts_core.ground.errors import UserError
 
 if TYPE_CHECKING:
-    from ddarts_core.genotypes.genotype import Genotype
+    from ddarts_core.genotypes.genotype import AnyGenotype
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -122,7 +122,7 @@ def storage_folder(storage: str, overrides: Iterable[str]) -> str:
     return storage
 
 
-def read_genotype(argument: str) -> Genotype:
+def read_genotype(argument: str) -> AnyGenotype:
     """The genotype that an argument names; where its file is not read as it is written, standard error says so.
 
     Raises:

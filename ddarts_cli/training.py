@@ -21,9 +21,9 @@ from ddarts_core.data.images import DataInfo
 from ddarts_core.data.sets import Images, data_facts, data_notes, hold_out, load_test
 from ddarts_core.datasets.facts import write_facts
 from ddarts_core.estimates import room
-from ddarts_core.genotypes.dead_cells import dead_cells, dead_sentence
+from ddarts_core.genotypes.dead_cells import dead_sentence
 from ddarts_core.genotypes.derive import trained
-from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.genotype import AnyGenotype, Genotype
 from ddarts_core.genotypes.random_genotype import random_genotype, space_of
 from ddarts_core.ground import plugins
 from ddarts_core.ground.errors import UserError
@@ -32,12 +32,13 @@ from ddarts_core.loops import checkpoint
 from ddarts_core.loops.confusion import Confusion, Evaluation, write_confusion
 from ddarts_core.loops.mistakes import write_mistakes
 from ddarts_core.loops.records import EpochRecord
+from ddarts_core.networks.building import build_network
 from ddarts_core.networks.cost import retrain_cost
 from ddarts_core.settings.config import ExperimentConfig
 from ddarts_core.settings.hashing import config_hash
 from ddarts_core.studies.provenance import git_commit, versions
 from ddarts_core.tensors.devices import check_amp, pick_device
-from ddarts_core.training.retrain import Retrain, build_network, check_batches
+from ddarts_core.training.retrain import Retrain, check_batches
 
 if TYPE_CHECKING:
     from ddarts_tuning.training.distributed import Workers
@@ -99,7 +100,7 @@ class Score:
 
 
 def run_seeds(
-    genotype: Genotype,
+    genotype: AnyGenotype,
     config: ExperimentConfig,
     out: Path,
     *,
@@ -135,7 +136,8 @@ def run_seeds(
     seeds = range(config.seed, config.seed + num_seeds)
     contenders = {"genotype": genotype}
     if random_baseline:
-        contenders["random"] = random_genotype(genotype, config.seed, space_of(genotype, config.search.space))
+        cells = Genotype.narrowed(genotype, "--random-baseline")
+        contenders["random"] = random_genotype(cells, config.seed, space_of(cells, config.search.space))
     if done is not None and done["seeds"] == list(seeds) and done["test"].keys() == contenders.keys():
         say(f"{out} holds this retrain, finished")
         return {name: Score.from_dict(test) for name, test in done["test"].items()}
@@ -144,10 +146,10 @@ def run_seeds(
     check_training(config, info, images, seeds)
     for contender in contenders.values():
         with torch.device("meta"):
-            cells = build_network(config.retrain, contender, info).genotype.cells
-        if dead := dead_cells(cells):
+            built = build_network(config.retrain, contender, info).genotype
+        if dead := built.dead_cells:
             words = "the network of the genotype" if contender is genotype else "the random genotype's network"
-            say(f"{words}: {dead_sentence(dead, len(cells))}; retrain.on_dead_cell=connect gives them a reader")
+            say(f"{words}: {dead_sentence(dead, built.num_cells)}; retrain.on_dead_cell=connect gives them a reader")
     workers = None
     if num_workers > 1:
         from ddarts_tuning.training.distributed import plan_workers
@@ -220,8 +222,8 @@ def check_device(config: ExperimentConfig) -> None:
     check_amp(config.retrain.amp, pick_device(config.retrain.device, "retrain.device"), "retrain.amp")
 
 
-def _check_genotype(place: RetrainFolder, genotype: Genotype) -> None:
-    if place.genotype.exists() and (begun := Genotype.load(place.genotype).hash) != genotype.hash:
+def _check_genotype(place: RetrainFolder, genotype: AnyGenotype) -> None:
+    if place.genotype.exists() and (begun := AnyGenotype.load(place.genotype).hash) != genotype.hash:
         raise UserError(
             f"the retrain in {place.path} is of another genotype (hash {begun}, this one is {genotype.hash}): write "
             "elsewhere with --out, or start again with --force"
@@ -235,7 +237,7 @@ def _dealt(config: ExperimentConfig, info: DataInfo, images: Images, seed: int) 
 
 
 def _train(
-    genotype: Genotype,
+    genotype: AnyGenotype,
     config: ExperimentConfig,
     info: DataInfo,
     images: Images,
@@ -257,7 +259,7 @@ def _train(
 
 
 def _train_together(
-    genotype: Genotype, config: ExperimentConfig, workers: Workers, seed: int, folder: Path, resume: bool
+    genotype: AnyGenotype, config: ExperimentConfig, workers: Workers, seed: int, folder: Path, resume: bool
 ) -> tuple[list[EpochRecord], Evaluation]:
     """As `_train`, by several workers, who read the data and write the checkpoint and the weights."""
     from ddarts_tuning.training.distributed import CHECKPOINT, DistributedRetrain, await_earlier
@@ -302,7 +304,7 @@ def _verdict(found: Comparison) -> str:
 def _result(
     config: ExperimentConfig,
     info: DataInfo,
-    contenders: dict[str, Genotype],
+    contenders: dict[str, AnyGenotype],
     seeds: Sequence[int],
     scores: dict[str, Score],
 ) -> dict[str, Any]:
@@ -320,7 +322,7 @@ def _result(
                 "genotype_hash": contenders[name].hash,
                 "edges": contenders[name].num_edges,
                 "parameters": retrain_cost(contenders[name], config, info).parameters,
-                "dead_cells": list(dead_cells(trained(contenders[name], config.retrain.model_dump()).cells)),
+                "dead_cells": list(trained(contenders[name], config.retrain.model_dump()).dead_cells),
                 **score.to_dict(),
             }
             for name, score in scores.items()

@@ -22,7 +22,7 @@ from .lazily import import_from
 if TYPE_CHECKING:
     from ddarts_analysis.drawing import draw_genotype
 
-    from ddarts_core.genotypes.genotype import Genotype
+    from ddarts_core.genotypes.genotype import AnyGenotype, Genotype
     from ddarts_core.genotypes.zoo import resolve_genotype as load_genotype
     from ddarts_core.networks.network import Network
     from ddarts_core.search.discretise import discretise
@@ -81,11 +81,12 @@ def _draw_in_notebooks() -> None:
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is not None and getattr(shell, "display_formatter", None) is not None:
 
-        def svg(genotype: Genotype) -> str:
+        def svg(genotype: AnyGenotype) -> str:
             return str(importlib.import_module("ddarts.display").svg_of(genotype))
 
         formatter = shell.display_formatter.formatters["image/svg+xml"]
         formatter.for_type_by_name("ddarts_core.genotypes.genotype", "Genotype", svg)
+        formatter.for_type_by_name("ddarts_core.genotypes.stages", "StagedGenotype", svg)
 
 
 _draw_in_notebooks()

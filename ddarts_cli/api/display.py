@@ -10,10 +10,10 @@ from ddarts_analysis.drawing import genotype_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ddarts_core.genotypes.genotype import Genotype
+    from ddarts_core.genotypes.genotype import AnyGenotype
 
 
-def svg_of(genotype: Genotype) -> str:
+def svg_of(genotype: AnyGenotype) -> str:
     """The cells of a genotype as an SVG document."""
     return svg(genotype_figure(genotype))
 

@@ -14,7 +14,7 @@ from ddarts_analysis.gallery import FIGURES, read_figure
 from ddarts_analysis.study import read_study
 from ddarts_tuning.store.study import find_study
 
-from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground.errors import UserError
 
 from .settings import Settings, load_config
@@ -46,7 +46,7 @@ class Study:
         return load(self.folder, tables=("trials", "epochs", "contributions", "genotypes"))
 
     @property
-    def best(self) -> Genotype:
+    def best(self) -> AnyGenotype:
         """The genotype of the best completed trial.
 
         Raises:
@@ -57,7 +57,7 @@ class Study:
             raise UserError(f"no trial of the study {self.folder} completed: it has no best genotype")
         return found[0]
 
-    def genotypes(self, top: int | None = None, by: str | None = None) -> list[Genotype]:
+    def genotypes(self, top: int | None = None, by: str | None = None) -> list[AnyGenotype]:
         """The distinct genotypes of completed trials, best first.
 
         Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ddarts_core.data.sets import hold_out, load_test, split
 from ddarts_core.datasets.facts import DataInfo
-from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.loops.confusion import Evaluation
 from ddarts_core.loops.records import EpochRecord
 from ddarts_core.networks.network import Network
@@ -35,7 +35,7 @@ class Found:
         info: facts of the images.
     """
 
-    genotype: Genotype
+    genotype: AnyGenotype
     derivation: Derivation
     records: tuple[EpochRecord, ...]
     config: ExperimentConfig
@@ -129,7 +129,7 @@ def search(
 
 
 def retrain(
-    genotype: Genotype,
+    genotype: AnyGenotype,
     settings: Settings,
     data: Data | None = None,
     *,

@@ -50,8 +50,9 @@ def describe(difference: Mapping[str, Any], names: tuple[str, str]) -> Iterator[
     """The comparison as text: both sizes, then the operations of each cell that only one has (-) or the other (+)."""
     for sign, key, name in zip("-+", "ab", names, strict=True):
         side = difference[key]
+        part = "block" if side["layout"] == "stages" else "cell"
         yield (
-            f"{sign} {name}: {side['num_cells']} cells, {side['num_operations']} operations, "
+            f"{sign} {name}: {side['num_cells']} {part}s, {side['num_operations']} operations, "
             f"{side['parameters']:,} parameters, {side['macs']['A'] / 1e6:.1f} M multiply-adds, hash {side['hash']}"
         )
     if difference["identical"]:
@@ -65,6 +66,6 @@ def describe(difference: Mapping[str, Any], names: tuple[str, str]) -> Iterator[
             yield f"{op}: {first} -> {second}"
     for cell in difference["cells"]:
         if cell["only_a"] or cell["only_b"]:
-            yield f"cell {cell['cell']}: {cell['common']} operations in common"
+            yield f"{part} {cell['cell']}: {cell['common']} operations in common"
             for sign, side in (("-", cell["only_a"]), ("+", cell["only_b"])):
                 yield from (f"  {sign} {op} {source}->{target}" for op, source, target in side)

@@ -8,7 +8,8 @@ import click
 
 from ddarts_cli import completing
 from ddarts_cli.options import json_option, print_json, read_genotype
-from ddarts_core.genotypes.derive import DEPTH
+from ddarts_core.genotypes.derive import DEPTH, as_built
+from ddarts_core.genotypes.stages import StagedGenotype
 
 
 @click.command()
@@ -38,7 +39,11 @@ from ddarts_core.genotypes.derive import DEPTH
     show_default=True,
     help="Order of Algorithm 1 where --cells derives a deeper network.",
 )
-@click.option("--image-size", type=click.IntRange(8, 1024), help="Pixels (default: 32, or 224 for ImageNet).")
+@click.option(
+    "--image-size",
+    type=click.IntRange(8, 1024),
+    help="Pixels (default: 32, 224 for ImageNet, or what a genotype of stages is meant for).",
+)
 @click.option("--in-channels", type=click.IntRange(1, 64), default=3, show_default=True, help="Channels of the images.")
 @click.option(
     "--on-dead-cell",
@@ -64,24 +69,27 @@ def command(
     """Count parameters and multiply-adds of GENOTYPE.
 
     GENOTYPE is a JSON file, a published text form, or zoo:NAME. The auxiliary head counts apart. Multiply-adds come by
-    three conventions: A counts convolutions and linear layers, B and C what published tables add to them.
+    three conventions: A counts convolutions and linear layers, B and C what published tables add to them. A genotype
+    of stages has its own widths, depth and size of images: --channels and --form do not concern it.
 
     \b
     Examples:
       ddarts cost zoo:DARTS_V2 --channels 36 --cells 20 --classes 10
       ddarts cost genotype.json --form imagenet --channels 48 --cells 14 --classes 1000 --json
+      ddarts cost zoo:FBNetV2_L1 --classes 1000
     """
     read = read_genotype(genotype)
-    depth = cells or (DEPTH[form] if read.layout == "normal_reduce" else read.num_cells)
     positions = parse_reductions(reductions)
-    size = image_size or (32 if form == "cifar" else 224)
+    built = as_built(read, form, cells, positions, order, on_dead_cell)
+    depth, staged = built.num_cells, isinstance(built, StagedGenotype)
+    size = image_size or (built.image_size if isinstance(built, StagedGenotype) else 32 if form == "cifar" else 224)
 
     from ddarts_core.networks.cost import cost
 
     counted = cost(
         read,
         channels=channels,
-        num_cells=depth,
+        num_cells=cells,
         num_classes=classes,
         form=form,
         reductions=positions,
@@ -94,19 +102,22 @@ def command(
         print_json(
             {
                 "genotype_hash": read.hash,
-                "channels": channels,
+                "channels": None if staged else channels,
                 "cells": depth,
                 "classes": classes,
-                "form": form,
+                "form": None if staged else form,
                 "image_size": size,
+                **({"weights": counted.weights} if staged else {}),
                 **counted.to_dict(),
             }
         )
         return
-    click.echo(
-        f"{genotype}: {depth} cells of {channels} channels, {classes} classes, form {form}, {size} x {size} pixels"
-    )
+    shape = built.words if staged else f"{depth} cells of {channels} channels"
+    kind = "" if staged else f"form {form}, "
+    click.echo(f"{genotype}: {shape}, {classes} classes, {kind}{size} x {size} pixels")
     click.echo(f"parameters: {counted.parameters:,} ({counted.parameters / 1e6:.2f} M)")
+    if staged:
+        click.echo(f"weights of convolutions and linear layers, as FBNetV2 counts: {counted.weights:,}")
     click.echo(f"auxiliary head: {counted.auxiliary_parameters:,} more")
     for convention, macs in counted.macs.items():
         click.echo(f"multiply-adds, convention {convention}: {macs:,} ({macs / 1e6:.1f} M)")

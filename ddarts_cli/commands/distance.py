@@ -35,9 +35,10 @@ def command(a: str, b: str, space: str | None, weights: Path | None, as_json: bo
       ddarts distance zoo:ResNet18 runs/search/genotype.json --json
     """
     from ddarts_core.genotypes.distance import cell_distances, read_weights, weights_of
+    from ddarts_core.genotypes.genotype import Genotype
     from ddarts_core.genotypes.random_genotype import common_space
 
-    pair = [read_genotype(argument) for argument in (a, b)]
+    pair = [Genotype.narrowed(read_genotype(argument), "ddarts distance") for argument in (a, b)]
     space = space or common_space(pair)
     known = None if weights is None else read_weights(weights)
     cells = cell_distances(pair[0], pair[1], weights_of(space, known))

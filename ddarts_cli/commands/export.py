@@ -128,7 +128,7 @@ def _export_retrain(
 
     from ddarts_cli.console import finish, say
     from ddarts_cli.models import ModelWriter, cost_command, find_weights
-    from ddarts_core.genotypes.genotype import Genotype
+    from ddarts_core.genotypes.genotype import AnyGenotype
     from ddarts_core.ground.errors import UserError
     from ddarts_core.networks.cost import retrain_cost
 
@@ -138,7 +138,7 @@ def _export_retrain(
     uri = tracking_uri or os.environ.get(URI_VARIABLE)
     if register is not None and uri is None:
         raise UserError(f"--register needs an MLflow store for a retrain: name it by --tracking-uri or {URI_VARIABLE}")
-    counted = retrain_cost(Genotype.load(retrain / "genotype.json"), weights.config, weights.info)
+    counted = retrain_cost(AnyGenotype.load(retrain / "genotype.json"), weights.config, weights.info)
     say(f"export {retrain}, seed {weights.seed}")
     folder = export_retrain(retrain, counted.to_dict(), out, ModelWriter(onnx, program, retrain))
     following = [cost_command(folder / "genotype.json", weights.config, weights.info)]

@@ -98,8 +98,8 @@ def command(
         config: ExperimentConfig = resolve(_base(data, recipe), changed, where=str(file) if file else "retrain")
     folder = out or Path(config.storage) / f"retrain-{read.hash}"
     say(
-        f"retrain {genotype} ({read.num_cells} cells, {read.num_edges} edges): recipe {config.retrain.recipe} on "
-        f"{config.data.name}, {config.retrain.epochs} epochs, {seeds} seed{'s' if seeds > 1 else ''} "
+        f"retrain {genotype} ({read.num_cells} {read.part}s, {read.num_edges} edges): recipe {config.retrain.recipe} "
+        f"on {config.data.name}, {config.retrain.epochs} epochs, {seeds} seed{'s' if seeds > 1 else ''} "
         f"from {config.seed}{f', {num_workers} workers' if num_workers > 1 else ''}"
     )
     from ddarts_cli.training import run_seeds

@@ -74,11 +74,12 @@ def command(
     """
     from ddarts_cli.console import again, finish, resumable, say
     from ddarts_cli.transferring import TransferFolder, train
+    from ddarts_core.genotypes.genotype import Genotype
     from ddarts_core.ground.nested import override, read_yaml
     from ddarts_core.studies.shell import ddarts
     from ddarts_core.transfer.settings import resolve
 
-    read = read_genotype(genotype)
+    read = Genotype.narrowed(read_genotype(genotype), "ddarts transfer")
     data: dict[str, Any] = read_yaml(file) if file else {}
     if recipe is not None and file is not None:
         data = {key: value for key, value in data.items() if key in ("seed", "task", "data")}

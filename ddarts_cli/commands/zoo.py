@@ -20,7 +20,7 @@ def command(name: str | None, as_json: bool) -> None:
       ddarts zoo DARTS_V2 > genotype.json
       ddarts cost zoo:DARTS_V2 --cells 20 --channels 36
     """
-    from ddarts_core.genotypes.zoo import PREFIX, ZOO, resolve_genotype
+    from ddarts_core.genotypes.zoo import EVERY, PREFIX, resolve_genotype
 
     if name is not None:
         click.echo(resolve_genotype(PREFIX + name.removeprefix(PREFIX)).to_json(), nl=False)
@@ -29,13 +29,12 @@ def command(name: str | None, as_json: bool) -> None:
         print_json(
             {
                 key: {"source": entry.source, "note": entry.note, "genotype": entry.genotype.to_dict()}
-                for key, entry in ZOO.items()
+                for key, entry in EVERY.items()
             }
         )
         return
-    for key, entry in ZOO.items():
+    for key, entry in EVERY.items():
         genotype = entry.genotype
-        shape = "normal and reduction cell" if genotype.layout == "normal_reduce" else f"{genotype.num_cells} cells"
-        click.echo(f"{PREFIX}{key}: {shape}, {genotype.num_edges} edges; {entry.source}")
+        click.echo(f"{PREFIX}{key}: {genotype.words}, {genotype.num_edges} edges; {entry.source}")
         if entry.note:
             click.echo(f"    {entry.note}")

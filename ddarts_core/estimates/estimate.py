@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from ..data.images import Images, ImageSet
 from ..data.sets import DataInfo, Splits, check_batch, hold_out, load_train, split
-from ..genotypes.genotype import Cell, Edge, Genotype
+from ..genotypes.genotype import AnyGenotype, Cell, Edge, Genotype
 from ..genotypes.spaces import operations_of
 from ..methods import RULES
+from ..networks.building import build_network
 from ..networks.weight import operation_weight
 from ..search.search import Search
 from ..settings.config import ExperimentConfig
@@ -21,7 +22,7 @@ from ..supernets.coalitions import num_coalitions
 from ..supernets.supernet import group_map
 from ..tensors.hollow import Hollow
 from ..tensors.meter import Meter
-from ..training.retrain import Retrain, build_network, check_batches
+from ..training.retrain import Retrain, check_batches
 from .memory import StepMemory, step_memory, supernet_size
 
 TIMED_STEPS = 3
@@ -136,7 +137,7 @@ def retrain_memory(config: ExperimentConfig, info: DataInfo) -> int:
     return training_memory(config.retrain, heaviest_genotype(config), info)
 
 
-def training_memory(retrain: RetrainConfig, genotype: Genotype, info: DataInfo) -> int:
+def training_memory(retrain: RetrainConfig, genotype: AnyGenotype, info: DataInfo) -> int:
     """Peak of a training step of a genotype's network; mixed precision is not counted as a saving."""
     with Hollow():
         network = build_network(retrain, genotype, info)

@@ -8,7 +8,7 @@ import torch
 
 from ..datasets.facts import DataInfo
 from ..genotypes.derive import trained
-from ..genotypes.genotype import Genotype
+from ..genotypes.genotype import AnyGenotype, Genotype
 from ..ground.errors import UserError
 from ..networks.counting import Tally, count, count_supernet, is_counted
 from ..settings.config import ExperimentConfig
@@ -42,7 +42,7 @@ def check_search(config: ExperimentConfig, info: DataInfo, device: torch.device)
         raise _refusal("search", sizes, need, there, device)
 
 
-def check_training(config: ExperimentConfig, genotype: Genotype, info: DataInfo, device: torch.device) -> None:
+def check_training(config: ExperimentConfig, genotype: AnyGenotype, info: DataInfo, device: torch.device) -> None:
     """The same for the training of a genotype's network.
 
     Raises:
@@ -52,7 +52,8 @@ def check_training(config: ExperimentConfig, genotype: Genotype, info: DataInfo,
 
     retrain, there = config.retrain, memory_of(device)
     derived = trained(genotype, retrain.model_dump())
-    sizes = f"{derived.num_cells} cells of {retrain.channels} channels, batches of {retrain.batch_size}"
+    wide = f" of {retrain.channels} channels" if isinstance(derived, Genotype) else ""
+    sizes = f"{derived.words}{wide}, batches of {retrain.batch_size}"
     need = 0
     if is_counted(derived):
         sums, _ = count(derived, retrain.channels, info.num_classes, info.channels, info.image_size, retrain.form)

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 
 from ..data.images import DataInfo
 from ..data.sets import data_info
-from ..genotypes.genotype import Genotype
+from ..genotypes.genotype import AnyGenotype
 from ..ground import plugins
 from ..ground.errors import UserError
 from ..ground.files import write_with
 from ..loops import checkpoint
-from ..networks.network import Network
+from ..networks.building import build_network
+from ..networks.derived import DerivedNetwork
 from ..settings.config import ExperimentConfig
 from ..settings.retrain_settings import RetrainConfig
 from ..tensors.seeding import generator, seeded_init
-from ..training.retrain import build_network
 from .preprocessing import KEY, Preprocessing
 
 #: ONNX operator set of exported models, and the difference of logits that is allowed between onnxruntime and torch.
@@ -41,12 +41,12 @@ METADATA = "ddarts"
 class Blueprint:
     """All that building a network takes: genotype, settings of the training, facts of the data."""
 
-    genotype: Genotype
+    genotype: AnyGenotype
     config: RetrainConfig
     info: DataInfo
 
     @classmethod
-    def of(cls, genotype: Genotype, config: ExperimentConfig, info: DataInfo | None = None) -> Blueprint:
+    def of(cls, genotype: AnyGenotype, config: ExperimentConfig, info: DataInfo | None = None) -> Blueprint:
         """The network that `ddarts retrain` trains with this configuration; given their facts, without the data.
 
         Raises:
@@ -54,11 +54,11 @@ class Blueprint:
         """
         return cls(genotype, config.retrain, info or data_info(config.data))
 
-    def build(self) -> Network:
+    def build(self) -> DerivedNetwork:
         """The network, initialised from torch's global generator.
 
         Raises:
-            UserError: see `Network`.
+            UserError: see `build_network`.
         """
         return build_network(self.config, self.genotype, self.info)
 
@@ -81,7 +81,7 @@ class Blueprint:
         """
         parts: dict[str, Any] = json.loads(text)
         with plugins.needed(parts.get("plugins", ()), where):
-            genotype = Genotype.from_text(json.dumps(parts["genotype"]))
+            genotype = AnyGenotype.from_text(json.dumps(parts["genotype"]))
         return cls(genotype, RetrainConfig.model_validate(parts["retrain"]), DataInfo.from_dict(parts["data"]))
 
 
@@ -94,7 +94,7 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: Network, info: DataInfo) -> None:
+    def __init__(self, network: DerivedNetwork, info: DataInfo) -> None:
         super().__init__()
         self.network = network.to("cpu").eval()
         self.info = info
@@ -127,25 +127,25 @@ class Classifier(nn.Module):
 # --- where weights come from ----------------------------------------------------------------------------------------
 
 
-def untrained(blueprint: Blueprint, seed: int) -> Network:
+def untrained(blueprint: Blueprint, seed: int) -> DerivedNetwork:
     """The network as `ddarts retrain` with this seed begins."""
     with seeded_init(seed, "retrain", "network"):
         return blueprint.build()
 
 
-def trained(blueprint: Blueprint, weights: str | Path) -> Network:
+def trained(blueprint: Blueprint, weights: str | Path) -> DerivedNetwork:
     """The network with the weights of the file `weights.pt` that `ddarts retrain` wrote.
 
     Raises:
         UserError: the file is missing or damaged, or its weights are those of another network.
     """
     state = checkpoint.load(weights)
-    if Genotype.from_text(str(state.get("genotype"))) != blueprint.genotype:
+    if AnyGenotype.from_text(str(state.get("genotype"))) != blueprint.genotype:
         raise UserError(f"{str(weights)!r} has the weights of another genotype than {blueprint.genotype.hash}")
     return _filled(blueprint, state["weights"], weights)
 
 
-def _filled(blueprint: Blueprint, tensors: Mapping[str, Tensor], source: str | Path) -> Network:
+def _filled(blueprint: Blueprint, tensors: Mapping[str, Tensor], source: str | Path) -> DerivedNetwork:
     network = blueprint.build()
     try:
         network.load_state_dict(tensors)
@@ -158,7 +158,7 @@ def _filled(blueprint: Blueprint, tensors: Mapping[str, Tensor], source: str | P
 # --- safetensors ----------------------------------------------------------------------------------------------------
 
 
-def write_safetensors(network: Network, blueprint: Blueprint, path: str | Path) -> None:
+def write_safetensors(network: DerivedNetwork, blueprint: Blueprint, path: str | Path) -> None:
     """Write the weights under their names in the network, with the blueprint as metadata."""
     from safetensors.torch import save_file
 
@@ -166,7 +166,7 @@ def write_safetensors(network: Network, blueprint: Blueprint, path: str | Path) 
     write_with(path, lambda name: save_file(tensors, name, {METADATA: blueprint.to_json()}))
 
 
-def read_safetensors(path: str | Path) -> tuple[Network, Blueprint]:
+def read_safetensors(path: str | Path) -> tuple[DerivedNetwork, Blueprint]:
     """The network in evaluation mode, and its blueprint, from a file of `write_safetensors` alone.
 
     Raises:

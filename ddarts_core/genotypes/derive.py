@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ..ground.errors import UserError
 from .dead_cells import connect, dead_cells, dead_sentence
-from .genotype import Cell, Edge, Genotype
+from .genotype import AnyGenotype, Cell, Edge, Genotype
 from .spaces import default_reductions
 
 Order = Literal["paper", "published"]
@@ -168,17 +168,40 @@ def arrange(
     return whole
 
 
-def trained(genotype: Genotype, settings: Mapping[str, Any]) -> Genotype:
-    """The individual genotype of the network that `ddarts retrain` builds with these settings of group `retrain`.
+def as_built(
+    genotype: AnyGenotype,
+    form: str,
+    num_cells: int | None = None,
+    reductions: str | Sequence[int] | None = None,
+    order: Order = "paper",
+    on_dead_cell: OnDeadCell = "warn",
+) -> AnyGenotype:
+    """The genotype of the network that is built from one of any kind.
+
+    One of cells is arranged, to `DEPTH` where it has no depth of its own. One of another kind is built as it is.
 
     Raises:
-        UserError: see `arrange`.
+        UserError: see `arrange`; or a depth or reductions of a genotype that is not of cells.
     """
-    depth = settings.get("num_cells")
-    if depth is None and genotype.layout == "normal_reduce":
-        depth = DEPTH[settings.get("form", "cifar")]
+    if isinstance(genotype, Genotype):
+        depth = DEPTH[form] if num_cells is None and genotype.layout == "normal_reduce" else num_cells
+        return arrange(genotype, depth, reductions, order, on_dead_cell)
+    if num_cells is not None or reductions is not None:
+        raise UserError(
+            f"a genotype of layout {genotype.layout} has its own depth and strides: leave num_cells and reductions out"
+        )
+    return genotype
+
+
+def trained(genotype: AnyGenotype, settings: Mapping[str, Any]) -> AnyGenotype:
+    """The genotype of the network that `ddarts retrain` builds with these settings of group `retrain`.
+
+    Raises:
+        UserError: see `as_built`.
+    """
     order, rule = settings.get("derive_order", "paper"), settings.get("on_dead_cell", "warn")
-    return arrange(genotype, depth, settings.get("reductions"), order, rule)
+    form = settings.get("form", "cifar")
+    return as_built(genotype, form, settings.get("num_cells"), settings.get("reductions"), order, rule)
 
 
 def _check_thirds(genotype: Genotype, num_cells: int) -> None:

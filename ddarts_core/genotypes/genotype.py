@@ -1,17 +1,18 @@
-"""What a search finds: edges, cells and genotypes as frozen, torch-free data, with JSON.
+"""What a search finds, as frozen, torch-free data with JSON: what all genotypes have, and those made of cells.
 
-Node numbers follow DARTS: 0 is the output of the cell before the last one, 1 that of the last cell, 2 and up are the
-intermediate nodes of the cell.
+A genotype of another kind, whose blocks stand in stages, is in `stages`. Node numbers follow DARTS: 0 is the output of
+the cell before the last one, 1 that of the last cell, 2 and up are the intermediate nodes of the cell.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from ..ground.errors import UserError
 from .spaces import OPERATION_NAMES
@@ -19,6 +20,144 @@ from .spaces import OPERATION_NAMES
 SCHEMA_VERSION = 1
 
 Layout = Literal["individual", "normal_reduce"]
+
+Kind = TypeVar("Kind", bound="AnyGenotype")
+
+#: Of an operation: the position of its cell (or block), the node that it leads to, the one that it reads, and its name.
+Operation = tuple[int, int, int, str]
+
+
+class AnyGenotype(ABC):
+    """A discrete architecture of any kind: what files, reports and trainings ask of it.
+
+    What it is made of are its cells, or its blocks; positions count from 0.
+
+    Attributes:
+        layouts: how genotypes of the kind may be made.
+        part: what they are made of, as a word.
+        rows: the field of `to_dict` whose items have a line each in a file.
+    """
+
+    layouts: ClassVar[tuple[str, ...]]
+    part: ClassVar[str]
+    rows: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def layout(self) -> str:
+        """How it is made; in a file it says which kind of genotype that holds."""
+
+    @property
+    @abstractmethod
+    def reductions(self) -> tuple[int, ...]:
+        """Positions of what halves the image."""
+
+    @property
+    @abstractmethod
+    def num_cells(self) -> int:
+        """What the genotype is made of, counted: cells or blocks."""
+
+    @property
+    @abstractmethod
+    def words(self) -> str:
+        """What it is made of, in words."""
+
+    @abstractmethod
+    def operations(self) -> Iterator[Operation]:
+        """Every operation, cell by cell."""
+
+    @property
+    def num_edges(self) -> int:
+        """Operations of all cells together."""
+        return sum(1 for _ in self.operations())
+
+    @property
+    def dead_cells(self) -> tuple[int, ...]:
+        """Positions of what nothing reads, of a genotype that a network is built from as it is."""
+        return ()
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; `from_dict` is the inverse."""
+
+    @classmethod
+    @abstractmethod
+    def of_fields(cls: type[Kind], data: Mapping[str, Any]) -> Kind:
+        """What `to_dict` wrote, of this kind.
+
+        Raises:
+            UserError: a field is missing or of another type, or the architecture is not valid.
+        """
+
+    def to_json(self) -> str:
+        """One line per cell or stage, keys in fixed order: equal genotypes give equal text."""
+        data = self.to_dict()
+        rows = ",\n  ".join(json.dumps(row) for row in data.pop(self.rows))
+        return json.dumps(data)[:-1] + f', "{self.rows}": [\n  {rows}\n]}}\n'
+
+    @property
+    def hash(self) -> str:
+        """First 12 hex digits of the SHA-256 of the canonical JSON: stable over processes and versions."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @classmethod
+    def from_dict(cls: type[Kind], data: Mapping[str, Any]) -> Kind:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            UserError: a field is missing, of another type or schema, the architecture is not valid, or it is of another
+                kind than the class that is asked.
+        """
+        from .stages import StagedGenotype
+
+        if not isinstance(data, Mapping) or "schema" not in data:
+            raise UserError("not a genotype: the JSON object has no 'schema' field")
+        if data["schema"] != SCHEMA_VERSION:
+            raise UserError(f"genotype schema {data['schema']!r} is not supported: this version reads {SCHEMA_VERSION}")
+        kinds: tuple[type[AnyGenotype], ...] = (Genotype, StagedGenotype)
+        kind = next((kind for kind in kinds if data.get("layout") in kind.layouts), None)
+        if kind is None:
+            raise UserError(f"genotype layout {data.get('layout')!r}: choose individual, normal_reduce or stages")
+        return cls.narrowed(kind.of_fields(data))
+
+    @classmethod
+    def from_text(cls: type[Kind], text: str) -> Kind:
+        """Read JSON or a published text form: `published_text.read_text` without its notes.
+
+        Raises:
+            UserError: the text is neither, or of another kind than the class that is asked.
+        """
+        from .published_text import read_text
+
+        return cls.narrowed(read_text(text)[0])
+
+    @classmethod
+    def load(cls: type[Kind], path: str | Path) -> Kind:
+        """Read a file that holds JSON or a published text form.
+
+        Raises:
+            UserError: the file is missing, unreadable, not a genotype, or of another kind than the class that is asked.
+        """
+        from .published_text import load_text
+
+        return cls.narrowed(load_text(path)[0])
+
+    @classmethod
+    def narrowed(cls: type[Kind], genotype: AnyGenotype, what: str = "this") -> Kind:
+        """The genotype itself, for what works on this kind alone.
+
+        Args:
+            genotype: of any kind.
+            what: that asks, for the message.
+
+        Raises:
+            UserError: it is of another kind.
+        """
+        if isinstance(genotype, cls):
+            return genotype
+        wanted = " or ".join(cls.layouts)
+        raise UserError(f"{what} needs a genotype of layout {wanted}, this one is of layout {genotype.layout}")
 
 
 @dataclass(frozen=True, order=True)
@@ -91,8 +230,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Genotype:
-    """A discrete architecture.
+class Genotype(AnyGenotype):
+    """A discrete architecture of cells.
 
     Two layouts: `individual`: one `Cell` per cell of the network, `reductions` are the positions of the reduction
     cells (D-DARTS); `normal_reduce`: two cells (normal, reduction) stacked to any depth with reductions at n//3 and
@@ -107,6 +246,10 @@ class Genotype:
     cells: tuple[Cell, ...]
     reductions: tuple[int, ...] = ()
     layout: Layout = "individual"
+
+    layouts: ClassVar[tuple[str, ...]] = ("individual", "normal_reduce")
+    part: ClassVar[str] = "cell"
+    rows: ClassVar[str] = "cells"
 
     def __post_init__(self) -> None:
         if not self.cells:
@@ -132,9 +275,21 @@ class Genotype:
         return max(node for cell in self.cells for node in cell.nodes) - 1
 
     @property
-    def num_edges(self) -> int:
-        """Operations in all cells together."""
-        return sum(len(cell.edges) for cell in self.cells)
+    def words(self) -> str:
+        """What it is made of, in words."""
+        return "normal and reduction cell" if self.layout == "normal_reduce" else f"{self.num_cells} cells"
+
+    def operations(self) -> Iterator[Operation]:
+        """Every operation, cell by cell."""
+        for position, cell in enumerate(self.cells):
+            yield from ((position, edge.target, edge.source, edge.op) for edge in cell.edges)
+
+    @property
+    def dead_cells(self) -> tuple[int, ...]:
+        """Positions of cells that nothing reads, of a genotype that a network is built from as it is."""
+        from .dead_cells import dead_cells
+
+        return dead_cells(self.cells)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` is the inverse."""
@@ -148,31 +303,9 @@ class Genotype:
             ],
         }
 
-    def to_json(self) -> str:
-        """One line per cell, keys in fixed order: equal genotypes give equal text."""
-        data = self.to_dict()
-        cells = ",\n  ".join(json.dumps(cell) for cell in data.pop("cells"))
-        return json.dumps(data)[:-1] + f', "cells": [\n  {cells}\n]}}\n'
-
-    @property
-    def hash(self) -> str:
-        """First 12 hex digits of the SHA-256 of the canonical JSON: stable over processes and versions."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Genotype:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            UserError: a field is missing, of another type or schema, or the architecture is not valid.
-        """
-        if not isinstance(data, Mapping) or "schema" not in data:
-            raise UserError("not a genotype: the JSON object has no 'schema' field")
-        if data["schema"] != SCHEMA_VERSION:
-            raise UserError(f"genotype schema {data['schema']!r} is not supported: this version reads {SCHEMA_VERSION}")
-        if data.get("layout") not in ("individual", "normal_reduce"):
-            raise UserError(f"genotype layout {data.get('layout')!r}: choose individual or normal_reduce")
+    def of_fields(cls, data: Mapping[str, Any]) -> Genotype:
+        """What `to_dict` wrote; see `AnyGenotype`."""
         try:
             cells = tuple(
                 Cell(
@@ -187,28 +320,6 @@ class Genotype:
                 raise
             raise UserError(f"not a genotype: {_FORM}") from error
         return cls(cells, reductions, data["layout"])
-
-    @classmethod
-    def from_text(cls, text: str) -> Genotype:
-        """Read JSON or a published text form: `published_text.read_text` without its notes.
-
-        Raises:
-            UserError: the text is neither.
-        """
-        from .published_text import read_text
-
-        return read_text(text)[0]
-
-    @classmethod
-    def load(cls, path: str | Path) -> Genotype:
-        """Read a file that holds JSON or a published text form.
-
-        Raises:
-            UserError: the file is missing, unreadable or not a genotype.
-        """
-        from .published_text import load_text
-
-        return load_text(path)[0]
 
 
 _FORM = (

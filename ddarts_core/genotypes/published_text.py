@@ -13,13 +13,13 @@ from typing import Any, TypeAlias
 
 from ..ground.errors import UserError
 from ..ground.plugins import needed_by
-from .genotype import Cell, Edge, Genotype, as_int, as_name
+from .genotype import AnyGenotype, Cell, Edge, Genotype, as_int, as_name
 
 Notes: TypeAlias = tuple[str, ...]
 """Sentences for the user: where a published network does not do what the text of its genotype says."""
 
 
-def load_text(path: str | Path) -> tuple[Genotype, Notes]:
+def load_text(path: str | Path) -> tuple[AnyGenotype, Notes]:
     """`read_text` of a file.
 
     Raises:
@@ -37,7 +37,7 @@ def load_text(path: str | Path) -> tuple[Genotype, Notes]:
             raise UserError(f"{path}: {error}") from error
 
 
-def read_text(text: str) -> tuple[Genotype, Notes]:
+def read_text(text: str) -> tuple[AnyGenotype, Notes]:
     """Read JSON or one of the published text forms; nothing is evaluated.
 
     The text forms are `Genotype_nested(genes, concat, reductions)`, `Genotype_opt(genes, seq, concat, reductions)` and
@@ -60,7 +60,7 @@ def read_text(text: str) -> tuple[Genotype, Notes]:
             data = json.loads(stripped)
         except (ValueError, RecursionError) as error:
             raise UserError(f"not a genotype: bad JSON ({error})") from error
-        return Genotype.from_dict(data), ()
+        return AnyGenotype.from_dict(data), ()
     name, fields = _parse_call(stripped)
     notes: list[str] = []
     try:
@@ -194,14 +194,15 @@ def _from_darts(fields: Mapping[str, Any], notes: list[str]) -> Genotype:
 _TEXT_FORMS = {"Genotype": _from_darts, "Genotype_nested": _from_nested, "Genotype_opt": _from_opt}
 
 
-def to_published_text(genotype: Genotype) -> str:
+def to_published_text(genotype: AnyGenotype) -> str:
     """The published text form that `read_text` and the published network read back as this genotype.
 
     Genes have three fields where every node is concatenated, as the published network does with them; else two.
 
     Raises:
-        UserError: no text form says which nodes this genotype concatenates.
+        UserError: no text form says which nodes this genotype concatenates, or it is not of cells.
     """
+    genotype = Genotype.narrowed(genotype, "a published text form")
     if all(cell.concat == cell.nodes for cell in genotype.cells):
         genes = [[(e.op, e.target, e.source) for e in cell.edges] for cell in genotype.cells]
         if genotype.layout == "individual":

@@ -6,11 +6,11 @@ import random
 from collections.abc import Iterable
 
 from ..ground.errors import UserError
-from .genotype import Cell, Edge, Genotype
+from .genotype import AnyGenotype, Cell, Edge, Genotype
 from .spaces import SPACES, operations_of
 
 
-def space_of(genotype: Genotype, preferred: str = "S") -> str:
+def space_of(genotype: AnyGenotype, preferred: str = "S") -> str:
     """The space that a genotype is of: the preferred one if it has all of its operations, else the smallest that has.
 
     Raises:
@@ -19,13 +19,13 @@ def space_of(genotype: Genotype, preferred: str = "S") -> str:
     return common_space([genotype], preferred)
 
 
-def common_space(genotypes: Iterable[Genotype], preferred: str = "S") -> str:
+def common_space(genotypes: Iterable[AnyGenotype], preferred: str = "S") -> str:
     """The space that several genotypes are of.
 
     Raises:
         UserError: see `space_of`.
     """
-    used = {edge.op for genotype in genotypes for cell in genotype.cells for edge in cell.edges}
+    used = {name for genotype in genotypes for *_, name in genotype.operations()}
     for space in (preferred, *sorted(SPACES, key=lambda name: len(SPACES[name]))):
         if used <= set(operations_of(space)):
             return space

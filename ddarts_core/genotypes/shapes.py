@@ -37,14 +37,24 @@ def check_sizes(form: str, channels: int, num_classes: int, in_channels: int, im
     if form not in IMAGE_SIZE:
         raise UserError(f"unknown form {form!r} of a network: choose one of {', '.join(IMAGE_SIZE)}")
     size = IMAGE_SIZE[form] if image_size is None else image_size
-    smallest = {"channels": 1 if form == "cifar" else 2, "num_classes": 1, "in_channels": 1}
-    given = {"channels": channels, "num_classes": num_classes, "in_channels": in_channels}
-    for name, value in given.items():
-        if value < smallest[name]:
-            raise UserError(f"{name} {value} of a network in form {form} must be {smallest[name]} or more")
-    if size < SMALLEST_IMAGE:
-        raise UserError(f"image_size {size} is too small for a network: it must be {SMALLEST_IMAGE} or more")
+    smallest = 1 if form == "cifar" else 2
+    if channels < smallest:
+        raise UserError(f"channels {channels} of a network in form {form} must be {smallest} or more")
+    check_images(num_classes, in_channels, size)
     return size
+
+
+def check_images(num_classes: int, in_channels: int, image_size: int) -> None:
+    """Refuse images and classes that no network can be built for.
+
+    Raises:
+        UserError: one of the numbers is too small.
+    """
+    for name, value in {"num_classes": num_classes, "in_channels": in_channels}.items():
+        if value < 1:
+            raise UserError(f"{name} {value} of a network must be 1 or more")
+    if image_size < SMALLEST_IMAGE:
+        raise UserError(f"image_size {image_size} is too small for a network: it must be {SMALLEST_IMAGE} or more")
 
 
 def auxiliary_position(genotype: Genotype) -> int:

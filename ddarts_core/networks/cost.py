@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..genotypes.dead_cells import dead_cells
-from ..genotypes.derive import DEPTH, OnDeadCell, Order, arrange
-from ..genotypes.genotype import Genotype
+from ..genotypes.derive import OnDeadCell, Order, as_built
+from ..genotypes.genotype import AnyGenotype
 from ..genotypes.shapes import Form, check_sizes
+from ..genotypes.stages import StagedGenotype
 from .counting import count, is_counted
 
 if TYPE_CHECKING:
@@ -33,12 +33,14 @@ class Cost:
         auxiliary_parameters: of the auxiliary head; 0 for a single cell, which cannot have one.
         macs: for one image in evaluation mode, by convention (see `CONVENTIONS`).
         dead_cells: positions of the cells that nothing reads; the counts hold them.
+        weights: of `parameters`, those of convolutions and linear layers without biases, which is what FBNetV2 counts.
     """
 
     parameters: int
     auxiliary_parameters: int
     macs: dict[str, int]
     dead_cells: tuple[int, ...] = ()
+    weights: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -63,9 +65,9 @@ def by_convention(conv: int, norm: int, pool: int, relu: int) -> dict[str, int]:
 
 
 def cost(
-    genotype: Genotype,
+    genotype: AnyGenotype,
     *,
-    channels: int,
+    channels: int = 36,
     num_cells: int | None = None,
     num_classes: int = 10,
     form: Form = "cifar",
@@ -75,29 +77,34 @@ def cost(
     in_channels: int = 3,
     on_dead_cell: OnDeadCell = "warn",
 ) -> Cost:
-    """Count the network that `Network` would build from the same arguments.
+    """Count the network that is built from the same arguments.
+
+    A genotype of stages has widths, depth and strides of its own, and a size of images that it is meant for: it is
+    counted at that size unless another is given, and `channels`, `form`, `derive_order` and `on_dead_cell` do not
+    concern it.
 
     Raises:
-        UserError: see `Network`.
+        UserError: see `Network`, and `derive.as_built`.
 
     Example:
         >>> from ddarts_core.genotypes.zoo import ZOO
         >>> cost(ZOO["DARTS_V2"].genotype, channels=36, num_cells=20).parameters
         3349342
     """
+    if isinstance(genotype, StagedGenotype) and image_size is None:
+        image_size = genotype.image_size
     size = check_sizes(form, channels, num_classes, in_channels, image_size)
-    depth = DEPTH[form] if num_cells is None and genotype.layout == "normal_reduce" else num_cells
-    arranged = arrange(genotype, depth, reductions, derive_order, on_dead_cell)
+    arranged = as_built(genotype, form, num_cells, reductions, derive_order, on_dead_cell)
     if not is_counted(arranged):
         from .measured_cost import measured_cost
 
         return measured_cost(arranged, channels, num_classes, in_channels, size, form)
     tally, auxiliary = count(arranged, channels, num_classes, in_channels, size, form)
     macs = by_convention(tally.conv, tally.norm, tally.pool, tally.relu)
-    return Cost(tally.parameters, auxiliary, macs, dead_cells(arranged.cells))
+    return Cost(tally.parameters, auxiliary, macs, arranged.dead_cells, tally.weights)
 
 
-def retrain_cost(genotype: Genotype, config: ExperimentConfig, info: DataInfo | None = None) -> Cost:
+def retrain_cost(genotype: AnyGenotype, config: ExperimentConfig, info: DataInfo | None = None) -> Cost:
     """Count the network that an experiment's settings of `data` and `retrain` train.
 
     Args:

@@ -11,9 +11,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ..genotypes.genotype import Cell, Edge, Genotype
+from ..genotypes.genotype import AnyGenotype, Cell, Edge, Genotype
 from ..genotypes.shapes import STRIDES, auxiliary_position, halved, stem_widths
 from ..genotypes.spaces import operations_of
+from ..genotypes.stages import Block, StagedGenotype, squeezed
 
 if TYPE_CHECKING:
     from ..settings.search_settings import SearchConfig
@@ -21,9 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Tally:
-    """Sums over layers; `conv` are multiply-adds of convolutions and linear layers, the others numbers of outputs."""
+    """Sums over layers.
+
+    `conv` are multiply-adds of convolutions and linear layers, and `weights` what these have of parameters, without
+    biases; `norm`, `pool` and `relu` are numbers of outputs.
+    """
 
     parameters: int = 0
+    weights: int = 0
     conv: int = 0
     norm: int = 0
     pool: int = 0
@@ -33,6 +39,7 @@ class Tally:
         """A convolution without bias whose kernel has `area` weights, to `size` x `size` pixels."""
         weights = inputs // groups * outputs * area
         self.parameters += weights
+        self.weights += weights
         self.conv += weights * size * size
 
     def normalise(self, channels: int, size: int) -> None:
@@ -44,9 +51,10 @@ class Tally:
         """ReLU."""
         self.relu += channels * size * size
 
-    def connect(self, inputs: int, outputs: int) -> None:
-        """A linear layer with bias."""
-        self.parameters += (inputs + 1) * outputs
+    def connect(self, inputs: int, outputs: int, bias: bool = True) -> None:
+        """A linear layer, or a convolution of one pixel."""
+        self.parameters += (inputs + bias) * outputs
+        self.weights += inputs * outputs
         self.conv += inputs * outputs
 
 
@@ -102,6 +110,7 @@ def _factored(kernel: int, tally: Tally, channels: int, size: int, stride: int) 
     tally.activate(channels, size)
     weights = channels * channels * kernel
     tally.parameters += 2 * weights
+    tally.weights += 2 * weights
     tally.conv += weights * (size * out + out * out)
     tally.normalise(channels, out)
 
@@ -141,24 +150,83 @@ COUNTED: Mapping[str, Operation] = MappingProxyType(
 )
 
 
-def is_counted(genotype: Genotype) -> bool:
-    """Whether all operations of a genotype are in `COUNTED`."""
-    return all(edge.op in COUNTED for cell in genotype.cells for edge in cell.edges)
+def is_counted(genotype: AnyGenotype) -> bool:
+    """Whether all operations of a genotype are known here: blocks are, and of cells those in `COUNTED`."""
+    return isinstance(genotype, StagedGenotype) or all(name in COUNTED for *_, name in genotype.operations())
 
 
 def count(
-    genotype: Genotype, channels: int, num_classes: int, in_channels: int, image_size: int, form: str
+    genotype: AnyGenotype, channels: int, num_classes: int, in_channels: int, image_size: int, form: str
 ) -> tuple[Tally, int]:
-    """The sums over the layers of a network, and the parameters that an auxiliary head would have, 0 for one cell.
+    """The sums over the layers of a network, and the parameters that an auxiliary head would have, 0 where it has none.
 
     Args:
-        genotype: as arranged (`derive.arrange`), all of whose operations are in `COUNTED`.
-        channels: width of the first cells.
+        genotype: as built (`derive.as_built`), and counted (`is_counted`).
+        channels: width of the first cells, for a genotype of cells.
         num_classes: outputs.
         in_channels: channels of the images.
         image_size: height and width of the images.
-        form: of the stem.
+        form: of the stem, for a genotype of cells.
     """
+    if isinstance(genotype, StagedGenotype):
+        return _count_stages(genotype, num_classes, in_channels, image_size)
+    return _count_cells(Genotype.narrowed(genotype), channels, num_classes, in_channels, image_size, form)
+
+
+def _count_stages(genotype: StagedGenotype, num_classes: int, in_channels: int, size: int) -> tuple[Tally, int]:
+    tally, auxiliary, last = Tally(), 0, in_channels
+    for position, block in enumerate(genotype.blocks):
+        size = count_block(tally, block, last, size)
+        last = block.channels
+        if position == genotype.auxiliary_position:
+            auxiliary = _auxiliary(last, num_classes)
+    tally.pool += last
+    if genotype.hidden:
+        tally.connect(last, genotype.hidden, bias=False)
+        tally.relu += genotype.hidden * (genotype.activation == "relu")
+    tally.connect(genotype.hidden or last, num_classes)
+    return tally, auxiliary
+
+
+def count_block(tally: Tally, block: Block, inputs: int, size: int) -> int:
+    """Count one block that stands alone (`repeats` 1), and answer the size of its output in pixels."""
+    out = halved(size, block.stride)
+    area = block.kernel**2
+
+    def layer(channels: int, pixels: int, activated: bool = True) -> None:
+        tally.normalise(channels, pixels)
+        if activated and block.activation == "relu":
+            tally.activate(channels, pixels)
+
+    if not block.middle:
+        tally.convolve(inputs, block.channels, out, area)
+        layer(block.channels, out)
+        return out
+    middle = block.middle
+    if middle != inputs:
+        tally.convolve(inputs, middle, size)
+        layer(middle, size)
+    tally.convolve(middle, middle, out, area, groups=middle)
+    layer(middle, out)
+    if block.squeeze:
+        few = squeezed(middle)
+        tally.pool += middle
+        tally.connect(middle, few)
+        tally.activate(few, 1)
+        tally.connect(few, middle)
+    tally.convolve(middle, block.channels, out)
+    layer(block.channels, out, activated=False)
+    return out
+
+
+def _auxiliary(channels: int, num_classes: int) -> int:
+    """Parameters of an auxiliary head."""
+    return channels * 128 + 2 * 128 + 128 * 768 * 4 + 2 * 768 + (768 + 1) * num_classes
+
+
+def _count_cells(
+    genotype: Genotype, channels: int, num_classes: int, in_channels: int, image_size: int, form: str
+) -> tuple[Tally, int]:
     tally = Tally()
     before, size = _count_stem(tally, form, channels, in_channels, image_size)
     before_last = last = stem_widths(form, channels)
@@ -172,7 +240,7 @@ def count(
         before, size = size, _count_cell(tally, cell, width, size, reduction)
         before_last, last, halve = last, len(cell.concat) * width, reduction
         if index == head:
-            auxiliary = last * 128 + 2 * 128 + 128 * 768 * 4 + 2 * 768 + (768 + 1) * num_classes
+            auxiliary = _auxiliary(last, num_classes)
     tally.pool += last
     tally.connect(last, num_classes)
     return tally, auxiliary

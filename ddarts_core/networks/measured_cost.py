@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..genotypes.dead_cells import dead_cells
-from ..genotypes.genotype import Genotype
+from ..genotypes.genotype import AnyGenotype, Genotype
 from ..genotypes.shapes import Form
+from ..genotypes.stages import StagedGenotype
 from .cost import Cost, by_convention
+from .derived import DerivedNetwork
 from .network import Network
+from .staged import StagedNetwork
 
 
 def count_macs(module: nn.Module, x: Tensor) -> dict[str, int]:
@@ -45,12 +47,21 @@ def count_macs(module: nn.Module, x: Tensor) -> dict[str, int]:
 
 
 def measured_cost(
-    genotype: Genotype, channels: int, num_classes: int, in_channels: int, image_size: int, form: Form
+    genotype: AnyGenotype, channels: int, num_classes: int, in_channels: int, image_size: int, form: Form
 ) -> Cost:
     """The same as `cost.cost` of a genotype that is arranged already."""
+    network: DerivedNetwork
     with torch.device("meta"):
-        network = Network(
-            genotype, channels, num_classes, in_channels, image_size, form, auxiliary=genotype.num_cells > 1
-        ).eval()
-        macs = count_macs(network, torch.empty(1, in_channels, image_size, image_size))
-    return Cost(network.num_parameters, network.auxiliary_parameters, macs, dead_cells(genotype.cells))
+        if isinstance(genotype, StagedGenotype):
+            auxiliary = genotype.auxiliary_position is not None
+            network = StagedNetwork(genotype, num_classes, in_channels, image_size, auxiliary)
+        else:
+            cells = Genotype.narrowed(genotype)
+            auxiliary = cells.num_cells > 1
+            network = Network(cells, channels, num_classes, in_channels, image_size, form, auxiliary=auxiliary)
+        macs = count_macs(network.eval(), torch.empty(1, in_channels, image_size, image_size))
+    apart = network.auxiliary_parameters
+    network.auxiliary_head = None
+    layers = [layer for layer in network.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    weights = sum(layer.weight.numel() for layer in layers)
+    return Cost(network.num_parameters, apart, macs, genotype.dead_cells, weights)

@@ -96,7 +96,7 @@ def individual(start: str) -> Genotype:
     Raises:
         UserError: there is none, or it has two shared cells.
     """
-    genotype = resolve_genotype(start)
+    genotype = Genotype.narrowed(resolve_genotype(start), f"search.start {start}")
     if genotype.layout != "individual":
         raise UserError(
             f"search.start {start}: two shared cells cannot start individual ones; name an individual genotype"

@@ -22,14 +22,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.sets import DataInfo, Images, augment_of, check_batch
-from ..genotypes.genotype import Genotype
+from ..genotypes.genotype import AnyGenotype
 from ..ground.errors import Diverged, UserError
 from ..loops.confusion import Evaluation, count
 from ..loops.losses import balanced_weights, weighted_cross_entropy
 from ..loops.mistakes import Surest, surest
 from ..loops.recalibration import initial_share, recalibrated
 from ..loops.records import EpochRecord
-from ..networks.network import Network
+from ..networks.building import build_network
+from ..networks.derived import DerivedNetwork
 from ..networks.training_free import scores
 from ..settings.hashing import config_hash
 from ..settings.retrain_settings import RetrainConfig
@@ -88,28 +89,6 @@ def drop_path_probability(config: RetrainConfig, epoch: int) -> float:
     return config.drop_path * epoch / config.epochs
 
 
-def build_network(config: RetrainConfig, genotype: Genotype, info: DataInfo) -> Network:
-    """The network that these settings train on these data.
-
-    Raises:
-        UserError: see `Network`.
-    """
-    return Network(
-        genotype,
-        config.channels,
-        info.num_classes,
-        info.channels,
-        info.image_size,
-        config.form,
-        auxiliary=config.auxiliary_weight > 0,
-        num_cells=config.num_cells,
-        drop_path_unit=config.drop_path_unit,
-        reductions=config.reductions,
-        derive_order=config.derive_order,
-        on_dead_cell=config.on_dead_cell,
-    )
-
-
 def check_batches(config: RetrainConfig, num_images: int) -> None:
     """Refuse a batch that is too small to normalise, or larger than the training images.
 
@@ -157,7 +136,7 @@ class Retrain:
     def __init__(
         self,
         config: RetrainConfig,
-        genotype: Genotype,
+        genotype: AnyGenotype,
         info: DataInfo,
         train: Images,
         validation: Images | None,
@@ -196,12 +175,12 @@ class Retrain:
         self._num_updates = 0
         self._best: dict[str, Any] | None = None
 
-    def _build(self) -> Network:
+    def _build(self) -> DerivedNetwork:
         network = build_network(self.config, self.genotype, self.info)
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     @property
-    def network(self) -> Network:
+    def network(self) -> DerivedNetwork:
         """The network to evaluate and keep: the averaged weights where `ema_decay` is on, else the trained ones."""
         return self._trained if self._averaged is None else self._averaged
 

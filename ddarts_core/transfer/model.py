@@ -106,6 +106,8 @@ def read_weights(argument: Path, genotype: Genotype) -> tuple[Network, Blueprint
     if not file.is_file():
         raise UserError(f"--weights {argument}: there is no file {file}; ddarts export writes it beside a genotype")
     network, blueprint = read_safetensors(file)
+    if not isinstance(network, Network):
+        raise UserError(f"--weights {argument} are of a network that has no cells")
     if blueprint.genotype.hash != genotype.hash:
         raise UserError(
             f"--weights {argument} are of the genotype {blueprint.genotype.hash}, and the given one is {genotype.hash}"

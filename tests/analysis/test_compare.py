@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
+from ddarts_core.genotypes.zoo import STAGED, ZOO
 from ddarts_core.ground.errors import UserError
 from tests.analysis.conftest import genotype_of
 
@@ -64,6 +65,17 @@ def test_a_pair_of_cells_is_compared_as_the_network_that_repeats_it():
 
 
 fronts = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 8)), min_size=1, max_size=6)
+
+
+def test_genotypes_of_stages_are_compared_block_by_block_and_with_no_other_kind():
+    small, large = (STAGED[f"FBNetV2_{name}"].genotype for name in ("F4", "L1"))
+    found = compare(small, large)
+    assert (found["a"]["num_cells"], found["b"]["num_cells"], found["b"]["reductions"]) == (20, 26, [0, 2, 6, 10, 19])
+    assert found["cells"][0] == {"cell": 0, "common": 1, "only_a": [], "only_b": []}
+    assert found["cells"][25]["only_b"] == [["convolution 1x1 to 1344, hswish", 1, 2]]
+    assert distance(large, STAGED["FBNetV2_L2"].genotype) == 0
+    with pytest.raises(UserError, match="comparison with a genotype of cells"):
+        distance(small, ZOO["DARTS_V2"].genotype)
 
 
 def test_the_volume_of_a_front_is_the_mean_best_accuracy_over_budgets():

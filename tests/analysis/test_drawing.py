@@ -19,6 +19,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
 from ddarts_core.genotypes.spaces import OPERATION_NAMES, S_O, S, edge_list
+from ddarts_core.genotypes.zoo import STAGED
 from ddarts_core.ground.errors import UserError
 from tests.analysis.conftest import genotype_of
 
@@ -109,3 +110,21 @@ def test_mistakes_are_one_sentence_and_leave_no_file(tmp_path: Path, name, limit
     with pytest.raises(UserError):
         draw_genotype(genotype_of(0), tmp_path / name, max_cells=limit)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_stages_are_rows_of_blocks_whose_words_fit():
+    genotype = STAGED["FBNetV2_L1"].genotype
+    figure = genotype_figure(genotype, title="L1")
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    blocks = [block for stage in genotype.stages for block in stage]
+    assert texts.count("hswish") + texts.count("SE, hswish") + texts.count("relu") == len(blocks)
+    assert {"184 → 64", "inverted 5×5  ×3", "to 14 × 14 pixels"} <= set(texts)
+    assert texts[-1] == "then mean over all pixels, linear layer to 1984 (hswish), classifier"
+    renderer = figure.canvas.get_renderer()
+    for text in figure.axes[0].texts:
+        if text.get_text().startswith(("inverted", "conv")):
+            assert text.get_window_extent(renderer).width / figure.dpi < 1.05, text.get_text()
+    chain, rows = genotype_svgs(genotype)
+    assert chain is None and len(rows) == len(genotype.stages)
+    assert 'aria-label="stage 3: inverted 5x5 /2 to 40 by 128, squeeze, hswish; inverted 5x5' in rows[3]
+    assert genotype_figure(genotype, max_cells=2).axes[0].texts[-1].get_text() == "2 of 7 stages are drawn"

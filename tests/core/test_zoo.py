@@ -8,7 +8,7 @@ import pytest
 
 from ddarts_core.genotypes.handcrafted import ENCODED, HANDCRAFTED, resnet18
 from ddarts_core.genotypes.spaces import OPERATION_NAMES
-from ddarts_core.genotypes.zoo import ZOO, resolve_genotype
+from ddarts_core.genotypes.zoo import EVERY, STAGED, ZOO, resolve_genotype
 from ddarts_core.ground.errors import UserError
 
 PUBLISHED = {
@@ -48,11 +48,13 @@ PUBLISHED = {
 
 def test_names() -> None:
     assert set(ZOO) == PUBLISHED | set(HANDCRAFTED) | {f"{name}_published" for name in ENCODED}
+    assert set(STAGED) == {f"FBNetV2_{name}" for name in ("F1", "F2", "F3", "F4", "L1", "L2")}
+    assert {*ZOO, *STAGED} == set(EVERY)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", EVERY)
 def test_entry(name: str, tmp_path: Path) -> None:
-    entry = ZOO[name]
+    entry = EVERY[name]
     assert entry.source and entry.note
     file = tmp_path / "genotype.json"
     file.write_text(entry.genotype.to_json(), encoding="utf-8")
@@ -60,7 +62,7 @@ def test_entry(name: str, tmp_path: Path) -> None:
 
 
 def test_entries_differ() -> None:
-    assert len({entry.genotype.hash for entry in ZOO.values()}) == len(ZOO)
+    assert len({entry.genotype.hash for entry in EVERY.values()}) == len(EVERY)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.nested import leaves
 from ddarts_core.ground.redact import hide_secrets, one_line, without_secrets
@@ -35,7 +35,7 @@ OWN_VARIABLE = "DDARTS_TRACKING_URI"
 STATUS = {"COMPLETED": "FINISHED", "PRUNED": "KILLED", "FAILED": "FAILED", "RUNNING": "RUNNING"}
 """MLflow's status of a run by the state of the trial."""
 
-Draw = Callable[[Genotype, Path], object]
+Draw = Callable[[AnyGenotype, Path], object]
 """Draws a genotype into a file."""
 
 TEXT_LIMIT = 6000

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.loops.confusion import FILE as CONFUSION
 from ddarts_core.loops.mistakes import FILE as MISTAKES
 from ddarts_core.loops.records import PHASES, EpochRecord, read_jsonl
@@ -246,7 +246,7 @@ class TrialRun:
         genotype, picture = self._folder / "genotype.json", self._folder / "genotype.png"
         scored = [self._folder / name for name in (CONFUSION, MISTAKES)]
         if draw is not None and genotype.exists():
-            draw(Genotype.load(genotype), picture)
+            draw(AnyGenotype.load(genotype), picture)
         for file in (self._folder / "records.jsonl", genotype, picture, *scored):
             if file.exists():
                 self._client.log_artifact(run_id, str(file))

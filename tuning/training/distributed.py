@@ -21,7 +21,7 @@ import torch
 
 from ddarts_core.data.readers import MOST
 from ddarts_core.data.sets import for_cores, hold_out, load_test, load_train
-from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground import plugins
 from ddarts_core.ground.errors import Diverged, UserError
 from ddarts_core.loops import checkpoint
@@ -112,7 +112,9 @@ class DistributedRetrain:
         test: what the network does with the test images, which are read once after the training.
     """
 
-    def __init__(self, config: ExperimentConfig, genotype: Genotype, seed: int, folder: Path, workers: Workers) -> None:
+    def __init__(
+        self, config: ExperimentConfig, genotype: AnyGenotype, seed: int, folder: Path, workers: Workers
+    ) -> None:
         self.restarts = 0
         self.test: Evaluation | None = None
         self.folder = folder.absolute()
@@ -255,7 +257,7 @@ def cpus_per_worker(nodes: Sequence[Mapping[str, float]], num_workers: int, gpu:
 @dataclass(frozen=True)
 class _Job:
     config: ExperimentConfig
-    genotype: Genotype
+    genotype: AnyGenotype
     seed: int
     folder: Path
     sources: tuple[plugins.Source, ...]

@@ -34,7 +34,7 @@ from ddarts_core.datasets import facts
 from ddarts_core.estimates.memory import CONTEXT_BYTES
 from ddarts_core.exports.export import Blueprint
 from ddarts_core.exports.latency import measure
-from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground.errors import Diverged, UserError
 from ddarts_core.ground.files import write_atomic
 from ddarts_core.ground.redact import hide_secrets, one_line
@@ -87,7 +87,7 @@ class SearchTrial(tune.Trainable):
         self._epochs: Iterator[EpochRecord] = iter(())
         self._loaded: dict[str, Any] = {}
         self._records: list[EpochRecord] = []
-        self._genotype: Genotype | None = None
+        self._genotype: AnyGenotype | None = None
         self._seconds = 0.0
         self._unreported = False
         self._record = read_json(self._folder / "trial.json")
@@ -296,13 +296,13 @@ class SearchTrial(tune.Trainable):
         second = self._study.data["config"]["tune"]["second_objective"]
         return {metric: value} | ({} if second is None else {second: self._record["cost"][second]})
 
-    def _known(self, genotype: Genotype) -> dict[str, Any]:
+    def _known(self, genotype: AnyGenotype) -> dict[str, Any]:
         """What a genotype costs, and which limits it is beyond. A latency is measured once."""
         known = self._record["cost"]
         cost = known if known and self._record["genotype_hash"] == genotype.hash else self._cost(genotype)
         return {"genotype_hash": genotype.hash, "cost": cost, "beyond": beyond(cost, self._tune.limits.model_dump())}
 
-    def _latency(self, genotype: Genotype, info: DataInfo) -> dict[str, float]:
+    def _latency(self, genotype: AnyGenotype, info: DataInfo) -> dict[str, float]:
         """Median and spread of a forward pass in ms, if the sweep measures it."""
         wanted = self._tune.latency
         if wanted is None:
@@ -310,7 +310,7 @@ class SearchTrial(tune.Trainable):
         found = measure(Blueprint.of(genotype, self._config, info), **wanted.model_dump())
         return {"latency_ms": found.median, "latency_spread_ms": found.spread}
 
-    def _cost(self, genotype: Genotype) -> dict[str, float]:
+    def _cost(self, genotype: AnyGenotype) -> dict[str, float]:
         """Parameters without the auxiliary head, and multiply-adds of convolutions and linear layers per image.
 
         Within a budget of multiply-adds those of the search too; and the latency where it is measured.
@@ -359,7 +359,7 @@ class SearchTrial(tune.Trainable):
         if state is not None:
             self._loaded = state
             self._seconds = state["seconds"]
-            self._genotype = None if state["genotype"] is None else Genotype.from_text(state["genotype"])
+            self._genotype = None if state["genotype"] is None else AnyGenotype.from_text(state["genotype"])
         # The process before may have been killed between an epoch's checkpoint and its record: nobody was told of it.
         self._unreported = len(self._records) > len(read_jsonl(self._folder / "records.jsonl"))
         self._write_records()

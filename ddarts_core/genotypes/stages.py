@@ -1,0 +1,221 @@
+"""Genotypes whose blocks stand in stages, as those of FBNetV2 do: frozen, torch-free data.
+
+A network of this kind is a chain: each block reads the one before it, a stage halves the image at most once, in its
+first block, and every block has a width of its own. So nothing of it follows from one number of channels or from
+positions of reductions, as it does for cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+from ..ground.errors import UserError
+from .genotype import SCHEMA_VERSION, AnyGenotype, Operation, as_int
+
+Activation = Literal["relu", "hswish"]
+ACTIVATIONS: tuple[Activation, ...] = ("relu", "hswish")
+
+#: Channels that a rounded number is a multiple of.
+DIVISOR = 8
+
+
+def rounded(target: float) -> int:
+    """Channels for a number that need not be whole: the nearest multiple of 8, or the next if that lacks over 5 %.
+
+    Example:
+        >>> rounded(24 * 1.7912), rounded(88 / 4)
+        (48, 24)
+    """
+    nearest = max(DIVISOR, int(target + DIVISOR / 2) // DIVISOR * DIVISOR)
+    return nearest + DIVISOR if nearest < 0.95 * target else nearest
+
+
+def squeezed(middle: int) -> int:
+    """Channels within the squeeze-excitation of so many: a quarter, rounded."""
+    return rounded(middle / 4)
+
+
+@dataclass(frozen=True)
+class Block:
+    """An inverted residual block (MobileNetV2, MobileNetV3), or a plain convolution.
+
+    An inverted block is a 1x1 convolution to `middle` channels (left out where there are so many already), a depthwise
+    convolution, squeeze-excitation if there is any, and a 1x1 convolution to `channels`; where input and output have
+    one shape, the input is added. A plain one is a convolution; neither has biases, and a normalisation follows every
+    convolution.
+
+    Attributes:
+        channels: of the output.
+        kernel: width of the convolution, odd.
+        stride: of the first of the repeated blocks; the others have 1.
+        middle: channels between the two 1x1 convolutions; 0 is a plain convolution.
+        squeeze: whether there is squeeze-excitation (`squeezed`).
+        activation: behind every normalisation but the one that ends an inverted block.
+        repeats: how many such blocks follow each other.
+
+    Raises:
+        UserError: a number that no block can have.
+    """
+
+    channels: int
+    kernel: int
+    stride: int = 1
+    middle: int = 0
+    squeeze: bool = False
+    activation: Activation = "hswish"
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if self.channels < 1 or self.middle < 0 or self.repeats < 1:
+            raise UserError(f"{self.words}: channels and repeats of a block are 1 or more, and middle is not negative")
+        if self.kernel < 1 or self.kernel % 2 == 0 or self.stride not in (1, 2):
+            raise UserError(f"{self.words}: the kernel of a block is odd, and its stride 1 or 2")
+        if self.activation not in ACTIVATIONS:
+            raise UserError(f"activation {self.activation!r} of a block: choose {' or '.join(ACTIVATIONS)}")
+        if self.squeeze and not self.middle:
+            raise UserError(f"{self.words}: only a block with middle channels has squeeze-excitation")
+
+    @property
+    def words(self) -> str:
+        """What it is, in a few words.
+
+        Example:
+            >>> Block(24, 5, 2, middle=88).words
+            'inverted 5x5 /2 to 24 by 88, hswish'
+        """
+        parts = ["inverted" if self.middle else "convolution", f"{self.kernel}x{self.kernel}"]
+        parts += ["/2"] if self.stride == 2 else []
+        parts += [f"to {self.channels}"]
+        parts += [f"by {self.middle}"] if self.middle else []
+        return " ".join(parts) + (", squeeze" if self.squeeze else "") + f", {self.activation}"
+
+
+Stage = tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class StagedGenotype(AnyGenotype):
+    """A discrete architecture of blocks in stages, with the classifier's head.
+
+    Equal blocks that follow each other are one with `repeats`, however they were written.
+
+    Attributes:
+        stages: of the network, in order; the first block of each may halve the image.
+        hidden: outputs of a linear layer without bias between the pooling and the classifier; 0 is none.
+        activation: behind that layer.
+        image_size: pixels that the architecture is meant for; the network takes others too.
+
+    Raises:
+        UserError: a stage is empty or halves the image behind its first block, or a size is impossible.
+
+    Example:
+        >>> stem, block = Block(8, 3, 2), Block(16, 3, 2, middle=24)
+        >>> StagedGenotype(((stem,), (block, replace(block, stride=1))), image_size=32).words
+        '3 blocks in 2 stages'
+    """
+
+    stages: tuple[Stage, ...]
+    hidden: int = 0
+    activation: Activation = "hswish"
+    image_size: int = 224
+    layout: Literal["stages"] = field(default="stages", init=False)
+
+    layouts: ClassVar[tuple[str, ...]] = ("stages",)
+    part: ClassVar[str] = "block"
+    rows: ClassVar[str] = "stages"
+
+    def __post_init__(self) -> None:
+        if not self.stages or not all(self.stages):
+            raise UserError("a genotype of stages needs at least one stage, and each stage a block")
+        if any(block.stride == 2 for stage in self.stages for block in stage[1:]):
+            raise UserError("only the first block of a stage may halve the image: begin another stage there")
+        if self.hidden < 0 or self.image_size < 1 or self.activation not in ACTIVATIONS:
+            raise UserError(
+                f"hidden {self.hidden} and image_size {self.image_size} of a genotype must be 0 or more and 1 or more, "
+                f"and its activation {self.activation!r} {' or '.join(ACTIVATIONS)}"
+            )
+        object.__setattr__(self, "stages", tuple(_merged(stage) for stage in self.stages))
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """All blocks of the network in order, each repeated one on its own."""
+        return tuple(
+            replace(block, stride=block.stride if number == 0 else 1, repeats=1)
+            for stage in self.stages
+            for block in stage
+            for number in range(block.repeats)
+        )
+
+    @property
+    def auxiliary_position(self) -> int | None:
+        """Block that an auxiliary head reads: the one before the last that halves the image; None if that is none."""
+        halving = [position for position in self.reductions if position > 0]
+        return halving[-1] - 1 if halving else None
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """Positions of the blocks that halve the image."""
+        return tuple(position for position, block in enumerate(self.blocks) if block.stride == 2)
+
+    @property
+    def num_cells(self) -> int:
+        """Blocks of the network."""
+        return len(self.blocks)
+
+    @property
+    def words(self) -> str:
+        """What it is made of, in words."""
+        return f"{self.num_cells} blocks in {len(self.stages)} stages"
+
+    def operations(self) -> Iterator[Operation]:
+        """Every block, as the one operation between what it reads (node 1) and its output (node 2)."""
+        yield from ((position, 2, 1, block.words) for position, block in enumerate(self.blocks))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; `from_dict` is the inverse."""
+        return {
+            "schema": SCHEMA_VERSION,
+            "layout": self.layout,
+            "image_size": self.image_size,
+            "hidden": self.hidden,
+            "activation": self.activation,
+            "stages": [[{name: getattr(block, name) for name in _FIELDS} for block in stage] for stage in self.stages],
+        }
+
+    @classmethod
+    def of_fields(cls, data: Mapping[str, Any]) -> StagedGenotype:
+        """What `to_dict` wrote; see `AnyGenotype`."""
+        try:
+            stages = tuple(tuple(_block(block) for block in stage) for stage in data["stages"])
+            hidden, size = as_int(data["hidden"]), as_int(data["image_size"])
+            return cls(stages, hidden, data["activation"], size)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"not a genotype: `stages` must be lists of blocks with {', '.join(_FIELDS)}, beside `hidden`, "
+                "`activation` and `image_size`"
+            ) from error
+
+
+_FIELDS = tuple(Block.__dataclass_fields__)
+
+
+def _block(data: Mapping[str, Any]) -> Block:
+    if set(data) != set(_FIELDS) or not isinstance(data["squeeze"], bool):
+        raise TypeError("fields of a block")
+    numbers = {name: as_int(data[name]) for name in ("channels", "kernel", "stride", "middle", "repeats")}
+    return Block(squeeze=data["squeeze"], activation=data["activation"], **numbers)
+
+
+def _merged(stage: Stage) -> Stage:
+    """The stage with equal blocks that follow each other as one; a stride counts for the first of them alone."""
+    merged: list[Block] = []
+    for block in stage:
+        if merged and replace(merged[-1], stride=1, repeats=block.repeats) == block:
+            merged[-1] = replace(merged[-1], repeats=merged[-1].repeats + block.repeats)
+        else:
+            merged.append(block)
+    return tuple(merged)
