@@ -129,14 +129,16 @@ def _following(
     from ddarts_cli.models import cost_command
     from ddarts_core.data.sets import data_info
     from ddarts_core.datasets.facts import read_info
+    from ddarts_core.genotypes.genotype import AnyGenotype, Genotype
     from ddarts_core.studies.shell import ddarts
 
     info = read_info(place.path) or data_info(config.data)
     commands = [ddarts("export", place.path), cost_command(place.genotype, config, info)]
     num_seeds = len(scores["genotype"].accuracies)
-    if num_seeds < MANY or "random" not in scores:
+    comparable = isinstance(AnyGenotype.load(place.genotype), Genotype)  # with a random genotype of cells
+    if num_seeds < MANY or (comparable and "random" not in scores):
         more = ["retrain", place.genotype, "--config", place.config, "--out", place.path, "--resume"]
-        more += ["--seeds", max(MANY, num_seeds), "--random-baseline"]
+        more += ["--seeds", max(MANY, num_seeds), *(["--random-baseline"] if comparable else [])]
         more += ["--num-workers", num_workers] if num_workers > 1 else []
         more += ["--address", address] if address is not None else []
         commands.append(ddarts(*more))
