@@ -263,7 +263,7 @@ class SearchTrial(tune.Trainable):
         )
         return True
 
-    def _take(self, genotype: Genotype) -> None:
+    def _take(self, genotype: AnyGenotype) -> None:
         """The genotype that is trained from now on."""
         write_atomic(self._folder / "genotype.json", genotype.to_json())
         self._genotype = genotype
