@@ -18,7 +18,7 @@ from ray.tune.experiment import Trial
 from ddarts_core.ground.redact import hide_secrets
 from ddarts_core.search.stages import Course
 from ddarts_core.settings.config import resolve
-from ddarts_core.studies.study_files import read_json, write_json
+from ddarts_core.studies.study_files import read_json
 
 from ..cluster import versions
 from ..cluster.versions import OtherVersion
@@ -61,22 +61,22 @@ class Ends:
         self._thread: ThreadPoolExecutor | None = None  # Ray pickles the callback before a trial ends
         self._wait_until = self._tell_at = 0.0
 
-    def add(self, study: Study, folder: Path) -> None:
+    def add(self, study: Study, number: int) -> None:
         """A trial ended."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "mlflow")
-        self._thread.submit(self._end, study, folder)
+        self._thread.submit(self._end, study, number)
 
     def close(self) -> None:
         """Wait until all that were added are done, or left to `track_rest`."""
         if self._thread is not None:
             self._thread.shutdown()
 
-    def _end(self, study: Study, folder: Path) -> None:
+    def _end(self, study: Study, number: int) -> None:
         # After one refusal the others would be refused too, each after a wait.
         if time.monotonic() < self._wait_until:
             return
-        if not track_end(study, folder, self._session.draw):
+        if not track_end(study, number, self._session.draw):
             self._wait_until = time.monotonic() + PATIENCE_S
         elif time.monotonic() >= self._tell_at:
             tell(study)
@@ -160,7 +160,7 @@ class StudyCallback(tune.Callback):
         if self._journal is None:
             self._journal = Journal(study)
         self._journal.add(record)
-        self._ends.add(study, trial_dir(study.path, record["number"]))
+        self._ends.add(study, record["number"])
         self._tell(
             "finished",
             trial,
@@ -222,12 +222,9 @@ def note_end(
         seconds: that it took, if its process did not write them.
         alone: whether its checkpoints are of no use to others.
     """
-    folder = trial_dir(study.path, number)
-    study.pull(f"trials/{folder.name}")
-    record = {**read_json(folder / "trial.json"), "state": state, "reason": reason or None}
-    record |= {"seconds": seconds or record["seconds"], "ended": utc_now()}
-    write_json(folder / "trial.json", record)
-    study.push(f"trials/{folder.name}")
+    study.pull(f"trials/{trial_name(number)}")
+    took = {"seconds": seconds} if seconds else {}
+    record = study.change_trial(number, state=state, reason=reason or None, ended=utc_now(), **took)
     if alone and state != "FAILED":
         study.clear_checkpoints(number)
     if state == "COMPLETED":
@@ -255,12 +252,11 @@ def error_of(trial: Any) -> str:
     return hide_secrets(text.splitlines()[-1])[:1000] if text else "the trial's process died"
 
 
-def track_end(study: Study, folder: Path, draw: Draw | None) -> bool:
+def track_end(study: Study, number: int, draw: Draw | None) -> bool:
     """Bring the MLflow run of a trial that ended to its end and note that it is; whether it is."""
-    run = TrialRun(study, folder)
+    run = TrialRun(study, trial_dir(study.path, number))
     tracked = run.finish(draw, artifacts=study.data["config"]["tracking"]["log_artifacts"])
-    write_json(folder / "trial.json", {**read_json(folder / "trial.json"), "run_id": run.run_id, "tracked": tracked})
-    study.push(f"trials/{folder.name}")
+    study.change_trial(number, run_id=run.run_id, tracked=tracked)
     return tracked
 
 
@@ -273,7 +269,7 @@ def track_rest(study: Study, draw: Draw | None) -> int:
     missing = 0
     for trial in waiting:
         # After one refusal the others would be refused too, each after a wait.
-        missing += 1 if missing or not track_end(study, trial_dir(study.path, trial["number"]), draw) else 0
+        missing += 1 if missing or not track_end(study, trial["number"], draw) else 0
     if not missing:
         settle(study)
     return missing

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from ddarts_core.ground.redact import without_secrets
 from ddarts_core.studies import sqlite_uri
-from ddarts_core.studies.study_files import ENDED, read_json, write_json
+from ddarts_core.studies.study_files import ENDED
 
 from ..searchers.journal import JOURNAL, Journal
 from ..settings.reread import as_today
-from ..store.study import Study, hold, trial_dir, trial_name
+from ..store.study import Study, hold
 from ..tracking import study_run as tracking
 from ..tracking.overview import show_study
 from .callback import track_rest
@@ -68,9 +68,7 @@ def track_anew(study: Study) -> Study:
         tracking.flat_params({key: value for key, value in stored.items() if key != "tracking"}),
     )
     for trial in study.trials():
-        file = trial_dir(study.path, trial["number"]) / "trial.json"
-        write_json(file, {**read_json(file), "run_id": None, "tracked": False})
-        study.push(f"trials/{trial_name(trial['number'])}")
+        study.change_trial(trial["number"], run_id=None, tracked=False)
     return study.update(experiment_id=experiment_id, parent_run_id=run_id)
 
 
@@ -99,7 +97,7 @@ def rebuild_runs(found: Study, draw: tracking.Draw | None) -> tuple[int, int]:
     with hold(found, journal=False) as study:
         study = ensure_tracked(study)
         for trial in study.trials():
-            write_json(trial_dir(study.path, trial["number"]) / "trial.json", {**trial, "tracked": False})
+            study.change_trial(trial["number"], tracked=False)
         missing = track_rest(study, draw)
         show_study(study, "FINISHED" if study.data["state"] == "FINISHED" else "KILLED")
         return sum(trial["state"] in ENDED for trial in study.trials()) - missing, missing

@@ -17,7 +17,6 @@ from ddarts_core.datasets import facts
 from ddarts_core.ground.errors import UserError
 from ddarts_core.settings.config import resolve
 from ddarts_core.studies.shell import ddarts
-from ddarts_core.studies.study_files import write_json
 from ddarts_core.supernets.execution import check_compiler
 from ddarts_core.tensors.devices import pick_device
 
@@ -35,7 +34,7 @@ from ..store import plugins
 from ..store.backend import backend_of
 from ..store.lease import LostLease
 from ..store.mirror import StoreError
-from ..store.study import Study, find_study, hold, trial_dir
+from ..store.study import Study, find_study, hold
 from ..tracking import study_run as tracking
 from ..tracking.overview import show_study
 from ..tracking.patience import PATIENCE
@@ -182,9 +181,7 @@ def run_again(study: Study) -> int:
         study.push(JOURNAL)
     for trial in failed:
         _, _, contradiction = resolved(study.data, trial["params"])
-        again = {"state": "RUNNING", "reason": contradiction, "tracked": False}
-        write_json(trial_dir(study.path, trial["number"]) / "trial.json", {**trial, **again})
-        study.push(f"trials/{trial['trial_id']}")
+        study.change_trial(trial["number"], state="RUNNING", reason=contradiction, tracked=False)
     return len(failed)
 
 

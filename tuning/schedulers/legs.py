@@ -15,7 +15,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from ddarts_core.settings.hashing import config_hash
-from ddarts_core.studies.study_files import ENDED, read_json, write_json
+from ddarts_core.studies.study_files import ENDED
 
 from ..settings.config import SweepConfig
 from ..settings.population import draw_population, exchange, perturb
@@ -113,24 +113,13 @@ class Legs(Searcher):
     def _write(self, number: int, epochs: int, before: dict[int, dict[str, Any]], donor: int | None) -> None:
         """Note in a member's file what an exchange does to it."""
         study = self._held.study
-        below, file = f"trials/{trial_name(number)}", trial_dir(study.path, number) / "trial.json"
-        study.pull(below)
-        record = {**read_json(file), "exchanged": epochs}
+        study.pull(f"trials/{trial_name(number)}")
+        fields: dict[str, Any] = {"exchanged": epochs}
         if donor is not None:
             stream = random.Random(f"{self._config.seed}/perturb/{number}/{epochs}")
             params = perturb(self._space, before[donor], stream)
             config = trial_config(study.data["base"], params)
             event = {"epochs": epochs, "from": trial_name(donor), "before": before[number], "params": params}
-            record |= {"params": params, "lineage": [*record["lineage"], event]}
-            record |= {"config": config.model_dump(mode="json"), "config_hash": config_hash(config)}
-        write_json(file, record)
-        study.push(below)
-        self._records[number] = record
-
-    # --- Ray's own, of which nothing is needed -----------------------------------------------------------------------
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the members' files have everything."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing."""
+            fields |= {"params": params, "lineage": [*self._records[number]["lineage"], event]}
+            fields |= {"config": config.model_dump(mode="json"), "config_hash": config_hash(config)}
+        self._records[number] = study.change_trial(number, **fields)

@@ -138,14 +138,6 @@ class StudySearch(Searcher):
                     self._ended[number] = frozen(known, self._distributions, self._config.tune, accuracies)
                 self._open.discard(number)
 
-    # --- Ray's own, of which nothing is needed -----------------------------------------------------------------------
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study's folder has everything."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing."""
-
 
 def points_of(study: Study, space: Space) -> dict[int, dict[str, Any]]:
     """Parameters that are given before anything is drawn, by the numbers of the trials that get them.
@@ -194,3 +186,6 @@ class Places(ConcurrencyLimiter):
             self._looked = time.monotonic()
             self.max_concurrent = self._number()
         return super().suggest(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing, where Ray would keep a searcher's state: the study's folder has everything."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 from ddarts_core.ground.errors import UserError
 from ddarts_core.studies import sqlite_uri
 from ddarts_core.studies.shell import ddarts
-from ddarts_core.studies.study_files import read_study_file, read_trial_file, write_json
+from ddarts_core.studies.study_files import read_json, read_study_file, read_trial_file, write_json
 
 from . import checkpoints, plugins
 from .backend import Folder, backend_of, meant
@@ -94,6 +94,14 @@ class Study:
         self.push("study.json")
         return Study(self.backend, data)
 
+    def change_trial(self, number: int, **fields: Any) -> dict[str, Any]:
+        """Write the trial.json of a trial with some fields replaced; its record."""
+        folder = trial_dir(self.path, number)
+        record = {**read_json(folder / "trial.json"), **fields}
+        write_json(folder / "trial.json", record)
+        self.push(f"trials/{folder.name}")
+        return record
+
     @property
     def num_trials(self) -> int:
         """Trials that were begun; opens none of their files."""
@@ -111,12 +119,10 @@ class Study:
 
     def ranked(self) -> list[dict[str, Any]]:
         """Completed trials, best first objective first, those beyond a limit last; then the others, by number."""
-        metric, mode = self.objectives[0]
-        sign = -1 if mode == "max" else 1
         trials = self.trials()
         done = [trial for trial in trials if trial["state"] == "COMPLETED"]
-        done.sort(key=lambda trial: (bool(trial.get("beyond")), sign * trial["objectives"][metric], trial["number"]))
-        return done + [trial for trial in trials if trial["state"] != "COMPLETED"]
+        others = [trial for trial in trials if trial["state"] != "COMPLETED"]
+        return sorted(done, key=_rank(self.objectives)) + others
 
     @property
     def state(self) -> str:
@@ -249,10 +255,15 @@ def utc_now() -> str:
 
 def best_of(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tuple[str, str]]) -> Mapping[str, Any] | None:
     """The completed trial that is best by the first objective, within the limits if any is; None without one."""
+    done = (trial for trial in trials if trial["state"] == "COMPLETED")
+    return min(done, key=_rank(objectives), default=None)
+
+
+def _rank(objectives: Sequence[tuple[str, str]]) -> Callable[[Mapping[str, Any]], tuple[bool, float, int]]:
+    """What completed trials are sorted by, the best first."""
     metric, mode = objectives[0]
     sign = -1 if mode == "max" else 1
-    done = [trial for trial in trials if trial["state"] == "COMPLETED"]
-    return min(done, key=lambda t: (bool(t.get("beyond")), sign * t["objectives"][metric], t["number"]), default=None)
+    return lambda trial: (bool(trial.get("beyond")), sign * trial["objectives"][metric], trial["number"])
 
 
 WEIGHTS = "weights.pt"

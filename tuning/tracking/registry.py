@@ -21,7 +21,7 @@ from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.redact import hide_secrets, one_line, without_secrets
 
 from ..settings.config import EXPERIMENT_VARIABLE
-from .study_run import artifact_location, make_client, with_secrets
+from .study_run import experiment_of, make_client, with_secrets
 
 ALIAS = "best"
 
@@ -79,7 +79,7 @@ def register(tracking_uri: str, run_id: str | None, name: str, model: Model, exp
 
     experiment = os.environ.get(EXPERIMENT_VARIABLE) or experiment
     try:
-        run = run_id or _new_run(client, experiment, name, artifact_location(tracking_uri), model.metrics)
+        run = run_id or _new_run(client, experiment_of(client, experiment, tracking_uri), name, model.metrics)
         with tempfile.TemporaryDirectory() as folder:
             _save(Path(folder) / "model", model)
             client.log_artifacts(run, str(Path(folder) / "model"), "model")
@@ -97,10 +97,8 @@ def register(tracking_uri: str, run_id: str | None, name: str, model: Model, exp
     return Registered(name, str(made.version))
 
 
-def _new_run(client: Any, experiment: str, name: str, artifacts: str | None, metrics: Mapping[str, float]) -> str:
-    found = client.get_experiment_by_name(experiment)
-    identifier = found.experiment_id if found else client.create_experiment(experiment, artifact_location=artifacts)
-    run = client.create_run(identifier, run_name=f"model {name}")
+def _new_run(client: Any, experiment_id: str, name: str, metrics: Mapping[str, float]) -> str:
+    run = client.create_run(experiment_id, run_name=f"model {name}")
     for metric, value in metrics.items():
         client.log_metric(run.info.run_id, metric, value)
     client.set_terminated(run.info.run_id)

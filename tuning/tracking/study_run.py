@@ -130,6 +130,12 @@ def artifact_location(uri: str) -> str | None:
     return None if file is None else (file.parent / "mlartifacts").as_uri()
 
 
+def experiment_of(client: Any, name: str, uri: str) -> str:
+    """The identifier of the experiment of a name, which is made if there is none in the store of a URI."""
+    found = client.get_experiment_by_name(name)
+    return str(found.experiment_id if found else client.create_experiment(name, artifact_location(uri)))
+
+
 def study_tags(name: str, data: Mapping[str, Any]) -> dict[str, str]:
     """Of a study's run, by the name of the study and what study.json says of it."""
     return {
@@ -170,11 +176,7 @@ def start_study(
     try:
         make_database(uri)
         client = make_client(uri)
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            experiment_id = client.create_experiment(experiment, artifact_location=artifact_location(uri))
-        else:
-            experiment_id = found.experiment_id
+        experiment_id = experiment_of(client, experiment, uri)
         run = client.create_run(experiment_id, run_name=study_name, tags=dict(tags))
         log_params(client, run.info.run_id, params)
         client.set_experiment_tag(experiment_id, view.TAG, view.view(params))
@@ -194,7 +196,7 @@ def start_study(
     if (file := sqlite_uri.file_of(uri)) is not None:
         with sqlite3.connect(file) as database:
             database.execute("PRAGMA journal_mode=WAL")
-    return str(experiment_id), str(run.info.run_id)
+    return experiment_id, str(run.info.run_id)
 
 
 def is_there(study: Study) -> bool:

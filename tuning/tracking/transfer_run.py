@@ -11,7 +11,7 @@ from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.redact import hide_secrets, one_line, without_secrets
 from ddarts_core.loops.records import EpochRecord
 
-from .study_run import artifact_location, flat_params, log_params, make_client, with_secrets
+from .study_run import experiment_of, flat_params, log_params, make_client, with_secrets
 
 #: Experiment that the runs belong to.
 EXPERIMENT = "transfer"
@@ -36,12 +36,7 @@ def log_transfer(
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        found = client.get_experiment_by_name(EXPERIMENT)
-        experiment = (
-            found.experiment_id
-            if found
-            else client.create_experiment(EXPERIMENT, artifact_location=artifact_location(uri))
-        )
+        experiment = experiment_of(client, EXPERIMENT, uri)
         run = str(client.create_run(experiment, run_name=name, tags={"genotype_hash": genotype.hash}).info.run_id)
         log_params(client, run, flat_params(config))
         time = 0
