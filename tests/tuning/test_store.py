@@ -272,3 +272,23 @@ def test_a_trial_writes_in_its_own_place_only(stored: MakeStored, ray_cluster: N
     with pytest.raises(lease.LostLease):
         mine.push(f"trials/{trial_name(0)}")
     assert "fenced/trials/00000/records.jsonl" not in objects(config.study_location)
+
+
+def test_what_is_removed_is_gone_in_the_store_and_in_the_copy(stored: MakeStored) -> None:
+    """Whole folders and single files, and nothing whose name only begins alike."""
+    uri = stored("removed").study_location
+    study = create_study(uri, {"objectives": [], "config": {}, "state": "RUNNING"})
+    assert isinstance(study.backend, ObjectStore)
+    gone = ("ray/run/checkpoint_0/trial.pt", "ray/state.json", "trials/00000/checkpoint-000001.pt")
+    kept = ("ray-2/state.json", "trials/00000/checkpoint-000002.pt", "trials/00000/trial.json")
+    for name in (*gone, *kept):
+        study.backend.mirror.write(name, b"{}")
+        (study.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (study.path / name).write_text("{}")
+    study.backend.remove(["ray", gone[2], "nothing"])
+    assert objects(uri) == sorted(f"removed/{name}" for name in (*kept, "study.json"))
+    assert [(study.path / name).exists() for name in (*gone, *kept)] == [False] * 3 + [True] * 3
+    assert not (study.path / "ray").exists()
+    study.push()
+    study.pull()
+    assert objects(uri) == sorted(f"removed/{name}" for name in (*kept, "study.json"))
