@@ -61,6 +61,7 @@ class Driver:
         config: of the sweep; not needed to resume.
         address: of the Ray cluster; None starts Ray in the process.
         location: of a study to resume, when it is not `path` but a URI.
+        python: that runs it.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class Driver:
         config: SweepConfig | None = None,
         address: str | None = None,
         location: str | None = None,
+        python: str = sys.executable,
     ) -> None:
         self.events = path.parent / f"{path.name}.events"
         argument = (location or str(path)) if config is None else json.dumps(config.model_dump(mode="json"))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", RUN, mode, argument, str(self.events), *([address] if address else [])],
+            [python, "-c", RUN, mode, argument, str(self.events), *([address] if address else [])],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
+import psutil
 import pytest
 from ddarts_tuning.settings.config import SweepConfig
 from ddarts_tuning.store.study import find_study
@@ -118,11 +122,28 @@ def test_an_mlflow_server_that_is_killed_and_started_again_has_everything_once(
     assert faults(path, 2, (2, 2)) == NONE
 
 
+@pytest.mark.slow
+def test_a_raylet_that_stands_still_for_a_while_costs_nothing(make_sweep: Make) -> None:
+    """For longer than the 30 s after which Ray Client and others give up."""
+    config = make_sweep("still", tune={"num_samples": 2})
+    path = config.study_dir
+    driver = Driver("run", path, config)
+    driver.wait_for(lambda: epochs_of(path, 0) >= 1)
+    (raylet,) = (child for child in psutil.Process(driver.process.pid).children() if child.name() == "raylet")
+    raylet.suspend()
+    time.sleep(35)
+    raylet.resume()
+    assert driver.finish().startswith("finished 0")
+    assert faults(path, 2, (2, 2)) == NONE
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """With room for some megabytes and for some hundreds of files."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(disk)], capture_output=True)
+    room = "size=48m,nr_inodes=2000"
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", room, "tmpfs", str(disk)], capture_output=True)
     if done.returncode:
         pytest.skip("mounting a small disk needs root")
     yield disk
@@ -130,27 +151,26 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_a_full_disk_stops_a_sweep_with_one_sentence(make_sweep: Make, small_disk: Path) -> None:
+@pytest.mark.parametrize("size", [2**16, 0], ids=["no bytes", "no files"])
+def test_a_full_disk_stops_a_sweep_with_one_sentence(make_sweep: Make, small_disk: Path, size: int) -> None:
     config = make_sweep("full", storage=str(small_disk), tune={"num_samples": 2})
     path = config.study_dir
     driver = Driver("run", path, config)
     driver.wait_for(lambda: epochs_of(path, 0) >= 2)
     ballast = small_disk / "ballast"
+    ballast.mkdir()
     while driver.process.poll() is None:
-        fill(ballast)
+        fill(ballast, size)
     last = driver.finish(status=1)
     assert last.startswith(f"Error: no space is left for study {path}; ") and f"`ddarts resume {path}`" in last
     assert find_study(path).state == "INTERRUPTED"
-    ballast.unlink()
+    shutil.rmtree(ballast)
     assert Driver("resume", path).finish().startswith("finished 0")
     assert faults(path, 2, (2, 2)) == NONE
 
 
-def fill(ballast: Path) -> Any:
-    """Write until there is no space."""
-    with ballast.open("ab", buffering=0) as file:
-        try:
-            while True:
-                file.write(os.urandom(4096))
-        except OSError:
-            return
+def fill(ballast: Path, size: int) -> None:
+    """Write files of a size until there is no space."""
+    with contextlib.suppress(OSError):
+        for number in itertools.count(len(list(ballast.iterdir()))):
+            (ballast / str(number)).write_bytes(os.urandom(size))

@@ -246,6 +246,44 @@ def test_a_journal_numbered_by_the_ends_of_trials_is_made_anew(study_path: Path)
     assert first.datetime_complete.astimezone(timezone.utc) == datetime(2030, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
 
+def test_a_journal_that_was_cut_anywhere_is_whole_again(study_path: Path) -> None:
+    """By a kill or a full disk, within a line or between two; one trial had its number while it ran."""
+    study = make_study(study_path, sweep(num_samples=3))
+    for number in range(3):
+        begin(study, number, {"search.w_zero_one": 0.5 + number / 2, "ablation.loss": "none"})
+    end(study, 1, "COMPLETED", 0.5, epochs=2)
+    kept = Journal(study)
+    for number, state in ((0, "PRUNED"), (2, "FAILED")):
+        end(study, number, state, epochs=2)
+        kept.add(read_json(trial_dir(study.path, number) / "trial.json"))
+
+    def known() -> list[Any]:
+        found = journal(study)
+        return [(t.number, t.state, t.params, t.values, t.intermediate_values, t.user_attrs) for t in found]
+
+    whole, before = (study.path / JOURNAL).read_bytes(), known()
+    assert len(before) == 3 and len(whole) > 1000
+    for length in range(0, len(whole), 61):
+        (study.path / JOURNAL).write_bytes(whole[:length])
+        Journal(study)
+        assert known() == before, length
+
+
+def test_150_trials_and_one_more(study_path: Path) -> None:
+    """The one follows from all of them, and has its number in the folder and in the journal."""
+    config = sweep(num_samples=150)
+    study = make_study(study_path, config)
+    for number in range(150):
+        begin(study, number, {"search.w_zero_one": 0.5 + number / 100, "ablation.loss": "none"})
+        end(study, number, "COMPLETED", number / 150)
+    more = search(study, sweep(num_samples=151))
+    assert more.suggest("a")["number"] == 150 and more.suggest("b") == "FINISHED"
+    assert len(more._ended) == study.num_trials - 1 == 150
+    end(study, 150, "COMPLETED", 1.0)
+    Journal(study)
+    assert [trial.user_attrs["number"] for trial in journal(study)] == [*range(151)]
+
+
 def test_two_objectives(study_path: Path) -> None:
     config = sweep(num_samples=2, second_objective="parameters")
     study = make_study(study_path, config)

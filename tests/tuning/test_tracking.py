@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import getpass
+import http.server
 import json
 import logging
 import math
@@ -260,6 +261,42 @@ def test_an_outage_costs_nothing_but_a_delay(
     wait_for(lambda: len(history(study, str(run.run_id), "train/loss")) == 3)
     sender.close()
     assert [step for step, _ in history(study, str(run.run_id), "train/loss")] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("status", [500, 429, 200, 0], ids=["error", "too many", "a page", "no answer"])
+def test_a_server_that_answers_anything_else_raises_nothing(
+    study: Study, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """A trial and a sweep go on, it is said in one line, and a store that cannot be asked has lost nothing."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if status:
+                self.send_response(status)
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                self.wfile.write(b"<html>\nsecond line</html>")
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    folder = write_trial(study, state="COMPLETED")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        there = dataclasses.replace(
+            study, data={**study.data, "tracking_uri": f"http://127.0.0.1:{server.server_port}"}
+        )
+        with caplog.at_level(logging.WARNING, logger="ddarts_tuning"):
+            run = trial_run.TrialRun(there, folder)
+            assert not run.sync(RECORDS) and not run.finish(None, artifacts=False)
+            assert not tracking.end_run(there, "run", "KILLED")
+            assert tracking.is_there(there)
+        server.shutdown()
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 3 and all(line.startswith("MLflow did not take the") and "\n" not in line for line in said)
 
 
 def test_a_server_that_hangs_does_not_hold_up_a_trial(study: Study) -> None:

@@ -294,7 +294,16 @@ def _knock(address: str) -> None:
         ValueError: the address is none.
     """
     if address != "auto":
-        parts = urlsplit(address if "://" in address else f"ray://{address}")
-        if parts.hostname is None or parts.port is None:
-            raise ValueError("host and port are needed")
-        socket.create_connection((parts.hostname, parts.port), timeout=10).close()
+        socket.create_connection(place_of(address), timeout=10).close()
+
+
+def place_of(address: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT` or `ray://HOST:PORT`.
+
+    Raises:
+        ValueError: the address is none.
+    """
+    parts = urlsplit(address if "://" in address else f"ray://{address}")
+    if parts.hostname is None or parts.port is None:
+        raise ValueError("host and port are needed")
+    return parts.hostname, parts.port

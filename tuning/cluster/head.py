@@ -12,7 +12,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
+
+from .connection import place_of
 
 LOST_S = 50.0
 """How long a head may give no answer: less than the 60 s after which Ray gives up, so that one that keeps its state in
@@ -76,8 +77,4 @@ def _place(address: str) -> tuple[str, int]:
     """Host and port of what the process talks to: the head's state of the cluster, or its server of Ray Client."""
     import ray
 
-    if not address.startswith("ray://"):
-        address = f"ray://{ray.get_runtime_context().gcs_address}"
-    parts = urlsplit(address)
-    assert parts.hostname is not None and parts.port is not None  # it was joined
-    return parts.hostname, parts.port
+    return place_of(address if address.startswith("ray://") else ray.get_runtime_context().gcs_address)

@@ -109,15 +109,24 @@ class Space:
         """Draw the active parameters, by dotted path."""
         params: dict[str, Any] = {}
         for path, distribution in self.distributions:
-            if _active(distribution, params, self.paths, self.settings):
+            if self.active(distribution, params):
                 params[path] = distribution.suggest(trial, path)
         return params
+
+    def active(self, distribution: AnyDistribution, params: Mapping[str, Any]) -> bool:
+        """Whether every condition holds; a condition on a parameter that was not drawn itself does not."""
+        for path, values in distribution.when.items():
+            if path not in params and path in self.paths:
+                return False
+            if (params[path] if path in params else _given(self.settings, path)) not in values:
+                return False
+        return True
 
     def read(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """The values that a trial with these settings has of the active parameters, and which lie outside the space."""
         params: dict[str, Any] = {}
         for path, distribution in self.distributions:
-            if _active(distribution, params, self.paths, self.settings):
+            if self.active(distribution, params):
                 params[path] = _given(settings, path)
         by_path = dict(self.distributions)
         return params, [path for path, value in params.items() if not by_path[path].contains(value)]
@@ -134,11 +143,7 @@ class Space:
             points = [
                 {**point, **drawn}
                 for point in points
-                for drawn in (
-                    [{path: value} for value in values]
-                    if _active(distribution, point, self.paths, self.settings)
-                    else [{}]
-                )
+                for drawn in ([{path: value} for value in values] if self.active(distribution, point) else [{}])
             ]
         return points
 
@@ -155,22 +160,6 @@ def _grid_values(path: str, distribution: AnyDistribution) -> list[Any]:
             raise UserError(f"space.{path}: searcher grid would visit {distribution.count:,} values: give it a step")
         return list(range(distribution.low, distribution.high + 1, distribution.step))
     raise UserError(f"space.{path}: searcher grid needs a finite list of values: use type categorical, or int")
-
-
-def _active(
-    distribution: AnyDistribution, params: Mapping[str, Any], paths: Iterable[str], settings: Mapping[str, Any]
-) -> bool:
-    """Whether every condition holds; a condition on a parameter that was not drawn itself does not."""
-    for path, values in distribution.when.items():
-        if path in params:
-            value = params[path]
-        elif path in paths:
-            return False
-        else:
-            value = _given(settings, path)
-        if value not in values:
-            return False
-    return True
 
 
 def _given(settings: Mapping[str, Any], path: str) -> Any:
@@ -246,7 +235,7 @@ def _example(space: Space, path: str, value: Any) -> dict[str, Any]:
     for other, distribution in space.distributions:
         if other in forced:
             params[other] = forced[other]
-        elif _active(distribution, params, space.paths, space.settings):
+        elif space.active(distribution, params):
             default = _given(space.settings, other)
             params[other] = default if distribution.contains(default) else distribution.corners()[0]
     return params
