@@ -166,7 +166,7 @@ class Server:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while not self._answers():
             assert self._process.poll() is None and time.monotonic() < until
             time.sleep(0.2)
