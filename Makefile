@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 SWEEP ?= experiments/quickstart_sweep.yaml
 JOBS ?= 2
 
-.PHONY: install sweep test test-slow test-oldest test-python check docs pictures dist chaos bench bench-images bench-platform format clean chaos-search
+.PHONY: install sweep test test-slow test-oldest test-python check docs pictures dist chaos bench bench-images bench-platform gpu format clean chaos-search
 
 install: $(STAMP)
 
@@ -94,6 +94,11 @@ dist: $(STAMP)
 
 bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.bench $(BENCH)
+
+# The tests and measurements that need a GPU, in about eight minutes: docs/performance-gpu.md. make gpu DEVICE=cpu ROWS=smallest
+DEVICE ?= cuda
+gpu: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.gpu --device $(DEVICE) $(if $(ROWS),--rows $(ROWS))
 
 # What images of one's own cost: the scan, cold and cached, and images per second
 bench-images: $(STAMP)

@@ -35,5 +35,10 @@ def no_plugin_left() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Longest files first, so that no process is left alone with one at the end: sweeps, commands, then the rest."""
+    """Longest files first, so that no process is left alone with one at the end; what needs a GPU waits for one."""
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            import torch
+
+            item.add_marker(pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
     items.sort(key=lambda item: 0 if "tests/tuning/" in item.nodeid else item.nodeid.count("/"))

@@ -216,6 +216,6 @@ NOTES = """
   edges of the readable form, once for every width and stride, which takes minutes and does not pay on a CPU; its mode
   `reduce-overhead` replays CUDA graphs and needs a GPU (`--rows options,compile`).
 - On a GPU float32 is float32: torch's own default, tf32, keeps 11 bits of 24. `search.amp=tf32` asks for it.
-- Nothing here was measured on a GPU yet. On one, run
-  `make bench BENCH="--device cuda --batch 128 --numbers docs/performance-gpu.json --page docs/performance-gpu.md"`.
+- Nothing here was measured on a GPU yet. On one, run `make gpu`: in about eight minutes it runs the tests that need a
+  GPU and writes `docs/performance-gpu.md`. It needs neither Ray nor MLflow.
 """

@@ -316,14 +316,13 @@ ON_A_GPU = [
     ("search.compile=reduce-overhead", "ablation.loss=monitor"),
     ("search.compile=reduce-overhead", "ablation.loss=centered"),
 ]
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @pytest.mark.parametrize(
     ("device", "overrides"),
     [
         *(("cpu", overrides) for overrides in OPTIONS),
-        *(pytest.param("cuda", overrides, marks=needs_gpu) for overrides in ON_A_GPU),
+        *(pytest.param("cuda", overrides, marks=pytest.mark.gpu) for overrides in ON_A_GPU),
     ],
 )
 def test_an_option_does_not_change_a_search(digits, tiny_config, device, overrides):

@@ -195,7 +195,7 @@ def test_shares_of_a_batch_are_parts_of_the_whole_batch(augment: Augment | None)
         assert torch.equal(torch.cat(shares), whole)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("augment", [None, *AUGMENTS[:3]], ids=repr)
 def test_the_generator_and_not_the_device_of_the_images_decides(augment: Augment | None) -> None:
     images = noise(64)
@@ -208,7 +208,7 @@ def test_the_generator_and_not_the_device_of_the_images_decides(augment: Augment
         assert torch.allclose(x, y.cpu(), atol=1e-6)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("augment", AUGMENTS, ids=repr)
 def test_batches_on_a_gpu_by_its_own_generator(augment: Augment) -> None:
     images = noise(64)
