@@ -11,7 +11,7 @@ from typing import Any
 from ddarts_analysis.export import Models
 
 from ddarts_cli import usages
-from ddarts_cli.files import RetrainFolder
+from ddarts_cli.folders import RetrainFolder
 from ddarts_core.data.sets import data_info
 from ddarts_core.datasets.facts import DataInfo, read_info
 from ddarts_core.exports.export import (

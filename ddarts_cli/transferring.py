@@ -10,13 +10,12 @@ from typing import Any
 import torch
 
 from ddarts_cli.console import say, watch
-from ddarts_cli.files import check_folder, make_folder
+from ddarts_cli.folders import TransferFolder
 from ddarts_cli.loop import run_loop
 from ddarts_cli.output import write_json, write_records, write_timings, write_yaml
 from ddarts_core.genotypes.genotype import Genotype
 from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.files import write_atomic
-from ddarts_core.ground.nested import leaves, read_yaml
 from ddarts_core.loops import checkpoint
 from ddarts_core.loops.records import EpochRecord
 from ddarts_core.studies.provenance import git_commit, versions
@@ -25,73 +24,11 @@ from ddarts_core.transfer.detectors import num_parameters
 from ddarts_core.transfer.model import MEAN, STD, body_of, build_detector, read_weights, with_weights
 from ddarts_core.transfer.pictures import draw
 from ddarts_core.transfer.scan import Splits, read_splits
-from ddarts_core.transfer.settings import PLACES, TransferConfig, resolve, settings_hash
+from ddarts_core.transfer.settings import TransferConfig, settings_hash
 from ddarts_core.transfer.training import Transfer
 
 #: Held-out images in the picture.
 DRAWN = 4
-
-
-class TransferFolder:
-    """Names of the files that a training on another task leaves, and whether it may write them."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.genotype = path / "genotype.json"
-        self.config = path / "config.yaml"
-        self.checkpoint = path / "checkpoint.pt"
-        self.records = path / "records.parquet"
-        self.timings = path / "timings.csv"
-        self.weights = path / "weights.pt"
-        self.picture = path / "predictions.png"
-        self.result = path / "transfer.json"
-
-    @property
-    def begun(self) -> bool:
-        """Whether there is something to go on with: `config.yaml` is written first."""
-        return self.config.exists()
-
-    def check(self, config: TransferConfig, genotype: Genotype, *, resume: bool, force: bool) -> None:
-        """Refuse a folder that this training may not write.
-
-        Raises:
-            UserError: it holds something else, or a training that neither `resume` nor `force` is about, or one of
-                other settings or another genotype.
-        """
-        for name in ("search.json", "result.json"):
-            if (self.path / name).exists():
-                what = "search" if name == "search.json" else "retrain"
-                raise UserError(f"{self.path} holds a {what}: choose another folder with --out")
-        check_folder(self.path, self.config, self.result, "transfer", resume=resume, force=force)
-        if not resume:
-            return
-        if not self.begun:
-            raise UserError(f"nothing to resume in {self.path}: no transfer was begun there; leave --resume out")
-        if (found := Genotype.load(self.genotype).hash) != genotype.hash:
-            raise UserError(
-                f"the transfer in {self.path} is of another genotype (hash {found}, this one {genotype.hash})"
-            )
-        before, now = (
-            dict(leaves(plain(one))) for one in (resolve(read_yaml(self.config), where=str(self.config)), config)
-        )
-        differing = [
-            f"{path} was {json.dumps(before[path])}, is {json.dumps(value)}"
-            for path, value in now.items()
-            if path not in PLACES and before[path] != value
-        ]
-        if differing:
-            raise UserError(
-                f"the transfer in {self.path} was begun with other settings: {'; '.join(differing)}; go on with "
-                "those it was begun with, write elsewhere with --out, or start again with --force"
-            )
-
-    def prepare(self, *, force: bool) -> None:
-        """Make the folder; with `force` remove the training that it holds, `config.yaml` last."""
-        if force:
-            files = (self.result, self.checkpoint, self.records, self.timings, self.weights, self.picture)
-            for file in (*files, self.genotype, self.config):
-                file.unlink(missing_ok=True)
-        make_folder(self.path)
 
 
 def plain(config: TransferConfig) -> dict[str, Any]:
@@ -125,7 +62,7 @@ def train(
         mean, std = blueprint.info.mean, blueprint.info.std
     elif config.weights is not None:
         raise UserError("these settings are of a training that began with trained weights: name them with --weights")
-    place.check(config, genotype, resume=resume, force=force)
+    place.check(config, resume=resume, force=force, genotype=genotype)
     if resume and place.result.exists():
         say(f"{place.path} holds this transfer, finished")
         found: dict[str, Any] = json.loads(place.result.read_text(encoding="utf-8"))
@@ -141,7 +78,9 @@ def train(
     size, body = num_parameters(run.detector), num_parameters(backbone)
     taps = ", ".join(f"{tap.name} ({tap.channels})" for tap in backbone.taps)
     say(f"{size:,} parameters, of which the backbone has {body:,}; it is read at {taps}")
-    place.prepare(force=force)
+    if force:
+        place.clear()
+    place.make()
     write_yaml(place.config, plain(config))
     write_atomic(place.genotype, genotype.to_json())
     every = config.training.checkpoint_every

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ddarts_core.data.sets import hold_out, load_test, split
+from ddarts_core.data.sets import load_test, split
 from ddarts_core.datasets.facts import DataInfo
 from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.loops.confusion import Evaluation
@@ -14,6 +14,7 @@ from ddarts_core.networks.network import Network
 from ddarts_core.search.discretise import Derivation
 from ddarts_core.search.search import Search
 from ddarts_core.settings.config import ExperimentConfig
+from ddarts_core.training.experiment import dealt
 from ddarts_core.training.retrain import Retrain
 
 from .data import Data, test_images, train_images
@@ -159,8 +160,7 @@ def retrain(
     """
     config = load_config(settings)
     info, images = train_images(config.data, data, classes)
-    fraction = config.retrain.validation_fraction
-    train, validation = hold_out(images, fraction, config.seed, info.classes) if fraction else (images, None)
+    train, validation = dealt(config.retrain, info, images, config.seed)
     run = Retrain(config.retrain, genotype, info, train, validation, config.seed)
     records = []
     for record in run.records():

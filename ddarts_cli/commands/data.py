@@ -36,7 +36,8 @@ def command(file: Path, overrides: tuple[str, ...], out: Path | None, as_json: b
       ddarts data my.yaml --set data.flip=true --out look --json
     """
     from ddarts_cli.console import finish
-    from ddarts_cli.files import load, make_folder
+    from ddarts_cli.files import load
+    from ddarts_cli.folders import make_folder
     from ddarts_cli.images import read_train
     from ddarts_core.data.contact_sheet import seen, write_contact_sheet
     from ddarts_core.data.sets import augment_of, data_facts, data_notes, load_test, split

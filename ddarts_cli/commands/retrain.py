@@ -12,8 +12,9 @@ from ddarts_cli import completing
 from ddarts_cli.options import out_option, read_genotype, set_option
 
 if TYPE_CHECKING:
-    from ddarts_cli.files import RetrainFolder
-    from ddarts_cli.training import Score
+    from ddarts_analysis.scores import Score
+
+    from ddarts_cli.folders import RetrainFolder
     from ddarts_core.settings.config import ExperimentConfig
 
 #: Seeds that give an interval worth having.
@@ -85,7 +86,7 @@ def command(
     if address is not None and num_workers == 1:
         raise click.UsageError("--address names the cluster of several workers: give --num-workers 2 or more with it")
     from ddarts_cli.console import again, finish, resumable, say
-    from ddarts_cli.files import RetrainFolder
+    from ddarts_cli.folders import RetrainFolder
     from ddarts_core.ground.nested import override, read_yaml
     from ddarts_core.ground.plugins import needed_by
     from ddarts_core.settings.config import resolve

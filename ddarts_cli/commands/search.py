@@ -11,7 +11,7 @@ import click
 from ddarts_cli.options import out_option, read_genotype, set_option
 
 if TYPE_CHECKING:
-    from ddarts_cli.files import SearchFolder
+    from ddarts_cli.folders import SearchFolder
     from ddarts_core.loops.records import EpochRecord
     from ddarts_core.search.discretise import Derivation
     from ddarts_core.settings.config import ExperimentConfig
@@ -49,7 +49,8 @@ def command(
       ddarts search experiments/fashion_mnist.yaml --retrain
     """
     from ddarts_cli.console import again, finish, resumable, say
-    from ddarts_cli.files import RetrainFolder, SearchFolder, load_search, named_folder, plain
+    from ddarts_cli.files import load_search, named_folder, plain
+    from ddarts_cli.folders import RetrainFolder, SearchFolder
     from ddarts_core.ground.files import check_folder
     from ddarts_core.ground.plugins import needed_by
     from ddarts_core.studies.shell import ddarts
@@ -86,13 +87,17 @@ def command(
         finish([trace], [again(without=("--profile",))])
         return
     if retrain:
-        from ddarts_cli.training import check_device, check_training, run_seeds
+        from ddarts_cli.training import run_seeds
+        from ddarts_core.training.experiment import Experiment
 
-        check_training(config, info, train, [config.seed])
-        check_device(config)
+        experiment = Experiment(config, {}, (config.seed,))  # of a genotype that the search is still to find
+        experiment.check_images(info, train)
+        experiment.check_device()
         if force:
             trained.clear()
-    folder.prepare(force=force)
+    if force:
+        folder.clear()
+    folder.make()
     say(
         f"search {config.name}: method {config.method} on {config.data.name}, {config.search.num_cells} cells of "
         f"{config.search.channels} channels, {search.num_epochs} epochs on {search.device}, seed {config.seed}"
@@ -108,7 +113,7 @@ def command(
     write_facts(folder.path, data_facts(info, train, data_notes(config.data)))
     from ddarts_cli.loop import run_loop
     from ddarts_cli.models import cost_command
-    from ddarts_core.search.discretise import convergence_sentence
+    from ddarts_core.search.convergence import convergence_sentence
 
     with resumable(again("--resume"), lambda: folder.begun):
         records = run_loop(search, "search", "search", folder.checkpoint, resume=resume)

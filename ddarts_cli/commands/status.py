@@ -14,7 +14,7 @@ from ddarts_cli.options import json_option, print_json, storage_folder, storage_
 if TYPE_CHECKING:
     from ddarts_tuning.store.study import Study
 
-    from ddarts_cli.files import SearchFolder
+    from ddarts_cli.folders import SearchFolder
 
 
 @click.command()
@@ -38,7 +38,7 @@ def command(study: str, storage: str, overrides: tuple[str, ...], as_json: bool,
       ddarts status quickstart_sweep --watch
       ddarts status runs/quickstart
     """
-    from ddarts_cli.files import SearchFolder
+    from ddarts_cli.folders import SearchFolder
     from ddarts_core.ground.errors import UserError
 
     search = SearchFolder(Path(study).expanduser())

@@ -73,7 +73,8 @@ def command(
       python -m ddarts_core.transfer.shapes coco-detection data/shapes      writes a small set to try it with
     """
     from ddarts_cli.console import again, finish, resumable, say
-    from ddarts_cli.transferring import TransferFolder, train
+    from ddarts_cli.folders import TransferFolder
+    from ddarts_cli.transferring import train
     from ddarts_core.genotypes.genotype import Genotype
     from ddarts_core.ground.nested import override, read_yaml
     from ddarts_core.studies.shell import ddarts

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from ..data.images import Images, ImageSet
-from ..data.sets import DataInfo, Splits, check_batch, hold_out, load_train, split
+from ..data.sets import DataInfo, Splits, check_batch, load_train, split
 from ..genotypes.genotype import AnyGenotype, Cell, Edge, Genotype
 from ..genotypes.spaces import operations_of
 from ..methods import RULES
@@ -22,6 +22,7 @@ from ..supernets.coalitions import num_coalitions
 from ..supernets.supernet import group_map
 from ..tensors.hollow import Hollow
 from ..tensors.meter import Meter
+from ..training.experiment import dealt
 from ..training.retrain import Retrain, check_batches
 from .memory import StepMemory, step_memory, supernet_size
 
@@ -103,8 +104,7 @@ def _trained(config: ExperimentConfig, info: DataInfo, train: Images, splits: Sp
     """The images that the derived network is trained on."""
     if trial:
         return splits.weights.joined(splits.alphas)
-    fraction = config.retrain.validation_fraction
-    return hold_out(train, fraction, config.seed, info.classes)[0] if fraction else train
+    return dealt(config.retrain, info, train, config.seed)[0]
 
 
 def data_memory(train: Images, info: DataInfo, device: torch.device) -> int:

@@ -92,7 +92,7 @@ def discretise(
     dead = dead_cells(cells)
     if dead and config.on_dead_cell == "error":
         raise UserError(
-            f"nothing reads the output of {_named('cell', dead)}: lower discretise.threshold, "
+            f"nothing reads the output of {named('cell', dead)}: lower discretise.threshold, "
             "or set discretise.on_dead_cell to connect or warn"
         )
     genotype = Genotype(tuple(cells), tuple(reductions), layout)
@@ -123,50 +123,8 @@ def without_skips(gates: CellGates, operations: Sequence[str], steps: int, confi
 
 def saturation(gates: Any) -> tuple[int, int]:
     """How many gates exceed 0.9, and how many lie below 0.1; the zero operation counts like any other."""
-    flat = _flat(_plain(gates))
-    return sum(gate > OVER for gate in flat), sum(gate < UNDER for gate in flat)
-
-
-def convergence_sentence(gates: Any, derivation: Derivation, config: DiscretiseConfig, independent: bool = True) -> str:
-    """In plain words: how much of the search is decided, what the derivation had to mend, and what would help.
-
-    Independent (sigmoid) gates are decided above 0.9 and below 0.1. Of softmax weights most are small whatever
-    happens, so there an edge is decided when one operation holds more than 0.9 of it. Below one half the search has
-    not converged.
-
-    Args:
-        gates: of the cells that were derived, [cells, edges, operations].
-        derivation: of these gates.
-        config: of the derivation.
-        independent: sigmoid gates.
-    """
-    rows = _plain(gates)
-    if not independent:
-        edges = [edge for cell in rows for edge in cell]
-        what, decided, total = "edges", sum(max(edge) > OVER for edge in edges), len(edges)
-        remedies = ["search longer"]
-    else:
-        what, decided, total = "operations", sum(saturation(rows)), len(_flat(rows))
-        remedies = ["search longer", "or raise search.w_zero_one"]
-    converged = 2 * decided >= total
-    parts = [f"{100 * decided // total} % of {what} decided" + ("" if converged else ", not converged")]
-    bare = derivation.fallback or derivation.dropped
-    if bare:
-        steps = next(s for s in range(1, len(rows[0]) + 1) if num_edges(s) == len(rows[0]))
-        fate = "given their best operation" if derivation.fallback else "left out"
-        parts.append(
-            f"threshold {config.threshold:g} left {len(bare)} of {len(rows) * steps} nodes without input ({fate})"
-        )
-        remedies.insert(0, "lower the threshold")
-    sentence = "; ".join(parts)
-    if bare or not converged:
-        sentence += ": " + (", " if len(remedies) > 2 else " ").join(remedies)
-    if derivation.dead_cells:
-        sentence += (
-            f". Nothing reads the output of {_named('cell', derivation.dead_cells)}: "
-            "set discretise.on_dead_cell: connect, or lower the threshold"
-        )
-    return sentence + "."
+    numbers = flat(gates)
+    return sum(gate > OVER for gate in numbers), sum(gate < UNDER for gate in numbers)
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -190,7 +148,7 @@ def _without_bare_nodes(
             edges += incoming
     if bare and config.on_empty_node == "error":
         raise UserError(
-            f"threshold {config.threshold:g} leaves {_named('node', bare)} of cell {index} without input: lower "
+            f"threshold {config.threshold:g} leaves {named('node', bare)} of cell {index} without input: lower "
             "discretise.threshold, search longer, or set discretise.on_empty_node to best or drop"
         )
     if not edges:
@@ -215,18 +173,20 @@ def _best(
     return best[1]
 
 
-def _plain(gates: Any) -> Any:
+def plain(gates: Any) -> Any:
+    """A tensor or an array as nested lists; other values as they are."""
     return gates.tolist() if hasattr(gates, "tolist") else gates
 
 
-def _flat(value: Any) -> list[float]:
-    value = _plain(value)
-    return [float(value)] if isinstance(value, (int, float)) else [gate for part in value for gate in _flat(part)]
+def flat(value: Any) -> list[float]:
+    """All numbers in nested lists, in order."""
+    value = plain(value)
+    return [float(value)] if isinstance(value, (int, float)) else [gate for part in value for gate in flat(part)]
 
 
 def _numbers(gates: Any, edges: int, operations: int) -> list[CellGates]:
     """Gates as nested lists of finite floats of the shape that space and steps imply."""
-    numbers = [[[float(gate) for gate in _plain(edge)] for edge in _plain(cell)] for cell in _plain(gates)]
+    numbers = [[[float(gate) for gate in plain(edge)] for edge in plain(cell)] for cell in plain(gates)]
     if not numbers or any(len(cell) != edges or any(len(row) != operations for row in cell) for cell in numbers):
         raise ValueError(f"gates must have the shape [cells, {edges} edges, {operations} operations]")
     if not all(math.isfinite(gate) for cell in numbers for row in cell for gate in row):
@@ -234,6 +194,6 @@ def _numbers(gates: Any, edges: int, operations: int) -> list[CellGates]:
     return numbers
 
 
-def _named(noun: str, numbers: Sequence[int]) -> str:
+def named(noun: str, numbers: Sequence[int]) -> str:
     """`cell 3` or `cells 3, 5`."""
     return f"{noun}{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"

@@ -17,8 +17,8 @@ from ddarts_core.genotypes.dead_cells import dead_cells
 from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
 from ddarts_core.genotypes.spaces import S, edge_list, num_edges, operations_of
 from ddarts_core.ground.errors import UserError
+from ddarts_core.search.convergence import convergence_sentence
 from ddarts_core.search.discretise import (
-    convergence_sentence,
     discretise,
     saturation,
     select,

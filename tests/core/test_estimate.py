@@ -9,7 +9,6 @@ from itertools import count
 import pytest
 import torch
 
-from ddarts_cli import training
 from ddarts_cli.main import main
 from ddarts_core.data.sets import data_info, load_train, split
 from ddarts_core.estimates.estimate import Estimate, estimate, heaviest_genotype, time_steps
@@ -20,6 +19,7 @@ from ddarts_core.loops.confusion import Evaluation
 from ddarts_core.search.discretise import discretise
 from ddarts_core.search.search import build_search
 from ddarts_core.settings.config import ExperimentConfig, resolve
+from ddarts_core.training.experiment import dealt
 from ddarts_core.training.retrain import Retrain, build_network
 
 CONFIG: ExperimentConfig = resolve(
@@ -135,7 +135,7 @@ def test_training_steps_are_those_that_retrain_makes(fraction: float, monkeypatc
     """Counted on the loop that the command builds."""
     config: ExperimentConfig = resolve(CONFIG.model_dump(mode="json"), (f"retrain.validation_fraction={fraction}",))
     info, images = load_train(config.data)
-    train, validation = training._dealt(config, info, images, config.seed)
+    train, validation = dealt(config.retrain, info, images, config.seed)
     run = Retrain(config.retrain, heaviest_genotype(config), info, train, validation, config.seed)
     steps: list[None] = []
     zero = torch.zeros((), dtype=torch.int64)

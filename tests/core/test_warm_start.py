@@ -14,7 +14,8 @@ from ddarts_core.genotypes.handcrafted import HANDCRAFTED
 from ddarts_core.genotypes.zoo import ZOO
 from ddarts_core.ground.errors import UserError
 from ddarts_core.networks.network import Network
-from ddarts_core.search.discretise import convergence_sentence, discretise
+from ddarts_core.search.convergence import convergence_sentence
+from ddarts_core.search.discretise import discretise
 from ddarts_core.search.search import build_search
 from ddarts_core.settings.config import resolve
 from ddarts_core.settings.search_settings import DiscretiseConfig

@@ -20,7 +20,7 @@ import ray.train.torch
 import torch
 
 from ddarts_core.data.readers import MOST
-from ddarts_core.data.sets import for_cores, hold_out, load_test, load_train
+from ddarts_core.data.sets import for_cores, load_test, load_train
 from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground import plugins
 from ddarts_core.ground.errors import Diverged, UserError
@@ -28,6 +28,7 @@ from ddarts_core.loops import checkpoint
 from ddarts_core.loops.confusion import Evaluation
 from ddarts_core.loops.records import EpochRecord
 from ddarts_core.settings.config import ExperimentConfig
+from ddarts_core.training.experiment import dealt
 from ddarts_core.training.parallel import Group
 from ddarts_core.training.retrain import Retrain
 
@@ -308,9 +309,7 @@ def _begin(job: _Job, group: Group) -> tuple[Retrain, list[dict[str, Any]]]:
     """The loop and its records so far; not begun, or where the checkpoint was taken."""
     config = job.config.retrain
     info, images = load_train(job.config.data)
-    train, validation = images, None
-    if config.validation_fraction:
-        train, validation = hold_out(images, config.validation_fraction, job.seed, info.classes)
+    train, validation = dealt(config, info, images, job.seed)
     device = ray.train.torch.get_device()
     run = Retrain(config, job.genotype, info, train, validation, job.seed, device, group)
     if not (job.folder / CHECKPOINT).exists():

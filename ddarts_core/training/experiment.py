@@ -1,0 +1,132 @@
+"""What a retrain compares: a genotype, and a random one beside it when asked, each trained with the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.sets import DataInfo, Images, hold_out, load_test
+from ..genotypes.dead_cells import dead_sentence
+from ..genotypes.derive import trained
+from ..genotypes.genotype import AnyGenotype, Genotype
+from ..genotypes.random_genotype import random_genotype, space_of
+from ..loops import checkpoint
+from ..loops.confusion import Evaluation
+from ..networks.building import build_network
+from ..networks.cost import retrain_cost
+from ..settings.config import ExperimentConfig
+from ..settings.retrain_settings import RetrainConfig
+from ..tensors.devices import check_amp, pick_device
+from .retrain import Retrain, check_batches
+
+
+def dealt(config: RetrainConfig, info: DataInfo, images: Images, seed: int) -> tuple[Images, Images | None]:
+    """The images that train, and those that choose an epoch if there are any.
+
+    Raises:
+        UserError: a class has too few images for both.
+    """
+    fraction = config.validation_fraction
+    return hold_out(images, fraction, seed, info.classes) if fraction else (images, None)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Genotypes that are trained with the same seeds on the same images.
+
+    Attributes:
+        config: of every training.
+        contenders: the genotypes by name: `genotype`, and `random` when asked for.
+        seeds: each contender is trained once with each.
+    """
+
+    config: ExperimentConfig
+    contenders: Mapping[str, AnyGenotype]
+    seeds: tuple[int, ...]
+
+    @classmethod
+    def of(cls, genotype: AnyGenotype, config: ExperimentConfig, num_seeds: int, random_baseline: bool) -> Experiment:
+        """The seeds are `config.seed` and those that follow it; the random genotype is drawn with the first.
+
+        Raises:
+            UserError: no space has all operations of the genotype, or it is not made of cells, to which none is drawn.
+        """
+        contenders = {"genotype": genotype}
+        if random_baseline:
+            cells = Genotype.narrowed(genotype, "--random-baseline")
+            contenders["random"] = random_genotype(cells, config.seed, space_of(cells, config.search.space))
+        return cls(config, contenders, tuple(range(config.seed, config.seed + num_seeds)))
+
+    def is_done(self, result: dict[str, Any] | None) -> bool:
+        """Whether `result.json` holds exactly these seeds and contenders; None is no result."""
+        return result is not None and (
+            result["seeds"] == list(self.seeds) and result["test"].keys() == self.contenders.keys()
+        )
+
+    def check_images(self, info: DataInfo, images: Images) -> None:
+        """Refuse training images that do not suffice for a batch, or for the images that choose an epoch.
+
+        Raises:
+            UserError: they do not, with one of the seeds.
+        """
+        for seed in self.seeds:
+            train, _ = dealt(self.config.retrain, info, images, seed)
+            check_batches(self.config.retrain, len(train))
+
+    def check_device(self) -> torch.device:
+        """The device of trainings in this process.
+
+        Raises:
+            UserError: it is not here, or it lacks the precision.
+        """
+        device = pick_device(self.config.retrain.device, "retrain.device")
+        check_amp(self.config.retrain.amp, device, "retrain.amp")
+        return device
+
+    def dead_cells(self, info: DataInfo) -> Iterator[str]:
+        """A sentence on each contender whose network has cells that nothing reads.
+
+        Raises:
+            UserError: a genotype makes no network with these settings.
+        """
+        for name, contender in self.contenders.items():
+            with torch.device("meta"):
+                built = build_network(self.config.retrain, contender, info).genotype
+            if dead := built.dead_cells:
+                words = "the network of the genotype" if name == "genotype" else "the random genotype's network"
+                facts = dead_sentence(dead, built.num_cells)
+                yield f"{words}: {facts}; retrain.on_dead_cell=connect gives them a reader"
+
+    def training(self, contender: str, info: DataInfo, images: Images, seed: int) -> Retrain:
+        """One training, which is not begun yet."""
+        train, validation = dealt(self.config.retrain, info, images, seed)
+        return Retrain(self.config.retrain, self.contenders[contender], info, train, validation, seed)
+
+    def finish(self, run: Retrain, contender: str, weights: Path) -> Evaluation:
+        """What a training that is over does with the test images; its weights are kept in a file.
+
+        Where images chose an epoch, both are of that epoch. The test images are read here and nowhere else.
+        """
+        if run.best_epoch is not None:
+            run.load_best()
+        test = run.evaluate(load_test(self.config.data), mistakes=True)
+        checkpoint.save(weights, {"weights": run.weights(), "genotype": self.contenders[contender].to_json()})
+        return test
+
+    def parameters(self, contender: str, info: DataInfo) -> int:
+        """Weights of a contender's network."""
+        return retrain_cost(self.contenders[contender], self.config, info).parameters
+
+    def facts(self, contender: str, info: DataInfo) -> dict[str, Any]:
+        """What `result.json` says of a contender beside its scores."""
+        genotype = self.contenders[contender]
+        return {
+            "genotype_hash": genotype.hash,
+            "edges": genotype.num_edges,
+            "parameters": self.parameters(contender, info),
+            "dead_cells": list(trained(genotype, self.config.retrain.model_dump()).dead_cells),
+        }
