@@ -88,11 +88,12 @@ def plain(value: Any) -> Any:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The document as text: what the truth is, a row per method, what predicts it, and simulated searches."""
-    return "\n\n".join([_truth_words(found["truth"]), *_tables(found)])
+    """The document in Markdown: what the truth is, and the tables."""
+    return "\n\n".join([truth_words(found["truth"]), *(_table(*one) for one in tables(found))])
 
 
-def _truth_words(truth: Mapping[str, Any]) -> str:
+def truth_words(truth: Mapping[str, Any]) -> str:
+    """What was trained, how far accuracies lie apart, and how much of that is chance, in sentences."""
     share = "all" if truth["trained"] == truth["distinct"] else f"{truth['trained']:,} of"
     lines = [
         f"Truth {truth['study']}: {share} {truth['distinct']:,} distinct genotypes trained, {truth['trainings']:,} "
@@ -109,11 +110,12 @@ def _truth_words(truth: Mapping[str, Any]) -> str:
     return " ".join(lines)
 
 
-def _tables(found: Mapping[str, Any]) -> list[str]:
-    tables = []
+def tables(found: Mapping[str, Any]) -> list[tuple[Sequence[str], list[Sequence[str]]]]:
+    """Heads and rows: a row per method if there are searches, then what predicts the truth, then simulated searches."""
+    tables: list[tuple[Sequence[str], list[Sequence[str]]]] = []
     if found["methods"]:
         head = ("method", "searches", "regret, points", "rank", "random search, points", "chance", "gates and worth")
-        rows = [
+        rows: list[Sequence[str]] = [
             (
                 one["method"],
                 f"{one['searches']}" + (f", {one['outside']} outside" if one["outside"] else ""),
@@ -125,18 +127,21 @@ def _tables(found: Mapping[str, Any]) -> list[str]:
             )
             for one in found["methods"]
         ]
-        tables.append(_table(head, rows))
-    predictors = [
+        tables.append((head, rows))
+    predictors: list[Sequence[str]] = [
         (name.replace("_", " "), _interval({**one, "mean": one["rho"]}, 1)) for name, one in found["predictors"].items()
     ]
-    tables.append(_table(("known without training", "rank correlation with accuracy"), predictors))
+    tables.append((("known without training", "rank correlation with accuracy"), predictors))
     looks = len(next(iter(found["simulated"].values())))
     shown = sorted({1, *(count for count in (3, 10, 30, 100) if count <= looks), looks})
-    simulated = [
+    simulated: list[Sequence[str]] = [
         (name, *(_interval(curve[count - 1], 100) for count in shown)) for name, curve in found["simulated"].items()
     ]
     tables.append(
-        _table(("simulated search: regret, points, after", *(f"{count} looks" for count in shown)), simulated)
+        (
+            ("simulated search: regret, points, after", *(f"{count} look{'s' * (count > 1)}" for count in shown)),
+            simulated,
+        )
     )
     return tables
 

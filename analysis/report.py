@@ -14,7 +14,7 @@ import pandas as pd
 from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.files import write_atomic
 
-from . import cell_charts, charts, confusion, mistakes, page, parameter_charts, report_text
+from . import cell_charts, charts, confusion, mistakes, page, parameter_charts, report_text, report_truth
 from .collect import frames_of
 from .export import percent, state_sentence
 from .history import history, history_chart, is_lowest
@@ -122,6 +122,7 @@ def _body(
     if len(studies) > 1:
         yield _comparison(studies)
         yield _overlaid(studies, references, ids)
+    yield from report_truth.judged(studies, ids)
     budget = DRAWING_BUDGET // len(studies)
     for study in studies:
         if len(studies) > 1:

@@ -111,7 +111,20 @@ def read_truth(folder: str | Path) -> Truth:
     Raises:
         UserError: it is no study, or not a truth, or nothing is trained yet.
     """
-    study = read_study(folder, alphas=False)
+    return truth_of(read_study(folder, alphas=False))
+
+
+def is_truth(study: Study) -> bool:
+    """Whether a study has trained a genotype by its number."""
+    return any(_number(trial) is not None for trial in study.completed)
+
+
+def truth_of(study: Study) -> Truth:
+    """The truth of a study that is already read.
+
+    Raises:
+        UserError: it is not a truth, or nothing is trained yet.
+    """
     config = _experiment(study.info["config"])
     rows = [row for trial in study.completed if (row := _training(trial)) is not None]
     if not rows:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 import statistics
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from ddarts_analysis import report_truth
 from ddarts_analysis.prediction import free_predictors, gate_correlations, rank_correlation
 from ddarts_analysis.regret import judge, markdown, plain, regret_figure, simulation_figure
 from ddarts_analysis.simulation import Table, local_search, random_search, regret_curve, regularised_evolution, simulate
@@ -210,6 +213,21 @@ def test_words_figures_and_table_of_one_truth() -> None:
     assert len(table) == 972
     assert Genotype.from_text(table["genotype"][5]).hash == table["genotype_hash"][5]
     assert plain(found)["truth"]["noise"] == found["truth"]["noise"]
+
+
+def test_a_report_of_a_truth_and_searches_judges_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches on other images are named, with the reason, and the truth alone is shown."""
+    known = truth()
+    monkeypatch.setattr(report_truth, "is_truth", lambda study: study.name == "invented")
+    monkeypatch.setattr(report_truth, "truth_of", lambda study: known)
+    monkeypatch.setattr(report_truth, "_read_again", lambda study: study)
+    text = "".join(report_truth.judged([search(485), known.study], count()))
+    assert "Judged by invented" in text and "972 trainings" in text
+    assert re.search(r"<tr><td>ddarts</td><td[^>]*>1</td>", text)
+    assert text.count('class="chart"') == 2
+    other = "".join(report_truth.judged([known.study, search(0, split={"seed": 2})], count()))
+    assert "has other images or another split" in other and "<td>ddarts</td>" not in other
+    assert not "".join(report_truth.judged([search(485)], count()))
 
 
 def test_a_study_that_is_no_truth_is_refused(study: Path) -> None:
