@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ddarts_tuning.driver.events import SweepEvent
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderResult
 
 
 #: Phases whose name in the records is not what a reader calls them.
@@ -126,17 +127,15 @@ class Board:
             parts.append("stopping")
         return "; ".join(parts)
 
-    def __rich__(self) -> RenderableType:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The line, and below it a table with the settings of each trial under its row."""
-        from rich.console import Group
-        from rich.padding import Padding
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
         from .sweeping import number, settings
 
-        lines: list[Any] = [Text(self.headline())]
+        yield Text(self.headline())
         for trial_id, row in sorted(self.rows.items()):
             grid = Table.grid(padding=(0, 2))
             grid.add_row(
@@ -146,9 +145,22 @@ class Board:
                 ProgressBar(total=row.num_epochs, completed=row.epochs, width=20),
                 "" if row.accuracy is None else f"held out {number('accuracy', row.accuracy)}",
             )
-            # Without blanks up to the edge, after which the terminal's own ^C would begin a line that nobody counts.
-            lines += [grid, Padding(Text(settings(row.params), style="dim"), (0, 0, 0, 4), expand=False)]
-        return Group(*lines)
+            yield grid
+            # Two columns are free: the terminal's own ^C after the last line would begin one that nobody counts.
+            yield Text("\n".join(indented(settings(row.params), options.max_width - 2)), style="dim")
+
+
+def indented(words: str, columns: int) -> list[str]:
+    """Words as lines that are indented and end between words."""
+    indent = 4 * " "
+    return textwrap.wrap(
+        words,
+        columns,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def duration(minutes: float) -> str:

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddarts_tuning.driver.events import SweepEvent
 
-from ddarts_cli.board import Board
+from ddarts_cli.board import Board, indented
 from ddarts_cli.console import drop_output, say
 
 if TYPE_CHECKING:
@@ -201,14 +200,7 @@ def _with_below(lines: Sequence[str], below: Sequence[str], columns: int) -> Ite
     for line in lines:
         yield line
         if "│" in line:  # the heading has other bars, and lines between sections have none
-            yield from textwrap.wrap(
-                next(waiting),
-                columns,
-                initial_indent="    ",
-                subsequent_indent="    ",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
+            yield from indented(next(waiting), columns)
 
 
 #: Figures that are attached to a study's run in MLflow, when its records and its best trial's files allow them.
