@@ -131,7 +131,7 @@ def cli() -> None:
       ddarts init
       ddarts search experiments/quickstart.yaml
       ddarts sweep experiments/quickstart_sweep.yaml
-      ddarts search FILE --plugin my_plugin.py      with operations or methods of your own (docs/extending.md)
+      ddarts search FILE --plugin my_plugin.py      with operations or methods of your own (see check-plugin)
     """
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import click
 import pytest
 import yaml
 
-from ddarts_cli.main import COMMANDS, cli, run
+from ddarts_cli.main import run
 from ddarts_core.exports.export import read_safetensors
 from ddarts_core.genotypes.genotype import Genotype
 from ddarts_core.genotypes.published_text import to_published_text
@@ -194,40 +191,6 @@ def test_other_doors(tmp_path: Path, tiny: Path, capfd: pytest.CaptureFixture[st
 
 
 # --- what works -------------------------------------------------------------------------------------------------------
-
-
-def parsed(called: str, *arguments: str) -> click.Context:
-    """What click makes of a command's words, without running it."""
-    group = click.Context(cli, obj=[])
-    command = cli.get_command(group, called)
-    assert command is not None, called
-    return command.make_context(called, list(arguments), parent=group)
-
-
-#: Commands whose examples are run here; those of the others need a study, a retrain or minutes.
-QUICK = {"compare", "config", "cost", "methods", "settings", "space", "table", "zoo"}
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_examples_in_the_help_of_a_command_are_commands(name: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """Every one is understood; those that need nothing but what is installed are run."""
-    assert run([name, "--help"]) == 0
-    examples = re.findall(
-        r"^ +(?:eval \"\$\()?ddarts ([^>)\n]+)", capfd.readouterr().out.partition("Examples:")[2], re.M
-    )
-    assert any(words.split()[0] == name for words in examples)
-    for words in examples:
-        called, *arguments = shlex.split(words)
-        assert parsed(called, *arguments)
-        files = [word for word in arguments if re.search(r"\.(json|yaml)$|^runs/|^small-", word)]
-        if called in QUICK and all(map(os.path.exists, files)):
-            assert run([called, *arguments]) == 0, words
-
-
-def test_the_help_names_every_command(capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(["--help"]) == 0
-    text = capfd.readouterr().out
-    assert all(name in text for name in COMMANDS)
 
 
 def test_a_genotype_of_any_form_is_drawn(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

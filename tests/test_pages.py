@@ -14,7 +14,7 @@ from ddarts_tuning.settings.config import resolve_sweep
 
 from ddarts_cli.main import COMMANDS, PLUGIN
 from ddarts_core.settings.config import resolve
-from tests.test_cli import parsed
+from tests.test_examples import parsed
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

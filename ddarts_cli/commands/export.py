@@ -63,8 +63,8 @@ def command(
     Examples:
       ddarts export quickstart_sweep --top 3
       ddarts export quickstart_sweep --by -accuracy,params --out best
-      ddarts export quickstart_sweep --top 1 --within-limits
-      ddarts export quickstart_sweep --trial 2 --onnx
+      ddarts export limited --top 1 --within-limits
+      ddarts export quickstart_sweep --trial 1 --onnx
       ddarts export quickstart_sweep --by pareto --top 10 --onnx --program
       ddarts export runs/quickstart
       ddarts export runs/retrain-0123456789ab --onnx

@@ -45,8 +45,8 @@ def command(
     Examples:
       ddarts figure quickstart_sweep
       ddarts figure quickstart_sweep pareto --reference parameters=200000 --out pareto.pdf
-      ddarts figure small-w-zero-one w_zero_one --out figure3.svg
-      ddarts figure quickstart_sweep gates --trial 2 --cell 5
+      ddarts figure quickstart_sweep w_zero_one --out figure3.svg
+      ddarts figure quickstart_sweep gates --trial 1 --cell 2
       ddarts figure runs/quickstart contributions
       ddarts figure runs/retrain-0123456789ab confusion
     """

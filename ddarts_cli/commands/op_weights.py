@@ -35,7 +35,7 @@ def command(file: Path, overrides: tuple[str, ...], out: Path, places: int | Non
 
     \b
     Examples:
-      ddarts op-weights experiments/dartopti.yaml --places 3 --out weights.json
+      ddarts op-weights my.yaml --places 3 --out weights.json
       ddarts distance zoo:ResNet18 zoo:ResNet50 --weights weights.json
     """
     from ddarts_cli.console import finish, say

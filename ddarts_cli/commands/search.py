@@ -46,7 +46,7 @@ def command(
     Examples:
       ddarts search experiments/quickstart.yaml
       ddarts search experiments/quickstart.yaml --set seed=11 --set search.epochs=5 --out runs/short
-      ddarts search experiments/fashion_mnist.yaml --retrain
+      ddarts search experiments/quickstart.yaml --retrain --out runs/trained
     """
     from ddarts_cli.console import again, finish, resumable, say
     from ddarts_cli.files import load_search, named_folder, plain

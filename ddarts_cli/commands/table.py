@@ -56,8 +56,8 @@ def command(
 
     \b
     Examples:
-      ddarts table small-w-zero-one --by search.w_zero_one --metric saturation/over_0.9
-      ddarts table small-convergence --by method --first darts
+      ddarts table quickstart_sweep --by ablation.loss --metric saturation/over_0.9
+      ddarts table methods_digits --by method --first random
       ddarts table --published 1
       ddarts table --published 2 runs/retrain-0123456789ab
       ddarts table --published 4 runs/transfer-0123456789ab
