@@ -24,6 +24,13 @@ FEWEST = 3
 of cases it comes out ten times too small or smaller (chi-square), of three in 1 %."""
 
 
+POINT = 0.01
+"""The difference of two accuracies that `Comparison.needed` is about: one percentage point."""
+
+MOST = 1000
+"""Runs beyond which `Comparison.needed` says none: nobody trains as many."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean, its 95 % interval and the number of values; without an interval (NaN) when there is only one value."""
@@ -57,6 +64,8 @@ class Comparison:
         counts: runs of the first and of the second group that were compared; pairs have one of each.
         left_out: runs that were not compared: without a value, or without a partner.
         images: number of images whose binomial noise the interval holds; None is none.
+        variances: of the differences of pairs, or of the runs of either group; none without an interval.
+        noise: variance of the difference by the images.
     """
 
     difference: float
@@ -66,6 +75,23 @@ class Comparison:
     counts: tuple[int, int]
     left_out: int = 0
     images: int | None = None
+    variances: tuple[float, ...] = ()
+    noise: float = 0.0
+
+    @property
+    def needed(self) -> int | None:
+        """Fewest pairs, or runs of each group, that would tell accuracies apart that differ by one point.
+
+        That is: whose interval, at the spread that was seen, is no wider than a point to either side. None without a
+        spread, and where more than `MOST` are needed or the noise of the images alone is wider.
+        """
+        if not self.variances:
+            return None
+        for number in range(FEWEST, MOST + 1):
+            parts = [(variance / number, number - 1) for variance in self.variances]
+            if _half_width(parts, self.noise, 0.95) <= POINT:
+                return number
+        return None
 
     @property
     def apart(self) -> bool:
@@ -84,7 +110,8 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; what there is none of is null."""
-        return {key: None if value != value else value for key, value in asdict(self).items()}
+        kept = {key: value for key, value in asdict(self).items() if key not in ("variances", "noise")}
+        return {key: None if value != value else value for key, value in kept.items()} | {"needed": self.needed}
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95, images: int | None = None) -> Estimate:
@@ -149,11 +176,12 @@ def comparison(first: Seeded, second: Seeded, images: int | None = None, level: 
     apart = means[1] - means[0]
     noise = 0.0 if images is None else sum(binomial_variance(mean, images) for mean in means)
     if min(counts) >= FEWEST:
-        parts = [(statistics.variance(spread) / len(spread), len(spread) - 1) for spread in spreads]
+        variances = tuple(statistics.variance(spread) for spread in spreads)
+        parts = [(v / len(spread), len(spread) - 1) for v, spread in zip(variances, spreads, strict=True)]
         half = _half_width(parts, noise, level)
         if half > 1e-12 * max(abs(value) for group in groups for value in group):
             method: Literal["paired", "welch"] = "paired" if paired else "welch"
-            return Comparison(apart, apart - half, apart + half, method, counts, left_out, images)
+            return Comparison(apart, apart - half, apart + half, method, counts, left_out, images, variances, noise)
     return Comparison(apart, math.nan, math.nan, "none", counts, left_out)
 
 
@@ -167,7 +195,16 @@ def verdict(found: Comparison, second: str, first: str) -> str:
         return f"{ahead} is ahead of {behind}: {points} ({interval})"
     if found.method == "none":
         return f"{second} and {first} cannot be told apart: {points} ({how}, no interval)"
-    return f"{second} and {first} cannot be told apart: {points} ({interval})"
+    return f"{second} and {first} cannot be told apart: {points} ({interval}); {_power(found)}"
+
+
+def _power(found: Comparison) -> str:
+    """How many runs would show a difference of one point."""
+    if found.needed is None:
+        few = found.images is not None and _half_width([], found.noise, 0.95) > POINT
+        return "no number of seeds would show a difference of one point" + (" on so few images" if few else "")
+    what = "pairs" if found.method == "paired" else "runs of each"
+    return f"a difference of one point would take {found.needed} {what}"
 
 
 def binomial_variance(accuracy: float, images: int) -> float:

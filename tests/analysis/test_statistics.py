@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import pytest
 from ddarts_analysis.statistics import FEWEST, binomial_variance, comparison, mean_interval, verdict
 from hypothesis import given
@@ -86,6 +87,38 @@ def test_seeds_that_repeat_are_not_paired():
     first, second = [(0, 1.0), (0, 2.0), (0, 4.0)], [(0, 1.5), (0, 2.6), (0, 3.0)]
     assert comparison(first, second).choice == "Welch, 3 and 3 runs"
     assert comparison(first, []).choice == "fewer than 3 runs"
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_so_many_runs_as_are_needed_make_an_interval_of_a_point(paired):
+    """With the spread that was seen, the interval of so many is a point to either side, and that of one less wider."""
+    draw = random.Random(1)
+    first, second = ([0.9 + draw.gauss(0, 0.02) for _ in range(5)] for _ in range(2))
+    found = comparison(numbered(first), [(seed + 9 * (not paired), value) for seed, value in numbered(second)])
+
+    def half(number):
+        variances = (
+            [float(np.var(np.subtract(second, first), ddof=1))]
+            if paired
+            else [np.var(first, ddof=1), np.var(second, ddof=1)]
+        )
+        shares = [variance / number for variance in variances]
+        freedom = sum(shares) ** 2 / sum(share**2 / (number - 1) for share in shares)
+        return stats.t.ppf(0.975, freedom) * math.sqrt(sum(shares))
+
+    assert 5 < found.needed < 200
+    assert half(found.needed) <= 0.01 < half(found.needed - 1)
+    assert f"would take {found.needed} {'pairs' if paired else 'runs of each'}" in verdict(found, "a", "b")
+    assert found.to_dict()["needed"] == found.needed
+
+
+def test_too_few_images_show_no_point_however_many_seeds_there_are():
+    runs = [numbered([0.9, 0.91, 0.905]), numbered([0.9, 0.912, 0.9])]
+    assert verdict(comparison(*runs, images=360), "a", "b").endswith(
+        "no number of seeds would show a difference of one point on so few images"
+    )
+    assert comparison(*runs).needed == 3
+    assert comparison(runs[0][:2], runs[1][:2]).needed is None
 
 
 def test_two_runs_estimate_a_spread_too_badly():
