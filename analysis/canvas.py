@@ -71,7 +71,7 @@ def render(figure: Figure, suffix: str) -> bytes:
         UserError: another suffix.
     """
     if suffix not in _METADATA:
-        raise UserError(f"cannot write a figure as {suffix!r}: choose a file name ending in .svg, .png or .pdf")
+        raise UserError(f"cannot write a figure as {suffix!r}: give a file name that ends in .svg, .png or .pdf")
     buffer = io.BytesIO()
     with mpl.rc_context(_STYLE):
         figure.savefig(buffer, format=suffix[1:], metadata=_METADATA[suffix])

@@ -233,7 +233,7 @@ def _recorded(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame | N
 
 
 def objective_axis(names: Iterable[str], values: Iterable[float]) -> dict[str, Any]:
-    """Of the first objective, the same for all charts of these trials: within 0 and 1 if it is an accuracy.
+    """The axis of the first objective, the same in all charts of these trials. It lies within 0 and 1 for an accuracy.
 
     `names` are the metrics that the trials give for it, `values` theirs; NaN is none.
     """
@@ -245,7 +245,7 @@ def objective_axis(names: Iterable[str], values: Iterable[float]) -> dict[str, A
 
 
 def _close_percent_axis(title: str) -> dict[str, Any]:
-    """For trials that are close together, as the best ones are."""
+    """An axis for trials that are close together, as the best ones are."""
     return _percent_axis(title) | {"tickformat": ".1%"}
 
 

@@ -74,7 +74,7 @@ def collect(study_dir: str | Path, out: str | Path | None = None) -> Collected:
     info, trials = read_info(root), trial_folders(root)
     if (target / "study.json").exists():
         raise UserError(
-            f"{target} is a study, whose trials lie where a table would: give another folder for the dataset"
+            f"{target} is the folder of a study, and the dataset would mix with its files: give another folder"
         )
     for trial in trials:  # what is damaged is found before the first file is replaced
         read_trial(trial, alphas=False, metrics=metrics_of(info))

@@ -67,7 +67,7 @@ def compare(a: AnyGenotype, b: AnyGenotype) -> dict[str, Any]:
 
 
 def _side_by_side(a: AnyGenotype, b: AnyGenotype) -> tuple[AnyGenotype, AnyGenotype]:
-    """Both as individual cells if one of them is."""
+    """Both genotypes as individual cells, if one of them is of individual cells."""
     if a.layout == b.layout:
         return a, b
     a, b = (Genotype.narrowed(one, "a comparison with a genotype of cells") for one in (a, b))

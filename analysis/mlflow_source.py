@@ -110,7 +110,7 @@ def _lacking(what: str, wanted: int, found: int, name: str) -> Iterator[str]:
 
 
 def _trial(run: Run, parent: Run, genotype: str | None) -> Trial:
-    """Without alphas."""
+    """One trial, without its alphas."""
     config = _config({**run.params, **json.loads(run.tags.get("unused", "{}"))}, run.run_id)
     steps, finals = _split(run)
     warmup = int(config["search"].get("warmup_epochs") or 0)

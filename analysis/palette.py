@@ -50,7 +50,7 @@ UNKNOWN = "#444444"
 
 
 def colour_of(operation: str) -> str:
-    """Its colour; all that the table lacks have one."""
+    """The colour of an operation. All that the table lacks share one."""
     return OPERATION_COLOURS.get(operation, UNKNOWN)
 
 

@@ -127,7 +127,7 @@ def _text_colour(colour: str) -> str:
 
 
 def _short(label: str) -> str:
-    """As much of a label as a chip takes; those of the palette are whole."""
+    """The part of a label that fits on a chip. Labels of the palette fit as a whole."""
     return label if len(label) <= 11 else f"{label[:10]}…"
 
 

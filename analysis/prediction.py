@@ -32,7 +32,7 @@ class Correlation:
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> Correlation:
-    """Of the pairs of which both values are known; none with fewer than four, or where one side is constant.
+    """The correlation over the pairs with both values known; None if they are fewer than four, or one side is constant.
 
     Example:
         >>> rank_correlation([1, 2, 3, 4, 5], [2, 3, 5, 8, 7]).rho
@@ -59,7 +59,7 @@ def free_predictors(truth: Truth) -> dict[str, Correlation]:
 
 
 def gate_correlations(truth: Truth, studies: Iterable[Study]) -> pd.DataFrame:
-    """Of each search the correlation of its last gates with the worth of the operations (`Truth.worth`).
+    """For each search, the correlation of its last gates with the worth of the operations (`Truth.worth`).
 
     A pair is an operation on an edge of a cell. Columns: study, trial_id, method, seed, rho, low, high, count; searches
     that share gates between cells, or recorded none, are left out.

@@ -34,7 +34,7 @@ def is_beyond(row: Row) -> bool:
 
 
 def contenders(trials: Sequence[Row]) -> list[Row]:
-    """Those that may be best: the trials within all limits, or all where no trial is."""
+    """The trials that may be best: those within all limits, or all trials if none is."""
     return [row for row in trials if not is_beyond(row)] or [*trials]
 
 

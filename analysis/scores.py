@@ -56,7 +56,7 @@ class Score:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Score:
-        """Of `result.json`; one of an earlier version has only accuracies, and is of running statistics."""
+        """The score that `result.json` holds. One of an earlier version has only accuracies, by running statistics."""
         return cls(
             tuple(data["accuracies"]),
             tuple(data.get("balanced_accuracies", ())),
@@ -82,7 +82,7 @@ def beside_random(seeds: Sequence[int], scores: Mapping[str, Score]) -> Comparis
 
 
 def random_verdict(found: Comparison) -> str:
-    """That comparison in words, and what it does not say."""
+    """The comparison of `beside_random` in words, and what it does not say."""
     sentence = verdict(found, "the genotype", "the random genotype")
     more = " --seeds 4 gives an interval." if found.method == "none" else ""
     return (

@@ -82,7 +82,7 @@ def read_search(
 
 
 def _cost(root: Path, genotype: AnyGenotype, config: ExperimentConfig) -> Mapping[str, Any] | None:
-    """Of the network that `ddarts retrain` would train; None where the settings refuse it."""
+    """The cost of the network that `ddarts retrain` would train; None if the settings refuse it."""
     info = read_info(root)
     if info is None:  # of a search before there were such files
         return None

@@ -75,7 +75,7 @@ def _draw_block(pen: Pen, block: Block, left: float, bottom: float) -> None:
 
 
 def _colour(block: Block) -> str:
-    """As the operation of a cell that it is most like."""
+    """The colour of the operation of a cell that it is most like."""
     if not block.middle:
         return colour_of(f"simple_conv_{block.kernel}x{block.kernel}")
     return colour_of(f"sep_conv_{block.kernel}x{block.kernel}")

@@ -149,7 +149,7 @@ def _number(value: float, form: str) -> str:
 
 
 def _interval(low: float, high: float, form: str) -> str:
-    """Both ends; a dash for the interval that a single seed does not have."""
+    """Both ends of an interval; a dash for a single seed, which has none."""
     return "–" if math.isnan(low) or math.isnan(high) else f"{low:{form}} to {high:{form}}"
 
 

@@ -157,7 +157,7 @@ def table_row(folder: Path) -> dict[str, str]:
 
 
 def _millions(number: int) -> str:
-    """In millions, with at least two significant digits."""
+    """A number in millions, with at least two significant digits."""
     return f"{number / 1e6:.0f}" if number >= 9_950_000 else f"{number / 1e6:.2g}"
 
 
@@ -181,7 +181,7 @@ class ModelWriter:
     retrain: Path | None = None
 
     def weights(self, folder: Path, config: Mapping[str, Any], source: Path) -> Weights | None:
-        """Those of a retrain if there is one, else what the sweep kept in `source`, the trial's folder."""
+        """The weights of a retrain if there is one, else those that the sweep kept in `source`, the trial's folder."""
         found = find_weights(self.retrain or folder / "retrain")
         if found is not None or not (source / "weights.pt").exists():
             return found

@@ -118,7 +118,7 @@ def _one(option: Any, field: FieldInfo) -> str:
 
 
 def _range(kind: type, field: FieldInfo) -> str:
-    """Bounds in words.
+    """The bounds of a setting in words.
 
     Example:
         >>> from ddarts_core.settings.search_settings import SearchConfig

@@ -248,7 +248,7 @@ def front_of(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tuple[str
 
 
 def completed(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Those that ran to their end."""
+    """The trials that ran to their end."""
     return [trial for trial in trials if trial["state"] == "COMPLETED"]
 
 

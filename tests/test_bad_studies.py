@@ -151,7 +151,7 @@ def test_a_study_on_a_server_is_looked_at_there(tmp_path: Path, capfd: pytest.Ca
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        (["collect", "STUDY", "--out", "STUDY"], "is a study, whose trials lie where a table would"),
+        (["collect", "STUDY", "--out", "STUDY"], "is the folder of a study, and the dataset would mix"),
         (["report", "STUDY", "--out", "page.pdf"], "--out page.pdf: a report is an HTML page: give a name .* .html"),
         (
             ["table", "STUDY", "--by", "method", "--out", "t.png"],

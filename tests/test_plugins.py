@@ -192,7 +192,7 @@ def test_what_a_plugin_may_not_do(code: str, words: str, tmp_path: Path, unchang
     [
         ("nowhere.py", "cannot read the plug-in nowhere.py: No such file or directory"),
         ("json.py", "plug-in json.py: Python has a module 'json' already: rename the file"),
-        ("two-words.py", "plug-in two-words.py: its name is none of a Python module: rename it"),
+        ("two-words.py", "plug-in two-words.py: its name cannot be that of a Python module: rename it"),
         ("./folder", "plug-in folder: the folder has no __init__.py"),
         ("json_", "no plug-in 'json_': it is neither a Python file nor an installed module; a file is named with"),
         ("mine", "nor an installed module; there is a file of this name: give mine.py"),

@@ -126,7 +126,7 @@ def test_broken_files_are_named(export: Export, tmp_path: Path, capfd: pytest.Ca
     assert "2 of 3 files cannot be read" in sentence and "cut.png" in sentence and "deep/note.txt" in sentence
     document = json.loads(out_of(capfd, "predict", export.folder, tmp_path / "p", "--skip-broken", "--json"))
     assert [Path(row["file"]).name for row in document["predictions"]] == ["a.png"] and len(document["broken"]) == 2
-    assert "no file or folder" in mistake(capfd, "predict", export.folder, tmp_path / "none.png")
+    assert "there is no file or folder" in mistake(capfd, "predict", export.folder, tmp_path / "none.png")
     assert "weights.safetensors or model.onnx" in mistake(capfd, "predict", tmp_path, tmp_path / "p")
     assert "choose one" in mistake(capfd, "predict", export.folder, tmp_path / "p", "--csv", "--json")
 

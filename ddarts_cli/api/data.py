@@ -120,7 +120,7 @@ def _stacked(data: Dataset[Any]) -> tuple[Tensor, Tensor]:
 
 
 def _pixels(image: Any) -> Tensor:
-    """Of a tensor [channels, height, width], or of a picture or array [height, width, channels]."""
+    """Pixels of a tensor [channels, height, width], or of a picture or array [height, width, channels]."""
     if isinstance(image, Tensor):
         return image[None] if image.ndim == 2 else image
     pixels = torch.from_numpy(np.array(image))

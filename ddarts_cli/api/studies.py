@@ -42,7 +42,7 @@ class Study:
 
     @property
     def frames(self) -> Frames:
-        """Its tables `trials`, `epochs`, `contributions` and `genotypes`, as docs/analysis.md describes them."""
+        """The tables `trials`, `epochs`, `contributions` and `genotypes` of the study (docs/analysis.md)."""
         return load(self.folder, tables=("trials", "epochs", "contributions", "genotypes"))
 
     @property

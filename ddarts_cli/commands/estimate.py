@@ -99,7 +99,7 @@ def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool, 
 
 
 def middle_genotype(config: ExperimentConfig) -> Genotype:
-    """Of all genotypes that a truth trains, the one with the middle number of multiply-adds."""
+    """The genotype with the middle number of multiply-adds, of all that a truth trains."""
     from ddarts_core.data.sets import data_info
     from ddarts_core.networks.cost import retrain_cost
     from ddarts_core.settings.config import enumeration_of

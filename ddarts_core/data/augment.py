@@ -97,13 +97,13 @@ class Augment:
     # --- torchvision's transforms of one image ----------------------------------------------------------------------
 
     def crops(self, size: int) -> list[Any]:
-        """Of one image, before flipping."""
+        """Where one image is cut out of its padded self, before it is flipped."""
         from torchvision.transforms import v2
 
         return [v2.RandomResizedCrop(size, antialias=True)] if self.resized_crop else []
 
     def colours(self) -> list[Any]:
-        """Of one image, after flipping."""
+        """How the colours of one image change, after it is flipped."""
         from torchvision.transforms import v2
 
         transforms: list[Any] = []

@@ -56,7 +56,7 @@ class Entry(Protocol):
 
     @property
     def name(self) -> str:
-        """In a file: `data.name`."""
+        """The name that `data.name` gives in a file."""
 
     @property
     def files(self) -> str:
@@ -64,7 +64,7 @@ class Entry(Protocol):
 
     @property
     def policy(self) -> Policy:
-        """Of AutoAugment."""
+        """The policy of AutoAugment that fits these images."""
 
     def facts(self, config: DataConfig) -> DataInfo:
         """Facts of the configured images, before statistics that a user gives."""
@@ -108,11 +108,13 @@ class Published:
             UserError: a setting is for images of one's own.
         """
         if config.channels not in (None, self.info.channels):
-            raise UserError(f"data.channels {config.channels}: {self.name} has {self.info.channels}, leave it out")
+            raise UserError(
+                f"data.channels {config.channels}: {self.name} has {self.info.channels}: leave this setting out"
+            )
         if config.in_memory is not None or config.on_broken != "error":
             key = "in_memory" if config.in_memory is not None else "on_broken"
             own_images = ", ".join(name for name, entry in DATASETS.items() if isinstance(entry, OwnImages))
-            raise UserError(f"data.{key} is for images of one's own ({own_images}), not for {self.name}")
+            raise UserError(f"data.{key} is for images of your own ({own_images}): leave it out with {self.name}")
         size = self.info.image_size if config.image_size is None else config.image_size
         known = self.classes(Path(config.root).expanduser()) if self.classes is not None else ()
         info = replace(self.info, image_size=size)
@@ -178,7 +180,7 @@ class OwnImages:
         return self.look(config).info
 
     def images(self, config: DataConfig, train: bool) -> Images:
-        """In memory or streamed, as `data.in_memory` says; the labels are whole either way."""
+        """The images, in memory or streamed, as `data.in_memory` says. The labels are in memory either way."""
         found = self.look(config)
         rows = found.train if train else found.test
         if found.pixels is not None:

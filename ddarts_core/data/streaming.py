@@ -188,7 +188,7 @@ class _How:
     whole: bool
 
     def transform(self) -> Any:
-        """To a tensor uint8 [channels, size, size]."""
+        """Make a picture a tensor uint8 [channels, size, size]."""
         from torchvision.transforms import v2
 
         centre: list[Any] = [v2.Resize(round(self.size * MARGIN)), v2.CenterCrop(self.size)]

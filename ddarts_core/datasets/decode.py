@@ -73,7 +73,7 @@ def upright(source: Source) -> Image.Image:
         if turned.mode.startswith("I"):
             values = np.asarray(turned).astype(np.int64)
             if values.min() < 0 or values.max() > 0xFFFF:
-                raise ValueError("its pixels are no numbers of 8 or 16 bits")
+                raise ValueError("its pixels are not numbers of 8 or 16 bits")
             return Image.fromarray((values >> 8).astype(np.uint8))
         if turned.has_transparency_data:
             above = turned.convert("RGBA")

@@ -130,8 +130,8 @@ def _good(found: Found, broken: dict[int, str], skip: bool) -> np.ndarray[Any, n
         number, reason = min(broken.items())
         more = f", and {len(broken) - 1:,} more" if len(broken) > 1 else ""
         raise UserError(
-            f"{str(found.root / found.names[number])!r} is broken ({reason}){more}: mend or remove, or leave out with "
-            "--set data.on_broken=skip"
+            f"{str(found.root / found.names[number])!r} is broken ({reason}){more}: mend or remove broken images, "
+            "or leave them out with --set data.on_broken=skip"
         )
     return np.setdiff1d(np.arange(len(found.names)), np.array(sorted(broken), np.int64))
 

@@ -96,5 +96,7 @@ def read_imagenet(root: Path, train: bool) -> Any:
     known = wnids(root)
     if not train and known and tuple(found.wnids) != known:
         differing = sorted(set(found.wnids) ^ set(known))
-        raise ValueError(f"the classes of val are not those of train: {differing[0]} and {len(differing) - 1} more")
+        raise ValueError(
+            f"the folders val and train have different classes: {differing[0]} and {len(differing) - 1} more"
+        )
     return found

@@ -192,7 +192,7 @@ def _names(found: Found) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def fingerprint(found: Found) -> str:
-    """Of the names and stamps of all images: two files of the cache with the same one belong together."""
+    """A hash of the names and stamps of all images. Two files of the cache with the same hash belong together."""
     return hashlib.sha256(found.stamps.tobytes() + cache.as_array(found.names).tobytes()).hexdigest()[:16]
 
 

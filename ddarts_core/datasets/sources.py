@@ -1,4 +1,4 @@
-"""Where images of one's own lie: what is there, without opening a picture. Torch-free.
+"""Where images of a user's own lie: what is there, without opening a picture. Torch-free.
 
 A source lists its images in the order of their names and says of each its class and its split. The order of a folder's
 images is that of the files' names, whatever their classes: files that are numbered are in the order of their numbers.
@@ -87,7 +87,9 @@ def check_classes(where: dict[str, set[str]], what: str) -> tuple[str, ...]:
             )
     if len(classes) < 2:
         found = f"only the class {classes[0]!r}" if classes else "no class"
-        raise UserError(f"{what} has {found}: a classifier needs two or more, each a folder of its images")
+        raise UserError(
+            f"{what} has {found}: a classifier needs two classes or more, and each is a folder with its images"
+        )
     for name in classes:
         try:
             name.encode()

@@ -31,7 +31,7 @@ TIMED_STEPS = 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one search and the training of its derived network.
+    """What one search and the training of its derived network will take.
 
     Attributes:
         parameters: of the supernet.

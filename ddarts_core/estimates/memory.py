@@ -77,7 +77,7 @@ class StepMemory:
 
     @property
     def peak(self) -> int:
-        """The larger step."""
+        """Memory of the larger of the two steps."""
         return max(self.weight_step, self.alpha_step)
 
     @property

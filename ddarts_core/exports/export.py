@@ -63,7 +63,7 @@ class Blueprint:
         return build_network(self.config, self.genotype, self.info)
 
     def to_json(self) -> str:
-        """As text, for the metadata of a file."""
+        """The blueprint as text, for the metadata of a file."""
         parts = {
             "genotype": self.genotype.to_dict(),
             "retrain": self.config.model_dump(mode="json"),
@@ -74,7 +74,7 @@ class Blueprint:
 
     @classmethod
     def from_json(cls, text: str, where: str = "the network") -> Blueprint:
-        """What `to_json` wrote.
+        """The blueprint that `to_json` wrote.
 
         Raises:
             UserError: its genotype has an operation of a plug-in that is not loaded; `where` names it in the message.

@@ -19,7 +19,7 @@ WARM_UP = 5
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one forward pass.
+    """How long one forward pass takes.
 
     Attributes:
         median: in ms.

@@ -66,7 +66,7 @@ class Preprocessing:
 
     @classmethod
     def of(cls, info: DataInfo) -> Preprocessing:
-        """As the evaluation of networks of this data set does it."""
+        """The preparation that networks of this data set are evaluated with."""
         margin = MARGIN if info.name == "imagenet" else 1.0
         return cls(info.channels, info.image_size, margin, info.classes)
 
@@ -93,7 +93,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, data: Any, where: str) -> Preprocessing:
-        """What `to_dict` gave.
+        """The preparation that `to_dict` described.
 
         Raises:
             UserError: it is of another version, or not that; `where` names the file.
@@ -108,7 +108,7 @@ class Preprocessing:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one image: channels, height, width."""
+        """Shape of one image: channels, height, width."""
         return (self.channels, self.image_size, self.image_size)
 
     # --- one picture ------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def _pixels(array: Array) -> Array:
     if array.dtype.kind == "b":
         return np.multiply(array, 255, dtype=np.uint8)
     if array.dtype.kind not in "iuf":
-        raise UserError(f"an array of {array.dtype}: images are arrays of numbers")
+        raise UserError(f"the array holds {array.dtype}: images must be arrays of numbers")
     low, high = (array.min(), array.max()) if array.size else (0, 0)
     if array.dtype.kind == "f":
         if not (low >= -1e-6 and high <= 1 + 1e-6):
@@ -205,7 +205,7 @@ def _pixels(array: Array) -> Array:
             )
         return array
     if not (low >= 0 and high <= 255):
-        raise UserError(f"pixels of {low} to {high}: whole numbers must be of 0..255")
+        raise UserError(f"the pixels range from {low} to {high}: as whole numbers they must lie in 0..255")
     return array.astype(np.uint8)
 
 
@@ -216,7 +216,7 @@ def _grey(images: Array) -> Array:
 
 
 def scaled(images: Array) -> Array:
-    """float32 of 0..1."""
+    """Pixels as float32 numbers from 0 to 1."""
     return images.astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images.astype(np.float32)
 
 
@@ -250,9 +250,9 @@ def files_of(paths: Sequence[Path]) -> Iterator[Path]:
                 if not any(name.startswith(".") or name.lower() in _FOREIGN for name in names)
             ]
             if not found:
-                raise UserError(f"no files in the folder {path}")
+                raise UserError(f"the folder {path} holds no files")
             yield from found
         elif path.is_file():
             yield path
         else:
-            raise UserError(f"no file or folder {path}")
+            raise UserError(f"there is no file or folder {path}")

@@ -60,11 +60,11 @@ class Predictor:
                 waiting = []
         found += self._computed(waiting) if waiting else []
         if not found:
-            raise UserError("no images to predict")
+            raise UserError("there are no images to predict: give one or more")
         return np.concatenate(found)
 
     def classify(self, images: Any, top: int = 3) -> list[list[tuple[str, float]]]:
-        """Of each image its most probable classes and their probabilities, best first; `images` as for `predict`."""
+        """For each image its most probable classes and their probabilities, best first; `images` as for `predict`."""
         return [self.best(row, top) for row in self.predict(images)]
 
     def best(self, logits: Array, top: int) -> list[tuple[str, float]]:

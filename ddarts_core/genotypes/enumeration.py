@@ -117,7 +117,7 @@ class Enumeration:
         return tuple(distinct_cells(self.space, self.steps, one) for one in alike)
 
     def __len__(self) -> int:
-        """Distinct genotypes."""
+        """How many distinct genotypes there are."""
         number = 1
         for cells in self._places:
             number *= len(cells)

@@ -68,7 +68,7 @@ def edge_list(steps: int) -> tuple[tuple[int, int], ...]:
 
 
 def edges_into(steps: int) -> tuple[range, ...]:
-    """Of each intermediate node the edges that enter it, by their number in `edge_list`: 0 and 1, then 2 to 4, ..."""
+    """For each intermediate node, the numbers in `edge_list` of the edges that enter it: 0 and 1, then 2 to 4, ..."""
     return tuple(range(num_edges(node), num_edges(node + 1)) for node in range(steps))
 
 

@@ -59,7 +59,7 @@ class Source:
 
     @property
     def sha256(self) -> str:
-        """Of the names and contents of all files, whatever folder they lie in."""
+        """SHA-256 of the names and contents of all files, whatever folder they lie in."""
         digest = hashlib.sha256()
         for path, content in sorted(self.files.items()):
             digest.update(f"{path} {hashlib.sha256(content).hexdigest()}\n".encode())
@@ -264,7 +264,9 @@ def _source_at(path: Path) -> Source:
         except OSError as error:
             raise UserError(f"cannot read the plug-in {path}: {error.strerror or error}") from error
     if not name.isidentifier() or (path.is_file() and path.suffix != ".py"):
-        raise UserError(f"plug-in {path}: its name is none of a Python module: rename it, for example to my_plugin.py")
+        raise UserError(
+            f"plug-in {path}: its name cannot be that of a Python module: rename it, for example to my_plugin.py"
+        )
     return Source(name, files)
 
 

@@ -29,7 +29,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
     def __hash__(self) -> int:
-        """Of all settings; pydantic's own hash knows no mappings among them."""
+        """A hash of all settings. Pydantic's own hash cannot take mappings."""
         return hash(self.model_dump_json())
 
     @field_validator("*", mode="before")

@@ -87,7 +87,7 @@ class Evaluation:
     def of(
         cls, loss: float, counts: Tensor, recalibration_batches: int = 0, mistakes: Sequence[Mistake] = ()
     ) -> Evaluation:
-        """With counts [true, predicted] on any device."""
+        """The evaluation that has these counts [true, predicted], which may lie on any device."""
         return cls(loss, tuple(tuple(row) for row in counts.tolist()), recalibration_batches, tuple(mistakes))
 
     @property

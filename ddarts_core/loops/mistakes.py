@@ -60,7 +60,7 @@ class Mistake:
 
 
 class Surest:
-    """Of the batches that it is shown the mistakes that the network is surest about, at most `MOST`.
+    """Keeps the mistakes that the network is surest about, at most `MOST`, of all batches that it is shown.
 
     Args:
         info: of the data, by whose statistics images are normalised.
@@ -84,7 +84,7 @@ class Surest:
 
     @property
     def found(self) -> tuple[Mistake, ...]:
-        """The surest first."""
+        """The mistakes that were kept, the surest first."""
         return tuple(self._found)
 
     def _png(self, image: Tensor) -> bytes:
@@ -98,7 +98,7 @@ class Surest:
 
 
 def surest(mistakes: Iterable[Mistake]) -> list[Mistake]:
-    """At most `MOST` of them, the surest first; of equals the first."""
+    """The surest mistakes, at most `MOST`, the surest first. Of equal ones the earlier comes first."""
     return sorted(mistakes, key=lambda one: -one.probability)[:MOST]
 
 

@@ -24,7 +24,7 @@ PHASES = ("warmup", "search", "joint")
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch.
+    """What a loop records of one epoch.
 
     Attributes:
         epoch: number from 0, warm-up epochs included.

@@ -37,7 +37,7 @@ class Monitor(Ablation):
         return marginal.new_zeros(()).where(mean == 0, (marginal - mean) / _safe(mean))
 
     def gradient(self, found: Contributions, g: Tensor, h: Tensor | None) -> Tensor:
-        """0."""
+        """0 for every parameter."""
         return g.new_zeros(g.shape)
 
 

@@ -42,7 +42,7 @@ class Softmax(Gates):
         ablation = config.ablation
         removes = ablation.loss != "none" or ablation.shapley_permutations
         if removes and ablation.removal not in ("identity", "zero"):
-            return f"ablation.removal {ablation.removal} is for sigmoid gates: use identity or zero"
+            return f"ablation.removal {ablation.removal} works with sigmoid gates only: use identity or zero"
         return None
 
 
@@ -73,7 +73,7 @@ class ZeroOne(Regulariser):
         return losses.zero_one(parameters["alphas"])
 
     def gradient(self, parameters: Parameters, gates_of: Callable[[Parameters], Tensor]) -> dict[str, Tensor]:
-        """In closed form."""
+        """The gradient of eq. 3 in closed form."""
         from ..loops import losses
 
         return {"alphas": losses.zero_one_gradient(parameters["alphas"])}
@@ -97,7 +97,7 @@ class ZeroOneL1(ZeroOne):
         return -(parameters["alphas"].sigmoid() - 0.5).abs().flatten(1).mean(1)
 
     def gradient(self, parameters: Parameters, gates_of: Callable[[Parameters], Tensor]) -> dict[str, Tensor]:
-        """By autograd."""
+        """The gradient by autograd."""
         return Regulariser.gradient(self, parameters, gates_of)
 
 

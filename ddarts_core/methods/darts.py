@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def settings(**groups: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of DARTS, but for some of the groups `search`, `alpha` and so on."""
+    """The settings of DARTS, in which the given groups (`search`, `alpha` and so on) replace some."""
     return merge(SETTINGS, groups)
 
 

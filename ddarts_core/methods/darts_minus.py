@@ -21,7 +21,7 @@ class AuxiliarySkip(Edge):
     extra = ("skip_connect",)
 
     class Options(Strict):
-        """Of the auxiliary skip connection."""
+        """Settings of the auxiliary skip connection."""
 
         auxiliary_skip: float = Field(1.0, ge=0, le=10, description="weight of the auxiliary skip in the first epoch")
         auxiliary_decay: Literal["linear", "cosine", "slow-cosine", "constant"] = Field(

@@ -33,7 +33,7 @@ class Perturbation(Plan):
     summary = "search, then edge by edge the operation whose removal costs most accuracy (DARTS-PT)"
 
     class Options(Strict):
-        """Of the decisions."""
+        """Settings of the decisions."""
 
         decision_batches: int | None = Field(
             None, ge=1, le=100_000, description="batches of the alphas' split that decide; null is all"

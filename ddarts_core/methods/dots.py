@@ -47,7 +47,7 @@ class Topology(Plan):
     summary = "operations first, then pairs of edges in a new network, at last on all training images (DOTS)"
 
     class Options(EdgePairs.Options):
-        """Of the temperature in the last stage."""
+        """Settings of the temperature in the last stage."""
 
     def stages(self) -> tuple[Stage, ...]:
         """Warm-up and search of both; 3/7 of the epochs for the operations, as 15 and 15 of 70 were."""

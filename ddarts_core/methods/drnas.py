@@ -64,7 +64,9 @@ class DirichletDivergence(Regulariser):
     def refuse(cls, config: ExperimentConfig) -> str | None:
         """It is a function of the concentrations."""
         if config.search.gates != Dirichlet.name:
-            return f"search.regularisers {cls.name} is of the distribution of search.gates {Dirichlet.name}: use both"
+            return (
+                f"search.regularisers {cls.name} measures the distribution of search.gates {Dirichlet.name}: use both"
+            )
         return None
 
 

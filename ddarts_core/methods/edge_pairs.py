@@ -30,7 +30,7 @@ class EdgePairs(Softmax):
     summary = "softmax over operations times the weights of the pairs of edges of a node, ever sharper (DOTS)"
 
     class Options(Strict):
-        """Of the temperature T, which falls geometrically over a stage; operations have T / 1000."""
+        """Settings of the temperature T, which falls geometrically over a stage; that of operations is T / 1000."""
 
         first_temperature: float = Field(10.0, gt=0, le=1000, description="of pairs of edges, at the start")
         last_temperature: float = Field(0.02, gt=0, le=1000, description="of pairs of edges, in the last epoch")

@@ -30,7 +30,7 @@ class Gumbel(Softmax):
     summary = "softmax of alpha plus Gumbel noise, over a temperature that falls with the epochs (GDAS)"
 
     class Options(Strict):
-        """Of the temperature."""
+        """Settings of the temperature."""
 
         first_temperature: float = Field(10.0, gt=0, le=1000, description="temperature of the gates in the first epoch")
         last_temperature: float = Field(0.1, gt=0, le=1000, description="temperature of the gates in the last epoch")
@@ -59,7 +59,7 @@ class Sampled(Edge):
     summary = "the operation with the largest gate alone, whose gate is passed straight through (GDAS)"
 
     def build(self, names: Sequence[str], channels: int, stride: int) -> nn.Module:
-        """`sampled_op.SampledOp`."""
+        """A `sampled_op.SampledOp`."""
         from ..supernets.sampled_op import SampledOp
 
         return SampledOp(names, channels, stride)

@@ -24,19 +24,19 @@ class GradientDirection(Freezing):
     summary = "an operation is frozen when its gradients on the splits of weights and of alphas disagree (OLES)"
 
     class Options(Strict):
-        """Of the comparison."""
+        """Settings of the comparison of gradients."""
 
         freeze_every: int = Field(21, ge=1, le=100_000, description="steps between decisions, which the mean is over")
         freeze_below: float = Field(0.4, ge=-1, le=1, description="mean cosine below which an operation is frozen")
 
     @property
     def period(self) -> int | None:
-        """`freeze_every`."""
+        """The option `freeze_every`."""
         every: int = self.options.freeze_every
         return every
 
     def freezes(self, means: Tensor) -> Tensor:
-        """[operations]."""
+        """Whether the mean cosine of each operation lies below `freeze_below`, [operations]."""
         below: float = self.options.freeze_below
         return means < below
 

@@ -90,7 +90,7 @@ class Part:
 
     @classmethod
     def own_options(cls, options: Mapping[str, Any]) -> Any:
-        """Those of a mapping that are the part's own, checked, with the defaults of the others."""
+        """The options of a mapping that are the part's own, checked, and the defaults of those that it lacks."""
         own = {key: value for key, value in options.items() if key in cls.Options.model_fields}
         return validate(cls.Options, own, cls.where)
 
@@ -290,7 +290,7 @@ class Plan(Part):
     """The stages of a search: `search.warmup_epochs` without and `search.epochs` with training of the alphas in all."""
 
     def stages(self) -> tuple[Stage, ...]:
-        """In order; their epochs add up to warm-up and search epochs. One that lasts no epoch is left out."""
+        """The stages in order. Their epochs add up to warm-up and search epochs; one without epochs is left out."""
         raise NotImplementedError
 
     def decide(self, found: Examination) -> None:

@@ -53,12 +53,12 @@ class PartialChannels(Edge):
     summary = "a share 1/K of the channels through the operations, the rest bypasses them (PC-DARTS)"
 
     class Options(Strict):
-        """Of partial channels."""
+        """Settings of partial channels."""
 
         channel_share: int = Field(4, ge=1, le=64, description="K: one in so many channels goes through the operations")
 
     def build(self, names: Sequence[str], channels: int, stride: int) -> nn.Module:
-        """`partial_channels.PartialMixedOp`."""
+        """A `partial_channels.PartialMixedOp`."""
         from ..supernets.partial_channels import PartialMixedOp
 
         return PartialMixedOp(names, channels, stride, self.options.channel_share)

@@ -27,7 +27,7 @@ class SkipDropout(Edge):
     summary = "dropout behind skip connections, less of it as the search goes on (P-DARTS)"
 
     class Options(Strict):
-        """Of the dropout."""
+        """Settings of the dropout."""
 
         skip_dropout: float = Field(0.1, ge=0, lt=1, description="probability at the start of a network's search")
 
@@ -50,9 +50,12 @@ class SkipDropout(Edge):
     def refuse(cls, config: ExperimentConfig) -> str | None:
         """What a pass drops is drawn once: no pass may be repeated."""
         if config.search.checkpoint_cells:
-            return f"search.checkpoint_cells repeats passes, which search.edge {cls.name} draws anew: set it to false"
+            return (
+                f"search.checkpoint_cells computes a pass twice, and search.edge {cls.name} draws other numbers the "
+                "second time: set search.checkpoint_cells to false"
+            )
         if config.ablation.loss != "none":
-            return f"search.edge {cls.name} draws anew in every ablated network: set ablation.loss to none"
+            return f"search.edge {cls.name} draws other numbers in every ablated network: set ablation.loss to none"
         return None
 
 
@@ -63,7 +66,7 @@ class Progressive(Plan):
     summary = "networks that grow deeper while their edges keep fewer operations (P-DARTS)"
 
     class Options(Strict):
-        """Of the networks."""
+        """Settings of the networks."""
 
         added_cells: tuple[int, ...] = Field((0, 6, 12), min_length=1, description="cells beyond search.num_cells")
         kept_operations: tuple[int, ...] = Field(

@@ -22,7 +22,7 @@ class Complete(Rule):
 
     @property
     def most_edges(self) -> int | None:
-        """As `discretise.edges_per_node` says."""
+        """The setting `discretise.edges_per_node`."""
         return self.discretise.edges_per_node
 
     @property
@@ -86,7 +86,7 @@ class BestEdges(Sparse):
 
     @property
     def threshold(self) -> float:
-        """None."""
+        """There is no threshold."""
         return -math.inf
 
     @classmethod

@@ -26,7 +26,7 @@ class Adversarial(Smoothed):
     summary = "softmax, moved against the batch of each step of the weights, further with the epochs (SDARTS-ADV)"
 
     class Options(Smoothed.Options):
-        """Of the search for the worst gates."""
+        """Settings of the search for the worst gates."""
 
         attack_steps: int = Field(7, ge=1, le=100, description="sign steps up the loss, of 2 noise / attack_steps each")
 

@@ -24,7 +24,7 @@ class Smoothed(Softmax):
     summary = "softmax, plus uniform noise that grows with the epochs in steps of the weights (SDARTS-RS)"
 
     class Options(Strict):
-        """Of the noise."""
+        """Settings of the noise."""
 
         first_noise: float = Field(0.03, ge=0, lt=1, description="largest noise of a gate in the first epoch")
         last_noise: float = Field(0.3, ge=0, lt=1, description="largest noise of a gate after the last epoch")

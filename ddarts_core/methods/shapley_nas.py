@@ -27,7 +27,7 @@ class ShapleyValued(Plan):
     summary = "weights alone, alphas by Shapley values of all operations before every epoch (Shapley-NAS)"
 
     class Options(Strict):
-        """Of the values."""
+        """Settings of the Shapley values."""
 
         value_orders: int = Field(10, ge=1, le=1000, description="orders in which the operations are removed")
         value_floor: float = Field(0.5, ge=0, lt=1, description="share of the accuracy below which an order ends")

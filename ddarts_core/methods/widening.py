@@ -22,7 +22,7 @@ class Widening(Plan):
     summary = "networks whose edges keep fewer operations on a larger share of the channels (DrNAS)"
 
     class Options(Strict):
-        """Of the networks."""
+        """Settings of the networks."""
 
         channel_shares: tuple[int, ...] = Field(
             (6, 4), min_length=1, description="search.options.channel_share of each"
@@ -42,7 +42,9 @@ class Widening(Plan):
         number = len(options.channel_shares)
         uneven = [share for share in options.channel_shares if share < 1 or search.channels % share]
         if uneven:
-            return f"search.channels {search.channels} must be a multiple of every channel_shares, here of {uneven[0]}"
+            return (
+                f"search.channels {search.channels} must be a multiple of all channel_shares: it is none of {uneven[0]}"
+            )
         if search.edge != PartialChannels.name:
             return f"search.stages {cls.name} widens the share of the channels: use search.edge {PartialChannels.name}"
         if len(options.kept_operations) != number - 1 or search.epochs < number:

@@ -85,7 +85,7 @@ class Architecture:
         return self.extended(self._fix(gates), progress)
 
     def own_gates(self, parameters: Parameters, progress: Progress) -> Tensor:
-        """Of the operations that an edge chooses from, those that are fixed included: [groups, edges, operations]."""
+        """Gates of the operations that an edge chooses from, fixed ones included: [groups, edges, operations]."""
         return self._fix(self._gates.gates(parameters, progress))
 
     def _fix(self, gates: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ class Examination:
 
     @property
     def gates(self) -> Tensor:
-        """Of the operations that an edge chooses from, those that are fixed included: [groups, edges, operations]."""
+        """Gates of the operations that an edge chooses from, fixed ones included: [groups, edges, operations]."""
         return self.architecture.own_gates(self.parameters, self.progress)
 
     @property

@@ -53,7 +53,7 @@ class Watch:
 
     @property
     def weights(self) -> list[nn.Parameter]:
-        """Those that are still trained."""
+        """The operations' weights that are still trained."""
         return [weight for weights in self.operations for weight in weights if weight.requires_grad]
 
     def step(self) -> None:

@@ -409,7 +409,7 @@ class Search:
         return Evaluation.of(float(loss) / len(images), counts, recalibration_batches)
 
     def _recalibration_passes(self) -> Iterator[None]:
-        """Of the same batches after every epoch, so that epochs are compared by the same images, not augmented."""
+        """Passes that measure the statistics anew. They take the same images after every epoch, not augmented."""
         self.net.train()
         gates = self.gates
         stream = generator(self.config.seed, "recalibration", device=self.device)
@@ -420,7 +420,7 @@ class Search:
             yield
 
     def _shapley_values(self) -> ShapleyValues:
-        """Of the first batch of held-out images, in the last epoch; empty in the others and when not asked for."""
+        """Shapley values on the first batch of held-out images, in the last epoch; else, or if not asked for, empty."""
         ablation = self.config.ablation
         last = self.epoch + 1 >= self.num_epochs or self._stands_still
         if not ablation.shapley_permutations or not last:

@@ -12,7 +12,7 @@ from ..settings.config import ExperimentConfig
 
 @dataclass(frozen=True)
 class Place:
-    """An epoch.
+    """Where an epoch is.
 
     Attributes:
         number: of its stage, from 0.

@@ -213,12 +213,17 @@ class SearchConfig(Strict):
         if self.sharing == "identical" and self.start is None:
             raise ValueError("sharing identical needs `start`, the genotype whose identical cells share alphas")
         if self.share_weights and (self.sharing != "identical" or self.freezing != "none"):
-            raise ValueError("share_weights is for sharing identical, and for freezing none")
+            raise ValueError("share_weights needs sharing identical and freezing none")
         if self.stop is not None and (self.start is None or self.stages != "standard"):
-            raise ValueError("stop watches the distance of one network to `start`: name one, and keep stages standard")
+            raise ValueError(
+                "stop compares one network with `start` after each epoch: name a start, and keep stages standard"
+            )
         positions = self.reduction_positions
         if list(positions) != sorted(set(positions)) or any(not 0 <= p < self.num_cells for p in positions):
-            raise ValueError(f"reductions {list(positions)} must ascend within 0..{self.num_cells - 1}, each once")
+            raise ValueError(
+                f"reductions {list(positions)} must be positions from 0 to {self.num_cells - 1}, in ascending order, "
+                "each once"
+            )
         if self.reductions is None and self.num_cells < 3:
             raise ValueError(
                 f"num_cells {self.num_cells} is too few for two reduction cells at n//3 and 2n//3: "
@@ -281,7 +286,7 @@ class AlphaConfig(Strict):
         if self.lr_min > self.lr:
             raise ValueError(f"lr_min {self.lr_min:g} must not exceed lr {self.lr:g}")
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas {list(self.betas)} must lie in [0, 1)")
+            raise ValueError(f"betas {list(self.betas)} must both be 0 or more, and less than 1")
         return self
 
 
@@ -332,9 +337,11 @@ class AblationConfig(RegulariserConfig):
         loss = ablation_losses().get(self.loss)
         check_options(self, [loss] if loss else [])
         if self.shapley_permutations == 1:
-            raise ValueError("shapley_permutations must be 0, or 2 or more: one order has no standard error")
+            raise ValueError("shapley_permutations must be 0, or 2 or more: a single order gives no standard error")
         if self.shapley_permutations and self.removal == "random":
-            raise ValueError("shapley_permutations needs removal identity, zero or uniform: random is no fixed game")
+            raise ValueError(
+                "shapley_permutations needs removal identity, zero or uniform: random gives other values at every call"
+            )
         return self
 
 

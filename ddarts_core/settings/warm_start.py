@@ -123,7 +123,7 @@ def start_genotype(config: SearchConfig) -> Genotype:
             f"{where} uses node {genotype.steps + 1}: search.steps must be {genotype.steps} or more, or left out"
         )
     if any(len(set(cell.edges)) != len(cell.edges) for cell in genotype.cells):
-        raise UserError(f"{where} names an operation twice on one edge, which one alpha cannot say")
+        raise UserError(f"{where} names an operation twice on one edge, for which there is one alpha: name it once")
     unknown = {edge.op for cell in genotype.cells for edge in cell.edges} - set(operations_of(config.space))
     if unknown:
         raise UserError(f"{where} uses {sorted(unknown)[0]}, which search.space {config.space} lacks: try S_o")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 def excess(cost: Mapping[str, float], limits: Mapping[str, float | None]) -> dict[str, float]:
-    """By which share of each limit a network is beyond it: 0 at the limit, negative within.
+    """How far a network is beyond each limit, as a share of the limit: 0 at the limit, negative within.
 
     As a share, so that limits of different units weigh alike where a sampler adds them up.
 

@@ -98,7 +98,7 @@ def _check_twice(config: ExperimentConfig) -> None:
         if _differentiates_twice(config) and value:
             raise UserError(
                 f"search.hessian exact differentiates the readable form twice, which search.{name} "
-                f"{getattr(search, name)} does not bear: leave it out, or use search.hessian finite"
+                f"{getattr(search, name)} does not allow: leave that out, or use search.hessian finite"
             )
 
 

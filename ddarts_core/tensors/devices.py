@@ -124,7 +124,7 @@ class Stopwatch:
         self._marks.append((part, self._now()))
 
     def seconds(self) -> dict[str, float]:
-        """Of each part so far; waits for the device."""
+        """Seconds of each part so far; waits for the device."""
         found: dict[str, float] = defaultdict(float)
         wait(self._device)
         for (_, begun), (part, ended) in pairwise(self._marks):

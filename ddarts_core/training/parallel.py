@@ -120,7 +120,7 @@ class SyncedBatchNorm(BatchNorm):
 
     @classmethod
     def of(cls, norm: BatchNorm) -> SyncedBatchNorm:
-        """With the parameters and the running statistics of `norm` themselves."""
+        """A module that has the parameters and running statistics of `norm` themselves, not copies."""
         synced = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         synced.weight, synced.bias = norm.weight, norm.bias
         synced.running_mean, synced.running_var = norm.running_mean, norm.running_var

@@ -156,7 +156,10 @@ class Retrain:
         self.num_epochs = config.epochs
         check_batches(config, len(train))
         if config.batch_size < group.count:
-            raise UserError(f"retrain.batch_size {config.batch_size} leaves some of {group.count} processes no image")
+            raise UserError(
+                f"retrain.batch_size {config.batch_size} leaves some of the {group.count} processes without an image: "
+                f"use {group.count} or more"
+            )
         check_amp(config.amp, self.device, "retrain.amp")
         set_float32(config.amp)
         with seeded_init(seed, "retrain", "network"):
@@ -348,7 +351,7 @@ class Retrain:
         return Evaluation.of(float(self.group.total(loss)) / len(images), counts, recalibration_batches, worst)
 
     def weights(self) -> dict[str, Tensor]:
-        """Those of `network` with the statistics that `evaluate` scores it by: what to keep of it; a copy."""
+        """A copy of the weights of `network`, with the statistics that `evaluate` scores it by."""
         with torch.no_grad(), self._settled():
             return {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
 
@@ -373,7 +376,7 @@ class Retrain:
         return next((int(t) for name, t in self.network.state_dict().items() if name.endswith(_COUNT)), 10**9)
 
     def _recalibration_passes(self) -> Iterator[None]:
-        """Of training images as they are when evaluated: not augmented, and no path dropped."""
+        """Passes over training images as they are evaluated: not augmented, and no path is dropped."""
         network = self.network.train()
         probability, network.drop_path = network.drop_path, 0.0
         stream = generator(self.seed, "retrain", "recalibration", device=self.device)
@@ -387,7 +390,7 @@ class Retrain:
     def _unaugmented(
         self, images: Images, stream: torch.Generator | None = None, drop_last: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shares of batches."""
+        """Batches without augmentation, of which each process takes its share."""
         for x, labels in images.batches(
             self.config.batch_size,
             generator=stream,

@@ -65,7 +65,7 @@ class FeatureMaps(nn.Module):
         yield from self.cells[: max(0, tap.place - FIRST_CELL + 1)]
 
     def train(self, mode: bool = True) -> FeatureMaps:
-        """As of every module, but frozen batch normalisation stays in evaluation mode."""
+        """Does what every module does, but frozen batch normalisation stays in evaluation mode."""
         super().train(mode)
         if mode:
             frozen = [self] if self.frozen_statistics else self._frozen

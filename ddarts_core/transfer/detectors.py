@@ -92,5 +92,5 @@ def mask_rcnn(
 
 
 def num_parameters(module: nn.Module) -> int:
-    """Of all parameters, frozen ones included."""
+    """How many parameters there are, frozen ones included."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -42,7 +42,7 @@ class Example:
     masks: Tensor | None = None
 
     def of_training(self) -> Example:
-        """Without what trains nothing: crowds, and boxes without width or height, which torchvision refuses."""
+        """The example without crowds and without boxes of no width or height, which torchvision refuses."""
         kept = ~self.crowds & (self.boxes[:, 2:] > self.boxes[:, :2]).all(1)
         masks = None if self.masks is None else self.masks[kept]
         return replace(

@@ -91,7 +91,7 @@ def read_splits(config: TransferConfig, watch: Watch[Look]) -> Splits:
     )
     if len(used) * training.repeat < training.batch_size:
         raise UserError(
-            f"{train.source}: {len(used)} images train, fewer than training.batch_size {training.batch_size}; images "
-            f"without an object, or smaller than {training.smallest_image} pixels, do not"
+            f"{train.source}: {len(used)} images can train, which is fewer than training.batch_size "
+            f"{training.batch_size}: images without an object, or smaller than {training.smallest_image} pixels, cannot"
         )
     return Splits(train, used, held_out, (seen[0], seen[1]))

@@ -109,9 +109,11 @@ class TransferTraining(Strict):
     def _possible(self) -> TransferTraining:
         low, high = self.shortest_side
         if not 32 <= low <= high <= self.longest_side:
-            raise ValueError(f"shortest_side {[low, high]} must ascend within 32 and longest_side {self.longest_side}")
+            raise ValueError(
+                f"shortest_side {[low, high]} must be two ascending numbers from 32 to longest_side {self.longest_side}"
+            )
         if list(self.lr_epochs) != sorted(set(self.lr_epochs)) or any(epoch < 1 for epoch in self.lr_epochs):
-            raise ValueError(f"lr_epochs {list(self.lr_epochs)} must ascend from 1 or more, each once")
+            raise ValueError(f"lr_epochs {list(self.lr_epochs)} must be epochs from 1 on in ascending order, each once")
         return self
 
 

@@ -134,7 +134,7 @@ def write_cityscapes(root: Path, split: str, count: int, seed: int = 0) -> None:
 
 
 def write(task: Task, root: Path, train: int, held_out: int, seed: int = 0) -> None:
-    """Both splits, under the names that a task has for them."""
+    """Write both splits, under the names that a task has for them."""
     if task == "coco-detection":
         write_coco(root, "train2017", train, seed)
         write_coco(root, "val2017", held_out, seed)

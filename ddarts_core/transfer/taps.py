@@ -36,7 +36,7 @@ class Tap:
 
     @property
     def name(self) -> str:
-        """For people: `stem0`, `stem1` or `cell 3`."""
+        """The name that people read: `stem0`, `stem1` or `cell 3`."""
         return f"stem{self.place}" if self.place < FIRST_CELL else f"cell {self.place - FIRST_CELL}"
 
 

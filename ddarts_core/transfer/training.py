@@ -164,7 +164,7 @@ class Transfer:
             ]
 
     def _loader(self, images: Any, batch_size: int) -> DataLoader[Example]:
-        """Of images in their order; nothing random happens where they are read."""
+        """A loader of images in their order. Nothing random happens where they are read."""
         loader: DataLoader[Example] = DataLoader(
             images,
             batch_size,
@@ -188,7 +188,7 @@ class Transfer:
         return {"loss": loss.detach(), **{_short(name): part.detach() for name, part in parts.items()}}
 
     def _target(self, example: Example) -> dict[str, Tensor]:
-        """As torchvision's detectors take it; Mask R-CNN's label 0 is the background."""
+        """The target as torchvision's detectors take it. Label 0 of Mask R-CNN is the background."""
         first = 0 if example.masks is None else 1
         target = {"boxes": example.boxes, "labels": example.labels + first}
         if example.masks is not None:
@@ -250,10 +250,11 @@ class Transfer:
             UserError: it is that of other settings or of another genotype.
         """
         if state["settings"] != settings_hash(self.config) or state["genotype"] != self.genotype.hash:
-            raise UserError("the checkpoint is of a training with other settings or of another genotype")
+            raise UserError("the checkpoint was made with other settings or another genotype: go on with the same")
         if state["images"] != (found := [len(self.splits.used), len(self.splits.held_out)]):
             raise UserError(
-                f"the checkpoint is of {state['images']} images that train and score, and there are {found}"
+                f"the checkpoint was made with {' and '.join(map(str, state['images']))} images that train and that "
+                f"score, and now there are {' and '.join(map(str, found))}: go on with the same images"
             )
         self.epoch = state["epoch"]
         self.detector.load_state_dict(state["detector"])

@@ -117,7 +117,7 @@ def test_imagenet_has_as_many_outputs_as_folders_and_a_val_of_others_is_refused(
     info = load_train(config)[0]
     assert info.num_classes == 100 and info.classes == tuple(wnids) and len(load_test(config)) == 100
     (tmp_path / "val" / wnids[0]).rename(tmp_path / "val" / "n99999999")
-    with pytest.raises(UserError, match="the classes of val are not those of train: n00000000 and 1 more"):
+    with pytest.raises(UserError, match="the folders val and train have different classes: n00000000 and 1 more"):
         load_test(config)
 
 

@@ -442,7 +442,7 @@ def test_settings_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
         data_info(config(tmp_path, mean=[0.5]))
     with pytest.raises(UserError, match=r"data\.channels 3: digits has 1"):
         data_info(DataConfig(channels=3))
-    with pytest.raises(UserError, match=r"data\.on_broken is for images of one's own"):
+    with pytest.raises(UserError, match=r"data\.on_broken is for images of your own"):
         data_info(DataConfig(on_broken="skip"))
     with pytest.raises(UserError, match=r"none of class bee|none of class ant"):
         split(load_train(config(tmp_path, num_train=2))[1], config(tmp_path), 0)

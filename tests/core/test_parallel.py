@@ -258,5 +258,5 @@ def test_gathered_by_rank(two: Two) -> None:
 
 
 def test_a_process_without_images_is_refused() -> None:
-    with pytest.raises(UserError, match="batch_size 23 leaves some of 24 processes no image"):
+    with pytest.raises(UserError, match="batch_size 23 leaves some of the 24 processes without an image: use 24"):
         build(Group(0, 24))

@@ -360,8 +360,8 @@ def test_the_fast_form_refuses_to_be_differentiated_twice(float64_net, merge_byt
     ("settings", "words"),
     [
         (("method=darts",), "search.hessian exact is for search.order second, not first"),
-        (("method=darts-second-order", "search.implementation=fast"), "search.implementation fast does not bear"),
-        (("method=darts-second-order", "search.compile=default"), "search.compile default does not bear"),
+        (("method=darts-second-order", "search.implementation=fast"), "search.implementation fast does not allow"),
+        (("method=darts-second-order", "search.compile=default"), "search.compile default does not allow"),
     ],
 )
 def test_an_exact_second_order_needs_the_readable_form(digits, tiny_config, settings, words):

@@ -96,7 +96,7 @@ def test_a_training_resumes_bit_for_bit(task: Any, tmp_path: Path) -> None:
     for one, other in zip(whole.detector.state_dict().values(), later.detector.state_dict().values(), strict=True):
         assert torch.equal(one, other)
     other_settings = Transfer(config.model_copy(update={"seed": 1}), genotype, splits, None, MEAN, STD)
-    with pytest.raises(UserError, match="other settings or of another genotype"):
+    with pytest.raises(UserError, match="other settings or another genotype"):
         other_settings.load_state_dict(whole.state_dict())
 
 

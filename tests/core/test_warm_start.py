@@ -185,7 +185,7 @@ def test_a_search_whose_distance_moves_is_not_ended():
 
 def test_stop_needs_a_start_and_one_network():
     for text in ("{'start': null, 'sharing': 'own', 'stop': {}}", "{'stages': 'widening', 'stop': {}}"):
-        with pytest.raises(UserError, match="stop watches the distance"):
+        with pytest.raises(UserError, match="stop compares one network"):
             resolve({"method": "dartopti"}, [f"search={text}"])
 
 

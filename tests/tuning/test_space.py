@@ -34,7 +34,7 @@ def space_of(space: dict[str, Any], **settings: Any) -> Space:
         ({"name": {"type": "categorical", "choices": ["a"]}}, ("space.name", "the same for all trials")),
         ({"search.lr": {**FLOAT, "low": 0.5}}, ("space.search.lr", "low 0.5 must not exceed high 0.1")),
         ({"search.lr": {**FLOAT, "low": 0.0, "log": True}}, ("log: true needs a positive low",)),
-        ({"search.lr": {**FLOAT, "log": True, "step": 0.01}}, ("log: true and step exclude each other",)),
+        ({"search.lr": {**FLOAT, "log": True, "step": 0.01}}, ("log: true and step cannot be used together",)),
         ({"search.lr": {**FLOAT, "high": 20}}, ("space.search.lr", "20", "less than or equal to 10")),
         ({"search.lr": {**FLOAT, "low": "small"}}, ("should be a number, not the text 'small'",)),
         ({"search.lr": {**FLOAT, "lo": 1}}, ("unknown setting", "lo")),

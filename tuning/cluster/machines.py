@@ -30,7 +30,7 @@ class Machine:
 
 
 def machines() -> list[Machine]:
-    """Those that are there now and take trials: a head of a cluster may have no cores."""
+    """The machines that are there now and take trials. The head of a cluster may have no cores."""
     import ray
 
     found = [

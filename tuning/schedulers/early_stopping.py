@@ -67,7 +67,7 @@ def _halving(config: TuneConfig, num_epochs: int) -> dict[str, Any]:
 
 
 def brackets(config: TuneConfig, num_epochs: int) -> int:
-    """As many brackets as there are rungs: the last one stops nobody before the last rung.
+    """As many brackets as there are rungs. The last bracket stops no trial before the last rung.
 
     Example:
         >>> brackets(TuneConfig(grace_period=1, reduction_factor=3), num_epochs=27)

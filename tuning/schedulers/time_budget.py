@@ -37,7 +37,7 @@ class TimeBudget(tune.Stopper):
 
     @property
     def reason(self) -> str:
-        """Of a trial that was stopped."""
+        """Why a trial was stopped."""
         return "" if self._seconds is None else SPENT.format(self._seconds)
 
     def note(self, trial_id: str, running: bool) -> None:

@@ -102,7 +102,7 @@ def optuna_distribution(distribution: kinds.AnyDistribution) -> BaseDistribution
 
 
 def directions(objectives: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Of a study, as `optuna.create_study` takes them."""
+    """The directions of a study, as `optuna.create_study` takes them."""
     names = {"max": "maximize", "min": "minimize"}
     return {"directions": [names[mode] for _, mode in objectives]}
 
@@ -188,7 +188,7 @@ class Journal:
         self._running.append(found.state == TrialState.RUNNING)
 
     def _end(self, trial: Mapping[str, Any]) -> None:
-        """Of a trial that has its number."""
+        """Write the end of a trial that has its number."""
         number, storage = int(trial["number"]), self._optuna._storage
         found = self._frozen(trial)
         identifier = storage.get_trial_id_from_study_id_trial_number(self._optuna._study_id, number)

@@ -69,7 +69,7 @@ def propose(
 
 
 def sampler_seed(seed: int, number: int) -> int:
-    """Of the sampler that proposes one trial."""
+    """The seed of the sampler that proposes one trial."""
     return random.Random(f"{seed}/propose/{number}").getrandbits(32)
 
 
@@ -111,7 +111,7 @@ class StudySearch(Searcher):
         return {"study": self._held.location, "number": self._waiting.pop(0)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Of no interest here: what counts is in the trial's file."""
+        """Does nothing: what counts is in the trial's file."""
 
     def _begin(self, number: int) -> None:
         """Propose a trial and write it down."""
@@ -156,7 +156,7 @@ def points_of(study: Study, space: Space) -> dict[int, dict[str, Any]]:
 
 
 class Places(ConcurrencyLimiter):
-    """As many trials at a time as fit on the machines that are there: one that joins gets trials at once.
+    """Lets as many trials run as fit on the machines that are there. A machine that joins gets trials at once.
 
     Args:
         searcher: gives the trials.

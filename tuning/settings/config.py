@@ -216,7 +216,7 @@ def _check_statistics(config: SweepConfig, where: str) -> None:
     if 0 in numbers and config.tune.scheduler != "fifo":
         raise UserError(
             f"{where}: {RECALIBRATION} 0 scores by running statistics, which lag behind the weights, and "
-            f"tune.scheduler {config.tune.scheduler} would stop trials for the lag: use 1 or more, or scheduler fifo"
+            f"tune.scheduler {config.tune.scheduler} would stop trials for that: use 1 or more, or scheduler fifo"
         )
 
 
@@ -231,11 +231,13 @@ def _check_budget(config: SweepConfig, where: str) -> None:
             )
         return
     if tune.budget_amount is None:
-        raise UserError(f"{where}: tune.budget {tune.budget} needs tune.budget_amount: so many in each trial's search")
+        raise UserError(
+            f"{where}: tune.budget {tune.budget} needs tune.budget_amount, which says how many each trial's search gets"
+        )
     if tune.scheduler != "fifo":
         raise UserError(
             f"{where}: tune.budget {tune.budget} gives every search its whole budget, and tune.scheduler "
-            f"{tune.scheduler} would take it from some after so many epochs: use scheduler fifo"
+            f"{tune.scheduler} would stop some of them earlier: use scheduler fifo"
         )
     if tune.budget == "seconds":
         check_seconds(config, where, SHAPLEY in config.space)
@@ -283,9 +285,8 @@ def _check_database(config: SweepConfig, where: str) -> None:
     """Check that MLflow's database has a place."""
     if config.tracking.uri is None and not config.place.at_once:
         raise UserError(
-            f"{where}: with storage {config.storage} name an MLflow server in tracking.uri, for example "
-            "http://127.0.0.1:5000 after `mlflow server`: the default is a database in the study's folder, and a store "
-            "keeps none"
+            f"{where}: storage {config.storage} is an object store, which cannot hold MLflow's default database: name "
+            "an MLflow server in tracking.uri, for example http://127.0.0.1:5000 after `mlflow server`"
         )
 
 

@@ -195,4 +195,4 @@ def _check_bounds(low: float, high: float, log: bool, stepped: bool) -> None:
     if log and low <= 0:
         raise ValueError(f"log: true needs a positive low, not {low:g}")
     if log and stepped:
-        raise ValueError("log: true and step exclude each other")
+        raise ValueError("log: true and step cannot be used together: leave one of them out")

@@ -1,4 +1,4 @@
-"""Where studies are: in folders, or in an object store. Who works with one has a `Folder`, and asks not which it is.
+"""Where studies are: in folders, or in an object store. Code that works with a study has a `Folder` and need not ask.
 
 What a process reads and writes of a study are files of a folder in either case. In the first that is the study's own,
 which all see at once. In the second each process has a copy, fetches what others wrote and sends what it wrote.
@@ -53,7 +53,7 @@ class Folder:
 
     @property
     def name(self) -> str:
-        """Of the study."""
+        """The study's name."""
         return self.location.rpartition("/")[2]
 
     @property
@@ -63,7 +63,7 @@ class Folder:
 
     @property
     def run_folder(self) -> Path:
-        """That a sweep on this machine works in."""
+        """The folder that a sweep on this machine works in."""
         return self.folder
 
     def exists(self) -> bool:
@@ -234,7 +234,7 @@ class ObjectStore(Folder):
 
     @property
     def run_folder(self) -> Path:
-        """This user's copy to run it in."""
+        """This user's copy, in which the study is run."""
         return copy_folder(self.location, "run")
 
     def exists(self) -> bool:
@@ -244,7 +244,7 @@ class ObjectStore(Folder):
     is_taken = exists
 
     def studies(self) -> list[Folder]:
-        """Those below the URI."""
+        """The studies below the URI."""
         names = self.mirror.found("", lambda name: name.count("/") == 1 and name.endswith("/study.json"))
         return [ObjectStore(f"{self.location}/{name.partition('/')[0]}") for name in names]
 
@@ -257,11 +257,11 @@ class ObjectStore(Folder):
         self.mirror.push(*below)
 
     def found(self, below: str, wanted: Wanted) -> list[str]:
-        """Those in the store."""
+        """The studies in the store."""
         return list(self.mirror.found(below, wanted))
 
     def remove(self, names: Iterable[str]) -> None:
-        """In the store, and in the folder."""
+        """Remove the study in the store and in the folder."""
         for name in names:
             for each in self.mirror.found(name, lambda _: True):
                 self.mirror.delete(each)

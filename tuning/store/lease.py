@@ -41,7 +41,7 @@ def holder(mirror: Mirror) -> dict[str, Any] | None:
 
 
 def _me(folder: Path) -> dict[str, Any]:
-    """Which machine and folder; of two runs of the same, only one can hold the folder's lock."""
+    """This machine and folder. Of two runs of the same, only one can hold the folder's lock."""
     return {"host": socket.gethostname(), "machine": uuid.getnode(), "folder": str(folder)}
 
 
@@ -66,7 +66,7 @@ def is_held(mirror: Mirror, folder: Path, locked: Callable[[Path], bool]) -> boo
 
 
 def bind(mirror: Mirror, token: str | None) -> None:
-    """From now on send only while the lease is that of `token`."""
+    """Send only while the lease is that of `token`, from now on."""
 
     def fence() -> None:
         lease = holder(mirror)

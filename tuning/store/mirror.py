@@ -178,11 +178,11 @@ class Mirror:
         return patiently(self.uri, call)
 
     def path(self, name: str) -> str:
-        """Of an object, by its path in the study."""
+        """Path of an object, by its path in the study."""
         return f"{self.root}/{name}" if name else self.root
 
     def read(self, name: str) -> bytes:
-        """An object.
+        """Read an object.
 
         Raises:
             FileNotFoundError: there is none.
@@ -190,7 +190,7 @@ class Mirror:
         return bytes(self.ask(lambda: self.fs.cat_file(self.path(name))))
 
     def write(self, name: str, data: bytes, *, new: bool = False) -> None:
-        """An object, whole.
+        """Write an object as a whole.
 
         Raises:
             FileExistsError: it must be new and is not.

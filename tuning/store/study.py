@@ -51,7 +51,7 @@ class Study:
 
     @property
     def location(self) -> str:
-        """Its folder, or its URI: what a user calls it by."""
+        """The study's folder or URI: what a user calls it by."""
         return self.backend.location
 
     def pull(self, *below: str) -> None:
@@ -68,7 +68,7 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Its name, which is also the folder's."""
+        """The study's name, which is also the name of its folder."""
         return str(self.data["name"])
 
     @property

@@ -58,7 +58,7 @@ def kept() -> Path:
 
 
 def _make(name: str) -> None:
-    """By MLflow, without the experiment `Default`, which has the artifacts' place in it: MLflow adds that to a copy."""
+    """Let MLflow make it, without the experiment `Default`, which has a place of artifacts and is added to a copy."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     store = SqlAlchemyStore(sqlite_uri.uri_of(Path(name)), name)  # type: ignore[no-untyped-call]  # mlflow

@@ -22,7 +22,7 @@ class OutOfPatience(Exception):
 
 
 class Patience:
-    """Of this process, for all clients of MLflow in it."""
+    """How long this process waits for MLflow, for all of its clients."""
 
     def __init__(self) -> None:
         self._begun = float("inf")
@@ -38,7 +38,7 @@ class Patience:
         self._begun = float("inf")
 
     def ask(self) -> None:
-        """Before every request.
+        """Is called before every request.
 
         Raises:
             OutOfPatience: there has been time enough.

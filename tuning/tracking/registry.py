@@ -110,7 +110,7 @@ _NEEDS = ("torch", "numpy", "Pillow", "pydantic", "PyYAML", "safetensors")
 
 
 def _save(folder: Path, model: Model) -> None:
-    """As `pyfunc`, with the code that loads it: nobody need install ddarts."""
+    """Save it as `pyfunc` with the code that loads it, so that nobody has to install ddarts."""
     from mlflow import pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec

@@ -76,7 +76,7 @@ def with_secrets(stored: str) -> str:
 
 
 def from_environment(uri: str | None) -> str:
-    """In brackets the variable that a URI comes from, if it does."""
+    """The environment variable that a URI comes from, in brackets; empty if it comes from none."""
     return f" (of {URI_VARIABLE})" if uri and uri == os.environ.get(URI_VARIABLE) else ""
 
 
@@ -125,7 +125,7 @@ def idle(config: Mapping[str, Any]) -> set[str]:
 
 
 def artifact_location(uri: str) -> str | None:
-    """Where artifacts go: of a database file into the folder `mlartifacts` beside it, of a server where it says."""
+    """Where artifacts go: beside a database file into the folder `mlartifacts`; a server says it by itself."""
     file = sqlite_uri.file_of(uri)
     return None if file is None else (file.parent / "mlartifacts").as_uri()
 
@@ -137,7 +137,7 @@ def experiment_of(client: Any, name: str, uri: str) -> str:
 
 
 def study_tags(name: str, data: Mapping[str, Any]) -> dict[str, str]:
-    """Of a study's run, by the name of the study and what study.json says of it."""
+    """Tags of a study's run, by the name of the study and what study.json says of it."""
     return {
         "study": name,
         "git_commit": str(data["git_commit"]),

@@ -55,14 +55,14 @@ class Member(SearchTrial):
         return replace(record, metrics={**record.metrics, **settings})
 
     def _lasting(self) -> int | None:
-        """Its state at the last exchange: another member may not have begun to go on from it."""
+        """The member's state at the last exchange. It is kept, because another member may still go on from it."""
         return int(self._record["exchanged"])
 
     def _clear(self) -> None:
         """The sweep does, when the whole population has ended."""
 
     def _state(self) -> dict[str, Any] | None:
-        """Its own furthest state since it followed another the last time; before the first one, that one's."""
+        """The member's furthest state since it last followed another; before it has one, the state of that other."""
         lineage = self._record["lineage"]
         if not lineage:
             return super()._state()

@@ -198,7 +198,7 @@ class SearchTrial(tune.Trainable):
         return result | {"done": True, "state": self._record["state"], "reason": self._record["reason"] or ""}
 
     def _phase(self) -> str:
-        """Of the epoch that comes next."""
+        """The phase of the next epoch."""
         return "retrain" if self._genotype is not None else self._course.at(len(self._records)).stage.phase
 
     def _run_epoch(self) -> bool:
@@ -249,7 +249,7 @@ class SearchTrial(tune.Trainable):
             self._epochs = self._retrain.records()
 
     def _keep_facts(self, info: DataInfo) -> None:
-        """Beside the records, if the trial's own settings of `data` make them others than the study's."""
+        """Write facts of the data beside the records, if the trial's settings of `data` are not the study's."""
         if info != facts.read_info(self._study.path):
             facts.write_facts(self._folder, info.to_dict())
 
