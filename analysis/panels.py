@@ -53,7 +53,8 @@ def panels(genotype: Genotype) -> tuple[Panel, ...]:
     return tuple(
         Panel(
             cell,
-            f"cell{'s' if len(positions) > 1 else ''} {_ranges(positions)}{' · reduction' if reduction else ''}",
+            f"cell{'s' if len(positions) > 1 else ''} {_ranges(positions)}{' · reduction' if reduction else ''}"
+            + ("" if cell.link is None else f" · input 0 joined to cell {cell.link}"),
             reduction,
         )
         for (cell, reduction), positions in where.items()

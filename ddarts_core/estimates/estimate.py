@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from ..data.images import Images, ImageSet
 from ..data.sets import DataInfo, Splits, check_batch, load_train, split
 from ..genotypes.genotype import AnyGenotype, Cell, Edge, Genotype
+from ..genotypes.links import num_sources
 from ..genotypes.spaces import operations_of
-from ..methods import RULES
+from ..methods import GATES, RULES
 from ..networks.building import build_network
 from ..networks.weight import operation_weight
 from ..search.search import Search
@@ -128,8 +129,10 @@ def heaviest_genotype(config: ExperimentConfig) -> Genotype:
         for source in range(min(per_node, target))
         for op in kept
     ]
-    cell = Cell(tuple(edges), tuple(range(2, search.steps + 2)))
-    return Genotype(tuple([cell] * search.num_cells), search.reduction_positions)
+    linked = GATES[search.gates](search).has_links
+    concat = tuple(range(2, search.steps + 2))
+    cells = (Cell(tuple(edges), concat, 0 if linked and num_sources(k) else None) for k in range(search.num_cells))
+    return Genotype(tuple(cells), search.reduction_positions)
 
 
 def retrain_memory(config: ExperimentConfig, info: DataInfo) -> int:

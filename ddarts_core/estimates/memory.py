@@ -113,7 +113,7 @@ class _LargestStep(DryStep):
 NUMBERS = 32
 
 #: A step in which something may be drawn.
-_STEP = Progress(purpose="weights", draw=torch.Generator)
+_STEP = Progress(purpose="weights", draw=torch.Generator, draw_once=lambda steps: torch.Generator())
 
 
 class Rehearsal:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from .genotype import Cell, Edge
+from .links import FIRST
 
 
 def dead_cells(cells: Sequence[Cell]) -> tuple[int, ...]:
     """Positions, in a chain of cells, of those that the output of the last one does not depend on.
 
-    Cell k is read by cell k + 1 as its input 1 and by cell k + 2 as its input 0; the last feeds the classifier. Dead
-    cells cost time and compute nothing. Which there are depends on the whole chain: a genotype without any can have
-    some when Algorithm 1 makes it deeper.
+    Cell k is read by cell k + 1 as its input 1, by cell k + 2 as its input 0 and by cells that are linked to it, with
+    their input 0; the last feeds the classifier. Dead cells cost time and compute nothing. Which there are depends on
+    the whole chain: a genotype without any can have some when Algorithm 1 makes it deeper.
     """
     live = [False] * len(cells)
     for k in reversed(range(len(cells))):
@@ -20,6 +22,7 @@ def dead_cells(cells: Sequence[Cell]) -> tuple[int, ...]:
             k == len(cells) - 1
             or (live[k + 1] and cells[k + 1].reads(1))
             or (k + 2 < len(cells) and live[k + 2] and cells[k + 2].reads(0))
+            or any(live[j] and cells[j].link == k and cells[j].reads(0) for j in range(k + FIRST, len(cells)))
         )
     return tuple(k for k, alive in enumerate(live) if not alive)
 
@@ -41,7 +44,7 @@ def connect(cells: Sequence[Cell], edge: Callable[[int, Cell], Edge]) -> tuple[t
     connected: list[int] = []
     while dead := dead_cells(chain):
         reader = chain[dead[-1] + 1]
-        chain[dead[-1] + 1] = Cell((*reader.edges, edge(dead[-1] + 1, reader)), reader.concat)
+        chain[dead[-1] + 1] = replace(reader, edges=(*reader.edges, edge(dead[-1] + 1, reader)))
         connected.append(dead[-1])
     return tuple(chain), tuple(sorted(connected))
 

@@ -82,6 +82,11 @@ def deeper(genotype: Genotype, num_cells: int, order: Order = "paper") -> Genoty
     if genotype.num_cells == num_cells:
         return genotype
     indices = algorithm_1(genotype.num_cells, num_cells, order)
+    if genotype.has_links:
+        raise UserError(
+            f"cannot derive {num_cells} cells: Algorithm 1 does not say what the links of this genotype become (keep "
+            f"its {genotype.num_cells} cells)"
+        )
     if len(genotype.reductions) != 2:
         raise UserError(
             f"cannot derive {num_cells} cells: Algorithm 1 is defined for two reduction cells, this genotype has "

@@ -8,7 +8,7 @@ Source: architecture_processing.py of the published code.
 
 Laws: it is never negative, symmetric, 0 from an architecture to itself, and keeps the triangle inequality. It is no
 metric, for it does not tell all architectures apart: two that have the same rows on other edges are 0 apart, as are two
-that differ in their reductions or in the nodes that they concatenate.
+that differ in their reductions, in their links or in the nodes that they concatenate.
 """
 
 from __future__ import annotations

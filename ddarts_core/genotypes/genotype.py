@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from ..ground.errors import UserError
+from .links import num_sources
 from .spaces import OPERATION_NAMES
 
 SCHEMA_VERSION = 1
@@ -190,6 +191,11 @@ class Cell:
 
     An operation named twice on one edge is two operations (NASNet-A pools an input twice and sums).
 
+    Attributes:
+        edges: operations between nodes.
+        concat: nodes whose outputs are concatenated.
+        link: position of an earlier cell that is joined to input 0 (`links`); None is none.
+
     Raises:
         UserError: no edge or no concatenated node, or a node that is used but receives no input.
 
@@ -200,6 +206,7 @@ class Cell:
 
     edges: tuple[Edge, ...]
     concat: tuple[int, ...]
+    link: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "edges", tuple(sorted(self.edges)))
@@ -263,6 +270,18 @@ class Genotype(AnyGenotype):
                 f"reductions {list(self.reductions)} must be positions of the {len(self.cells)} cells "
                 f"(0 to {len(self.cells) - 1})"
             )
+        for position, cell in enumerate(self.cells):
+            possible = 0 if self.layout == "normal_reduce" else num_sources(position)
+            if cell.link is not None and not 0 <= cell.link < possible:
+                raise UserError(
+                    f"link {cell.link} of cell {position}: a cell is linked to one of an individual genotype that lies "
+                    "3 or more before it"
+                )
+
+    @property
+    def has_links(self) -> bool:
+        """Whether a cell reads another one beside the two before it."""
+        return any(cell.link is not None for cell in self.cells)
 
     @property
     def num_cells(self) -> int:
@@ -299,6 +318,7 @@ class Genotype(AnyGenotype):
             "reductions": list(self.reductions),
             "cells": [
                 {"edges": [[e.op, e.source, e.target] for e in cell.edges], "concat": list(cell.concat)}
+                | ({} if cell.link is None else {"link": cell.link})
                 for cell in self.cells
             ],
         }
@@ -311,11 +331,12 @@ class Genotype(AnyGenotype):
                 Cell(
                     tuple(Edge(op=as_name(op), source=as_int(s), target=as_int(t)) for op, s, t in c["edges"]),
                     tuple(as_int(node) for node in c["concat"]),
+                    None if c.get("link") is None else as_int(c["link"]),
                 )
                 for c in data["cells"]
             )
             reductions = tuple(as_int(position) for position in data["reductions"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"not a genotype: {_FORM}") from error
@@ -323,8 +344,8 @@ class Genotype(AnyGenotype):
 
 
 _FORM = (
-    '`cells` must be a list of {"edges": [[operation, source, target], ...], "concat": [node, ...]} and `reductions` a '
-    "list of positions"
+    '`cells` must be a list of {"edges": [[operation, source, target], ...], "concat": [node, ...]}, each with a '
+    '"link" (position) or without, and `reductions` a list of positions'
 )
 
 

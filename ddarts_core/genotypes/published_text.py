@@ -200,9 +200,11 @@ def to_published_text(genotype: AnyGenotype) -> str:
     Genes have three fields where every node is concatenated, as the published network does with them; else two.
 
     Raises:
-        UserError: no text form says which nodes this genotype concatenates, or it is not of cells.
+        UserError: no text form says which nodes this genotype concatenates, or its links, or it is not of cells.
     """
     genotype = Genotype.narrowed(genotype, "a published text form")
+    if genotype.has_links:
+        raise UserError("no published text form can say this genotype: its cells are linked to earlier ones")
     if all(cell.concat == cell.nodes for cell in genotype.cells):
         genes = [[(e.op, e.target, e.source) for e in cell.edges] for cell in genotype.cells]
         if genotype.layout == "individual":

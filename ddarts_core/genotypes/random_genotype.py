@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from ..ground.errors import UserError
 from .genotype import AnyGenotype, Cell, Edge, Genotype
+from .links import num_sources
 from .spaces import SPACES, operations_of
 
 
@@ -35,8 +36,8 @@ def common_space(genotypes: Iterable[AnyGenotype], preferred: str = "S") -> str:
 def random_genotype(like: Genotype, seed: int, space: str = "S") -> Genotype:
     """Draw a genotype of the layout, reductions and nodes of `like`, each node with as many sources and operations.
 
-    Sources and operations are uniform. The zero operation is never drawn. The network need not have as many parameters:
-    a search may prefer operations with many.
+    Sources, operations and, where `like` has them, links are uniform. The zero operation is never drawn. The network
+    need not have as many parameters: a search may prefer operations with many.
 
     Raises:
         UserError: the space is unknown, or has fewer operations than the node with the most needs.
@@ -48,11 +49,11 @@ def random_genotype(like: Genotype, seed: int, space: str = "S") -> Genotype:
     """
     names = [name for name in operations_of(space) if name != "none"]
     draw = random.Random(f"random genotype {seed}")
-    cells = tuple(_random_cell(cell, names, draw) for cell in like.cells)
+    cells = tuple(_random_cell(position, cell, names, draw) for position, cell in enumerate(like.cells))
     return Genotype(cells, like.reductions, like.layout)
 
 
-def _random_cell(like: Cell, names: list[str], draw: random.Random) -> Cell:
+def _random_cell(position: int, like: Cell, names: list[str], draw: random.Random) -> Cell:
     edges: list[Edge] = []
     for node in like.nodes:
         into = [edge for edge in like.edges if edge.target == node]
@@ -66,4 +67,5 @@ def _random_cell(like: Cell, names: list[str], draw: random.Random) -> Cell:
                 f"{len(into)} edges from {count} nodes need more than {len(names)} operations: use a larger space"
             )
         edges += [*drawn, *draw.sample(spare, missing)]
-    return Cell(tuple(edges), like.concat)
+    link = None if like.link is None else draw.randrange(num_sources(position))
+    return Cell(tuple(edges), like.concat, link)

@@ -33,6 +33,7 @@ from . import (
     sdarts_adv,
     sdarts_rs,
     shapley_nas,
+    udarts,
 )
 from .method import Method
 from .parts import Ablation, Edge, Freezing, Gates, Part, Plan, Regulariser, Rule
@@ -193,6 +194,7 @@ for _name, _method in {
     "oles": oles.METHOD,
     "darts-pt": darts_pt.METHOD,
     "shapley-nas": shapley_nas.METHOD,
+    "udarts": udarts.METHOD,
     "random": random_search.METHOD,
 }.items():
     add(_name, _method)

@@ -35,11 +35,13 @@ class Shape:
         groups: of cells that share parameters.
         steps: intermediate nodes of a cell.
         operations: that an edge chooses from.
+        links: earlier cells that the last cell chooses from, to read one beside the two before it; 0 without links.
     """
 
     groups: int
     steps: int
     operations: int
+    links: int = 0
 
     @property
     def edges(self) -> int:
@@ -58,6 +60,7 @@ class Progress:
         stage_epochs: of the stage.
         purpose: `alphas` or `weights` in a step of these; else `evaluation`, in which nothing may be drawn.
         draw: a generator at the start of the step's own stream, the same at every call; None in an evaluation.
+        draw_once: the same for a stream that so many steps of an epoch share, alphas' and weights'; None as `draw` is.
     """
 
     epoch: int = 0
@@ -66,6 +69,7 @@ class Progress:
     stage_epochs: int = 1
     purpose: str = "evaluation"
     draw: Callable[[], torch.Generator] | None = None
+    draw_once: Callable[[int], torch.Generator] | None = None
 
 
 class Part:
@@ -105,9 +109,11 @@ class Gates(Part):
 
     Attributes:
         independent: whether gates of an edge are decided one by one (sigmoid) and not against each other (softmax).
+        exact: whether the gradient of gates that are drawn is that of the loss under this draw, not an estimate.
     """
 
     independent: ClassVar[bool] = False
+    exact: ClassVar[bool] = False
 
     def parameters(self, shape: Shape, stream: torch.Generator | None) -> dict[str, Tensor]:
         """Parameters at the start, by name: zeros, or 1e-3 N(0, 1) from a stream."""
@@ -130,6 +136,22 @@ class Gates(Part):
     def scores(self, parameters: Parameters) -> Tensor:
         """What the discretisation ranks, [groups, edges, operations]; the gates unless a method says otherwise."""
         return self.gates(parameters, Progress())
+
+    @property
+    def has_links(self) -> bool:
+        """Whether cells read one earlier cell beside the two before them (`genotypes.links`)."""
+        return False
+
+    def links(self, parameters: Parameters, progress: Progress) -> Tensor:
+        """Weights of the earlier cells that each group's cell may read, [groups, links]; the largest one is read.
+
+        Cell k reads one of the first k - 2; what a group has behind these counts for nothing.
+        """
+        raise NotImplementedError
+
+    def trained(self, parameters: Parameters, progress: Progress) -> dict[str, Tensor]:
+        """Which values a step of the alphas may change, by name; of a name that is left out all of them."""
+        return {}
 
 
 def initial(shape: Sequence[int], stream: torch.Generator | None) -> Tensor:
@@ -264,6 +286,7 @@ class Stage:
         settings: of the experiment that differ in this stage.
         by_gradient: whether alphas, if they are trained, follow their gradient in every step.
         decides: whether the plan decides something before each epoch (`Plan.decide`).
+        renewed: steps of an epoch after which optimisers of weights and alphas forget what was; None is never.
     """
 
     phase: str
@@ -274,6 +297,7 @@ class Stage:
     settings: Mapping[str, Any] = field(default_factory=dict)
     by_gradient: bool = True
     decides: bool = False
+    renewed: int | None = None
 
     @property
     def trains_alphas(self) -> bool:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..genotypes.genotype import AnyGenotype, Cell, Edge, Genotype
+from ..genotypes.links import joined_width
 from ..genotypes.shapes import STRIDES, auxiliary_position, halved, stem_widths
 from ..genotypes.spaces import operations_of
 from ..genotypes.stages import Block, StagedGenotype, squeezed
@@ -232,13 +233,17 @@ def _count_cells(
     before_last = last = stem_widths(form, channels)
     head = auxiliary_position(genotype) if genotype.num_cells > 1 else None
     auxiliary, width, halve = 0, channels, len(STRIDES[form]) > 1
+    outputs: list[int] = []
     for index, cell in enumerate(genotype.cells):
         reduction = index in genotype.reductions
         width *= 1 + reduction
+        if cell.link is not None:
+            before_last = joined_width(before_last, outputs[cell.link])
         (_reduce if halve else _fit)(tally, before_last, width, before)
         _fit(tally, last, width, size)
         before, size = size, _count_cell(tally, cell, width, size, reduction)
         before_last, last, halve = last, len(cell.concat) * width, reduction
+        outputs.append(last)
         if index == head:
             auxiliary = _auxiliary(last, num_classes)
     tally.pool += last

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from ..genotypes.derive import DEPTH, OnDeadCell, Order, arrange
 from ..genotypes.genotype import Cell, Genotype
+from ..genotypes.links import joined_width
 from ..genotypes.shapes import Form, auxiliary_position, check_sizes
 from ..ground.errors import UserError
 from .derived import DerivedNetwork, DropPath, auxiliary_head_of
+from .links import joined
 from .operations import FactorizedReduce, Identity, ReLUConvBN, build
 from .stem import Stem
 
@@ -134,6 +136,7 @@ class Network(DerivedNetwork):
         before_last, last = self.stem.widths
         halved = self.stem.halves
         width = channels
+        widths: list[int] = []  # of the cells' outputs
         for index, cell in enumerate(self.genotype.cells):
             reduction = index in self.genotype.reductions
             if reduction:
@@ -142,7 +145,7 @@ class Network(DerivedNetwork):
             self.cells.append(
                 CellNetwork(
                     cell,
-                    before_last,
+                    before_last if cell.link is None else joined_width(before_last, widths[cell.link]),
                     last,
                     width,
                     reduction=reduction,
@@ -152,6 +155,7 @@ class Network(DerivedNetwork):
                 )
             )
             before_last, last, halved = last, len(cell.concat) * width, reduction
+            widths.append(last)
             if index == self.auxiliary_position:
                 self.auxiliary_head = auxiliary_head_of(last, size, num_classes)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -160,9 +164,10 @@ class Network(DerivedNetwork):
     def _run(self, x: Tensor) -> list[Tensor]:
         """Outputs of all cells."""
         before_last, last = self.stem(x)
-        outputs = []
-        for cell in self.cells:
-            before_last, last = last, cell(before_last, last)
+        outputs: list[Tensor] = []
+        for cell, of_genotype in zip(self.cells, self.genotype.cells, strict=True):
+            first = before_last if of_genotype.link is None else joined(before_last, outputs[of_genotype.link])
+            before_last, last = last, cell(first, last)
             outputs.append(last)
         return outputs
 

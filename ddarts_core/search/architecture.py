@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from ..genotypes.links import num_sources
 from ..genotypes.spaces import operations_of
 from ..methods import EDGES, GATES, REGULARISERS
 from ..methods.common import ZeroOne
@@ -37,10 +39,11 @@ class Architecture:
     def __init__(self, search: SearchConfig, num_groups: int, kept: Kept | None = None) -> None:
         self.size = len(operations_of(search.space))
         self.kept = kept
-        self.shape = Shape(num_groups, search.steps, self.size if kept is None else len(kept[0][0]))
         #: Gates that a plan decided, which follow no parameter any more, NaN where they do; None before the first.
         self.fixed: Tensor | None = None
         self._gates = GATES[search.gates](search)
+        links = num_sources(search.num_cells - 1) if self._gates.has_links else 0
+        self.shape = Shape(num_groups, search.steps, self.size if kept is None else len(kept[0][0]), links)
         self._edge = EDGES[search.edge](search)
         terms = {ZeroOne.name: RegulariserConfig(weight=search.w_zero_one)} if search.w_zero_one else {}
         self.terms: list[tuple[Regulariser, RegulariserConfig]] = [
@@ -70,6 +73,8 @@ class Architecture:
     ) -> Tensor:
         """Weights of the operations of every edge, those that the edge adds at the end: [groups, edges, all].
 
+        With links their weights follow, in as many more rows as they fill.
+
         Args:
             parameters: of the architecture by name.
             progress: where the search is.
@@ -78,7 +83,12 @@ class Architecture:
         gates = self._gates.gates(parameters, progress)
         if probe is not None:
             gates = self._gates.against(gates, progress, probe)
-        return self.whole(gates, progress)
+        whole = self.whole(gates, progress)
+        if not self.shape.links:
+            return whole
+        links = self._gates.links(parameters, progress)
+        padded = F.pad(links, (0, -links.shape[1] % whole.shape[-1]))
+        return torch.cat([whole, padded.unflatten(1, (-1, whole.shape[-1]))], 1)  # type: ignore[no-untyped-call]  # torch
 
     def whole(self, gates: Tensor, progress: Progress) -> Tensor:
         """Gates of the operations that an edge chooses from, as far as they are not fixed, and of those it adds."""
@@ -112,6 +122,23 @@ class Architecture:
             return values
         places = torch.tensor(self.kept, device=values.device)
         return values.new_zeros(*values.shape[:2], self.size).scatter(-1, places, values)
+
+    def links(self, parameters: Parameters) -> list[int | None] | None:
+        """Of each cell, the earlier one whose link weighs most, or None where there is none; None without links."""
+        if not self.shape.links:
+            return None
+        weights = self._gates.links(parameters, Progress()).tolist()
+        sources = [of_cell[: num_sources(position)] for position, of_cell in enumerate(weights)]
+        return [max(range(len(own)), key=own.__getitem__, default=None) for own in sources]
+
+    def trained(self, parameters: Parameters, progress: Progress) -> dict[str, Tensor]:
+        """Which values a step of the alphas may change, by name; of a name that is left out all of them."""
+        return self._gates.trained(parameters, progress)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the gradient of gates that are drawn is that of the loss under this draw, not an estimate."""
+        return self._gates.exact
 
     def weight(self, setting: RegulariserConfig, progress: Progress) -> float:
         """Weight of a term at this epoch of its stage."""

@@ -52,8 +52,11 @@ def discretise(
     steps: int = 4,
     reductions: Sequence[int] = (),
     layout: Layout = "individual",
+    links: Sequence[int | None] | None = None,
 ) -> Derivation:
     """The genotype that gates [cells, edges, operations] stand for; every kept node is concatenated.
+
+    `links` are the earlier cells that each cell reads (`genotypes.links`); None is none.
 
     With layout `normal_reduce` the gates are those of the normal and of the reduction cell, `reductions` is not part
     of the genotype, and dead cells are not looked for, because which there are depends on the depth of the stack
@@ -80,7 +83,8 @@ def discretise(
         chosen = select(cell_gates, operations, steps, config)
         edges, bare = _without_bare_nodes(chosen, cell_gates, operations, steps, config, index)
         (fallback if config.on_empty_node == "best" else dropped).extend((index, node) for node in bare)
-        cells.append(Cell(tuple(edges), concat=tuple({edge.target for edge in edges})))
+        link = None if links is None else links[index]
+        cells.append(Cell(tuple(edges), concat=tuple({edge.target for edge in edges}), link=link))
     if layout == "normal_reduce":
         return Derivation(Genotype(tuple(cells), (), layout), tuple(fallback), tuple(dropped))
     connected: tuple[int, ...] = ()

@@ -179,26 +179,34 @@ class Search:
 
     @property
     def gates(self) -> Tensor:
-        """Weights of the operations outside steps, those that the edge adds at the end: [groups, edges, all]."""
+        """Weights of the operations outside steps, those that the edge adds at the end: `Architecture.gates`."""
         return self.architecture.gates(self.parameters, self._progress())
 
     @property
     def decided_gates(self) -> Tensor:
         """Gates of the operations that a genotype may take, [groups, edges, operations]."""
-        return self.gates[..., : self.architecture.shape.operations]
+        return self.gates[:, : self.architecture.shape.edges, : self.architecture.shape.operations]
 
     def _progress(self, purpose: str = "evaluation", epoch: int | None = None, step: int = 0) -> Progress:
         """Where the search is, in a step of alphas or weights or outside."""
         epoch = self.epoch if epoch is None else epoch
         place = self.course.at(epoch)
-        names = ("gates", purpose, epoch, step)
+
+        def draw() -> torch.Generator:
+            return generator(self.config.seed, "gates", purpose, epoch, step, device=self.device)
+
+        def draw_once(steps: int) -> torch.Generator:
+            return generator(self.config.seed, "gates", "steps", epoch, step // steps, device=self.device)
+
+        in_step = purpose != "evaluation"
         return Progress(
             place.epoch,
             place.epochs,
             place.stage_epoch,
             place.stage.epochs,
             purpose,
-            None if purpose == "evaluation" else lambda: generator(self.config.seed, *names, device=self.device),
+            draw if in_step else None,
+            draw_once if in_step else None,
         )
 
     @property
@@ -259,6 +267,8 @@ class Search:
         of_weights = self.splits.weights.joined(self.splits.alphas) if stage.joint else self.splits.weights
         for step, (images, labels) in enumerate(self._batches(of_weights, "weights", epoch, 0)):
             watch.lap("data")
+            if stage.renewed is not None and step % stage.renewed == 0:
+                self._renew()
             if stage.trains_alphas and stage.by_gradient:
                 same = stage.joint or config.order == "single_level"
                 batch = (images, labels) if same else next(alpha_batches)
@@ -314,6 +324,11 @@ class Search:
             peak_memory=peak_memory(self.device),
         )
 
+    def _renew(self) -> None:
+        """Let the optimisers forget the steps before."""
+        for optimiser in (self._sgd, *self._adams):
+            optimiser.state.clear()
+
     def _decide(self) -> None:
         """What the plan decides before an epoch, by images of the alphas' split."""
         parameters = self.parameters
@@ -343,7 +358,8 @@ class Search:
         self._step.loss_scale = self._scaler.get_scale()
         progress = self._progress("alphas", epoch, step)
         self.architecture.begin(self.net, progress)
-        report = self._step.gradients(self.parameters, batch, weight_batch, self._sgd, stream, progress)
+        parameters = self.parameters
+        report = self._step.gradients(parameters, batch, weight_batch, self._sgd, stream, progress)
         finite = (gradient.isfinite().all() for gradient in report.gradients.values())
         if self.execution.scales_loss and not all(map(bool, finite)):
             # fp16 overflowed: leave the step out and scale less, as the scaler does in a weight step. An ablated
@@ -358,6 +374,11 @@ class Search:
             nn.utils.clip_grad_norm_(every, self.now.alpha.grad_clip)
         for adam in self._adams:
             adam.step()
+        if trained := self.architecture.trained(parameters, progress):
+            # Weight decay and momentum move what has no gradient too.
+            moved = self.parameters
+            kept = {name: torch.where(mask, moved[name], parameters[name]) for name, mask in trained.items()}
+            self._set_parameters(moved | kept)
         return report
 
     def _weight_step(self, images: Tensor, labels: Tensor, epoch: int = 0, step: int = 0) -> tuple[Tensor, Tensor]:
@@ -446,6 +467,7 @@ class Search:
             steps=search.steps,
             reductions=search.reduction_positions,
             layout="normal_reduce" if search.sharing == "normal_reduce" else "individual",
+            links=self.architecture.links(self.parameters),
         )
 
     # --- state ------------------------------------------------------------------------------------------------------

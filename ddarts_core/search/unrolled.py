@@ -94,8 +94,12 @@ class Bilevel:
             One tensor for each of `parameters`.
         """
         leaves = leaves_of(self.parameters)
-        by_weights = torch.autograd.grad(self._loss(leaves, self.weight_batch), self._weights, create_graph=True)
-        return list(torch.autograd.grad(by_weights, list(leaves.values()), list(direction)))
+        by_weights = torch.autograd.grad(
+            self._loss(leaves, self.weight_batch), self._weights, create_graph=True, materialize_grads=True
+        )
+        ends = [(first, d) for first, d in zip(by_weights, direction, strict=True) if first.requires_grad]
+        firsts, directions = ([end[k] for end in ends] for k in (0, 1))
+        return list(torch.autograd.grad(firsts, list(leaves.values()), directions, materialize_grads=True))
 
     def products(self) -> tuple[Tensor, Tensor]:
         """P_exact and P_finite, each flattened; for this the cells are computed in the readable form."""
@@ -136,7 +140,8 @@ class Bilevel:
     def _gradients(self, batch: Batch, of_weights: bool = False) -> tuple[list[Tensor], list[Tensor]]:
         leaves = leaves_of(self.parameters)
         by = [*leaves.values(), *(self._weights if of_weights else [])]
-        found = torch.autograd.grad(self._loss(leaves, batch), by)
+        # Weights of operations that gates leave out have no part in the loss: their gradient is 0.
+        found = torch.autograd.grad(self._loss(leaves, batch), by, materialize_grads=True)
         return list(found[: len(leaves)]), list(found[len(leaves) :])
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The mixed edge of GDAS: one operation at a time is computed, and its gate is passed straight through."""
+"""Mixed edges that compute one operation at a time: that with the largest gate."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..tensors.hollow import is_hollow
 from .supernet import MixedOp
 
 
-class SampledOp(MixedOp):
-    """An edge that computes the operation with the largest gate, as if that gate were 1 and the others 0.
+class OneOp(MixedOp):
+    """An edge that computes the operation with the largest gate, times that gate, as if the other gates were 0.
 
     The derivative by that gate is what it would be for `MixedOp` with such gates; by the other gates it is 0.
 
     Example:
-        >>> edge = SampledOp(("none", "skip_connect"), 4, stride=1)
-        >>> edge(torch.ones(1, 4, 1, 1), torch.tensor([0.4, 0.6])).flatten().tolist()
-        [1.0, 1.0, 1.0, 1.0]
+        >>> edge = OneOp(("none", "skip_connect"), 4, stride=1)
+        >>> edge(torch.ones(1, 4, 1, 1), torch.tensor([0.25, 0.5])).flatten().tolist()
+        [0.5, 0.5, 0.5, 0.5]
     """
 
     def __init__(self, names: Sequence[str], channels: int, stride: int) -> None:
@@ -28,10 +28,31 @@ class SampledOp(MixedOp):
 
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
         """[batch, channels, height, width] and [operations] -> [batch, channels, height / stride, width / stride]."""
-        chosen = self._heaviest() if is_hollow(gates) else int(gates.argmax())
-        passed = 1 + (gates[chosen] - gates[chosen].detach())
-        return passed * self.ops[chosen](x)  # type: ignore[no-any-return]  # nn.Module.__call__ returns Any
+        chosen = self.chosen(gates)
+        return self.factor(gates[chosen]) * self.ops[chosen](x)  # type: ignore[no-any-return]  # nn.Module.__call__ returns Any
 
-    def _heaviest(self) -> int:
-        """What an estimate of memory assumes: gates without contents do not say which operation is taken."""
+    def factor(self, gate: Tensor) -> Tensor:
+        """Of the operation, from its gate."""
+        return gate
+
+    def chosen(self, gates: Tensor) -> int:
+        """Number of the largest gate; of gates without contents, in an estimate of memory, the heaviest operation's."""
+        return self.heaviest() if is_hollow(gates) else int(gates.argmax())
+
+    def heaviest(self) -> int:
+        """Number of the operation that takes the most memory."""
         return max(range(len(self.names)), key=lambda k: operation_weight(self.names[k]))
+
+
+class SampledOp(OneOp):
+    """The operation with the largest gate as if that gate were 1; its gate is passed straight through (GDAS).
+
+    Example:
+        >>> edge = SampledOp(("none", "skip_connect"), 4, stride=1)
+        >>> edge(torch.ones(1, 4, 1, 1), torch.tensor([0.4, 0.6])).flatten().tolist()
+        [1.0, 1.0, 1.0, 1.0]
+    """
+
+    def factor(self, gate: Tensor) -> Tensor:
+        """1, with the derivative of the gate."""
+        return 1 + (gate - gate.detach())

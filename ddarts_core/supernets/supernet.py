@@ -17,14 +17,17 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.sets import DataInfo
+from ..genotypes.links import joined_width, num_sources
 from ..genotypes.spaces import edge_list, operations_of
 from ..ground.errors import UserError
-from ..methods import EDGES
+from ..methods import EDGES, GATES
 from ..methods.parts import Kept
+from ..networks.links import joined
 from ..networks.operations import BatchNorm, FactorizedReduce, ReLUConvBN, build_candidate
 from ..networks.stem import Stem
 from ..settings.search_settings import Removal, SearchConfig
 from ..settings.warm_start import identical_groups, start_genotype
+from ..tensors.hollow import is_hollow
 
 
 class MixedOp(nn.Module):
@@ -187,16 +190,20 @@ class Supernet(nn.Module):
         width = config.channels
         self.stem = Stem(config.form, width, info.channels)
         self.cells = nn.ModuleList()
+        #: Whether cells read one earlier cell beside the two before them.
+        self.has_links = GATES[config.gates](config).has_links
+        widths: list[int] = []  # of the cells' outputs
         before, last = self.stem.widths
         halved = self.stem.halves
         for position in range(config.num_cells):
             reduction = position in reductions
             width *= 2 if reduction else 1
+            sources = widths[: num_sources(position)] if self.has_links else []
             self.cells.append(
                 Cell(
                     names,
                     config.steps,
-                    (before, last),
+                    (max((joined_width(before, source) for source in sources), default=before), last),
                     width,
                     reduction=reduction,
                     after_reduction=halved,
@@ -205,6 +212,7 @@ class Supernet(nn.Module):
                 )
             )
             before, last, halved = last, config.steps * width, reduction
+            widths.append(last)
         if config.share_weights:
             self._share_weights(config.start)
         self.head_norm = nn.Sequential(BatchNorm(last), nn.ReLU()) if config.head_norm else None
@@ -242,7 +250,7 @@ class Supernet(nn.Module):
 
         Args:
             x: images.
-            gates: [groups, edges, operations].
+            gates: [groups, edges, operations], with links also rows of their weights.
             notes: one empty `CellNotes` per cell, filled for `without`; they cost memory, not time.
         """
         of_groups = gates.unbind()
@@ -250,8 +258,25 @@ class Supernet(nn.Module):
             outputs = list(self.stem(x))
         for k in range(len(self.cells)):
             note = None if notes is None else notes[k]
-            outputs.append(self.output(k, outputs[k], outputs[k + 1], of_groups, note))
+            s0 = self._linked(k, outputs, of_groups[self.group_of[k]]) if self.has_links else outputs[k]
+            outputs.append(self.output(k, s0, outputs[k + 1], of_groups, note))
         return outputs
+
+    def _linked(self, k: int, outputs: Sequence[Tensor], gates: Tensor) -> Tensor:
+        """Input 0 of cell k: joined to the earlier cell of the largest weight, and the whole times that weight.
+
+        Args:
+            k: the cell.
+            outputs: of the stem, two, and of the cells before it.
+            gates: of the cell's edges, and behind them the weights of links (`Architecture.gates`).
+        """
+        number = num_sources(k)
+        if not number:
+            return outputs[k]
+        weights = gates[len(self.cells[k].edges) :].flatten()[:number]  # type: ignore[arg-type]  # a ModuleList
+        chosen = 0 if is_hollow(weights) else int(weights.argmax())
+        with self.precision():
+            return weights[chosen] * joined(outputs[k], outputs[2 + chosen])
 
     def output(
         self, k: int, s0: Tensor, s1: Tensor, gates: Tensor | Sequence[Tensor], note: CellNotes | None = None

@@ -70,6 +70,7 @@ def test_an_alpha_step_leaves_no_trace_in_the_weights(name: str, digits) -> None
         ("pcdarts", 299_578),
         ("dots", 1_931_130),
         ("pdarts", 1_275_834),
+        ("udarts", 4_580_218),
     ],
 )
 def test_weights_of_the_published_supernets(name: str, weights: int) -> None:
