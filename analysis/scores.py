@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,26 +67,60 @@ class Score:
 
 
 def beside_random(seeds: Sequence[int], scores: Mapping[str, Score]) -> Comparison | None:
-    """The genotype's accuracies against those of the random one with the same seeds, on the same test images.
+    """The genotype's accuracies against those of random ones, on the same test images.
+
+    With one random genotype the two are paired by seed. Of several the mean of each is one run: they are compared with
+    the genotype's seeds by Welch's interval, so that the spread of random architectures is part of it.
 
     Args:
-        seeds: of both, in the order of their accuracies.
-        scores: by the contender's name.
+        seeds: of all, in the order of their accuracies.
+        scores: by the contender's name; all but `genotype` are random.
 
     Returns:
         The comparison; None if no random genotype was trained.
     """
-    if "random" not in scores:
+    drawn = _drawn(scores)
+    if not drawn:
         return None
-    random, searched = (list(zip(seeds, scores[name].accuracies, strict=True)) for name in ("random", "genotype"))
-    return comparison(random, searched, scores["random"].images)
+    first = list(zip(seeds, drawn[0].accuracies, strict=True))
+    if len(drawn) > 1:
+        first = [(-1 - number, one.mean) for number, one in enumerate(drawn)]  # no seed: nothing to pair by
+    return comparison(first, list(zip(seeds, scores["genotype"].accuracies, strict=True)), drawn[0].images)
 
 
-def random_verdict(found: Comparison) -> str:
+def _drawn(scores: Mapping[str, Score]) -> list[Score]:
+    return [score for name, score in scores.items() if name != "genotype"]
+
+
+def deviations(scores: Mapping[str, Score]) -> dict[str, float] | None:
+    """By how much random genotypes differ, and by how much the seeds of one: standard deviations of test accuracies.
+
+    Those of a one-way analysis of variance with random effects: that of the seeds is pooled over the genotypes, and of
+    the variance between the means the share of the seeds is taken off. None with fewer than two random genotypes or
+    seeds.
+    """
+    drawn = _drawn(scores)
+    if len(drawn) < 2 or len(drawn[0].accuracies) < 2:
+        return None
+    within = statistics.fmean(statistics.variance(one.accuracies) for one in drawn)
+    between = statistics.variance([one.mean for one in drawn]) - within / len(drawn[0].accuracies)
+    return {"architectures": math.sqrt(max(0.0, between)), "seeds": math.sqrt(within)}
+
+
+def random_verdict(found: Comparison, scores: Mapping[str, Score]) -> str:
     """The comparison of `beside_random` in words, and what it does not say."""
-    sentence = verdict(found, "the genotype", "the random genotype")
-    more = " --seeds 4 gives an interval." if found.method == "none" else ""
-    return (
-        f"{sentence[0].upper()}{sentence[1:]}.{more} The random genotype is one architecture: its seeds show no spread "
-        "of random architectures."
-    )
+    drawn = _drawn(scores)
+    if len(drawn) == 1:
+        sentence = verdict(found, "the genotype", "the random genotype")
+        more = " --seeds 4 gives an interval." if found.method == "none" else ""
+        more += " The random genotype is one architecture: its seeds show no spread of random architectures."
+        return f"{sentence[0].upper()}{sentence[1:]}.{more}"
+    sentence = verdict(found, "the genotype", f"{len(drawn)} random genotypes")
+    ahead = sum(scores["genotype"].mean > one.mean for one in drawn)
+    more = f" It is ahead of {ahead} of them."
+    if (apart := deviations(scores)) is not None:
+        more += (
+            f" Random genotypes differ by a standard deviation of {100 * apart['architectures']:.2f} points, the seeds "
+            f"of one by {100 * apart['seeds']:.2f}."
+        )
+    return f"{sentence[0].upper()}{sentence[1:]}.{more}"

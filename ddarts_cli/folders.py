@@ -20,6 +20,10 @@ from ddarts_core.loops.mistakes import FILE as MISTAKES
 LAST = {"search.json": "search", "result.json": "retrain", "transfer.json": "transfer"}
 
 
+#: Names of random genotypes (`experiment.random_name`).
+RANDOM = r"random(?:-\d+)?"
+
+
 class RunFolder:
     """The folder of one run.
 
@@ -177,8 +181,12 @@ class RetrainFolder(RunFolder):
 
     def seed_folders(self, contender: str = "genotype") -> dict[int, Path]:
         """The folders of a contender's trainings by their seeds."""
-        found = {path: re.fullmatch(rf"{contender}-seed-(\d+)", path.name) for path in self.path.glob("*-seed-*")}
-        return {int(match[1]): path for path, match in sorted(found.items()) if match}
+        return {int(path.name.rpartition("-")[2]): path for path in self._trainings(contender)}
+
+    def _trainings(self, contender: str) -> list[Path]:
+        """The folders of all trainings of the contenders whose names match a pattern."""
+        pattern = re.compile(rf"(?:{contender})-seed-\d+")
+        return sorted(path for path in self.path.glob("*-seed-*") if pattern.fullmatch(path.name))
 
     def read_result(self) -> dict[str, Any] | None:
         """What a finished retrain left; None of an unfinished one.
@@ -202,10 +210,11 @@ class RetrainFolder(RunFolder):
         self.result.unlink(missing_ok=True)
         self.confusion.unlink(missing_ok=True)
         self.mistakes.unlink(missing_ok=True)
-        for contender in ("genotype", "random"):
-            for folder in self.seed_folders(contender).values():
-                shutil.rmtree(folder)
-        (self.path / "random.json").unlink(missing_ok=True)
+        for folder in self._trainings(f"genotype|{RANDOM}"):
+            shutil.rmtree(folder)
+        for file in self.path.glob("random*.json"):
+            if re.fullmatch(RANDOM, file.stem):
+                file.unlink()
         if (self.path / "export").is_dir():
             from ddarts_analysis.export import remove
 

@@ -19,7 +19,7 @@ from ddarts_core.ground.redact import hide_secrets, one_line
 
 #: Subcommand -> one line of help. Its module in `ddarts_cli.commands` is imported when the subcommand is used.
 COMMANDS = {
-    "init": "Write files to begin with: a search and two sweeps.",
+    "init": "Write files to begin with: a search, sweeps, a truth.",
     "search": "Run one search, and write the genotype that it finds.",
     "sweep": "Run many searches: Ray Tune runs, Optuna proposes, MLflow records.",
     "truth": "Train every genotype of a small space, to judge searches by.",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from ddarts_analysis.scores import Score, beside_random, random_verdict
+from ddarts_analysis.scores import Score, beside_random, deviations, random_verdict
 
 from ddarts_cli.console import follow, say
 from ddarts_cli.files import plain
@@ -42,7 +42,7 @@ def run_seeds(
     out: Path,
     *,
     num_seeds: int = 1,
-    random_baseline: bool = False,
+    num_random: int = 0,
     resume: bool = False,
     force: bool = False,
     num_workers: int = 1,
@@ -52,10 +52,10 @@ def run_seeds(
 
     With several workers each training is run by that many processes together, on the Ray cluster at `address`, or on
     this machine. Everything that can be refused is refused before the folder is made or written. A retrain that is
-    resumed keeps the seeds and the random genotype that it has; with nothing left to train its scores are returned.
+    resumed keeps the seeds and the random genotypes that it has; with nothing left to train its scores are returned.
 
     Returns:
-        The scores by the contender's name: `genotype`, and `random` when asked.
+        The scores by the contender's name: `genotype`, and those of random genotypes when asked.
 
     Raises:
         UserError: the folder may not be written, the data are missing, the genotype does not fit, or so many workers
@@ -66,8 +66,8 @@ def run_seeds(
     done = place.read_result() if resume else None
     if done is not None:
         num_seeds = max(num_seeds, len(done["seeds"]))
-        random_baseline = random_baseline or "random" in done["test"]
-    experiment = Experiment.of(genotype, config, num_seeds, random_baseline)
+        num_random = max(num_random, len(done["test"]) - 1)
+    experiment = Experiment.of(genotype, config, num_seeds, num_random)
     if done is not None and experiment.is_done(done):
         say(f"{out} holds this retrain, finished")
         return {name: Score.from_dict(test) for name, test in done["test"].items()}
@@ -116,10 +116,10 @@ def run_seeds(
         accuracies, balanced = (tuple(one[key] for one in found) for key in ("accuracy", "balanced_accuracy"))
         scores[name] = Score(accuracies, balanced, sum(map(sum, test.matrix)), test.recalibration_batches)
     for name, score in scores.items():
-        words = "the genotype" if name == "genotype" else "a random genotype with as many operations"
+        words = {"genotype": "the genotype", "random": "a random genotype with as many operations"}.get(name, name)
         say(f"test accuracy of {words} ({experiment.parameters(name, info):,} parameters): {score}")
     if (compared := beside_random(experiment.seeds, scores)) is not None:
-        say(random_verdict(compared))
+        say(random_verdict(compared, scores))
     write_confusion(place.confusion, info.classes, matrices)
     write_json(place.result, _result(experiment, info, scores))
     return scores
@@ -171,5 +171,6 @@ def _result(experiment: Experiment, info: DataInfo, scores: Mapping[str, Score])
         "recipe": config.retrain.recipe,
         "seeds": list(experiment.seeds),
         **({} if compared is None else {"comparison": compared.to_dict()}),
+        **({} if (apart := deviations(scores)) is None else {"standard_deviations": apart}),
         "test": {name: {**experiment.facts(name, info), **score.to_dict()} for name, score in scores.items()},
     }

@@ -395,6 +395,14 @@ def test_retrain_beside_a_random_genotype(tiny: Path, tmp_path: Path, capfd: pyt
         assert (out / name / "weights.pt").exists() and (out / name / "records.parquet").exists()
     assert "finished" in mistake(capfd, *arguments)
 
+    assert run([*arguments, "--resume", "--random-baseline", "3"]) == 0  # two more, and nothing of these again
+    text = capfd.readouterr().out
+    assert "3 random genotypes cannot be told apart" in text and "Random genotypes differ by" in text
+    more = json.loads((out / "result.json").read_text())
+    assert set(more["test"]) == {"genotype", "random", "random-2", "random-3"} and len(more["standard_deviations"]) == 2
+    assert {name: more["test"][name] for name in result["test"]} == result["test"]
+    assert len({test["genotype_hash"] for test in more["test"].values()}) == 4
+
     facts = json.loads((out / "data.json").read_text())
     assert sum(facts["train_counts"]) == 200
     (out / "data.json").write_text(json.dumps({**facts, "name": "gone", "classes": list("abcdefghij")}))

@@ -22,7 +22,7 @@ from tests.analysis.conftest import write_study, write_trial
 
 #: What takes minutes, serves, measures, or needs code or weights of somebody's; other tests run these commands.
 ELSEWHERE = {"init", "search", "sweep", "resume", "retrain", "transfer", "predict", "estimate", "op-weights"}
-ELSEWHERE |= {"check-plugin", "rebuild", "ui"}
+ELSEWHERE |= {"check-plugin", "rebuild", "truth", "regret", "ui"}
 
 #: Of the other commands, the examples that need what only those of `ELSEWHERE` make, a server or a compiler's time.
 MADE_ELSEWHERE = re.compile(r"-0123456789ab|://|--register|weights\.json|/srv/|--onnx|--program")

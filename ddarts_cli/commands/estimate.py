@@ -39,7 +39,7 @@ def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool, 
     Examples:
       ddarts estimate experiments/quickstart.yaml
       ddarts estimate experiments/quickstart_sweep.yaml --set search.channels=16 --json
-      ddarts estimate experiments/evidence/truth_digits.yaml --truth
+      ddarts estimate experiments/truth_digits.yaml --truth
     """
     from ddarts_tuning.settings.budget import within
     from ddarts_tuning.settings.config import SweepConfig

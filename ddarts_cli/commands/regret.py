@@ -70,4 +70,5 @@ def command(
         write_atomic(files[0], markdown(found) + "\n")
         save(regret_figure(known, found), files[1])
         save(simulation_figure(found), files[2])
-        finish(files, [ddarts("report", *studies)] if studies else [])
+        if not as_json:
+            finish(files, [ddarts("report", truth, *studies)])

@@ -36,7 +36,14 @@ MANY = 4
     "--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="Train once for each of so many seeds."
 )
 @click.option(
-    "--random-baseline", is_flag=True, help="Also train one random genotype with as many operations, and compare."
+    "--random-baseline",
+    "num_random",
+    type=click.IntRange(0, 1000),
+    is_flag=False,
+    flag_value=1,
+    default=0,
+    metavar="[N]",
+    help="Also train N random genotypes with as many operations (without a number: one), and compare.",
 )
 @click.option(
     "--num-workers",
@@ -62,7 +69,7 @@ def command(
     data_root: str | None,
     cells: int | None,
     seeds: int,
-    random_baseline: bool,
+    num_random: int,
     num_workers: int,
     address: str | None,
     overrides: tuple[str, ...],
@@ -81,6 +88,7 @@ def command(
       ddarts retrain runs/quickstart/genotype.json --config runs/quickstart/config.yaml
       ddarts retrain zoo:DARTS_V2 --recipe cifar --data cifar10 --data-root data
       ddarts retrain genotype.json --seeds 4 --random-baseline --set retrain.epochs=30
+      ddarts retrain genotype.json --seeds 3 --random-baseline 8
       ddarts retrain zoo:DARTS_V2 --recipe imagenet-darts --data imagenet --data-root /data/imagenet --num-workers 8
     """
     if address is not None and num_workers == 1:
@@ -112,7 +120,7 @@ def command(
             config,
             folder,
             num_seeds=seeds,
-            random_baseline=random_baseline,
+            num_random=num_random,
             resume=resume,
             force=force,
             num_workers=num_workers,

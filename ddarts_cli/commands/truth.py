@@ -32,8 +32,8 @@ def command(file: Path, overrides: tuple[str, ...], out: str | None, address: st
 
     \b
     Examples:
-      ddarts estimate experiments/evidence/truth_digits.yaml --truth
-      ddarts truth experiments/evidence/truth_digits.yaml
+      ddarts estimate experiments/truth_digits.yaml --truth
+      ddarts truth experiments/truth_digits.yaml
       ddarts truth runs/truth_digits --export truth_digits.parquet
       ddarts truth FILE --set retrain.epochs=10 --set 'space={seed: {type: categorical, choices: [0, 1, 2]}}'
     """

@@ -34,13 +34,18 @@ def dealt(config: RetrainConfig, info: DataInfo, images: Images, seed: int) -> t
     return hold_out(images, fraction, seed, info.classes) if fraction else (images, None)
 
 
+def random_name(number: int) -> str:
+    """What a random genotype is called, from 0: `random`, `random-2`, `random-3`, ..."""
+    return "random" if number == 0 else f"random-{number + 1}"
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Genotypes that are trained with the same seeds on the same images.
 
     Attributes:
         config: of every training.
-        contenders: the genotypes by name: `genotype`, and `random` when asked for.
+        contenders: the genotypes by name: `genotype`, and as many random ones as were asked for (`random_name`).
         seeds: each contender is trained once with each.
     """
 
@@ -49,16 +54,17 @@ class Experiment:
     seeds: tuple[int, ...]
 
     @classmethod
-    def of(cls, genotype: AnyGenotype, config: ExperimentConfig, num_seeds: int, random_baseline: bool) -> Experiment:
-        """The seeds are `config.seed` and those that follow it; the random genotype is drawn with the first.
+    def of(cls, genotype: AnyGenotype, config: ExperimentConfig, num_seeds: int, num_random: int) -> Experiment:
+        """The seeds are `config.seed` and those that follow it; random genotypes are drawn with as many of them.
 
         Raises:
             UserError: no space has all operations of the genotype, or it is not made of cells, to which none is drawn.
         """
         contenders = {"genotype": genotype}
-        if random_baseline:
+        if num_random:
             cells = Genotype.narrowed(genotype, "--random-baseline")
-            contenders["random"] = random_genotype(cells, config.seed, space_of(cells, config.search.space))
+            space = space_of(cells, config.search.space)
+            contenders |= {random_name(k): random_genotype(cells, config.seed + k, space) for k in range(num_random)}
         return cls(config, contenders, tuple(range(config.seed, config.seed + num_seeds)))
 
     def is_done(self, result: dict[str, Any] | None) -> bool:
@@ -97,7 +103,7 @@ class Experiment:
             with torch.device("meta"):
                 built = build_network(self.config.retrain, contender, info).genotype
             if dead := built.dead_cells:
-                words = "the network of the genotype" if name == "genotype" else "the random genotype's network"
+                words = "the network of the genotype" if name == "genotype" else f"the network of {name}"
                 facts = dead_sentence(dead, built.num_cells)
                 yield f"{words}: {facts}; retrain.on_dead_cell=connect gives them a reader"
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from ddarts_analysis.truth import read_truth
 from ddarts_tuning.driver.sweep import run_sweep
+from ddarts_tuning.settings.config import SweepConfig
 from ddarts_tuning.settings.truth import load_truth
 
+from ddarts_cli.main import run
 from ddarts_core.ground.errors import UserError
 from ddarts_core.settings.config import enumeration_of, numbered
 from ddarts_core.settings.hashing import config_hash
@@ -25,26 +29,51 @@ TRUTH: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "truth.yaml"
-    path.write_text(yaml.safe_dump({**TRUTH, "storage": str(tmp_path / "runs")}))
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("truth")
+    path = folder / "truth.yaml"
+    path.write_text(yaml.safe_dump({**TRUTH, "storage": str(folder / "runs")}))
     return path
 
 
-def test_every_genotype_is_trained_and_nothing_searched(file: Path, ray_cluster: None) -> None:
+@pytest.fixture(scope="module")
+def trained(file: Path, ray_cluster: None) -> SweepConfig:
+    """The first two genotypes of the space."""
     config = load_truth(file, ["tune.num_samples=2"])
     result = run_sweep(config)
     assert [trial["state"] for trial in result.trials] == ["COMPLETED"] * 2
-    known = read_truth(config.study_dir)
+    return config
+
+
+def test_every_genotype_is_trained_and_nothing_searched(trained: SweepConfig) -> None:
+    known = read_truth(trained.study_dir)
     assert not known.complete
     assert known.trainings["number"].tolist() == [0, 1]
     assert {"naswot", "synflow", "jacobian_covariance"} < set(known.trainings.columns)
-    every = enumeration_of(config)
+    every = enumeration_of(trained)
     for trial in known.study.trials:
         assert trial.genotype == every[trial.info["config"]["search"]["number"]]
         assert {record.phase for record in trial.records} == {"retrain"}
         assert trial.info["objectives"] == {"derived/held_out/accuracy": trial.info["derived"]["held_out/accuracy"]}
+
+
+def test_the_commands_judge_and_export(trained: SweepConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of these two, beside a search in their space."""
+    settings = {**TRUTH, "name": "one", "seed": 9, "data": {"num_train": 150, "split": {"seed": 4}}}
+    settings |= {"search": {**TRUTH["search"], "epochs": 1}, "discretise": {"rule": "darts"}}
+    searched = tmp_path / "one.yaml"
+    searched.write_text(yaml.safe_dump(settings))
+    assert run(["search", str(searched), "--out", str(tmp_path / "one")]) == 0
+    capfd.readouterr()
+    folders = [str(trained.study_dir), str(tmp_path / "one")]
+    assert run(["regret", *folders, "--json", "--runs", "2", "--out", str(tmp_path / "judged")]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert (found["truth"]["trained"], found["searches"][0]["method"]) == (2, "ddarts")
+    assert {path.name for path in (tmp_path / "judged").iterdir()} == {"regret.md", "regret.png", "simulation.png"}
+    target = tmp_path / "truth.parquet"
+    assert run(["truth", folders[0], "--export", str(target)]) == 0
+    assert pd.read_parquet(target)["number"].tolist() == [0, 1]
 
 
 def test_a_file_is_the_sweep_that_it_stands_for(file: Path) -> None:
