@@ -1,0 +1,154 @@
+"""What a search over genotypes of stages chooses from: of each block its channels, expansion, kernel and so on.
+
+The space of FBNetV2 (Wan et al. 2020): beside the block itself its width and its expansion are chosen, and for all
+blocks together the resolution of the images. Torch-free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..ground.errors import UserError
+from .shapes import SMALLEST_IMAGE, halved
+from .stages import Activation, Block, Stage, StagedGenotype
+
+
+@dataclass(frozen=True)
+class BlockChoices:
+    """What one block may be; where a field has several values, one of them is chosen.
+
+    Attributes:
+        channels: of its output.
+        middle: channels between its 1x1 convolutions; empty is a plain convolution.
+        kernel: widths of its convolution.
+        squeeze: with or without squeeze-excitation.
+        activation: behind its normalisations.
+        stride: of its convolution, which is not chosen.
+
+    Raises:
+        UserError: a field has no value, or one twice; a plain convolution has a choice of squeeze-excitation.
+    """
+
+    channels: tuple[int, ...]
+    middle: tuple[int, ...] = ()
+    kernel: tuple[int, ...] = (3,)
+    squeeze: tuple[bool, ...] = (False,)
+    activation: tuple[Activation, ...] = ("hswish",)
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        for name in CHOSEN:
+            values = getattr(self, name)
+            if len(set(values)) != len(values) or (not values and name != "middle"):
+                raise UserError(f"{name} {list(values)} of a block: give one value or more, each once")
+        if not self.middle and self.squeeze != (False,):
+            raise UserError("a block without middle channels has no squeeze-excitation to choose")
+        self.block({name: 0 for name in CHOSEN})
+
+    def block(self, indices: dict[str, int]) -> Block:
+        """The block whose choices have these numbers."""
+        values: dict[str, Any] = {name: getattr(self, name)[indices[name]] for name in CHOSEN if getattr(self, name)}
+        return Block(stride=self.stride, **values)
+
+
+#: Fields of a block that are chosen, in this order.
+CHOSEN = tuple(field.name for field in fields(BlockChoices) if field.name != "stride")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One choice: of a field of the block at a place, or, at no place, of the resolution that all blocks have.
+
+    Attributes:
+        place: of the block, from 0; None for the resolution.
+        field: of the block, or `step`.
+        options: that it chooses from.
+    """
+
+    place: int | None
+    field: str
+    options: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class StageSpace:
+    """All genotypes of stages that a search chooses from.
+
+    Attributes:
+        blocks: choices of each block, in order.
+        steps: resolutions, each by the step at which pixels are kept: 1 is the whole image, 2 every second pixel.
+        hidden: see `StagedGenotype`.
+        activation: see `StagedGenotype`.
+        image_size: of the whole images.
+
+    Raises:
+        UserError: a block may have as many channels between its convolutions as its input may have, since one network
+            then has no first convolution and another has; or resolutions are missing or impossible.
+
+    Example:
+        >>> space = StageSpace((BlockChoices((4, 8), stride=2), BlockChoices((8,), (12, 16))), image_size=8)
+        >>> [(decision.place, decision.field) for decision in space.decisions], space.size
+        ([(0, 'channels'), (1, 'middle')], 4)
+    """
+
+    blocks: tuple[BlockChoices, ...]
+    steps: tuple[int, ...] = (1,)
+    hidden: int = 0
+    activation: Activation = "hswish"
+    image_size: int = 224
+
+    def __post_init__(self) -> None:
+        if not self.blocks or self.blocks[0].middle:
+            raise UserError("a space of stages begins with a plain convolution")
+        if not self.steps or min(self.steps) < 1 or len(set(self.steps)) != len(self.steps):
+            raise UserError(f"steps {list(self.steps)} of the resolution: give numbers of 1 or more, each once")
+        if (smallest := halved(self.image_size, max(self.steps))) < SMALLEST_IMAGE:
+            raise UserError(
+                f"step {max(self.steps)} leaves images of {smallest} pixels, and no network takes fewer than "
+                f"{SMALLEST_IMAGE}: use smaller steps or larger images"
+            )
+        for place, (before, block) in enumerate(zip(self.blocks, self.blocks[1:], strict=False), start=1):
+            if shared := sorted(set(before.channels) & set(block.middle)):
+                raise UserError(
+                    f"block {place} may have {shared[0]} channels in its middle and at its input: it would have no "
+                    "expansion then; take this number out of one of them"
+                )
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """All that is to be chosen, where there are several options: of the resolution first, then block by block."""
+        found = [Decision(None, "step", self.steps)]
+        for place, block in enumerate(self.blocks):
+            found += [Decision(place, name, getattr(block, name)) for name in CHOSEN]
+        return tuple(decision for decision in found if len(decision.options) > 1)
+
+    @property
+    def size(self) -> int:
+        """How many genotypes there are."""
+        size = 1
+        for decision in self.decisions:
+            size *= len(decision.options)
+        return size
+
+    def genotype(self, choice: Sequence[int]) -> StagedGenotype:
+        """The genotype of one option, by its number, for each of `decisions`.
+
+        A stage begins where a block halves the image.
+        """
+        indices: list[dict[str, int]] = [dict.fromkeys(CHOSEN, 0) for _ in self.blocks]
+        step = self.steps[0]
+        for decision, index in zip(self.decisions, choice, strict=True):
+            if decision.place is None:
+                step = self.steps[index]
+            else:
+                indices[decision.place][decision.field] = index
+        stages: list[Stage] = []
+        for choices, chosen in zip(self.blocks, indices, strict=True):
+            block = choices.block(chosen)
+            if block.stride == 2 or not stages:
+                stages.append((block,))
+            else:
+                stages[-1] = (*stages[-1], block)
+        return StagedGenotype(tuple(stages), self.hidden, self.activation, halved(self.image_size, step))

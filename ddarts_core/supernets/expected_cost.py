@@ -1,0 +1,77 @@
+"""What a genotype costs that is drawn by the gates of a masked supernet: its expected size, differentiable (FBNetV2).
+
+Decisions are drawn one by one, so the expectation of a product of what different ones decide is the product of their
+expectations: the effective width of a layer is the mean of its widths, and likewise its pixels and its kernel. Of a
+decided genotype the expectation is its cost, as `networks.counting` counts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..genotypes.shapes import halved
+from ..genotypes.stage_space import StageSpace
+from ..genotypes.stages import squeezed
+from .masked import by_block
+
+
+def expected_macs(space: StageSpace, gates: Tensor, in_channels: int, num_classes: int) -> Tensor:
+    """Expected multiply-adds of convolutions and linear layers for one image: sum of k^2 h w c_in c_out / groups.
+
+    Args:
+        space: of the genotypes.
+        gates: [decisions, options] in the order of `StageSpace.decisions`.
+        in_channels: channels of the images.
+        num_classes: outputs of the classifier.
+    """
+    steps, of_blocks = by_block(space, gates)
+    sizes = [halved(space.image_size, step) for step in space.steps]
+    total, inputs = gates.new_zeros(()), gates.new_tensor(float(in_channels))
+    for block, of_block in zip(space.blocks, of_blocks, strict=True):
+        before = _mean([size**2 for size in sizes], steps)
+        sizes = [halved(size, block.stride) for size in sizes]
+        pixels = _mean([size**2 for size in sizes], steps)
+        area = _mean([kernel**2 for kernel in block.kernel], of_block["kernel"])
+        outputs = _mean(block.channels, of_block["channels"])
+        if block.middle:
+            middle = _mean(block.middle, of_block["middle"])
+            excited = _mean([2 * m * squeezed(m) for m in block.middle], of_block["middle"])
+            total = total + inputs * middle * before + area * middle * pixels + middle * outputs * pixels
+            total = total + _mean(block.squeeze, of_block["squeeze"]) * excited
+        else:
+            total = total + area * inputs * outputs * pixels
+        inputs = outputs
+    return total + _head(space, inputs, num_classes)
+
+
+def expected_parameters(space: StageSpace, gates: Tensor, in_channels: int, num_classes: int) -> Tensor:
+    """Expected number of parameters, normalisations and biases included; the arguments are those of `expected_macs`."""
+    _, of_blocks = by_block(space, gates)
+    total, inputs = gates.new_zeros(()), gates.new_tensor(float(in_channels))
+    for block, of_block in zip(space.blocks, of_blocks, strict=True):
+        area = _mean([kernel**2 for kernel in block.kernel], of_block["kernel"])
+        outputs = _mean(block.channels, of_block["channels"])
+        total = total + 2 * outputs
+        if block.middle:
+            middle = _mean(block.middle, of_block["middle"])
+            excited = [2 * m * squeezed(m) + squeezed(m) + m for m in block.middle]
+            total = total + inputs * middle + area * middle + 4 * middle + middle * outputs
+            total = total + _mean(block.squeeze, of_block["squeeze"]) * _mean(excited, of_block["middle"])
+        else:
+            total = total + area * inputs * outputs
+        inputs = outputs
+    return total + _head(space, inputs, num_classes) + num_classes
+
+
+def _mean(options: Sequence[float], gates: Tensor) -> Tensor:
+    """Expectation of a number that a decision chooses."""
+    return gates @ gates.new_tensor([float(option) for option in options])
+
+
+def _head(space: StageSpace, inputs: Tensor, num_classes: int) -> Tensor:
+    """Weights of the linear layers behind the blocks, each of which is one multiply-add too."""
+    if not space.hidden:
+        return inputs * num_classes
+    return inputs * space.hidden + space.hidden * num_classes

@@ -1,0 +1,199 @@
+"""The masked supernet of FBNetV2: every genotype of a space of stages, computed by one set of weights.
+
+A block has the weights of its largest choice, and runs once for each resolution. What is chosen is which of its
+channels, of its kernel and of its other parts count: `masks` and weights behind it. Masks of channels stand behind the
+normalisations, because the shift of a normalisation fills masked channels again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..genotypes.shapes import halved
+from ..genotypes.stage_space import CHOSEN, BlockChoices, StageSpace
+from ..genotypes.stages import squeezed
+from ..networks.operations import BatchNorm
+from ..networks.staged import ACTIVATIONS, StagedNetwork
+from .masks import centres, first_channels, interspersed, same_width, subsampled
+
+#: Gates of the decisions about one block, by field.
+OfBlock = Mapping[str, Tensor]
+
+
+class MaskedBlock(nn.Module):
+    """All that one block may be.
+
+    Args:
+        choices: of the block.
+        before: numbers of channels that its input may have.
+    """
+
+    def __init__(self, choices: BlockChoices, before: Sequence[int]) -> None:
+        super().__init__()
+        self.choices, self.before = choices, tuple(before)
+        inputs, outputs, self.kernel = max(before), max(choices.channels), max(choices.kernel)
+        self.expand: nn.Conv2d | None = None
+        if choices.middle:
+            middle = max(choices.middle)
+            self.expand, self.expand_norm = nn.Conv2d(inputs, middle, 1, bias=False), BatchNorm(middle)
+            self.deep = nn.Conv2d(middle, middle, self.kernel, groups=middle, bias=False)
+            self.deep_norm = BatchNorm(middle)
+            if True in choices.squeeze:
+                few = max(map(squeezed, choices.middle))
+                self.squeeze, self.excite = nn.Conv2d(middle, few, 1), nn.Conv2d(few, middle, 1)
+            self.last = nn.Conv2d(middle, outputs, 1, bias=False)
+        else:
+            self.last = nn.Conv2d(inputs, outputs, self.kernel, bias=False)
+        self.last_norm = BatchNorm(outputs)
+        self.activations = nn.ModuleList(ACTIVATIONS[name]() for name in choices.activation)
+
+    def _activate(self, x: Tensor, gates: OfBlock) -> Tensor:
+        """Sum of the activations, each times its gate."""
+        if len(self.activations) == 1:
+            return self.activations[0](x)  # type: ignore[no-any-return]  # modules answer Any
+        return torch.stack([g * act(x) for g, act in zip(gates["activation"], self.activations, strict=True)]).sum(0)
+
+    def _masked(self, weight: Tensor, gates: OfBlock) -> Tensor:
+        """Weights of a convolution times the mask of its kernel."""
+        return weight * centres(self.choices.kernel, gates["kernel"])
+
+    def _excited(self, x: Tensor, gates: OfBlock) -> Tensor:
+        """x times what the gates leave of its squeeze-excitation; as narrow as the middle that is chosen."""
+        names = self.choices.squeeze
+        if True not in names:
+            return x
+        few = first_channels([squeezed(middle) for middle in self.choices.middle], gates["middle"])
+        inner = self.squeeze(x.mean((2, 3), keepdim=True)).relu() * few[:, None, None]
+        found = x * F.hardsigmoid(self.excite(inner))
+        with_it = gates["squeeze"][names.index(True)]
+        return with_it * found + (gates["squeeze"].sum() - with_it) * x
+
+    def forward(self, x: Tensor, gates: OfBlock, before: Tensor) -> Tensor:
+        """[batch, inputs, height, width] to [batch, channels, ...].
+
+        Args:
+            x: its input, masked by whatever computed it.
+            gates: of the block's decisions.
+            before: gates of the widths of the input.
+        """
+        stride, pad = self.choices.stride, self.kernel // 2
+        if self.expand is None:
+            y = F.conv2d(x, self._masked(self.last.weight, gates), None, stride, pad)
+            y = self._activate(self.last_norm(y), gates)
+            return y * first_channels(self.choices.channels, gates["channels"])[:, None, None]
+        y = self._activate(self.expand_norm(self.expand(x)), gates)
+        y = F.conv2d(y, self._masked(self.deep.weight, gates), None, stride, pad, groups=y.shape[1])
+        y = self._activate(self.deep_norm(y), gates)
+        y = self._excited(y * first_channels(self.choices.middle, gates["middle"])[:, None, None], gates)
+        y = self.last_norm(self.last(y)) * first_channels(self.choices.channels, gates["channels"])[:, None, None]
+        if stride > 1:
+            return y
+        wide = min(x.shape[1], y.shape[1])
+        added = F.pad(x[:, :wide], (0, 0, 0, 0, 0, y.shape[1] - wide))
+        return y + same_width(self.before, before, self.choices.channels, gates["channels"]) * added
+
+
+class MaskedSupernet(nn.Module):
+    """The network that a search over genotypes of stages trains.
+
+    Args:
+        space: that it chooses from.
+        num_classes: outputs.
+        in_channels: channels of the images.
+
+    Example:
+        >>> space = StageSpace((BlockChoices((4, 8), stride=2), BlockChoices((8,), (12, 16))), image_size=8)
+        >>> net = MaskedSupernet(space, num_classes=3, in_channels=1)
+        >>> net(torch.zeros(2, 1, 8, 8), net.one_hot((1, 0))).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, space: StageSpace, num_classes: int, in_channels: int = 3) -> None:
+        super().__init__()
+        self.space, self.num_classes, self.in_channels = space, num_classes, in_channels
+        widths = [(in_channels,), *(block.channels for block in space.blocks)]
+        self.blocks = nn.ModuleList(map(MaskedBlock, space.blocks, widths))
+        last = max(widths[-1])
+        self.hidden = nn.Linear(last, space.hidden, bias=False) if space.hidden else None
+        self.activation = ACTIVATIONS[space.activation]()
+        self.classifier = nn.Linear(space.hidden or last, num_classes)
+
+    def one_hot(self, choice: Sequence[int]) -> Tensor:
+        """Gates [decisions, options] of one genotype, by the number of its option for each decision."""
+        decisions = self.space.decisions
+        gates = torch.zeros(len(decisions), max(len(decision.options) for decision in decisions))
+        gates[range(len(decisions)), list(choice)] = 1
+        return gates.to(self.classifier.weight)
+
+    def forward(self, images: Tensor, gates: Tensor) -> Tensor:
+        """Logits [batch, num_classes].
+
+        Args:
+            images: [batch, in_channels, height, width].
+            gates: [decisions, options] in the order of `StageSpace.decisions`; beyond the options of one they are not
+                read.
+        """
+        steps, of_blocks = by_block(self.space, gates)
+        x, size, before = images, images.shape[2], gates.new_ones(1)
+        for block, of_block in zip(self.blocks, of_blocks, strict=True):
+            size = halved(size, block.choices.stride)
+            parts = [
+                weight * interspersed(block(subsampled(x, step), of_block, before), step, size)
+                for step, weight in zip(self.space.steps, steps, strict=True)
+            ]
+            x, before = torch.stack(parts).sum(0), of_block["channels"]
+        pixels = sum(weight * halved(size, step) ** 2 for step, weight in zip(self.space.steps, steps, strict=True))
+        y = x.sum((2, 3)) / pixels
+        if self.hidden is not None:
+            y = self.activation(self.hidden(y))
+        logits: Tensor = self.classifier(y)
+        return logits
+
+    @torch.no_grad()
+    def cut(self, choice: Sequence[int]) -> StagedNetwork:
+        """The network of one genotype of the space, with its share of the weights and statistics.
+
+        Args:
+            choice: the number of its option for each decision.
+        """
+        network = StagedNetwork(self.space.genotype(choice), self.num_classes, self.in_channels)
+        network.to(self.classifier.weight)
+        for masked, block in zip(self.blocks, network.blocks, strict=True):
+            if masked.expand is None:
+                _take(block, [masked.last, masked.last_norm])
+            else:
+                expand, deep, *squeeze, last = block.layers
+                _take(expand, [masked.expand, masked.expand_norm])
+                _take(deep, [masked.deep, masked.deep_norm])
+                for inner in squeeze:
+                    _take(nn.Sequential(inner.squeeze, inner.excite), [masked.squeeze, masked.excite])
+                _take(last, [masked.last, masked.last_norm])
+        if self.hidden is not None:
+            _take(network.hidden, [self.hidden])
+        _take(nn.Sequential(network.classifier), [self.classifier])
+        return network
+
+
+def by_block(space: StageSpace, gates: Tensor) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """Gates of the resolutions, and those of every block by field; 1 where there is nothing to decide."""
+    decided = {(d.place, d.field): row[: len(d.options)] for d, row in zip(space.decisions, gates, strict=True)}
+    one = gates.new_ones(1)
+    blocks = [{name: decided.get((place, name), one) for name in CHOSEN} for place in range(len(space.blocks))]
+    return decided.get((None, "step"), one), blocks
+
+
+def _take(into: nn.Module, layers: Sequence[nn.Module]) -> None:
+    """Copy the first channels, and the centre of kernels, of layers into those of the same order."""
+    for small, large in zip(into.children(), layers, strict=False):
+        own = small.state_dict()
+        for name, whole in large.state_dict().items():
+            place = tuple(slice(0, size) for size in own[name].shape[:2])
+            if own[name].dim() == 4:
+                skipped = (whole.shape[2] - own[name].shape[2]) // 2
+                inner = slice(skipped, skipped + own[name].shape[2])
+                place = (*place, inner, inner)
+            own[name].copy_(whole[place])
