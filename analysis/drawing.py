@@ -10,8 +10,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from ddarts_core.genotypes.blocks import StagedGenotype
 from ddarts_core.genotypes.genotype import AnyGenotype, Cell, Genotype
-from ddarts_core.genotypes.stages import StagedGenotype
 from ddarts_core.ground.errors import UserError
 
 from .canvas import new_figure, save

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ddarts_core.genotypes.stages import Block, Stage, StagedGenotype
+from ddarts_core.genotypes.blocks import Block, Stage, StagedGenotype
 
 from .palette import colour_of
 from .pens import Pen

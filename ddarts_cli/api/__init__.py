@@ -86,7 +86,7 @@ def _draw_in_notebooks() -> None:
 
         formatter = shell.display_formatter.formatters["image/svg+xml"]
         formatter.for_type_by_name("ddarts_core.genotypes.genotype", "Genotype", svg)
-        formatter.for_type_by_name("ddarts_core.genotypes.stages", "StagedGenotype", svg)
+        formatter.for_type_by_name("ddarts_core.genotypes.blocks", "StagedGenotype", svg)
 
 
 _draw_in_notebooks()

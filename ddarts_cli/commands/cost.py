@@ -8,8 +8,8 @@ import click
 
 from ddarts_cli import completing
 from ddarts_cli.options import json_option, print_json, read_genotype
+from ddarts_core.genotypes.blocks import StagedGenotype
 from ddarts_core.genotypes.derive import DEPTH, as_built
-from ddarts_core.genotypes.stages import StagedGenotype
 
 
 @click.command()

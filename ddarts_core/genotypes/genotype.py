@@ -1,6 +1,6 @@
 """What a search finds, as frozen, torch-free data with JSON: what all genotypes have, and those made of cells.
 
-A genotype of another kind, whose blocks stand in stages, is in `stages`. Node numbers follow DARTS: 0 is the output of
+A genotype of another kind, whose blocks stand in stages, is in `blocks`. Node numbers follow DARTS: 0 is the output of
 the cell before the last one, 1 that of the last cell, 2 and up are the intermediate nodes of the cell.
 """
 
@@ -110,7 +110,7 @@ class AnyGenotype(ABC):
             UserError: a field is missing, of another type or schema, the architecture is not valid, or it is of another
                 kind than the class that is asked.
         """
-        from .stages import StagedGenotype
+        from .blocks import StagedGenotype
 
         if not isinstance(data, Mapping) or "schema" not in data:
             raise UserError("not a genotype: the JSON object has no 'schema' field")

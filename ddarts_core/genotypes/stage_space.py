@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..ground.errors import UserError
+from .blocks import Activation, Block, Stage, StagedGenotype
 from .shapes import SMALLEST_IMAGE, halved
-from .stages import Activation, Block, Stage, StagedGenotype
 
 
 @dataclass(frozen=True)

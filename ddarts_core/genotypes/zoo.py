@@ -11,10 +11,10 @@ from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from ..ground.errors import UserError, unknown_name
+from .blocks import StagedGenotype
 from .genotype import AnyGenotype, Genotype
 from .handcrafted import ENCODED, HANDCRAFTED
 from .published_text import Notes, load_text, read_text
-from .stages import StagedGenotype
 
 PREFIX = "zoo:"
 

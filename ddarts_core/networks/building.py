@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..genotypes.blocks import StagedGenotype
 from ..genotypes.derive import trained
 from ..genotypes.genotype import AnyGenotype, Genotype
-from ..genotypes.stages import StagedGenotype
 from .derived import DerivedNetwork
 from .network import Network
 from .staged import StagedNetwork

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..genotypes.blocks import StagedGenotype
 from ..genotypes.derive import OnDeadCell, Order, as_built
 from ..genotypes.genotype import AnyGenotype
 from ..genotypes.shapes import Form, check_sizes
-from ..genotypes.stages import StagedGenotype
 from .counting import count, is_counted
 
 if TYPE_CHECKING:

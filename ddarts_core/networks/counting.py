@@ -11,11 +11,11 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ..genotypes.blocks import Block, StagedGenotype, squeezed
 from ..genotypes.genotype import AnyGenotype, Cell, Edge, Genotype
 from ..genotypes.links import joined_width
 from ..genotypes.shapes import STRIDES, auxiliary_position, halved, stem_widths
 from ..genotypes.spaces import operations_of
-from ..genotypes.stages import Block, StagedGenotype, squeezed
 
 if TYPE_CHECKING:
     from ..settings.search_settings import SearchConfig

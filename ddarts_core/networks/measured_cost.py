@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..genotypes.blocks import StagedGenotype
 from ..genotypes.genotype import AnyGenotype, Genotype
 from ..genotypes.shapes import Form
-from ..genotypes.stages import StagedGenotype
 from .cost import Cost, by_convention
 from .derived import DerivedNetwork
 from .network import Network

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from ..genotypes.blocks import Block, StagedGenotype, squeezed
 from ..genotypes.shapes import check_images, halved
-from ..genotypes.stages import Block, StagedGenotype, squeezed
 from ..ground.errors import UserError
 from .derived import DerivedNetwork, DropPath, auxiliary_head_of
 from .operations import BatchNorm
@@ -44,7 +44,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """A block with `middle` channels between two 1x1 convolutions; see `genotypes.stages.Block`.
+    """A block with `middle` channels between two 1x1 convolutions; see `genotypes.blocks.Block`.
 
     Where the input is added to the output, the last normalisation begins with the factor 0, as in FBNetV2: the block
     is the identity then, and its residual is what drop-path drops.

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from ..genotypes.blocks import squeezed
 from ..genotypes.shapes import halved
 from ..genotypes.stage_space import StageSpace
-from ..genotypes.stages import squeezed
 from .masked import by_block
 
 

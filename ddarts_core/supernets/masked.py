@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..genotypes.blocks import squeezed
 from ..genotypes.shapes import halved
 from ..genotypes.stage_space import CHOSEN, BlockChoices, StageSpace
-from ..genotypes.stages import squeezed
 from ..networks.operations import BatchNorm
 from ..networks.staged import ACTIVATIONS, StagedNetwork
 from .masks import centres, first_channels, interspersed, same_width, subsampled

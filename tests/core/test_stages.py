@@ -12,8 +12,8 @@ from torch import nn
 
 from ddarts_core.data.sets import load_train
 from ddarts_core.exports.export import Blueprint, read_safetensors, write_safetensors
+from ddarts_core.genotypes.blocks import Block, StagedGenotype, rounded
 from ddarts_core.genotypes.genotype import AnyGenotype, Genotype
-from ddarts_core.genotypes.stages import Block, StagedGenotype, rounded
 from ddarts_core.genotypes.zoo import STAGED, resolve_genotype
 from ddarts_core.ground.errors import UserError
 from ddarts_core.networks.cost import cost
