@@ -74,7 +74,10 @@ def gate_correlations(truth: Truth, studies: Iterable[Study]) -> pd.DataFrame:
             info = trial.info
             place = {"study": study.name, "trial_id": trial.trial_id, "method": info["config"]["method"]}
             rows.append({**place, "seed": info["seed"], **vars(found)})
-    return pd.DataFrame(rows, columns=["study", "trial_id", "method", "seed", "rho", "low", "high", "count"])
+    table: pd.DataFrame = pd.DataFrame(
+        rows, columns=["study", "trial_id", "method", "seed", "rho", "low", "high", "count"]
+    )
+    return table
 
 
 def last_gates(records: Sequence[EpochRecord], trial_id: str) -> np.ndarray | None:

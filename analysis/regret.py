@@ -47,7 +47,7 @@ def judge(truth: Truth, studies: Sequence[Study], runs: int = RUNS) -> dict[str,
             "reliability": truth.reliability,
             "seconds": float(truth.trainings["seconds"].mean()),
         },
-        "methods": [_of_method(truth, name, rows, gates) for name, rows in searches.groupby("method", sort=True)],
+        "methods": [_of_method(truth, str(name), rows, gates) for name, rows in searches.groupby("method", sort=True)],
         "searches": searches.to_dict("records"),
         "predictors": {name: vars(one) for name, one in free_predictors(truth).items()},
         "simulated": {

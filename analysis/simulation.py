@@ -48,7 +48,7 @@ class Table:
     def mean(self, number: int) -> float:
         """The accuracy of a genotype, over its seeds."""
         values = self._seen[number]
-        return sum(values) / len(values)
+        return float(sum(values) / len(values))
 
     def near(self, number: int) -> tuple[int, ...]:
         """The trained genotypes that differ from one in one operation or one source."""

@@ -185,6 +185,7 @@ def regrets(truth: Truth, studies: Iterable[Study]) -> pd.DataFrame:
             by.
     """
     known = truth.architectures
+    by_number: dict[Any, dict[Any, Any]] = known.to_dict("index")
     best = float(known["accuracy"].max())
     each = float(truth.trainings["seconds"].mean())
     rows = []
@@ -199,17 +200,19 @@ def regrets(truth: Truth, studies: Iterable[Study]) -> pd.DataFrame:
             row = trial_row(trial)
             number = truth.every.number_of(trial.genotype)
             found: dict[str, Any] = {"number": number, "draws": max(1, round(row["search_seconds"] / each))}
-            if number in known.index:
-                accuracy = float(known.loc[number, "accuracy"])
+            if number in by_number:
+                of_truth = by_number[number]
+                accuracy = float(of_truth["accuracy"])
                 share = float((known["accuracy"] >= accuracy).mean())
-                found |= {name: known.loc[number, name] for name in ("accuracy", "error", "rank")}
+                found |= {name: of_truth[name] for name in ("accuracy", "error", "rank")}
                 found |= {"regret": best - accuracy, "chance": chance(share, found["draws"])}
             names = ("trial_id", "method", "seed")
             rows.append(
                 {"study": study.name, **{name: row[name] for name in names}, "seconds": row["search_seconds"]} | found
             )
     columns = ["study", "trial_id", "method", "seed", "number", "accuracy", "error", "rank", "regret", "seconds"]
-    return pd.DataFrame(rows, columns=[*columns, "draws", "chance"]).astype({"number": "Int64"})
+    table: pd.DataFrame = pd.DataFrame(rows, columns=[*columns, "draws", "chance"]).astype({"number": "Int64"})
+    return table
 
 
 def chance(share: float, draws: int) -> float:
@@ -245,7 +248,7 @@ def genotypes(truth: Truth) -> Iterator[tuple[int, Genotype]]:
 def export(truth: Truth) -> pd.DataFrame:
     """The truth as one table that others can query: a row per training, with its genotype as JSON and as a hash."""
     found = dict(genotypes(truth))
-    rows = truth.trainings.copy()
+    rows: pd.DataFrame = truth.trainings.copy()
     rows.insert(1, "genotype_hash", [found[number].hash for number in rows["number"]])
     rows["genotype"] = [found[number].to_json() for number in rows["number"]]
     return rows

@@ -10,7 +10,7 @@ from ddarts_core.datasets.facts import DataInfo
 from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.loops.confusion import Evaluation
 from ddarts_core.loops.records import EpochRecord
-from ddarts_core.networks.network import Network
+from ddarts_core.networks.derived import DerivedNetwork
 from ddarts_core.search.discretise import Derivation
 from ddarts_core.search.search import Search
 from ddarts_core.settings.config import ExperimentConfig
@@ -60,7 +60,7 @@ class Trained:
         info: facts of the images, by which the network's input is normalised.
     """
 
-    network: Network
+    network: DerivedNetwork
     records: tuple[EpochRecord, ...]
     test: Evaluation | None
     config: ExperimentConfig

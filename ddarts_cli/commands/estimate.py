@@ -104,8 +104,8 @@ def middle_genotype(config: ExperimentConfig) -> Genotype:
     from ddarts_core.networks.cost import retrain_cost
     from ddarts_core.settings.config import enumeration_of
 
-    every, info = enumeration_of(config), data_info(config.data)
-    ordered = sorted(every, key=lambda genotype: retrain_cost(genotype, config, info).macs["A"])
+    info = data_info(config.data)
+    ordered = sorted(enumeration_of(config), key=lambda genotype: retrain_cost(genotype, config, info).macs["A"])
     return ordered[len(ordered) // 2]
 
 

@@ -9,13 +9,14 @@ weights of their own, and may change places too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import combinations, permutations, product
 
 from ..ground.errors import UserError
-from .genotype import Cell, Edge, Genotype
+from .genotype import AnyGenotype, Cell, Edge, Genotype
 from .spaces import cell_space_size, operations_of
 
 #: Genotypes beyond which a space is not numbered: no one trains as many.
@@ -108,7 +109,7 @@ class Enumeration:
     def size(self) -> int:
         """Genotypes of the space, twins included."""
         operations = sum(name != "none" for name in operations_of(self.space))
-        return cell_space_size(operations, self.steps) ** self.num_cells
+        return math.prod([cell_space_size(operations, self.steps)] * self.num_cells)
 
     @cached_property
     def _places(self) -> tuple[tuple[Cell, ...], ...]:
@@ -118,10 +119,7 @@ class Enumeration:
 
     def __len__(self) -> int:
         """How many distinct genotypes there are."""
-        number = 1
-        for cells in self._places:
-            number *= len(cells)
-        return number
+        return math.prod(map(len, self._places))
 
     def __getitem__(self, number: int) -> Genotype:
         """The genotype of a number from 0; the last cell changes from each to the next."""
@@ -133,9 +131,17 @@ class Enumeration:
             chosen.append(cells[digit])
         return Genotype(tuple(reversed(chosen)), self.reductions)
 
-    def number_of(self, genotype: Genotype) -> int | None:
+    def __iter__(self) -> Iterator[Genotype]:
+        """Every distinct genotype, by number."""
+        return (self[number] for number in range(len(self)))
+
+    def number_of(self, genotype: AnyGenotype) -> int | None:
         """The number of the genotype that stands for this one; None if it is not one of the space."""
-        if len(genotype.cells) != self.num_cells or genotype.reductions != self.reductions:
+        if (
+            not isinstance(genotype, Genotype)
+            or len(genotype.cells) != self.num_cells
+            or genotype.reductions != self.reductions
+        ):
             return None
         number = 0
         for position, (cell, cells) in enumerate(zip(genotype.cells, self._places, strict=True)):

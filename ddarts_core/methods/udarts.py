@@ -53,7 +53,7 @@ class Paths(Sigmoid):
         """`alphas`, and `links` [groups, links]: zeros, or 0.1 sigma(N(0, 1)) from a stream."""
         import torch
 
-        sizes = {"alphas": (shape.groups, shape.edges, shape.operations)}
+        sizes: dict[str, tuple[int, ...]] = {"alphas": (shape.groups, shape.edges, shape.operations)}
         if shape.links:
             sizes["links"] = (shape.groups, shape.links)
         start = {name: torch.zeros(*size) for name, size in sizes.items()}

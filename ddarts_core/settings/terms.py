@@ -34,7 +34,7 @@ def in_one_form(settings: Mapping[str, Any]) -> dict[str, Any]:
     search, own = found.get("search"), found.get("ablation", {})
     terms: Any = search.get("regularisers") if isinstance(search, Mapping) else None
     named = [name for name in terms if str(name).startswith(Ablation.PREFIX)] if isinstance(terms, Mapping) else []
-    if not named or not isinstance(own, Mapping):
+    if not named or not isinstance(own, Mapping) or search is None:
         return found
     if len(named) > 1:
         raise UserError(f"search.regularisers names {' and '.join(named)}: a search has one ablation loss at most")
