@@ -198,7 +198,8 @@ def test_the_page_on_architecture_is_that_of_the_sources() -> None:
 _SEARCH_AND_TRAIN = """
 import sys
 from ddarts_core.settings.config import resolve
-from ddarts_core.data.sets import load_train, split
+from ddarts_core.data.sets import load_train
+from ddarts_core.data.splits import split
 from ddarts_core.training.retrain import Retrain
 from ddarts_core.search.search import Search
 search = {"num_cells": 3, "channels": 2, "steps": 1, "epochs": 1, "batch_size": 20}

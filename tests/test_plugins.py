@@ -25,7 +25,7 @@ from ddarts_core.data.sets import load_train
 from ddarts_core.extension.conformance import goes_on, laws, unlawful
 from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
 from ddarts_core.genotypes.spaces import OPERATION_NAMES, SPACES
-from ddarts_core.ground import plugins
+from ddarts_core.ground import plugin_files, plugins
 from ddarts_core.ground.errors import UserError
 from ddarts_core.networks.operations import build
 from ddarts_core.search.search import Search, build_search
@@ -236,7 +236,7 @@ def test_a_package_is_a_plugin_with_all_its_files(
         assert installed.folder is None and "S_third" in SPACES
         plugins.unload(installed)
         del sys.modules["my_package"], sys.modules["my_package.inner"], sys.modules["my_package.names"]
-    monkeypatch.setattr(plugins, "MOST_BYTES", 10)
+    monkeypatch.setattr(plugin_files, "MOST_BYTES", 10)
     with pytest.raises(UserError, match="its files take more than"):
         plugins.load(str(tmp_path / "here" / "my_package"))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ddarts_core.data.sets import load_test, split
+from ddarts_core.data.sets import load_test
+from ddarts_core.data.splits import split
 from ddarts_core.datasets.facts import DataInfo
 from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.loops.confusion import Evaluation

@@ -40,7 +40,8 @@ def command(file: Path, overrides: tuple[str, ...], out: Path | None, as_json: b
     from ddarts_cli.folders import make_folder
     from ddarts_cli.images import read_train
     from ddarts_core.data.contact_sheet import seen, write_contact_sheet
-    from ddarts_core.data.sets import augment_of, data_facts, data_notes, load_test, split
+    from ddarts_core.data.sets import augment_of, data_facts, data_notes, load_test
+    from ddarts_core.data.splits import split
     from ddarts_core.datasets.facts import majority
     from ddarts_core.ground.files import check_folder
     from ddarts_core.studies.shell import ddarts
@@ -88,7 +89,7 @@ def refused(config: ExperimentConfig, info: DataInfo, train: Images) -> list[str
     """Why a search or a retrain with these settings would not begin, of what the images decide."""
     import torch
 
-    from ddarts_core.data.sets import check_batch, split
+    from ddarts_core.data.splits import check_batch, split
     from ddarts_core.supernets.supernet import Supernet
     from ddarts_core.training.retrain import check_batches
 

@@ -42,7 +42,7 @@ def command(file: Path, overrides: tuple[str, ...], out: Path, places: int | Non
     from ddarts_cli.files import load_search
     from ddarts_cli.images import read_train
     from ddarts_cli.output import write_json
-    from ddarts_core.data.sets import split
+    from ddarts_core.data.splits import split
     from ddarts_core.genotypes.spaces import operations_of
     from ddarts_core.ground.errors import UserError
     from ddarts_core.settings.hashing import config_hash

@@ -67,7 +67,8 @@ def command(
 
     from ddarts_cli.images import read_train, say_data
     from ddarts_cli.threads import limit_threads
-    from ddarts_core.data.sets import data_facts, data_notes, split
+    from ddarts_core.data.sets import data_facts, data_notes
+    from ddarts_core.data.splits import split
     from ddarts_core.datasets.facts import write_facts
     from ddarts_core.estimates.room import check_search
     from ddarts_core.search.search import Search

@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from ..data.images import Images, ImageSet
-from ..data.sets import DataInfo, Splits, check_batch, load_train, split
+from ..data.sets import DataInfo, load_train
+from ..data.splits import Splits, check_batch, split
 from ..genotypes.genotype import AnyGenotype, Cell, Edge, Genotype
 from ..genotypes.links import num_sources
 from ..genotypes.spaces import operations_of

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..data.sets import load_train, split
+from ..data.sets import load_train
+from ..data.splits import split
 from ..datasets.facts import DataInfo
 from ..ground.errors import UserError
 from ..ground.nested import merge

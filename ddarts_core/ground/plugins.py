@@ -11,7 +11,6 @@ same code or not at all. The files themselves can be sent to another process, wh
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import importlib.util
 import json
@@ -27,13 +26,10 @@ from typing import TYPE_CHECKING
 from .errors import UserError
 from .files import write_atomic
 from .own_folder import own_folder
+from .plugin_files import Source, installed, is_path, source_at
 
 if TYPE_CHECKING:
     from ..extension.registry import Registry
-
-#: Bytes of all files of a plug-in: it is code, which is read whole and sent to every trial.
-MOST_BYTES = 16 * 2**20
-
 
 #: In the folder of a search, a training or an export: the plug-ins that it was made with, if there were any.
 FILE = "plugins.json"
@@ -43,27 +39,6 @@ FOLDERS = "ddarts-plugin-"
 
 #: Of the entry points that name plug-ins: what is installed is loaded by every command.
 GROUP = "ddarts.plugins"
-
-
-@dataclass(frozen=True)
-class Source:
-    """The files of a plug-in.
-
-    Attributes:
-        name: of the module, as `import` takes it.
-        files: content by path: `mine.py` of a single file, `mine/__init__.py` and so on of a package.
-    """
-
-    name: str
-    files: Mapping[str, bytes] = field(repr=False)
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the names and contents of all files, whatever folder they lie in."""
-        digest = hashlib.sha256()
-        for path, content in sorted(self.files.items()):
-            digest.update(f"{path} {hashlib.sha256(content).hexdigest()}\n".encode())
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -101,8 +76,8 @@ def load(reference: str) -> Plugin:
         UserError: there is no such module, it cannot be imported, it has no function `register`, or what it registers
             is refused. Then nothing of it stays in the tables.
     """
-    if _is_path(reference):
-        source = _source_at(Path(reference).expanduser())
+    if is_path(reference):
+        source = source_at(Path(reference).expanduser())
         if (known := _known(source)) is not None:
             return known
         _check_alone(source, Path(reference).expanduser())
@@ -110,7 +85,7 @@ def load(reference: str) -> Plugin:
             return _begin(source, reference, own_folder(FOLDERS))
         except UserError as error:
             raise UserError(f"{error}{_beside(Path(reference).expanduser(), error.__cause__)}") from error
-    source = _installed(reference)
+    source = installed(reference)
     return _known(source) or _begin(source, reference, None)
 
 
@@ -122,7 +97,7 @@ def load_installed() -> None:
     """
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         try:
-            source = _installed(point.value)
+            source = installed(point.value)
             if _known(source) is None:
                 _begin(source, None, None)
         except UserError as error:
@@ -244,63 +219,6 @@ def _recorded(file: Path) -> list[dict[str, str]]:
         return []
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is damaged: it does not name the plug-ins") from error
-
-
-# --- finding the files ----------------------------------------------------------------------------------------------
-
-
-def _is_path(reference: str) -> bool:
-    return reference.endswith((".py", "/")) or "/" in reference
-
-
-def _source_at(path: Path) -> Source:
-    if path.is_dir():
-        name, files = path.resolve().name, _files_of(path.resolve())
-        if f"{name}/__init__.py" not in files:
-            raise UserError(f"plug-in {path}: the folder has no __init__.py: give a Python file, or a package's folder")
-    else:
-        try:
-            name, files = path.stem, {path.name: path.read_bytes()}
-        except OSError as error:
-            raise UserError(f"cannot read the plug-in {path}: {error.strerror or error}") from error
-    if not name.isidentifier() or (path.is_file() and path.suffix != ".py"):
-        raise UserError(
-            f"plug-in {path}: its name cannot be that of a Python module: rename it, for example to my_plugin.py"
-        )
-    return Source(name, files)
-
-
-def _files_of(folder: Path) -> dict[str, bytes]:
-    """All files of a package but those that Python made of others."""
-    files: dict[str, bytes] = {}
-    total = 0
-    for path in sorted(folder.rglob("*")):
-        if "__pycache__" in path.parts or not path.is_file():
-            continue
-        total += path.stat().st_size
-        if total > MOST_BYTES:
-            raise UserError(
-                f"plug-in {folder}: its files take more than {MOST_BYTES >> 20} MiB: keep data elsewhere, a plug-in is "
-                "code that is sent to every trial"
-            )
-        files[f"{folder.name}/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
-    return files
-
-
-def _installed(reference: str) -> Source:
-    """The files of an installed module, or of the whole package that it is in."""
-    top = reference.partition(".")[0]
-    spec = importlib.util.find_spec(top) if reference.replace(".", "a").isidentifier() else None
-    if spec is None or spec.origin is None or not spec.has_location:
-        there = f"; there is a file of this name: give {reference}.py" if Path(f"{reference}.py").is_file() else ""
-        raise UserError(
-            f"no plug-in {reference!r}: it is neither a Python file nor an installed module"
-            f"{there or '; a file is named with its ending, as in my_plugin.py'}"
-        )
-    origin = Path(spec.origin)
-    if spec.submodule_search_locations is None:
-        return Source(reference, {origin.name: origin.read_bytes()})
-    return Source(reference, _files_of(origin.parent))
 
 
 # --- importing and registering --------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..data.sets import DataInfo, Images, Splits, augment_of, check_batch, load_train, split
+from ..data.sets import DataInfo, Images, augment_of, load_train
+from ..data.splits import Splits, check_batch, split
 from ..ground.errors import Diverged, UserError
 from ..loops.confusion import Evaluation, count
 from ..loops.recalibration import recalibrated

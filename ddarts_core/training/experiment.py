@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from ..data.sets import DataInfo, Images, hold_out, load_test
+from ..data.sets import DataInfo, Images, load_test
+from ..data.splits import hold_out
 from ..genotypes.dead_cells import dead_sentence
 from ..genotypes.derive import trained
 from ..genotypes.genotype import AnyGenotype, Genotype

@@ -11,7 +11,8 @@ from unittest import mock
 
 import torch
 
-from ddarts_core.data.sets import hold_out, load_train
+from ddarts_core.data.sets import load_train
+from ddarts_core.data.splits import hold_out
 from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
 from ddarts_core.loops.recalibration import initial_share
 from ddarts_core.settings.data_settings import DataConfig

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from ddarts_core.data.sets import data_info, load_train, split
+from ddarts_core.data.sets import data_info, load_train
+from ddarts_core.data.splits import split
 from ddarts_core.estimates.memory import resident_memory, step_memory
 from ddarts_core.search.search import Search
 from ddarts_core.settings.config import ExperimentConfig, resolve

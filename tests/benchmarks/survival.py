@@ -30,7 +30,8 @@ from ddarts_tuning.settings.config import SweepConfig, load_sweep
 from ddarts_tuning.settings.space import base_settings, trial_config
 from ddarts_tuning.settings.tune import ACCURACY, SEARCH_EPOCH
 
-from ddarts_core.data.sets import load_train, split
+from ddarts_core.data.sets import load_train
+from ddarts_core.data.splits import split
 from ddarts_core.ground.errors import UserError
 from ddarts_core.search.search import Search, build_search
 from ddarts_core.settings.config import ExperimentConfig

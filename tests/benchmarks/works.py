@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddarts_core.data.images import DataInfo
-from ddarts_core.data.sets import ImageSet, Splits
+from ddarts_core.data.sets import ImageSet
+from ddarts_core.data.splits import Splits
 from ddarts_core.estimates.memory import Rehearsal, rehearsals
 from ddarts_core.search.search import Search
 from ddarts_core.search.stages import Course

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ddarts_core.data.images import DataInfo
-from ddarts_core.data.sets import load_train, split
+from ddarts_core.data.sets import load_train
+from ddarts_core.data.splits import split
 from ddarts_core.search.search import Search
 from ddarts_core.settings.config import ExperimentConfig, resolve
 from ddarts_core.settings.search_settings import SearchConfig

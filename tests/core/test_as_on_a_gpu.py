@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ddarts_core.data.sets import load_train, split
+from ddarts_core.data.sets import load_train
+from ddarts_core.data.splits import split
 from ddarts_core.genotypes.zoo import ZOO
 from ddarts_core.search import search
 from ddarts_core.settings.retrain_settings import RetrainConfig

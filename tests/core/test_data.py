@@ -18,17 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from ddarts_core.data.sets import (
-    DATASETS,
-    ImageSet,
-    Published,
-    check_batch,
-    data_info,
-    hold_out,
-    load_test,
-    load_train,
-    split,
-)
+from ddarts_core.data.sets import DATASETS, ImageSet, Published, data_info, load_test, load_train
+from ddarts_core.data.splits import check_batch, hold_out, split
 from ddarts_core.ground.errors import UserError
 from ddarts_core.settings.data_settings import DataConfig, SplitConfig
 from tests.core.numbered import numbered, numbers

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from ddarts_cli.main import main
-from ddarts_core.data.sets import data_info, load_train, split
+from ddarts_core.data.sets import data_info, load_train
+from ddarts_core.data.splits import split
 from ddarts_core.estimates.estimate import Estimate, estimate, heaviest_genotype, time_steps
 from ddarts_core.estimates.memory import PROCESS_BYTES, RESIDENT_FACTOR
 from ddarts_core.genotypes.spaces import S, num_edges

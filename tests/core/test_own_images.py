@@ -21,7 +21,8 @@ from PIL import Image
 
 from ddarts_cli.main import run
 from ddarts_core.data.images import ImageSet
-from ddarts_core.data.sets import data_info, data_notes, load_test, load_train, split
+from ddarts_core.data.sets import data_info, data_notes, load_test, load_train
+from ddarts_core.data.splits import split
 from ddarts_core.datasets import cache, decode, own, scan
 from ddarts_core.ground.errors import UserError
 from ddarts_core.search.search import Search, build_search

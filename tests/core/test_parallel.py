@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ddarts_core.data.images import Share
-from ddarts_core.data.sets import hold_out, load_train
+from ddarts_core.data.sets import load_train
+from ddarts_core.data.splits import hold_out
 from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
 from ddarts_core.ground.errors import Diverged, UserError
 from ddarts_core.loops import checkpoint

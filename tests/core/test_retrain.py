@@ -13,14 +13,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ddarts_core.data.sets import DataInfo, ImageSet, hold_out, load_train
+from ddarts_core.data.sets import DataInfo, ImageSet, load_train
+from ddarts_core.data.splits import hold_out
 from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
 from ddarts_core.ground.errors import Diverged, UserError
 from ddarts_core.loops import checkpoint
 from ddarts_core.settings.data_settings import DataConfig
 from ddarts_core.settings.retrain_settings import RetrainConfig
 from ddarts_core.tensors.seeding import generator
-from ddarts_core.training.retrain import RECALIBRATION_BATCHES, Retrain, drop_path_probability, learning_rate
+from ddarts_core.training.retrain import RECALIBRATION_BATCHES, Retrain
+from ddarts_core.training.schedules import drop_path_probability, learning_rate
 
 CELL = Cell((Edge(2, 0, "skip_connect"), Edge(2, 1, "sep_conv_3x3"), Edge(3, 2, "max_pool_3x3")), (2, 3))
 GENOTYPE = Genotype((CELL,) * 3, (1, 2))

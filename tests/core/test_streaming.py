@@ -10,7 +10,8 @@ from torchvision.transforms.v2 import functional
 
 from ddarts_core.data.augment import Augment
 from ddarts_core.data.images import Share
-from ddarts_core.data.sets import data_info, load_test, load_train, split
+from ddarts_core.data.sets import data_info, load_test, load_train
+from ddarts_core.data.splits import split
 from ddarts_core.data.streaming import StreamedSet
 from ddarts_core.genotypes.zoo import ZOO
 from ddarts_core.ground.errors import UserError

@@ -19,7 +19,8 @@ from ddarts_tuning.trial import baseline
 from ddarts_tuning.trial.trainable import SearchTrial
 from ddarts_tuning.trial.trial_record import begin
 
-from ddarts_core.data.sets import load_train, split
+from ddarts_core.data.sets import load_train
+from ddarts_core.data.splits import split
 from ddarts_core.genotypes.zoo import ZOO
 from ddarts_core.settings.config import resolve
 from ddarts_core.studies.study_files import read_json

@@ -25,7 +25,8 @@ from ddarts_tuning.tracking import trial_run
 from ddarts_cli.commands.sweep import in_words
 from ddarts_cli.main import run
 from ddarts_cli.sweeping import ATTACHED
-from ddarts_core.data.sets import load_train, split
+from ddarts_core.data.sets import load_train
+from ddarts_core.data.splits import split
 from ddarts_core.genotypes.genotype import Genotype
 from ddarts_core.ground.errors import UserError
 from ddarts_core.loops import checkpoint

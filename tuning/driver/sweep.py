@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.data.sets import check_batch, data_facts, data_notes, load_train, split
+from ddarts_core.data.sets import data_facts, data_notes, load_train
+from ddarts_core.data.splits import check_batch, split
 from ddarts_core.datasets import facts
 from ddarts_core.ground.errors import UserError
 from ddarts_core.settings.config import resolve

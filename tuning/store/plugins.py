@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from ddarts_core.ground import plugins
+from ddarts_core.ground.plugin_files import Source
 
 from . import handover
 
@@ -50,10 +51,10 @@ def receive(study: Study) -> None:
     check(study)
 
 
-def _plain(source: plugins.Source) -> dict[str, Any]:
+def _plain(source: Source) -> dict[str, Any]:
     files = {name: base64.b64encode(content).decode() for name, content in source.files.items()}
     return {"name": source.name, "files": files}
 
 
-def _source(plain: Mapping[str, Any]) -> plugins.Source:
-    return plugins.Source(plain["name"], {name: base64.b64decode(text) for name, text in plain["files"].items()})
+def _source(plain: Mapping[str, Any]) -> Source:
+    return Source(plain["name"], {name: base64.b64decode(text) for name, text in plain["files"].items()})

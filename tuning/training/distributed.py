@@ -24,6 +24,7 @@ from ddarts_core.data.sets import for_cores, load_test, load_train
 from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground import plugins
 from ddarts_core.ground.errors import Diverged, UserError
+from ddarts_core.ground.plugin_files import Source
 from ddarts_core.loops import checkpoint
 from ddarts_core.loops.confusion import Evaluation
 from ddarts_core.loops.records import EpochRecord
@@ -261,7 +262,7 @@ class _Job:
     genotype: AnyGenotype
     seed: int
     folder: Path
-    sources: tuple[plugins.Source, ...]
+    sources: tuple[Source, ...]
 
 
 def train_worker(arguments: dict[str, Any]) -> None:

@@ -29,7 +29,8 @@ from ray import tune
 
 from ddarts_core.data.images import DataInfo
 from ddarts_core.data.readers import end_readers
-from ddarts_core.data.sets import data_info, for_cores, load_train, split
+from ddarts_core.data.sets import data_info, for_cores, load_train
+from ddarts_core.data.splits import split
 from ddarts_core.datasets import facts
 from ddarts_core.estimates.memory import CONTEXT_BYTES
 from ddarts_core.exports.export import Blueprint
