@@ -70,10 +70,10 @@ def _side_by_side(a: AnyGenotype, b: AnyGenotype) -> tuple[AnyGenotype, AnyGenot
     """Both genotypes as individual cells, if one of them is of individual cells."""
     if a.layout == b.layout:
         return a, b
-    a, b = (Genotype.narrowed(one, "a comparison with a genotype of cells") for one in (a, b))
-    if a.layout == "normal_reduce":
-        return _repeated(a, b), b
-    return a, _repeated(b, a)
+    first, second = (Genotype.narrowed(one, "a comparison with a genotype of cells") for one in (a, b))
+    if first.layout == "normal_reduce":
+        return _repeated(first, second), second
+    return first, _repeated(second, first)
 
 
 def _repeated(pair: Genotype, like: Genotype) -> Genotype:

@@ -62,9 +62,9 @@ def genotype_figure(
         raise UserError("a drawing shows at least one cell and has at least one column: max_cells and columns >= 1")
     if isinstance(genotype, StagedGenotype):
         return _stages_figure(genotype, title, max_cells)
-    genotype = Genotype.narrowed(genotype)
-    everything = panels(genotype)
-    return _figure(everything[:max_cells], len(everything), title=title, genotype=genotype, columns=columns)
+    cells = Genotype.narrowed(genotype)
+    everything = panels(cells)
+    return _figure(everything[:max_cells], len(everything), title=title, genotype=cells, columns=columns)
 
 
 def cell_figure(cell: Cell, *, title: str = "cell", reduction: bool = False) -> Figure:
@@ -202,16 +202,16 @@ def genotype_svgs(genotype: AnyGenotype) -> tuple[str | None, tuple[str, ...]]:
             draw_stage(row, genotype, number, 0.05, 0)
             rows.append(row.svg(stage_words(genotype, number)))
         return None, tuple(rows)
-    genotype = Genotype.narrowed(genotype)
-    shown = panels(genotype)
+    cells = Genotype.narrowed(genotype)
+    shown = panels(cells)
     grid = grid_of(panel.cell for panel in shown)
     chain = None
-    if genotype.layout == "individual":
-        width = 0.42 * (genotype.num_cells + 1)
+    if cells.layout == "individual":
+        width = 0.42 * (cells.num_cells + 1)
         pen = SvgPen(width, 0.45)
-        letters = _letters(genotype, shown)
+        letters = _letters(cells, shown)
         _draw_chain(pen, genotype, letters, 0.05, 0.22, width)
-        chain = pen.svg(f"cells in order: {', '.join(letters[position] for position in range(genotype.num_cells))}")
+        chain = pen.svg(f"cells in order: {', '.join(letters[position] for position in range(cells.num_cells))}")
         if len(shown) > 1:
             shown = tuple(_with_letter(panel, index) for index, panel in enumerate(shown))
     drawn = []

@@ -67,7 +67,7 @@ def _draw_block(pen: Pen, block: Block, left: float, bottom: float) -> None:
     kind = "inverted" if block.middle else "conv"
     times = f"  ×{block.repeats}" if block.repeats > 1 else ""
     first = f"{kind} {block.kernel}×{block.kernel}{' /2' if halving else ''}{times}"
-    second = f"{block.middle} → {block.channels}" if block.middle else f"→ {block.channels}"
+    second = f"{block.middle} → {block.channels}" if block.middle and block.expand else f"→ {block.channels}"
     third = ("SE, " if block.squeeze else "") + block.activation
     centre = left + _WIDTH / 2 + 0.03
     for line, (words, size) in enumerate(((first, 7.5), (second, 8.5), (third, 7))):

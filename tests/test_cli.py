@@ -78,6 +78,24 @@ def test_a_wrong_setting_is_one_sentence(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("distance", "zoo:FBNetV2_F1", "zoo:ResNet18"),
+        ("transfer", "zoo:FBNetV2_F1"),
+        ("compare", "zoo:FBNetV2_F1", "zoo:ResNet18"),
+        ("config", "experiments/dartopti.yaml", "--set", "search.start=zoo:FBNetV2_F1"),
+        ("retrain", "zoo:FBNetV2_F1", "--data", "digits", "--random-baseline", "1"),
+    ],
+)
+def test_what_is_for_cells_alone_refuses_a_genotype_of_stages(
+    arguments: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert "needs a genotype of layout individual or normal_reduce, this one is of layout stages" in mistake(
+        capfd, *arguments
+    )
+
+
 def test_the_same_mistakes_in_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "wrong.yaml"
     for text, words in [

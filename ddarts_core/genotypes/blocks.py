@@ -41,16 +41,16 @@ def squeezed(middle: int) -> int:
 class Block:
     """An inverted residual block (MobileNetV2, MobileNetV3), or a plain convolution.
 
-    An inverted block is a 1x1 convolution to `middle` channels (left out where there are so many already), a depthwise
-    convolution, squeeze-excitation if there is any, and a 1x1 convolution to `channels`; where input and output have
-    one shape, the input is added. A plain one is a convolution; neither has biases, and a normalisation follows every
-    convolution.
+    An inverted block is a 1x1 convolution to `middle` channels, a depthwise convolution, squeeze-excitation if there is
+    any, and a 1x1 convolution to `channels`; where input and output have one shape, the input is added. A plain one is
+    a convolution; neither has biases, and a normalisation follows every convolution.
 
     Attributes:
         channels: of the output.
         kernel: width of the convolution, odd.
         stride: of the first of the repeated blocks; the others have 1.
         middle: channels between the two 1x1 convolutions; 0 is a plain convolution.
+        expand: whether there is the first 1x1 convolution; without it `middle` is the number of channels of the input.
         squeeze: whether there is squeeze-excitation (`squeezed`).
         activation: behind every normalisation but the one that ends an inverted block.
         repeats: how many such blocks follow each other.
@@ -63,6 +63,7 @@ class Block:
     kernel: int
     stride: int = 1
     middle: int = 0
+    expand: bool = True
     squeeze: bool = False
     activation: Activation = "hswish"
     repeats: int = 1
@@ -74,8 +75,8 @@ class Block:
             raise UserError(f"{self.words}: the kernel of a block is odd, and its stride 1 or 2")
         if self.activation not in ACTIVATIONS:
             raise UserError(f"activation {self.activation!r} of a block: choose {' or '.join(ACTIVATIONS)}")
-        if self.squeeze and not self.middle:
-            raise UserError(f"{self.words}: only a block with middle channels has squeeze-excitation")
+        if not self.middle and (self.squeeze or not self.expand):
+            raise UserError(f"{self.words}: only a block with middle channels has squeeze-excitation or no expansion")
 
     @property
     def words(self) -> str:
@@ -88,7 +89,7 @@ class Block:
         parts = ["inverted" if self.middle else "convolution", f"{self.kernel}x{self.kernel}"]
         parts += ["/2"] if self.stride == 2 else []
         parts += [f"to {self.channels}"]
-        parts += [f"by {self.middle}"] if self.middle else []
+        parts += [f"by {self.middle}"] if self.middle and self.expand else []
         return " ".join(parts) + (", squeeze" if self.squeeze else "") + f", {self.activation}"
 
 
@@ -137,6 +138,13 @@ class StagedGenotype(AnyGenotype):
                 f"and its activation {self.activation!r} {' or '.join(ACTIVATIONS)}"
             )
         object.__setattr__(self, "stages", tuple(_merged(stage) for stage in self.stages))
+        widths = (None, *(block.channels for block in self.blocks))
+        for position, (block, width) in enumerate(zip(self.blocks, widths, strict=False)):
+            if not block.expand and block.middle != width:
+                raise UserError(
+                    f"block {position} has no expansion, so that its middle is its input of {width or 'any'} channels "
+                    f"and not {block.middle}"
+                )
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -204,10 +212,11 @@ _FIELDS = tuple(Block.__dataclass_fields__)
 
 
 def _block(data: Mapping[str, Any]) -> Block:
-    if set(data) != set(_FIELDS) or not isinstance(data["squeeze"], bool):
+    flags = {name: data[name] for name in ("expand", "squeeze")}
+    if set(data) != set(_FIELDS) or not all(isinstance(flag, bool) for flag in flags.values()):
         raise TypeError("fields of a block")
     numbers = {name: as_int(data[name]) for name in ("channels", "kernel", "stride", "middle", "repeats")}
-    return Block(squeeze=data["squeeze"], activation=data["activation"], **numbers)
+    return Block(activation=data["activation"], **flags, **numbers)
 
 
 def _merged(stage: Stage) -> Stage:

@@ -202,25 +202,24 @@ def to_published_text(genotype: AnyGenotype) -> str:
     Raises:
         UserError: no text form says which nodes this genotype concatenates, or its links, or it is not of cells.
     """
-    genotype = Genotype.narrowed(genotype, "a published text form")
+    whole = Genotype.narrowed(genotype, "a published text form")
     if genotype.has_links:
         raise UserError("no published text form can say this genotype: its cells are linked to earlier ones")
-    if all(cell.concat == cell.nodes for cell in genotype.cells):
-        genes = [[(e.op, e.target, e.source) for e in cell.edges] for cell in genotype.cells]
-        if genotype.layout == "individual":
-            union = sorted({node for cell in genotype.cells for node in cell.concat})
-            return f"Genotype_nested(genes={genes}, reductions={list(genotype.reductions)}, concat={union})"
-        return _darts_text(genotype, genes)
+    if all(cell.concat == cell.nodes for cell in whole.cells):
+        genes = [[(e.op, e.target, e.source) for e in cell.edges] for cell in whole.cells]
+        if whole.layout == "individual":
+            union = sorted({node for cell in whole.cells for node in cell.concat})
+            return f"Genotype_nested(genes={genes}, reductions={list(whole.reductions)}, concat={union})"
+        return _darts_text(whole, genes)
     paired = all(
-        [edge.target for edge in cell.edges] == [2 + k // 2 for k in range(2 * len(cell.nodes))]
-        for cell in genotype.cells
+        [edge.target for edge in cell.edges] == [2 + k // 2 for k in range(2 * len(cell.nodes))] for cell in whole.cells
     )
-    if genotype.layout == "individual" or not paired:
+    if whole.layout == "individual" or not paired:
         raise UserError(
             "no published text form can say this genotype: of its nodes it does not concatenate all, and published "
             "networks concatenate every node, but those of normal and reduction cells with two operations per node"
         )
-    return _darts_text(genotype, [[(e.op, e.source) for e in cell.edges] for cell in genotype.cells])
+    return _darts_text(whole, [[(e.op, e.source) for e in cell.edges] for cell in whole.cells])
 
 
 def _darts_text(genotype: Genotype, genes: Sequence[object]) -> str:

@@ -22,13 +22,15 @@ class BlockChoices:
     Attributes:
         channels: of its output.
         middle: channels between its 1x1 convolutions; empty is a plain convolution.
+        expand: whether there is the first 1x1 convolution. Without it `middle` is empty: it is what the input has.
         kernel: widths of its convolution.
         squeeze: with or without squeeze-excitation.
         activation: behind its normalisations.
         stride: of its convolution, which is not chosen.
 
     Raises:
-        UserError: a field has no value, or one twice; a plain convolution has a choice of squeeze-excitation.
+        UserError: a field has no value, or one twice; a plain convolution has a choice of squeeze-excitation; a block
+            without expansion has a choice of it.
     """
 
     channels: tuple[int, ...]
@@ -37,24 +39,38 @@ class BlockChoices:
     squeeze: tuple[bool, ...] = (False,)
     activation: tuple[Activation, ...] = ("hswish",)
     stride: int = 1
+    expand: bool = True
 
     def __post_init__(self) -> None:
         for name in CHOSEN:
             values = getattr(self, name)
             if len(set(values)) != len(values) or (not values and name != "middle"):
                 raise UserError(f"{name} {list(values)} of a block: give one value or more, each once")
-        if not self.middle and self.squeeze != (False,):
+        if self.middle and not self.expand:
+            raise UserError("a block without expansion has no middle to choose: it is what its input has")
+        if not self.inverted and self.squeeze != (False,):
             raise UserError("a block without middle channels has no squeeze-excitation to choose")
-        self.block({name: 0 for name in CHOSEN})
+        self.block({name: 0 for name in CHOSEN}, 1)
 
-    def block(self, indices: dict[str, int]) -> Block:
-        """The block whose choices have these numbers."""
+    @property
+    def inverted(self) -> bool:
+        """Whether it is an inverted residual block, and no plain convolution."""
+        return bool(self.middle) or not self.expand
+
+    def middles(self, before: Sequence[int]) -> tuple[int, ...]:
+        """Numbers of channels in its middle, given those that its input may have."""
+        return self.middle if self.expand else tuple(before)
+
+    def block(self, indices: dict[str, int], inputs: int) -> Block:
+        """The block whose choices have these numbers, behind one with so many channels."""
         values: dict[str, Any] = {name: getattr(self, name)[indices[name]] for name in CHOSEN if getattr(self, name)}
-        return Block(stride=self.stride, **values)
+        if not self.expand:
+            values["middle"] = inputs
+        return Block(stride=self.stride, expand=self.expand, **values)
 
 
 #: Fields of a block that are chosen, in this order.
-CHOSEN = tuple(field.name for field in fields(BlockChoices) if field.name != "stride")
+CHOSEN = tuple(field.name for field in fields(BlockChoices) if field.name not in ("stride", "expand"))
 
 
 @dataclass(frozen=True)
@@ -84,8 +100,7 @@ class StageSpace:
         image_size: of the whole images.
 
     Raises:
-        UserError: a block may have as many channels between its convolutions as its input may have, since one network
-            then has no first convolution and another has; or resolutions are missing or impossible.
+        UserError: there is no block, or the first is no plain convolution; or resolutions are missing or impossible.
 
     Example:
         >>> space = StageSpace((BlockChoices((4, 8), stride=2), BlockChoices((8,), (12, 16))), image_size=8)
@@ -100,7 +115,7 @@ class StageSpace:
     image_size: int = 224
 
     def __post_init__(self) -> None:
-        if not self.blocks or self.blocks[0].middle:
+        if not self.blocks or self.blocks[0].inverted:
             raise UserError("a space of stages begins with a plain convolution")
         if not self.steps or min(self.steps) < 1 or len(set(self.steps)) != len(self.steps):
             raise UserError(f"steps {list(self.steps)} of the resolution: give numbers of 1 or more, each once")
@@ -109,12 +124,6 @@ class StageSpace:
                 f"step {max(self.steps)} leaves images of {smallest} pixels, and no network takes fewer than "
                 f"{SMALLEST_IMAGE}: use smaller steps or larger images"
             )
-        for place, (before, block) in enumerate(zip(self.blocks, self.blocks[1:], strict=False), start=1):
-            if shared := sorted(set(before.channels) & set(block.middle)):
-                raise UserError(
-                    f"block {place} may have {shared[0]} channels in its middle and at its input: it would have no "
-                    "expansion then; take this number out of one of them"
-                )
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -146,7 +155,7 @@ class StageSpace:
                 indices[decision.place][decision.field] = index
         stages: list[Stage] = []
         for choices, chosen in zip(self.blocks, indices, strict=True):
-            block = choices.block(chosen)
+            block = choices.block(chosen, stages[-1][-1].channels if stages else 0)
             if block.stride == 2 or not stages:
                 stages.append((block,))
             else:

@@ -204,7 +204,7 @@ def count_block(tally: Tally, block: Block, inputs: int, size: int) -> int:
         layer(block.channels, out)
         return out
     middle = block.middle
-    if middle != inputs:
+    if block.expand:
         tally.convolve(inputs, middle, size)
         layer(middle, size)
     tally.convolve(middle, middle, out, area, groups=middle)

@@ -54,7 +54,7 @@ class InvertedResidual(nn.Module):
         super().__init__()
         middle = block.middle
         layers: list[nn.Module] = []
-        if middle != inputs:
+        if block.expand:
             layers.append(_convolution(inputs, middle, activation=block.activation))
         layers.append(_convolution(middle, middle, block.kernel, block.stride, middle, block.activation))
         if block.squeeze:

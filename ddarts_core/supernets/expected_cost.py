@@ -7,13 +7,14 @@ decided genotype the expectation is its cost, as `networks.counting` counts it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
 from ..genotypes.blocks import squeezed
 from ..genotypes.shapes import halved
-from ..genotypes.stage_space import StageSpace
+from ..genotypes.stage_space import BlockChoices, StageSpace
 from .masked import by_block
 
 
@@ -28,41 +29,63 @@ def expected_macs(space: StageSpace, gates: Tensor, in_channels: int, num_classe
     """
     steps, of_blocks = by_block(space, gates)
     sizes = [halved(space.image_size, step) for step in space.steps]
-    total, inputs = gates.new_zeros(()), gates.new_tensor(float(in_channels))
+    total, widths = gates.new_zeros(()), _Widths((in_channels,), gates.new_ones(1))
     for block, of_block in zip(space.blocks, of_blocks, strict=True):
+        inputs = widths.mean
         before = _mean([size**2 for size in sizes], steps)
         sizes = [halved(size, block.stride) for size in sizes]
         pixels = _mean([size**2 for size in sizes], steps)
         area = _mean([kernel**2 for kernel in block.kernel], of_block["kernel"])
         outputs = _mean(block.channels, of_block["channels"])
-        if block.middle:
-            middle = _mean(block.middle, of_block["middle"])
-            excited = _mean([2 * m * squeezed(m) for m in block.middle], of_block["middle"])
-            total = total + inputs * middle * before + area * middle * pixels + middle * outputs * pixels
+        if block.inverted:
+            middles = widths.between(block, of_block)
+            if block.expand:
+                total = total + inputs * middles.mean * before
+            excited = _mean([2 * m * squeezed(m) for m in middles.options], middles.gates)
+            total = total + area * middles.mean * pixels + middles.mean * outputs * pixels
             total = total + _mean(block.squeeze, of_block["squeeze"]) * excited
         else:
             total = total + area * inputs * outputs * pixels
-        inputs = outputs
-    return total + _head(space, inputs, num_classes)
+        widths = _Widths(block.channels, of_block["channels"])
+    return total + _head(space, widths.mean, num_classes)
 
 
 def expected_parameters(space: StageSpace, gates: Tensor, in_channels: int, num_classes: int) -> Tensor:
     """Expected number of parameters, normalisations and biases included; the arguments are those of `expected_macs`."""
     _, of_blocks = by_block(space, gates)
-    total, inputs = gates.new_zeros(()), gates.new_tensor(float(in_channels))
+    total, widths = gates.new_zeros(()), _Widths((in_channels,), gates.new_ones(1))
     for block, of_block in zip(space.blocks, of_blocks, strict=True):
+        inputs = widths.mean
         area = _mean([kernel**2 for kernel in block.kernel], of_block["kernel"])
         outputs = _mean(block.channels, of_block["channels"])
         total = total + 2 * outputs
-        if block.middle:
-            middle = _mean(block.middle, of_block["middle"])
-            excited = [2 * m * squeezed(m) + squeezed(m) + m for m in block.middle]
-            total = total + inputs * middle + area * middle + 4 * middle + middle * outputs
-            total = total + _mean(block.squeeze, of_block["squeeze"]) * _mean(excited, of_block["middle"])
+        if block.inverted:
+            middles = widths.between(block, of_block)
+            if block.expand:
+                total = total + (inputs + 2) * middles.mean
+            excited = [2 * m * squeezed(m) + squeezed(m) + m for m in middles.options]
+            total = total + (area + 2 + outputs) * middles.mean
+            total = total + _mean(block.squeeze, of_block["squeeze"]) * _mean(excited, middles.gates)
         else:
             total = total + area * inputs * outputs
-        inputs = outputs
-    return total + _head(space, inputs, num_classes) + num_classes
+        widths = _Widths(block.channels, of_block["channels"])
+    return total + _head(space, widths.mean, num_classes) + num_classes
+
+
+class _Widths(NamedTuple):
+    """Numbers of channels between two layers, and their gates."""
+
+    options: Sequence[int]
+    gates: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The effective width."""
+        return _mean(self.options, self.gates)
+
+    def between(self, block: BlockChoices, of_block: Mapping[str, Tensor]) -> _Widths:
+        """Those in the middle of a block whose input has these."""
+        return _Widths(block.middle, of_block["middle"]) if block.expand else self
 
 
 def _mean(options: Sequence[float], gates: Tensor) -> Tensor:

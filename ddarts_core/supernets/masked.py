@@ -8,6 +8,7 @@ normalisations, because the shift of a normalisation fills masked channels again
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from ..genotypes.blocks import squeezed
 from ..genotypes.shapes import halved
 from ..genotypes.stage_space import CHOSEN, BlockChoices, StageSpace
 from ..networks.operations import BatchNorm
-from ..networks.staged import ACTIVATIONS, StagedNetwork
+from ..networks.staged import ACTIVATIONS, InvertedResidual, SqueezeExcitation, StagedNetwork
 from .masks import centres, first_channels, interspersed, same_width, subsampled
 
 #: Gates of the decisions about one block, by field.
@@ -36,14 +37,15 @@ class MaskedBlock(nn.Module):
         super().__init__()
         self.choices, self.before = choices, tuple(before)
         inputs, outputs, self.kernel = max(before), max(choices.channels), max(choices.kernel)
-        self.expand: nn.Conv2d | None = None
-        if choices.middle:
-            middle = max(choices.middle)
-            self.expand, self.expand_norm = nn.Conv2d(inputs, middle, 1, bias=False), BatchNorm(middle)
+        self.middles = choices.middles(before)
+        if choices.inverted:
+            middle = max(self.middles)
+            if choices.expand:
+                self.expand, self.expand_norm = nn.Conv2d(inputs, middle, 1, bias=False), BatchNorm(middle)
             self.deep = nn.Conv2d(middle, middle, self.kernel, groups=middle, bias=False)
             self.deep_norm = BatchNorm(middle)
             if True in choices.squeeze:
-                few = max(map(squeezed, choices.middle))
+                few = max(map(squeezed, self.middles))
                 self.squeeze, self.excite = nn.Conv2d(middle, few, 1), nn.Conv2d(few, middle, 1)
             self.last = nn.Conv2d(middle, outputs, 1, bias=False)
         else:
@@ -53,20 +55,24 @@ class MaskedBlock(nn.Module):
 
     def _activate(self, x: Tensor, gates: OfBlock) -> Tensor:
         """Sum of the activations, each times its gate."""
+        mixed: Tensor
         if len(self.activations) == 1:
-            return self.activations[0](x)  # type: ignore[no-any-return]  # modules answer Any
-        return torch.stack([g * act(x) for g, act in zip(gates["activation"], self.activations, strict=True)]).sum(0)
+            mixed = self.activations[0](x)
+        else:
+            weighed = zip(gates["activation"], self.activations, strict=True)
+            mixed = torch.stack([gate * activation(x) for gate, activation in weighed]).sum(0)
+        return mixed
 
     def _masked(self, weight: Tensor, gates: OfBlock) -> Tensor:
         """Weights of a convolution times the mask of its kernel."""
         return weight * centres(self.choices.kernel, gates["kernel"])
 
-    def _excited(self, x: Tensor, gates: OfBlock) -> Tensor:
+    def _excited(self, x: Tensor, gates: OfBlock, middle: Tensor) -> Tensor:
         """x times what the gates leave of its squeeze-excitation; as narrow as the middle that is chosen."""
         names = self.choices.squeeze
         if True not in names:
             return x
-        few = first_channels([squeezed(middle) for middle in self.choices.middle], gates["middle"])
+        few = first_channels([squeezed(size) for size in self.middles], middle)
         inner = self.squeeze(x.mean((2, 3), keepdim=True)).relu() * few[:, None, None]
         found = x * F.hardsigmoid(self.excite(inner))
         with_it = gates["squeeze"][names.index(True)]
@@ -81,14 +87,16 @@ class MaskedBlock(nn.Module):
             before: gates of the widths of the input.
         """
         stride, pad = self.choices.stride, self.kernel // 2
-        if self.expand is None:
+        if not self.choices.inverted:
             y = F.conv2d(x, self._masked(self.last.weight, gates), None, stride, pad)
             y = self._activate(self.last_norm(y), gates)
             return y * first_channels(self.choices.channels, gates["channels"])[:, None, None]
-        y = self._activate(self.expand_norm(self.expand(x)), gates)
+        y, middle = x, before
+        if self.choices.expand:
+            y, middle = self._activate(self.expand_norm(self.expand(x)), gates), gates["middle"]
         y = F.conv2d(y, self._masked(self.deep.weight, gates), None, stride, pad, groups=y.shape[1])
         y = self._activate(self.deep_norm(y), gates)
-        y = self._excited(y * first_channels(self.choices.middle, gates["middle"])[:, None, None], gates)
+        y = self._excited(y * first_channels(self.middles, middle)[:, None, None], gates, middle)
         y = self.last_norm(self.last(y)) * first_channels(self.choices.channels, gates["channels"])[:, None, None]
         if stride > 1:
             return y
@@ -122,6 +130,11 @@ class MaskedSupernet(nn.Module):
         self.activation = ACTIVATIONS[space.activation]()
         self.classifier = nn.Linear(space.hidden or last, num_classes)
 
+    @property
+    def masked(self) -> list[MaskedBlock]:
+        """The blocks in order, as what they are."""
+        return [cast(MaskedBlock, block) for block in self.blocks]
+
     def one_hot(self, choice: Sequence[int]) -> Tensor:
         """Gates [decisions, options] of one genotype, by the number of its option for each decision."""
         decisions = self.space.decisions
@@ -139,14 +152,14 @@ class MaskedSupernet(nn.Module):
         """
         steps, of_blocks = by_block(self.space, gates)
         x, size, before = images, images.shape[2], gates.new_ones(1)
-        for block, of_block in zip(self.blocks, of_blocks, strict=True):
+        for block, of_block in zip(self.masked, of_blocks, strict=True):
             size = halved(size, block.choices.stride)
             parts = [
                 weight * interspersed(block(subsampled(x, step), of_block, before), step, size)
                 for step, weight in zip(self.space.steps, steps, strict=True)
             ]
             x, before = torch.stack(parts).sum(0), of_block["channels"]
-        pixels = sum(weight * halved(size, step) ** 2 for step, weight in zip(self.space.steps, steps, strict=True))
+        pixels = steps @ steps.new_tensor([float(halved(size, step) ** 2) for step in self.space.steps])
         y = x.sum((2, 3)) / pixels
         if self.hidden is not None:
             y = self.activation(self.hidden(y))
@@ -162,14 +175,18 @@ class MaskedSupernet(nn.Module):
         """
         network = StagedNetwork(self.space.genotype(choice), self.num_classes, self.in_channels)
         network.to(self.classifier.weight)
-        for masked, block in zip(self.blocks, network.blocks, strict=True):
-            if masked.expand is None:
+        for masked, block in zip(self.masked, network.blocks, strict=True):
+            if not masked.choices.inverted:
                 _take(block, [masked.last, masked.last_norm])
             else:
-                expand, deep, *squeeze, last = block.layers
-                _take(expand, [masked.expand, masked.expand_norm])
+                assert isinstance(block, InvertedResidual)
+                *expand, deep = block.layers[: 1 + masked.choices.expand]
+                *squeeze, last = block.layers[1 + masked.choices.expand :]
+                for inner in expand:
+                    _take(inner, [masked.expand, masked.expand_norm])
                 _take(deep, [masked.deep, masked.deep_norm])
                 for inner in squeeze:
+                    assert isinstance(inner, SqueezeExcitation)
                     _take(nn.Sequential(inner.squeeze, inner.excite), [masked.squeeze, masked.excite])
                 _take(last, [masked.last, masked.last_norm])
         if self.hidden is not None:

@@ -29,9 +29,10 @@ from ddarts_core.supernets.masks import (
 SPACE = StageSpace(
     (
         BlockChoices((4, 6), kernel=(3, 5), activation=("relu", "hswish"), stride=2),
-        BlockChoices((4, 6, 8), (16, 24, 40), (3, 5), (False, True), ("relu", "hswish")),
+        BlockChoices((4, 6, 8), (6, 24, 40), (3, 5), (False, True), ("relu", "hswish")),
         BlockChoices((8,), (32,), squeeze=(True,), stride=2),
         BlockChoices((8, 12), (20,), (5,)),
+        BlockChoices((8, 12), kernel=(3, 5), squeeze=(False, True), expand=False),
         BlockChoices((16, 24), kernel=(1,)),
     ),
     steps=(1, 2, 3),
@@ -41,7 +42,11 @@ SPACE = StageSpace(
 
 #: Small enough to go through.
 FEW = StageSpace(
-    (BlockChoices((4, 6), stride=2), BlockChoices((4, 8), (16, 24), (3, 5), (False, True), ("relu", "hswish"))),
+    (
+        BlockChoices((4, 6), stride=2),
+        BlockChoices((4, 8), (6, 24), squeeze=(False, True)),
+        BlockChoices((8,), kernel=(3, 5), squeeze=(False, True), expand=False),
+    ),
     steps=(1, 2),
     image_size=17,
 )
@@ -162,7 +167,7 @@ def test_the_temperature_is_annealed_as_published() -> None:
     [
         ((), "begins with a plain convolution"),
         ((BlockChoices((8,), (16,)),), "begins with a plain convolution"),
-        ((BlockChoices((8, 16)), BlockChoices((8,), (16, 24))), "block 1 may have 16 channels in its middle"),
+        ((BlockChoices((8,), expand=False),), "begins with a plain convolution"),
     ],
 )
 def test_spaces_that_are_refused(blocks: tuple[BlockChoices, ...], words: str) -> None:
@@ -175,6 +180,7 @@ def test_choices_that_are_refused() -> None:
         ({"channels": ()}, "one value or more"),
         ({"channels": (8, 8)}, "each once"),
         ({"channels": (8,), "squeeze": (False, True)}, "no squeeze-excitation to choose"),
+        ({"channels": (8,), "middle": (16,), "expand": False}, "no middle to choose"),
         ({"channels": (8,), "kernel": (2,)}, "kernel of a block is odd"),
     ):
         with pytest.raises(UserError, match=words):

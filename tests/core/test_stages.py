@@ -37,7 +37,7 @@ STEM = Block(8, 3, 2)
 SMALL = StagedGenotype(
     (
         (STEM,),
-        (Block(8, 5, middle=8, activation="relu"), Block(8, 3, middle=24, squeeze=True)),
+        (Block(8, 5, middle=8, expand=False, activation="relu"), Block(8, 3, middle=24, squeeze=True)),
         (Block(16, 3, 2, middle=40), Block(24, 1, activation="relu")),
     ),
     hidden=32,
@@ -108,6 +108,8 @@ def test_numbers_of_channels_are_rounded_as_published() -> None:
         ({"block": {"stride": 3}}, "stride 1 or 2"),
         ({"block": {"channels": 0}}, "1 or more"),
         ({"block": {"squeeze": True}}, "only a block with middle channels"),
+        ({"block": {"expand": False}}, "only a block with middle channels"),
+        ({"second": {"middle": 16, "stride": 1, "expand": False}}, "block 1 has no expansion"),
         ({"block": {"squeeze": 1}}, "lists of blocks"),
         ({"block": {"activation": "gelu"}}, "choose relu or hswish"),
         ({"second": {"stride": 2}}, "begin another stage"),
