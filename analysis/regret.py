@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from .canvas import axes, legend
 from .palette import COLOURS
-from .prediction import free_predictors, gate_correlations
+from .prediction import cell_correlations, free_predictors, gate_correlations, one_shot_correlations
 from .simulation import simulate
 from .statistics import Estimate, mean_interval
 from .study import Study
@@ -31,7 +31,7 @@ def judge(truth: Truth, studies: Sequence[Study], runs: int = RUNS) -> dict[str,
     """
     found = truth.architectures
     searches = regrets(truth, studies)
-    gates = gate_correlations(truth, studies)
+    gates, one_shot = gate_correlations(truth, studies), one_shot_correlations(truth, studies)
     looks = min(LOOKS, max(10, len(found) // 5))
     return {
         "truth": {
@@ -47,8 +47,11 @@ def judge(truth: Truth, studies: Sequence[Study], runs: int = RUNS) -> dict[str,
             "reliability": truth.reliability,
             "seconds": float(truth.trainings["seconds"].mean()),
         },
-        "methods": [_of_method(truth, str(name), rows, gates) for name, rows in searches.groupby("method", sort=True)],
+        "methods": [
+            _of_method(truth, str(name), rows, gates, one_shot) for name, rows in searches.groupby("method", sort=True)
+        ],
         "searches": searches.to_dict("records"),
+        "cells": {name: vars(one) for name, one in cell_correlations(truth, studies).items()},
         "predictors": {name: vars(one) for name, one in free_predictors(truth).items()},
         "simulated": {
             name: [vars(estimate) for estimate in curve] for name, curve in simulate(truth, looks, runs).items()
@@ -56,7 +59,9 @@ def judge(truth: Truth, studies: Sequence[Study], runs: int = RUNS) -> dict[str,
     }
 
 
-def _of_method(truth: Truth, method: str, rows: pd.DataFrame, gates: pd.DataFrame) -> dict[str, Any]:
+def _of_method(
+    truth: Truth, method: str, rows: pd.DataFrame, gates: pd.DataFrame, one_shot: pd.DataFrame
+) -> dict[str, Any]:
     """Means over a method's searches that found a genotype of the truth, with their 95 % intervals."""
     known = rows.dropna(subset="regret")
     draws = round(float(rows["draws"].mean()))
@@ -70,6 +75,7 @@ def _of_method(truth: Truth, method: str, rows: pd.DataFrame, gates: pd.DataFram
         "draws": draws,
         "random_regret": expected_regret(truth, draws),
         "gates": vars(mean_interval(gates[gates["method"] == method]["rho"].tolist())),
+        "one_shot": vars(mean_interval(one_shot[one_shot["method"] == method]["rho"].tolist())),
     }
 
 
@@ -114,7 +120,16 @@ def tables(found: Mapping[str, Any]) -> list[tuple[Sequence[str], list[Sequence[
     """Heads and rows: a row per method if there are searches, then what predicts the truth, then simulated searches."""
     tables: list[tuple[Sequence[str], list[Sequence[str]]]] = []
     if found["methods"]:
-        head = ("method", "searches", "regret, points", "rank", "random search, points", "chance", "gates and worth")
+        head = (
+            "method",
+            "searches",
+            "regret, points",
+            "rank",
+            "random search, points",
+            "chance",
+            "gates and worth",
+            "one-shot",
+        )
         rows: list[Sequence[str]] = [
             (
                 one["method"],
@@ -124,14 +139,21 @@ def tables(found: Mapping[str, Any]) -> list[tuple[Sequence[str], list[Sequence[
                 f"{100 * one['random_regret']:.2f} ({one['draws']} draws)",
                 "" if one["chance"] is None else f"{one['chance']:.2f}",
                 _interval(one["gates"], 1),
+                _interval(one["one_shot"], 1),
             )
             for one in found["methods"]
         ]
         tables.append((head, rows))
-    predictors: list[Sequence[str]] = [
-        (name.replace("_", " "), _interval({**one, "mean": one["rho"]}, 1)) for name, one in found["predictors"].items()
-    ]
-    tables.append((("known without training", "rank correlation with accuracy"), predictors))
+    for head, key in (
+        (("measured of a cell", "rank correlation with what cutting it costs", "cells"), "cells"),
+        (("known without training", "rank correlation with accuracy", "genotypes"), "predictors"),
+    ):
+        correlations: list[Sequence[str]] = [
+            (name.replace("_", " "), _interval({**one, "mean": one["rho"]}, 1), f"{one['count']}")
+            for name, one in found[key].items()
+        ]
+        if correlations:
+            tables.append((head, correlations))
     looks = len(next(iter(found["simulated"].values())))
     shown = sorted({1, *(count for count in (3, 10, 30, 100) if count <= looks), looks})
     simulated: list[Sequence[str]] = [

@@ -76,7 +76,7 @@ def read_search(
         "cost": _cost(root, genotype, config),
         "seconds": sum(sum(record.seconds.values()) for record in records),
         "begun": begun,
-        **{name: summary.get(name) for name in ("seed", "config_hash", "genotype_hash")},
+        **{name: summary.get(name) for name in ("seed", "config_hash", "genotype_hash", "one_shot")},
     }
     return info, trial, records, genotype
 

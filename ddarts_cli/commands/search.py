@@ -115,13 +115,14 @@ def command(
     from ddarts_cli.loop import run_loop
     from ddarts_cli.models import cost_command
     from ddarts_core.search.convergence import convergence_sentence
+    from ddarts_core.search.one_shot import probed
 
     with resumable(again("--resume"), lambda: folder.begun):
         records = run_loop(search, "search", "search", folder.checkpoint, resume=resume)
         if search.epoch < search.num_epochs:
             say(f"search: the distance to the start stands still after {search.epoch} of {search.num_epochs} epochs")
         derivation = search.discretise()
-        _write(folder, config, records, derivation)
+        _write(folder, config, records, derivation, probed(search))
         say(convergence_sentence(search.cell_gates, derivation, config.discretise, search.architecture.independent))
         wrote = [folder.genotype, folder.records, folder.timings, folder.config, folder.summary, folder.checkpoint]
         if retrain:
@@ -131,7 +132,13 @@ def command(
     finish(wrote, [following, cost_command(folder.genotype, config, search.info)])
 
 
-def _write(folder: SearchFolder, config: ExperimentConfig, records: list[EpochRecord], derivation: Derivation) -> None:
+def _write(
+    folder: SearchFolder,
+    config: ExperimentConfig,
+    records: list[EpochRecord],
+    derivation: Derivation,
+    one_shot: dict[str, float] | None,
+) -> None:
     from ddarts_cli.output import write_json, write_records, write_timings
     from ddarts_core.ground.files import write_atomic
     from ddarts_core.settings.hashing import config_hash
@@ -154,4 +161,4 @@ def _write(folder: SearchFolder, config: ExperimentConfig, records: list[EpochRe
             "dead_cells": list(derivation.dead_cells),
         },
     }
-    write_json(folder.summary, summary)
+    write_json(folder.summary, summary if one_shot is None else summary | {"one_shot": one_shot})

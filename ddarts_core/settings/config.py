@@ -61,6 +61,8 @@ class ExperimentConfig(Strict):
                 raise ValueError(refusal)
         if self.search.number is not None:
             numbered(self)
+        if self.search.probe:
+            enumeration_of(self)
         if self.alpha.grad_mode == "published" and (self.search.order != "first" or self.ablation.loss != "monitor"):
             raise ValueError("alpha.grad_mode published runs only with search.order first and ablation.loss monitor")
         if self.search.order == "second" and self.ablation.loss not in ("none", "monitor"):
@@ -84,7 +86,7 @@ def enumeration_of(config: ExperimentConfig) -> Enumeration:
     """
     search, retrain = config.search, config.retrain
     if search.sharing != "own":
-        raise ValueError(f"search.number is of genotypes with individual cells: use sharing own, not {search.sharing}")
+        raise ValueError(f"numbered genotypes have individual cells: use search.sharing own, not {search.sharing}")
     as_searched = retrain.num_cells in (None, search.num_cells)  # deeper networks repeat cell 0 where inputs differ
     alike = retrain.form == "cifar" and as_searched
     return Enumeration(search.space, search.steps, search.num_cells, search.reduction_positions, alike)

@@ -40,6 +40,7 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "search.options": {},
         "data.split.seed": None,
         "search.number": None,
+        "search.probe": 0,
         "search.stop": None,
         "search.share_weights": False,
         "search.hessian": "finite",

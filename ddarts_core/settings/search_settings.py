@@ -141,6 +141,13 @@ class SearchConfig(Strict):
     head_norm: bool = Field(
         False, description="Puts a normalisation and a ReLU before the pooling of the classifier, as in DOTS."
     )
+    probe: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="At the end of the search, so many genotypes of a small space are scored with the weights of the "
+        "supernet, on the images of the alphas, so that `ddarts regret` can compare these scores with a truth.",
+    )
     record_alphas: bool = Field(True, description="Whether the record of each epoch holds all alphas.")
     device: str = Field(
         "auto", pattern=DEVICE, description="Where the search runs. auto takes the GPU if there is one."

@@ -7,6 +7,7 @@ import math
 import random
 import re
 import statistics
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from ddarts_analysis import report_truth
-from ddarts_analysis.prediction import free_predictors, gate_correlations, rank_correlation
+from ddarts_analysis.prediction import (
+    cell_correlations,
+    free_predictors,
+    gate_correlations,
+    one_shot_correlations,
+    rank_correlation,
+    without_cell,
+)
 from ddarts_analysis.regret import judge, markdown, plain, regret_figure, simulation_figure
 from ddarts_analysis.simulation import Table, local_search, random_search, regret_curve, regularised_evolution, simulate
 from ddarts_analysis.study import Study, Trial, read_study
@@ -159,6 +167,36 @@ def test_gates_are_compared_with_the_worth_of_operations() -> None:
     expected = pd.Series(gates.ravel()).corr(pd.Series(worth), method="spearman")
     assert math.isclose(found["rho"].iloc[0], expected, rel_tol=1e-6)
     assert found["rho"].iloc[0] > 0.4 > found["rho"].iloc[1]
+
+
+def test_one_shot_accuracies_are_compared_with_the_truth() -> None:
+    known = truth()
+    study, other = search(3), search(4)
+    numbers = range(0, 486, 9)
+    study.trials[0].info["one_shot"] = {str(n): -float(known.architectures["accuracy"][n]) for n in numbers}  # type: ignore[index]
+    found = one_shot_correlations(known, [study, other])
+    assert found["rho"].tolist() == [-1.0] and found["count"].tolist() == [len(numbers)], "other has measured none"
+
+
+def test_contributions_are_compared_with_what_a_cut_costs() -> None:
+    """A cell that is cut has skip connections alone; here its convolutions are all that it is worth."""
+    known, studies = truth(), []
+    for seed, number in enumerate((485, 470, 300, 231)):
+        study = search(number, seed=1)
+        trial = study.trials[0]
+        worth = [
+            (1 + place) * sum(edge.op == "sep_conv_3x3" for edge in cell.edges)
+            for place, cell in enumerate(EVERY[number].cells)
+        ]
+        record = replace(trial.records[0], contributions=tuple(-0.1 * one for one in worth), shapley=(1.0, 2.0, 3.0))
+        studies.append(Study(study.folder, {"name": str(seed)}, (replace(trial, records=(record,)),)))
+    found = cell_correlations(known, studies)
+    assert set(found) == {"contribution, identity", "shapley, identity"}
+    assert found["contribution, identity"].count == 12
+    assert found["contribution, identity"].rho > 0.95
+    assert found["shapley, identity"].rho < 0.9
+    assert without_cell(EVERY[485], 1).cells[1].edges[0].op == "skip_connect"
+    assert without_cell(EVERY[485], 1).cells[2] == EVERY[485].cells[2]
 
 
 def test_the_interval_of_a_rank_correlation_holds_the_true_one_as_often_as_it_says() -> None:

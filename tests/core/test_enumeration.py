@@ -85,7 +85,7 @@ def test_a_number_beyond_the_space_and_a_space_beyond_numbers_are_refused() -> N
         resolve({"search": {**SMALL["search"], "number": 486}})
     with pytest.raises(UserError, match=r"1,000,000 are the most that can be numbered: use fewer cells"):
         Enumeration("S", 4, 8, (2, 5))
-    with pytest.raises(UserError, match="use sharing own"):
+    with pytest.raises(UserError, match=r"use search.sharing own"):
         resolve({"method": "darts", "search": {**SMALL["search"], "number": 0}})
 
 

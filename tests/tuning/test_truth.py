@@ -61,7 +61,7 @@ def test_every_genotype_is_trained_and_nothing_searched(trained: SweepConfig) ->
 def test_the_commands_judge_and_export(trained: SweepConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Of these two, beside a search in their space."""
     settings = {**TRUTH, "name": "one", "seed": 9, "data": {"num_train": 150, "split": {"seed": 4}}}
-    settings |= {"search": {**TRUTH["search"], "epochs": 1}, "discretise": {"rule": "darts"}}
+    settings |= {"search": {**TRUTH["search"], "epochs": 1, "probe": 486}, "discretise": {"rule": "darts"}}
     searched = tmp_path / "one.yaml"
     searched.write_text(yaml.safe_dump(settings))
     assert run(["search", str(searched), "--out", str(tmp_path / "one")]) == 0
@@ -70,6 +70,8 @@ def test_the_commands_judge_and_export(trained: SweepConfig, tmp_path: Path, cap
     assert run(["regret", *folders, "--json", "--runs", "2", "--out", str(tmp_path / "judged")]) == 0
     found = json.loads(capfd.readouterr().out)
     assert (found["truth"]["trained"], found["searches"][0]["method"]) == (2, "ddarts")
+    scored = json.loads((tmp_path / "one" / "search.json").read_text())["one_shot"]
+    assert len(scored) == 486 and len(set(scored.values())) > 5
     assert {path.name for path in (tmp_path / "judged").iterdir()} == {"regret.md", "regret.png", "simulation.png"}
     target = tmp_path / "truth.parquet"
     assert run(["truth", folders[0], "--export", str(target)]) == 0
@@ -101,7 +103,7 @@ def numbered_config(config: Any, number: int) -> Any:
         ("space={retrain.epochs: {type: int, low: 1, high: 2}}", "space.retrain.epochs has no place in a truth"),
         ("tune.scheduler=asha", "tune.scheduler of a truth is fifo: leave it out"),
         ("search.steps=4", "are the most that can be numbered"),
-        ("search.sharing=normal_reduce", "use sharing own"),
+        ("search.sharing=normal_reduce", "use search.sharing own"),
     ],
 )
 def test_what_is_no_truth_is_refused(file: Path, override: str, sentence: str) -> None:

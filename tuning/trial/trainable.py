@@ -46,6 +46,7 @@ from ddarts_core.loops.mistakes import FILE as MISTAKES
 from ddarts_core.loops.mistakes import write_mistakes
 from ddarts_core.loops.records import EpochRecord, read_jsonl, write_jsonl
 from ddarts_core.networks.cost import retrain_cost
+from ddarts_core.search.one_shot import probed
 from ddarts_core.search.search import Search, build_search
 from ddarts_core.search.stages import Course
 from ddarts_core.settings.config import ExperimentConfig, numbered, resolve
@@ -256,6 +257,8 @@ class SearchTrial(tune.Trainable):
 
     def _end_search(self, search: Search) -> bool:
         self._take(search.discretise().genotype)
+        if (one_shot := probed(search)) is not None:
+            self._write(one_shot=one_shot)
         if self._study.data["config"]["tune"]["objective"] == "derived":
             return False
         self._write(
