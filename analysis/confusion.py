@@ -152,7 +152,7 @@ def chart(classes: Sequence[str], matrix: Matrix) -> dict[str, Any]:
         "zmax": 1,
         "xgap": 1 if number <= LABELLED else 0,
         "ygap": 1 if number <= LABELLED else 0,
-        "colorscale": [[0, "rgba(0,114,178,0.05)"], [1, "rgb(0,114,178)"]],
+        "colorscale": [[0, "--card"], [1, "rgb(0,114,178)"]],
         "colorbar": {"title": {"text": "share of class"}, "thickness": 12, "tickformat": ".0%"},
         "hovertemplate": "%{y} taken for %{x}: %{text} images, %{z:.1%}<extra></extra>",
     }

@@ -114,6 +114,11 @@ _CHARTS = """
     (_, name) => JSON.stringify(colour(name))));
   const charts = [...document.querySelectorAll('.chart')].map(element => {
     const spec = JSON.parse(document.getElementById(element.dataset.spec).textContent);
+    const named = spec.data.filter(trace => trace.name && trace.showlegend !== false).length;
+    if (named > 8) {  // a long legend takes nothing of the chart's own height
+      const rows = Math.ceil(named / Math.max(1, Math.floor(element.clientWidth / 210)));
+      element.style.height = `${element.clientHeight + 22 * rows}px`;
+    }
     Plotly.newPlot(element, inked(spec.data), themed(spec.layout), {responsive: true, displaylogo: false,
       displayModeBar: matchMedia('(hover: hover)').matches ? 'hover' : false});
     return [element, spec];
