@@ -210,7 +210,7 @@ def genotype_svgs(genotype: AnyGenotype) -> tuple[str | None, tuple[str, ...]]:
         width = 0.42 * (cells.num_cells + 1)
         pen = SvgPen(width, 0.45)
         letters = _letters(cells, shown)
-        _draw_chain(pen, genotype, letters, 0.05, 0.22, width)
+        _draw_chain(pen, cells, letters, 0.05, 0.22, width)
         chain = pen.svg(f"cells in order: {', '.join(letters[position] for position in range(cells.num_cells))}")
         if len(shown) > 1:
             shown = tuple(_with_letter(panel, index) for index, panel in enumerate(shown))

@@ -99,21 +99,21 @@ def cell_correlations(truth: Truth, studies: Iterable[Study]) -> dict[str, Corre
     falls when the cell is cut, which is in the truth: the same genotype with skip connections alone in that cell. The
     ablation loss (`L_AB, REMOVAL`) and Shapley values (`shapley, REMOVAL`) are compared in the same way.
     """
-    known = truth.architectures["accuracy"]
+    known: dict[Any, float] = truth.architectures["accuracy"].to_dict()
     pairs: dict[str, list[tuple[float, float]]] = {}
     for _, trial in completed(studies):
         number = None if trial.genotype is None else truth.every.number_of(trial.genotype)
-        if number is None or number not in known.index:
+        if number is None or number not in known:
             continue
         genotype = truth.every[number]
         cuts = [truth.every.number_of(without_cell(genotype, cell)) for cell in range(genotype.num_cells)]
-        losses = [known[number] - known[cut] if cut in known.index else math.nan for cut in cuts]
+        losses = [known[number] - known.get(cut, math.nan) for cut in cuts]
         removal = trial.info["config"]["ablation"]["removal"]
         for name, values in _measured(trial).items():
             if len(values) == len(losses):  # groups are cells
                 turned = [-value for value in values]
                 pairs.setdefault(f"{name}, {removal}", []).extend(zip(turned, losses, strict=True))
-    return {name: rank_correlation(*zip(*found, strict=True)) for name, found in sorted(pairs.items())}
+    return {name: rank_correlation(*np.transpose(found).tolist()) for name, found in sorted(pairs.items())}
 
 
 def _measured(trial: Trial) -> dict[str, Sequence[float]]:

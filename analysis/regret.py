@@ -120,7 +120,7 @@ def tables(found: Mapping[str, Any]) -> list[tuple[Sequence[str], list[Sequence[
     """Heads and rows: a row per method if there are searches, then what predicts the truth, then simulated searches."""
     tables: list[tuple[Sequence[str], list[Sequence[str]]]] = []
     if found["methods"]:
-        head = (
+        head: Sequence[str] = (
             "method",
             "searches",
             "regret, points",
