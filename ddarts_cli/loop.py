@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ddarts_cli.console import follow, say
 from ddarts_core.loops import checkpoint
 from ddarts_core.loops.records import EpochRecord
+
+if TYPE_CHECKING:
+    from ddarts_tuning.training.distributed import Together
 
 
 class Loop(Protocol):
@@ -76,4 +79,34 @@ def run_loop(loop: Loop, kind: str, title: str, state_file: Path, *, resume: boo
             checkpoint.save(state_file, unsaved, packed=True)
         say(f"{title}: stopped after {len(records)} of {loop.num_epochs} epochs")
         raise
+    return records
+
+
+def run_together(run: Together, total: int, title: str, state_file: Path, *, resume: bool) -> list[EpochRecord]:
+    """As `run_loop` by several workers, who read the images and write the checkpoint.
+
+    Args:
+        run: the driver's side of it.
+        total: epochs of the whole training.
+        title: name in progress and messages.
+        state_file: the checkpoint.
+        resume: go on from the checkpoint if there is one.
+    """
+    from ddarts_tuning.training.distributed import await_earlier
+
+    await_earlier(state_file.parent)
+    records: list[EpochRecord] = []
+    if resume and state_file.exists():
+        records = [EpochRecord.from_dict(record) for record in checkpoint.load(state_file)["records"]]
+        say(f"{title}: resuming after epoch {len(records)} of {total}")
+    else:
+        state_file.unlink(missing_ok=True)
+    try:
+        for record in follow(run.records(), total, title, len(records)):
+            records = [*records[: record.epoch], record]
+    except KeyboardInterrupt:
+        say(f"{title}: stopped after {len(records)} of {total} epochs")
+        raise
+    if run.restarts:
+        say(f"{title}: a worker died; started again {run.restarts} times, from the last checkpoint")
     return records

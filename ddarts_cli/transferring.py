@@ -11,7 +11,7 @@ import torch
 
 from ddarts_cli.console import say, watch
 from ddarts_cli.folders import TransferFolder
-from ddarts_cli.loop import run_loop
+from ddarts_cli.loop import run_loop, run_together
 from ddarts_cli.output import write_json, write_records, write_timings, write_yaml
 from ddarts_core.genotypes.genotype import Genotype
 from ddarts_core.ground.errors import UserError
@@ -19,6 +19,7 @@ from ddarts_core.ground.files import write_atomic
 from ddarts_core.loops import checkpoint
 from ddarts_core.loops.records import EpochRecord
 from ddarts_core.studies.provenance import git_commit, versions
+from ddarts_core.tensors.devices import check_amp
 from ddarts_core.transfer import evaluation
 from ddarts_core.transfer.detectors import num_parameters
 from ddarts_core.transfer.model import MEAN, STD, body_of, build_detector, read_weights, with_weights
@@ -45,13 +46,17 @@ def train(
     resume: bool = False,
     force: bool = False,
     tracking_uri: str | None = None,
+    num_workers: int = 1,
+    address: str | None = None,
 ) -> dict[str, Any]:
     """Look at the data, train, score on the held-out images, and write all files; what `transfer.json` holds.
 
-    Everything that can be refused is refused before the folder is made or written.
+    With several workers the training is run by that many processes together, on the Ray cluster at `address`, or on
+    this machine. Everything that can be refused is refused before the folder is made or written.
 
     Raises:
-        UserError: the folder may not be written, the weights do not fit, or the data have a fault.
+        UserError: the folder may not be written, the weights do not fit, the data have a fault, or so many workers do
+            not fit.
     """
     network = None
     mean: Sequence[float] = MEAN
@@ -73,7 +78,17 @@ def train(
     splits = read_splits(config, watch)
     for sentence in splits.sentences:
         say(sentence)
-    run = Transfer(config, genotype, splits, network, mean, std)
+    workers = None
+    own = config  # of this process, which with workers only builds the network and draws
+    if num_workers > 1:
+        from ddarts_tuning.training.distributed import plan_workers
+
+        workers = plan_workers(num_workers, "training", config.training, config.data.num_workers, address)
+        check_amp(config.training.amp, torch.device("cuda" if workers.gpu else "cpu"), "training.amp")
+        own = config.model_copy(
+            update={"training": config.training.model_copy(update={"amp": "none", "device": "cpu"})}
+        )
+    run = Transfer(own, genotype, splits, network, mean, std)
     backbone = body_of(run.detector)
     size, body = num_parameters(run.detector), num_parameters(backbone)
     taps = ", ".join(f"{tap.name} ({tap.channels})" for tap in backbone.taps)
@@ -84,7 +99,15 @@ def train(
     write_yaml(place.config, plain(config))
     write_atomic(place.genotype, genotype.to_json())
     every = config.training.checkpoint_every
-    records = run_loop(run, "transfer", place.path.name, place.checkpoint, resume=resume, every=every)
+    title = place.path.name
+    if workers is None:
+        records = run_loop(run, "transfer", title, place.checkpoint, resume=resume, every=every)
+    else:
+        from ddarts_tuning.training.transfer import DistributedTransfer
+
+        together = DistributedTransfer(config, genotype, weights, splits, place.path, workers)
+        records = run_together(together, config.training.epochs, title, place.checkpoint, resume=resume)
+        run.detector.load_state_dict(checkpoint.load(place.checkpoint)["transfer"]["detector"])
     checkpoint.save(place.weights, {"detector": run.detector.state_dict(), "genotype": genotype.to_json()})
     write_records(place.records, records)
     write_timings(place.timings, records)

@@ -42,6 +42,18 @@ if TYPE_CHECKING:
     metavar="PATH=VALUE",
     help="Override a setting by its dotted path, for example --set training.epochs=5; repeatable.",
 )
+@click.option(
+    "--num-workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that train one network together, each on a GPU of its own if there are any.",
+)
+@click.option(
+    "--address",
+    metavar="auto|HOST:PORT|ray://HOST:PORT",
+    help="Ray cluster that the workers run on (default: this machine). Its machines must share all folders.",
+)
 @out_option("runs/transfer-HASH")
 @click.option("--tracking-uri", help="MLflow store that also gets settings, scores of all epochs, and the picture.")
 @click.option("--resume", is_flag=True, help="Go on from the last epoch in the folder.")
@@ -54,6 +66,8 @@ def command(
     weights: Path | None,
     data_root: str | None,
     overrides: tuple[str, ...],
+    num_workers: int,
+    address: str | None,
     out: Path | None,
     tracking_uri: str | None,
     resume: bool,
@@ -63,7 +77,8 @@ def command(
 
     GENOTYPE is a JSON file, a published text form, or zoo:NAME. Its feature maps at strides 4 to 32 go into a feature
     pyramid, and that into torchvision's RetinaNet or Mask R-CNN. All files are looked at once before anything is
-    trained. The learning rate follows the batch size: half the batch, half the rate.
+    trained. The learning rate follows the batch size: half the batch, half the rate. With several workers, each
+    computes a part of every batch: the batch size stays, and the result is that of one process, except for rounding.
 
     \b
     Examples:
@@ -72,6 +87,8 @@ def command(
       ddarts transfer zoo:ResNet18 --recipe retinanet-small --data-root data/shapes --set training.epochs=5
       python -m ddarts_core.transfer.shapes coco-detection data/shapes      writes a small set to try it with
     """
+    if address is not None and num_workers == 1:
+        raise click.UsageError("--address names the cluster of several workers: give --num-workers 2 or more with it")
     from ddarts_cli.console import again, finish, resumable, say
     from ddarts_cli.folders import TransferFolder
     from ddarts_cli.transferring import train
@@ -95,9 +112,20 @@ def command(
     say(
         f"transfer {genotype} ({read.num_cells} cells) to {config.task}: recipe {config.recipe}, {training.epochs} "
         f"epochs, batches of {training.batch_size}, learning rate {training.scaled_lr:g}, seed {config.seed}"
+        f"{f', {num_workers} workers' if num_workers > 1 else ''}"
     )
     with resumable(again("--resume"), lambda: place.begun):
-        train(read, config, place, weights, resume=resume, force=force, tracking_uri=tracking_uri)
+        train(
+            read,
+            config,
+            place,
+            weights,
+            resume=resume,
+            force=force,
+            tracking_uri=tracking_uri,
+            num_workers=num_workers,
+            address=address,
+        )
     table = 4 if config.task == "coco-detection" else 5
     finish(
         [place.result, place.records, place.weights, place.picture],

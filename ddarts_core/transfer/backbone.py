@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
 from ..ground.errors import UserError
 from ..networks.network import Network
-from ..networks.operations import BatchNorm
 from .taps import FIRST_CELL, Tap, taps
 
 #: What a pyramid has above C5's own level: RetinaNet's P6 from P5 or C5 and P7, or Mask R-CNN's pooled P5.
@@ -71,7 +71,7 @@ class FeatureMaps(nn.Module):
             frozen = [self] if self.frozen_statistics else self._frozen
             for module in frozen:
                 for norm in module.modules():
-                    if isinstance(norm, BatchNorm):
+                    if isinstance(norm, _BatchNorm):  # of torch, also one that sees the batches of several GPUs
                         norm.eval()
         return self
 

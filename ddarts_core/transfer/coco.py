@@ -1,7 +1,8 @@
 """COCO's detection format: one JSON file of images, categories and boxes for a split, and a folder of its images.
 
-The file is read here and not by torchvision's `CocoDetection`: that needs pycocotools to be installed, checks nothing,
-and gives an image without objects no boxes at all.
+The file is read here and not by torchvision's `CocoDetection`: that reads with pycocotools, which builds its index
+before anything can be checked, so that a missing id is a KeyError, and of two images with one id the first is lost
+without a word. Every check below would still need the file's own lists, so that this module would be longer.
 """
 
 from __future__ import annotations

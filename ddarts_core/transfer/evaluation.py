@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..ground.errors import UserError
+from ..training.parallel import ALONE, Group
 from .examples import Example
 
 #: What is counted, by torchmetrics' name: over overlaps 0.5 to 0.95, at 0.5, at 0.75, and by the objects' areas: below
@@ -73,11 +74,15 @@ def require() -> None:
         ) from error
 
 
-def average_precision(answers: Iterable[Answer]) -> dict[str, float]:
+def average_precision(answers: Iterable[Answer], group: Group = ALONE) -> dict[str, float]:
     """AP, AP50, AP75 and AP by size, fractions of 1, of boxes (`box_ap`, ...) and, if there are any, masks (`mask_ap`).
 
     Crowds count as COCO counts them, and sizes are those of the objects themselves (the annotated areas), not of their
     boxes. At most 100 answers of an image count. What no object has, such as a size, is left out.
+
+    Args:
+        answers: of all images; with a group, of those of this process.
+        group: processes of which each has answers; all of them count all, in the order of ranks.
 
     Raises:
         UserError: the packages are missing.
@@ -90,6 +95,8 @@ def average_precision(answers: Iterable[Answer]) -> dict[str, float]:
             kinds = ("bbox",) if answer.masks is None else ("bbox", "segm")
             counter = _counter(kinds)
         counter.update([_found(answer)], [_truth(answer.example)])
+    if group.count > 1:
+        kinds, counter = _gathered(kinds, counter, group)
     if counter is None:
         return {}
     with warnings.catch_warnings():
@@ -103,12 +110,33 @@ def average_precision(answers: Iterable[Answer]) -> dict[str, float]:
     return scores
 
 
+def _gathered(kinds: tuple[Kind, ...], counter: Any, group: Group) -> tuple[tuple[Kind, ...], Any]:
+    """A counter with what those of all processes were told; None where no process was told anything."""
+    own = None if counter is None else (kinds, counter.metric_state)
+    known = [found for found in group.gathered(own) if found is not None]
+    if not known:
+        return kinds, None
+    kinds = known[0][0]
+    counter = _counter(kinds)
+    for name in counter.metric_state:
+        setattr(counter, name, [one for _, state in known for one in state[name]])
+    counter._update_count = 1  # else torchmetrics warns that nothing was counted
+    return kinds, counter
+
+
 def _counter(kinds: tuple[Kind, ...]) -> Any:
-    """One for boxes and masks together: torchmetrics' for masks alone passes over images without objects."""
+    """One for boxes and masks together: torchmetrics' for masks alone passes over images without objects.
+
+    It leaves the other processes alone: torchmetrics would wait for as many images in each of them.
+    """
     from torchmetrics.detection import MeanAveragePrecision
 
     counter = MeanAveragePrecision(
-        iou_type=kinds, iou_thresholds=[*OVERLAPS], rec_thresholds=[*RECALLS], backend="faster_coco_eval"
+        iou_type=kinds,
+        iou_thresholds=[*OVERLAPS],
+        rec_thresholds=[*RECALLS],
+        backend="faster_coco_eval",
+        sync_on_compute=False,
     )
     counter.warn_on_many_detections = False
     return counter

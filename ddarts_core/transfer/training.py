@@ -5,6 +5,9 @@ and out through `state_dict`. Everything random comes from stateless streams of 
 of them are mirrored, and, through torch's global generator within a step, the size that images are scaled to and the
 anchors and proposals that torchvision samples. So a training that is resumed at an epoch's end goes on bit for bit on
 a CPU. Held-out images only score.
+
+Several processes (`parallel.Group`) each compute a part of every batch, and each scores a part of the held-out images;
+the result is that of one process, except for rounding.
 """
 
 from __future__ import annotations
@@ -23,11 +26,13 @@ from ..networks.network import Network
 from ..tensors.devices import AUTOCAST, Stopwatch, check_amp, forget_peak, peak_memory, pick_device, set_float32
 from ..tensors.optimisers import SGD
 from ..tensors.seeding import generator, seeded_init
+from ..training.parallel import ALONE, Group
 from .evaluation import Answer, average_precision
 from .examples import Example
 from .model import build_detector
 from .scan import Splits
 from .settings import TransferConfig, TransferTraining, settings_hash
+from .shares import Shares
 
 #: Steps between two looks at the losses: each look waits for the GPU.
 CHECK_EVERY = 20
@@ -62,6 +67,8 @@ class Transfer:
         weights: the network with trained weights; None begins with random ones.
         mean: of the pixels of each channel, of 0..1, by which images are normalised.
         std: their standard deviations.
+        device: overrides that of the settings.
+        group: the processes that train together; each of them builds this object with the same arguments.
 
     Attributes:
         epoch: the next one.
@@ -80,20 +87,29 @@ class Transfer:
         weights: Network | None,
         mean: Sequence[float],
         std: Sequence[float],
+        device: torch.device | None = None,
+        group: Group = ALONE,
     ) -> None:
         self.config = config
         self.genotype = genotype
         self.splits = splits
         self.epoch = 0
         self.num_epochs = config.training.epochs
-        self.device = pick_device(config.training.device, "training.device")
-        check_amp(config.training.amp, self.device, "training.amp")
-        set_float32(config.training.amp)
+        training = config.training
+        self.device = device or pick_device(training.device, "training.device")
+        self.group = group
+        if training.batch_size < group.count:
+            raise UserError(
+                f"training.batch_size {training.batch_size} leaves some of {group.count} processes no image"
+            )
+        check_amp(training.amp, self.device, "training.amp")
+        set_float32(training.amp)
         with seeded_init(config.seed, "transfer", "detector"):
             self.detector = build_detector(config, genotype, len(splits.train.classes), weights, mean, std)
         self.detector.to(self.device)
         self._parameters = [one for one in self.detector.parameters() if one.requires_grad]
-        training = config.training
+        self._shares = Shares(self.detector, group, training.batch_size)
+        self._distributed = group.distribute(self.detector)
         self._sgd = SGD(
             self._parameters, lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay
         )
@@ -119,7 +135,7 @@ class Transfer:
         epoch, training = self.epoch, self.config.training
         forget_peak(self.device)
         watch = Stopwatch(self.device)
-        self.detector.train()
+        self._distributed.train()
         totals: dict[str, Tensor] = {}
         steps = self.steps_per_epoch
         for number, examples in enumerate(self._batches(epoch)):
@@ -134,7 +150,7 @@ class Transfer:
             if (number + 1) % CHECK_EVERY == 0 or number + 1 == steps:
                 self._look(totals, number)
             watch.lap("weights")
-        metrics = {f"train/{name}": float(total) / steps for name, total in sorted(totals.items())}
+        metrics = {f"train/{name}": float(self.group.total(total)) / steps for name, total in sorted(totals.items())}
         self.epoch += 1
         if self.epoch % training.evaluate_every == 0 or self.epoch == self.num_epochs:
             metrics |= {f"held_out/{name}": value for name, value in self.evaluate().items()}
@@ -148,16 +164,20 @@ class Transfer:
         return len(self.splits.used) * training.repeat // training.batch_size
 
     def _batches(self, epoch: int) -> Iterator[list[Example]]:
-        """Shuffled, without what trains nothing, half of them mirrored."""
+        """This process's share of each batch: shuffled, without what trains nothing, half of them mirrored."""
         training, seed = self.config.training, self.config.seed
         used = self.splits.used
         drawn = generator(seed, "transfer", "order", epoch)
         order = torch.cat([torch.randperm(len(used), generator=drawn) for _ in range(training.repeat)]).tolist()
         mirrored = torch.rand(len(order), generator=generator(seed, "transfer", "mirror", epoch)) < 0.5
         whole = self.steps_per_epoch * training.batch_size
-        chosen = Subset(self.splits.train, [used[place] for place in order[:whole]])
-        flips = iter(mirrored.tolist())
-        for examples in self._loader(chosen, training.batch_size):
+        mine = self.group.share.of(training.batch_size)
+        places = [
+            begin + place for begin in range(0, whole, training.batch_size) for place in range(mine.start, mine.stop)
+        ]
+        chosen = Subset(self.splits.train, [used[order[place]] for place in places])
+        flips = iter(mirrored[places].tolist())
+        for examples in self._loader(chosen, mine.stop - mine.start):
             yield [
                 (one.mirrored() if next(flips) and training.flip else one)
                 for one in (example.of_training() for example in examples)
@@ -175,13 +195,14 @@ class Transfer:
         return loader
 
     def _step(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """One SGD step; the losses by name, and their sum as `loss`."""
+        """One SGD step on a share: its part of the batch's losses by name, and their sum as `loss`."""
         images = [example.image.to(self.device).float() / 255 for example in examples]
         with self._autocast():
-            parts: dict[str, Tensor] = self.detector(images, [self._target(example) for example in examples])
+            losses: dict[str, Tensor] = self._distributed(images, [self._target(example) for example in examples])
+        parts = self._shares.of_batch(losses)
         loss = torch.stack([*parts.values()]).sum()
         self._sgd.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch
+        (self.group.count * loss).backward()  # type: ignore[no-untyped-call]  # torch
         if self.config.training.grad_clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, self.config.training.grad_clip)
         self._sgd.step()
@@ -200,7 +221,7 @@ class Transfer:
         return torch.autocast(self.device.type, AUTOCAST.get(amp, torch.bfloat16), enabled=amp in AUTOCAST)
 
     def _look(self, totals: dict[str, Tensor], number: int) -> None:
-        if not torch.isfinite(totals["loss"]):
+        if not torch.isfinite(self.group.total(totals["loss"])):
             raise Diverged(
                 f"the training diverged: the loss is not finite in epoch {self.epoch}, within {CHECK_EVERY} steps "
                 f"before step {number + 1}; lower training.lr, or use more training.warmup_steps"
@@ -210,8 +231,8 @@ class Transfer:
 
     def evaluate(self) -> dict[str, float]:
         """Average precision on all held-out images; see `evaluation.average_precision`."""
-        images = self.splits.held_out
-        return average_precision(self.answers(range(len(images))))
+        images = range(len(self.splits.held_out))
+        return average_precision(self.answers(images[self.group.share.of(len(images))]), self.group)
 
     @torch.no_grad()
     def answers(self, indices: Sequence[int]) -> Iterator[Answer]:

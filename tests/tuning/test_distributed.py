@@ -17,7 +17,7 @@ from ddarts_tuning.training import distributed
 from ddarts_tuning.training.distributed import DistributedRetrain, Workers, cpus_per_worker, train_worker, uses_gpu
 from ddarts_tuning.training.process_group import interface_of
 
-from ddarts_cli import training
+from ddarts_cli import loop
 from ddarts_cli.main import run
 from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
 from ddarts_core.ground.errors import Diverged, UserError
@@ -71,7 +71,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         with pytest.MonkeyPatch.context() as patch, float64():
             patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
             patch.setattr(distributed, "train_worker", worker)
-            patch.setattr(training, "follow", follow)
+            patch.setattr(loop, "follow", follow)
             assert run([*given, "--out", str(base / name), *arguments]) == status
         return base / name
 
@@ -143,7 +143,7 @@ def same(found: Path, expected: Path) -> None:
 def job(base: Path, **settings: Any) -> distributed._Job:
     """Two epochs on 60 digits."""
     config = resolve({"data": {"num_train": 60}, "retrain": {"channels": 2, "epochs": 2, "batch_size": 30} | settings})
-    return distributed._Job(config, Genotype((CELL,) * 3, (1, 2)), 4, base, ())
+    return distributed._Job(base, (), config, Genotype((CELL,) * 3, (1, 2)), 4)
 
 
 def test_two_workers_leave_what_one_process_leaves(one: Path, two: tuple[Path, set[str]]) -> None:

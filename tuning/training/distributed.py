@@ -1,6 +1,7 @@
-"""Training of a derived network by several workers: Ray Train's TorchTrainer starts them, and again when one dies.
+"""One training by several workers: Ray Train's TorchTrainer starts them, and again when one dies.
 
-Every worker runs the loop of `Retrain` on its share of each batch. The first one writes the checkpoint, as a training
+What they train is a `Job`: here a derived network, in `transfer.py` a detector on it. Every worker runs the loop (of
+`Retrain`, for instance) on its share of each batch. The first one writes the checkpoint, as a training
 in one process does, and tells the driver what happens through a queue; after a death all go on from that checkpoint.
 """
 
@@ -8,10 +9,11 @@ from __future__ import annotations
 
 import shutil
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pyarrow.fs
 import ray
@@ -19,7 +21,6 @@ import ray.train
 import ray.train.torch
 import torch
 
-from ddarts_core.data.readers import MOST
 from ddarts_core.data.sets import for_cores, load_test, load_train
 from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground import plugins
@@ -49,6 +50,28 @@ MAX_FAILURES = 3
 POLL_SECONDS = 1.0
 
 Tell = Callable[[tuple[str, Any]], None]
+
+
+class Loop(Protocol):
+    """What the loops that workers run have in common."""
+
+    epoch: int
+    device: torch.device
+
+    @property
+    def over(self) -> bool:
+        """Whether the last epoch is done."""
+
+    def records(self) -> Iterator[EpochRecord]:
+        """Train from the current epoch to the last."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a state was taken."""
+
+
 Made = TypeVar("Made")
 
 
@@ -69,22 +92,40 @@ class Workers:
     loopback: bool
 
 
-def plan_workers(config: ExperimentConfig, number: int, address: str | None = None) -> Workers:
+class Settings(Protocol):
+    """Of a training, as far as its workers are concerned."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a step."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+
+
+def plan_workers(number: int, group: str, settings: Settings, num_readers: int, address: str | None = None) -> Workers:
     """Start Ray on this machine, or join the cluster at `address`, and see that so many workers have a place there.
+
+    Args:
+        number: of workers.
+        group: name of the settings, for messages.
+        settings: of the training.
+        num_readers: processes that read images for each worker.
+        address: of a cluster.
 
     Raises:
         UserError: the batch, the cluster or the setting of the device does not allow so many, or there is no cluster.
     """
-    if number > config.retrain.batch_size:
+    if number > settings.batch_size:
         raise UserError(
-            f"--num-workers {number} exceeds retrain.batch_size {config.retrain.batch_size}: "
+            f"--num-workers {number} exceeds {group}.batch_size {settings.batch_size}: "
             "each worker needs an image of every batch"
         )
     start_ray(address=address)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # ray
-    gpu = uses_gpu(config.retrain.device, nodes)
-    num_readers = MOST if config.data.num_workers == "auto" else config.data.num_workers
-    cpus = cpus_per_worker(nodes, number, gpu, 1 + num_readers)
+    gpu = uses_gpu(settings.device, nodes, group)
+    cpus = cpus_per_worker(nodes, number, gpu, 1 + num_readers, group)
     return Workers(number, cpus, gpu, loopback=address is None)
 
 
@@ -98,34 +139,57 @@ def await_earlier(folder: Path) -> None:
         await_workers(folder / SCRATCH, f"workers of an earlier run in {folder}")
 
 
-class DistributedRetrain:
+@dataclass(frozen=True)
+class Job(ABC):
+    """What workers are sent.
+
+    Attributes:
+        folder: absolute; gets `checkpoint.pt`, from which the training goes on if it is there. On a cluster, one that
+            all machines share.
+        sources: of the plug-ins that the driver has loaded.
+    """
+
+    folder: Path
+    sources: tuple[Source, ...]
+
+    @abstractmethod
+    def train(self, group: Group, tell: Tell) -> None:
+        """What every worker does; only the first one's `tell` is heard.
+
+        Raises:
+            UserError: a mistake of the user's.
+            Diverged: a loss is not finite.
+        """
+
+
+def sources() -> tuple[Source, ...]:
+    """Of the plug-ins that are loaded here."""
+    return tuple(plugin.source for plugin in plugins.loaded())
+
+
+def rooted(root: str) -> str:
+    """A data set's folder for workers, who run in another folder."""
+    return str(Path(root).expanduser().absolute())
+
+
+class Together:
     """A training that workers run together; this is the driver's side of it.
 
     Args:
-        config: of the experiment.
-        genotype: of the network.
-        seed: owns everything random.
-        folder: gets `checkpoint.pt`, from which the training goes on if it is there, and at the end `weights.pt`. On a
-            cluster, one that all machines share.
+        job: what they train.
         workers: who trains.
 
     Attributes:
         restarts: how often the workers were started again, from the last checkpoint, because one had died.
-        test: what the network does with the test images, which are read once after the training.
+        test: what the network does with the test images, if the job reads them: once, after the training.
     """
 
-    def __init__(
-        self, config: ExperimentConfig, genotype: AnyGenotype, seed: int, folder: Path, workers: Workers
-    ) -> None:
+    def __init__(self, job: Job, workers: Workers) -> None:
         self.restarts = 0
         self.test: Evaluation | None = None
-        self.folder = folder.absolute()
+        self.job = job
+        self.folder = job.folder
         self.workers = workers
-        root = str(Path(config.data.root).expanduser().absolute())  # workers run in another folder
-        data = config.data.model_copy(update={"root": root})
-        own = for_cores(config.model_copy(update={"data": data}), workers.cpus)
-        sources = tuple(plugin.source for plugin in plugins.loaded())
-        self.job = _Job(own, genotype, seed, self.folder, sources)
 
     def records(self) -> Iterator[EpochRecord]:
         """Train to the last epoch; one record per epoch, and again for epochs that are repeated after a death.
@@ -191,6 +255,25 @@ class DistributedRetrain:
         )
 
 
+class DistributedRetrain(Together):
+    """A training of a derived network from scratch by several workers, who leave `weights.pt` in its folder.
+
+    Args:
+        config: of the experiment.
+        genotype: of the network.
+        seed: owns everything random.
+        folder: of the training.
+        workers: who trains.
+    """
+
+    def __init__(
+        self, config: ExperimentConfig, genotype: AnyGenotype, seed: int, folder: Path, workers: Workers
+    ) -> None:
+        data = config.data.model_copy(update={"root": rooted(config.data.root)})
+        own = for_cores(config.model_copy(update={"data": data}), workers.cpus)
+        super().__init__(_Job(folder.absolute(), sources(), own, genotype, seed), workers)
+
+
 class _Fit(threading.Thread):
     """`trainer.fit()` in the background, so that the driver can show the epochs; `error` is what it raised."""
 
@@ -209,18 +292,20 @@ class _Fit(threading.Thread):
 # --- resources ------------------------------------------------------------------------------------------------------
 
 
-def uses_gpu(device: str, nodes: Sequence[Mapping[str, float]]) -> bool:
+def uses_gpu(device: str, nodes: Sequence[Mapping[str, float]], group: str = "retrain") -> bool:
     """Whether workers get a GPU each: `cuda`, or `auto` on a cluster that has one.
 
     Raises:
         UserError: `device` names one GPU.
     """
     if ":" in device:
-        raise UserError(f"retrain.device {device!r} names one GPU: with --num-workers use auto, cuda or cpu")
+        raise UserError(f"{group}.device {device!r} names one GPU: with --num-workers use auto, cuda or cpu")
     return device == "cuda" or (device == "auto" and any(node.get("GPU", 0) for node in nodes))
 
 
-def cpus_per_worker(nodes: Sequence[Mapping[str, float]], num_workers: int, gpu: bool, with_gpu: int) -> int:
+def cpus_per_worker(
+    nodes: Sequence[Mapping[str, float]], num_workers: int, gpu: bool, with_gpu: int, group: str = "retrain"
+) -> int:
     """CPUs that each worker can have: as many as fit, and at most `with_gpu` beside a GPU.
 
     Args:
@@ -228,6 +313,7 @@ def cpus_per_worker(nodes: Sequence[Mapping[str, float]], num_workers: int, gpu:
         num_workers: how many are wanted.
         gpu: whether each needs a GPU.
         with_gpu: CPUs that are of use to a worker with a GPU.
+        group: name of the settings, for messages.
 
     Raises:
         UserError: so many do not fit, even with one CPU each.
@@ -249,20 +335,11 @@ def cpus_per_worker(nodes: Sequence[Mapping[str, float]], num_workers: int, gpu:
     advice = f"use at most {most}" if most > 1 else "leave --num-workers out"
     raise UserError(
         f"--num-workers {num_workers} exceeds the {most} {kind} that Ray has: {advice}"
-        f"{', or --set retrain.device=cpu' if gpu else ''}"
+        f"{f', or --set {group}.device=cpu' if gpu else ''}"
     )
 
 
 # --- in the workers -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Job:
-    config: ExperimentConfig
-    genotype: AnyGenotype
-    seed: int
-    folder: Path
-    sources: tuple[Source, ...]
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
@@ -276,7 +353,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
     tell: Tell = put if group.rank == 0 else lambda _: None
     try:
         plugins.load_sent(arguments["job"].sources)
-        _train(arguments["job"], group, tell)
+        arguments["job"].train(group, tell)
     except UserError as error:  # would come again: the worker ends as if all were well, and is not restarted
         put(("mistake", str(error)))
     except Diverged as error:
@@ -285,42 +362,58 @@ def train_worker(arguments: dict[str, Any]) -> None:
         presence.close()
 
 
-def _train(job: _Job, group: Group, tell: Tell) -> None:
-    run, records = _unanimous(group, lambda: _begin(job, group))
+def run_epochs(
+    run: Loop, records: list[dict[str, Any]], job: Job, key: str, every: int, group: Group, tell: Tell
+) -> None:
+    """Train to the last epoch; the first worker writes the checkpoint as often as a training in one process does."""
     _check_alike(run, group)
     tell(("start", run.epoch))
-    state_file = job.folder / CHECKPOINT
     for record in run.records():
         done = record.to_dict(timing=True)
         records.append(done)
-        saves = len(records) % job.config.retrain.checkpoint_every == 0 or len(records) == run.num_epochs
-        if group.rank == 0 and saves:
-            checkpoint.save(state_file, {"retrain": run.state_dict(), "records": records}, packed=True)
+        if group.rank == 0 and (len(records) % every == 0 or run.over):
+            checkpoint.save(job.folder / CHECKPOINT, {key: run.state_dict(), "records": records}, packed=True)
         tell(("epoch", done))
-    if run.validation is not None:
-        run.load_best()
-    test = run.evaluate(_unanimous(group, lambda: load_test(job.config.data)), mistakes=True)
-    weights = run.weights()  # in every worker: they may have to estimate statistics together
-    if group.rank == 0:
-        checkpoint.save(job.folder / WEIGHTS, {"weights": weights, "genotype": job.genotype.to_json()})
-    tell(("test", test))
 
 
-def _begin(job: _Job, group: Group) -> tuple[Retrain, list[dict[str, Any]]]:
-    """The loop and its records so far; not begun, or where the checkpoint was taken."""
-    config = job.config.retrain
-    info, images = load_train(job.config.data)
-    train, validation = dealt(config, info, images, job.seed)
-    device = ray.train.torch.get_device()
-    run = Retrain(config, job.genotype, info, train, validation, job.seed, device, group)
+def go_on(run: Loop, job: Job, key: str) -> list[dict[str, Any]]:
+    """Put a loop where the checkpoint was taken, if there is one; the records so far."""
     if not (job.folder / CHECKPOINT).exists():
-        return run, []
+        return []
     state = checkpoint.load(job.folder / CHECKPOINT)
-    run.load_state_dict(state["retrain"])
-    return run, state["records"]
+    run.load_state_dict(state[key])
+    records: list[dict[str, Any]] = state["records"]
+    return records
 
 
-def _unanimous(group: Group, make: Callable[[], Made]) -> Made:
+@dataclass(frozen=True)
+class _Job(Job):
+    config: ExperimentConfig
+    genotype: AnyGenotype
+    seed: int
+
+    def train(self, group: Group, tell: Tell) -> None:
+        run, records = unanimous(group, lambda: self._begin(group))
+        run_epochs(run, records, self, "retrain", self.config.retrain.checkpoint_every, group, tell)
+        if run.validation is not None:
+            run.load_best()
+        test = run.evaluate(unanimous(group, lambda: load_test(self.config.data)), mistakes=True)
+        weights = run.weights()  # in every worker: they may have to estimate statistics together
+        if group.rank == 0:
+            checkpoint.save(self.folder / WEIGHTS, {"weights": weights, "genotype": self.genotype.to_json()})
+        tell(("test", test))
+
+    def _begin(self, group: Group) -> tuple[Retrain, list[dict[str, Any]]]:
+        """The loop and its records so far; not begun, or where the checkpoint was taken."""
+        config = self.config.retrain
+        info, images = load_train(self.config.data)
+        train, validation = dealt(config, info, images, self.seed)
+        device = ray.train.torch.get_device()
+        run = Retrain(config, self.genotype, info, train, validation, self.seed, device, group)
+        return run, go_on(run, self, "retrain")
+
+
+def unanimous(group: Group, make: Callable[[], Made]) -> Made:
     """What `make` returns; if it refuses in one process, it does in all, and none waits for another in vain."""
     made: Made | None = None
     refusal = None
@@ -335,7 +428,7 @@ def _unanimous(group: Group, make: Callable[[], Made]) -> Made:
     return made
 
 
-def _check_alike(run: Retrain, group: Group) -> None:
+def _check_alike(run: Loop, group: Group) -> None:
     """Refuse workers that would not train the same network.
 
     Raises:

@@ -1,0 +1,73 @@
+"""Training of a detector on a derived network by several workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train.torch
+
+from ddarts_core.genotypes.genotype import Genotype
+from ddarts_core.networks.network import Network
+from ddarts_core.training.parallel import Group
+from ddarts_core.transfer.examples import Look
+from ddarts_core.transfer.model import MEAN, STD, read_weights
+from ddarts_core.transfer.scan import Splits, read_splits
+from ddarts_core.transfer.settings import TransferConfig
+from ddarts_core.transfer.training import Transfer
+
+from .distributed import Job, Tell, Together, Workers, go_on, rooted, run_epochs, sources, unanimous
+
+
+class DistributedTransfer(Together):
+    """A training on another task by several workers.
+
+    Args:
+        config: of the training.
+        genotype: of the network.
+        weights: of an export that the backbone begins with; on a cluster, in a folder that all machines share.
+        splits: whose images were looked at here; the workers do not look again.
+        folder: of the training.
+        workers: who trains.
+    """
+
+    def __init__(
+        self,
+        config: TransferConfig,
+        genotype: Genotype,
+        weights: Path | None,
+        splits: Splits,
+        folder: Path,
+        workers: Workers,
+    ) -> None:
+        data = config.data.model_copy(update={"root": rooted(config.data.root)})
+        own = config.model_copy(update={"data": data})
+        given = None if weights is None else weights.absolute()
+        super().__init__(_Job(folder.absolute(), sources(), own, genotype, given, splits.looks), workers)
+
+
+@dataclass(frozen=True)
+class _Job(Job):
+    config: TransferConfig
+    genotype: Genotype
+    weights: Path | None
+    looks: tuple[tuple[Look, ...], tuple[Look, ...]]
+
+    def train(self, group: Group, tell: Tell) -> None:
+        run, records = unanimous(group, lambda: self._begin(group))
+        run_epochs(run, records, self, "transfer", self.config.training.checkpoint_every, group, tell)
+
+    def _begin(self, group: Group) -> tuple[Transfer, list[dict[str, Any]]]:
+        """The loop and its records so far; not begun, or where the checkpoint was taken."""
+        network: Network | None = None
+        mean: Sequence[float] = MEAN
+        std: Sequence[float] = STD
+        if self.weights is not None:
+            network, blueprint = read_weights(self.weights, self.genotype)
+            mean, std = blueprint.info.mean, blueprint.info.std
+        splits = read_splits(self.config, looks=self.looks)
+        device = ray.train.torch.get_device()
+        run = Transfer(self.config, self.genotype, splits, network, mean, std, device, group)
+        return run, go_on(run, self, "transfer")
