@@ -74,7 +74,7 @@ def beside_random(seeds: Sequence[int], scores: Mapping[str, Score]) -> Comparis
 
     Args:
         seeds: of all, in the order of their accuracies.
-        scores: by the contender's name; all but `genotype` are random.
+        scores: by the contender's name; those of random ones begin with `random`.
 
     Returns:
         The comparison; None if no random genotype was trained.
@@ -89,7 +89,25 @@ def beside_random(seeds: Sequence[int], scores: Mapping[str, Score]) -> Comparis
 
 
 def _drawn(scores: Mapping[str, Score]) -> list[Score]:
-    return [score for name, score in scores.items() if name != "genotype"]
+    return [score for name, score in scores.items() if name.startswith("random")]
+
+
+def beside_start(seeds: Sequence[int], scores: Mapping[str, Score]) -> Comparison | None:
+    """The genotype's accuracies against those of the architecture that its search started from, paired by seed.
+
+    Returns:
+        The comparison; None if the start was not trained.
+    """
+    if "start" not in scores:
+        return None
+    first, found = (list(zip(seeds, scores[name].accuracies, strict=True)) for name in ("start", "genotype"))
+    return comparison(first, found, scores["start"].images)
+
+
+def start_verdict(found: Comparison) -> str:
+    """The comparison of `beside_start` in words."""
+    sentence = verdict(found, "the genotype", "the start architecture")
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def deviations(scores: Mapping[str, Score]) -> dict[str, float] | None:

@@ -12,7 +12,7 @@ from ddarts_core.ground.nested import parse_override, read_yaml, set_path
 from ddarts_core.settings.config import ExperimentConfig, load_experiment
 
 #: Top-level keys that only a sweep has.
-SWEEP_KEYS = ("space", "tune", "tracking")
+SWEEP_KEYS = ("space", "tune", "tracking", "transfer")
 
 
 def load(path: Path, overrides: Iterable[str]) -> ExperimentConfig:

@@ -20,8 +20,8 @@ from ddarts_core.loops.mistakes import FILE as MISTAKES
 LAST = {"search.json": "search", "result.json": "retrain", "transfer.json": "transfer"}
 
 
-#: Names of random genotypes (`experiment.random_name`).
-RANDOM = r"random(?:-\d+)?"
+#: Names of what a retrain compares a genotype with (`experiment.Experiment`).
+OTHERS = r"start|random(?:-\d+)?"
 
 
 class RunFolder:
@@ -210,10 +210,10 @@ class RetrainFolder(RunFolder):
         self.result.unlink(missing_ok=True)
         self.confusion.unlink(missing_ok=True)
         self.mistakes.unlink(missing_ok=True)
-        for folder in self._trainings(f"genotype|{RANDOM}"):
+        for folder in self._trainings(f"genotype|{OTHERS}"):
             shutil.rmtree(folder)
-        for file in self.path.glob("random*.json"):
-            if re.fullmatch(RANDOM, file.stem):
+        for file in self.path.glob("*.json"):
+            if re.fullmatch(OTHERS, file.stem):
                 file.unlink()
         if (self.path / "export").is_dir():
             from ddarts_analysis.export import remove

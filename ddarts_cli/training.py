@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from ddarts_analysis.scores import Score, beside_random, deviations, random_verdict
+from ddarts_analysis.scores import Score, beside_random, beside_start, deviations, random_verdict, start_verdict
 
-from ddarts_cli.console import follow, say
+from ddarts_cli.console import say
 from ddarts_cli.files import plain
 from ddarts_cli.folders import RetrainFolder
 from ddarts_cli.images import read_train, say_data
-from ddarts_cli.loop import run_loop
+from ddarts_cli.loop import run_loop, run_together
 from ddarts_cli.output import write_json, write_records, write_timings, write_yaml
 from ddarts_cli.threads import limit_threads
 from ddarts_core.data.images import DataInfo
+from ddarts_core.data.readers import MOST
 from ddarts_core.data.sets import data_facts, data_notes
 from ddarts_core.datasets.facts import write_facts
 from ddarts_core.estimates import room
 from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground.files import write_atomic
-from ddarts_core.loops import checkpoint
 from ddarts_core.loops.confusion import Confusion, Evaluation, write_confusion
 from ddarts_core.loops.mistakes import write_mistakes
 from ddarts_core.loops.records import EpochRecord
@@ -36,6 +36,14 @@ if TYPE_CHECKING:
     from ddarts_tuning.training.distributed import Workers
 
 
+#: What networks are called that are trained side by side, where they are called otherwise than by their names.
+WORDS = {
+    "genotype": "the genotype",
+    "start": "the start architecture",
+    "random": "a random genotype with as many operations",
+}
+
+
 def run_seeds(
     genotype: AnyGenotype,
     config: ExperimentConfig,
@@ -43,6 +51,7 @@ def run_seeds(
     *,
     num_seeds: int = 1,
     num_random: int = 0,
+    start: bool = False,
     resume: bool = False,
     force: bool = False,
     num_workers: int = 1,
@@ -52,10 +61,11 @@ def run_seeds(
 
     With several workers each training is run by that many processes together, on the Ray cluster at `address`, or on
     this machine. Everything that can be refused is refused before the folder is made or written. A retrain that is
-    resumed keeps the seeds and the random genotypes that it has; with nothing left to train its scores are returned.
+    resumed keeps the seeds and the genotypes that it has; with nothing left to train its scores are returned. With
+    `start` the architecture that the search started from is trained too, if there is one.
 
     Returns:
-        The scores by the contender's name: `genotype`, and those of random genotypes when asked.
+        The scores by the contender's name: `genotype`, and those of the start and of random genotypes when asked.
 
     Raises:
         UserError: the folder may not be written, the data are missing, the genotype does not fit, or so many workers
@@ -66,8 +76,9 @@ def run_seeds(
     done = place.read_result() if resume else None
     if done is not None:
         num_seeds = max(num_seeds, len(done["seeds"]))
-        num_random = max(num_random, len(done["test"]) - 1)
-    experiment = Experiment.of(genotype, config, num_seeds, num_random)
+        num_random = max(num_random, sum(name.startswith("random") for name in done["test"]))
+        start = start or "start" in done["test"]
+    experiment = Experiment.of(genotype, config, num_seeds, num_random, start)
     if done is not None and experiment.is_done(done):
         say(f"{out} holds this retrain, finished")
         return {name: Score.from_dict(test) for name, test in done["test"].items()}
@@ -80,7 +91,8 @@ def run_seeds(
     if num_workers > 1:
         from ddarts_tuning.training.distributed import plan_workers
 
-        workers = plan_workers(config, num_workers, address)
+        readers = MOST if config.data.num_workers == "auto" else config.data.num_workers
+        workers = plan_workers(num_workers, "retrain", config.retrain, readers, address)
         check_amp(config.retrain.amp, torch.device("cuda" if workers.gpu else "cpu"), "retrain.amp")
     else:
         device = experiment.check_device()
@@ -116,8 +128,10 @@ def run_seeds(
         accuracies, balanced = (tuple(one[key] for one in found) for key in ("accuracy", "balanced_accuracy"))
         scores[name] = Score(accuracies, balanced, sum(map(sum, test.matrix)), test.recalibration_batches)
     for name, score in scores.items():
-        words = {"genotype": "the genotype", "random": "a random genotype with as many operations"}.get(name, name)
+        words = WORDS.get(name, name)
         say(f"test accuracy of {words} ({experiment.parameters(name, info):,} parameters): {score}")
+    if (from_start := beside_start(experiment.seeds, scores)) is not None:
+        say(start_verdict(from_start))
     if (compared := beside_random(experiment.seeds, scores)) is not None:
         say(random_verdict(compared, scores))
     write_confusion(place.confusion, info.classes, matrices)
@@ -137,25 +151,10 @@ def _train_together(
     genotype: AnyGenotype, config: ExperimentConfig, workers: Workers, seed: int, folder: Path, resume: bool
 ) -> tuple[list[EpochRecord], Evaluation]:
     """Train one network by several workers, who read the data and write the checkpoint and the weights."""
-    from ddarts_tuning.training.distributed import CHECKPOINT, DistributedRetrain, await_earlier
+    from ddarts_tuning.training.distributed import CHECKPOINT, DistributedRetrain
 
-    await_earlier(folder)
-    records: list[EpochRecord] = []
-    total = config.retrain.epochs
-    if resume and (folder / CHECKPOINT).exists():
-        records = [EpochRecord.from_dict(record) for record in checkpoint.load(folder / CHECKPOINT)["records"]]
-        say(f"{folder.name}: resuming after epoch {len(records)} of {total}")
-    else:
-        (folder / CHECKPOINT).unlink(missing_ok=True)
     run = DistributedRetrain(config, genotype, seed, folder, workers)
-    try:
-        for record in follow(run.records(), total, folder.name, len(records)):
-            records = [*records[: record.epoch], record]
-    except KeyboardInterrupt:
-        say(f"{folder.name}: stopped after {len(records)} of {total} epochs")
-        raise
-    if run.restarts:
-        say(f"{folder.name}: a worker died; started again {run.restarts} times, from the last checkpoint")
+    records = run_together(run, config.retrain.epochs, folder.name, folder / CHECKPOINT, resume=resume)
     assert run.test is not None, "told last of all"
     return records, run.test
 
@@ -171,6 +170,7 @@ def _result(experiment: Experiment, info: DataInfo, scores: Mapping[str, Score])
         "recipe": config.retrain.recipe,
         "seeds": list(experiment.seeds),
         **({} if compared is None else {"comparison": compared.to_dict()}),
+        **({} if (start := beside_start(experiment.seeds, scores)) is None else {"comparison_start": start.to_dict()}),
         **({} if (apart := deviations(scores)) is None else {"standard_deviations": apart}),
         "test": {name: {**experiment.facts(name, info), **score.to_dict()} for name, score in scores.items()},
     }

@@ -1,4 +1,4 @@
-"""`ddarts distance` and `ddarts op-weights`."""
+"""`ddarts distance`, `ddarts op-weights`, and what a search that has a start leaves beside what it finds."""
 
 from __future__ import annotations
 
@@ -69,3 +69,30 @@ def test_weights_are_measured_on_where_they_were_interrupted(
     capfd.readouterr()
     assert "holds another measurement" in mistake(capfd, *MEASURE, "--set", "seed=7", "--out", out)
     assert run(["distance", "zoo:DD_4", "zoo:DD_5", "--weights", str(out)]) == 0
+
+
+def test_a_search_trains_its_start_beside_what_it_finds(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """With the same recipe, images and seed: as a retrain of the start alone."""
+    small = ["data.num_train=120", "search.channels=2", "search.warmup_epochs=0", "search.epochs=1"]
+    small += ["search.batch_size=20", "retrain.channels=2", "retrain.epochs=1", "retrain.batch_size=50"]
+    given = [word for setting in small for word in ("--set", setting)]
+    search = ["search", "experiments/dartopti.yaml", "--retrain", "--out", str(tmp_path / "found"), *given]
+    assert run(search) == 0
+    said = capfd.readouterr().out
+    assert "test accuracy of the start architecture (" in said and "the genotype and the start" in said.lower()
+    retrain = tmp_path / "found" / "retrain"
+    result = json.loads((retrain / "result.json").read_text())
+    assert list(result["test"]) == ["genotype", "start"] and result["comparison_start"]["method"] == "none"
+    alone = [
+        "retrain",
+        "zoo:ResNet18",
+        "--config",
+        str(tmp_path / "found" / "config.yaml"),
+        "--out",
+        str(tmp_path / "r"),
+    ]
+    assert run(alone) == 0
+    own = json.loads((tmp_path / "r" / "result.json").read_text())["test"]["genotype"]
+    assert {**result["test"]["start"]} == own
+    assert run([*search, "--resume"]) == 0
+    assert "holds this retrain, finished" in capfd.readouterr().out

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Go on from the last epoch that the folder holds.")
 @click.option("--force", is_flag=True, help="Replace a search that the folder holds.")
 @click.option(
-    "--retrain/--no-retrain", default=False, help="Train the derived network after the search, and read the test split."
+    "--retrain/--no-retrain",
+    default=False,
+    help="Train the derived network after the search, beside the start if it had one, and read the test split.",
 )
 @click.option("--profile", is_flag=True, help="Run only a few steps, say where their time goes, and write a trace.")
 def command(
@@ -126,7 +128,7 @@ def command(
         say(convergence_sentence(search.cell_gates, derivation, config.discretise, search.architecture.independent))
         wrote = [folder.genotype, folder.records, folder.timings, folder.config, folder.summary, folder.checkpoint]
         if retrain:
-            run_seeds(derivation.genotype, config, trained.path, resume=retrain_begun)
+            run_seeds(derivation.genotype, config, trained.path, start=True, resume=retrain_begun)
             wrote.append(trained.path)
     following = ddarts("retrain", folder.genotype, "--config", folder.config)
     finish(wrote, [following, cost_command(folder.genotype, config, search.info)])

@@ -21,6 +21,7 @@ from ..networks.building import build_network
 from ..networks.cost import retrain_cost
 from ..settings.config import ExperimentConfig
 from ..settings.retrain_settings import RetrainConfig
+from ..settings.warm_start import start_genotype
 from ..tensors.devices import check_amp, pick_device
 from .retrain import Retrain, check_batches
 
@@ -46,7 +47,8 @@ class Experiment:
 
     Attributes:
         config: of every training.
-        contenders: the genotypes by name: `genotype`, and as many random ones as were asked for (`random_name`).
+        contenders: the genotypes by name: `genotype`, `start`, and as many random ones as were asked for
+            (`random_name`).
         seeds: each contender is trained once with each.
     """
 
@@ -55,13 +57,19 @@ class Experiment:
     seeds: tuple[int, ...]
 
     @classmethod
-    def of(cls, genotype: AnyGenotype, config: ExperimentConfig, num_seeds: int, num_random: int) -> Experiment:
+    def of(
+        cls, genotype: AnyGenotype, config: ExperimentConfig, num_seeds: int, num_random: int, start: bool = False
+    ) -> Experiment:
         """The seeds are `config.seed` and those that follow it; random genotypes are drawn with as many of them.
+
+        With `start` the architecture that the search started from is trained too, if there is one.
 
         Raises:
             UserError: no space has all operations of the genotype, or it is not made of cells, to which none is drawn.
         """
         contenders = {"genotype": genotype}
+        if start and config.search.start is not None:
+            contenders["start"] = start_genotype(config.search)
         if num_random:
             cells = Genotype.narrowed(genotype, "--random-baseline")
             space = space_of(cells, config.search.space)
