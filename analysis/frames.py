@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.records import LATER
 
 from .statistics import Estimate, mean_interval
 
@@ -15,7 +16,7 @@ def metric_frame(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
     Raises:
         UserError: no trial recorded it; lists what was recorded.
     """
-    search = epochs[epochs["phase"] != "retrain"]
+    search = epochs[~epochs["phase"].isin(LATER)]
     rows = search[(search["split"] == split) & (search["metric"] == metric)]
     if rows.empty:
         known = sorted({f"{s}/{m}" for s, m in zip(search["split"], search["metric"], strict=True)})

@@ -17,7 +17,8 @@ from typing import Any
 from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.nested import get_path
-from ddarts_core.loops.records import PHASES, EpochRecord
+from ddarts_core.loops.records import LATER, PHASES, EpochRecord, stage
+from ddarts_core.studies.study_files import TRANSFER_OBJECTIVE
 
 from .collect import Collected, write_dataset
 from .mlflow_runs import PARENT, Run, read_artifacts, read_runs, study_names
@@ -115,12 +116,13 @@ def _trial(run: Run, parent: Run, genotype: str | None) -> Trial:
     steps, finals = _split(run)
     warmup = int(config["search"].get("warmup_epochs") or 0)
     second = parent.params.get("tune.second_objective", "None")
-    derived, baseline = (
+    derived, baseline, transfer = (
         {name.removeprefix(f"{group}/"): value for name, value in finals.items() if name.startswith(f"{group}/")}
-        for group in ("derived", "baseline")
+        for group in ("derived", "baseline", "transfer")
     )
     first = f"held_out/{parent.params.get('tune.metric', 'accuracy')}"
-    first = f"derived/{first}" if parent.params.get("tune.objective") == "derived" else first
+    objective = parent.params.get("tune.objective")
+    first = f"derived/{first}" if objective == "derived" else TRANSFER_OBJECTIVE if objective == "transfer" else first
     values = {first: finals.get("final/" + first, finals.get(first))}
     if second != "None":
         values[second] = None if second not in finals else _COSTS[second](finals[second])
@@ -139,6 +141,7 @@ def _trial(run: Run, parent: Run, genotype: str | None) -> Trial:
         "objectives": objectives if state == "COMPLETED" else None,
         "derived": derived or None,
         "baseline": baseline or None,
+        "transfer": transfer or None,
         "cost": {name: kind(finals[name]) for name, kind in _COSTS.items() if name in finals} or None,
         "beyond": [name for name in run.tags.get("beyond", "").split(",") if name],
         "genotype_hash": run.tags.get("genotype_hash"),
@@ -151,10 +154,10 @@ def _trial(run: Run, parent: Run, genotype: str | None) -> Trial:
 def _with_alphas(trial: Trial, records: str) -> Trial:
     """The trial with the alphas out of the text of its file of records, where that has them."""
     where = f"MLflow run {trial.info['run_id']}"
-    whole = {(record.phase == "retrain", record.epoch): record for record in parse_records(records, where)}
+    whole = {record.place: record for record in parse_records(records, where)}
     found = []
     for record in trial.records:
-        own = whole.get((record.phase == "retrain", record.epoch))
+        own = whole.get(record.place)
         if own is not None:
             record = replace(record, alphas=own.alphas, gates=own.gates, parameters=own.parameters)
         found.append(record)
@@ -216,7 +219,7 @@ def _split(run: Run) -> tuple[list[Point], dict[str, float]]:
         if name.startswith("system/"):  # of the machine, not of the trial: its steps are no epochs
             continue
         value = math.copysign(math.inf, stored) if abs(stored) > _INFINITE else stored
-        if name.startswith(("derived/", "baseline/", "final/")) or name in _COSTS:
+        if name.startswith(("derived/", "baseline/", "transfer/", "final/")) or name in _COSTS:
             finals[name] = value
         else:
             steps.append((name, step, value))
@@ -224,17 +227,17 @@ def _split(run: Run) -> tuple[list[Point], dict[str, float]]:
 
 
 def _records(points: Iterable[Point], warmup: int) -> tuple[EpochRecord, ...]:
-    epochs: dict[tuple[bool, int], dict[str, float]] = {}
+    epochs: dict[tuple[int, int], dict[str, float]] = {}
     for name, step, value in points:
-        retrain = name.startswith("retrain/")
-        epochs.setdefault((retrain, step), {})[name.removeprefix("retrain/")] = value
-    return tuple(_record(retrain, epoch, epochs[retrain, epoch], warmup) for retrain, epoch in sorted(epochs))
+        phase = next((phase for phase, prefix in LATER.items() if name.startswith(prefix)), "")
+        epochs.setdefault((stage(phase), step), {})[name.removeprefix(LATER.get(phase, ""))] = value
+    return tuple(_record(number, epoch, epochs[number, epoch], warmup) for number, epoch in sorted(epochs))
 
 
 _BY_CELL = ("contribution/cell_", "ablation/cell_", "shapley/cell_", "shapley_error/cell_")
 
 
-def _record(retrain: bool, epoch: int, values: Mapping[str, float], warmup: int) -> EpochRecord:
+def _record(number: int, epoch: int, values: Mapping[str, float], warmup: int) -> EpochRecord:
     cells: dict[str, dict[int, float]] = {}
     metrics: dict[str, float] = {}
     seconds: dict[str, float] = {}
@@ -246,7 +249,7 @@ def _record(retrain: bool, epoch: int, values: Mapping[str, float], warmup: int)
             seconds[name.removeprefix("seconds/")] = value
         else:
             metrics[name] = value
-    phase, network = "retrain" if retrain else "warmup" if epoch < warmup else "search", 0
+    phase, network = [*LATER][number - 1] if number else "warmup" if epoch < warmup else "search", 0
     if "stage/phase" in metrics:  # runs of before have none, and no stages but these
         phase, network = PHASES[int(metrics.pop("stage/phase"))], int(metrics.pop("stage/network"))
     contributions, ablation, shapley, errors = (_dense(cells.get(name.partition("/")[0], {})) for name in _BY_CELL)

@@ -23,7 +23,7 @@ _ACCURACIES = ("accuracy", "balanced_accuracy")
 _NUMERIC = (
     *("objective", "parameters", "macs", "seconds", "number", "num_epochs", "search_seconds", "search_macs"),
     *("latency_ms", "latency_spread_ms"),
-    *("baseline_accuracy", "baseline_parameters", "baseline_macs", "gain"),
+    *("baseline_accuracy", "baseline_parameters", "baseline_macs", "gain", "transfer_box_ap", "transfer_box_ap50"),
     *(f"{network}{name}" for name in _ACCURACIES for network in ("", "derived_", "held_out_")),
 )
 

@@ -15,6 +15,7 @@ from ddarts_core.datasets.facts import majority, read_facts
 from ddarts_core.genotypes.dead_cells import dead_sentence
 from ddarts_core.studies.limits import in_words
 from ddarts_core.studies.shell import ddarts
+from ddarts_core.studies.study_files import TRANSFER_OBJECTIVE
 
 from . import page
 from .card import dead_in_training
@@ -183,7 +184,7 @@ def ranking(
     names = [str(o["metric"]) for o in objectives] or ["objective"]
     metric = sought(ranked)
     sizes = [name for name in _SIZES if name not in names]
-    trained = names[0].startswith("derived/")
+    trained = names[0].startswith(("derived/", "transfer/"))
     epochs = [epochs_of(json.loads(row["config_json"]), trained) for row in ranked]
     unequal = len({*epochs}) > 1
     timed = "latency_ms" not in names and any(row["latency_ms"] is not None for row in ranked)
@@ -232,7 +233,7 @@ def _objective(name: str, found: Any) -> str:
         return ""
     if name in _SIZES:
         return count(found)
-    return percent(found) if "accuracy" in name else _number(found)
+    return percent(found) if "accuracy" in name or name == TRANSFER_OBJECTIVE else _number(found)
 
 
 def _number(found: Any) -> str:

@@ -91,6 +91,13 @@ SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType(
             _field("baseline_parameters", _INT, "", "weights of the start architecture without auxiliary head"),
             _field("baseline_macs", _INT, "multiply-adds per image", "of the start architecture, convention A"),
             _field("gain", _FLOAT, "fraction of 1", "derived_accuracy less baseline_accuracy"),
+            _field(
+                "transfer_box_ap",
+                _FLOAT,
+                "fraction of 1",
+                "box AP after the fine-tuning of tune.objective transfer, images that trained nothing",
+            ),
+            _field("transfer_box_ap50", _FLOAT, "fraction of 1", "the same at an overlap of 0.5"),
             _field("genotype_hash", _TEXT, "", "hash of the genotype"),
             _field("parameters", _INT, "", "weights of the derived network without auxiliary head"),
             _field("macs", _INT, "multiply-adds per image", "of the derived network, convention A"),

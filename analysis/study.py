@@ -18,7 +18,7 @@ from typing import Any
 from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground import plugins
 from ddarts_core.ground.errors import UserError, unknown_name
-from ddarts_core.loops.records import EpochRecord
+from ddarts_core.loops.records import EpochRecord, stage
 from ddarts_core.studies.study_files import read_study_file, read_trial_file
 
 from .single import is_search, read_search
@@ -213,7 +213,7 @@ def parse_records(text: str, where: str, alphas: bool = True) -> tuple[EpochReco
             raise UserError(
                 f"{where}: line {number} is not an epoch record ({type(error).__name__}: {error})"
             ) from error
-    return tuple(sorted(epochs.values(), key=lambda record: (record.phase == "retrain", record.epoch)))
+    return tuple(sorted(epochs.values(), key=lambda record: record.place))
 
 
 # --- one flat row per trial -----------------------------------------------------------------------------------------
@@ -223,10 +223,10 @@ def trial_row(trial: Trial) -> dict[str, Any]:
     """The trial as one flat row: the columns of table `trials` except `study`; unknown values are None."""
     info, config = trial.info, trial.info["config"]
     cost, derived = info.get("cost") or {}, info.get("derived") or {}
-    baseline = info.get("baseline") or {}
+    baseline, transfer = info.get("baseline") or {}, info.get("transfer") or {}
     objectives = info.get("objectives") or {}
     macs = cost.get("macs")
-    search = [record for record in trial.records if record.phase != "retrain"]
+    search = [record for record in trial.records if not stage(record.phase)]
     last = dict(search[-1].metrics) if search else {}
     held_out = [r.metrics["held_out/accuracy"] for r in search if "held_out/accuracy" in r.metrics]
     return {
@@ -257,6 +257,8 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         "baseline_parameters": _optional(int, baseline.get("parameters")),
         "baseline_macs": _optional(int, baseline.get("macs")),
         "gain": _gain(derived, baseline),
+        "transfer_box_ap": _optional(float, transfer.get("held_out/box_ap")),
+        "transfer_box_ap50": _optional(float, transfer.get("held_out/box_ap50")),
         "genotype_hash": trial.genotype.hash if trial.genotype else info.get("genotype_hash"),
         "parameters": _optional(int, cost.get("parameters")),
         "macs": _optional(int, macs.get(MACS_CONVENTION) if isinstance(macs, Mapping) else macs),

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ddarts_core.ground import nested
 from ddarts_core.ground.errors import UserError, unknown_name
+from ddarts_core.loops.records import LATER
 from ddarts_core.settings.hashing import PLACES
 
 from . import ranking
@@ -129,7 +130,7 @@ def searched(epochs: pd.DataFrame) -> pd.DataFrame:
 
     A trial that never trains its alphas, such as one of random search, is counted by the epochs of its weights.
     """
-    rows = epochs[epochs["phase"] != "retrain"]
+    rows = epochs[~epochs["phase"].isin(LATER)]
     warmup = rows["phase"] == "warmup"
     kept: pd.DataFrame = rows[
         ~warmup | warmup.groupby([rows["study"], rows["trial_id"]], observed=True).transform("all")

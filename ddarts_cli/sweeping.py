@@ -16,6 +16,7 @@ from ddarts_tuning.driver.events import SweepEvent
 
 from ddarts_cli.board import Board, indented
 from ddarts_cli.console import drop_output, say
+from ddarts_core.studies.study_files import TRANSFER_OBJECTIVE
 
 if TYPE_CHECKING:
     from ddarts_tuning.settings.config import SweepConfig
@@ -179,8 +180,8 @@ def _short(value: Any) -> str:
 
 
 def number(metric: str, value: float) -> str:
-    """An accuracy as a percentage, a count with separators, anything else with four digits."""
-    if "accuracy" in metric:
+    """An accuracy or a box AP as a percentage, a count with separators, anything else with four digits."""
+    if "accuracy" in metric or metric == TRANSFER_OBJECTIVE:
         return f"{100 * value:.2f} %"
     return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
 
@@ -287,7 +288,7 @@ def print_ranking(
     timed = [name for name in ("latency_ms",) if any(name in (t["cost"] or {}) for t in trials) and name not in metrics]
     for heading in dict.fromkeys((*metrics, "parameters", *timed)):
         table.add_column(heading, justify="right", no_wrap=True)
-    trained = metrics[0].startswith("derived/") if metrics else False
+    trained = metrics[0].startswith(("derived/", "transfer/")) if metrics else False
     epochs = {str(trial["trial_id"]): epochs_of(trial.get("config", {}), trained) for trial in trials}
     unequal = len({epochs[str(trial["trial_id"])] for trial in completed(trials)}) > 1
     if unequal:

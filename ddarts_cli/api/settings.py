@@ -39,7 +39,7 @@ def load_config(settings: Settings, overrides: Iterable[str] = ()) -> Experiment
     where = "configuration" if isinstance(settings, Mapping) else str(settings)
     data = settings if isinstance(settings, Mapping) else read_yaml(settings)
     keys = {*data, *(text.partition("=")[0].split(".")[0].strip() for text in overrides)}
-    if keys.isdisjoint(("space", "tune", "tracking")):
+    if keys.isdisjoint(("space", "tune", "tracking", "transfer")):
         return resolve(data, overrides, where=where)
     from ddarts_tuning.settings.config import resolve_sweep
 

@@ -87,7 +87,7 @@ def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool, 
         timing = time_steps(config, device, trial=of_trial, genotype=middle_genotype(config) if truth else None)
         seconds = {"search": 0.0 if truth else timing.search(config, found), "training": timing.retrain(found)}
         if tune is not None:
-            trial = seconds["search"] + (seconds["training"] if tune.objective == "derived" else 0)
+            trial = seconds["search"] + (seconds["training"] if tune.objective != "supernet" else 0)
             seconds["sweep"] = trial * -(-tune.num_samples // parallel(tune))
         document["seconds"] = seconds
     if as_json:

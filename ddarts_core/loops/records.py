@@ -14,12 +14,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..ground.files import write_atomic
 
 PHASES = ("warmup", "search", "joint")
 """Of the epochs of a search, in the order by which MLflow has them as numbers."""
+
+LATER: Mapping[str, str] = MappingProxyType({"retrain": "retrain/", "transfer": "fine_tuning/"})
+"""Phases that follow a search, in their order, and what their numbers begin with where all phases share one list."""
+
+
+def stage(phase: str) -> int:
+    """0 of a search's epochs, 1 of the training of what it found, 2 of that network's training on another task."""
+    return 1 + [*LATER].index(phase) if phase in LATER else 0
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class EpochRecord:
 
     Attributes:
         epoch: number from 0, warm-up epochs included.
-        phase: `warmup`, `search`, `joint` (weights and alphas on the images of both splits) or `retrain`.
+        phase: `warmup`, `search`, `joint` (weights and alphas on the images of both splits), `retrain` or `transfer`.
         network: number of the supernet, from 0, of a search that goes from one to the next.
         metrics: scalar by name, for example `held_out/accuracy` (a fraction of 1) or `alpha/zero_one`.
         contributions: marginal contribution M of each group of alphas (eq. 6, nats), averaged over the epoch's steps;
@@ -57,6 +66,11 @@ class EpochRecord:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
     peak_memory: int = field(default=0, compare=False)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Its stage and its number: the order of a trial's epochs."""
+        return stage(self.phase), self.epoch
 
     def to_dict(self, timing: bool = False) -> dict[str, Any]:
         """Plain data; without `timing` only what the same seed reproduces byte for byte."""

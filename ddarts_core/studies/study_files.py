@@ -17,6 +17,9 @@ from ..ground.files import write_atomic
 SCHEMA_VERSION = 1
 
 TRIAL_STATES = ("RUNNING", "COMPLETED", "PRUNED", "FAILED")
+#: Objective of trials that are scored on another task.
+TRANSFER_OBJECTIVE = "transfer/held_out/box_ap"
+
 #: States that stay.
 ENDED = ("COMPLETED", "PRUNED", "FAILED")
 
@@ -35,7 +38,7 @@ TRIAL_FIELDS = {
     "seconds": int | float,
 }
 #: Fields of trial.json in which every value is a number, also within groups.
-NUMBERS = ("objectives", "cost", "derived", "baseline")
+NUMBERS = ("objectives", "cost", "derived", "baseline", "transfer")
 
 
 def read_study_file(folder: Path) -> dict[str, Any]:

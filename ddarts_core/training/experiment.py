@@ -1,4 +1,4 @@
-"""What a retrain compares: a genotype, and a random one beside it when asked, each trained with the same seeds."""
+"""What a retrain compares: a genotype, its search's start and a random one when asked, with the same seeds."""
 
 from __future__ import annotations
 

@@ -13,9 +13,10 @@ from ..genotypes.derive import DEPTH, arrange
 from ..genotypes.genotype import Genotype
 from ..ground.errors import UserError
 from ..networks.network import Network
+from ..settings.retrain_settings import RetrainConfig
 from .backbone import FeatureMaps, Pyramid
 from .detectors import mask_rcnn, retinanet
-from .settings import TransferConfig, TransferNetwork
+from .settings import Config, TransferConfig, TransferNetwork
 from .taps import form_of
 
 #: Statistics of ImageNet, by which images are normalised that no weights come with.
@@ -124,17 +125,20 @@ def read_weights(argument: Path, genotype: Genotype) -> tuple[Network, Blueprint
 
 def with_weights(config: TransferConfig, blueprint: Blueprint, argument: Path) -> TransferConfig:
     """The settings with the depth and width that weights have, and what tells their file from others."""
-    own = blueprint.config
-    taken = {
-        "channels": own.channels,
-        "num_cells": own.num_cells,
-        "reductions": own.reductions,
-        "derive_order": own.derive_order,
-        "on_dead_cell": own.on_dead_cell,
-    }
     digest = hashlib.sha256(_file(argument).read_bytes()).hexdigest()[:12]
-    network = config.network.model_copy(update=taken)
-    return config.model_copy(update={"weights": digest, "network": network})
+    return with_shape(config, blueprint.config).model_copy(update={"weights": digest})
+
+
+def with_shape(config: Config, trained: RetrainConfig) -> Config:
+    """The settings with the depth and width of a network that was trained so."""
+    taken = {
+        "channels": trained.channels,
+        "num_cells": trained.num_cells,
+        "reductions": trained.reductions,
+        "derive_order": trained.derive_order,
+        "on_dead_cell": trained.on_dead_cell,
+    }
+    return config.model_copy(update={"network": config.network.model_copy(update=taken)})
 
 
 def _file(argument: Path) -> Path:

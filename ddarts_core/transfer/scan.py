@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 from ..ground.errors import UserError
+from ..tensors.seeding import generator
 from .cityscapes import CityscapesImages
 from .coco import CocoImages
-from .examples import ImageSet, Look
+from .examples import Example, ImageSet, Look
 from .settings import TransferConfig
 
 Item = TypeVar("Item")
@@ -57,8 +60,21 @@ class Splits:
         return lines
 
 
-def read_splits(config: TransferConfig, watch: Watch[Look]) -> Splits:
+def _pass_on(items: Iterable[Look], number: int, label: str) -> Iterable[Look]:
+    return items
+
+
+def read_splits(
+    config: TransferConfig,
+    watch: Watch[Look] = _pass_on,
+    looks: tuple[tuple[Look, ...], tuple[Look, ...]] | None = None,
+) -> Splits:
     """Open both splits and look at every image of them.
+
+    Args:
+        config: of the training.
+        watch: shows how far the looking is.
+        looks: what another process saw, which is not looked at again.
 
     Raises:
         UserError: one of them cannot be read, they have other classes, share an image, or no image trains; one
@@ -69,9 +85,7 @@ def read_splits(config: TransferConfig, watch: Watch[Look]) -> Splits:
     train_name, held_out_name = data.train or names[0], data.held_out or names[1]
     if train_name == held_out_name:
         raise UserError(f"data.train and data.held_out are both {train_name!r}: images that score must not train")
-    kind: type[CocoImages] | type[CityscapesImages] = (
-        CocoImages if config.task == "coco-detection" else CityscapesImages
-    )
+    kind = _kind(config)
     root = Path(data.root).expanduser()
     train, held_out = kind(root, train_name), kind(root, held_out_name)
     if train.classes != held_out.classes:
@@ -79,14 +93,63 @@ def read_splits(config: TransferConfig, watch: Watch[Look]) -> Splits:
     both = {path.resolve() for path in train.paths} & {path.resolve() for path in held_out.paths}
     if both:
         raise UserError(f"{min(both)} is in both splits: images that score must not train")
-    seen = []
-    for images in (train, held_out):
-        looks = (images.look(index) for index in range(len(images)))
-        seen.append(tuple(watch(looks, len(images), f"looking at {images.name}")))
+    if looks is None:
+        seen = [watch(map(one.look, range(len(one))), len(one), f"looking at {one.name}") for one in (train, held_out)]
+        looks = (tuple(seen[0]), tuple(seen[1]))
+    return Splits(train, _used(config, train, looks[0]), held_out, looks)
+
+
+def score_splits(config: TransferConfig, fraction: float) -> Splits:
+    """The images of the first split alone, dealt by the seed to those that train and a share that only scores.
+
+    The second split, on which a training reports in the end, is not even opened.
+
+    Raises:
+        UserError: the split cannot be read, or too few images are left on either side; one sentence with the file.
+    """
+    whole = _kind(config)(Path(config.data.root).expanduser(), config.data.train or SPLITS[config.task][0])
+    order = torch.randperm(len(whole), generator=generator(config.seed, "transfer", "score")).tolist()
+    scored = round(fraction * len(whole))
+    parts = [Part(whole, sorted(order[scored:]), "train"), Part(whole, sorted(order[:scored]), "score")]
+    if not scored:
+        raise UserError(f"{whole.source}: of {len(whole)} images none scores: raise transfer.score_fraction")
+    looks = [tuple(map(part.look, range(len(part)))) for part in parts]
+    return Splits(parts[0], _used(config, parts[0], looks[0]), parts[1], (looks[0], looks[1]))
+
+
+class Part(ImageSet):
+    """Some images of a split."""
+
+    def __init__(self, whole: ImageSet, numbers: Sequence[int], name: str) -> None:
+        self._whole = whole
+        self._numbers = tuple(numbers)
+        self.name = f"{whole.name} ({name})"
+        self.classes, self.source = whole.classes, whole.source
+        self.paths = tuple(whole.paths[number] for number in numbers)
+
+    def look(self, index: int) -> Look:
+        """As of the whole split."""
+        return self._whole.look(self._numbers[index])
+
+    def __getitem__(self, index: int) -> Example:
+        """As of the whole split."""
+        return self._whole[self._numbers[index]]
+
+
+def _kind(config: TransferConfig) -> type[CocoImages] | type[CityscapesImages]:
+    return CocoImages if config.task == "coco-detection" else CityscapesImages
+
+
+def _used(config: TransferConfig, train: ImageSet, looks: Sequence[Look]) -> tuple[int, ...]:
+    """Numbers of the images that train.
+
+    Raises:
+        UserError: they are fewer than a batch.
+    """
     training = config.training
     used = tuple(
         index
-        for index, look in enumerate(seen[0])
+        for index, look in enumerate(looks)
         if min(look.width, look.height) >= training.smallest_image and (look.objects or not training.drop_empty)
     )
     if len(used) * training.repeat < training.batch_size:
@@ -94,4 +157,4 @@ def read_splits(config: TransferConfig, watch: Watch[Look]) -> Splits:
             f"{train.source}: {len(used)} images can train, which is fewer than training.batch_size "
             f"{training.batch_size}: images without an object, or smaller than {training.smallest_image} pixels, cannot"
         )
-    return Splits(train, used, held_out, (seen[0], seen[1]))
+    return used

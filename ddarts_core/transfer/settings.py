@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, model_validator
@@ -138,6 +138,8 @@ class TransferConfig(Strict):
     detections: TransferDetections = TransferDetections()
 
 
+Config = TypeVar("Config", bound=TransferConfig)
+
 #: Settings that determine where a run is and what it takes, not what it finds.
 PLACES = ("data.root", "data.num_workers", "training.device", "training.checkpoint_every")
 
@@ -151,7 +153,12 @@ def settings_hash(config: TransferConfig) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
 
 
-def resolve(data: Mapping[str, Any], overrides: Iterable[str] = (), where: str = "transfer") -> TransferConfig:
+def resolve(
+    data: Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    where: str = "transfer",
+    model: type[Config] = TransferConfig,  # type: ignore[assignment]  # mypy: not for every Config
+) -> Config:
     """Defaults, recipe, settings and overrides merged and validated as one.
 
     Raises:
@@ -171,5 +178,4 @@ def resolve(data: Mapping[str, Any], overrides: Iterable[str] = (), where: str =
     if preset["task"] != task:
         fitting = ", ".join(name for name, one in RECIPES.items() if one["task"] == task)
         raise UserError(f"{where}: recipe {recipe} is one of {preset['task']}: for {task} choose one of {fitting}")
-    config: TransferConfig = validate(TransferConfig, merge(preset, merged), where)
-    return config
+    return validate(model, merge(preset, merged), where)

@@ -2,10 +2,12 @@
 
     python -m ddarts_core.transfer.shapes coco-detection data/shapes
     python -m ddarts_core.transfer.shapes cityscapes-instances data/street
+    python -m ddarts_core.transfer.shapes classes data/classes
 
 Circles, squares and triangles of any colour lie on noise. Both sets have what the real ones have and what programs
 stumble over: images without objects, crowds, ids with gaps; COCO's a box without width, Cityscapes' classes that are
-not scored.
+not scored. The third is one to classify, of single shapes (`data.name: folder`), for a search that is to be scored on
+one of the others.
 """
 
 from __future__ import annotations
@@ -133,6 +135,23 @@ def write_cityscapes(root: Path, split: str, count: int, seed: int = 0) -> None:
         Image.fromarray(ids).save(folders[1] / f"{stem}_gtFine_instanceIds.png")
 
 
+def write_classes(root: Path, train: int, test: int, seed: int = 0) -> None:
+    """A folder of images for each shape, in `train` and `test`: shapes out of scenes, with what lies around them."""
+    for split, count in (("train", train), ("test", test)):
+        found = dict.fromkeys(NAMES, 0)
+        for number in range(4 * count + 40):
+            pixels, shapes = scene(seed, f"classes {split}", number, (128, 112))
+            for shape in shapes[:1]:
+                name, (left, top, width, height) = NAMES[shape.kind], shape.box
+                if found[name] == count // len(NAMES):
+                    continue
+                folder = root / split / name
+                folder.mkdir(parents=True, exist_ok=True)
+                box = (left - 4, top - 4, left + width + 4, top + height + 4)
+                Image.fromarray(pixels).crop(box).resize((32, 32)).save(folder / f"{number:06d}.png")
+                found[name] += 1
+
+
 def write(task: Task, root: Path, train: int, held_out: int, seed: int = 0) -> None:
     """Write both splits, under the names that a task has for them."""
     if task == "coco-detection":
@@ -146,13 +165,16 @@ def write(task: Task, root: Path, train: int, held_out: int, seed: int = 0) -> N
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write a set as the command line says."""
     parser = argparse.ArgumentParser(description="Write a small set of drawn shapes in a real format.")
-    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("task", choices=(*TASKS, "classes"))
     parser.add_argument("root", type=Path, help="folder, which is made")
     parser.add_argument("--train", type=int, default=300, help="images that train (default: 300)")
     parser.add_argument("--held-out", type=int, default=60, help="images that score (default: 60)")
     parser.add_argument("--seed", type=int, default=0, help="of the images (default: 0)")
     given = parser.parse_args(arguments)
-    write(given.task, given.root, given.train, given.held_out, given.seed)
+    if given.task == "classes":
+        write_classes(given.root, given.train, given.held_out, given.seed)
+    else:
+        write(given.task, given.root, given.train, given.held_out, given.seed)
     print(f"wrote {given.root}: {given.train} images that train, {given.held_out} that score")
 
 

@@ -22,6 +22,7 @@ from ddarts_tuning.trial.trial_record import begin
 from ddarts_core.data.sets import load_train
 from ddarts_core.data.splits import split
 from ddarts_core.genotypes.zoo import ZOO
+from ddarts_core.loops.records import read_jsonl
 from ddarts_core.settings.config import resolve
 from ddarts_core.studies.study_files import read_json
 from ddarts_core.training.retrain import Retrain
@@ -91,6 +92,11 @@ def test_a_trial_has_its_start_beside_it(make_sweep: Make, tmp_path: Path, monke
     found = read_json(study.path / "trials/00000/trial.json")
     assert found["state"] == "COMPLETED" and found["baseline"]["held_out/accuracy"] == undisturbed(config)
     assert final_metrics(found)["baseline/held_out/accuracy"] == found["baseline"]["held_out/accuracy"]
+    *earlier, last = read_jsonl(study.path / "trials/00000/records.jsonl")
+    beside = {f"baseline/{name}": number for name, number in found["baseline"].items()}
+    assert beside.keys() > {"baseline/held_out/accuracy", "baseline/parameters", "baseline/macs"}
+    assert last.phase == "retrain" and {**last.metrics, **beside} == last.metrics
+    assert not any(name.startswith("baseline/") for record in earlier for name in record.metrics)
     (read,) = read_study(study.path).trials
     row = trial_row(read)
     assert row["baseline_parameters"] == found["baseline"]["parameters"] and row["baseline_macs"] > 0

@@ -174,7 +174,7 @@ def with_readers(config: SweepConfig) -> SweepConfig:
 
 def trains(config: SweepConfig) -> bool:
     """Whether a trial trains the network that it finds."""
-    return config.tune.objective == "derived"
+    return config.tune.objective != "supernet"
 
 
 def memory_of(config: ExperimentConfig, device: Device, trained: bool) -> int:

@@ -203,7 +203,7 @@ class StudyCallback(tune.Callback):
         if self._session.listener is not None:
             study, number = self._held.study, trial.config["number"]
             record = read_json(trial_dir(study.path, number) / "trial.json")
-            length = num_epochs(record["config"], study.objectives[0][0])
+            length = num_epochs(record["config"], study.data["config"])
             self._session.listener(
                 SweepEvent(kind, trial_name(number), number, record["params"], num_epochs=length, **fields)
             )

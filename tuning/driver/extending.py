@@ -154,7 +154,8 @@ def check_same(study: Study, config: SweepConfig) -> None:
     bases = map(base_settings, (stored_config(study), config))
     set_ = ({path: value for path, value in leaves(base) if value != {}} for base in bases)
     flat = ({**given, **free, "data.root": root} for given, root in zip(set_, roots, strict=True))
-    differing = [*moved, *_differing(*lasting), *_differing(*flat)]
+    transfers = ({"transfer": each.get("transfer", {})} for each in (old, new))
+    differing = [*moved, *_differing(*lasting), *_differing(*flat), *_differing(*transfers)]
     if differing:
         raise UserError(
             f"study {study.name!r} exists with another {', '.join(differing)}: only trials of the same settings can be "

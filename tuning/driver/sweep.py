@@ -39,6 +39,7 @@ from ..store.study import Study, find_study, hold
 from ..tracking import study_run as tracking
 from ..tracking.overview import show_study
 from ..tracking.patience import PATIENCE
+from ..trial.fine_tuning import check_score
 from ..trial.trial_record import resolved
 from .callback import Session, note_end, settle, track_rest
 from .earlier import adopt
@@ -188,7 +189,9 @@ def run_again(study: Study) -> int:
 
 def stored_config(study: Study) -> SweepConfig:
     """The sweep's configuration as stored, without secrets."""
-    groups = {key: study.data["config"][key] for key in ("space", "tune", "tracking", "name", "storage")}
+    groups = {
+        key: study.data["config"].get(key, {}) for key in ("space", "tune", "tracking", "transfer", "name", "storage")
+    }
     return resolve({**study.data["base"], **groups}, (), SweepConfig, where=str(study.path / "study.json"))
 
 
@@ -229,6 +232,7 @@ def _check_data(config: SweepConfig) -> dict[str, Any]:
     splits = split(images, config.data, config.seed)
     check_batch("weights", len(splits.weights), config.search.batch_size)
     check_batch("alphas", len(splits.alphas), config.search.batch_size)
+    check_score(config.tune.objective, config.transfer, config.retrain, info)
     return data_facts(info, images, data_notes(config.data))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ddarts_core.ground import plugins
 from ddarts_core.ground.validation import validate
-from ddarts_core.loops.records import EpochRecord
+from ddarts_core.loops.records import EpochRecord, stage
 from ddarts_core.search.stages import Course
 from ddarts_core.settings.config import ExperimentConfig
 
@@ -55,7 +55,7 @@ class Clock:
 
     def is_spent(self, records: Iterable[EpochRecord]) -> bool:
         """After the last of these epochs."""
-        searched = [record for record in records if record.phase != "retrain"]
+        searched = [record for record in records if not stage(record.phase)]
         if self._seconds is None or len(searched) < self._least:
             return False
         return search_seconds(searched) >= self._seconds
@@ -63,7 +63,7 @@ class Clock:
 
 def search_seconds(records: Iterable[EpochRecord]) -> float:
     """Wall time of the search's epochs."""
-    return sum(sum(record.seconds.values()) for record in records if record.phase != "retrain")
+    return sum(sum(record.seconds.values()) for record in records if not stage(record.phase))
 
 
 def tune_of(study: Mapping[str, Any]) -> TuneConfig:

@@ -23,6 +23,7 @@ from ..store.backend import Folder, below
 from ..store.mirror import check_storage
 from .distributions import Distribution
 from .population import check_population
+from .score import check_form, score_config, stored
 from .searchers import SEARCHERS
 from .space import Space, base_settings, build_space, check_points
 from .tune import TuneConfig
@@ -74,6 +75,11 @@ class SweepConfig(ExperimentConfig):
     )
     tune: TuneConfig = TuneConfig()
     tracking: TrackingConfig = TrackingConfig()
+    transfer: dict[str, Any] = Field(
+        default_factory=dict,
+        description="For tune.objective transfer: settings of the fine-tuning, as `ddarts transfer` has them, and "
+        "score_fraction, the share of the images that scores. See docs/transfer.md.",
+    )
 
     def build_space(self) -> Space:
         """The checked search space.
@@ -169,6 +175,11 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
             f"{where}: {VALIDATION} has no place in a sweep, whose trials are scored after their last epoch on the "
             "held-out images: leave it out, and give it to ddarts retrain"
         )
+    if config.tune.objective == "transfer":
+        config = config.model_copy(update={"transfer": stored(score_config(config.transfer, where))})
+        check_form(config, where)
+    elif config.transfer:
+        raise UserError(f"{where}: transfer has no place with tune.objective {config.tune.objective}: leave it out")
     _check_latency(config, where)
     _check_statistics(config, where)
     _check_budget(config, where)

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ddarts_core.ground.errors import unknown_name
 from ddarts_core.ground.validation import Strict
+from ddarts_core.studies.study_files import TRANSFER_OBJECTIVE
 
 from .distributions import Scalar
 from .searchers import SEARCHERS
@@ -132,10 +133,11 @@ class TuneConfig(Strict):
         le=0.5,
         description="For pbt: which share of the trials is replaced at an exchange. As many trials are copied.",
     )
-    objective: Literal["derived", "supernet"] = Field(
+    objective: Literal["derived", "supernet", "transfer"] = Field(
         "derived",
-        description="Which accuracy on the held-out images ranks trials: that of the derived network after "
-        "`retrain`, or that of the supernet.",
+        description="What ranks trials. derived: the accuracy of the derived network on the held-out images, after "
+        "`retrain`. supernet: that of the supernet. transfer: the box AP of a detector that has this network, after "
+        "`retrain` and the fine-tuning of `transfer`.",
     )
     metric: Literal["accuracy", "balanced_accuracy"] = Field(
         "accuracy",
@@ -210,4 +212,6 @@ def supernet_metric(tune: Mapping[str, Any]) -> str:
 
 def objective_of(objective: str, metric: str) -> str:
     """Name of the first objective, by `tune.objective` and `tune.metric`."""
+    if objective == "transfer":
+        return TRANSFER_OBJECTIVE
     return f"derived/held_out/{metric}" if objective == "derived" else f"held_out/{metric}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddarts_core.loops.records import stage
 from ddarts_core.studies.study_files import TRIAL_STATES
 
 from .study import Study, trial_dir
@@ -41,7 +42,7 @@ def last_accuracies(study: Study, metric: str) -> dict[str, float]:
         if trial["state"] in ("PRUNED", "FAILED") and file.exists():
             for line in reversed(file.read_text(encoding="utf-8").splitlines()):
                 record = json.loads(line) if line.strip() else {}
-                if metric in record.get("metrics", {}) and record["phase"] != "retrain":
+                if metric in record.get("metrics", {}) and not stage(record["phase"]):
                     found[str(trial["trial_id"])] = float(record["metrics"][metric])
                     break
     return found
@@ -54,7 +55,7 @@ def _progress(study: Study, trial: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "trial_id": trial["trial_id"],
         "epochs": len(seconds),
-        "num_epochs": num_epochs(trial["config"], study.objectives[0][0]),
+        "num_epochs": num_epochs(trial["config"], study.data["config"]),
         "epochs_per_minute": rate,
     }
 
@@ -84,8 +85,9 @@ def _epoch_seconds(folder: Path) -> list[float]:
     return [sum(json.loads(line).get("seconds", {}).values()) for line in lines if line.strip()]
 
 
-def num_epochs(config: Mapping[str, Any], objective: str) -> int:
-    """Epochs of a whole trial: warm-up, search, and the training if the derived network is the objective."""
-    search = config["search"]
-    trained = config["retrain"]["epochs"] if objective.startswith("derived/") else 0
-    return int(search["warmup_epochs"] + search["epochs"] + trained)
+def num_epochs(config: Mapping[str, Any], sweep: Mapping[str, Any]) -> int:
+    """Epochs of a whole trial: warm-up, search, and the trainings that the objective asks for."""
+    search, objective = config["search"], sweep["tune"]["objective"]
+    trained = config["retrain"]["epochs"] if objective != "supernet" else 0
+    tuned = sweep["transfer"]["training"]["epochs"] if objective == "transfer" else 0
+    return int(search["warmup_epochs"] + search["epochs"] + trained + tuned)

@@ -23,7 +23,7 @@ from typing import Any
 from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.loops.confusion import FILE as CONFUSION
 from ddarts_core.loops.mistakes import FILE as MISTAKES
-from ddarts_core.loops.records import PHASES, EpochRecord, read_jsonl
+from ddarts_core.loops.records import LATER, PHASES, EpochRecord, read_jsonl
 from ddarts_core.studies.study_files import read_json
 
 from ..store.locks import alone
@@ -41,11 +41,11 @@ _BATCH_LIMIT = 1000
 
 
 def epoch_metrics(record: EpochRecord) -> dict[str, float]:
-    """The numbers of an epoch by MLflow's name, NaN included; those of a retraining begin with `retrain/`.
+    """The numbers of an epoch by MLflow's name, NaN included; those of a later phase begin with its word in `LATER`.
 
     An epoch of a search has its phase, a place in `PHASES`, and the number of its network.
     """
-    prefix = "retrain/" if record.phase == "retrain" else ""
+    prefix = LATER.get(record.phase, "")
     values = {f"{prefix}{name}": value for name, value in record.metrics.items()}
     values |= {f"contribution/cell_{cell}": value for cell, value in enumerate(record.contributions)}
     values |= {f"ablation/cell_{cell}": value for cell, value in enumerate(record.ablation)}
@@ -61,7 +61,7 @@ def final_metrics(trial: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a trial that ended: objectives, derived network, start architecture, cost, its own time."""
     values: dict[str, Any] = {
         f"{group}/{name}": value
-        for group in ("derived", "baseline")
+        for group in ("derived", "baseline", "transfer")
         for name, value in (trial.get(group) or {}).items()
     }
     values |= {name: value for name, value in (trial["objectives"] or {}).items() if name not in values}
@@ -83,7 +83,7 @@ class TrialRun:
         self._study = study
         self._folder = folder
         self._client: Any = None
-        self._logged: set[tuple[str, int]] | None = None
+        self._logged: set[tuple[int, int]] | None = None
         self._begun = 0.0
         self.run_id: str | None = None
 
@@ -123,7 +123,7 @@ class TrialRun:
             run_id = self._open()
             logged = self._losses(run_id)
             records = read_jsonl(self._folder / "records.jsonl")
-            losses = {_key(record): record.metrics.get("train/loss", math.nan) for record in records}
+            losses = {record.place: record.metrics.get("train/loss", math.nan) for record in records}
             if all(math.isclose(loss, losses.get(key, math.nan), rel_tol=1e-12) for key, loss in logged.items()):
                 self._logged = set(logged)
             else:
@@ -139,17 +139,17 @@ class TrialRun:
             self._logged |= keys
 
     def _batches(
-        self, records: Iterable[EpochRecord], logged: set[tuple[str, int]]
-    ) -> Iterator[tuple[set[tuple[str, int]], list[Any]]]:
+        self, records: Iterable[EpochRecord], logged: set[tuple[int, int]]
+    ) -> Iterator[tuple[set[tuple[int, int]], list[Any]]]:
         """What is not logged, in as few batches of whole epochs as MLflow takes."""
         from mlflow.entities import Metric
 
         stamp = self._begun
-        keys: set[tuple[str, int]] = set()
+        keys: set[tuple[int, int]] = set()
         batch: list[Metric] = []
         for record in records:
             stamp += 1000 * sum(record.seconds.values())
-            key = _key(record)
+            key = record.place
             if key in logged:
                 continue
             metrics = [Metric(name, value, int(stamp), record.epoch) for name, value in epoch_metrics(record).items()]
@@ -215,12 +215,12 @@ class TrialRun:
             **versions,
         }
 
-    def _losses(self, run_id: str) -> dict[tuple[str, int], float]:
-        """Phase and epoch of what the run has, and the loss there."""
-        losses: dict[tuple[str, int], float] = {}
-        for phase, name in (("search", "train/loss"), ("retrain", "retrain/train/loss")):
-            history = self._client.get_metric_history(run_id, name)
-            losses |= {(phase, metric.step): float(metric.value) for metric in history}
+    def _losses(self, run_id: str) -> dict[tuple[int, int], float]:
+        """Stage and epoch of what the run has, and the loss there."""
+        losses: dict[tuple[int, int], float] = {}
+        for number, prefix in enumerate(("", *LATER.values())):
+            history = self._client.get_metric_history(run_id, f"{prefix}train/loss")
+            losses |= {(number, metric.step): float(metric.value) for metric in history}
         return losses
 
     def _finish(self, draw: Draw | None, artifacts: bool) -> None:
@@ -250,10 +250,6 @@ class TrialRun:
         for file in (self._folder / "records.jsonl", genotype, picture, *scored):
             if file.exists():
                 self._client.log_artifact(run_id, str(file))
-
-
-def _key(record: EpochRecord) -> tuple[str, int]:
-    return "retrain" if record.phase == "retrain" else "search", record.epoch
 
 
 class Sender:

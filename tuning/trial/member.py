@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from ddarts_core.ground.errors import UserError
-from ddarts_core.loops.records import EpochRecord, read_jsonl
+from ddarts_core.loops.records import EpochRecord, read_jsonl, stage
 from ddarts_core.studies.study_files import ENDED
 
 from ..settings.population import adopt
@@ -33,7 +33,7 @@ class Member(SearchTrial):
 
     def step(self) -> dict[str, Any]:
         """Run one epoch, unless the leg is over: the process before may have been killed before it could report."""
-        searched = sum(record.phase != "retrain" for record in self._records)
+        searched = sum(not stage(record.phase) for record in self._records)
         if self._record["state"] not in ENDED and searched >= self._until:
             return self._report(done=False)
         return super().step()

@@ -1,5 +1,7 @@
 """One trial under Ray Tune: one step is one epoch, first of the search, then of the derived network's retraining.
 
+With `tune.objective` transfer, epochs of its fine-tuning on another task follow.
+
 What is reported, and to whom:
 
 - `held_out/accuracy`, the supernet's (`held_out/balanced_accuracy` with that `tune.metric`), and `search_epoch`, the
@@ -21,6 +23,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,7 @@ from ddarts_core.loops.confusion import Confusion, write_confusion
 from ddarts_core.loops.mistakes import FILE as MISTAKES
 from ddarts_core.loops.mistakes import write_mistakes
 from ddarts_core.loops.records import EpochRecord, read_jsonl, write_jsonl
+from ddarts_core.networks.building import build_network
 from ddarts_core.networks.cost import retrain_cost
 from ddarts_core.search.one_shot import probed
 from ddarts_core.search.search import Search, build_search
@@ -52,8 +56,9 @@ from ddarts_core.search.stages import Course
 from ddarts_core.settings.config import ExperimentConfig, numbered, resolve
 from ddarts_core.settings.hashing import config_hash
 from ddarts_core.studies.limits import beyond
-from ddarts_core.studies.study_files import ENDED, read_json, write_json
+from ddarts_core.studies.study_files import ENDED, TRANSFER_OBJECTIVE, read_json, write_json
 from ddarts_core.training.retrain import Retrain
+from ddarts_core.transfer.training import Transfer
 
 from ..cluster.versions import check_version
 from ..settings.budget import Clock, tune_of
@@ -66,6 +71,7 @@ from ..tracking.machine import Machine
 from ..tracking.secret import receive
 from ..tracking.trial_run import Sender, TrialRun
 from .baseline import cost_of_start, of_start
+from .fine_tuning import fine_tuning
 from .trial_record import reports_of
 
 FAILURES = (UserError, Diverged, ArithmeticError, MemoryError, torch.OutOfMemoryError)
@@ -80,12 +86,14 @@ class SearchTrial(tune.Trainable):
         self._number: int = config["number"]
         self._study = studies.trial_study(config["study"], self._number, Path(self.logdir))
         self._version = check_version(self._study.data)
-        self._metric = supernet_metric(self._study.data["config"]["tune"])
+        self._sweep: dict[str, Any] = self._study.data["config"]
+        self._metric = supernet_metric(self._sweep["tune"])
         receive(self._study)
         plugins.receive(self._study)
         self._folder = studies.trial_dir(self._study.path, self._number)
         self._search: Search | None = None
         self._retrain: Retrain | None = None
+        self._transfer: Transfer | None = None
         self._epochs: Iterator[EpochRecord] = iter(())
         self._loaded: dict[str, Any] = {}
         self._records: list[EpochRecord] = []
@@ -102,7 +110,7 @@ class SearchTrial(tune.Trainable):
         self._limit_resources()
         self._presence = join_workers(self._study.path)
         self._go_on()
-        wanted = self._study.data["config"]["tracking"].get("system_metrics", False)  # earlier studies have no such
+        wanted = self._sweep["tracking"].get("system_metrics", False)  # earlier studies have no such
         machine = Machine(self._study.data["tracking_uri"], wanted)
         self._sender = Sender(TrialRun(self._study, self._folder), machine)
         self._sender.send(self._records)
@@ -115,14 +123,14 @@ class SearchTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         """Leave the trial to whoever goes on with it."""
-        self._search = self._retrain = None
+        self._search = self._retrain = self._transfer = None
         self._epochs = iter(())
         end_readers()
         self._sender.close()
         self._presence.close()
 
     def _limit_resources(self) -> None:
-        resources = self._study.data["config"]["tune"]["resources"]
+        resources = self._sweep["tune"]["resources"]
         self._cores = float(resources["cpu"])
         torch.set_num_threads(resources.get("threads") or max(1, int(self._cores)))
         if 0 < resources["gpu"] < 1 and torch.cuda.is_available():
@@ -201,6 +209,8 @@ class SearchTrial(tune.Trainable):
 
     def _phase(self) -> str:
         """The phase of the next epoch."""
+        if self._transfer is not None:
+            return "transfer"
         return "retrain" if self._genotype is not None else self._course.at(len(self._records)).stage.phase
 
     def _run_epoch(self) -> bool:
@@ -211,6 +221,8 @@ class SearchTrial(tune.Trainable):
         if bad:
             raise Diverged(f"{bad[0]} became {record.metrics[bad[0]]} in epoch {record.epoch} of the {record.phase}")
         self._keep(record)
+        if self._transfer is not None:
+            return self._end_transfer(self._transfer)
         if self._retrain is not None:
             return self._end_retrain()
         assert self._search is not None
@@ -235,7 +247,12 @@ class SearchTrial(tune.Trainable):
                 # It is this trial's own. A later version may hash settings that there were none of when it was made.
                 own = {"config_hash": config_hash(self._config)}
                 self._search.load_state_dict(self._loaded.pop("search") | own)
-        if self._genotype is not None and self._retrain is None:
+        if self._genotype is not None and self._loaded.get("transfer") is not None:
+            network = build_network(config.retrain, self._genotype, self._info())
+            self._transfer = fine_tuning(self._sweep["transfer"], config, self._genotype, network, self._info())
+            self._transfer.load_state_dict(self._loaded.pop("transfer"))
+            self._epochs = self._transfer.records()
+        if self._genotype is not None and self._retrain is None and self._transfer is None:
             self._search = None
             end_readers()
             info, images = load_train(config.data)
@@ -259,10 +276,12 @@ class SearchTrial(tune.Trainable):
         self._take(search.discretise().genotype)
         if (one_shot := probed(search)) is not None:
             self._write(one_shot=one_shot)
-        if self._study.data["config"]["tune"]["objective"] == "derived":
+        if self._sweep["tune"]["objective"] != "supernet":
             return False
+        baseline = cost_of_start(self._config, search.info) or None
+        self._beside_last(baseline)
         self._write(
-            baseline=cost_of_start(self._config, search.info) or None,
+            baseline=baseline,
             objectives=self._objectives(self._metric, self._records[-1].metrics[self._metric]),
         )
         return True
@@ -287,17 +306,38 @@ class SearchTrial(tune.Trainable):
         checkpoint.save(self._folder / studies.WEIGHTS, kept)
         config = for_cores(self._config, self._cores)
         baseline = of_start(self._study, config, self._retrain.info, self._images, self._held_out) or None
-        self._write(
-            derived=derived,
-            baseline=baseline,
-            objectives=self._objectives(f"derived/{self._metric}", derived[self._metric]),
-        )
+        self._beside_last(baseline)
+        if self._sweep["tune"]["objective"] == "derived":
+            objectives = self._objectives(f"derived/{self._metric}", derived[self._metric])
+            self._write(derived=derived, baseline=baseline, objectives=objectives)
+            return True
+        self._write(derived=derived, baseline=baseline)
+        network = build_network(config.retrain, self._genotype, self._retrain.info)
+        network.load_state_dict(kept["weights"])
+        self._transfer = fine_tuning(self._sweep["transfer"], config, self._genotype, network, self._retrain.info)
+        self._retrain = None
+        self._epochs = self._transfer.records()
+        return False
+
+    def _end_transfer(self, run: Transfer) -> bool:
+        if not run.over:
+            return False
+        scores = {name: v for name, v in self._records[-1].metrics.items() if name.startswith("held_out/")}
+        if "held_out/box_ap" not in scores:
+            raise UserError("the images that score on the other task have no object: raise transfer.score_fraction")
+        self._write(transfer=scores, objectives=self._objectives(TRANSFER_OBJECTIVE, scores["held_out/box_ap"]))
         return True
+
+    def _beside_last(self, baseline: dict[str, float] | None) -> None:
+        """Have the record of the last epoch say what the start architecture reaches and costs."""
+        beside = {f"baseline/{name}": value for name, value in (baseline or {}).items()}
+        last = self._records[-1]
+        self._records[-1] = replace(last, metrics={**last.metrics, **beside})
 
     def _objectives(self, metric: str, value: float) -> dict[str, float]:
         if not math.isfinite(value):
             raise Diverged(f"{metric} became {value}")
-        second = self._study.data["config"]["tune"]["second_objective"]
+        second = self._sweep["tune"]["second_objective"]
         return {metric: value} | ({} if second is None else {second: self._record["cost"][second]})
 
     def _known(self, genotype: AnyGenotype) -> dict[str, Any]:
@@ -319,7 +359,7 @@ class SearchTrial(tune.Trainable):
 
         Within a budget of multiply-adds those of the search too; and the latency where it is measured.
         """
-        info = facts.read_info(self._folder) or facts.read_info(self._study.path) or data_info(self._config.data)
+        info = self._info()
         counted = retrain_cost(genotype, self._config, info)
         searched = {name: self._record[name] for name in ("search_macs",) if name in self._record}
         return {
@@ -328,6 +368,10 @@ class SearchTrial(tune.Trainable):
             **searched,
             **self._latency(genotype, info),
         }
+
+    def _info(self) -> DataInfo:
+        """Facts of the trial's images."""
+        return facts.read_info(self._folder) or facts.read_info(self._study.path) or data_info(self._config.data)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -344,6 +388,7 @@ class SearchTrial(tune.Trainable):
                 "genotype": None if self._genotype is None else self._genotype.to_json(),
                 "search": self._search.state_dict() if searching and self._search is not None else None,
                 "retrain": None if self._retrain is None else self._retrain.state_dict(),
+                "transfer": None if self._transfer is None else self._transfer.state_dict(),
             },
             packed=True,
         )

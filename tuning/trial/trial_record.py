@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddarts_core.ground.errors import UserError
-from ddarts_core.loops.records import EpochRecord
+from ddarts_core.loops.records import EpochRecord, stage
 from ddarts_core.settings.config import ExperimentConfig
 from ddarts_core.settings.hashing import config_hash
 from ddarts_core.studies.study_files import SCHEMA_VERSION, write_json
@@ -64,6 +64,7 @@ def new_record(number: int, params: Mapping[str, Any], data: Mapping[str, Any]) 
         "beyond": None,
         "derived": None,
         "baseline": None,
+        "transfer": None,
         "seconds": 0.0,
         "budget_seconds": seconds_of(tune_of(data)),
         **counted,
@@ -108,6 +109,6 @@ def is_recalibrated(folder: Path) -> bool:
 def _reports(epochs: Iterable[tuple[str, Mapping[str, float]]], metric: str) -> Iterator[dict[str, float]]:
     value, searched = 0.0, 0
     for phase, metrics in epochs:
-        if phase != "retrain":
+        if not stage(phase):
             value, searched = metrics[metric], searched + 1
         yield {metric: value, SEARCH_EPOCH: searched}
