@@ -59,6 +59,7 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "tune.limits": {"parameters": None, "macs": None, "latency_ms": None},
         "tune.latency": None,
         "tune.resources.threads": None,
+        "transfer": {},
         # Scores before were of running statistics, and every record says which it has; the training is the same.
         "search.recalibration_batches": 4,
     }

@@ -156,7 +156,7 @@ def test_mistakes_are_told_before_a_sweep_begins(make_sweep: Make, config: Sweep
         _check_data(grey)
     longer = {**plain["transfer"], "training": {**plain["transfer"]["training"], "epochs": 3}}
     with pytest.raises(UserError, match=r"another transfer\.training\.epochs \(2 there, 3 now\)"):
-        check_same(study, make_sweep("other", **{**plain, "transfer": longer}))
+        check_same(study, config.model_copy(update={"transfer": longer}))
     missing = make_sweep("missing", **{**plain, "transfer": {**plain["transfer"], "data": {"root": "/nowhere"}}})
     with pytest.raises(UserError, match=r"instances_train2017\.json is missing"):
         _check_data(missing)
