@@ -30,7 +30,6 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import recv_handle, send_handle
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -140,7 +139,7 @@ class Readers:
         for _ in range(self.number):
             here, there = context.Pipe()
             reader = context.Process(target=_serve, args=(there, self.work), name="reader", daemon=True)
-            with _without_main(), mock.patch.object(tempfile, "tempdir", short_temp(len(SOCKET))):
+            with _starting():
                 reader.start()
             there.close()
             members.append((reader, here))
@@ -194,17 +193,22 @@ def _end(members: list[tuple[BaseProcess, Connection]]) -> None:
 
 
 @contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """While a reader starts it is not told of the program's main module, which it would run again.
+def _starting() -> Iterator[None]:
+    """What a reader is started in: without the program's main module, and with a short folder for its socket.
 
-    Ray's would import Ray in every reader, and a user's script without a guard would begin anew.
+    The reader would run the main module again. Ray's would import Ray in every reader, and a user's script without a
+    guard would begin anew.
+
+    Raises:
+        UserError: there is no folder with a short name.
     """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
+    short = short_temp(len(SOCKET))
+    main, folder = sys.modules["__main__"], tempfile.tempdir
+    sys.modules["__main__"], tempfile.tempdir = ModuleType("__main__"), short
     try:
         yield
     finally:
-        sys.modules["__main__"] = main
+        sys.modules["__main__"], tempfile.tempdir = main, folder
 
 
 # --- what passes between a reader and the process that it reads for -------------------------------------------------
