@@ -46,7 +46,7 @@ test-oldest: $(STAMP) $(OLDEST)/.installed
 $(OLDEST)/.installed: setup.cfg constraints-oldest.txt
 	$(PYTHON) -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check "setuptools>=68"
-	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints-oldest.txt -e .
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-build-isolation -c constraints-oldest.txt -e .
 	@touch $@
 
 # The same steps under another Python, which need not be that of .venv: make test-python PYTHON=python3.13
@@ -55,7 +55,7 @@ test-python: OTHER = .venv-python$(PYTHON_NAME)
 test-python:
 	$(PYTHON) -m venv --clear $(OTHER)
 	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check "setuptools>=77"
-	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[test]"
+	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-build-isolation -e ".[test]"
 	folder=$$(mktemp -d) && export OMP_NUM_THREADS=1 \
 		&& $(OTHER)/bin/python -m tests.oldest begin $$folder --any && $(OTHER)/bin/python -m tests.oldest end $$folder --any \
 		&& rm -r $$folder

@@ -43,6 +43,13 @@ def test_what_is_left_for_a_sweep(
     assert claim("mine", config, visible, CORES, others) == Claim("mine", CORES, cpus, gpus)
 
 
+def test_several_others_are_named() -> None:
+    one, two = Claim("runs/a", CORES, 1, ()), Claim("s3://place/b", CORES, 1, ())
+    mine = Claim("mine", CORES, 2, ())
+    assert sharing.sentence(mine, mine, [two, one, one]).startswith("studies a and b are running on this machine: this")
+    assert sharing.sentence(mine, mine, [two, two]).startswith("study b is running on this machine: this sweep takes 2")
+
+
 HOLD = """
 import os
 os.sched_getaffinity = lambda _: {0, 1, 2, 3}

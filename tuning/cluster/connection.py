@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -157,7 +158,9 @@ def _unstarted(error: BaseException) -> bool:
 
 @retry(retry=retry_if_exception(_unstarted), stop=stop_after_attempt(ATTEMPTS), reraise=True)
 def _join(address: str, runtime: dict[str, Any]) -> None:
-    _init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's, of what is said in a sentence
+        _init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime)
 
 
 #: What Ray adds to the name of the folder for temporary files.

@@ -73,14 +73,15 @@ def share(study: str, config: TuneConfig, num_cpus: int | None) -> int | None:
 
 def sentence(found: Claim, alone: Claim, others: Sequence[Claim]) -> str:
     """What a sweep says that gets less of a machine than it would have had alone."""
-    names = " and ".join(sorted({Path(other.study).name for other in others}))
+    names = sorted({Path(other.study).name for other in others})
+    running = f"study {names[0]} is" if len(names) == 1 else f"studies {' and '.join(names)} are"
     taken = f"{found.cpus} of {alone.cpus} cores that it could use"
     if alone.gpus:
         shared = any(gpu in other.gpus for gpu in found.gpus for other in others)
         which = f"GPU {', '.join(found.gpus)}"
         taken += f", and {which}" + (", which they use too and whose memory may not suffice" if shared else "")
     return (
-        f"study {names} is running on this machine: this sweep takes {taken}; tune.max_concurrent says how many trials "
+        f"{running} running on this machine: this sweep takes {taken}; tune.max_concurrent says how many trials "
         "a sweep runs, and so what it leaves"
     )
 
