@@ -83,6 +83,7 @@ def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
 
     for name in ("ray", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("ray.util.client.logsclient").disabled = True  # each connection sets its level anew
     if ray.is_initialized():
         return
     os.getcwd()  # Ray's processes would end without one, and say nothing that is of use
