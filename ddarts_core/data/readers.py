@@ -56,7 +56,7 @@ _pools: weakref.WeakSet[Readers] = weakref.WeakSet()
 
 
 def suitable(cores: float) -> int:
-    """Readers for a process that has so many cores: one core is left for itself where there are several.
+    """How many readers suit a process that has so many cores. If it has several, it keeps one for itself.
 
     Example:
         >>> [suitable(cores) for cores in (0.5, 1, 2, 8, 64)]
@@ -229,7 +229,7 @@ def _receive(connection: Connection) -> tuple[int, Tensor | Exception]:
 
 
 def _send(connection: Connection, ticket: int, answer: Tensor | Exception) -> None:
-    """A tensor goes as a file in memory without a name.
+    """Send a tensor, as a file in memory that has no name.
 
     Nothing is left of it when both processes are gone, and it takes no room in /dev/shm, of which containers have
     little.
@@ -248,7 +248,7 @@ def _send(connection: Connection, ticket: int, answer: Tensor | Exception) -> No
 
 
 def _serve(connection: Connection, work: Callable[[Any], Tensor]) -> None:
-    """What a reader runs."""
+    """The loop that a reader process runs."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -98,7 +98,7 @@ class Published:
         return self.info.name
 
     def facts(self, config: DataConfig) -> DataInfo:
-        """Known without the files, but for which classes there are.
+        """The facts, which are known without the files, except which classes are there.
 
         Raises:
             UserError: a setting is for images of one's own.
@@ -117,7 +117,7 @@ class Published:
         return replace(info, classes=known, num_classes=len(known)) if known else info
 
     def images(self, config: DataConfig, train: bool) -> Images:
-        """Read at once, or when they are due.
+        """The images, read at once or when they are due.
 
         Raises:
             UserError: the files are absent or damaged.
@@ -137,13 +137,13 @@ class Published:
         return StreamedSet.of(found, size, _num_workers(config))
 
     def notes(self, config: DataConfig) -> Sequence[str]:
-        """Nothing that is not published."""
+        """No sentences: everything about the set is published."""
         return ()
 
 
 @dataclass(frozen=True)
 class OwnImages:
-    """A way to keep images of one's own; all facts are read from them.
+    """A way in which users keep images of their own. All facts are read from the images.
 
     Attributes:
         name: of the way.
@@ -172,7 +172,7 @@ class OwnImages:
             ) from error
 
     def facts(self, config: DataConfig) -> DataInfo:
-        """Read from the training images."""
+        """The facts that are read from the training images."""
         return self.look(config).info
 
     def images(self, config: DataConfig, train: bool) -> Images:
@@ -309,7 +309,7 @@ def _num_workers(config: DataConfig) -> int:
 
 
 def _first_words(error: BaseException) -> str:
-    """The reason without torchvision's advice to download, which is not on offer."""
+    """The reason of an error, without torchvision's advice to download, which ddarts does not do."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).split(". ")[0]

@@ -82,7 +82,7 @@ def look(collect: Callable[[Path], Found], root: Path, wanted: Wanted) -> Own:
 
 
 class _Once:
-    """What was listed, equal to what lists the same."""
+    """What was listed; two listings of the same files are equal."""
 
     def __init__(self, found: Found, key: tuple[object, ...]) -> None:
         self.found, self.key = found, key
@@ -137,7 +137,7 @@ def _good(found: Found, broken: dict[int, str], skip: bool) -> np.ndarray[Any, n
 
 
 def _choose(heads: np.ndarray[Any, np.dtype[np.int64]], wanted: Wanted) -> tuple[int, int, list[str]]:
-    """Channels and side of the view, and why."""
+    """The number of channels and the side that images are read with, and why."""
     if not len(heads):
         raise UserError("every image is broken: nothing is left")
     why = []

@@ -161,7 +161,7 @@ class _Kept:
 
 
 def _kept(path: Path, found: Found, arrays: Sequence[str]) -> tuple[_Kept | None, dict[str, np.ndarray[Any, Any]]]:
-    """What a file of the cache knows of these images; nothing if one of its arrays is missing or has other rows."""
+    """What a file of the cache knows of these images; nothing if an array is missing or has other rows."""
     old = cache.read(path)
     if old is None or not {"names", "stamps", "fingerprint", "broken", *arrays} <= old.keys():
         return None, {}

@@ -56,7 +56,7 @@ def _tried(make: Any) -> Any:
 
 
 def answer(task: dict[str, Any]) -> list[Any]:
-    """What a line asks for."""
+    """Do what a line asks for."""
     sources: list[decode.Source] = [Path(name) for name in task["paths"]]
     if "size" not in task:
         return heads(sources)

@@ -90,7 +90,7 @@ class StepMemory:
 
 
 class DryStep(AlphaStep):
-    """A step of a rehearsal."""
+    """A step of a rehearsal: it allocates as a real one does and computes nothing."""
 
     def _hessian_error(self, step: Bilevel) -> dict[str, Tensor]:
         """Left out: it is computed in one step of a search, and here there are no numbers to compare."""

@@ -43,7 +43,7 @@ def check_search(config: ExperimentConfig, info: DataInfo, device: torch.device)
 
 
 def check_training(config: ExperimentConfig, genotype: AnyGenotype, info: DataInfo, device: torch.device) -> None:
-    """The same for the training of a genotype's network.
+    """Refuse a training of a genotype's network whose tensors the device cannot hold.
 
     Raises:
         UserError: as `check_search`, and see `derive.arrange`.

@@ -74,7 +74,7 @@ def cell_distances(a: Genotype, b: Genotype, weights: Mapping[str, float]) -> tu
 
 
 def distance(a: Genotype, b: Genotype, weights: Mapping[str, float]) -> float:
-    """Mean of `cell_distances`.
+    """The mean of `cell_distances`.
 
     Example:
         >>> from ddarts_core.genotypes.zoo import ZOO

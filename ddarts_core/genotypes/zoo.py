@@ -32,7 +32,7 @@ class ZooEntry(Generic[Kind]):
 
 
 def _load() -> tuple[dict[str, ZooEntry[Genotype]], dict[str, ZooEntry[StagedGenotype]]]:
-    """Those of cells and those of stages."""
+    """Read the published genotypes, those of cells and those of stages."""
     zoo: dict[str, ZooEntry[Genotype]] = {}
     staged: dict[str, ZooEntry[StagedGenotype]] = {}
     data = json.loads(Path(__file__).with_name("zoo.json").read_text(encoding="utf-8"))

@@ -39,7 +39,7 @@ class ReaderDied(RuntimeError):
 
 
 def cause(error: BaseException | None, kind: type[Kind]) -> Kind | None:
-    """The error of a kind that an error is, or comes from; None without one."""
+    """The error of a given kind that an error is or was caused by; None if there is none."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error

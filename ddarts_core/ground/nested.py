@@ -129,7 +129,7 @@ def set_path(data: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 
 def _key(data: Mapping[str, Any], path: str) -> str:
-    """The key with dots in it that a path begins with, if there is it, else the path."""
+    """The key with dots that a path begins with, if there is such a key, else the path."""
     return next((key for key in data if path == key or path.startswith(f"{key}.")), path)
 
 

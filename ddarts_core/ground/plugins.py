@@ -161,7 +161,7 @@ def require(recorded: Iterable[Mapping[str, str]], what: str) -> None:
 
 @contextlib.contextmanager
 def needed(recorded: Iterable[Mapping[str, str]], what: str) -> Iterator[None]:
-    """A mistake inside is that a plug-in is lacking, if one is: only what names its entries cannot do without it.
+    """Within the block, a mistake is blamed on a plug-in that is not loaded, if one is lacking.
 
     Raises:
         UserError: the mistake, or that of `require`.
@@ -266,7 +266,7 @@ def _begin(source: Source, reference: str | None, folder: Path | None) -> Plugin
 
 
 def _write(source: Source, folder: Path) -> None:
-    """Into a folder that comes first in the search for modules: it has no others than the plug-in's."""
+    """Write the files into a folder that Python searches first for modules; it holds the plug-in alone."""
     for name, content in source.files.items():
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise UserError(f"plug-in {source.name!r}: {name!r} is no path of a file within it")

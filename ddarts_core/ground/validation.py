@@ -58,7 +58,7 @@ def _yaml_float(text: str) -> float:
 
 
 def validate(model: type[Strict], data: Mapping[str, Any], where: str) -> Any:
-    """`model.model_validate` with the first mistake as one sentence.
+    """Do `model.model_validate`, and say the first mistake in one sentence.
 
     Raises:
         UserError: what is wrong, at which dotted path, and what is allowed.

@@ -1,4 +1,4 @@
-"""All state of a loop in one file that is whole, intact, or refused.
+"""The whole state of a loop in one file. A file that is not whole is refused.
 
 The file is what `torch.save` writes followed by the SHA-256 of it (78 bytes, which `torch.load` ignores). It is written
 to a temporary name and renamed, so a crash leaves the previous checkpoint; the hash finds what happened to it later.

@@ -71,7 +71,7 @@ class Surest:
         self._found: list[Mistake] = []
 
     def see(self, images: Tensor, labels: Tensor, logits: Tensor) -> None:
-        """A batch: normalised images [batch, channels, height, width], labels [batch] and logits [batch, classes]."""
+        """Look at a batch: normalised images [batch, channels, height, width], labels and logits [batch, classes]."""
         predicted = logits.argmax(1)
         sure = logits.float().softmax(1).gather(1, predicted[:, None])[:, 0].where(predicted != labels, -1.0)
         values, places = sure.topk(min(MOST, len(sure)))

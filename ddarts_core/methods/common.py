@@ -38,7 +38,7 @@ class Softmax(Gates):
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """What is defined for independent gates only; `name` stands for every part of this kind."""
+        """Refuse what is defined for independent gates only."""
         ablation = config.ablation
         removes = ablation.loss != "none" or ablation.shapley_permutations
         if removes and ablation.removal not in ("identity", "zero"):
@@ -80,7 +80,7 @@ class ZeroOne(Regulariser):
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """It is a function of sigma(alpha)."""
+        """It is a function of sigma(alpha), so it refuses other gates."""
         if config.search.independent_gates:
             return None
         return f"search.w_zero_one must be 0 with {config.search.gates}: the zero-one loss is defined on sigmoid gates"
@@ -108,7 +108,7 @@ class Standard(Plan):
     summary = "weights alone for search.warmup_epochs, then weights and alphas in turn for search.epochs"
 
     def stages(self) -> tuple[Stage, ...]:
-        """One or two, of one network."""
+        """One stage or two, of one network."""
         warmup = (Stage("warmup", self.search.warmup_epochs),) if self.search.warmup_epochs else ()
         return (*warmup, Stage("search", self.search.epochs))
 

@@ -50,7 +50,7 @@ class Perturbation(Plan):
         )
 
     def decide(self, found: Examination) -> None:
-        """The decisions that are due: all of them are spread evenly, from the first epoch to the last."""
+        """Take the decisions that are due. All decisions are spread evenly, from the first epoch to the last."""
         edges = num_edges(self.search.steps)
         last = edges + sum(len(into) > KEPT for into in edges_into(self.search.steps)) - 1
         for number in range(last + 1):
@@ -59,14 +59,14 @@ class Perturbation(Plan):
                     (self.decide_edge if number < edges else self.decide_node)(found, group)
 
     def decide_edge(self, found: Examination, group: int) -> None:
-        """The operation of one undecided edge."""
+        """Choose the operation of one edge that is not decided yet."""
         edge = found.one_of(found.fixed[group].isnan().all(-1).nonzero().flatten().tolist())
         best = min(self._candidates(), key=lambda operation: self._without(found, group, edge, operation))
         found.fixed[group, edge] = 0
         found.fixed[group, edge, best] = 1
 
     def decide_node(self, found: Examination, group: int) -> None:
-        """The edges of one node that has too many: the least harmful is dropped until two are left."""
+        """Drop edges of one node that has too many, the least harmful first, until two are left."""
         left = found.fixed[group].any(-1).tolist()
         nodes = [[edge for edge in into if left[edge]] for into in edges_into(self.search.steps)]
         edges = found.one_of([edges for edges in nodes if len(edges) > KEPT])
@@ -86,14 +86,14 @@ class Perturbation(Plan):
         return [k for k, name in enumerate(operations_of(self.search.space)) if name != "none"]
 
     def passes(self, stage: Stage, groups: int, batches: int) -> int:
-        """One for each operation of each edge, and for each edge that a node still has at each of its drops."""
+        """One pass for each operation of each edge, and at each drop one for each edge that the node still has."""
         of_edges = num_edges(self.search.steps) * len(self._candidates())
         of_nodes = sum(sum(range(KEPT + 1, len(into) + 1)) for into in edges_into(self.search.steps))
         return groups * (of_edges + of_nodes) * min(batches, self.options.decision_batches or batches)
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """Decisions need a trained network."""
+        """Decisions need a network that was trained."""
         if config.search.epochs < 2:
             return f"search.stages {cls.name} decides by a network that was trained: use search.epochs 2 or more"
         return None

@@ -62,7 +62,7 @@ class DirichletDivergence(Regulariser):
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """It is a function of the concentrations."""
+        """It is a function of the concentrations, so it refuses other gates."""
         if config.search.gates != Dirichlet.name:
             return (
                 f"search.regularisers {cls.name} measures the distribution of search.gates {Dirichlet.name}: use both"

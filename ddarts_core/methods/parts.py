@@ -29,7 +29,7 @@ Parameters: TypeAlias = "Mapping[str, Tensor]"
 
 @dataclass(frozen=True)
 class Shape:
-    """What architecture parameters are for.
+    """The sizes that architecture parameters depend on.
 
     Attributes:
         groups: of cells that share parameters.
@@ -105,7 +105,7 @@ class Part:
 
 
 class Gates(Part):
-    """Architecture: which parameters there are, and the gates that they stand for.
+    """The architecture: which parameters there are, and the gates that they stand for.
 
     Attributes:
         independent: whether gates of an edge are decided one by one (sigmoid) and not against each other (softmax).
@@ -124,7 +124,7 @@ class Gates(Part):
         raise NotImplementedError
 
     def against(self, gates: Tensor, progress: Progress, probe: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
-        """Gates that a step of the weights is taken under: those of its purpose, unless its batch has a say.
+        """The gates under which a step of the weights is taken; a method may let the step's batch decide.
 
         Args:
             gates: of that step, [groups, edges, operations].
@@ -155,7 +155,7 @@ class Gates(Part):
 
 
 def initial(shape: Sequence[int], stream: torch.Generator | None) -> Tensor:
-    """Zeros, or 1e-3 N(0, 1) from a stream."""
+    """Parameters of a shape: zeros, or 1e-3 N(0, 1) from a stream."""
     import torch
 
     start = torch.zeros(*shape)
@@ -349,11 +349,11 @@ class Plan(Part):
 
 
 class Freezing(Part):
-    """Which operations' weights stop being trained: none of them, unless a rule has a period."""
+    """Which operations stop being trained. Without a period none of them does."""
 
     @property
     def period(self) -> int | None:
-        """Steps between decisions; None looks at nothing, and costs nothing."""
+        """Steps between decisions; None decides nothing, and costs nothing."""
         return None
 
     def freezes(self, means: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class SkipDropout(Edge):
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """What a pass drops is drawn once: no pass may be repeated."""
+        """What a pass drops is drawn once, so no pass may be repeated."""
         if config.search.checkpoint_cells:
             return (
                 f"search.checkpoint_cells computes a pass twice, and search.edge {cls.name} draws other numbers the "

@@ -14,7 +14,7 @@ class Untrained(Plan):
     summary = "weights alone for all epochs; the alphas stay as they were drawn (random search)"
 
     def stages(self) -> tuple[Stage, ...]:
-        """One warm-up without end."""
+        """One warm-up that lasts for all epochs."""
         return (Stage("warmup", self.search.warmup_epochs + self.search.epochs),)
 
 

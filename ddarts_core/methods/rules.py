@@ -48,7 +48,7 @@ class Complete(Rule):
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """A threshold says something of independent gates only."""
+        """A threshold has a meaning for independent gates only."""
         if config.search.independent_gates:
             return None
         return f"discretise.rule {cls.name!r} needs sigmoid gates: use darts with {config.search.gates}"

@@ -47,7 +47,7 @@ class Adversarial(Smoothed):
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """Only signs of the gradient count, which half precision rounds to 0."""
+        """Only the signs of the gradient count, and half precision rounds it to 0."""
         if config.search.amp == "fp16":
             return (
                 f"search.gates {cls.name} takes gradients that fp16 rounds to 0: set search.amp to bf16, tf32 or none"

@@ -56,7 +56,7 @@ class ShapleyValued(Plan):
         found.parameters["alphas"] += self.options.value_step * found.memory["values"]
 
     def passes(self, stage: Stage, groups: int, batches: int) -> int:
-        """One without and one after each removal, in every order; fewer where an order ends early."""
+        """One pass without removals and one after each removal, in every order; fewer where an order ends early."""
         players = groups * num_edges(self.search.steps) * len(operations_of(self.search.space))
         orders: int = self.options.value_orders
         return stage.epochs * orders * (players + 1)
@@ -80,7 +80,7 @@ class ShapleyValued(Plan):
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """Values need a trained network."""
+        """Values need a network that was trained."""
         if config.search.warmup_epochs + config.search.epochs < 2:
             return f"search.stages {cls.name} values a network that was trained: use search.warmup_epochs 1 or more"
         return None

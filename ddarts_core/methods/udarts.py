@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class SubNetworkOptions(Strict):
-    """Of the sub-networks."""
+    """Settings of the sub-networks."""
 
     path_steps: int = Field(100, ge=1, le=1_000_000, description="steps that a sub-network is trained for")
 
@@ -40,13 +40,13 @@ class Paths(Sigmoid):
     exact = True
 
     class Options(SubNetworkOptions):
-        """Of the sub-networks and their links."""
+        """Settings of the sub-networks and their links."""
 
         global_links: bool = Field(True, description="whether cells 3 and later read one of the cells 0 to k - 3 too")
 
     @property
     def has_links(self) -> bool:
-        """As `global_links` says."""
+        """The option `global_links`."""
         return bool(self.options.global_links)
 
     def parameters(self, shape: Shape, stream: torch.Generator | None) -> dict[str, Tensor]:
@@ -93,7 +93,7 @@ class Paths(Sigmoid):
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """Only an edge that computes one operation is a sub-network; a link is a cell's own, and not yet ablated."""
+        """Only an edge that computes one operation is a sub-network. A link is a cell's own, and not ablated yet."""
         search, ablation = config.search, config.ablation
         if search.edge != OneOperation.name:
             return f"search.gates {cls.name} are of one operation per edge: use search.edge {OneOperation.name}"
@@ -117,14 +117,14 @@ class OneOperation(Edge):
     summary = "the operation with the largest gate alone, times that gate (U-DARTS)"
 
     def build(self, names: Sequence[str], channels: int, stride: int) -> nn.Module:
-        """`sampled_op.OneOp`."""
+        """A `sampled_op.OneOp`."""
         from ..supernets.sampled_op import OneOp
 
         return OneOp(names, channels, stride)
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """What needs a gradient of every weight, or edges that are fused."""
+        """Refuse what needs a gradient of every weight, or edges that are fused."""
         if config.alpha.grad_mode == "published":
             return f"search.edge {cls.name} gives gradients to one operation only: set alpha.grad_mode to clean"
         if config.search.compile != "none":
@@ -139,7 +139,7 @@ class SubNetworks(Standard):
     summary = "as standard; optimisers begin anew with each sub-network, after a number of steps (U-DARTS)"
 
     class Options(SubNetworkOptions):
-        """Of the sub-networks."""
+        """Settings of the sub-networks."""
 
     def stages(self) -> tuple[Stage, ...]:
         """One or two, of one network."""

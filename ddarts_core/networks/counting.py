@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Tally:
-    """Sums over layers.
+    """Sums of parameters and multiply-adds over layers.
 
     `conv` are multiply-adds of convolutions and linear layers, and `weights` what these have of parameters, without
     biases; `norm`, `pool` and `relu` are numbers of outputs.
@@ -37,23 +37,23 @@ class Tally:
     relu: int = 0
 
     def convolve(self, inputs: int, outputs: int, size: int, area: int = 1, groups: int = 1) -> None:
-        """A convolution without bias whose kernel has `area` weights, to `size` x `size` pixels."""
+        """Count a convolution without bias whose kernel has `area` weights, to `size` x `size` pixels."""
         weights = inputs // groups * outputs * area
         self.parameters += weights
         self.weights += weights
         self.conv += weights * size * size
 
     def normalise(self, channels: int, size: int) -> None:
-        """Batch normalisation with a factor and a term for each channel."""
+        """Count a batch normalisation with a factor and a term for each channel."""
         self.parameters += 2 * channels
         self.norm += channels * size * size
 
     def activate(self, channels: int, size: int) -> None:
-        """ReLU."""
+        """Count a ReLU."""
         self.relu += channels * size * size
 
     def connect(self, inputs: int, outputs: int, bias: bool = True) -> None:
-        """A linear layer, or a convolution of one pixel."""
+        """Count a linear layer, or a convolution of one pixel."""
         self.parameters += (inputs + bias) * outputs
         self.weights += inputs * outputs
         self.conv += inputs * outputs
@@ -84,7 +84,7 @@ def _reduce(tally: Tally, inputs: int, outputs: int, size: int) -> None:
 
 
 def _fit(tally: Tally, inputs: int, outputs: int, size: int) -> None:
-    """`ReLUConvBN`."""
+    """Count a `ReLUConvBN`."""
     tally.activate(inputs, size)
     tally.convolve(inputs, outputs, size)
     tally.normalise(outputs, size)

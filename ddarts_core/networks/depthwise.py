@@ -69,7 +69,7 @@ def _dense_weight_gradient(gradient: Tensor, weight: Tensor, x: Tensor, stride: 
 
 
 def _tall(gradient: Tensor, x: Tensor, kernel: int, stride: int) -> tuple[Tensor, Tensor]:
-    """Both with rows of zeros below, as many as an image lacks for a fast kernel."""
+    """Both tensors with rows of zeros below, as many as an image lacks for a fast kernel."""
     missing = kernel + stride - 1 - x.shape[2]
     if missing <= 0:
         return gradient, x

@@ -36,7 +36,7 @@ class DropPath(nn.Module):
 
 
 def _pool_to_two(size: int) -> nn.Module:
-    """To 2 x 2 pixels: DARTS' 5 x 5 window on its own sizes (8: stride 3, 7: stride 2), adaptive on all others."""
+    """A pool to 2 x 2 pixels: DARTS' 5 x 5 window for its own sizes (8: stride 3, 7: stride 2), else adaptive."""
     return nn.AvgPool2d(5, size - 5, count_include_pad=False) if size in (7, 8) else nn.AdaptiveAvgPool2d(2)
 
 

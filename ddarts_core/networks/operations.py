@@ -58,7 +58,7 @@ class Zero(nn.Module):
 
 
 class Conv2d(nn.Conv2d):
-    """torch's, but that a 1x1 convolution with a stride takes its pixels first where it must."""
+    """Torch's convolution, except that a 1x1 convolution with a stride takes its pixels first where it must."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, in_channels, h, w] to [batch, out_channels, ...], as torch's."""

@@ -96,5 +96,5 @@ SCORES: Mapping[str, Callable[[nn.Module, Tensor], float]] = MappingProxyType(
 
 
 def scores(network: nn.Module, images: Tensor) -> dict[str, float]:
-    """All of them, by name."""
+    """All these scores, by name."""
     return {name: score(network, images) for name, score in SCORES.items()}

@@ -219,7 +219,7 @@ class AlphaStep:
         measured: _Measured | None,
         progress: Progress,
     ) -> AlphaReport:
-        """What a step ends with."""
+        """The report that a step ends with."""
         if self.ablation is None or measured is None:
             marginal, clamped = None, torch.zeros((), device=full.labels.device)
             ablation_loss = torch.zeros(self.net.num_groups, device=full.labels.device)

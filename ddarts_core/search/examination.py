@@ -107,7 +107,7 @@ class Examination:
         return self.architecture.fixed
 
     def one_of(self, items: Sequence[Item]) -> Item:
-        """One of some, drawn from the stream."""
+        """One of several values, drawn from the stream."""
         return items[int(torch.randint(len(items), (), generator=self.stream, device=self.stream.device))]
 
     def batch(self) -> Batch:

@@ -195,7 +195,7 @@ class Search(SearchState):
             optimiser.state.clear()
 
     def _decide(self) -> None:
-        """What the plan decides before an epoch, by images of the alphas' split."""
+        """Let the plan decide before an epoch, by images of the alphas' split."""
         parameters = self.parameters
         found = Examination(
             self.net,

@@ -48,7 +48,7 @@ class SearchState:
         self._build(0, None)
 
     def _build(self, number: int, kept: Kept | None, *, fresh: bool = True) -> None:
-        """What a stage trains and trains with; unless `fresh`, network, parameters and SGD stay as they are.
+        """Make what a stage trains and trains with. Unless `fresh`, network, parameters and SGD stay as they are.
 
         Attributes: `now`, the experiment in this stage; `kept`, the operations that its edges have.
         """
@@ -155,7 +155,7 @@ class SearchState:
         return self._per_cell(self.decided_gates.cpu())
 
     def _per_cell(self, values: Tensor) -> Tensor:
-        """What groups have, for each of their cells; DARTS' two groups, whose genotype has two cells, as they are."""
+        """Values of groups for each of their cells; those of DARTS' two groups stay, as its genotype has two cells."""
         return values if self.config.search.sharing == "normal_reduce" else values[list(self.net.group_of)]
 
     def _set_parameters(self, parameters: Parameters) -> None:
