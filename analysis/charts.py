@@ -177,7 +177,7 @@ def fronts(
 def _front(
     ranked: Sequence[Row], cost: str, label: str, reference: float | None, colours: tuple[str, str], of: str
 ) -> list[dict[str, Any]]:
-    """The front and the dots of one study, in the colours of dots and of the front; empty with fewer than two."""
+    """The front and the dots of one study, in two colours; empty with fewer than two trials."""
     metric = sought(ranked)
     found = [(value(row, cost), value(row, metric), row) for row in ranked]
     known = [point for point in found if not (math.isnan(point[0]) or math.isnan(point[1]))]

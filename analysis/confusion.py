@@ -140,7 +140,7 @@ def seeds_of(found: Sequence[Confusion]) -> str:
 
 
 def chart(classes: Sequence[str], matrix: Matrix) -> dict[str, Any]:
-    """The same for the report, as a plain plotly description; readable on light and on dark paper."""
+    """The matrix as a chart of the report, a plain plotly description that can be read on light and dark paper."""
     number = len(classes)
     heat: dict[str, Any] = {
         "type": "heatmap",

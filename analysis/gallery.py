@@ -48,7 +48,7 @@ class Subject:
 
     @property
     def metric(self) -> str:
-        """Which accuracy the studies sought."""
+        """The name of the accuracy that the studies sought."""
         return sought({"objectives_json": text} for text in self.frames.trials["objectives_json"])
 
     @property
@@ -96,7 +96,7 @@ class FigureEntry:
 
     @property
     def of_trial(self) -> bool:
-        """Whether it is about one trial."""
+        """Whether the figure is about one trial."""
         return self.of_file or (self.table is not None and not self.whole)
 
 

@@ -93,7 +93,7 @@ def figure(histories: Mapping[str, Sequence[Step]], label: str) -> Figure:
 
 
 def history_chart(histories: Mapping[str, Sequence[Step]], metric: str) -> Chart | None:
-    """The same for the report; None when no study has two completed trials with an objective.
+    """The history as a chart of the report; None if no study has two completed trials with an objective.
 
     Of more than `POINTS` trials of a study, so many dots are shown, evenly chosen by number.
     """

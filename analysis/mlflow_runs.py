@@ -238,7 +238,7 @@ def _bulk_history(client: Any, name: str, run_ids: Sequence[str]) -> Iterator[tu
 
 
 def _bulk_call(client: Any, name: str, run_ids: Sequence[str]) -> Iterator[tuple[str, int, float]]:
-    """One call; in halves where the answer is full and may have been cut off."""
+    """Make one call, or two of half the size if the answer is full and may have been cut off."""
     points = _request(client, {"run_id": list(run_ids), "metric_key": name, "max_results": BULK_POINTS})
     if points is None or (len(points) >= BULK_POINTS and len(run_ids) == 1):
         yield from _plain_history(client, name, run_ids)

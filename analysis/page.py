@@ -154,7 +154,7 @@ def document(title: str, body: Iterable[str], library: str | None) -> str:
 
 
 def _with_contents(body: str) -> str:
-    """The page's content with a name for each heading, and under its title the links to them."""
+    """The content of the page with a name for each heading, and links to them under its title."""
     links: list[str] = []
 
     def named(heading: re.Match[str]) -> str:

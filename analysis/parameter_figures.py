@@ -190,7 +190,7 @@ class Scale:
             self.marks = [(self.height(name), name) for name in self._names]
 
     def height(self, value: Any) -> float:
-        """Where a value lies."""
+        """The height at which a value is drawn."""
         if _missing(value):
             return -0.12
         if not self._numeric:

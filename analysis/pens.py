@@ -51,7 +51,7 @@ class Pen(Protocol):
         """A line in the ink of lines."""
 
     def arrow(self, start: Point, end: Point) -> None:
-        """The same with a head at its end."""
+        """A line with a head at its end."""
 
     def write(
         self,

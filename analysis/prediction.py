@@ -141,7 +141,7 @@ def completed(studies: Iterable[Study]) -> Iterator[tuple[Study, Trial]]:
 
 
 def place_of(study: Study, trial: Trial) -> dict[str, Any]:
-    """Which search a row is of."""
+    """The search that a row belongs to."""
     place = {"study": study.name, "trial_id": trial.trial_id, "method": trial.info["config"]["method"]}
     return place | {"seed": trial.info["seed"]}
 

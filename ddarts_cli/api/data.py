@@ -70,7 +70,7 @@ def test_images(info: DataInfo, data: Data) -> ImageSet:
 
 
 def image_set(data: Data) -> ImageSet:
-    """Given images as one tensor.
+    """Make one tensor of the given images.
 
     Raises:
         UserError: they are of another kind than `train_images` says.

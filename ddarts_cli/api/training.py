@@ -51,7 +51,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gave.
+    """What a training gave: records, network and scores.
 
     Attributes:
         network: with the weights that were scored, in evaluation mode on the device that trained it.

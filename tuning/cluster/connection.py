@@ -182,7 +182,7 @@ def _stop(session: Path) -> None:
 
 
 def _init(**options: Any) -> Any:
-    """`ray.init`, which would write the whole command line, a password in it included, into the cluster's state.
+    """Call `ray.init` so that it does not write the command line, which may hold a password, into the cluster's state.
 
     Ray's own processes get a session of their own: a signal to this process's group, as `timeout` and a terminal send
     it, would end them beneath a sweep that is just coming to its end. The kernel ends them with this process.
@@ -202,7 +202,7 @@ def _init(**options: Any) -> Any:
 
 @contextlib.contextmanager
 def _instead(module: ModuleType | type, name: str, value: object) -> Iterator[None]:
-    """Another value of what a module or a class of Ray has by a name, for what is done inside."""
+    """Within the block, a name in a module or a class of Ray has another value."""
     before = getattr(module, name)
     setattr(module, name, value)
     try:
@@ -213,7 +213,7 @@ def _instead(module: ModuleType | type, name: str, value: object) -> Iterator[No
 
 @contextlib.contextmanager
 def _without(starts: Iterable[str]) -> Iterator[None]:
-    """Ray's node starts its processes, but for those that these methods of it start."""
+    """Within the block, Ray's node does not start the processes that these of its methods start."""
     from ray._private.node import Node
 
     with contextlib.ExitStack() as stack:

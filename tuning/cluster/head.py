@@ -1,4 +1,4 @@
-"""A cluster whose head is gone.
+"""What a sweep does when the head of its cluster is gone.
 
 Ray's own client tries for a minute to reach it, in a thread of its own that nobody can interrupt, and then ends this
 process with a line that says nothing of the study. So it is looked for from here, and the process is ended before.

@@ -48,7 +48,7 @@ def machines() -> list[Machine]:
 
 
 def places(machine: Machine, resources: ResourcesConfig) -> int:
-    """Trials that fit on a machine at a time; each on one of its GPUs, if it takes any.
+    """How many trials fit on a machine at a time. A trial runs on one of its GPUs, if it takes any.
 
     Example:
         >>> places(Machine("node", "host", cpus=8, gpus=2, memory=2**36), ResourcesConfig(cpu=1, gpu=0.4))
@@ -59,12 +59,12 @@ def places(machine: Machine, resources: ResourcesConfig) -> int:
 
 
 def room(config: TuneConfig) -> int:
-    """Trials that fit at a time on the machines that are there now."""
+    """How many trials fit at a time on the machines that are there now."""
     return min(config.num_samples, sum(places(machine, config.fixed_resources) for machine in machines()))
 
 
 def check_room(config: TuneConfig, cluster: bool) -> None:
-    """Check that a trial fits on one of the machines, or that one may come on which it does.
+    """Check that a trial fits on one of the machines, or that a machine may still come on which it fits.
 
     Args:
         config: of the sweep.

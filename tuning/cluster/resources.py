@@ -94,7 +94,7 @@ def idle_gpus(config: SweepConfig) -> int:
 
 
 def cluster_device(config: SweepConfig) -> Device:
-    """What fits the smallest machine of the cluster that this process has joined, of those with GPUs if there are any.
+    """The smallest machine of the cluster that this process has joined; if any have GPUs, the smallest of these.
 
     Raises:
         UserError: no machine is there, or Ray counts GPUs on one where torch finds none.

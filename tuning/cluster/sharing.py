@@ -149,7 +149,7 @@ def _others(folder: Path) -> Iterator[Claim]:
 def claim(
     study: str, config: TuneConfig, visible: Sequence[str], cores: tuple[int, ...], others: Sequence[Claim]
 ) -> Claim:
-    """What a sweep takes of cores and GPUs beside others. Pure.
+    """What a sweep takes of cores and GPUs beside other sweeps. A pure function.
 
     Of the cores those that are left, of the GPUs those that nobody has; where there is none, as many cores as a trial
     needs, and all GPUs. No more than its trials can use at a time.

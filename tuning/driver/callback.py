@@ -62,7 +62,7 @@ class Ends:
         self._wait_until = self._tell_at = 0.0
 
     def add(self, study: Study, number: int) -> None:
-        """A trial ended."""
+        """Take up a trial that ended."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "mlflow")
         self._thread.submit(self._end, study, number)
@@ -84,7 +84,7 @@ class Ends:
 
 
 class StudyCallback(tune.Callback):
-    """One for each run of a sweep.
+    """Ray's callback; each run of a sweep has one.
 
     Args:
         held: the study.
@@ -212,7 +212,7 @@ class StudyCallback(tune.Callback):
 def note_end(
     study: Study, number: int, state: str, reason: str, seconds: float | None = None, alone: bool = True
 ) -> dict[str, Any]:
-    """Write a trial's end into its file; its record.
+    """Write a trial's end into its file, and return its record.
 
     Args:
         study: held by this process.

@@ -21,7 +21,7 @@ from ..tracking.study_run import artifact_location
 
 
 def settle_in(study: Study) -> None:
-    """Before a study is run.
+    """Make a study ready to run where its folder is now.
 
     Raises:
         UserError: it is a copy, and MLflow has the runs of both at the same place.

@@ -34,7 +34,7 @@ def new_study(config: SweepConfig) -> Study:
 
 
 def _begin_in(place: Folder, config: SweepConfig) -> Study:
-    """At a place that no other process begins one; what is stored of a tracking URI has no secrets in it."""
+    """Begin a study at a place where no other process begins one. No secrets of a tracking URI are stored."""
     full = tracking.tracking_uri(config.tracking.uri, place.folder)
     shown = without_secrets(full)
     if shown != full:

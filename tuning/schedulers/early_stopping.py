@@ -44,7 +44,7 @@ class Remembering(TrialScheduler):
 
 
 class Asha(Remembering, ASHAScheduler):
-    """Ray's."""
+    """Ray's scheduler of this name, which is told the past of trials."""
 
 
 def _asha(config: TuneConfig, num_epochs: int, seed: int) -> Any:
@@ -99,7 +99,7 @@ class HyperBand(Remembering, ASHAScheduler):
 
 
 class Median(Remembering, MedianStoppingRule):
-    """Ray's."""
+    """Ray's scheduler of this name, which is told the past of trials."""
 
     def tell(self, trial: Any, reports: Iterable[dict[str, float]]) -> None:
         """Note what a trial reported: Ray's rule refuses reports of one that it would have stopped."""
@@ -109,7 +109,7 @@ class Median(Remembering, MedianStoppingRule):
 
 
 def _median(config: TuneConfig, num_epochs: int, seed: int) -> Any:
-    """A trial without three others to compare it with goes on.
+    """The median of other trials; a trial with fewer than three others to compare with goes on.
 
     Ray's rule would let it wait for those that have not begun: it would lose its process, and the study's time.
     """

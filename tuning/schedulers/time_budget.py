@@ -41,7 +41,7 @@ class TimeBudget(tune.Stopper):
         return "" if self._seconds is None else SPENT.format(self._seconds)
 
     def note(self, trial_id: str, running: bool) -> None:
-        """A trial has got a process, or has it no more."""
+        """Note that a trial has got a process, or has none any more."""
         (self._running.add if running else self._running.discard)(trial_id)
 
     def stopped(self, trial_id: str) -> bool:
@@ -56,5 +56,5 @@ class TimeBudget(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Whether those that wait end: once the time is over and nobody runs any more."""
+        """Whether waiting trials end: when the time is over and no trial runs any more."""
         return self.is_spent() and self._running <= self._stopped

@@ -88,12 +88,12 @@ def frozen(
 
 
 def named(trial: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells which trial it is."""
+    """The attributes that say which trial it is."""
     return {"number": trial["number"], "trial_id": trial["trial_id"]}
 
 
 def optuna_distribution(distribution: kinds.AnyDistribution) -> BaseDistribution:
-    """The same in Optuna's words."""
+    """The distribution in Optuna's words."""
     if isinstance(distribution, kinds.CategoricalDistribution):
         return CategoricalDistribution(distribution.choices)
     if isinstance(distribution, kinds.IntDistribution):

@@ -188,4 +188,4 @@ class Places(ConcurrencyLimiter):
         return super().suggest(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing, where Ray would keep a searcher's state: the study's folder has everything."""
+        """Write nothing where Ray would keep a searcher's state: the study's folder has everything."""

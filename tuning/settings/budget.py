@@ -54,7 +54,7 @@ class Clock:
         self._least = course.num_epochs - course.stages[-1].epochs + 1
 
     def is_spent(self, records: Iterable[EpochRecord]) -> bool:
-        """After the last of these epochs."""
+        """Whether the seconds are spent after the last of these epochs."""
         searched = [record for record in records if not stage(record.phase)]
         if self._seconds is None or len(searched) < self._least:
             return False

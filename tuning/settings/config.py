@@ -111,7 +111,7 @@ class SweepConfig(ExperimentConfig):
 
     @property
     def shown(self) -> SweepConfig:
-        """The same without the secrets of its tracking URI: what is printed and stored."""
+        """The configuration without the secrets of its tracking URI: what is printed and stored."""
         uri = self.tracking.uri and without_secrets(self.tracking.uri)
         return self.model_copy(update={"tracking": self.tracking.model_copy(update={"uri": uri})})
 
@@ -141,7 +141,7 @@ def load_sweep(path: str | Path, overrides: Iterable[str] = ()) -> SweepConfig:
 
 
 def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where: str = "configuration") -> SweepConfig:
-    """The same for settings that are already read.
+    """Merge and validate the settings of a sweep that are already read, its space included.
 
     Raises:
         UserError: a setting is wrong.
@@ -232,7 +232,7 @@ def _check_statistics(config: SweepConfig, where: str) -> None:
 
 
 def _check_budget(config: SweepConfig, where: str) -> None:
-    """Check that what the trials shall have alike can be given to them."""
+    """Check that the trials can be given the budget that they shall have alike."""
     tune = config.tune
     if tune.budget == "epochs":
         if tune.budget_amount is not None:

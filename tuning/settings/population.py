@@ -63,7 +63,7 @@ def draw_population(
 
 
 def exchange(accuracies: Mapping[int, float], share: float, seed: int, epochs: int) -> dict[int, int]:
-    """Who follows whom: of the share of a population that is behind each takes over one of as many that are ahead.
+    """Who follows whom: each member of the worst share of a population takes over one of the best share.
 
     It follows from the accuracies, the seed, the numbers and the epoch, not from who is quicker. Of equal accuracies
     the lower number is behind.
@@ -128,7 +128,7 @@ class _Draw:
 
 
 def adopt(state: Mapping[str, Any], config: ExperimentConfig, config_hash: str) -> dict[str, Any]:
-    """A search's state made that of the same search with other settings of `PERTURBABLE`.
+    """Make a search's state that of the same search with other settings of `PERTURBABLE`.
 
     The optimisers store some settings beside their momenta; the learning rates are set anew at every epoch.
     """

@@ -41,7 +41,7 @@ def score_config(data: Mapping[str, Any], where: str = "configuration") -> Score
 
 
 def stored(config: ScoreConfig) -> dict[str, Any]:
-    """As plain data, of which `score_config` makes the same again."""
+    """The settings as plain data, of which `score_config` makes the same again."""
     return config.model_dump(mode="json", exclude=set(OWN))
 
 

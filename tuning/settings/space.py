@@ -96,7 +96,7 @@ class Space:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """All parameters, those that may be inactive too."""
+        """Paths of all parameters, also of those that may be inactive."""
         return tuple(path for path, _ in self.distributions)
 
     @cached_property

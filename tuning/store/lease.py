@@ -28,7 +28,7 @@ LAPSE_S = 120.0
 
 
 class LostLease(RuntimeError):
-    """Another process runs the study now."""
+    """The error of a process whose study another process runs now."""
 
 
 def holder(mirror: Mirror) -> dict[str, Any] | None:

@@ -71,7 +71,7 @@ def await_workers(path: Path, what: str) -> None:
 
 
 def _comes(file: IO[str], seconds: float, every: float) -> bool:
-    """Whether the lock of a file comes within some seconds, for this process alone.
+    """Whether this process gets the lock of a file for itself within some seconds.
 
     A lock that is let go tells nobody, and flock itself would wait without an end: so it is asked again and again.
     """

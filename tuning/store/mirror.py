@@ -55,7 +55,7 @@ def is_uri(name: str | Path) -> bool:
 
 
 def check_storage(name: str) -> str:
-    """A path as it is; a URI of a store without a slash at its end.
+    """A path as it is, or the URI of a store without a slash at its end.
 
     Raises:
         UserError: the URI has a password or options in it, names no place, or is that of local files.
@@ -199,7 +199,7 @@ class Mirror:
         self.ask(lambda: self.fs.pipe_file(self.path(name), data, **mode))
 
     def delete(self, name: str) -> None:
-        """An object, if there is one."""
+        """Delete an object, if there is one."""
         with contextlib.suppress(FileNotFoundError):
             self.ask(lambda: self.fs.rm_file(self.path(name)))
 
@@ -270,7 +270,7 @@ class Mirror:
         return sorted({name for name in names if is_shared(name)})
 
     def _note(self) -> None:
-        """So that the next process fetches only what has changed; and so that the folder is known as a copy."""
+        """Write what was fetched, so that the next process fetches only changes and knows the folder as a copy."""
         write_atomic(self.folder / NOTE, json.dumps({"uri": self.uri, "files": self._equal}))
 
 

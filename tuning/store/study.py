@@ -260,7 +260,7 @@ def best_of(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tuple[str,
 
 
 def _rank(objectives: Sequence[tuple[str, str]]) -> Callable[[Mapping[str, Any]], tuple[bool, float, int]]:
-    """What completed trials are sorted by, the best first."""
+    """The key that completed trials are sorted by, the best first."""
     metric, mode = objectives[0]
     sign = -1 if mode == "max" else 1
     return lambda trial: (bool(trial.get("beyond")), sign * trial["objectives"][metric], trial["number"])

@@ -38,7 +38,7 @@ def show_study(study: Study, status: str) -> bool:
 
 
 def tell(study: Study, status: str = "RUNNING") -> bool:
-    """Write the description, and the points of the curves that MLflow lacks; whether it took them."""
+    """Write the description and the points of the curves that MLflow lacks. Returns whether MLflow took them."""
 
     def call() -> None:
         from mlflow.entities import Metric

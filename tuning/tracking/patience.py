@@ -30,11 +30,11 @@ class Patience:
         self._said = ""
 
     def begin(self, location: str) -> None:
-        """The trials of a study, by its folder or URI, have ended."""
+        """Note that the trials of a study, by its folder or URI, have ended."""
         self._begun, self._location, self._said = time.monotonic(), location, ""
 
     def end(self) -> None:
-        """Nobody waits any more."""
+        """Note that nobody waits any more."""
         self._begun = float("inf")
 
     def ask(self) -> None:

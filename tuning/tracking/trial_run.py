@@ -141,7 +141,7 @@ class TrialRun:
     def _batches(
         self, records: Iterable[EpochRecord], logged: set[tuple[int, int]]
     ) -> Iterator[tuple[set[tuple[int, int]], list[Any]]]:
-        """What is not logged, in as few batches of whole epochs as MLflow takes."""
+        """The numbers that are not logged yet, in as few batches of whole epochs as MLflow takes."""
         from mlflow.entities import Metric
 
         stamp = self._begun
@@ -279,7 +279,7 @@ class Sender:
         return self._run.run_id
 
     def send(self, records: Iterable[EpochRecord]) -> None:
-        """Send these, soon."""
+        """Send these records soon."""
         with self._change:
             self._waiting = tuple(records)
             self._change.notify()

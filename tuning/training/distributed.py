@@ -93,15 +93,15 @@ class Workers:
 
 
 class Settings(Protocol):
-    """Of a training, as far as its workers are concerned."""
+    """The settings of a training that concern its workers."""
 
     @property
     def batch_size(self) -> int:
-        """Images of a step."""
+        """How many images a step takes."""
 
     @property
     def device(self) -> str:
-        """Where it runs."""
+        """The device that it runs on."""
 
 
 def plan_workers(number: int, group: str, settings: Settings, num_readers: int, address: str | None = None) -> Workers:
@@ -141,7 +141,7 @@ def await_earlier(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Job(ABC):
-    """What workers are sent.
+    """What is sent to each worker.
 
     Attributes:
         folder: absolute; gets `checkpoint.pt`, from which the training goes on if it is there. On a cluster, one that
@@ -154,7 +154,7 @@ class Job(ABC):
 
     @abstractmethod
     def train(self, group: Group, tell: Tell) -> None:
-        """What every worker does; only the first one's `tell` is heard.
+        """What every worker does. Only what the first worker tells is heard.
 
         Raises:
             UserError: a mistake of the user's.
@@ -163,7 +163,7 @@ class Job(ABC):
 
 
 def sources() -> tuple[Source, ...]:
-    """Of the plug-ins that are loaded here."""
+    """The sources of the plug-ins that are loaded here."""
     return tuple(plugin.source for plugin in plugins.loaded())
 
 

@@ -59,7 +59,7 @@ class Member(SearchTrial):
         return int(self._record["exchanged"])
 
     def _clear(self) -> None:
-        """The sweep does, when the whole population has ended."""
+        """Clears nothing: the sweep does that when the whole population has ended."""
 
     def _state(self) -> dict[str, Any] | None:
         """The member's furthest state since it last followed another; before it has one, the state of that other."""

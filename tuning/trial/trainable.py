@@ -188,7 +188,7 @@ class SearchTrial(tune.Trainable):
         self._push()
 
     def _clear(self) -> None:
-        """Nobody goes on from the checkpoints of a trial that is complete."""
+        """Delete the checkpoints of a trial that is complete: nobody goes on from them."""
         checkpoints.clear(self._folder)
 
     def _report(self, done: bool) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class SearchTrial(tune.Trainable):
         return "retrain" if self._genotype is not None else self._course.at(len(self._records)).stage.phase
 
     def _run_epoch(self) -> bool:
-        """One epoch, recorded and tracked; whether it was the trial's last."""
+        """Run one epoch, record and track it. Returns whether it was the trial's last."""
         self._build()
         record = next(self._epochs)
         bad = sorted(name for name, value in record.metrics.items() if not math.isfinite(value))

@@ -92,7 +92,7 @@ def reports_of(records: Iterable[EpochRecord], metric: str = ACCURACY) -> Iterat
 
 
 def stored_reports(folder: Path, metric: str) -> list[dict[str, float]]:
-    """The same from a trial's records.jsonl; the alphas, which are most of it, become no objects."""
+    """What schedulers compare, from a trial's records.jsonl. The alphas, which are most of it, are skipped."""
     file = folder / "records.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     epochs = (json.loads(line) for line in lines if line)
