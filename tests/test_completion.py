@@ -41,7 +41,7 @@ OFFERED = [
     ("retrain zoo:DD_1 --recipe imagenet-d", {"imagenet-darts"}),
     ("retrain zoo:DD_1 --data fash", {"fashion_mnist"}),
     ("methods fairda", {"fairdarts"}),
-    ("space --space S_", {"S_o", "S_none"}),
+    ("space --space S_", {"S_3", "S_o", "S_none"}),
     ("search --set tracking.system_metrics=t", {"tracking.system_metrics=true"}),
     ("search my.yaml --plugin my_", {""}),
     ("check-plugin my_", {""}),

@@ -18,6 +18,7 @@ from ddarts_tuning.cluster import resources
 from ddarts_tuning.cluster.machines import Machine
 from ddarts_tuning.cluster.resources import (
     Device,
+    check_smallest,
     cluster_device,
     idle_gpus,
     largest_trial,
@@ -25,11 +26,15 @@ from ddarts_tuning.cluster.resources import (
     with_resources,
 )
 from ddarts_tuning.driver.new_study import create_study, new_study
+from ddarts_tuning.driver.sweep import run_sweep
 from ddarts_tuning.settings.config import SweepConfig
-from ddarts_tuning.settings.space import base_settings
+from ddarts_tuning.settings.space import base_settings, trial_config
 from ddarts_tuning.trial.trainable import SearchTrial
 from ddarts_tuning.trial.trial_record import begin
 
+from ddarts_core.data.sets import data_info
+from ddarts_core.estimates import room
+from ddarts_core.estimates.memory import step_memory
 from ddarts_core.ground.errors import UserError
 
 Make = Callable[..., SweepConfig]
@@ -259,6 +264,26 @@ def test_a_share_of_a_gpu_is_a_share_of_its_memory(
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_sweep_of_which_no_trial_fits_is_refused_and_a_trial_that_does_not_fit_says_so(
+    make_sweep: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channels = {"search.channels": {"type": "int", "low": 2, "high": 64}}
+    config = make_sweep("large", storage=str(tmp_path), space=channels, search={"batch_size": 30})
+    space, info = config.build_space(), data_info(config.data)
+    smallest = trial_config(base_settings(config), {"search.channels": 2})
+    need = step_memory(smallest, info, torch.device("cpu")).peak
+    monkeypatch.setattr(room, "memory_of", lambda device: need)
+    check_smallest(config, space, info)
+    study = new_study(config)
+    begin(study, 0, {"search.channels": 64})
+    report = SearchTrial({"study": str(study.path), "number": 0}).step()
+    assert report["state"] == "FAILED" and "3 cells of 64 channels, batches of 30) needs at least" in report["reason"]
+    monkeypatch.setattr(room, "memory_of", lambda device: need - 1)
+    with pytest.raises(UserError, match="3 cells of 2 channels, batches of 30"):
+        run_sweep(make_sweep("none", storage=str(tmp_path), space=channels))
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_gpu_that_refuses_its_share_ends_the_trial_with_the_reason(

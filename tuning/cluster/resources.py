@@ -14,12 +14,15 @@ import torch
 from ddarts_core.data.readers import MOST
 from ddarts_core.data.sets import data_info, load_train
 from ddarts_core.data.streaming import StreamedSet
+from ddarts_core.datasets.facts import DataInfo
 from ddarts_core.estimates.estimate import data_memory, retrain_memory
 from ddarts_core.estimates.memory import CONTEXT_BYTES, largest_that_fits, step_memory
+from ddarts_core.estimates.room import check_search
 from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.nested import get_path, set_path
 from ddarts_core.settings.config import ExperimentConfig
 from ddarts_core.settings.data_settings import DataConfig
+from ddarts_core.tensors.devices import pick_device
 
 from ..settings.config import SweepConfig
 from ..settings.space import Space, base_settings, trial_config
@@ -148,6 +151,39 @@ def with_resources(config: SweepConfig, space: Space, device: Device | None = No
         together = min(int(device.memory / need), device.cpus)
         resources = ResourcesConfig(cpu=max(1.0, device.cpus / together))
     return config.model_copy(update={"tune": config.tune.model_copy(update={"resources": resources})})
+
+
+def check_smallest(config: SweepConfig, space: Space, info: DataInfo) -> None:
+    """Refuse a sweep on this machine if not even the search of the space's smallest trial fits its memory.
+
+    A trial of a larger size that does not fit says so itself when it begins (trainable.py).
+
+    Raises:
+        UserError: see `room.check_search`.
+    """
+    drawn, base = dict(space.distributions), base_settings(config)
+    if config.search.number is not None or "search.number" in drawn:
+        return  # architectures by their numbers: nothing is searched
+    sizes = {path: min(drawn[path].corners()) for path in SIZES if path in drawn}
+    words = {
+        path: [value for value in distribution.corners() if isinstance(value, str | bool)]
+        for path, distribution in drawn.items()
+    }
+    chosen: list[dict[str, Any]] = [{path: value} for path, values in words.items() for value in values]
+    refused: UserError | None = None
+    for choice in chosen or [{}]:
+        try:
+            smallest = trial_config(base, {**sizes, **choice})
+        except UserError:  # it contradicts another choice, and such a trial fails at once
+            continue
+        try:
+            check_search(smallest, info, pick_device(smallest.search.device))
+        except UserError as error:
+            refused = error
+        else:
+            return
+    if refused is not None:
+        raise refused
 
 
 def num_readers(config: DataConfig, most: int) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 from ddarts_core.data.sets import data_facts, data_notes, load_train
 from ddarts_core.data.splits import check_batch, split
 from ddarts_core.datasets import facts
+from ddarts_core.datasets.facts import DataInfo
 from ddarts_core.ground.errors import UserError
 from ddarts_core.settings.config import resolve
 from ddarts_core.studies.shell import ddarts
@@ -24,7 +25,7 @@ from ddarts_core.tensors.devices import pick_device
 from ..cluster.connection import start_ray
 from ..cluster.head import watched
 from ..cluster.machines import check_room
-from ..cluster.resources import cluster_device, with_readers, with_resources
+from ..cluster.resources import check_smallest, cluster_device, with_readers, with_resources
 from ..cluster.sharing import release, share
 from ..cluster.versions import own_version
 from ..schedulers.time_budget import TimeBudget
@@ -102,9 +103,10 @@ def run_sweep(
             exists. Then nothing is written.
     """
     space = config.build_space()
-    content = _check_data(config)
+    info, content = _check_data(config)
     if address is None:
         _check_compiler(config, space)
+        check_smallest(config, space, info)
     check_address(config.study_location, address)
     config.place.check_free()
     config = prepare(config, space, num_cpus, address)
@@ -226,14 +228,14 @@ def prepare(config: SweepConfig, space: Space, num_cpus: int | None, address: st
     return config
 
 
-def _check_data(config: SweepConfig) -> dict[str, Any]:
-    """Read the images, and refuse those that do not suffice for a batch; the content of `data.json`."""
+def _check_data(config: SweepConfig) -> tuple[DataInfo, dict[str, Any]]:
+    """Read the images, and refuse those that do not suffice for a batch; their facts, and what `data.json` holds."""
     info, images = load_train(config.data)
     splits = split(images, config.data, config.seed)
     check_batch("weights", len(splits.weights), config.search.batch_size)
     check_batch("alphas", len(splits.alphas), config.search.batch_size)
     check_score(config.tune.objective, config.transfer, config.retrain, info)
-    return data_facts(info, images, data_notes(config.data))
+    return info, data_facts(info, images, data_notes(config.data))
 
 
 def _check_compiler(config: SweepConfig, space: Space) -> None:

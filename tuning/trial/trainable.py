@@ -36,6 +36,7 @@ from ddarts_core.data.sets import data_info, for_cores, load_train
 from ddarts_core.data.splits import split
 from ddarts_core.datasets import facts
 from ddarts_core.estimates.memory import CONTEXT_BYTES
+from ddarts_core.estimates.room import check_search, check_training
 from ddarts_core.exports.export import Blueprint
 from ddarts_core.exports.latency import measure
 from ddarts_core.genotypes.genotype import AnyGenotype
@@ -51,12 +52,13 @@ from ddarts_core.loops.records import EpochRecord, read_jsonl, write_jsonl
 from ddarts_core.networks.building import build_network
 from ddarts_core.networks.cost import retrain_cost
 from ddarts_core.search.one_shot import probed
-from ddarts_core.search.search import Search, build_search
+from ddarts_core.search.search import Search
 from ddarts_core.search.stages import Course
 from ddarts_core.settings.config import ExperimentConfig, numbered, resolve
 from ddarts_core.settings.hashing import config_hash
 from ddarts_core.studies.limits import beyond
 from ddarts_core.studies.study_files import ENDED, TRANSFER_OBJECTIVE, read_json, write_json
+from ddarts_core.tensors.devices import pick_device
 from ddarts_core.training.retrain import Retrain
 from ddarts_core.transfer.training import Transfer
 
@@ -240,7 +242,9 @@ class SearchTrial(tune.Trainable):
         if self._genotype is None and config.search.number is not None:
             self._take(numbered(config))
         if self._genotype is None and self._search is None:
-            self._search = build_search(config)
+            info, images = load_train(config.data)
+            check_search(config, info, pick_device(config.search.device))
+            self._search = Search(config, info, split(images, config.data, config.seed))
             self._epochs = self._search.records()
             self._keep_facts(self._search.info)
             if self._loaded.get("search") is not None:
@@ -258,6 +262,7 @@ class SearchTrial(tune.Trainable):
             info, images = load_train(config.data)
             splits = split(images, config.data, config.seed)
             train = splits.weights.joined(splits.alphas)
+            check_training(config, self._genotype, info, pick_device(config.retrain.device))
             self._retrain = Retrain(config.retrain, self._genotype, info, train, None, config.seed)
             self._images, self._held_out = train, splits.held_out
             if config.search.number is not None and "scores" not in self._record:
