@@ -11,12 +11,10 @@ from torch.nn import functional as F
 from ..data.images import Images, ImageSet
 from ..data.sets import DataInfo, load_train
 from ..data.splits import Splits, check_batch, split
-from ..genotypes.genotype import AnyGenotype, Cell, Edge, Genotype
+from ..genotypes.genotype import AnyGenotype, Cell, Genotype
 from ..genotypes.links import num_sources
-from ..genotypes.spaces import operations_of
-from ..methods import GATES, RULES
+from ..methods import GATES
 from ..networks.building import build_network
-from ..networks.weight import operation_weight
 from ..search.search import Search
 from ..settings.config import ExperimentConfig
 from ..settings.retrain_settings import RetrainConfig
@@ -26,7 +24,7 @@ from ..tensors.hollow import Hollow
 from ..tensors.meter import Meter
 from ..training.experiment import dealt
 from ..training.retrain import Retrain, check_batches
-from .memory import StepMemory, step_memory, supernet_size
+from .memory import StepMemory, heaviest_edges, step_memory, supernet_size
 
 TIMED_STEPS = 3
 
@@ -120,16 +118,7 @@ def data_memory(train: Images, info: DataInfo, device: torch.device) -> int:
 
 def heaviest_genotype(config: ExperimentConfig) -> Genotype:
     """The largest operations on as many edges, and as many on each, as the rule of discretisation lets pass."""
-    search, rule = config.search, RULES[config.discretise.rule](config.discretise)
-    names = [name for name in operations_of(search.space) if name != "none"]
-    kept = sorted(names, key=operation_weight, reverse=True)[: rule.most_operations]
-    per_node = rule.most_edges or search.steps + 1
-    edges = [
-        Edge(target, source, op)
-        for target in range(2, search.steps + 2)
-        for source in range(min(per_node, target))
-        for op in kept
-    ]
+    search, edges = config.search, heaviest_edges(config)
     linked = GATES[search.gates](search).has_links
     concat = tuple(range(2, search.steps + 2))
     cells = (Cell(tuple(edges), concat, 0 if linked and num_sources(k) else None) for k in range(search.num_cells))

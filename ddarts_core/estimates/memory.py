@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from ..data.sets import DataInfo
-from ..genotypes.spaces import num_edges, operations_of
-from ..methods import FREEZINGS
+from ..genotypes.genotype import Cell, Edge, Genotype
+from ..genotypes.spaces import edge_list, num_edges, operations_of
+from ..methods import FREEZINGS, RULES
 from ..methods.parts import Parameters, Progress
 from ..networks.weight import operation_weight
 from ..search.alpha_step import FEW, AlphaStep
 from ..search.architecture import leaves_of
+from ..search.companion import Companion
 from ..search.examination import weight_pass
 from ..search.freezing import Watch
 from ..search.stages import Course
@@ -136,6 +138,7 @@ class Rehearsal:
         self.step: DryStep = _LargestStep(self.net, config, self.kept)
         rule = FREEZINGS[search.freezing](search)
         self.step.watch = None if rule.period is None else Watch(self.net, rule)
+        self.step.companion = self.companion = self._company(info, execution.layout)
         self.parameters = self.step.architecture.parameters()
         self.moments = [torch.zeros_like(values) for values in self.parameters.values() for _ in range(2)]
         #: The search's own parameters, of which a step reads a copy, and their gradients of the step before.
@@ -165,6 +168,22 @@ class Rehearsal:
         left = list(self.net.parameters()) if self._published else watched
         self.leak = [torch.zeros_like(weight) for weight in left]
 
+    def _company(self, info: DataInfo, layout: torch.memory_format) -> Companion | None:
+        """The largest network beside the supernet, and a pool of all operations; None without one."""
+        besides = [stage.beside for stage in Course(self.config).stages if stage.beside is not None]
+        if not besides:
+            return None
+        search = self.config.search
+        found = Companion(besides[0], search, info, torch.device("cpu"), layout, 0)
+        names = [name for name in operations_of(search.space) if name != "none"]
+        every = [Edge(target, source, name) for source, target in edge_list(search.steps) for name in names]
+        for edges in (every, heaviest_edges(self.config)):
+            cell = Cell(tuple(edges), tuple(range(2, search.steps + 2)))
+            found.begin(Genotype((cell, cell), layout="normal_reduce"))
+        for weight in found.weights if search.momentum else ():
+            found.sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        return found
+
     @property
     def _published(self) -> bool:
         return self.config.alpha.grad_mode == "published"
@@ -177,6 +196,8 @@ class Rehearsal:
         yield from (state["momentum_buffer"] for state in self.sgd.state.values() if state)
         yield from (*self.parameters.values(), *self.moments, *self.own, self.counts, self.scalars, *self.leak)
         yield from (*self.read, self.images, self.labels, *self.others)
+        if self.companion is not None:
+            yield from self.companion.tensors()
         if self.step.watch is not None:
             yield from (self.step.watch.frozen, self.step.watch.total, self.step.watch.measured)
 
@@ -198,6 +219,11 @@ class Rehearsal:
         batch = (self.images, self.labels)
         self.step.gradients(self.parameters, batch, self.others, self.sgd, torch.Generator(), _STEP)
 
+    def companion_step(self) -> None:
+        """One step of the network beside the supernet alone."""
+        assert self.companion is not None
+        self.companion.train_alone((self.images, self.labels))
+
     def gates(self, parameters: Parameters) -> Tensor:
         """Weights of the operations in a step."""
         return self.step.architecture.gates(parameters, _STEP)
@@ -209,6 +235,20 @@ def heaviest(search: SearchConfig, number: int) -> list[list[list[int]]]:
     order = sorted(range(len(names)), key=lambda k: operation_weight(names[k]), reverse=True)
     groups = max(group_map(search)) + 1
     return [[sorted(order[:number])] * num_edges(search.steps)] * groups
+
+
+def heaviest_edges(config: ExperimentConfig) -> list[Edge]:
+    """The largest operations on as many edges, and as many on each, as the rule of discretisation lets pass."""
+    search, rule = config.search, RULES[config.discretise.rule](config.discretise)
+    names = [name for name in operations_of(search.space) if name != "none"]
+    kept = sorted(names, key=operation_weight, reverse=True)[: rule.most_operations]
+    per_node = rule.most_edges or search.steps + 1
+    return [
+        Edge(target, source, op)
+        for target in range(2, search.steps + 2)
+        for source in range(min(per_node, target))
+        for op in kept
+    ]
 
 
 def rehearsals(config: ExperimentConfig) -> list[tuple[ExperimentConfig, int | None]]:
@@ -246,8 +286,11 @@ def _step_memory(config: ExperimentConfig, keep: int | None, info: DataInfo, dev
         rehearsal = Rehearsal(config, info, device, keep)
         weight_step = measure(rehearsal, rehearsal.weight_step)
         alpha_step = measure(rehearsal, rehearsal.alpha_step) if config.search.epochs else 0
-    weights = sum(_bytes(weight) for weight in rehearsal.net.parameters())
+    beside = rehearsal.companion
+    trained = [*rehearsal.net.parameters(), *([] if beside is None else beside.weights)]
+    weights = sum(_bytes(weight) for weight in trained)
     buffers = sum(_bytes(buffer) for buffer in rehearsal.net.buffers())
+    buffers += 0 if beside is None else sum(_bytes(values) for values in (*beside.pool.values(), *beside.buffers))
     alphas = sum(_bytes(values) for values in rehearsal.parameters.values())
     momentum = weights if config.search.momentum else 0
     return StepMemory(weights + buffers + alphas, weights, momentum + 2 * alphas, weight_step, alpha_step)

@@ -94,12 +94,14 @@ class StepMacs:
         forward: of a pass of a batch without gradients.
         alphas: of the alphas, without ablated networks.
         ablated: of the alphas, with those that `ablation` asks for.
+        beside: of the network beside the supernet alone; 0 without one.
     """
 
     weights: int
     forward: int
     alphas: int
     ablated: int
+    beside: int
 
 
 @lru_cache(maxsize=64)
@@ -117,7 +119,7 @@ def step_macs(config: ExperimentConfig, info: DataInfo, keep: int | None = None)
     with seeded_init(0, "counted"):
         rehearsal = Rehearsal(config, info, torch.device("cpu"), keep)
         first, rehearsal.step = rehearsal.step, _AllAblations(rehearsal.net, config, rehearsal.kept)
-        rehearsal.step.watch = first.watch
+        rehearsal.step.watch, rehearsal.step.companion = first.watch, first.companion
 
         def alphas(number: int) -> int:
             rehearsal.step.num_steps = number
@@ -126,7 +128,8 @@ def step_macs(config: ExperimentConfig, info: DataInfo, keep: int | None = None)
         ablated = alphas(0)
         of_weights = _counted(rehearsal.weight_step) * batch // FEW
         forward = _counted(partial(_forward, rehearsal)) * batch // FEW
-        return StepMacs(of_weights, forward, alphas(1) if config.ablation.every > 1 else ablated, ablated)
+        beside = 0 if first.companion is None else _counted(rehearsal.companion_step) * batch // FEW
+        return StepMacs(of_weights, forward, alphas(1) if config.ablation.every > 1 else ablated, ablated, beside)
 
 
 @torch.no_grad()
@@ -160,6 +163,9 @@ def search_macs(config: ExperimentConfig, info: DataInfo, images: tuple[int, int
         if stage.decides:
             groups, batches = max(group_map(now.search)) + 1, images[1] // now.search.batch_size
             total += course.plan.passes(stage, groups, batches) * found.forward
+        if stage.beside is not None:
+            cycles = -(-stage.epochs // stage.beside.cycle)
+            total += cycles * stage.beside.warmup * (images[1] // now.search.batch_size) * found.beside
         if stage.trains_alphas and stage.by_gradient:
             ablated = -(-steps // now.ablation.every)
             total += ablated * found.ablated + (steps - ablated) * found.alphas

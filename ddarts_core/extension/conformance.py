@@ -203,7 +203,7 @@ def small(name: str, *overrides: str) -> ExperimentConfig:
         search["options"] = {"channel_share": 2, "channel_shares": [2, 4]}
     if preset.stages == "perturbation":
         search["options"] = {"decision_batches": 1}
-    few = {"attack_steps": 2, "freeze_every": 2, "value_orders": 2, "path_steps": 2}
+    few = {"attack_steps": 2, "freeze_every": 2, "value_orders": 2, "path_steps": 2, "derived_cells": 3}
     if options := {key: value for key, value in few.items() if key in preset.options}:
         search["options"] = options
     settings = {"method": name, "data": {"num_train": 60}, "search": search, "alpha": {"lr": 0.05}}

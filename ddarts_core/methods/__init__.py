@@ -15,6 +15,7 @@ from ..ground.table import Table
 from . import (
     ablation,
     beta_darts,
+    cdarts,
     common,
     dartopti,
     darts,
@@ -195,6 +196,7 @@ for _name, _method in {
     "darts-pt": darts_pt.METHOD,
     "shapley-nas": shapley_nas.METHOD,
     "udarts": udarts.METHOD,
+    "cdarts": cdarts.METHOD,
     "random": random_search.METHOD,
 }.items():
     add(_name, _method)

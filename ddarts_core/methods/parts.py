@@ -274,6 +274,27 @@ Kept: TypeAlias = "Sequence[Sequence[Sequence[int]]]"
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A network of the genotype that is trained beside the supernet, from weights that a pool keeps.
+
+    Attributes:
+        cycle: epochs until it is built anew.
+        warmup: passes of the alphas' split that train it alone when it is new.
+        cells: its depth.
+        lr: its learning rate.
+        weight: a of the joint loss (`distillation.joint`).
+        temperature: T of the joint loss.
+    """
+
+    cycle: int
+    warmup: int
+    cells: int
+    lr: float
+    weight: float
+    temperature: float
+
+
+@dataclass(frozen=True)
 class Stage:
     """Epochs that train the same things on the same network.
 
@@ -287,6 +308,7 @@ class Stage:
         by_gradient: whether alphas, if they are trained, follow their gradient in every step.
         decides: whether the plan decides something before each epoch (`Plan.decide`).
         renewed: steps of an epoch after which optimisers of weights and alphas forget what was; None is never.
+        beside: the network that learns with the alphas; None is none.
     """
 
     phase: str
@@ -298,6 +320,7 @@ class Stage:
     by_gradient: bool = True
     decides: bool = False
     renewed: int | None = None
+    beside: Beside | None = None
 
     @property
     def trains_alphas(self) -> bool:
@@ -311,7 +334,13 @@ class Stage:
 
 
 class Plan(Part):
-    """The stages of a search: `search.warmup_epochs` without and `search.epochs` with training of the alphas in all."""
+    """The stages of a search: `search.warmup_epochs` without and `search.epochs` with training of the alphas in all.
+
+    Attributes:
+        has_heads: whether the supernet's logits are the mean of those behind its reduction cells and its last one.
+    """
+
+    has_heads: ClassVar[bool] = False
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages in order. Their epochs add up to warm-up and search epochs; one without epochs is left out."""

@@ -28,6 +28,7 @@ from ..settings.config import ExperimentConfig
 from ..supernets.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
 from ..supernets.supernet import CellNotes, Supernet, batch_statistics, frozen
 from .architecture import Architecture, leaves_of
+from .companion import Companion
 from .freezing import Watch
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ class AlphaStep:
         self.ablation = ablation_loss(config.ablation)
         #: What wants to see the gradients of the operations' weights on the alphas' split.
         self.watch: Watch | None = None
+        #: A network that takes a step with the alphas, by the same loss.
+        self.companion: Companion | None = None
 
     def gradients(
         self,
@@ -189,19 +192,21 @@ class AlphaStep:
         notes = [CellNotes() for _ in self.net.cells] if ablates and not self._differentiates() else None
         cut = gates.detach().requires_grad_()
         outputs = self.net.outputs(images, cut, notes)
-        logits = self.net.logits(outputs[-1])
-        loss = F.cross_entropy(logits, labels)
+        logits = self.net.answer(outputs)
+        loss = F.cross_entropy(logits, labels) if self.companion is None else self.companion.loss(logits, batch)
         by_gates, *by_others = torch.autograd.grad(loss * scale, [cut, *others], allow_unused=bool(others))
         back = torch.autograd.grad(gates, list(leaves.values()), by_gates, retain_graph=ablates)
         g = {name: gradient / scale for name, gradient in zip(leaves, back, strict=True)}
         return _Pass(leaves, gates, outputs, logits, loss.detach(), labels, g, by_others, notes)
 
     def _clean(self, parameters: Parameters, batch: Batch, stream: torch.Generator, progress: Progress) -> AlphaReport:
-        full = self._pass(
-            parameters, batch, [] if self.watch is None else self.watch.weights, progress, self.loss_scale
-        )
+        watched = [] if self.watch is None else self.watch.weights
+        beside = [] if self.companion is None else self.companion.weights
+        full = self._pass(parameters, batch, [*watched, *beside], progress, self.loss_scale)
         if self.watch is not None:
-            self.watch.of_alphas = full.by_others
+            self.watch.of_alphas = full.by_others[: len(watched)]
+        if self.companion is not None:
+            self.companion.step(full.by_others[len(watched) :])
         gradients = _sum(full.g, self.architecture.pull(parameters, progress))
         measured = self._ablate(full, stream) if self._ablates() else None
         if self.ablation is not None and measured is not None:

@@ -143,7 +143,9 @@ class Architecture:
     def weight(self, setting: RegulariserConfig, progress: Progress) -> float:
         """Weight of a term at this epoch of its stage."""
         share = progress.stage_epoch / progress.stage_epochs
-        return setting.weight * {"constant": 1.0, "rising": share, "falling": 1.0 - share}[setting.schedule]
+        early = max(1 - 5 * share, 0.0)
+        factors = {"constant": 1.0, "rising": share, "falling": 1.0 - share, "early": early}
+        return setting.weight * factors[setting.schedule]
 
     def values(self, parameters: Parameters, progress: Progress) -> dict[str, Tensor]:
         """Weighted terms of each group, [groups], by name."""

@@ -31,6 +31,7 @@ from ..supernets.shapley import ShapleyValues
 from ..tensors.devices import Stopwatch, forget_peak, peak_memory, pick_device
 from ..tensors.seeding import generator, seeded_init
 from .architecture import leaves_of
+from .companion import Companion
 from .discretise import Derivation
 from .examination import Examination, weight_pass
 from .recording import DISTANCE, architecture_fields, decided_metrics, weighed_start
@@ -129,6 +130,10 @@ class Search(SearchState):
         if stage.decides:
             self._decide()
             watch.lap("alphas")
+        derived: dict[str, float] = {}
+        if self._companion is not None and place.stage_epoch % self._companion.beside.cycle == 0:
+            derived = self._begin_cycle(self._companion, epoch)
+            watch.lap("alphas")
         of_weights = self.splits.weights.joined(self.splits.alphas) if stage.joint else self.splits.weights
         for step, (images, labels) in enumerate(self._batches(of_weights, "weights", epoch, 0)):
             watch.lap("data")
@@ -152,7 +157,7 @@ class Search(SearchState):
             counts["train/loss"] += 1
             counts["train/accuracy"] += len(labels)
             watch.lap("weights")
-        metrics = {name: float(value / counts[name]) for name, value in sums.items()}
+        metrics = {name: float(value / counts[name]) for name, value in sums.items()} | derived
         self._require_finite(metrics, epoch)
         watch.lap("weights")
         scores = self.evaluate(self.splits.held_out, watch).metrics
@@ -188,6 +193,16 @@ class Search(SearchState):
             seconds=watch.seconds(),
             peak_memory=peak_memory(self.device),
         )
+
+    def _begin_cycle(self, companion: Companion, epoch: int) -> dict[str, float]:
+        """Build the network of the genotype and warm it up; its mean loss in the last pass."""
+        companion.begin(self.discretise().genotype)
+        metrics = {}
+        for number in range(companion.beside.warmup):
+            batches = self._batches(self.splits.alphas, "beside", epoch, number)
+            of_steps = [companion.train_alone(batch) for batch in batches]
+            metrics["alpha/derived_loss"] = float(torch.stack(of_steps).mean())
+        return metrics
 
     def _renew(self) -> None:
         """Let the optimisers forget the steps before."""

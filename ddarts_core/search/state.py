@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..data.sets import DataInfo
 from ..ground.errors import UserError
 from ..methods import FREEZINGS
-from ..methods.parts import Kept, Parameters, Progress
+from ..methods.parts import Beside, Kept, Parameters, Progress
 from ..settings.config import ExperimentConfig
 from ..settings.hashing import config_hash
 from ..settings.warm_start import encode, start_genotype
@@ -20,6 +20,7 @@ from ..tensors.optimisers import SGD, Adam
 from ..tensors.seeding import generator, seeded_init
 from .alpha_step import AlphaStep
 from .architecture import Architecture
+from .companion import Companion
 from .discretise import Derivation, discretise
 from .freezing import Watch
 from .stages import Course
@@ -66,11 +67,14 @@ class SearchState:
             )
             rule = FREEZINGS[config.search.freezing](config.search)
             self._watch = None if rule.period is None else Watch(self.net, rule)
+            beside = self.course.stages[number].beside
+            self._companion = None if beside is None else self._company(beside)
             #: What the plan remembers of its decisions.
             self._memory: dict[str, Tensor] = {}
         fixed = None if fresh else self.architecture.fixed
         self._step = AlphaStep(self.net, config, kept)
         self._step.watch = self._watch
+        self._step.companion = self._companion
         self.architecture: Architecture = self._step.architecture
         self.architecture.fixed = fixed
         if fresh:
@@ -93,7 +97,14 @@ class SearchState:
             kept = self.course.plan.keep(scores, before, stage.kept)
         if stage.fresh or stage.settings != self.course.stages[self.stage].settings:
             self._build(number, kept, fresh=stage.fresh)
+        if stage.beside is None or self._companion is None:
+            self._companion = None if stage.beside is None else self._company(stage.beside)
+        self._step.companion = self._companion
         self.stage = number
+
+    def _company(self, beside: Beside) -> Companion:
+        """What is trained beside the supernet."""
+        return Companion(beside, self.now.search, self.info, self.device, self.execution.layout, self.config.seed)
 
     def _start(self, number: int) -> dict[str, Tensor]:
         """Architecture parameters at the start of a stage."""
@@ -191,6 +202,7 @@ class SearchState:
             "alpha_step": self._step.state_dict(),
             "decisions": {"fixed": self.architecture.fixed, "memory": dict(self._memory)},
             "freezing": None if self._watch is None else self._watch.state_dict(),
+            "companion": None if self._companion is None else self._companion.state_dict(),
             "scaler": self._scaler.state_dict(),
         }
 
@@ -223,7 +235,16 @@ class SearchState:
         self.architecture.fixed = None if fixed is None else fixed.to(self.device)
         if self._watch is not None:
             self._watch.load_state_dict(state["freezing"])
+        self._company_of(state.get("companion"))
         self._scaler.load_state_dict(state["scaler"])
+
+    def _company_of(self, state: dict[str, Any] | None) -> None:
+        """The network beside the supernet as it was; None where there was none."""
+        beside = self.course.stages[self.stage].beside
+        self._companion = None if beside is None or state is None else self._company(beside)
+        self._step.companion = self._companion
+        if self._companion is not None and state is not None:
+            self._companion.load_state_dict(state)
 
 
 def _as_of_today(state: dict[str, Any]) -> dict[str, Any]:

@@ -22,10 +22,10 @@ class RegulariserConfig(Strict):
     """A term of the loss of the alphas."""
 
     weight: float = Field(1.0, ge=0, le=1000, description="The factor of the term.")
-    schedule: Literal["constant", "rising", "falling"] = Field(
+    schedule: Literal["constant", "rising", "falling", "early"] = Field(
         "constant",
         description="How the weight changes over the epochs that train alphas: it is constant, it is rising from "
-        "0, or it is falling to 0.",
+        "0, or it is falling to 0; early is falling to 0 in their first fifth.",
     )
 
 

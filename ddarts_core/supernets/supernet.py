@@ -20,8 +20,9 @@ from ..data.sets import DataInfo
 from ..genotypes.links import joined_width, num_sources
 from ..genotypes.spaces import edge_list, operations_of
 from ..ground.errors import UserError
-from ..methods import EDGES, GATES
+from ..methods import EDGES, GATES, PLANS
 from ..methods.parts import Kept
+from ..networks.heads import Heads
 from ..networks.links import joined
 from ..networks.operations import BatchNorm, FactorizedReduce, ReLUConvBN, build_candidate
 from ..networks.stem import Stem
@@ -215,6 +216,12 @@ class Supernet(nn.Module):
             widths.append(last)
         if config.share_weights:
             self._share_weights(config.start)
+        self.heads: Heads | None = None
+        if PLANS[config.stages].has_heads:
+            size = self.stem.output_size(info.image_size)
+            inner = [position for position in reductions if position + 1 < config.num_cells]
+            shapes = {position: (widths[position], size // 2 ** (k + 1)) for k, position in enumerate(inner)}
+            self.heads = Heads(shapes, info.num_classes)
         self.head_norm = nn.Sequential(BatchNorm(last), nn.ReLU()) if config.head_norm else None
         self.classifier = nn.Linear(last, info.num_classes)
 
@@ -243,7 +250,15 @@ class Supernet(nn.Module):
 
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
         """Images [batch, channels, height, width] and gates [groups, edges, operations] -> logits [batch, classes]."""
-        return self.logits(self.outputs(x, gates)[-1])
+        return self.answer(self.outputs(x, gates))
+
+    def answer(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Logits from what `outputs` gives: those of the classifier, with heads the mean of all."""
+        logits = self.logits(outputs[-1])
+        if self.heads is None:
+            return logits
+        with self.precision():
+            return self.heads(outputs[2:], logits)  # type: ignore[no-any-return]  # nn.Module.__call__ returns Any
 
     def outputs(self, x: Tensor, gates: Tensor, notes: Sequence[CellNotes] | None = None) -> list[Tensor]:
         """Both inputs of the first cell and the output of every cell: cell k reads items k and k + 1, writes k + 2.

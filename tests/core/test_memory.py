@@ -91,7 +91,13 @@ def few_steps(name: str, folder: Path) -> ExperimentConfig:
     search: dict[str, Any] = {"num_cells": 3, "steps": 1, "channels": 12, "batch_size": 24}
     search |= {"epochs": 3 if preset.stages == "progressive" else 2, "warmup_epochs": 0, "device": "cpu"}
     options = {"attack_steps": 1, "freeze_every": 2, "value_orders": 1, "decision_batches": 1}
-    options |= {"added_cells": [0, 1, 2], "channel_share": 2, "channel_shares": [2, 1], "path_steps": 1}
+    options |= {
+        "added_cells": [0, 1, 2],
+        "channel_share": 2,
+        "channel_shares": [2, 1],
+        "path_steps": 1,
+        "derived_cells": 3,
+    }
     search["options"] = {option: value for option, value in options.items() if option in preset.options}
     if preset.start is not None:
         start = folder / "start.json"
@@ -112,7 +118,7 @@ def test_a_search_takes_no_more_than_is_estimated_and_hardly_less(
     config = few_steps(name, tmp_path)
     search = digits(config)
     monkeypatch.setattr(OneOp, "chosen", lambda edge, gates: edge.heaviest())
-    if any(stage.kept for stage in search.course.stages):
+    if any(stage.kept or stage.beside for stage in search.course.stages):
         names = operations_of(config.search.space)
         ranks = sorted(range(len(names)), key=lambda k: operation_weight(names[k]))
         for values in search._parameters["alphas"]:
