@@ -49,8 +49,8 @@ def command(file: Path, overrides: tuple[str, ...], out: str | None, address: st
     config = load_truth(file, overrides)
     every = enumeration_of(config)
     say(
-        f"{every.size:,} genotypes of {every.num_cells} cells with {every.steps} nodes over {every.space}, "
-        f"{len(every):,} of them distinct: {config.tune.num_samples:,} trainings"
+        f"{every.size:,} genotypes of {every.num_cells} cells with {every.steps} node{'s' * (every.steps > 1)} over "
+        f"{every.space}, {len(every):,} of them distinct: {config.tune.num_samples:,} trainings"
     )
     run(partial(load_truth, file), overrides, out=out, address=address)
 
