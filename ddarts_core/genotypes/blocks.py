@@ -216,7 +216,8 @@ def _block(data: Mapping[str, Any]) -> Block:
     if set(data) != set(_FIELDS) or not all(isinstance(flag, bool) for flag in flags.values()):
         raise TypeError("fields of a block")
     numbers = {name: as_int(data[name]) for name in ("channels", "kernel", "stride", "middle", "repeats")}
-    return Block(activation=data["activation"], **flags, **numbers)
+    fields: dict[str, Any] = {**flags, **numbers}
+    return Block(activation=data["activation"], **fields)
 
 
 def _merged(stage: Stage) -> Stage:

@@ -203,7 +203,7 @@ def to_published_text(genotype: AnyGenotype) -> str:
         UserError: no text form says which nodes this genotype concatenates, or its links, or it is not of cells.
     """
     whole = Genotype.narrowed(genotype, "a published text form")
-    if genotype.has_links:
+    if whole.has_links:
         raise UserError("no published text form can say this genotype: its cells are linked to earlier ones")
     if all(cell.concat == cell.nodes for cell in whole.cells):
         genes = [[(e.op, e.target, e.source) for e in cell.edges] for cell in whole.cells]

@@ -90,7 +90,8 @@ class MaskedBlock(nn.Module):
         if not self.choices.inverted:
             y = F.conv2d(x, self._masked(self.last.weight, gates), None, stride, pad)
             y = self._activate(self.last_norm(y), gates)
-            return y * first_channels(self.choices.channels, gates["channels"])[:, None, None]
+            masked: Tensor = y * first_channels(self.choices.channels, gates["channels"])[:, None, None]
+            return masked
         y, middle = x, before
         if self.choices.expand:
             y, middle = self._activate(self.expand_norm(self.expand(x)), gates), gates["middle"]
@@ -102,7 +103,8 @@ class MaskedBlock(nn.Module):
             return y
         wide = min(x.shape[1], y.shape[1])
         added = F.pad(x[:, :wide], (0, 0, 0, 0, 0, y.shape[1] - wide))
-        return y + same_width(self.before, before, self.choices.channels, gates["channels"]) * added
+        summed: Tensor = y + same_width(self.before, before, self.choices.channels, gates["channels"]) * added
+        return summed
 
 
 class MaskedSupernet(nn.Module):

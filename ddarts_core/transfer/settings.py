@@ -178,4 +178,5 @@ def resolve(
     if preset["task"] != task:
         fitting = ", ".join(name for name, one in RECIPES.items() if one["task"] == task)
         raise UserError(f"{where}: recipe {recipe} is one of {preset['task']}: for {task} choose one of {fitting}")
-    return validate(model, merge(preset, merged), where)
+    config: Config = validate(model, merge(preset, merged), where)
+    return config

@@ -8,6 +8,7 @@ in which scales and proposals are drawn, over how many of them a loss is a mean,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ class Shares:
         return {name: parts[name] * loss for name, loss in losses.items()}
 
 
-class SharedTransform(GeneralizedRCNNTransform):
+class SharedTransform(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has no types
     """Scales each image to the size that is drawn for it in the whole batch, and pads to that batch's largest.
 
     Args:
@@ -101,7 +102,7 @@ class SharedTransform(GeneralizedRCNNTransform):
         return largest
 
 
-class SharedSampler(BalancedPositiveNegativeSampler):
+class SharedSampler(BalancedPositiveNegativeSampler):  # type: ignore[misc]  # torchvision has no types
     """Draws the anchors or proposals of each image that would be drawn for it in the whole batch.
 
     Attributes:
@@ -142,7 +143,7 @@ def _pass_over(images: Sequence[Sequence[tuple[int, int]]], device: torch.device
             torch.randperm(negative, device=device)
 
 
-def _scale(pool: nn.Module) -> None:
+def _scale(pool: Any) -> None:
     """Say the pyramid's strides, which torchvision guesses from the first batch as if its images were not padded."""
     pool.scales = [1 / stride for stride in PYRAMID]
     finest, coarsest = (stride.bit_length() - 1 for stride in (PYRAMID[0], PYRAMID[-1]))

@@ -307,7 +307,8 @@ class SearchTrial(tune.Trainable):
         write_confusion(self._folder / CONFUSION, self._retrain.info.classes, [matrix])
         write_mistakes(self._folder / MISTAKES, self._retrain.info.classes, found.mistakes)
         assert self._genotype is not None
-        kept = {"weights": self._retrain.weights(), "genotype": self._genotype.to_json()}
+        weights = self._retrain.weights()
+        kept = {"weights": weights, "genotype": self._genotype.to_json()}
         checkpoint.save(self._folder / studies.WEIGHTS, kept)
         config = for_cores(self._config, self._cores)
         baseline = of_start(self._study, config, self._retrain.info, self._images, self._held_out) or None
@@ -318,7 +319,7 @@ class SearchTrial(tune.Trainable):
             return True
         self._write(derived=derived, baseline=baseline)
         network = build_network(config.retrain, self._genotype, self._retrain.info)
-        network.load_state_dict(kept["weights"])
+        network.load_state_dict(weights)
         self._transfer = fine_tuning(self._sweep["transfer"], config, self._genotype, network, self._retrain.info)
         self._retrain = None
         self._epochs = self._transfer.records()
