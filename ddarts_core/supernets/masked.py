@@ -90,21 +90,21 @@ class MaskedBlock(nn.Module):
         if not self.choices.inverted:
             y = F.conv2d(x, self._masked(self.last.weight, gates), None, stride, pad)
             y = self._activate(self.last_norm(y), gates)
-            masked: Tensor = y * first_channels(self.choices.channels, gates["channels"])[:, None, None]
-            return masked
+            plain: Tensor = y * first_channels(self.choices.channels, gates["channels"])[:, None, None]
+            return plain
         y, middle = x, before
         if self.choices.expand:
             y, middle = self._activate(self.expand_norm(self.expand(x)), gates), gates["middle"]
         y = F.conv2d(y, self._masked(self.deep.weight, gates), None, stride, pad, groups=y.shape[1])
         y = self._activate(self.deep_norm(y), gates)
         y = self._excited(y * first_channels(self.middles, middle)[:, None, None], gates, middle)
-        y = self.last_norm(self.last(y)) * first_channels(self.choices.channels, gates["channels"])[:, None, None]
+        last = first_channels(self.choices.channels, gates["channels"])[:, None, None]
+        found: Tensor = self.last_norm(self.last(y)) * last
         if stride > 1:
-            return y
-        wide = min(x.shape[1], y.shape[1])
-        added = F.pad(x[:, :wide], (0, 0, 0, 0, 0, y.shape[1] - wide))
-        summed: Tensor = y + same_width(self.before, before, self.choices.channels, gates["channels"]) * added
-        return summed
+            return found
+        wide = min(x.shape[1], found.shape[1])
+        added = F.pad(x[:, :wide], (0, 0, 0, 0, 0, found.shape[1] - wide))
+        return found + same_width(self.before, before, self.choices.channels, gates["channels"]) * added
 
 
 class MaskedSupernet(nn.Module):
