@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ddarts_cli.folders import LAST, RetrainFolder, RunFolder, SearchFolder, TransferFolder
 from ddarts_cli.main import run
 from ddarts_cli.models import cost_command, find_weights
 from ddarts_core.data.sets import data_info
@@ -300,6 +301,22 @@ def test_a_folder_of_the_other_kind_is_refused(
     assert "holds a search" in mistake(capfd, [*retrain[:-1], str(tiny / "s"), "--force"])
     assert "holds a retrain" in mistake(capfd, [*search[:-1], str(tiny / "r"), "--force"])
     assert content(tiny) == before
+
+
+@pytest.mark.parametrize("kind", [SearchFolder, RetrainFolder, TransferFolder])
+def test_every_kind_of_folder_is_refused_to_the_others(kind: type[RunFolder], tmp_path: Path) -> None:
+    """Also with --force, which replaces a run of the same kind only."""
+    for name, what in {**LAST, "study.json": "study of a sweep"}.items():
+        folder = tmp_path / what
+        folder.mkdir()
+        (folder / name).write_text("{}")
+        if what == kind.what:
+            kind(folder).check(resolve({}), resume=False, force=True)
+            with pytest.raises(UserError, match=f"holds a finished {what}: write elsewhere"):
+                kind(folder).check(resolve({}), resume=False, force=False)
+        else:
+            with pytest.raises(UserError, match=f"holds (a|the) {what}: choose another folder"):
+                kind(folder).check(resolve({}), resume=False, force=True)
 
 
 # --- refused ----------------------------------------------------------------------------------------------------------
