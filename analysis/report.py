@@ -79,18 +79,23 @@ def report(
     `importances` has the importance of each setting by study name, where it is known. `references` are the costs up to
     which the hypervolume of a front is taken, by `parameters` and `macs`: the same for all studies.
 
-    The page needs no network and no other file. A study that is empty, still running or without a completed trial gets
-    a section that says so.
+    The page needs no network and no other file. A study that is still running or without a completed trial gets a
+    section that says so.
 
     Raises:
-        UserError: no study is named, a folder is no study, or one of its files is damaged.
+        UserError: no study is named, a folder is no study, one of its files is damaged, or a study is finished and has
+            no trial.
     """
     if not study_dirs:
         raise UserError("name at least one study to report on")
     target = Path(out)
     if target.is_dir():
         raise UserError(f"{str(target)!r} is a folder: name the HTML file to write")
-    return write_report([read_study(folder, alphas=False) for folder in study_dirs], target, importances, references)
+    studies = [read_study(folder, alphas=False) for folder in study_dirs]
+    for study in studies:
+        if study.info["state"] == "FINISHED" and not study.trials:
+            raise UserError(f"study {study.name!r} is finished and has no trial: there is nothing to report")
+    return write_report(studies, target, importances, references)
 
 
 def write_report(

@@ -83,6 +83,7 @@ SENTENCES = {
         "no genotype": "nothing to export",
         "one": _UNKNOWN,
     },
+    "report": {"empty": "study 'empty' is finished and has no trial: there is nothing to report"},
     "table": dict.fromkeys(("empty", "running", "failed"), _NOTHING),
     "table of an unknown metric": {
         **dict.fromkeys(("empty", "running", "failed"), _NOTHING),

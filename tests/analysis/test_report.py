@@ -318,7 +318,11 @@ def test_slices_show_only_what_varied_and_spread_widths_logarithmically(study: P
     ],
 )
 def test_every_study_gets_a_useful_page(make_study: MakeStudy, tmp_path: Path, states, message):
-    path = report([make_study(*states)], tmp_path / "r.html")
+    study = make_study(*states)
+    if not states:  # it has just begun
+        info = json.loads((study / "study.json").read_text())
+        (study / "study.json").write_text(json.dumps({**info, "state": "RUNNING"}))
+    path = report([study], tmp_path / "r.html")
     text = Page(body(path)).text
     assert message in text and "How to reproduce" in text
     assert not re.search(r"\b(nan|None|NaN)\b", text)
