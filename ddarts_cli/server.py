@@ -43,8 +43,10 @@ def serve(database: Path, port: int, url: str) -> int:
     It works in the folder of the database, and calls it by its name alone: of whole paths with % and ? in them MLflow
     makes other folders.
     """
+    # A line for each request would push the link out of sight.
+    environment = {"UVICORN_LOG_LEVEL": "warning", **os.environ}
     # Without the first variable MLflow starts a job runner and seven consumers that nothing here uses.
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri_of(Path(database.name))]
     command += [
         "--artifacts-destination",
