@@ -265,7 +265,10 @@ def count_supernet(search: SearchConfig, in_channels: int, image_size: int) -> T
         width *= 1 + reduction
         _fit(tally, before_last, width, before)
         _fit(tally, last, width, size)
-        before, size = size, _count_cell(tally, Cell(edges, tuple(nodes)), width, size, reduction)
+        if edges:
+            before, size = size, _count_cell(tally, Cell(edges, tuple(nodes)), width, size, reduction)
+        else:  # all operations are a plug-in's
+            before, size = size, halved(size, 2) if reduction else size
         before_last, last = last, search.steps * width
     return tally
 
