@@ -118,7 +118,7 @@ def write_study(folder: Path) -> Path:
         "created": "2026-01-02T03:04:05Z",
         "command": "ddarts sweep quickstart_sweep.yaml",
         "seed": 7,
-        "config": {"name": folder.name, "tune": {"num_samples": 8}},
+        "config": {"name": folder.name, "tune": {"num_samples": 8, "objective": "derived"}},
         "config_hash": "0123456789ab",
         "git_commit": "f" * 40,
         "versions": {"python": "3.12.3", "torch": "2.9.0"},

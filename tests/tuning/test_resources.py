@@ -257,7 +257,7 @@ def test_a_share_of_a_gpu_is_a_share_of_its_memory(
     monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", asked.append)
     try:
         trial = SearchTrial.__new__(SearchTrial)
-        trial._study, trial._impossible = study, None
+        trial._sweep, trial._impossible = study.data["config"], None
         trial._limit_resources()
         assert asked == capped
         assert (refused in trial._impossible) if refused else trial._impossible is None  # type: ignore[operator]

@@ -52,11 +52,15 @@ def test_a_folder_that_is_deleted_under_a_sweep_is_one_sentence(study: Study, mo
 
 
 def test_the_next_epoch_of_a_trial_notices(study: Study) -> None:
-    callback = StudyCallback(Held(study), Session(), TimeBudget(None), 1, "held_out/accuracy", alone=True)
+    callback = StudyCallback(Held(study), Session(), TimeBudget(None), "held_out/accuracy", alone=True)
     trial = SimpleNamespace(config={"number": 0}, trial_id="a", last_result={})
-    callback.on_trial_result(0, [], trial, {"epochs": 1, "search_epoch": 1, "held_out/accuracy": 0.5})
+    callback.on_trial_result(
+        0, [], trial, {"epochs": 1, "search_epoch": 1, "held_out/accuracy": 0.5, "phase": "search"}
+    )
     shutil.rmtree(study.path)
     with pytest.raises(FileNotFoundError):
-        callback.on_trial_result(0, [], trial, {"epochs": 2, "search_epoch": 2, "held_out/accuracy": 0.5})
+        callback.on_trial_result(
+            0, [], trial, {"epochs": 2, "search_epoch": 2, "held_out/accuracy": 0.5, "phase": "search"}
+        )
     with pytest.raises(FileNotFoundError):
         callback.on_trial_recover(0, [], trial)

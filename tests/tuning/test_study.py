@@ -30,7 +30,7 @@ from ddarts_core.studies.study_files import read_json, write_json
 DATA: dict[str, Any] = {
     "objectives": [{"metric": "held_out/accuracy", "mode": "max"}],
     "state": "RUNNING",
-    "config": {"tune": {"num_samples": 5}},
+    "config": {"tune": {"num_samples": 5, "objective": "supernet"}},
 }
 
 

@@ -88,6 +88,8 @@ def _epoch_seconds(folder: Path) -> list[float]:
 def num_epochs(config: Mapping[str, Any], sweep: Mapping[str, Any]) -> int:
     """Epochs of a whole trial: warm-up, search, and the trainings that the objective asks for."""
     search, objective = config["search"], sweep["tune"]["objective"]
+    if search.get("number") is not None:  # a genotype of a truth: nothing is searched
+        return int(config["retrain"]["epochs"])
     trained = config["retrain"]["epochs"] if objective != "supernet" else 0
     tuned = sweep["transfer"]["training"]["epochs"] if objective == "transfer" else 0
     return int(search["warmup_epochs"] + search["epochs"] + trained + tuned)

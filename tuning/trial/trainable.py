@@ -200,7 +200,7 @@ class SearchTrial(tune.Trainable):
             self._sender.close()
         reports = [{self._metric: 0.0, SEARCH_EPOCH: 0}, *reports_of(self._records, self._metric)]
         result: dict[str, Any] = {**reports[-1], "epochs": len(self._records), "seconds": round(self._seconds, 3)}
-        result["phase"] = self._phase()
+        result["phase"] = self._records[-1].phase if done and self._records else self._phase()
         if not done:
             return result
         if self._record["state"] == "PRUNED":
