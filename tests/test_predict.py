@@ -171,7 +171,7 @@ def test_paths_bytes_and_arrays_are_one_picture(export: Export) -> None:
     assert both.shape == (2, classes) and not np.allclose(both[0], both[1])
     for wrong, sentence in (
         (pixels.astype("float32") + 2, "must be of 0..1"),
-        (pixels.astype("int64") - 300, "must be of 0..255"),
+        (pixels.astype("int64") - 300, "they must lie in 0..255"),
         (np.zeros((2, 2, 8, 8), "uint8"), r"\[2, 2, 8, 8\]"),
         (np.zeros(3, complex), "complex128"),
         (b"no picture", "10 bytes: no picture"),
