@@ -1,4 +1,7 @@
-"""Random changes of training images: whole batches where torchvision's functions can, else one image at a time."""
+"""Random changes of training images.
+
+A change is applied to a whole batch where torchvision's functions can do so, and else to one image at a time.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,16 @@ Policy = Literal["CIFAR10", "IMAGENET"]
 
 @dataclass(frozen=True)
 class Draws:
-    """Random integers, one for each image of a batch, of which this process may hold only a part.
+    """Draws one random integer for each image of a batch, of which this process may hold only a part.
 
-    They are drawn for the whole batch and where the generator lives, so that neither the number of processes nor the
-    device of the images decides them.
+    The integers are drawn for the whole batch, on the device of the generator. So they depend neither on the number of
+    processes nor on the device of the images.
 
     Attributes:
-        generator: of the epoch.
-        number: images in the whole batch.
-        part: the images of the batch that this process holds.
-        device: where the integers are wanted.
+        generator: the generator of the epoch.
+        number: how many images the whole batch has.
+        part: the positions in the batch of the images that this process holds.
+        device: the device on which the integers are wanted.
     """
 
     generator: torch.Generator
@@ -32,28 +35,32 @@ class Draws:
     device: torch.device
 
     def below(self, high: int) -> Tensor:
-        """Integers from 0 to high - 1, [images held]."""
+        """Draw integers from 0 to high - 1, one for each image that this process holds: [images held]."""
         drawn = torch.randint(high, (self.number,), generator=self.generator, device=self.generator.device)
         return drawn[self.part].to(self.device)
 
     @property
     def held(self) -> int:
-        """Number of images that this process holds."""
+        """How many images of the batch this process holds."""
         return len(range(self.number)[self.part])
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Random changes of training images, each drawn per image; 0 and False are off.
+    """Random changes of training images. Each change is drawn anew for each image. 0 and False switch a change off.
 
     Attributes:
-        crop_padding: crop to the old size at a random place after padding with so many black pixels.
-        flip: mirror left to right with probability 0.5.
-        cutout: side of a square set to the mean colour, centred anywhere in the image and cut at its border.
-        autoaugment: the AutoAugment policy of `policy`.
-        resized_crop: a random part of 8 to 100 % of the area and of 3:4 to 4:3, resized (ImageNet's training).
-        color_jitter: brightness, contrast and saturation times 1 ± it, hue shifted by up to half of it.
-        policy: the set of images that AutoAugment's policy was found on.
+        crop_padding: how many black pixels are added on each side, before the image is cropped back to its size at a
+            random place.
+        flip: whether an image is mirrored, left to right, with probability 0.5.
+        cutout: the side in pixels of a square that is set to the mean colour. The centre of the square lies anywhere in
+            the image, and what lies outside the image is cut off.
+        autoaugment: whether AutoAugment is applied, with the policy that `policy` names.
+        resized_crop: whether a random part of the image is resized to the whole size, as in the training of ImageNet.
+            The part has 8 to 100 % of the area and sides of 3:4 to 4:3.
+        color_jitter: the strength s of random changes of colour. Brightness, contrast and saturation are multiplied by
+            1 ± s at most, and the hue is shifted by s/2 at most.
+        policy: the data set on which AutoAugment's policy was found.
     """
 
     crop_padding: int = 0
@@ -66,11 +73,16 @@ class Augment:
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether all of it is off."""
+        """Whether all changes are switched off."""
         return self == Augment(policy=self.policy)
 
     def before_normalisation(self, images: Tensor, draws: Draws) -> Tensor:
-        """Resized crop, crop, flip, AutoAugment and colour; [batch, channels, height, width] to the same shape."""
+        """Apply resized crop, crop, flip, AutoAugment and colour, in this order, to images that are not normalised.
+
+        Args:
+            images: [batch, channels, height, width]. The result has the same shape.
+            draws: the random integers for these images.
+        """
         if self.resized_crop:
             images = _one_by_one(_sequence(self.crops(images.shape[-1])), images, draws)
         if self.crop_padding:
@@ -82,7 +94,7 @@ class Augment:
         return images
 
     def after_normalisation(self, images: Tensor, draws: Draws) -> Tensor:
-        """The square of each image set to 0, which is the mean colour."""
+        """Set a square of each normalised image to 0, which is the mean colour (cutout)."""
         if not self.cutout:
             return images
         height, width = images.shape[-2:]
@@ -97,13 +109,13 @@ class Augment:
     # --- torchvision's transforms of one image ----------------------------------------------------------------------
 
     def crops(self, size: int) -> list[Any]:
-        """Where one image is cut out of its padded self, before it is flipped."""
+        """Return torchvision's transforms that cut a part out of one image and resize it, if `resized_crop` is on."""
         from torchvision.transforms import v2
 
         return [v2.RandomResizedCrop(size, antialias=True)] if self.resized_crop else []
 
     def colours(self) -> list[Any]:
-        """How the colours of one image change, after it is flipped."""
+        """Return torchvision's transforms that change the colours of one image, after it is cut out and flipped."""
         from torchvision.transforms import v2
 
         transforms: list[Any] = []
@@ -116,9 +128,11 @@ class Augment:
 
 
 def apply_seeded(transform: Any, image: Any, seed: int) -> Any:
-    """One image through torchvision, which draws from the CPU's global generator: it is lent a seed and given back.
+    """Apply a transform of torchvision to one image, with random draws that follow from a seed.
 
-    `torch.manual_seed` would also reseed every GPU, hence the default generator by name.
+    torchvision draws from the CPU's global generator. The generator gets the seed for this call only, and has its
+    earlier state again afterwards. `torch.manual_seed` would also reseed every GPU, so only the default generator of
+    the CPU is seeded here.
     """
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)

@@ -1,4 +1,7 @@
-"""A picture of some training images as a search sees them: resized, cropped, augmented, their classes below them."""
+"""A picture of some training images as a search sees them: resized, cropped and augmented.
+
+The name of its class stands below each image.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,12 @@ SIDE, LINE = 64, 14
 
 
 def seen(images: Images, info: DataInfo, augment: Augment | None, seed: int) -> tuple[Tensor, Tensor]:
-    """Images of the first batch of an epoch, uint8 [number, channels, height, width], and their labels.
+    """Return some training images as the first batch of an epoch has them, and their labels.
 
-    Normalisation is undone; what cut-out set to the mean has the mean's colour.
+    The normalisation is undone. A square that cutout set to the mean has the mean colour.
+
+    Returns:
+        Images uint8 [number, channels, height, width] and labels int64 [number], at most `COLUMNS` * `ROWS` of them.
     """
     number = min(COLUMNS * ROWS, len(images))
     draws = generator(seed, "contact sheet")
@@ -32,7 +38,14 @@ def seen(images: Images, info: DataInfo, augment: Augment | None, seed: int) -> 
 
 
 def write_contact_sheet(path: Path, images: Tensor, labels: Tensor, info: DataInfo) -> None:
-    """Write images with the names of their classes as PNG; small ones are enlarged by a whole factor."""
+    """Write images with the names of their classes as a PNG file. Small images are enlarged by a whole factor.
+
+    Args:
+        path: the file to write.
+        images: uint8 [number, channels, height, width].
+        labels: int64 [number].
+        info: the facts of the data set, with the names of the classes.
+    """
     factor = max(1, -(-SIDE // info.image_size))
     side = factor * info.image_size
     rows = -(-len(images) // COLUMNS)

@@ -1,6 +1,7 @@
-"""Sets of images and their batches, shuffled, augmented and normalised as a whole on the device.
+"""Sets of images and their batches, which are shuffled, augmented and normalised as a whole on the device.
 
-`ImageSet` keeps all images in one tensor; `streaming.StreamedSet`, for sets that do not fit, reads files.
+`ImageSet` keeps all images in one tensor. `streaming.StreamedSet` reads the images from their files, for sets that do
+not fit into memory.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ __all__ = ["WHOLE", "DataInfo", "ImageSet", "Images", "Share", "epoch_plan", "no
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of every batch is computed here, when `count` processes compute each batch together.
+    """Which part of every batch this process computes, when `count` processes compute each batch together.
+
+    Attributes:
+        rank: the number of this process, from 0.
+        count: how many processes there are.
 
     Example:
         >>> Share(1, 2).of(6)
@@ -31,7 +36,7 @@ class Share:
     count: int = 1
 
     def of(self, number: int) -> slice:
-        """Positions in a batch of `number` images."""
+        """Return the positions of this process's images in a batch of `number` images."""
         return slice(self.rank * number // self.count, (self.rank + 1) * number // self.count)
 
 
@@ -43,15 +48,15 @@ class Images(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """Classes, int64 [number]."""
+        """The class of each image, int64 [number]."""
 
     def __len__(self) -> int: ...
 
     def subset(self, indices: Tensor | Sequence[int]) -> Images:
-        """The images at these positions, in this order."""
+        """Return the images at these positions, in this order."""
 
     def joined(self, other: Images) -> Images:
-        """These images, then those of another set of the same kind."""
+        """Return these images, followed by the images of another set of the same kind."""
 
     def batches(
         self,
@@ -64,22 +69,28 @@ class Images(Protocol):
         drop_last: bool = False,
         share: Share = WHOLE,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One pass: normalised float32 images and int64 labels on the device.
+        """Pass once through the set, and yield batches of normalised float32 images with int64 labels on the device.
 
         Args:
-            batch_size: images per batch; the last may be smaller.
-            info: the statistics to normalise by.
-            generator: draws the order, then the augmentation of each batch; None keeps the order (evaluation).
-            device: where the batches are wanted.
-            augment: needs a generator; None leaves the images as they are.
-            drop_last: leave out the last batch if it is smaller than the others.
-            share: the part of each batch that is wanted here; order and augmentation are those of the whole batch.
+            batch_size: how many images a batch has. The last batch may be smaller.
+            info: the facts of the data set, with the mean and standard deviation to normalise by.
+            generator: draws the order of the images, then the augmentation of each batch. None keeps the order, as in
+                an evaluation.
+            device: the device on which the batches are wanted.
+            augment: the random changes of the images, which need a generator. None leaves the images as they are.
+            drop_last: whether the last batch is left out if it is smaller than the others.
+            share: the part of each batch that is wanted here. The order and the augmentation are drawn for the whole
+                batch.
         """
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images uint8 (or float in 0..1) [number, channels, height, width] with labels int64 [number].
+    """Images in memory with their labels.
+
+    Attributes:
+        images: uint8, or float of 0..1, [number, channels, height, width].
+        labels: int64 [number].
 
     Example:
         >>> images = ImageSet(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.arange(5))
@@ -100,17 +111,17 @@ class ImageSet:
         return len(self.labels)
 
     def subset(self, indices: Tensor | Sequence[int]) -> ImageSet:
-        """The images at these positions, in this order."""
+        """Return the images at these positions, in this order."""
         where = torch.as_tensor(indices, dtype=torch.int64, device=self.labels.device)
         return ImageSet(self.images[where], self.labels[where])
 
     def joined(self, other: Images) -> ImageSet:
-        """These images, then those of another set in memory."""
+        """Return these images, followed by the images of another set in memory."""
         assert isinstance(other, ImageSet)
         return ImageSet(torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels]))
 
     def to(self, device: str | torch.device) -> ImageSet:
-        """This set on a device; the copy is kept, so that a set is moved once and not in every epoch."""
+        """Return this set on a device. The copy is kept, so that a set is copied once and not in every epoch."""
         target = torch.empty(0, device=device).device
         if target == self.images.device:
             return self
@@ -129,7 +140,7 @@ class ImageSet:
         drop_last: bool = False,
         share: Share = WHOLE,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Images.batches`; the set is moved to the device once."""
+        """See `Images.batches`. The whole set is copied to the device once."""
         here = self.to(device)
         order, sizes = epoch_plan(len(here), batch_size, generator, augment, drop_last)
         if order is not None:
@@ -150,7 +161,11 @@ class ImageSet:
 def epoch_plan(
     number: int, batch_size: int, generator: torch.Generator | None, augment: Augment | None, drop_last: bool
 ) -> tuple[Tensor | None, list[int]]:
-    """Order of the images (None: as they are) and sizes of the batches of one pass."""
+    """Return the order of the images in one pass (None: as they are) and the sizes of its batches.
+
+    Raises:
+        ValueError: there is augmentation but no generator.
+    """
     if augment is not None and generator is None:
         raise ValueError("augmentation needs a generator")
     order = None if generator is None else torch.randperm(number, generator=generator, device=generator.device)
@@ -159,14 +174,21 @@ def epoch_plan(
 
 
 def normalised(images: Tensor, info: DataInfo, augment: Augment | None, draws: Draws | None) -> Tensor:
-    """Pixels to mean 0 and standard deviation 1, float32, then what follows normalisation."""
+    """Return the images as float32, with mean 0 and standard deviation 1, and then augmented after normalisation.
+
+    Args:
+        images: uint8, or float of 0..1, [batch, channels, height, width].
+        info: the facts of the data set, with the statistics to normalise by.
+        augment: the random changes, of which cutout follows the normalisation. None changes nothing.
+        draws: the random integers for these images. None changes nothing.
+    """
     scale, shift = _affine(images, info)
     result = images.to(torch.float32) * scale + shift
     return result if augment is None or draws is None else augment.after_normalisation(result, draws)
 
 
 def _affine(images: Tensor, info: DataInfo) -> tuple[Tensor, Tensor]:
-    """Scale and shift [channels, 1, 1] that take pixels to mean 0 and standard deviation 1."""
+    """Return the scale and the shift, each [channels, 1, 1], that give pixels mean 0 and standard deviation 1."""
     mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (info.mean, info.std))
     full = 1.0 if images.is_floating_point() else 255.0
     return (1 / (full * std)).to(images.device, torch.float32), (-mean / std).to(images.device, torch.float32)

@@ -1,14 +1,15 @@
-"""Processes that read images for this one, none of them a fork of it.
+"""Processes that read images for this process. None of them is a fork of this process.
 
-A fork of a process copies what must not be copied: the locks that it holds (a copy keeps them for as long as it lives,
-whatever the first process does), the sockets of its libraries, and their locks at whatever moment a thread of theirs
-was in. So readers are forked from a clean server (`forkserver`), which was started by exec: it has one thread and no
-file of this process. Nothing that is open or locked here can reach them, now or when somebody adds a lock: that is why
-the whole kind is gone. The server imports torch once, and the readers share that memory.
+A fork of this process would copy what must not be copied: the locks that this process holds, which the copy would keep
+for as long as it lives; the sockets of libraries; and the locks of libraries, in whatever state a thread has left them
+at that moment. So readers are forked from a clean server (`forkserver`), which is started by exec: the server has one
+thread and no file of this process. Nothing that is open or locked in this process can reach the readers, not even a
+lock that somebody adds later. The server imports torch once, and the readers share that memory.
 
-A reader ends when the other end of its pipe is closed. Only this process has that end, so a reader ends with it even
-when it is killed, and the server ends after the last reader. They ignore the signals of Ctrl-C and of a scheduler,
-which reach all processes of a group at once: this process decides what an interruption means.
+A reader ends when the other end of its pipe is closed. Only this process has that end. So a reader ends together with
+this process, even if this process is killed, and the server ends after the last reader. Readers ignore the signals of
+Ctrl-C and of a scheduler, which reach all processes of a group at once: this process decides what an interruption
+means.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ _pools: weakref.WeakSet[Readers] = weakref.WeakSet()
 
 
 def suitable(cores: float) -> int:
-    """How many readers suit a process that has so many cores. If it has several, it keeps one for itself.
+    """Return how many readers suit a process that has so many cores. If it has several, it keeps one for itself.
 
     Example:
         >>> [suitable(cores) for cores in (0.5, 1, 2, 8, 64)]
@@ -66,26 +67,26 @@ def suitable(cores: float) -> int:
 
 
 def own_cores() -> int:
-    """Cores that this process may run on."""
+    """Return how many cores this process may run on."""
     return len(os.sched_getaffinity(0))
 
 
 def end_readers() -> None:
-    """End all readers of this process; those that are needed again are started again."""
+    """End all readers of this process. Readers that are needed later are started again."""
     for pool in list(_pools):
         pool.close()
 
 
 class Readers:
-    """Processes that work for one set of images, started when they are first needed.
+    """Processes that read for one set of images. They are started when they are first needed.
 
     Several passes may be read at the same time. What is read depends neither on the number of readers nor on how far
     ahead they are.
 
     Args:
-        work: what a reader does with a question: returns a tensor uint8 of any shape, or raises `UserError`; is
-            pickled once for each reader.
-        number: of readers; with 0 this process does the work itself, when it is due.
+        work: the function that a reader applies to each question. It returns a uint8 tensor of any shape, or raises
+            `UserError`. It is pickled once for each reader.
+        number: how many readers there are. With 0 this process does the work itself, when an answer is due.
     """
 
     def __init__(self, work: Callable[[Any], Tensor], number: int) -> None:
@@ -99,7 +100,7 @@ class Readers:
         _pools.add(self)
 
     def answers(self, questions: Iterable[Any]) -> Iterator[Tensor]:
-        """What the work gives for each question, in order.
+        """Yield the answer of the work to each question, in the order of the questions.
 
         Raises:
             UserError: the work refused a question.
@@ -124,7 +125,7 @@ class Readers:
                     self._unwanted.add(ticket)
 
     def close(self) -> None:
-        """End the readers."""
+        """End the readers. They are started again when they are needed."""
         if self._end is not None:
             self._end()
         self._end, self._members = None, []
@@ -194,10 +195,10 @@ def _end(members: list[tuple[BaseProcess, Connection]]) -> None:
 
 @contextlib.contextmanager
 def _starting() -> Iterator[None]:
-    """What a reader is started in: without the program's main module, and with a short folder for its socket.
+    """Within the block a reader can be started: the program's main module is hidden, and its socket has a short path.
 
-    The reader would run the main module again. Ray's would import Ray in every reader, and a user's script without a
-    guard would begin anew.
+    Else each reader would run the main module again: Ray's main module would import Ray in every reader, and a user's
+    script without a guard would begin anew.
 
     Raises:
         UserError: there is no folder with a short name.
@@ -229,10 +230,10 @@ def _receive(connection: Connection) -> tuple[int, Tensor | Exception]:
 
 
 def _send(connection: Connection, ticket: int, answer: Tensor | Exception) -> None:
-    """Send a tensor, as a file in memory that has no name.
+    """Send an answer to the process that asked, a tensor as a file in memory that has no name.
 
-    Nothing is left of it when both processes are gone, and it takes no room in /dev/shm, of which containers have
-    little.
+    Nothing is left of such a file when both processes have ended. It takes no room in /dev/shm, which is small in
+    containers.
     """
     connection.send((ticket, answer if isinstance(answer, Exception) else answer.shape))
     if isinstance(answer, Exception) or not answer.numel():

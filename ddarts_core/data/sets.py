@@ -1,8 +1,9 @@
-"""Data sets: one table entry each, read from local files, and split without leaks (section 5).
+"""Data sets: each is one entry of a table, is read from local files, and is split without leaks (section 5).
 
-Published sets come with their facts; of one's own images they are read from the images. Small sets are read into
-memory; ImageNet and folders that are too large stay in their files and are streamed. Nothing is downloaded. The test
-images of a set are a file (or a folder, or a fixed share) of their own, which `load_train` and `split` never use.
+The facts of a published set are known here; the facts of a user's own images are read from the images. Small sets are
+read into memory. ImageNet, and folders that are too large, stay in their files and are streamed. Nothing is downloaded.
+The test images of a set are a file (or a folder, or a fixed share) of their own, which `load_train` and `split` never
+use.
 """
 
 from __future__ import annotations
@@ -48,42 +49,43 @@ __all__ = [
 
 
 class Entry(Protocol):
-    """What the table of data sets asks of an entry."""
+    """The attributes and methods that every entry of the table of data sets must have."""
 
     @property
     def name(self) -> str:
-        """The name that `data.name` gives in a file."""
+        """The name by which `data.name` chooses this entry."""
 
     @property
     def files(self) -> str:
-        """The files wanted at `data.root`, in words."""
+        """The files that are expected at `data.root`, in words."""
 
     @property
     def policy(self) -> Policy:
-        """The policy of AutoAugment that fits these images."""
+        """The name of AutoAugment's policy that fits these images."""
 
     def facts(self, config: DataConfig) -> DataInfo:
-        """Facts of the configured images, before statistics that a user gives."""
+        """Return the facts of the configured images, before the statistics that a user gives replace their own."""
 
     def images(self, config: DataConfig, train: bool) -> Images:
-        """The training images, or the test images, at the configured size."""
+        """Return the training images (`train`), or else the test images, at the configured size."""
 
     def notes(self, config: DataConfig) -> Sequence[str]:
-        """What a user should know of the images before they are used, in sentences."""
+        """Return what a user should know about the images before they are used, in sentences."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published data set: its facts, its reader, and the files that the reader wants.
+    """A published data set: its facts, its reader, and the files that the reader needs.
 
     Attributes:
-        info: its facts.
-        read: (root, train) -> images uint8 [number, channels, height, width] and labels int64 [number], or a set of
-            torchvision's with `targets`, which is streamed; raises `OSError`, `EOFError`, `RuntimeError` or
-            `ValueError` when the files are absent or damaged.
-        files: the files wanted below `data.root`, in words.
-        policy: of AutoAugment.
-        classes: root -> the classes that are there, if a part of the published ones may be; none if nothing is there.
+        info: the facts of the set.
+        read: the reader, called as (root, train). It returns images uint8 [number, channels, height, width] and labels
+            int64 [number], or a data set of torchvision with `targets`, which is then streamed. It raises `OSError`,
+            `EOFError`, `RuntimeError` or `ValueError` if the files are absent or damaged.
+        files: the files that are expected below `data.root`, in words.
+        policy: the name of AutoAugment's policy that fits these images.
+        classes: a function from the root to the names of the classes that are there, for a set of which a part of the
+            classes may be there. It returns no name if nothing is there. None: the classes are those of `info`.
     """
 
     info: DataInfo
@@ -98,10 +100,10 @@ class Published:
         return self.info.name
 
     def facts(self, config: DataConfig) -> DataInfo:
-        """The facts, which are known without the files, except which classes are there.
+        """Return the facts. They are known without the files, except which classes are there if `classes` asks.
 
         Raises:
-            UserError: a setting is for images of one's own.
+            UserError: `data.channels` is another number than the set has, or a setting is only for a user's own images.
         """
         if config.channels not in (None, self.info.channels):
             raise UserError(
@@ -117,7 +119,7 @@ class Published:
         return replace(info, classes=known, num_classes=len(known)) if known else info
 
     def images(self, config: DataConfig, train: bool) -> Images:
-        """The images, read at once or when they are due.
+        """Return the training images (`train`), or else the test images; they are read at once or streamed.
 
         Raises:
             UserError: the files are absent or damaged.
@@ -137,19 +139,19 @@ class Published:
         return StreamedSet.of(found, size, _num_workers(config))
 
     def notes(self, config: DataConfig) -> Sequence[str]:
-        """No sentences: everything about the set is published."""
+        """Return no sentences: everything about the set is published."""
         return ()
 
 
 @dataclass(frozen=True)
 class OwnImages:
-    """A way in which users keep images of their own. All facts are read from the images.
+    """A layout in which users keep images of their own. All facts are read from the images.
 
     Attributes:
-        name: of the way.
-        collect: root -> what is there; see `sources.Found`.
-        files: the files wanted at `data.root`, in words.
-        policy: of AutoAugment.
+        name: the name of the layout, by which `data.name` chooses it.
+        collect: a function from the root to a list of what is there; see `sources.Found`.
+        files: the files that are expected at `data.root`, in words.
+        policy: the name of AutoAugment's policy for these images.
     """
 
     name: str
@@ -158,10 +160,10 @@ class OwnImages:
     policy: Policy = "IMAGENET"
 
     def look(self, config: DataConfig) -> own.Own:
-        """The images, looked at if they have not been.
+        """Return what a look at the images found. Images that were looked at before are not read again.
 
         Raises:
-            UserError: they are not there, or something about them is broken.
+            UserError: the images are not there, or something about them is broken.
         """
         wanted = own.Wanted(config.channels, config.image_size, config.in_memory, config.on_broken == "skip")
         try:
@@ -172,11 +174,14 @@ class OwnImages:
             ) from error
 
     def facts(self, config: DataConfig) -> DataInfo:
-        """The facts that are read from the training images."""
+        """Return the facts, which are read from the images."""
         return self.look(config).info
 
     def images(self, config: DataConfig, train: bool) -> Images:
-        """The images, in memory or streamed, as `data.in_memory` says. The labels are in memory either way."""
+        """Return the training images (`train`), or else the test images.
+
+        They are in memory or streamed, as `data.in_memory` says. The labels are in memory in both cases.
+        """
         found = self.look(config)
         rows = found.train if train else found.test
         if found.pixels is not None:
@@ -185,7 +190,7 @@ class OwnImages:
         return StreamedSet.of(files, found.info.image_size, _num_workers(config)).subset(torch.from_numpy(rows))
 
     def notes(self, config: DataConfig) -> Sequence[str]:
-        """What was chosen and why, and what looks wrong."""
+        """Return sentences that say what was chosen and why, and what looks wrong."""
         return self.look(config).notes
 
 
@@ -244,30 +249,41 @@ assert {entry.name: entry.info.image_size for entry in _ENTRIES if isinstance(en
 
 
 def data_info(config: DataConfig) -> DataInfo:
-    """The facts of the configured data set at the configured size.
+    """Return the facts of the configured data set at the configured size.
 
-    Of a published set they are known without its files; images of one's own are looked at, once.
+    The facts of a published set are known without its files. A user's own images are looked at once.
 
     Raises:
-        UserError: images of one's own are not there or broken, or a setting does not fit the set.
+        UserError: a user's own images are missing or broken, or a setting does not fit the set.
     """
     return own.given(DATASETS[config.name].facts(config), config.mean, config.std)
 
 
 def data_facts(info: DataInfo, train: Images, notes: Sequence[str] = ()) -> dict[str, Any]:
-    """The content of `data.json` (see `facts.document`) for these training images."""
+    """Return the content of `data.json` (see `facts.document`) for these training images.
+
+    Args:
+        info: the facts of the data set.
+        train: the training images, whose labels are counted.
+        notes: what a user should know about the images, in sentences.
+    """
     return facts.document(info, train.labels.bincount(minlength=info.num_classes).tolist(), notes)
 
 
 def for_cores(config: ExperimentConfig, cores: float) -> ExperimentConfig:
-    """The same settings with a number for `data.num_workers` auto, as it is for a process that has so many cores."""
+    """Return the same settings in which `data.num_workers`, if it is auto, is a number.
+
+    Args:
+        config: the settings of the experiment.
+        cores: how many cores the process has that will read the images.
+    """
     if config.data.num_workers != "auto":
         return config
     return config.model_copy(update={"data": config.data.model_copy(update={"num_workers": suitable(cores)})})
 
 
 def data_notes(config: DataConfig) -> list[str]:
-    """What a user should know of the configured images before they are used, in sentences.
+    """Return what a user should know about the configured images before they are used, in sentences.
 
     Raises:
         UserError: see `data_info`.
@@ -276,10 +292,13 @@ def data_notes(config: DataConfig) -> list[str]:
 
 
 def load_train(config: DataConfig) -> tuple[DataInfo, Images]:
-    """The training images: the first `num_train` of a fixed stratified order, resized to `image_size`.
+    """Load the training images: the first `num_train` of a fixed stratified order, resized to `image_size`.
+
+    Returns:
+        The facts of the data set, and the images.
 
     Raises:
-        UserError: its files are absent or damaged, or there are not enough images.
+        UserError: the files are absent or damaged, or there are not enough images.
     """
     info = data_info(config)
     images = DATASETS[config.name].images(config, train=True)
@@ -295,21 +314,21 @@ def load_train(config: DataConfig) -> tuple[DataInfo, Images]:
 
 
 def load_test(config: DataConfig) -> Images:
-    """All test images, resized to `image_size`. Never part of a search: read once, after training.
+    """Load all test images, resized to `image_size`. No search uses them: they are read once, after a training.
 
     Raises:
-        UserError: its files are absent or damaged.
+        UserError: the files are absent or damaged.
     """
     return DATASETS[config.name].images(config, train=False)
 
 
 def _num_workers(config: DataConfig) -> int:
-    """Processes that read streamed images."""
+    """Return how many processes read streamed images."""
     return suitable(own_cores()) if config.num_workers == "auto" else config.num_workers
 
 
 def _first_words(error: BaseException) -> str:
-    """The reason of an error, without torchvision's advice to download, which ddarts does not do."""
+    """Return the reason of an error, without torchvision's advice to download the files: ddarts downloads nothing."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).split(". ")[0]
@@ -325,7 +344,7 @@ def _resize(images: Tensor, size: int) -> Tensor:
 
 
 def augment_of(config: DataConfig | RetrainConfig, name: str) -> Augment | None:
-    """How training images of the data set `name` are changed at random; None when all of it is off."""
+    """Return how training images of the data set `name` are changed at random; None if all changes are off."""
     augment = Augment(
         crop_padding=config.crop_padding,
         flip=config.flip,

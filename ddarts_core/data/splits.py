@@ -1,4 +1,4 @@
-"""Training images dealt to those that train and those that score, without leaks (section 5)."""
+"""The training images are dealt into images that train and images that score, without leaks (section 5)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from .sets import data_info
 
 @dataclass(frozen=True)
 class Splits:
-    """Disjoint shares of the training images: for the weights, for the alphas, and for the score of a search."""
+    """Disjoint shares of the training images of a search.
+
+    Attributes:
+        weights: the images that train the weights.
+        alphas: the images that train the alphas.
+        held_out: the images that train nothing and give the score.
+    """
 
     weights: Images
     alphas: Images
@@ -26,10 +32,15 @@ class Splits:
 
 
 def split(train: Images, config: DataConfig, seed: int) -> Splits:
-    """Deal the training images to weights, alphas and held_out by `data.split`; a share that sums below 1 is unused.
+    """Deal the training images to weights, alphas and held_out, in the shares that `data.split` gives.
 
-    Disjoint, stratified, a function of the labels and the seed alone, that of `data.split.seed` if there is one; each
-    split keeps the order of the images.
+    If the shares sum to less than 1, the rest of the images is unused. The splits are disjoint and stratified, and each
+    keeps the order of the images. They follow from the labels and the seed alone.
+
+    Args:
+        train: the training images.
+        config: the settings of the data.
+        seed: the seed of the experiment. `data.split.seed` replaces it if it is given.
 
     Raises:
         UserError: a split would be empty or lack a class.
@@ -40,16 +51,16 @@ def split(train: Images, config: DataConfig, seed: int) -> Splits:
 
 
 def hold_out(train: Images, fraction: float, seed: int, classes: Sequence[str]) -> tuple[Images, Images]:
-    """Deal the training images of a retraining to (training, validation), stratified as `split` does.
+    """Deal the images of a training from scratch into (training, validation), stratified as `split` does it.
 
     Args:
         train: the images.
-        fraction: of them that is for validation.
-        seed: of the deal.
-        classes: their names in label order, to name one that has too few images.
+        fraction: the share of the images that is for validation.
+        seed: the seed that decides which image goes where.
+        classes: the names of the classes in label order. A message names a class that has too few images.
 
     Raises:
-        UserError: one of the two would be empty or lack a class.
+        UserError: one of the two parts would be empty or lack a class.
     """
     shares = {"training": 1 - fraction, "validation": fraction}
     parts = _deal(
@@ -79,7 +90,13 @@ def _deal(
 
 
 def check_batch(split_name: str, size: int, batch_size: int, setting: str = "search.batch_size") -> None:
-    """Refuse a batch that is larger than the split it is drawn from.
+    """Refuse a batch that is larger than the split from which it is drawn.
+
+    Args:
+        split_name: the name of the split, for the message.
+        size: how many images the split has.
+        batch_size: how many images a batch has.
+        setting: the dotted path of the setting that gives `batch_size`, for the message.
 
     Raises:
         UserError: `batch_size` exceeds `size`.

@@ -1,4 +1,4 @@
-"""Sets of images that stay in their files: other processes decode them while the device computes."""
+"""Sets of images that stay in their files. Other processes decode the images while the device computes."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ READ_WITH_THE_FILE: dict[str, Any] = {"resized_crop": False, "autoaugment": Fals
 
 @dataclass(frozen=True, eq=False)
 class StreamedSet:
-    """Images in files, each read when its batch is due.
+    """Images in files. Each image is read when its batch is due.
 
     Args:
-        readers: of the files; those of all subsets.
-        labels: int64 [number].
-        positions: place in the files of each image, int64 [number].
-        size: height and width that batches have, in pixels.
+        readers: the processes that read the files. All subsets of a set share them.
+        labels: the class of each image, int64 [number].
+        positions: the place of each image in the list of files, int64 [number].
+        size: the height and the width that images in batches have, in pixels.
     """
 
     readers: Readers
@@ -43,12 +43,13 @@ class StreamedSet:
 
     @classmethod
     def of(cls, files: Any, size: int, num_workers: int) -> StreamedSet:
-        """All images of some files.
+        """Make a set of all images of some files.
 
         Args:
-            files: a map-style data set of (PIL image, class) with `targets` and `samples`, as torchvision's folders.
-            size: height and width that batches have, in pixels.
-            num_workers: processes that read and decode; 0 reads in this process. The batches do not depend on it.
+            files: a map-style data set of (PIL image, class) that has `targets` and `samples`, as torchvision's
+                folders have.
+            size: the height and the width that images in batches have, in pixels.
+            num_workers: how many processes read and decode; with 0 this process reads. The batches do not depend on it.
         """
         labels = torch.tensor(files.targets, dtype=torch.int64)
         return cls(Readers(_Work(files), num_workers), labels, torch.arange(len(labels)), size)
@@ -62,12 +63,12 @@ class StreamedSet:
         return len(self.labels)
 
     def subset(self, indices: Tensor | Sequence[int]) -> StreamedSet:
-        """The images at these positions, in this order."""
+        """Return the images at these positions, in this order."""
         where = torch.as_tensor(indices, dtype=torch.int64)
         return StreamedSet(self.readers, self.labels[where], self.positions[where], self.size)
 
     def joined(self, other: Images) -> StreamedSet:
-        """These images, then others of the same files."""
+        """Return these images, followed by other images of the same files."""
         assert isinstance(other, StreamedSet) and other.readers is self.readers
         labels, positions = torch.cat([self.labels, other.labels]), torch.cat([self.positions, other.positions])
         return StreamedSet(self.readers, labels, positions, self.size)
@@ -83,7 +84,7 @@ class StreamedSet:
         drop_last: bool = False,
         share: Share = WHOLE,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Images.batches`. The readers live on after the pass, for others over this set and over its subsets.
+        """See `Images.batches`. The readers live on after the pass, for later passes over this set and its subsets.
 
         Raises:
             UserError: a file cannot be read.
@@ -114,13 +115,13 @@ class StreamedSet:
 
 @dataclass(frozen=True)
 class PictureFiles:
-    """Files of one's own images; what it holds is handed to the processes that read.
+    """The files of a user's own images. An object of this class is sent to the processes that read.
 
     Attributes:
-        root: folder of the files.
-        names: of the files.
-        targets: their classes.
-        channels: 1 or 3.
+        root: the folder of the files.
+        names: the names of the files, relative to `root`.
+        targets: the class of each file.
+        channels: 1 for grey images, 3 for coloured ones.
     """
 
     root: Path
@@ -130,7 +131,7 @@ class PictureFiles:
 
     @property
     def samples(self) -> Sequence[tuple[str, int]]:
-        """Path and class of each, as torchvision's folders have them."""
+        """The path and the class of each file, in the form of torchvision's folders."""
         return [(str(self.root / name), label) for name, label in zip(self.names, self.targets, strict=True)]
 
     def __getitem__(self, position: int) -> tuple[Any, int]:
@@ -139,7 +140,7 @@ class PictureFiles:
 
 
 class _Work:
-    """What a reader does with a batch: decode, crop, and change the colours, each image by a seed of its own.
+    """The work of a reader on a batch: it decodes, crops and recolours each image, by a seed of the image's own.
 
     Args:
         files: a map-style data set of (PIL image, class).
@@ -150,7 +151,14 @@ class _Work:
         self._transforms: dict[_How, Any] = {}
 
     def __call__(self, question: tuple[_How, Sequence[tuple[int, int | None]]]) -> Tensor:
-        """Images uint8 [batch, channels, size, size] of (position, seed); no seed: nothing is drawn.
+        """Read the images of one question.
+
+        Args:
+            question: how the images are prepared, and for each image its position in the files and its seed. If the
+                seed is None, nothing is drawn for that image.
+
+        Returns:
+            Images uint8 [batch, channels, size, size].
 
         Raises:
             UserError: a file cannot be read.
@@ -180,7 +188,15 @@ class _Work:
 
 @dataclass(frozen=True)
 class _How:
-    """What becomes of an image that was read; of a `whole` one evaluation sees the square that memory would hold."""
+    """How an image is prepared after it was read.
+
+    Attributes:
+        size: the height and the width that the image gets, in pixels.
+        channels: 1 for grey, 3 for red, green and blue.
+        augment: the random changes; None for evaluation.
+        whole: whether evaluation sees the same square as if the set were in memory (a user's own images). Else it sees
+            the centre of the resized image, as with ImageNet.
+    """
 
     size: int
     channels: int
@@ -188,7 +204,7 @@ class _How:
     whole: bool
 
     def transform(self) -> Any:
-        """Make a picture a tensor uint8 [channels, size, size]."""
+        """Return a transform from a picture to a uint8 tensor [channels, size, size]."""
         from torchvision.transforms import v2
 
         centre: list[Any] = [v2.Resize(round(self.size * MARGIN)), v2.CenterCrop(self.size)]

@@ -1,6 +1,6 @@
-"""What a scan found, kept between runs: arrays of numpy's own format, which hold no code. Torch-free.
+"""A cache that keeps what a scan found for later runs, as arrays in numpy's own format, which hold no code. Torch-free.
 
-It may be deleted at any time. Where it cannot be written, every process scans for itself.
+The cache may be deleted at any time. If its folder cannot be written, every process scans for itself.
 """
 
 from __future__ import annotations
@@ -25,30 +25,35 @@ VERSION = 1
 
 
 def folder() -> Path:
-    """`$XDG_CACHE_HOME/ddarts/data`, or below `~/.cache`."""
+    """Return the folder of the cache: `$XDG_CACHE_HOME/ddarts/data`, or `~/.cache/ddarts/data` if that is not set."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "ddarts" / "data"
 
 
 def path_of(root: Path, what: str) -> Path:
-    """The file that keeps something of the images at a path."""
+    """Return the file of the cache that keeps one kind of facts about the images at a path.
+
+    Args:
+        root: the folder or the file of the images.
+        what: the kind of facts, such as `heads`.
+    """
     key = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
     return folder() / f"{key}-{what}.v{VERSION}.npz"
 
 
 def as_array(texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Texts as bytes; names of files need not be valid Unicode."""
+    """Return texts as an array of bytes. The texts may be names of files that are not valid Unicode."""
     return np.frombuffer(json.dumps(list(texts)).encode("ascii"), np.uint8)
 
 
 def as_texts(array: np.ndarray[Any, np.dtype[np.uint8]]) -> list[str]:
-    """What `as_array` made bytes of."""
+    """Return the texts that `as_array` turned into bytes."""
     found: list[str] = json.loads(array.tobytes())
     return found
 
 
 def read(path: Path) -> dict[str, np.ndarray[Any, Any]] | None:
-    """The arrays in a file; None if it is missing or damaged: then the images are read again."""
+    """Return the arrays in a file by name; None if the file is missing or damaged. Then the images are read again."""
     try:
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
@@ -57,7 +62,7 @@ def read(path: Path) -> dict[str, np.ndarray[Any, Any]] | None:
 
 
 def write(path: Path, arrays: Arrays) -> None:
-    """Write arrays if the folder can be written."""
+    """Write arrays by name to a file. Nothing happens if the folder cannot be written."""
 
     def save(name: str) -> None:
         np.savez_compressed(name, **arrays)  # type: ignore[arg-type]  # its stub takes the names for its own
@@ -68,7 +73,7 @@ def write(path: Path, arrays: Arrays) -> None:
 
 @contextlib.contextmanager
 def alone(root: Path) -> Iterator[None]:
-    """Let one process of this machine scan the images at a path, and the others wait and read what it found."""
+    """Let one process of this machine scan the images at a path. Others wait, and then read what that process found."""
     lock = path_of(root, "lock").with_suffix(".lock")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)

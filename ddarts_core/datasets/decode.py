@@ -1,7 +1,7 @@
-"""A picture of any kind to 8 bits, upright, grey or red-green-blue, and to the square that a network sees. Torch-free.
+"""Decodes a picture of any kind to 8 bits, upright, grey or red-green-blue, and to the square that a network sees.
 
-Whoever decodes images of one's own does it here, so that a set in memory and the same set streamed show a network the
-same pixels.
+All code that decodes a user's own images does it here. So a network sees the same pixels whether a set is in memory or
+streamed. Torch-free.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 
 
 def opened(source: Source) -> Image.Image:
-    """Pillow's image of a file, of its bytes, or of an array [height, width] or [height, width, 3]; not yet decoded.
+    """Open a picture as an image of Pillow, which is not decoded yet.
+
+    Args:
+        source: a file, the bytes of a file, or an array of pixels [height, width] or [height, width, 3].
 
     Raises:
-        OSError: it is no picture.
+        OSError: the source is no picture.
     """
     if isinstance(source, np.ndarray):
         return Image.fromarray(source)
@@ -38,10 +41,13 @@ def opened(source: Source) -> Image.Image:
 
 
 def head(source: Source) -> tuple[int, int, int]:
-    """Width and height in pixels, as it hangs upright, and whether it has colours (1, else 0), from its first bytes.
+    """Read the size of a picture, and whether it has colours, from the first bytes of its file.
+
+    Returns:
+        Width and height in pixels, after the picture is turned upright, and 1 if it has colours, else 0.
 
     Raises:
-        OSError, ValueError: it is no picture, or one that Pillow refuses.
+        OSError, ValueError: the source is no picture, or Pillow refuses it.
     """
     with opened(source) as image:
         width, height = image.size
@@ -51,18 +57,18 @@ def head(source: Source) -> tuple[int, int, int]:
 
 
 def is_grey(mode: str) -> bool:
-    """Whether a mode of Pillow has no colour."""
+    """Whether a mode of Pillow, such as `L`, has no colour."""
     return mode in _GREY or mode.startswith("I")
 
 
 def upright(source: Source) -> Image.Image:
-    """A picture in mode L or RGB, turned as its EXIF data say, over white where it is transparent.
+    """Decode a picture to mode L or RGB, turned as its EXIF data say. Transparent pixels are laid over white.
 
-    Grey pictures of 16 bits keep the upper 8 of each pixel.
+    Grey pictures of 16 bits keep the upper 8 bits of each pixel.
 
     Raises:
-        OSError, ValueError, SyntaxError, Image.DecompressionBombError: it is broken, cut off, or of pixels that have no
-            range of 0..255.
+        OSError, ValueError, SyntaxError, Image.DecompressionBombError: the picture is broken or cut off, or its pixels
+            cannot be brought into the range 0..255.
     """
     with opened(source) as image:
         image.load()
@@ -82,7 +88,15 @@ def upright(source: Source) -> Image.Image:
 
 
 def view(image: Image.Image, channels: int, size: int) -> Image.Image:
-    """The square in the middle, resized to `size` pixels (bilinear, antialiased); as it is if it has that size."""
+    """Cut out the square in the middle and resize it to `size` pixels a side (bilinear, antialiased).
+
+    A picture that has that size already is only converted.
+
+    Args:
+        image: the picture.
+        channels: 1 converts it to grey, 3 to red, green and blue.
+        size: the side of the result in pixels.
+    """
     image = image.convert("L" if channels == 1 else "RGB")
     width, height = image.size
     if width == height == size:
@@ -93,18 +107,25 @@ def view(image: Image.Image, channels: int, size: int) -> Image.Image:
 
 
 def pixels(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """uint8 [channels, height, width] of an image in mode L or RGB."""
+    """Return the pixels of an image in mode L or RGB as uint8 [channels, height, width]."""
     array = np.asarray(image)
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
 def digest(image: Image.Image) -> bytes:
-    """16 bytes that are the same for two pictures if and only if (but for a chance of 2^-64) their pixels are."""
+    """Return 16 bytes that tell pictures apart.
+
+    They are equal for two pictures if and only if the pixels are equal, except for a chance of 2^-64.
+    """
     size = f"{image.width}x{image.height}".encode()
     return hashlib.blake2b(size + image.convert("RGB").tobytes(), digest_size=16).digest()
 
 
 def sums(array: np.ndarray[Any, np.dtype[np.uint8]]) -> tuple[list[int], list[int]]:
-    """Sum and sum of squares of each channel's pixels, in whole numbers."""
+    """Return the sum and the sum of squares of each channel's pixels, in whole numbers.
+
+    Args:
+        array: uint8 [channels, height, width].
+    """
     wide = array.reshape(len(array), -1).astype(np.int64)
     return wide.sum(1).tolist(), (wide * wide).sum(1).tolist()

@@ -1,7 +1,6 @@
-"""What a run must know of its data, and keeps beside its settings in `data.json`. Torch-free.
+"""The facts that a run must know about its data, and keeps beside its settings in `data.json`. Torch-free.
 
-Whoever exports or reports a run later reads that file: the images need not be there any more, and if they are, they may
-have changed.
+A later export or report of the run reads that file. The images may be gone by then, or may have changed.
 """
 
 from __future__ import annotations
@@ -21,16 +20,17 @@ FILE = "data.json"
 
 @dataclass(frozen=True)
 class DataInfo:
-    """Facts of a data set: classes, channels, image side in pixels, channel statistics of pixels in 0..1.
+    """The facts of a data set: its classes, channels, size of the images, and statistics of the pixels.
 
     Attributes:
-        name: of the entry in the table of data sets.
-        num_classes: outputs of a network.
-        channels: 1 for grey, 3 for red, green, blue.
-        image_size: height and width in pixels.
-        mean: of each channel, over the training images.
-        std: standard deviation of each channel, over the training images.
-        classes: names in the order of the labels; the labels themselves as text where nobody has given names.
+        name: the name of the entry in the table of data sets.
+        num_classes: how many classes there are, which is how many outputs a network has.
+        channels: 1 for grey, 3 for red, green and blue.
+        image_size: the height and the width of the images in pixels.
+        mean: the mean of each channel over the training images, of pixels in 0..1.
+        std: the standard deviation of each channel over the training images, of pixels in 0..1.
+        classes: the names of the classes in the order of the labels. If nobody has given names, they are the labels
+            as text.
 
     Example:
         >>> DataInfo("toy", 2, 1, 8, (0.5,), (0.2,)).classes
@@ -52,15 +52,15 @@ class DataInfo:
             raise ValueError(f"{len(self.classes)} names for {self.num_classes} classes")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return the facts as plain data for JSON."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> DataInfo:
-        """What `to_dict` gave, also before there were `classes`; other keys are left alone.
+        """Make the facts from what `to_dict` gave. `classes` may be missing, as in old files; other keys are ignored.
 
         Raises:
-            ValueError: a key is missing, or of another kind.
+            ValueError: a key is missing, or its value is of another kind.
         """
         try:
             found: dict[str, Any] = {field.name: data[field.name] for field in fields(cls) if field.name in data}
@@ -71,18 +71,27 @@ class DataInfo:
 
 
 def document(info: DataInfo, counts: Sequence[int], notes: Sequence[str] = ()) -> dict[str, Any]:
-    """The content of `data.json`: the facts, how many training images each class has, and what a user should know."""
+    """Return the content of `data.json`.
+
+    Args:
+        info: the facts of the data set.
+        counts: how many training images each class has, in the order of the labels.
+        notes: what a user should know about the images, in sentences.
+    """
     return {**info.to_dict(), "train_counts": list(counts), "notes": list(notes)}
 
 
 def write_facts(folder: Path, content: Mapping[str, Any]) -> Path:
-    """Write a `document` into a folder."""
+    """Write a `document` into the file `data.json` of a folder, and return the path of the file."""
     write_atomic(folder / FILE, json.dumps(content, indent=1) + "\n")
     return folder / FILE
 
 
 def read_facts(folder: Path) -> dict[str, Any] | None:
-    """The `document` in a folder; None of a run that was begun before there were such files.
+    """Read the `document` in a folder.
+
+    Returns:
+        The document; None if there is no file, as in a run that was begun before ddarts wrote such files.
 
     Raises:
         UserError: the file is damaged.
@@ -99,13 +108,17 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
 
 
 def read_info(folder: Path) -> DataInfo | None:
-    """The facts in a folder; see `read_facts`."""
+    """Read the facts in a folder, or None if there is no file; see `read_facts`."""
     content = read_facts(folder)
     return None if content is None else DataInfo.from_dict(content)
 
 
 def majority(counts: Sequence[int], classes: Sequence[str]) -> str:
-    """The largest class and its share in words: what a network that always answers it would score.
+    """Say which class is the largest, and its share of the images: what a network that always answers it would score.
+
+    Args:
+        counts: how many training images each class has.
+        classes: the names of the classes, in the same order.
 
     Example:
         >>> majority([30, 90], ["cat", "dog"])

@@ -1,4 +1,4 @@
-"""A data set of one's own: what is refused, what is chosen and why, its splits, and its statistics. Torch-free."""
+"""A data set of a user's own: what is refused, what is chosen and why, its splits, and its statistics. Torch-free."""
 
 from __future__ import annotations
 
@@ -28,7 +28,14 @@ LARGEST = 224
 
 @dataclass(frozen=True)
 class Wanted:
-    """The settings of `data` that say how images of one's own are read; None chooses."""
+    """The settings of `data` that say how a user's own images are read. None leaves a choice to ddarts.
+
+    Attributes:
+        channels: 1 for grey, 3 for red, green and blue.
+        image_size: the side of the images in pixels.
+        in_memory: whether the decoded images are kept in memory.
+        skip_broken: whether broken images are left out; else they are refused.
+    """
 
     channels: int | None
     image_size: int | None
@@ -38,17 +45,17 @@ class Wanted:
 
 @dataclass(frozen=True, eq=False)
 class Own:
-    """A data set that was looked at and accepted.
+    """A data set of a user's own that was looked at and accepted.
 
     Attributes:
-        found: all images, also the broken ones.
-        info: its facts.
-        train: numbers of the training images, ascending.
-        test: numbers of the test images, ascending.
-        pixels: of all images, uint8 [number, channels, size, size]; None if they are streamed.
+        found: all images that were listed, the broken ones included.
+        info: the facts of the set.
+        train: the numbers of the training images, ascending. The number of an image is its place in `found`.
+        test: the numbers of the test images, ascending.
+        pixels: the pixels of all images, uint8 [number, channels, size, size]; None if the images are streamed.
         notes: what was chosen and why, what was left out, and what looks wrong, in sentences.
-        skipped: number of broken images that were left out.
-        sizes: smallest and largest width and height in pixels.
+        skipped: how many broken images were left out.
+        sizes: the smallest (width, height) and the largest (width, height), in pixels.
     """
 
     found: Found
@@ -62,17 +69,22 @@ class Own:
 
     @property
     def train_counts(self) -> list[int]:
-        """Training images of each class."""
+        """How many training images each class has."""
         return counts(self.found.labels[self.train], self.info.num_classes)
 
     @property
     def test_counts(self) -> list[int]:
-        """Test images of each class."""
+        """How many test images each class has."""
         return counts(self.found.labels[self.test], self.info.num_classes)
 
 
 def look(collect: Callable[[Path], Found], root: Path, wanted: Wanted) -> Own:
-    """List the images and look at those that are new; what has not changed since this process looked is not read again.
+    """List the images, and look at the images that are new or have changed since this process looked last.
+
+    Args:
+        collect: a function from the root to a list of what is there.
+        root: the folder or the file of the images.
+        wanted: how the images are read.
 
     Raises:
         UserError: the images are not laid out as they must be, or something about them is broken.
@@ -82,7 +94,7 @@ def look(collect: Callable[[Path], Found], root: Path, wanted: Wanted) -> Own:
 
 
 class _Once:
-    """What was listed; two listings of the same files are equal."""
+    """A list of images as the key of a cache. Two lists of the same, unchanged files are equal."""
 
     def __init__(self, found: Found, key: tuple[object, ...]) -> None:
         self.found, self.key = found, key
@@ -121,10 +133,10 @@ def _look(once: _Once, wanted: Wanted) -> Own:
 
 
 def _good(found: Found, broken: dict[int, str], skip: bool) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Numbers of the images that can be used.
+    """Return the numbers of the images that can be used.
 
     Raises:
-        UserError: some are broken and may not be left out, or leave a class without images.
+        UserError: an image is broken, and broken images may not be left out.
     """
     if broken and not skip:
         number, reason = min(broken.items())
@@ -137,7 +149,15 @@ def _good(found: Found, broken: dict[int, str], skip: bool) -> np.ndarray[Any, n
 
 
 def _choose(heads: np.ndarray[Any, np.dtype[np.int64]], wanted: Wanted) -> tuple[int, int, list[str]]:
-    """The number of channels and the side that images are read with, and why."""
+    """Return the number of channels and the side that images are read with, and sentences that say why.
+
+    Args:
+        heads: width, height and colour (1 or 0) of each image, [number, 3].
+        wanted: the settings. What they leave open is chosen here.
+
+    Raises:
+        UserError: every image is broken.
+    """
     if not len(heads):
         raise UserError("every image is broken: nothing is left")
     why = []
@@ -154,10 +174,11 @@ def _choose(heads: np.ndarray[Any, np.dtype[np.int64]], wanted: Wanted) -> tuple
 
 
 def choose_size(sizes: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[int, str]:
-    """A side for images of these widths and heights [number, 2], and why.
+    """Choose a side in pixels for images of these widths and heights [number, 2], and say why.
 
-    Their own if all are squares of one size that can be halved twice, as a supernet does, and is at most `LARGEST`.
-    Else the largest multiple of 32 (below 32: of 4) that does not exceed the median of their shorter sides.
+    If all images are squares of one size, which can be halved twice, as a supernet halves it, and is 8 to `LARGEST`,
+    they keep it. Else the side is the largest multiple of 32 (of 4 below 32) that exceeds neither the median of the
+    shorter sides nor `LARGEST`, but at least 8.
     """
     first = int(sizes[0, 0])
     if (sizes == first).all() and first % 4 == 0 and 8 <= first <= LARGEST:
@@ -170,10 +191,15 @@ def choose_size(sizes: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[int, str]:
 
 
 def _in_memory(found: Found, need: int, wanted: bool | None) -> bool:
-    """Whether the pixels are kept.
+    """Whether the pixels are kept in memory.
+
+    Args:
+        found: the images.
+        need: how many bytes the pixels of all images take.
+        wanted: what `data.in_memory` says.
 
     Raises:
-        UserError: they cannot be streamed.
+        UserError: the images should be streamed, by this setting or because they are too large, but cannot be.
     """
     if found.in_files:
         return need <= MEMORY_LIMIT if wanted is None else wanted
@@ -189,10 +215,10 @@ def _in_memory(found: Found, need: int, wanted: bool | None) -> bool:
 def _split(
     found: Found, digests: np.ndarray[Any, np.dtype[np.uint8]], good: np.ndarray[Any, np.dtype[np.int64]]
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
-    """Numbers of the training and of the test images.
+    """Return the numbers of the training images and of the test images.
 
-    Without a test split of its own, a class gives the fifth of its images with the smallest digests: a rule that knows
-    no seed, no name and no order, and that keeps equal pictures of a class in one split.
+    If the images come without a test split, the fifth of each class's images with the smallest digests is the test
+    split. This rule depends on no seed, no name and no order, and it keeps equal pictures of a class in one split.
 
     Raises:
         UserError: a class has too few images, or none in one of the splits.
@@ -234,7 +260,7 @@ def _leaks(
     train: np.ndarray[Any, np.dtype[np.int64]],
     test: np.ndarray[Any, np.dtype[np.int64]],
 ) -> list[str]:
-    """Sentences on pictures that are in both splits, or of two classes, pixel by pixel."""
+    """Return warnings about pictures that are in both splits, or in two classes, with the same pixels."""
     keys = [digests[number].tobytes() for number in range(len(digests))]
     learnt = {keys[number]: number for number in train}
     both = [number for number in test if keys[number] in learnt]
@@ -254,11 +280,13 @@ def _leaks(
 
 
 def statistics(sums: np.ndarray[Any, np.dtype[np.int64]], area: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel's pixels in 0..1, from whole numbers: no order of adding matters.
+    """Return the mean and the standard deviation of each channel, of pixels in 0..1.
+
+    The sums are whole numbers, so the order in which they are added does not matter.
 
     Args:
-        sums: sum and sum of squares of each image's pixels of 0..255, [number, 2, channels].
-        area: pixels of a channel of an image.
+        sums: the sum and the sum of squares of each image's pixels of 0..255, [number, 2, channels].
+        area: how many pixels one channel of an image has.
     """
     number = len(sums) * area
     mean, std = [], []
@@ -272,10 +300,10 @@ def statistics(sums: np.ndarray[Any, np.dtype[np.int64]], area: int) -> tuple[tu
 
 
 def given(info: DataInfo, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> DataInfo:
-    """Facts with statistics that a user gives.
+    """Return the facts in which statistics that a user gives replace those of the images. None replaces nothing.
 
     Raises:
-        UserError: they are not one number for each channel.
+        UserError: the user does not give one number for each channel.
     """
     for name, values in (("mean", mean), ("std", std)):
         if values is not None and len(values) != info.channels:

@@ -1,4 +1,4 @@
-"""Readers of published data sets from local files, in the formats that they were published in."""
+"""Readers of published data sets. They read local files in the formats in which the sets were published."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .stratified import FIXED_SEED, stratified_order
 
 
 def read_digits(root: Path, train: bool) -> tuple[Tensor, Tensor]:
-    """scikit-learn's 1,797 digits come without a test set: a fixed stratified fifth of them is ours."""
+    """Read scikit-learn's 1,797 digits. They come without a test set: here it is a fixed stratified fifth of them."""
     # The file that sklearn.datasets.load_digits reads: importing scikit-learn takes seconds, in every trial.
     package = find_spec("sklearn")
     assert package is not None and package.origin is not None
@@ -33,7 +33,7 @@ def read_digits(root: Path, train: bool) -> tuple[Tensor, Tensor]:
 
 
 def read_fashion_mnist(root: Path, train: bool) -> tuple[Tensor, Tensor]:
-    """The four idx files, packed or not, in the folder itself (Debian) or in FashionMNIST/raw (torchvision)."""
+    """Read the idx files, packed by gzip or not, from the folder itself (Debian) or FashionMNIST/raw (torchvision)."""
     prefix = "train" if train else "t10k"
     folder = next(
         (f for f in (root / "FashionMNIST" / "raw", root) if list(f.glob(f"{prefix}-images-idx3-ubyte*"))), None
@@ -48,7 +48,11 @@ def read_fashion_mnist(root: Path, train: bool) -> tuple[Tensor, Tensor]:
 
 
 def _read_idx(path: Path, dimensions: int) -> Tensor:
-    """Unsigned bytes of an idx file: 0, 0, 8, dimensions, the sizes as big-endian 32-bit integers, then the bytes."""
+    """Read the unsigned bytes of an idx file.
+
+    The file has the bytes 0, 0, 8 and the number of dimensions, then the sizes as big-endian 32-bit integers, then the
+    values, one byte each.
+    """
     if path.exists():
         data = path.read_bytes()
     else:
@@ -64,7 +68,10 @@ def _read_idx(path: Path, dimensions: int) -> Tensor:
 
 
 def read_cifar(name: str) -> Callable[[Path, bool], tuple[Tensor, Tensor]]:
-    """torchvision's reader. The files are pickles: it opens them only if their MD5 is that of the published files."""
+    """Return torchvision's reader of `CIFAR10` or `CIFAR100`, as a function of (root, train).
+
+    The files are pickles. torchvision opens them only if their MD5 is that of the published files.
+    """
 
     def read(root: Path, train: bool) -> tuple[Tensor, Tensor]:
         from torchvision import datasets
@@ -77,15 +84,20 @@ def read_cifar(name: str) -> Callable[[Path, bool], tuple[Tensor, Tensor]]:
 
 
 def wnids(root: Path) -> tuple[str, ...]:
-    """The WordNet IDs that have a folder of training images: ImageNet's classes, or those that were kept of them."""
+    """Return the WordNet IDs that have a folder of training images: all of ImageNet's classes, or a part of them."""
     folder = root / "train"
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
 
 
 def read_imagenet(root: Path, train: bool) -> Any:
-    """torchvision's reader; given archives without folders it would unpack them, so the folder is asked for first.
+    """Open the images by torchvision's reader.
 
-    Labels are places in the sorted names of the folders, so the classes of `val` must be those of `train`.
+    If there were archives and no folders, torchvision would unpack them. So this function first checks that the folder
+    is there. A label is the place of a folder in the sorted names, so `val` must have the same classes as `train`.
+
+    Raises:
+        FileNotFoundError: the folder is missing.
+        ValueError: `val` has other classes than `train`.
     """
     from torchvision import datasets
 

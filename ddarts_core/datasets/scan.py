@@ -1,7 +1,7 @@
-"""Look at every image once: sizes, colours, broken ones, sums for the statistics, and digests. Torch-free.
+"""Look at every image once: its size, its colours, whether it is broken, sums for the statistics, and its digest.
 
-What was found is cached by name, size and time of each image, so that a later run, or a trial of the same sweep, opens
-only what has changed.
+What is found is cached by the name, size and time of each image. So a later run, or a trial of the same sweep, opens
+only the images that have changed. Torch-free.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _tell: contextvars.ContextVar[Tell] = contextvars.ContextVar("tell", default=lam
 
 @contextlib.contextmanager
 def watched(tell: Tell) -> Iterator[None]:
-    """Within the block `tell` hears of every scan."""
+    """Within the block every scan reports its progress to `tell`."""
     token = _tell.set(tell)
     try:
         yield
@@ -48,13 +48,13 @@ def watched(tell: Tell) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Views:
-    """The images as squares of one size.
+    """What was found when the images were decoded and made squares of one size.
 
     Attributes:
-        digests: of the whole pictures, uint8 [number, 16].
-        sums: sum and sum of squares of each channel's pixels, int64 [number, 2, channels].
-        broken: reasons by the image's number.
-        pixels: uint8 [number, channels, size, size], if they were asked for.
+        digests: the digests of the whole pictures, uint8 [number, 16].
+        sums: the sum and the sum of squares of each channel's pixels, int64 [number, 2, channels].
+        broken: why an image is broken, by the number of the image.
+        pixels: the squares, uint8 [number, channels, size, size]; None if they were not asked for.
     """
 
     digests: np.ndarray[Any, np.dtype[np.uint8]]
@@ -64,7 +64,11 @@ class Views:
 
 
 def heads(found: Found) -> tuple[np.ndarray[Any, np.dtype[np.int64]], dict[int, str]]:
-    """Width, height and colour of every image, int64 [number, 3]; and by number why one has none."""
+    """Return width, height and colour (1 or 0) of every image, and why an image has none.
+
+    Returns:
+        The table int64 [number, 3], and the reasons by the number of the image.
+    """
     path = cache.path_of(found.root, "heads")
     kept, old = _kept(path, found, ("heads",))
     table = np.zeros((len(found.names), 3), np.int64)
@@ -84,7 +88,14 @@ def heads(found: Found) -> tuple[np.ndarray[Any, np.dtype[np.int64]], dict[int, 
 
 
 def views(found: Found, channels: int, size: int, in_memory: bool) -> Views:
-    """The views of every image, decoded as a whole."""
+    """Decode every image and return its view, the square that a network sees.
+
+    Args:
+        found: the images.
+        channels: 1 for grey, 3 for red, green and blue.
+        size: the side of the views in pixels.
+        in_memory: whether the pixels of the views are returned too.
+    """
     path = cache.path_of(found.root, f"{channels}x{size}")
     file = path.with_suffix(f".{fingerprint(found)}.npy")
     number = len(found.names)
@@ -131,7 +142,7 @@ def views(found: Found, channels: int, size: int, in_memory: bool) -> Views:
 
 
 def _room(wanted: Path) -> str | None:
-    """The folder of the cache if it can be written, else the system's for temporary files."""
+    """Return the folder of the cache if it can be written, else None: the system's folder for temporary files."""
     try:
         wanted.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -153,7 +164,13 @@ def _read_pixels(file: Path, rows: int, channels: int, size: int) -> np.ndarray[
 
 @dataclass(frozen=True)
 class _Kept:
-    """Rows of a cache that still hold: their place there and here, and how many there are in all."""
+    """The rows of a cache that are still valid.
+
+    Attributes:
+        old: their places in the cache.
+        new: their places in the list of images of today.
+        total: how many rows the cache has in all.
+    """
 
     old: np.ndarray[Any, np.dtype[np.int64]]
     new: np.ndarray[Any, np.dtype[np.int64]]
@@ -161,7 +178,12 @@ class _Kept:
 
 
 def _kept(path: Path, found: Found, arrays: Sequence[str]) -> tuple[_Kept | None, dict[str, np.ndarray[Any, Any]]]:
-    """What a file of the cache knows of these images; nothing if an array is missing or has other rows."""
+    """Return what a file of the cache knows about these images.
+
+    Returns:
+        The rows that are still valid, and the arrays of the file by name. None and no arrays, if an array is missing or
+        has another number of rows.
+    """
     old = cache.read(path)
     if old is None or not {"names", "stamps", "fingerprint", "broken", *arrays} <= old.keys():
         return None, {}
@@ -192,7 +214,7 @@ def _names(found: Found) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def fingerprint(found: Found) -> str:
-    """A hash of the names and stamps of all images. Two files of the cache with the same hash belong together."""
+    """Return a hash of the names and stamps of all images. Files of the cache with the same hash belong together."""
     return hashlib.sha256(found.stamps.tobytes() + cache.as_array(found.names).tobytes()).hexdigest()[:16]
 
 
@@ -213,10 +235,18 @@ def _reasons(old: dict[str, np.ndarray[Any, Any]], kept: _Kept) -> dict[int, str
 def _asked(
     found: Found, todo: np.ndarray[Any, np.dtype[np.int64]], task: dict[str, Any], what: str
 ) -> Iterator[tuple[int, Any]]:
-    """Number and answer of each image; see `worker.answer`. Files are read by processes, what is in memory by threads.
+    """Yield the number and the answer of each image; see `worker.answer`.
+
+    Many files are read by processes of their own. A few files, or images in memory, are read by threads.
+
+    Args:
+        found: the images.
+        todo: the numbers of the images to look at.
+        task: what is asked about each image, as `worker.answer` takes it.
+        what: the name of this work, for reports of progress.
 
     Raises:
-        UserError: a process died of an image.
+        UserError: a process died while it read an image.
     """
     tell, total = _tell.get(), len(todo)
     if not total:

@@ -1,7 +1,8 @@
-"""Where images of a user's own lie: what is there, without opening a picture. Torch-free.
+"""Lists a user's own images where they lie, without opening a picture. Torch-free.
 
-A source lists its images in the order of their names and says of each its class and its split. The order of a folder's
-images is that of the files' names, whatever their classes: files that are numbered are in the order of their numbers.
+A source lists its images in a fixed order, and says the class and the split of each. The images of a folder are in the
+order of the names of the files, whatever their classes are: files whose names are numbers of equal length are in the
+order of these numbers.
 """
 
 from __future__ import annotations
@@ -34,17 +35,18 @@ _FOREIGN = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 @dataclass(frozen=True)
 class Found:
-    """What a source has.
+    """The images that a source has.
 
     Attributes:
-        name: of the data set.
+        name: the name of the data set.
         root: its folder or file.
-        classes: names in the order of the labels.
-        names: of the images, each once.
-        labels: int64 [number].
-        test: whether an image is of the test split, bool [number]; None: nobody has chosen yet.
-        stamps: what changes with an image: size in bytes and time in ns of its file, int64 [number, 2].
-        open: number of an image -> its file, bytes or pixels.
+        classes: the names of the classes in the order of the labels.
+        names: the names of the images, each once.
+        labels: the class of each image, int64 [number].
+        test: whether an image belongs to the test split, bool [number]; None if the images come without a test split.
+        stamps: the size in bytes and the time in ns of each image's file, int64 [number, 2]. They show when an image
+            has changed.
+        open: a function from the number of an image to its file, its bytes or its pixels.
         in_files: whether each image is a file of its own, which can be streamed.
         notes: what a user should know, in sentences.
     """
@@ -62,20 +64,21 @@ class Found:
 
 
 def shown(names: Sequence[str], most: int = 3) -> str:
-    """Some names for a sentence, and how many more there are."""
+    """Return the first names for a sentence, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(repr(name) for name in names[:most]) + more
 
 
 def check_classes(where: dict[str, set[str]], what: str) -> tuple[str, ...]:
-    """The classes of all splits, sorted by name.
+    """Return the classes of all splits, sorted by name, and check that every split has all of them.
 
     Args:
-        where: the classes by the split that has images of them.
-        what: has the splits.
+        where: the classes of which a split has images, by the name of the split.
+        what: the place that has the splits, for messages.
 
     Raises:
-        UserError: there is one class or none, or a split lacks a class of another.
+        UserError: there is one class or none, a split lacks a class that another split has, or the name of a class is
+            not valid UTF-8.
     """
     classes = tuple(sorted(set().union(*where.values())))
     for split, own in where.items():
@@ -102,13 +105,14 @@ def check_classes(where: dict[str, set[str]], what: str) -> tuple[str, ...]:
 
 
 def folder(root: Path) -> Found:
-    """`ROOT/train/CLASS/FILE`, `ROOT/val/CLASS/FILE`, `ROOT/test/CLASS/FILE`, or `ROOT/CLASS/FILE` alone.
+    """List the images of a folder with a folder for each class.
 
-    `val` without `test` is the test split, as with ImageNet. Beside `test` its images are training images like those of
-    `train`: a search holds out some of its own.
+    The layout is `ROOT/train/CLASS/FILE`, `ROOT/val/CLASS/FILE` and `ROOT/test/CLASS/FILE`, or `ROOT/CLASS/FILE` alone.
+    `val` without `test` is the test split, as with ImageNet. If there is `test` too, the images of `val` are training
+    images like those of `train`, because a search holds out some images itself.
 
     Raises:
-        UserError: the folder is missing, or is not laid out like that.
+        UserError: the folder is missing, or has another layout.
     """
     if not root.is_dir():
         raise UserError(f"data.root {str(root)!r} is {'no folder' if root.exists() else 'not there'}: name the folder")
@@ -159,7 +163,7 @@ def folder(root: Path) -> Found:
 
 
 def _entries(path: Path) -> list[os.DirEntry[str]]:
-    """What lies in a folder, without what is hidden or a system's own."""
+    """Return what lies in a folder, without hidden files and without what an operating system has put there."""
     try:
         with os.scandir(path) as found:
             return [one for one in found if not one.name.startswith(".") and one.name.lower() not in _FOREIGN]
@@ -168,10 +172,10 @@ def _entries(path: Path) -> list[os.DirEntry[str]]:
 
 
 def _classes(path: Path) -> tuple[list[str], int]:
-    """Folders of classes, and the number of files that are no images.
+    """Return the names of the folders of classes, and the number of files beside them that are no images.
 
     Raises:
-        UserError: there are none, or images lie beside them.
+        UserError: there is no such folder, or images lie beside the folders.
     """
     folders, others = [], 0
     loose = []
@@ -194,7 +198,7 @@ def _classes(path: Path) -> tuple[list[str], int]:
 
 
 def _files(path: Path) -> tuple[list[tuple[str, tuple[int, int]]], int]:
-    """Images below the folder of a class with size and time, and the number of other files."""
+    """Return the images below the folder of a class, each with the size and time of its file, and count other files."""
     found: list[tuple[str, tuple[int, int]]] = []
     others = 0
     seen = set()
@@ -222,13 +226,18 @@ def _files(path: Path) -> tuple[list[tuple[str, tuple[int, int]]], int]:
 
 
 def _is_picture(name: str) -> bool:
-    """Whether Pillow opens files of this name's ending."""
+    """Whether Pillow opens files whose names end like this name."""
     ending = os.path.splitext(name)[1].lower()
     kind = Image.registered_extensions().get(ending)
     return kind is not None and kind in Image.OPEN and kind not in ("PDF", "MPEG", "FITS", "HDF5")
 
 
 def counts(labels: np.ndarray[Any, np.dtype[np.int64]], number: int) -> list[int]:
-    """Images of each class."""
+    """Count the images of each class.
+
+    Args:
+        labels: the class of each image, [images].
+        number: how many classes there are.
+    """
     found = Counter(labels.tolist())
     return [found[label] for label in range(number)]

@@ -1,4 +1,4 @@
-"""The order of images that splits are cut from. Torch-free."""
+"""The stratified order of images from which splits are cut. Torch-free."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ FIXED_SEED = 20_240_229
 
 
 def stratified_order(classes: np.ndarray[Any, Any], seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """A random order of all images in which every stretch has the classes in about their overall shares.
+    """Return a random order of all images in which every stretch has the classes in about their overall shares.
 
-    Image r (from 0) of a class of n images stands at (r + 1/2) / n: a stretch of m images has m * share of each
-    class, give or take two. Balanced classes take turns. Drawn from numpy's legacy generator, whose stream numpy
-    promises never to change: the split of a stored study must not depend on a version.
+    Image r (from 0) of a class of n images stands at (r + 1/2) / n. So a stretch of m images has m * share images of
+    each class, give or take two, and classes of equal size take turns. The order is drawn from numpy's legacy
+    generator, whose stream numpy promises never to change: the split of a stored study must not depend on a version.
 
     Args:
-        classes: of the images, whole numbers [number].
-        seed: of the order.
+        classes: the class of each image, whole numbers [number].
+        seed: the seed of the order.
+
+    Returns:
+        The positions of the images in the new order, int64 [number].
     """
     random = np.random.RandomState(seed % 2**32)
     order = random.permutation(len(classes))

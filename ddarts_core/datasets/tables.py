@@ -1,4 +1,4 @@
-"""Images of one's own that many share a file: .npz arrays and Parquet. Torch-free."""
+"""A user's own images, many of them in one file: .npz arrays and Parquet. Torch-free."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .sources import SPLITS, Found, check_classes
 
 
 def arrays(root: Path) -> Found:
-    """One .npz file with `images` and `labels`, or a folder with train.npz and, if there is one, test.npz.
+    """List the images of one .npz file with `images` and `labels`, or of a folder with train.npz and maybe test.npz.
 
     Images are uint8 [n, height, width], [n, height, width, channels] or [n, channels, height, width] with 1 or 3
-    channels; labels whole numbers or text.
+    channels. Labels are whole numbers or text, [n]. No pickle is ever loaded.
 
     Raises:
-        UserError: a file is missing or damaged, or holds something else. No pickle is ever loaded.
+        UserError: a file is missing or damaged, or holds something else.
     """
     files = {"train": root} if root.is_file() else {name: root / f"{name}.npz" for name in ("train", "test")}
     if not root.is_file():
@@ -67,7 +67,10 @@ def _read_arrays(path: Path) -> tuple[list[np.ndarray[Any, Any]], np.ndarray[Any
 def _joined(
     kind: str, root: Path, files: dict[str, list[Path]], parts: Mapping[str, tuple[Sequence[Any], np.ndarray[Any, Any]]]
 ) -> Found:
-    """Images and labels by split as one source. Whole numbers keep their order as classes: 2 before 10."""
+    """Make one source of the images and labels of all splits.
+
+    Labels that are whole numbers keep the order of numbers as classes: 2 comes before 10.
+    """
     kinds = {"text" if labels.dtype.kind in "UO" else "numbers" for _, labels in parts.values()}
     if len(kinds) > 1:
         raise UserError(f"data.root {str(root)!r}: the labels of one split are numbers and those of another are text")
@@ -103,13 +106,15 @@ def _joined(
 
 
 def parquet(root: Path) -> Found:
-    """A Parquet file, or a folder of them whose names begin with train, validation and test as Hugging Face's do.
+    """List the images of a Parquet file, or of a folder of Parquet files.
 
-    The images' column holds encoded bytes, or a struct of `bytes` and `path`; the labels' whole numbers or text. Names
-    of classes are read from Hugging Face's metadata if there are some.
+    The names of the files in a folder may begin with train, validation and test, as Hugging Face's do. The column of
+    the images holds encoded bytes, or a struct with `bytes` (Hugging Face's has `path` beside it). The column of the
+    labels holds whole numbers or text. The names of the classes are read from Hugging Face's metadata, if the file has
+    them.
 
     Raises:
-        UserError: there is no such file, or its columns are others.
+        UserError: there is no such file, or it has other columns.
     """
     paths = [root] if root.is_file() else sorted(path for path in root.rglob("*.parquet") if path.is_file())
     if not paths:

@@ -1,7 +1,7 @@
-"""What is done with many pictures: their heads, or all of them. Also the process that does it. Torch-free.
+"""Reads the heads of many pictures, or decodes them. It is also the program of a process that does so. Torch-free.
 
-A process of its own is a fresh interpreter that is told on standard input what to read, one JSON document per line, and
-answers each line with one. It is never forked: the process that asks may have threads, locks and a GPU.
+Such a process is a fresh interpreter. It reads from standard input what it shall do, one JSON document per line, and
+answers each line with one line. It is never a fork, because the process that asks may have threads, locks and a GPU.
 """
 
 from __future__ import annotations
@@ -17,19 +17,24 @@ from . import decode
 
 
 def heads(sources: list[decode.Source]) -> list[Any]:
-    """[width, height, colour] of each picture, or the reason why it has none."""
+    """Return [width, height, colour] of each picture, or as text the reason why the picture is broken."""
     return [_tried(lambda source=source: [*decode.head(source)]) for source in sources]
 
 
 def views(sources: list[decode.Source], channels: int, size: int, out: Any, rows: list[int]) -> list[Any]:
-    """[digest as hex, sums, sums of squares] of each picture's view, or the reason why it has none.
+    """Decode each picture, and make its view, the square that a network sees.
 
     Args:
         sources: the pictures.
-        channels: of the view.
-        size: of the view.
-        out: takes the views' pixels, uint8 [number, channels, size, size]; None keeps none.
-        rows: where in `out`.
+        channels: how many channels a view has, 1 or 3.
+        size: the side of a view in pixels.
+        out: an array uint8 [number, channels, size, size] into which the pixels of the views are written; None keeps
+            no pixels.
+        rows: for each picture its row in `out`.
+
+    Returns:
+        For each picture [digest of the whole picture as hex, sums, sums of squares of the view's channels], or as text
+        the reason why the picture is broken.
     """
 
     def one(source: decode.Source, row: int) -> list[Any]:
@@ -43,7 +48,7 @@ def views(sources: list[decode.Source], channels: int, size: int, out: Any, rows
 
 
 def _tried(make: Any) -> Any:
-    """What `make` gives, or the reason as text: whatever a decoder raises, the picture is broken."""
+    """Return what `make` gives, or as text why it failed: whatever error a decoder raises, the picture is broken."""
     try:
         return make()
     except MemoryError:
@@ -56,7 +61,11 @@ def _tried(make: Any) -> Any:
 
 
 def answer(task: dict[str, Any]) -> list[Any]:
-    """Do what a line asks for."""
+    """Do what one line asks for.
+
+    Args:
+        task: `paths` of the pictures; for views also `channels`, `size`, `out` (a .npy file or None) and `rows`.
+    """
     sources: list[decode.Source] = [Path(name) for name in task["paths"]]
     if "size" not in task:
         return heads(sources)
@@ -65,7 +74,7 @@ def answer(task: dict[str, Any]) -> list[Any]:
 
 
 def main() -> None:
-    """Answer until there is no more to read."""
+    """Answer each line of standard input, until there is no more to read."""
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)
 

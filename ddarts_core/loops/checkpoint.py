@@ -1,10 +1,12 @@
-"""The whole state of a loop in one file. A file that is not whole is refused.
+"""A checkpoint is the whole state of a loop in one file. A file that is not whole is refused.
 
-The file is what `torch.save` writes followed by the SHA-256 of it (78 bytes, which `torch.load` ignores). It is written
-to a temporary name and renamed, so a crash leaves the previous checkpoint; the hash finds what happened to it later.
+The file has what `torch.save` writes, followed by the SHA-256 of that (78 bytes, which `torch.load` ignores). It is
+written under a temporary name and then renamed, so a crash leaves the previous checkpoint in place. The hash shows
+whether the file was damaged or changed later.
 
-A supernet's state has thousands of small tensors, which pickle takes one by one. A packed checkpoint holds their
-elements end to end, one flat tensor per type, beside their shapes: it is written in a third of the time, every epoch.
+The state of a supernet has thousands of small tensors, which pickle takes one by one. A packed checkpoint holds the
+elements of all tensors of a type end to end in one flat tensor, and beside it the shapes. It is written in every epoch,
+and takes a third of the time.
 """
 
 from __future__ import annotations
@@ -32,8 +34,11 @@ _TRAILER = len(_MARK) + 64
 def save(path: str | Path, state: Mapping[str, Any], *, packed: bool = False) -> None:
     """Replace the checkpoint at `path` as a whole.
 
-    The state holds tensors, numbers, text, None, and lists, tuples and dictionaries of them: what `load` accepts.
-    Only what is not packed can be read by `torch.load` alone.
+    Args:
+        path: the file to write.
+        state: tensors, numbers, text, None, and lists, tuples and dictionaries of these. `load` accepts nothing else.
+        packed: whether tensors are packed, which is faster. `torch.load` alone can only read a state that is not
+            packed.
     """
     buffer = io.BytesIO()
     torch.save(_pack(state) if packed else dict(state), buffer)
@@ -42,7 +47,11 @@ def save(path: str | Path, state: Mapping[str, Any], *, packed: bool = False) ->
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a checkpoint; nothing but plain data is unpickled.
+    """Read a checkpoint. Only plain data are unpickled.
+
+    Args:
+        path: the file to read.
+        device: the device on which the tensors are wanted.
 
     Raises:
         UserError: the file is missing, truncated or altered, or holds something else than plain data.
@@ -69,11 +78,16 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]
 
 _PACKED = {"flat", "layouts", "tree"}
 _HOLE = "\0tensor"
-"""Stands for a tensor in the tree."""
+"""The text that stands in the tree in place of each tensor."""
 
 
 def _pack(state: Mapping[str, Any]) -> dict[str, Any]:
-    """One flat tensor per type; type, shape and strides of every tensor in order; the state without them."""
+    """Pack a state.
+
+    Returns:
+        `flat`: one flat tensor for each type; `layouts`: type, shape and strides of every tensor, in order; `tree`: the
+        state with `_HOLE` in place of each tensor.
+    """
     tensors: list[Tensor] = []
 
     def without_tensors(value: Any) -> Any:

@@ -1,6 +1,7 @@
-"""Confusion matrices: how many images of each class a network took for which, and the scores that follow from them.
+"""Confusion matrices, and the scores that follow from them.
 
-A matrix is a list of rows of whole numbers, [true class][predicted class], in label order. Torch-free, but for `count`.
+A confusion matrix says how many images of each class a network took for which class. It is a list of rows of whole
+numbers, [true class][predicted class], in the order of the labels. Torch-free, except for `count`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,15 @@ SCHEMA = 1
 
 
 def count(labels: Tensor, predictions: Tensor, num_classes: int) -> Tensor:
-    """Images by class and prediction, int64 [true, predicted], of two int64 [images].
+    """Count images by their true and their predicted class.
+
+    Args:
+        labels: the true class of each image, int64 [images].
+        predictions: the predicted class of each image, int64 [images].
+        num_classes: how many classes there are.
+
+    Returns:
+        The counts, int64 [true, predicted].
 
     Example:
         >>> import torch
@@ -42,12 +51,12 @@ def count(labels: Tensor, predictions: Tensor, num_classes: int) -> Tensor:
 
 
 def accuracy(matrix: Matrix) -> float:
-    """Share of the images whose prediction is right."""
+    """Return the share of the images whose prediction is right."""
     return sum(row[label] for label, row in enumerate(matrix)) / sum(map(sum, matrix))
 
 
 def recalls(matrix: Matrix) -> list[float]:
-    """Share of each class's images whose prediction is right; NaN for a class without images.
+    """Return for each class the share of its images whose prediction is right; NaN for a class without images.
 
     Example:
         >>> recalls([[3, 1], [0, 2]])
@@ -57,11 +66,11 @@ def recalls(matrix: Matrix) -> list[float]:
 
 
 def balanced_accuracy(matrix: Matrix) -> float:
-    """Mean recall over the classes that have images.
+    """Return the mean recall over the classes that have images.
 
-    From Brodersen et al. 2010, "The balanced accuracy and its posterior distribution"; for more than two classes as
-    scikit-learn's `balanced_accuracy_score`. A network that always says the largest class has 1 / classes, however
-    large that class is.
+    Source: Brodersen et al. 2010, "The balanced accuracy and its posterior distribution". For more than two classes it
+    is computed as by scikit-learn's `balanced_accuracy_score`. A network that always answers the largest class has a
+    balanced accuracy of 1 / classes, however large that class is.
     """
     found = [recall for recall in recalls(matrix) if not math.isnan(recall)]
     return math.fsum(found) / len(found)
@@ -69,13 +78,14 @@ def balanced_accuracy(matrix: Matrix) -> float:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network did with a set of images.
+    """The result of evaluating a network on a set of images.
 
     Attributes:
-        loss: mean cross entropy of the images, nats, without smoothing or weights.
-        matrix: images by class and prediction.
-        recalibration_batches: that its batch normalisation was recalibrated from; 0 of running statistics.
-        mistakes: that it is surest about, where they were asked for.
+        loss: the mean cross entropy of the images in nats, without label smoothing and class weights.
+        matrix: the confusion matrix, [true class][predicted class].
+        recalibration_batches: from how many batches the statistics of batch normalisation were estimated anew. 0: the
+            network was evaluated with its running statistics.
+        mistakes: the mistakes that the network is surest about, if they were asked for.
     """
 
     loss: float
@@ -87,12 +97,12 @@ class Evaluation:
     def of(
         cls, loss: float, counts: Tensor, recalibration_batches: int = 0, mistakes: Sequence[Mistake] = ()
     ) -> Evaluation:
-        """The evaluation that has these counts [true, predicted], which may lie on any device."""
+        """Make the evaluation that has these counts [true, predicted], which may lie on any device."""
         return cls(loss, tuple(tuple(row) for row in counts.tolist()), recalibration_batches, tuple(mistakes))
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Numbers by name, to which a record adds the split."""
+        """The scores by name. A record puts the name of the split before each name."""
         return {
             "loss": self.loss,
             "accuracy": accuracy(self.matrix),
@@ -103,13 +113,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A matrix in a file: of which network, on which images.
+    """A confusion matrix in a file, with the network and the images that it is about.
 
     Attributes:
-        network: `genotype`, or `random` for the random genotype beside it.
-        seed: of its training.
-        split: of the images, `test` or `held_out`.
-        matrix: images by class and prediction.
+        network: the name of the network: `genotype`, or `random` for the random genotype beside it.
+        seed: the seed of the network's training.
+        split: the split of the images, `test` or `held_out`.
+        matrix: the confusion matrix, [true class][predicted class].
     """
 
     network: str
@@ -118,7 +128,10 @@ class Confusion:
     matrix: tuple[tuple[int, ...], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, with what follows from the matrix; null for the recall of a class without images."""
+        """Return plain data for JSON, with the scores that follow from the matrix.
+
+        The recall of a class without images is null.
+        """
         return {
             "network": self.network,
             "seed": self.seed,
@@ -137,13 +150,13 @@ def write_confusion(path: str | Path, classes: Sequence[str], matrices: Sequence
 
 
 def _with_short_rows(text: str) -> str:
-    """Indented JSON with each list of numbers on one line; no text in it has a line break of its own."""
+    """Put each list of numbers in indented JSON on one line. No text in JSON has a line break of its own."""
     lines = re.compile(r"\[\n[-+\d.,\se]*(?:null[-+\d.,\se]*)*\]")
     return lines.sub(lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text)
 
 
 def read_confusion(path: str | Path) -> tuple[tuple[str, ...], list[Confusion]]:
-    """Classes and matrices of a file of `write_confusion`.
+    """Read the classes and the matrices from a file that `write_confusion` wrote.
 
     Raises:
         UserError: the file is missing, damaged or of another version.

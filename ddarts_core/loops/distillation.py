@@ -1,4 +1,4 @@
-"""Losses of two networks that learn from each other (C-DARTS: Yu et al. 2022, eq. 4 to 6). Pure functions."""
+"""Losses of two networks that learn from each other (C-DARTS: Yu et al. 2022, eq. 4 to 6), as pure functions."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch.nn import functional as F
 
 
 def divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """KL(softmax(teacher / T) || softmax(student / T)), the mean over images and classes.
+    """Return KL(softmax(teacher / T) || softmax(student / T)), as the mean over images and classes.
 
-    The published code takes the mean over all elements, which is the divergence over the number of classes; no side is
-    detached.
+    As in the published code, the mean is taken over all elements: it is the divergence divided by the number of
+    classes. Gradients flow into both networks: neither side is detached.
 
     Args:
-        teacher: logits, [batch, classes].
-        student: logits, [batch, classes].
+        teacher: the logits of the teacher, [batch, classes].
+        student: the logits of the student, [batch, classes].
         temperature: T.
     """
     of_teacher, of_student = ((logits / temperature).log_softmax(1) for logits in (teacher, student))
@@ -22,12 +22,12 @@ def divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
 
 
 def joint(searched: Tensor, derived: Tensor, labels: Tensor, weight: float, temperature: float) -> Tensor:
-    """(CE(searched) + CE(derived)) / a + a T^2 KL(derived || searched), the joint loss of C-DARTS.
+    """Return (CE(searched) + CE(derived)) / a + a T^2 KL(derived || searched), the joint loss of C-DARTS.
 
     Args:
-        searched: logits of the supernet, [batch, classes].
-        derived: logits of the network of its genotype.
-        labels: [batch].
+        searched: the logits of the supernet, [batch, classes].
+        derived: the logits of the network of its genotype, [batch, classes].
+        labels: the class of each image, [batch].
         weight: a.
         temperature: T.
     """

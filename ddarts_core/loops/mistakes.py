@@ -1,4 +1,4 @@
-"""The mistakes that a network is surest about: images that it takes for another class. Torch-free, but `Surest`."""
+"""The mistakes that a network is surest about: images that it takes for another class. Torch-free, except `Surest`."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ MOST, SIDE = 12, 96
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that was taken for another class.
+    """An image that a network took for another class.
 
     Attributes:
-        true: place of its class among the names.
-        predicted: place of the class that it was taken for.
-        probability: of that class, by softmax.
-        png: the image as the network sees it, not normalised, of at most `SIDE` pixels.
+        true: the image's own class, as a place among the names of the classes.
+        predicted: the class that the network took it for, as a place among the names.
+        probability: the probability that the network gives the predicted class, by softmax.
+        png: the image as the network sees it but not normalised, as a PNG file of at most `SIDE` pixels a side.
     """
 
     true: int
@@ -45,7 +45,7 @@ class Mistake:
     png: bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return the mistake as plain data for JSON."""
         return {
             "true": self.true,
             "predicted": self.predicted,
@@ -55,15 +55,15 @@ class Mistake:
 
     @property
     def uri(self) -> str:
-        """The picture for a page."""
+        """The picture as a data URI, which an HTML page can show."""
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 class Surest:
-    """Keeps the mistakes that the network is surest about, at most `MOST`, of all batches that it is shown.
+    """Keeps the mistakes that a network is surest about, at most `MOST`, among all batches that it is shown.
 
     Args:
-        info: of the data, by whose statistics images are normalised.
+        info: the facts of the data, with the statistics by which the images are normalised.
     """
 
     def __init__(self, info: DataInfo) -> None:
@@ -71,7 +71,13 @@ class Surest:
         self._found: list[Mistake] = []
 
     def see(self, images: Tensor, labels: Tensor, logits: Tensor) -> None:
-        """Look at a batch: normalised images [batch, channels, height, width], labels and logits [batch, classes]."""
+        """Look at a batch, and keep its mistakes if they are among the surest so far.
+
+        Args:
+            images: the normalised images, [batch, channels, height, width].
+            labels: the class of each image, [batch].
+            logits: the answers of the network, [batch, classes].
+        """
         predicted = logits.argmax(1)
         sure = logits.float().softmax(1).gather(1, predicted[:, None])[:, 0].where(predicted != labels, -1.0)
         values, places = sure.topk(min(MOST, len(sure)))
@@ -98,18 +104,18 @@ class Surest:
 
 
 def surest(mistakes: Iterable[Mistake]) -> list[Mistake]:
-    """The surest mistakes, at most `MOST`, the surest first. Of equal ones the earlier comes first."""
+    """Return the surest mistakes, at most `MOST`, the surest first. Among equally sure ones the earlier comes first."""
     return sorted(mistakes, key=lambda one: -one.probability)[:MOST]
 
 
 def write_mistakes(path: str | Path, classes: Sequence[str], mistakes: Sequence[Mistake]) -> None:
-    """Write them with the names of the classes as JSON."""
+    """Write mistakes with the names of the classes as JSON."""
     document = {"schema": SCHEMA, "classes": list(classes), "mistakes": [one.to_dict() for one in mistakes]}
     write_atomic(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_mistakes(path: str | Path) -> tuple[tuple[str, ...], list[Mistake]]:
-    """Names of the classes and the mistakes of a file of `write_mistakes`.
+    """Read the names of the classes and the mistakes from a file that `write_mistakes` wrote.
 
     Raises:
         UserError: the file is missing, damaged or of another version.

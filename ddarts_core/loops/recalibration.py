@@ -1,13 +1,15 @@
-"""Batch normalisation recalibrated: statistics that belong to the weights as they are.
+"""Batch normalisation is recalibrated: it gets statistics that belong to the weights as they are now.
 
-Running statistics are an average over training steps, with weight momentum (1 - momentum)^age for each (torch: 0.1). So
-they lag behind the weights, and after few steps they hold much of what they began with (mean 0, variance 1): a network
-that is scored by them may look far worse than it is, the more so the faster it learns. Here they are replaced, for a
-score, by averages over batches of training images that pass through the network with the weights standing still. This
-is "precise BN" (Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", section 3), also called BN recalibration or
-re-estimation (of supernets: Yu and Huang 2019, "Universally slimmable networks", section 3.3; of averaged weights:
-Izmailov et al. 2018, `torch.optim.swa_utils.update_bn`, whose averages these are: of the batches' means, and of their
-unbiased variances, which running statistics come to as well when the weights stand still).
+Running statistics are an average over training steps, in which each step weighs momentum * (1 - momentum)^age (torch:
+momentum 0.1). So they lag behind the weights, and after few steps they still hold much of their initial values (mean 0,
+variance 1). A network that is scored with them may look far worse than it is, the more so the faster it learns. Here
+they are replaced, while a score is computed, by averages over batches of training images that pass through the network
+while the weights stand still.
+
+This is "precise BN" (Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", section 3), also called BN recalibration
+or re-estimation (for supernets: Yu and Huang 2019, "Universally slimmable networks", section 3.3; for averaged weights:
+Izmailov et al. 2018, `torch.optim.swa_utils.update_bn`). As in `update_bn`, the averages are those of the batches'
+means and of their unbiased variances. Running statistics approach the same averages if the weights stand still.
 """
 
 from __future__ import annotations
@@ -22,14 +24,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def recalibrated(network: nn.Module, passes: Iterable[object]) -> Iterator[int]:
-    """Within the block, running statistics are averages over `passes`; afterwards they are what they were before.
+    """Within the block, the running statistics are averages over `passes`. Afterwards they are what they were before.
 
     Args:
-        network: its batch normalisations, of any form that moves running statistics by their `momentum`.
-        passes: makes one forward pass of a batch, in training mode and without gradients, at each item.
+        network: the network, whose batch normalisations may have any form that moves running statistics by its
+            `momentum`.
+        passes: an iterable that makes one forward pass of a batch through the network for each item, in training mode
+            and without gradients.
 
     Yields:
-        The number of passes; with none the statistics stay as they are.
+        How many passes were made. If there was none, the statistics stay as they are.
     """
     norms = [norm for norm in network.modules() if isinstance(norm, _BatchNorm) and norm.running_mean is not None]
     statistics = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
@@ -56,10 +60,11 @@ def recalibrated(network: nn.Module, passes: Iterable[object]) -> Iterator[int]:
 
 
 def initial_share(steps: int, momentum: float = 0.1, ema_decay: float = 0.0) -> float:
-    """Share of their initial values that running statistics hold after so many training steps.
+    """Return the share of their initial values that running statistics hold after so many training steps.
 
-    It is (1 - momentum)^steps. With averaged weights (`ema_decay` above 0) the statistics are averaged too, from the
-    same start: a_t = d_t a_(t-1) + (1 - d_t) (1 - momentum)^t with d_t = min(ema_decay, t / (t + 9)), as in `retrain`.
+    The share is (1 - momentum)^steps. With averaged weights (`ema_decay` above 0) the statistics are averaged too, from
+    the same initial values, and the share is a_t = d_t a_(t-1) + (1 - d_t) (1 - momentum)^t
+    with d_t = min(ema_decay, t / (t + 9)), as in `retrain`.
 
     Example:
         >>> round(initial_share(8), 2)

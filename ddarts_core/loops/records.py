@@ -1,9 +1,10 @@
-"""What a loop reports: one `EpochRecord` per epoch, as plain torch-free data.
+"""A loop reports one `EpochRecord` per epoch, as plain data. Torch-free.
 
-Metric names carry their split: `train/` (images that trained the weights), `alpha/` (images that trained the alphas),
-`held_out/` (images that trained nothing), `test/` (read once, after training). A network's score stands beside
-`recalibration_batches`, how many batches its batch normalisation was recalibrated from: 0 means running statistics, and
-so does its absence, in records from before there was a choice.
+The name of a metric begins with the split of its images: `train/` (images that trained the weights), `alpha/` (images
+that trained the alphas), `held_out/` (images that trained nothing), `test/` (images that are read once, after the
+training). Beside the score of a network stands `recalibration_batches`: from how many batches its batch normalisation
+was recalibrated. 0 means that the network was scored with running statistics. Records from before there was a choice
+lack this metric, which means the same.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ from typing import Any
 from ..ground.files import write_atomic
 
 PHASES = ("warmup", "search", "joint")
-"""Of the epochs of a search, in the order by which MLflow has them as numbers."""
+"""The phases of the epochs of a search. MLflow gets the place of a phase in this order, as a number."""
 
 LATER: Mapping[str, str] = MappingProxyType({"retrain": "retrain/", "transfer": "fine_tuning/"})
-"""Phases that follow a search, in their order, and what their numbers begin with where all phases share one list."""
+"""The phases that follow a search, in their order, and the prefix of their metrics where all phases share one list."""
 
 
 def stage(phase: str) -> int:
-    """0 of a search's epochs, 1 of the training of what it found, 2 of that network's training on another task."""
+    """Return the stage of a phase.
+
+    It is 0 for the epochs of a search, 1 for the training of the network that the search found, and 2 for the training
+    of that network on another task.
+    """
     return 1 + [*LATER].index(phase) if phase in LATER else 0
 
 
@@ -36,21 +41,23 @@ class EpochRecord:
     """What a loop records of one epoch.
 
     Attributes:
-        epoch: number from 0, warm-up epochs included.
+        epoch: the number of the epoch, from 0; warm-up epochs count too.
         phase: `warmup`, `search`, `joint` (weights and alphas on the images of both splits), `retrain` or `transfer`.
-        network: number of the supernet, from 0, of a search that goes from one to the next.
-        metrics: scalar by name, for example `held_out/accuracy` (a fraction of 1) or `alpha/zero_one`.
-        contributions: marginal contribution M of each group of alphas (eq. 6, nats), averaged over the epoch's steps;
-            empty when not computed, NaN (null in JSON) of a group that no step removed.
-        ablation: ablation loss L_AB of each group (eq. 7).
-        shapley: Shapley value of each group on held-out images, with the sign of eq. 6 (nats); empty when not computed.
-        shapley_errors: their standard errors; zeros where the values are exact.
-        alphas: [groups][edges][operations of the space], after the epoch; empty unless recorded.
-        gates: of the same shape, what the alphas stand for; empty unless recorded, and where it is sigma(alpha).
-        parameters: other architecture parameters by name, nested lists [groups]...; empty unless recorded.
-        seconds: by part of the epoch (`data`, `alphas`, `weights`, `recalibration`, `evaluation`), which make up all of
-            it; not reproducible.
-        peak_memory: largest memory in bytes; not reproducible.
+        network: the number of the supernet, from 0, in a search that goes from one supernet to the next.
+        metrics: numbers by name, for example `held_out/accuracy` (a fraction of 1) or `alpha/zero_one`.
+        contributions: the marginal contribution M of each group of alphas (eq. 6) in nats, averaged over the steps of
+            the epoch. It is empty if it was not computed, and NaN (null in JSON) for a group that no step removed.
+        ablation: the ablation loss L_AB of each group (eq. 7).
+        shapley: the Shapley value of each group on held-out images in nats, with the sign of eq. 6; empty if it was not
+            computed.
+        shapley_errors: the standard error of each Shapley value; 0 for exact values.
+        alphas: the alphas after the epoch, [groups][edges][operations of the space]; empty unless recorded.
+        gates: the gates that the alphas stand for, in the same shape. They are empty unless recorded, and also where a
+            gate is just sigma(alpha).
+        parameters: other architecture parameters by name, as nested lists [groups]...; empty unless recorded.
+        seconds: the seconds that each part of the epoch took: `data`, `alphas`, `weights`, `recalibration` and
+            `evaluation`, which together make up the whole epoch. They are not reproducible.
+        peak_memory: the largest memory during the epoch, in bytes. It is not reproducible.
     """
 
     epoch: int
@@ -69,11 +76,16 @@ class EpochRecord:
 
     @property
     def place(self) -> tuple[int, int]:
-        """Its stage and its number: the order of a trial's epochs."""
+        """The stage and the number of the epoch, by which the epochs of a trial are ordered."""
         return stage(self.phase), self.epoch
 
     def to_dict(self, timing: bool = False) -> dict[str, Any]:
-        """Plain data; without `timing` only what the same seed reproduces byte for byte."""
+        """Return plain data.
+
+        Args:
+            timing: whether seconds and memory are included. Without them, the data have only what the same seed
+                reproduces byte for byte.
+        """
         data: dict[str, Any] = {
             "epoch": self.epoch,
             "phase": self.phase,
@@ -96,12 +108,15 @@ class EpochRecord:
 
     @cached_property
     def line(self) -> str:
-        """All of it as JSON on one line; made once, so that a file may be written anew after every epoch."""
+        """The whole record as JSON on one line.
+
+        The line is made only once, although a file of records may be written anew after every epoch.
+        """
         return json.dumps(self.to_dict(timing=True))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EpochRecord:
-        """The inverse of `to_dict`."""
+        """Make the record from what `to_dict` gave."""
         return cls(
             epoch=data["epoch"],
             phase=data["phase"],
@@ -120,13 +135,19 @@ class EpochRecord:
 
 
 def write_jsonl(path: str | Path, records: Iterable[EpochRecord], timing: bool = False) -> None:
-    """Write records, one JSON object per line, to a temporary name and rename it."""
+    """Write records, one JSON object per line. The file gets a temporary name first and is then renamed.
+
+    Args:
+        path: the file to write.
+        records: the records.
+        timing: whether seconds and memory are written too.
+    """
     lines = (record.line if timing else json.dumps(record.to_dict()) for record in records)
     write_atomic(path, "".join(f"{line}\n" for line in lines))
 
 
 def read_jsonl(path: str | Path) -> list[EpochRecord]:
-    """Records of a file that `write_jsonl` wrote; an empty list if there is none."""
+    """Read the records from a file that `write_jsonl` wrote; an empty list if there is no file."""
     file = Path(path)
     if not file.exists():
         return []

@@ -1,7 +1,8 @@
 """Typed configuration: every setting of a search, its defaults and bounds, YAML files and dotted overrides. Torch-free.
 
-Precedence, lowest first: field defaults, what follows from `search.start`, the training recipe, the method preset
-(`methods.METHODS`), the file, `--set`. The merged dictionary is validated as a whole: nothing enters a run unchecked.
+A setting may come from several places, and a later place of this list overrides an earlier one: the defaults of the
+fields, what follows from `search.start`, the training recipe, the preset of the method (`methods.METHODS`), the file,
+`--set`. The merged dictionary is validated as a whole: no setting enters a run unchecked.
 """
 
 from __future__ import annotations
@@ -78,11 +79,11 @@ class ExperimentConfig(Strict):
 
 
 def enumeration_of(config: ExperimentConfig) -> Enumeration:
-    """The numbered genotypes of the space that a search has, as `retrain` would train them.
+    """Number the genotypes of a search's space, as `retrain` would train them.
 
     Raises:
-        ValueError: all normal cells share one architecture, so that a genotype is not one of individual cells.
-        UserError: there are too many.
+        ValueError: all normal cells share one architecture, but a numbered genotype has individual cells.
+        UserError: the space has too many genotypes.
     """
     search, retrain = config.search, config.retrain
     if search.sharing != "own":
@@ -93,10 +94,11 @@ def enumeration_of(config: ExperimentConfig) -> Enumeration:
 
 
 def numbered(config: ExperimentConfig) -> Genotype:
-    """The genotype that `search.number` names.
+    """Return the genotype that `search.number` names.
 
     Raises:
-        ValueError: there is no such number, or see `enumeration_of`.
+        ValueError: the space has no genotype of this number, or `enumeration_of` raises it.
+        UserError: see `enumeration_of`.
     """
     every, number = enumeration_of(config), config.search.number
     assert number is not None
@@ -117,10 +119,16 @@ def resolve(
     model: type[Config] = ExperimentConfig,  # type: ignore[assignment]  # mypy: default of a type variable
     where: str = "configuration",
 ) -> Config:
-    """Defaults, method preset, file and overrides merged and validated as one.
+    """Merge defaults, the recipe, the preset of the method, a file and overrides, and validate the result as a whole.
+
+    Args:
+        data: the settings of the file, in groups.
+        overrides: texts `PATH=VALUE` with dotted paths, as `--set` takes them. They override the file.
+        model: the class of the configuration.
+        where: the name of the place that messages begin with, such as the path of the file.
 
     Raises:
-        UserError: an unknown key, method or recipe, or a value out of bounds.
+        UserError: a key, the method or the recipe is unknown, or a value is out of bounds.
     """
     from ..methods import METHODS
     from .recipes import RECIPES
@@ -157,7 +165,7 @@ def load_experiment(
     overrides: Iterable[str] = (),
     model: type[Config] = ExperimentConfig,  # type: ignore[assignment]  # mypy: default of a type variable
 ) -> Config:
-    """Read, merge and validate an experiment file.
+    """Read an experiment file, merge it with defaults and overrides, and validate the result; see `resolve`.
 
     Raises:
         UserError: the file cannot be read, or a setting is wrong.

@@ -1,4 +1,4 @@
-"""The hash of a configuration: equal for runs with equal results. Torch-free."""
+"""The hash of a configuration. Runs that have equal results have equal hashes. Torch-free."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ RENAMED: Mapping[str, str] = MappingProxyType({"search.gates": "search.relaxatio
 
 
 def config_hash(config: BaseModel, exclude: Iterable[str] = PLACES) -> str:
-    """12 hex digits of the SHA-256 of everything that determines the results, but for rounding.
+    """Return 12 hex digits of the SHA-256 of everything that determines the results, except for rounding.
 
     Args:
-        config: or a part of one.
-        exclude: dotted paths that are left out; those that `config` does not have count for nothing.
+        config: a configuration, or a part of one.
+        exclude: dotted paths of settings that are left out of the hash. A path that `config` does not have is ignored.
     """
     data = config.model_dump(mode="json")
     part = "retrain." if isinstance(config, RetrainConfig) else ""
@@ -94,7 +94,7 @@ def config_hash(config: BaseModel, exclude: Iterable[str] = PLACES) -> str:
 
 
 def _group_of(data: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
-    """The mapping that a dotted path leads into (empty where there is none), and the last name of the path."""
+    """Return the mapping that a dotted path leads into (empty if there is none), and the last name of the path."""
     *groups, name = path.split(".")
     for key in groups:
         inner = data.get(key)

@@ -179,7 +179,7 @@ class SearchConfig(Strict):
     @model_validator(mode="before")
     @classmethod
     def _earlier_names(cls, data: Any) -> Any:
-        """A file that names a setting as it was called before means that setting, whatever a preset says of it."""
+        """Accept the earlier name of a setting; its value overrides what a preset says under the name of today."""
         if isinstance(data, Mapping) and "relaxation" in data:
             data = {**data, "gates": data["relaxation"]}
             del data["relaxation"]
@@ -245,14 +245,14 @@ class SearchConfig(Strict):
 
     @property
     def independent_gates(self) -> bool:
-        """Whether gates of an edge are decided one by one (sigmoid) and not against each other (softmax)."""
+        """Whether each gate of an edge is decided by itself (sigmoid) and not against the others (softmax)."""
         from ..methods import GATES
 
         return GATES[self.gates].independent
 
     @property
     def reduction_positions(self) -> tuple[int, ...]:
-        """Positions of the reduction cells."""
+        """The positions of the reduction cells in the supernet, from 0."""
         return default_reductions(self.num_cells) if self.reductions is None else self.reductions
 
 

@@ -1,6 +1,7 @@
 """One form for an ablation loss, which a file may name in two places: in `ablation` or in `search.regularisers`.
 
-A configuration keeps the first form, in which the settings of its passes stand too. Torch-free.
+A configuration keeps the first form: the group `ablation` also holds the settings of the passes that measure the cells.
+Torch-free.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ _TERMS = "search.regularisers."
 
 
 def in_one_form(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings whose ablation loss stands in `ablation`; what a term does not say, that group says.
+    """Move an ablation loss that `search.regularisers` names into the group `ablation`.
+
+    What the term does not say stays as the group `ablation` says it.
 
     Args:
-        settings: as a file has them, in groups.
+        settings: the settings as a file has them, in groups.
+
+    Returns:
+        A copy of the settings in which an ablation loss stands only in `ablation`.
 
     Raises:
-        UserError: two ablation losses are named, or a term and `ablation` say different things.
+        UserError: two ablation losses are named, or the term and `ablation` give one setting different values.
 
     Example:
         >>> in_one_form({"search": {"regularisers": {"ablation-paper": {"weight": 2.0}}}})
@@ -52,11 +58,11 @@ def in_one_form(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def where_kept(settings: Mapping[str, Any], path: str) -> str:
-    """The dotted path by which settings in that form keep what a path means.
+    """Return the dotted path under which settings in the form of `in_one_form` keep what a path means.
 
     Args:
-        settings: all of an experiment.
-        path: of any setting; that of a term which is no ablation loss, or not the one in use, stays as it is.
+        settings: all settings of an experiment, in that form.
+        path: the dotted path of any setting. Only a path into the term of the ablation loss in use is changed.
     """
     from ..methods.parts import Ablation
 

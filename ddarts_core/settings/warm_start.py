@@ -1,4 +1,4 @@
-"""DARTOpti (D-DARTS section 4.4): a known genotype as the start of a search, and which of its cells share alphas.
+"""DARTOpti (D-DARTS section 4.4): a search starts from a known genotype, whose identical cells may share alphas.
 
 Torch-free.
 """
@@ -19,17 +19,21 @@ from .search_settings import SearchConfig
 
 
 def followed(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The settings that follow from `search.start`, by group, whether they are given or not; none without a start.
+    """Return the settings that follow from `search.start`, by group, whether the file gives them or not.
 
-    Cells and reductions are those of the genotype, and a cell has as many nodes as its largest. The space is the
-    smallest of the built-in ones that has its operations. Images of a published set keep their size, or are enlarged
-    to the next one that every reduction can halve; those of one's own keep theirs.
+    The number of cells and the positions of the reductions are those of the genotype. Each cell of the search has as
+    many nodes as the largest cell of the genotype. The space is the smallest built-in space that has the genotype's
+    operations. Images of a published data set keep their size, or are enlarged to the next size that every reduction
+    can halve. A user's own images keep their size.
 
     Args:
-        settings: as a file has them, in groups.
+        settings: the settings as a file has them, in groups.
+
+    Returns:
+        The settings that follow, by group and name; nothing if there is no `search.start`.
 
     Raises:
-        UserError: there is no such genotype, or not one of individual cells.
+        UserError: there is no such genotype, or its cells are not individual.
     """
     search, data = _group(settings, "search"), _group(settings, "data")
     start = search.get("start")
@@ -57,10 +61,10 @@ def followed(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def with_start(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with those that follow from `search.start` where none are given; a null counts as not given.
+    """Add the settings that follow from `search.start` where the file does not give them. null counts as not given.
 
-    A file that gives all three of cells, reductions and nodes, as every stored configuration does, is not completed
-    and its start is not read here.
+    If the file gives the number of cells, the reductions and the number of nodes, as every stored configuration does,
+    nothing is added, and the genotype of the start is not read here.
 
     Raises:
         UserError: see `followed`; or a given setting contradicts the start.
@@ -91,10 +95,10 @@ def _group(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def individual(start: str) -> Genotype:
-    """The genotype that a start names.
+    """Return the genotype that a start names.
 
     Raises:
-        UserError: there is none, or it has two shared cells.
+        UserError: there is no such genotype, or it has two shared cells instead of individual ones.
     """
     genotype = Genotype.narrowed(resolve_genotype(start), f"search.start {start}")
     if genotype.layout != "individual":
@@ -105,10 +109,11 @@ def individual(start: str) -> Genotype:
 
 
 def start_genotype(config: SearchConfig) -> Genotype:
-    """The genotype that `search.start` names, checked against the supernet's shape.
+    """Return the genotype that `search.start` names, and check that it fits the shape of the supernet.
 
     Raises:
-        UserError: it has another number of cells, other reductions, more nodes or operations outside the space.
+        UserError: the genotype has another number of cells, other reductions or more nodes, has operations outside the
+            space, or names an operation twice on one edge.
     """
     assert config.start is not None
     genotype = individual(config.start)
@@ -131,7 +136,7 @@ def start_genotype(config: SearchConfig) -> Genotype:
 
 
 def notes(config: ExperimentConfig) -> list[str]:
-    """What a user should know of a search from a start before it begins, in sentences."""
+    """Return what a user should know before a search from a start begins, in sentences."""
     if config.search.start is None or config.search.sharing != "identical":
         return []
     one = len(set(start_genotype(config.search).cells)) == 1
@@ -144,9 +149,9 @@ def notes(config: ExperimentConfig) -> list[str]:
 
 
 def encode(genotype: Genotype, space: str, steps: int) -> list[list[list[int]]]:
-    """Gates of a genotype, 1 for its operations and 0 for all others: [cells][edges][operations].
+    """Return the gates of a genotype [cells][edges][operations]: 1 for its own operations and 0 for all others.
 
-    Discretising them by rule `complete` gives the genotype back, if it concatenates all its nodes.
+    If the genotype concatenates all its nodes, the rule `complete` makes the same genotype from these gates.
     """
     names = operations_of(space)
     return [
@@ -159,6 +164,9 @@ def encode(genotype: Genotype, space: str, steps: int) -> list[list[list[int]]]:
 
 
 def identical_groups(genotype: Genotype) -> tuple[int, ...]:
-    """Group of alphas of each cell when identical cells share them, numbered by first appearance (section 4.4 ii)."""
+    """Return for each cell the number of its group of alphas, if identical cells share alphas (section 4.4 ii).
+
+    The groups are numbered from 0 in the order in which their first cells appear.
+    """
     distinct = list(dict.fromkeys(genotype.cells))
     return tuple(distinct.index(cell) for cell in genotype.cells)
