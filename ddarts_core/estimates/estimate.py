@@ -1,4 +1,4 @@
-"""What an experiment will take: its size, its steps, its memory and, from a few timed steps, its time."""
+"""Estimates what an experiment will take: its size, its steps, its memory and, from a few timed steps, its time."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Estimate:
     """What one search and the training of its derived network will take.
 
     Attributes:
-        parameters: of the supernet.
-        macs: multiply-adds of one image through the supernet, convolutions and linear layers.
-        memory: of a search step, bytes.
-        retrain_memory: peak of a training step of the heaviest network that the search may find, bytes.
-        data_memory: training images that stay on a GPU beside either, bytes.
-        images: of the splits weights, alphas and held_out.
-        steps: weight steps of the search, warm-up included.
-        retrain_steps: of the training.
+        parameters: how many parameters the supernet has.
+        macs: how many multiply-adds one image takes through the supernet, in convolutions and linear layers.
+        memory: the memory of a search step, in bytes.
+        retrain_memory: the peak memory of a training step of the heaviest network that the search may find, in bytes.
+        data_memory: the memory of the training images that stay on a GPU, beside the search or the training, in bytes.
+        images: how many images the splits weights, alphas and held_out have.
+        steps: how many steps of the weights the search has, warm-up included.
+        retrain_steps: how many steps the training of the derived network has.
     """
 
     parameters: int
@@ -55,18 +55,18 @@ class Estimate:
 
     @property
     def peak(self) -> int:
-        """The larger of search and training, with the images, bytes."""
+        """The peak memory of search or training, whichever is larger, with the images, in bytes."""
         return max(self.memory.peak, self.retrain_memory) + self.data_memory
 
 
 def estimate(config: ExperimentConfig, device: torch.device, *, trial: bool = False) -> Estimate:
-    """Count everything; reads the data set, runs nothing.
+    """Count everything that an experiment will take. This reads the data set, and computes no step.
 
     Args:
-        config: of the experiment.
-        device: the one it will run on; it need not be there.
-        trial: whether the derived network is trained within a trial of a sweep, without the held-out images; else by
-            `ddarts retrain`, on all training images but those that choose an epoch.
+        config: the settings of the experiment.
+        device: the device on which the experiment will run. It need not be there.
+        trial: whether the derived network is trained within a trial of a sweep, without the held-out images. Else
+            `ddarts retrain` trains it, on all training images except those that choose an epoch.
 
     Raises:
         UserError: the data cannot be read or do not fit the configuration.
@@ -87,7 +87,7 @@ def estimate(config: ExperimentConfig, device: torch.device, *, trial: bool = Fa
 
 
 def _read(config: ExperimentConfig, trial: bool) -> tuple[DataInfo, Images, Splits]:
-    """The training images and their splits, none smaller than the batch that is drawn from it.
+    """Read the training images and their splits, and check that no split is smaller than a batch drawn from it.
 
     Raises:
         UserError: the data cannot be read or do not suffice for a batch.
@@ -101,23 +101,27 @@ def _read(config: ExperimentConfig, trial: bool) -> tuple[DataInfo, Images, Spli
 
 
 def _trained(config: ExperimentConfig, info: DataInfo, train: Images, splits: Splits, trial: bool) -> Images:
-    """The images that the derived network is trained on."""
+    """Return the images on which the derived network is trained."""
     if trial:
         return splits.weights.joined(splits.alphas)
     return dealt(config.retrain, info, train, config.seed)[0]
 
 
 def data_memory(train: Images, info: DataInfo, device: torch.device) -> int:
-    """Bytes of images that a loop keeps on its device; none of those that are streamed, or on a CPU.
+    """Return how many bytes of images a loop keeps on its device, a GPU.
 
-    There they lie in main memory once, as bytes, for all trials of a process.
+    It is 0 for images that are streamed, and on a CPU. There the images lie in main memory only once, as bytes, for all
+    trials of a process.
     """
     on_device = device.type == "cuda" and isinstance(train, ImageSet)
     return len(train) * (info.channels * info.image_size**2 + 8) if on_device else 0
 
 
 def heaviest_genotype(config: ExperimentConfig) -> Genotype:
-    """The largest operations on as many edges, and as many on each, as the rule of discretisation lets pass."""
+    """Return the heaviest genotype that a search may find.
+
+    It has the largest operations, on as many edges and as many on each edge as the rule of discretisation lets pass.
+    """
     search, edges = config.search, heaviest_edges(config)
     linked = GATES[search.gates](search).has_links
     concat = tuple(range(2, search.steps + 2))
@@ -126,12 +130,15 @@ def heaviest_genotype(config: ExperimentConfig) -> Genotype:
 
 
 def retrain_memory(config: ExperimentConfig, info: DataInfo) -> int:
-    """Peak of a training step of the heaviest network."""
+    """Return the peak memory of a training step of the heaviest network that a search may find, in bytes."""
     return training_memory(config.retrain, heaviest_genotype(config), info)
 
 
 def training_memory(retrain: RetrainConfig, genotype: AnyGenotype, info: DataInfo) -> int:
-    """Peak of a training step of a genotype's network; mixed precision is not counted as a saving."""
+    """Return the peak memory of a training step of a genotype's network, in bytes.
+
+    What mixed precision saves is not counted.
+    """
     with Hollow():
         network = build_network(retrain, genotype, info)
         network.train()
@@ -154,14 +161,14 @@ def training_memory(retrain: RetrainConfig, genotype: AnyGenotype, info: DataInf
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds on this machine.
+    """How many seconds the parts of an experiment take on this machine.
 
     Attributes:
-        weight_step: one step of the weights, its data and those of the alphas included.
+        weight_step: one step of the weights, with reading the batches of the weights and of the alphas.
         alpha_step: one step of the alphas.
-        recalibration: one batch that statistics are estimated from before an evaluation of the supernet.
-        image: evaluation of the supernet, per image.
-        retrain_step: one training step of the heaviest derived network.
+        recalibration: one batch from which statistics are estimated before an evaluation of the supernet.
+        image: one image in an evaluation of the supernet.
+        retrain_step: one training step of the derived network.
     """
 
     weight_step: float
@@ -171,7 +178,12 @@ class Timing:
     retrain_step: float
 
     def search(self, config: ExperimentConfig, found: Estimate) -> float:
-        """Seconds of a whole search."""
+        """Return how many seconds a whole search takes.
+
+        Args:
+            config: the settings of the experiment.
+            found: the estimate of its steps and images.
+        """
         epochs = config.search.warmup_epochs + config.search.epochs
         searching = found.steps * config.search.epochs / epochs
         in_steps = found.steps * self.weight_step + searching * self.alpha_step
@@ -182,7 +194,7 @@ class Timing:
         return in_steps + (epochs * found.images[2] + coalitions * config.search.batch_size) * self.image
 
     def retrain(self, found: Estimate) -> float:
-        """Seconds of the training of the derived network, at most."""
+        """Return how many seconds the training of the derived network takes at most."""
         return found.retrain_steps * self.retrain_step
 
 
@@ -193,13 +205,13 @@ def time_steps(
     trial: bool = False,
     genotype: Genotype | None = None,
 ) -> Timing:
-    """Run two epochs of a few steps of a search and of a training, and time the second.
+    """Run a search and a training for two epochs of a few steps each, and time the second epoch.
 
     Args:
-        config: of the experiment.
-        device: overrides `search.device` and `retrain.device`.
-        trial: as for `estimate`.
-        genotype: of the training; None is the heaviest that the search can find.
+        config: the settings of the experiment.
+        device: the device to run on, in place of `search.device` and `retrain.device`.
+        trial: whether the derived network is trained within a trial; see `estimate`.
+        genotype: the genotype to train. None: the heaviest one that the search can find.
 
     Raises:
         UserError: the data cannot be read or do not suffice for a batch.

@@ -1,11 +1,13 @@
-"""What a search needs before it runs: memory, multiply-adds and steps, counted on tensors without contents.
+"""Counts what a search needs before it runs: memory and multiply-adds, on tensors without contents.
 
 The passes of a search step are run on the real modules with tensors that have no contents (`hollow`): every operation
-yields its shape, its type and its layout, and nothing is computed. `Meter` counts the storage that is alive after each
-one. Its largest sum is what an allocator must hold; not counted are what the libraries take for themselves
-(`CONTEXT_BYTES` on a GPU, workspaces of convolutions: 256 numbers per channel and kernel element in oneDNN's depthwise
-gradients, which only shows with a handful of images), what an allocator loses to rounding, and the order of an epoch's
-images, 8 bytes each.
+yields the shape, the type and the layout of its result, and nothing is computed. After each operation `Meter` counts
+the storage that is alive. The largest sum is what an allocator must hold.
+
+Three things are not counted. The first is what libraries take for themselves: `CONTEXT_BYTES` on a GPU, and workspaces
+of convolutions (256 numbers per channel and kernel element in oneDNN's depthwise gradients, which only shows with a
+handful of images). The second is what an allocator loses to rounding. The third is the order of an epoch's images, 8
+bytes for each image.
 """
 
 from __future__ import annotations
@@ -38,21 +40,32 @@ from ..tensors.meter import Meter
 from ..tensors.optimisers import SGD
 
 CONTEXT_BYTES = 500 * 2**20
-"""What a process that uses a GPU takes on it before its first tensor: CUDA's context and its libraries."""
+"""The memory that a process takes on a GPU before its first tensor: CUDA's context and its libraries."""
 
 
 PROCESS_BYTES = 900 * 2**20
-"""What a process of ours takes in main memory before its first tensor, torch and its libraries; see RESIDENT_FACTOR."""
+"""The main memory that a process of ddarts takes before its first tensor: torch and its libraries.
+
+`RESIDENT_FACTOR` says how it was measured.
+"""
 
 RESIDENT_FACTOR = 1.5
-"""Main memory that a process takes for its tensors, at most, as a multiple of them: glibc's allocator keeps what it was
-given back in pieces. `python -m tests.benchmarks.resident` measures both."""
+"""The main memory that a process takes for its tensors at most, as a multiple of their bytes.
+
+It is more than 1, because glibc's allocator keeps memory that was given back in pieces.
+`python -m tests.benchmarks.resident` measures both this factor and `PROCESS_BYTES`.
+"""
 
 
 def resident_memory(tensors: int, device: torch.device) -> int:
-    """Bytes that a process is seen to take, and may be killed for, where its tensors take `tensors`; an upper bound.
+    """Return an upper bound of the memory that a process takes, in bytes; a process may be killed for this memory.
 
-    On a GPU they are of its memory, where torch's allocator rounds little and CUDA's context is beside the tensors.
+    On a GPU it is the GPU's memory, where torch's allocator rounds little and CUDA's context lies beside the tensors.
+    Elsewhere it is main memory.
+
+    Args:
+        tensors: how many bytes the tensors of the process take.
+        device: the device of the tensors.
     """
     if device.type == "cuda":
         return CONTEXT_BYTES + tensors
@@ -61,14 +74,14 @@ def resident_memory(tensors: int, device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes of one search step at its largest.
+    """The memory of one search step at its largest moment, in bytes.
 
     Attributes:
-        parameters: weights, buffers and alphas.
-        gradients: of the weights.
-        optimiser: momentum of the weights, both moments of the alphas.
-        weight_step: peak of a weight step, everything included.
-        alpha_step: peak of an alpha step, everything included; 0 if there is none.
+        parameters: the weights, buffers and alphas.
+        gradients: the gradients of the weights.
+        optimiser: the momentum of the weights, and both moments of the alphas.
+        weight_step: the peak of a step of the weights, everything included.
+        alpha_step: the peak of a step of the alphas, everything included; 0 if the search has no such step.
     """
 
     parameters: int
@@ -79,12 +92,12 @@ class StepMemory:
 
     @property
     def peak(self) -> int:
-        """Memory of the larger of the two steps."""
+        """The memory of the larger of the two kinds of step."""
         return max(self.weight_step, self.alpha_step)
 
     @property
     def activations(self) -> int:
-        """What the largest step adds to parameters, gradients and optimiser states."""
+        """The memory that the larger step takes beside parameters, gradients and the states of the optimisers."""
         return self.peak - self.parameters - self.gradients - self.optimiser
 
 
@@ -92,18 +105,21 @@ class StepMemory:
 
 
 class DryStep(AlphaStep):
-    """A step of a rehearsal: it allocates as a real one does and computes nothing."""
+    """A step of the alphas in a rehearsal: it allocates as a real step does, and computes nothing."""
 
     def _hessian_error(self, step: Bilevel) -> dict[str, Tensor]:
-        """Left out: it is computed in one step of a search, and here there are no numbers to compare."""
+        """Measure nothing: a search measures this error in one step only, and here there are no numbers to compare."""
         return {}
 
 
 class _LargestStep(DryStep):
-    """The first step, but of the ablated networks, which go one after the other, the first and largest only."""
+    """The first step of a search, in which only the first of the ablated networks runs.
+
+    Ablated networks run one after the other, and the first one is the largest.
+    """
 
     def _hessian_error(self, step: Bilevel) -> dict[str, Tensor]:
-        """Its products, which may take more memory than the gradient: they are differentiated twice."""
+        """Compute the products alone, which are differentiated twice and may take more memory than the gradient."""
         step.first(FEW).products()
         return {}
 
@@ -119,13 +135,15 @@ _STEP = Progress(purpose="weights", draw=torch.Generator, draw_once=lambda steps
 
 
 class Rehearsal:
-    """A supernet, its optimisers' states and a batch of each split; runs the two kinds of step as `search.Search` does.
+    """A supernet, the states of its optimisers and a batch of each split.
+
+    It runs the two kinds of step as `search.Search` does.
 
     Args:
-        config: of the experiment.
-        info: of its data.
-        device: whose form of the cells is used; nothing is put on it.
-        keep: operations that each edge has, the heaviest of the space; None is all.
+        config: the settings of the experiment.
+        info: the facts of its data.
+        device: the device whose form of the cells is used. Nothing is put on it.
+        keep: how many operations each edge has: the heaviest ones of the space. None: all operations.
     """
 
     def __init__(self, config: ExperimentConfig, info: DataInfo, device: torch.device, keep: int | None = None) -> None:
@@ -169,7 +187,10 @@ class Rehearsal:
         self.leak = [torch.zeros_like(weight) for weight in left]
 
     def _company(self, info: DataInfo, layout: torch.memory_format) -> Companion | None:
-        """The largest network beside the supernet, and a pool of all operations; None without one."""
+        """Return the largest network that a search trains beside the supernet, with a pool of all operations.
+
+        It is None if the search trains no such network.
+        """
         besides = [stage.beside for stage in Course(self.config).stages if stage.beside is not None]
         if not besides:
             return None
@@ -189,7 +210,7 @@ class Rehearsal:
         return self.config.alpha.grad_mode == "published"
 
     def tensors(self) -> Iterable[Tensor]:
-        """Everything that outlives a step."""
+        """Yield all tensors that outlive a step."""
         yield from self.net.parameters()
         yield from self.net.buffers()
         yield from (weight.grad for weight in self.net.parameters() if weight.grad is not None)
@@ -202,7 +223,7 @@ class Rehearsal:
             yield from (self.step.watch.frozen, self.step.watch.total, self.step.watch.measured)
 
     def weight_step(self) -> None:
-        """One step of the weights."""
+        """Run one step of the weights."""
         parameters = leaves_of(self.parameters) if self._published else self.parameters
         batch = (self.images, self.labels)
         _logits, loss = weight_pass(self.net, self.step.architecture, parameters, _STEP, batch)  # kept for the accuracy
@@ -215,22 +236,26 @@ class Rehearsal:
         self.sgd.step()
 
     def alpha_step(self) -> None:
-        """One step of the alphas."""
+        """Run one step of the alphas."""
         batch = (self.images, self.labels)
         self.step.gradients(self.parameters, batch, self.others, self.sgd, torch.Generator(), _STEP)
 
     def companion_step(self) -> None:
-        """One step of the network beside the supernet alone."""
+        """Run one step of the network beside the supernet, without the supernet."""
         assert self.companion is not None
         self.companion.train_alone((self.images, self.labels))
 
     def gates(self, parameters: Parameters) -> Tensor:
-        """Weights of the operations in a step."""
+        """Return the gates, which weigh the operations, in a step."""
         return self.step.architecture.gates(parameters, _STEP)
 
 
 def heaviest(search: SearchConfig, number: int) -> list[list[list[int]]]:
-    """The heaviest operations of the space on every edge: what a search may keep at most."""
+    """Return the `number` heaviest operations of the space for every edge: the most that a search may keep.
+
+    Returns:
+        Places of operations in the space, [groups][edges][operations].
+    """
     names = operations_of(search.space)
     order = sorted(range(len(names)), key=lambda k: operation_weight(names[k]), reverse=True)
     groups = max(group_map(search)) + 1
@@ -238,7 +263,10 @@ def heaviest(search: SearchConfig, number: int) -> list[list[list[int]]]:
 
 
 def heaviest_edges(config: ExperimentConfig) -> list[Edge]:
-    """The largest operations on as many edges, and as many on each, as the rule of discretisation lets pass."""
+    """Return the edges of the heaviest cell that a search may find.
+
+    It has the largest operations, on as many edges and as many on each edge as the rule of discretisation lets pass.
+    """
     search, rule = config.search, RULES[config.discretise.rule](config.discretise)
     names = [name for name in operations_of(search.space) if name != "none"]
     kept = sorted(names, key=operation_weight, reverse=True)[: rule.most_operations]
@@ -252,7 +280,10 @@ def heaviest_edges(config: ExperimentConfig) -> list[Edge]:
 
 
 def rehearsals(config: ExperimentConfig) -> list[tuple[ExperimentConfig, int | None]]:
-    """The experiment on each network of the search, and the operations that an edge keeps there."""
+    """Return for each network of a search the settings of the experiment, and how many operations an edge keeps.
+
+    None instead of a number means that an edge keeps all operations.
+    """
     course, keep = Course(config), None
     found: list[tuple[ExperimentConfig, int | None]] = []
     for number, stage in enumerate(course.stages):
@@ -262,12 +293,12 @@ def rehearsals(config: ExperimentConfig) -> list[tuple[ExperimentConfig, int | N
 
 
 def step_memory(config: ExperimentConfig, info: DataInfo, device: torch.device) -> StepMemory:
-    """Peak memory of the two kinds of search step; of several networks, those of the largest.
+    """Return the peak memory of the two kinds of search step. If a search has several networks, the largest counts.
 
     Args:
-        config: of the experiment.
-        info: of its data.
-        device: the one it will run on; it need not be there.
+        config: the settings of the experiment.
+        info: the facts of its data.
+        device: the device on which the search will run. It need not be there.
 
     Example:
         >>> from ddarts_core.settings.config import resolve
@@ -297,7 +328,7 @@ def _step_memory(config: ExperimentConfig, keep: int | None, info: DataInfo, dev
 
 
 def measure(rehearsal: Rehearsal, step: Callable[[], None]) -> int:
-    """Bytes at the largest moment of a step, what outlives it included."""
+    """Return the bytes that are alive at the largest moment of a step, including the tensors that outlive it."""
     meter = Meter()
     meter.note(rehearsal.tensors())
     with meter:
@@ -313,9 +344,9 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def supernet_size(config: ExperimentConfig, info: DataInfo) -> tuple[int, int]:
-    """Parameters of the supernet, and multiply-adds (convolutions and linear layers) of one image through it.
+    """Count the parameters of the supernet, and the multiply-adds of one image through it.
 
-    Of several networks, those of the largest.
+    Multiply-adds are those of convolutions and linear layers. If a search has several networks, the largest counts.
     """
     return max(_supernet_size(*of_stage, info) for of_stage in rehearsals(config))
 
@@ -333,15 +364,15 @@ def _supernet_size(config: ExperimentConfig, keep: int | None, info: DataInfo) -
 
 
 def largest_that_fits(peak: Callable[[int], int], limit: int, below: int, *, quadratic: bool) -> int | None:
-    """The largest value of a setting whose peak fits; None if not even 1 does.
+    """Return the largest value of a setting with which the peak memory fits; None if it does not fit even with 1.
 
-    Two or three small networks tell how the peak grows.
+    The peaks of two or three small networks tell how the peak grows.
 
     Args:
-        peak: bytes at a value; linear in it, or quadratic (channels).
-        limit: bytes.
-        below: a value that does not fit.
-        quadratic: how the peak grows.
+        peak: a function from a value of the setting to the peak in bytes. It is linear, or quadratic (channels).
+        limit: how many bytes there are.
+        below: a value with which the peak does not fit.
+        quadratic: whether the peak grows quadratically; else it grows linearly.
 
     Example:
         >>> largest_that_fits(lambda value: 10 + 3 * value**2, 130, 100, quadratic=True)

@@ -1,4 +1,4 @@
-"""Where the time of a search step goes, in the paper's words, with a torch profiler trace to look into."""
+"""Measures where the time of a search step goes, in the paper's words, and writes a trace of torch's profiler."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ DATA, ALPHAS, WEIGHTS, LOGGING = "data", "alpha step", "weights step", "logging"
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a step: milliseconds per step, and its share of the step."""
+    """One part of a step.
+
+    Attributes:
+        name: the name of the part.
+        milliseconds: how many milliseconds the part takes in one step.
+        share: its share of the whole step, as a fraction of 1.
+    """
 
     name: str
     milliseconds: float
@@ -36,13 +42,14 @@ class Part:
 def profile_search(search: Search, trace: Path, num_steps: int = 3) -> list[Part]:
     """Run a few steps, write their trace (for chrome://tracing or ui.perfetto.dev), and say where the time went.
 
-    The parts are disjoint: the alpha step is counted without its ablations. Logging is what a step adds to the record
-    and the record's figures of the alphas, which an epoch computes once. The search is left where the steps lead.
+    The parts are disjoint: the alpha step is counted without its ablations. Logging is what a step adds to the record,
+    and the record's figures of the alphas, which a real search computes only once per epoch. The steps change the
+    search.
 
     Args:
-        search: one of its own for this; it goes through the splits again when they end.
-        trace: JSON file.
-        num_steps: after one more that warms up.
+        search: a search that is used for nothing else. It goes through the splits again when they end.
+        trace: the JSON file to write.
+        num_steps: how many steps are measured, after one more step that warms up.
 
     Raises:
         UserError: the trace cannot be written.
@@ -69,7 +76,13 @@ def profile_search(search: Search, trace: Path, num_steps: int = 3) -> list[Part
 
 
 def _export(profiler: profile, name: str, trace: Path) -> None:
-    """Write the trace; the profiler only logs that it could not, and the file is empty or ends somewhere."""
+    """Write the trace, and check that it is whole.
+
+    If the profiler cannot write all of it, it only logs this, and the file is empty or cut off.
+
+    Raises:
+        UserError: the file is not whole.
+    """
     profiler.export_chrome_trace(name)
     if not Path(name).read_bytes().rstrip().endswith(b"}"):
         Path(f"{name}.tmp").unlink(missing_ok=True)
@@ -78,7 +91,10 @@ def _export(profiler: profile, name: str, trace: Path) -> None:
 
 @contextmanager
 def _part(search: Search, name: str) -> Iterator[None]:
-    """One part of a step: begun when all before it is done on the device, and over when it is done there."""
+    """Within the block one part of a step is measured.
+
+    The part begins when the device has done everything before it, and ends when the device has done the part.
+    """
     wait(search.device)
     with record_function(name):
         yield
@@ -105,7 +121,7 @@ def _step(
 
 
 def table(parts: list[Part]) -> str:
-    """The parts as lines of text, a header first."""
+    """Return the parts as lines of text, below a header."""
     lines = [f"{'part of a step':16} {'ms':>10} {'share':>7}"]
     lines += [f"{part.name:16} {part.milliseconds:10.1f} {100 * part.share:6.1f} %" for part in parts]
     return "\n".join(lines)

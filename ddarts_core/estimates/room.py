@@ -1,4 +1,7 @@
-"""Whether the machine has room for a search or a training, asked in seconds and before anything of it is built."""
+"""Checks whether the machine has enough memory for a search or a training.
+
+The check takes seconds, and is done before anything of the search or the training is built.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,25 @@ from ..settings.config import ExperimentConfig
 from .memory import CONTEXT_BYTES, step_memory
 
 GENEROUS = 8
-"""Numbers that are kept for each output of a normalisation, a ReLU or a pool: more than any form of a step keeps."""
+"""How many numbers are assumed to be kept for each output of a normalisation, a ReLU or a pool.
+
+It is more than any form of a step keeps.
+"""
 
 
 def memory_of(device: torch.device) -> int:
-    """Bytes of a GPU beside CUDA's own, or of this machine."""
+    """Return the memory of a GPU without what CUDA takes itself, or the main memory of this machine, in bytes."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory - CONTEXT_BYTES
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def check_search(config: ExperimentConfig, info: DataInfo, device: torch.device) -> None:
-    """Refuse a search whose tensors the device cannot hold; one that is far from it is not measured.
+    """Refuse a search whose tensors the device cannot hold. A search that needs far less is not measured exactly.
 
     Raises:
-        UserError: names the size, what is there, and the settings that make it smaller.
+        UserError: the tensors do not fit. The message says how much memory the search needs, how much there is, and
+            which settings make the search smaller.
     """
     search, there = config.search, memory_of(device)
     sizes = f"{search.num_cells} cells of {search.channels} channels, batches of {search.batch_size}"
@@ -46,7 +53,7 @@ def check_training(config: ExperimentConfig, genotype: AnyGenotype, info: DataIn
     """Refuse a training of a genotype's network whose tensors the device cannot hold.
 
     Raises:
-        UserError: as `check_search`, and see `derive.arrange`.
+        UserError: the tensors do not fit, with a message as from `check_search`; and see `derive.arrange`.
     """
     from .estimate import training_memory
 
@@ -67,12 +74,12 @@ def check_training(config: ExperimentConfig, genotype: AnyGenotype, info: DataIn
 
 
 def _generous(sums: Tally, batch: int) -> int:
-    """Bytes that a step does not exceed: weights, gradients, two moments, and outputs."""
+    """Return an upper bound of the bytes of a step: weights, gradients, two moments, and outputs."""
     return 4 * (4 * sums.parameters + GENEROUS * batch * (sums.norm + sums.relu + sums.pool))
 
 
 def _states(sums: Tally, momentum: float) -> int:
-    """Bytes of weights, gradients and momentum alone."""
+    """Return the bytes of weights, gradients and momentum alone."""
     return 4 * sums.parameters * (2 + bool(momentum))
 
 

@@ -1,9 +1,11 @@
-"""Multiply-adds that a search takes, counted before it runs; and the search that a number of them pays for.
+"""Counts the multiply-adds that a search takes, before it runs; and finds the search that a number of them pays for.
 
-Counted are the passes of every step of weights and of alphas, forward and backward, ablated networks and the second
-order included, and those that a plan decides by (at most so many), in a rehearsal (`memory.Rehearsal`) with few images.
-The numbers follow from shapes and, of edges that sample operations, from one fixed draw: they are the same on every
-machine and in every process that goes on with a search. Scores between epochs are not counted.
+A rehearsal (`memory.Rehearsal`) with few images counts the passes of every step of weights and of alphas, forward and
+backward, including ablated networks and the second order. It also counts the passes by which a plan decides, of which a
+search may make fewer. The scores between epochs are not counted.
+
+The numbers follow from shapes alone, and for edges that sample operations also from one fixed draw. So they are the
+same on every machine, and in every process that goes on with a search.
 """
 
 from __future__ import annotations
@@ -31,17 +33,20 @@ from ..tensors.seeding import seeded_init
 from .memory import DryStep, Rehearsal
 
 MOST_EPOCHS = 10_000
-"""As many as `search.epochs` may be."""
+"""The largest value that `search.epochs` may have."""
 
 FEW = 2
-"""Images of the steps that are counted; the multiply-adds of more are in proportion."""
+"""How many images a step has in which multiply-adds are counted. With more images they grow in proportion."""
 
 ALIKE = {"seed": 0, "name": "counted"}
-"""Settings that change no count."""
+"""Values for settings that change no count, so that equal counts are made only once."""
 
 
 class MacCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
-    """Counts multiply-adds of convolutions and matrix products, and of their gradients, while it is active.
+    """Counts the multiply-adds of convolutions and matrix products, and of their gradients, while it is active.
+
+    Attributes:
+        macs: how many multiply-adds were counted so far.
 
     Example:
         >>> with MacCounter() as counter:
@@ -74,12 +79,12 @@ def _macs(name: str, args: tuple[Any, ...], result: Any) -> int:
 
 
 def convolution_macs(output: Tensor, weight: Tensor) -> int:
-    """Multiply-adds of a convolution."""
+    """Return how many multiply-adds a convolution takes, from its output and its weight."""
     return output.numel() * math.prod(weight.shape[1:])
 
 
 class _AllAblations(DryStep):
-    """A step with all the ablated networks that it has."""
+    """A step of the alphas in a rehearsal that runs all its ablated networks."""
 
     def _players(self, stream: torch.Generator) -> list[int]:
         return list(range(self.config.ablation.sample_cells or self.net.num_groups))
@@ -87,14 +92,14 @@ class _AllAblations(DryStep):
 
 @dataclass(frozen=True)
 class StepMacs:
-    """Multiply-adds of one step.
+    """How many multiply-adds the steps of a search take, each on one batch.
 
     Attributes:
-        weights: of the weights.
-        forward: of a pass of a batch without gradients.
-        alphas: of the alphas, without ablated networks.
-        ablated: of the alphas, with those that `ablation` asks for.
-        beside: of the network beside the supernet alone; 0 without one.
+        weights: a step of the weights.
+        forward: a forward pass without gradients.
+        alphas: a step of the alphas without ablated networks.
+        ablated: a step of the alphas with the ablated networks that `ablation` asks for.
+        beside: a step of the network beside the supernet, without the supernet; 0 if there is no such network.
     """
 
     weights: int
@@ -106,12 +111,14 @@ class StepMacs:
 
 @lru_cache(maxsize=64)
 def step_macs(config: ExperimentConfig, info: DataInfo, keep: int | None = None) -> StepMacs:
-    """Count the steps of one network; of operations that a search has dropped, the heaviest are taken to be left.
+    """Count the multiply-adds of the steps on one network.
+
+    If a search has dropped operations, the heaviest ones are assumed to be left.
 
     Args:
-        config: of the experiment on this network.
-        info: of its data.
-        keep: operations that each edge has; None is all.
+        config: the settings of the experiment on this network.
+        info: the facts of its data.
+        keep: how many operations each edge has. None: all operations.
     """
     batch = config.search.batch_size
     plain = {"implementation": "readable", "amp": "none", "compile": "none", "batch_size": FEW}
@@ -145,12 +152,12 @@ def _counted(step: Callable[[], None]) -> int:
 
 
 def search_macs(config: ExperimentConfig, info: DataInfo, images: tuple[int, int]) -> int:
-    """Multiply-adds of a whole search, an upper bound where edges drop operations.
+    """Return the multiply-adds of a whole search. If edges drop operations, the number is an upper bound.
 
     Args:
-        config: of the experiment.
-        info: of its data.
-        images: of the splits of weights and of alphas.
+        config: the settings of the experiment.
+        info: the facts of its data.
+        images: how many images train the weights, and how many train the alphas.
     """
     course, keep, total = Course(config), None, 0
     for number, stage in enumerate(course.stages):
@@ -173,7 +180,7 @@ def search_macs(config: ExperimentConfig, info: DataInfo, images: tuple[int, int
 
 
 def images_of(config: ExperimentConfig) -> tuple[DataInfo, tuple[int, int]]:
-    """Facts of an experiment's data, and the images that train its weights and its alphas.
+    """Return the facts of an experiment's data, and how many images train its weights and its alphas.
 
     Raises:
         UserError: the data cannot be read.
@@ -184,16 +191,19 @@ def images_of(config: ExperimentConfig) -> tuple[DataInfo, tuple[int, int]]:
 
 
 def afforded(config: ExperimentConfig, macs: float) -> tuple[ExperimentConfig, int]:
-    """The same search in as many epochs as a number of multiply-adds pays for, and what it takes of them.
+    """Return the same search with as many epochs as a number of multiply-adds pays for.
 
-    Warm-up and search keep their shares of the epochs. One epoch is the least, whatever it takes.
+    Warm-up and search keep their shares of the epochs. The search has at least one epoch, however much that takes.
 
     Args:
-        config: of the experiment.
-        macs: multiply-adds that it may take.
+        config: the settings of the experiment.
+        macs: how many multiply-adds the search may take.
+
+    Returns:
+        The settings of that search, and how many multiply-adds it takes.
 
     Raises:
-        UserError: the method cannot do with so few epochs, or the data cannot be read.
+        UserError: the method needs more epochs, or the data cannot be read.
     """
     info, images = images_of(config)
     epochs = config.search.warmup_epochs + config.search.epochs
@@ -213,10 +223,10 @@ def afforded(config: ExperimentConfig, macs: float) -> tuple[ExperimentConfig, i
 
 
 def lasting(config: ExperimentConfig, epochs: int) -> ExperimentConfig:
-    """The same search in another number of epochs, warm-up and search in the shares that they had.
+    """Return the same search with another number of epochs, of which warm-up and search keep their shares.
 
     Raises:
-        UserError: the method cannot do with so few.
+        UserError: the method needs more epochs.
 
     Example:
         >>> from ddarts_core.settings.config import resolve

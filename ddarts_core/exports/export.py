@@ -1,7 +1,7 @@
-"""Networks as files that other tools open: safetensors, ONNX, and torch.export programs.
+"""Writes networks as files that other tools open: safetensors, ONNX, and torch.export programs.
 
-What is exported is a `Classifier`: it takes images of 0..1 and normalises them itself, so that whoever opens the file
-needs no statistics of the data. ONNX and programs are checked against it when they are written.
+An ONNX model or a program is a `Classifier`: it takes images of 0..1 and normalises them itself. So a user of the file
+needs no statistics of the data. An ONNX model is compared with its `Classifier` when it is written.
 """
 
 from __future__ import annotations
@@ -39,7 +39,13 @@ METADATA = "ddarts"
 
 @dataclass(frozen=True)
 class Blueprint:
-    """All that building a network takes: genotype, settings of the training, facts of the data."""
+    """Everything that is needed to build a network.
+
+    Attributes:
+        genotype: the genotype of the network, before it is derived deeper.
+        config: the settings of its training.
+        info: the facts of its data.
+    """
 
     genotype: AnyGenotype
     config: RetrainConfig
@@ -47,7 +53,12 @@ class Blueprint:
 
     @classmethod
     def of(cls, genotype: AnyGenotype, config: ExperimentConfig, info: DataInfo | None = None) -> Blueprint:
-        """The network that `ddarts retrain` trains with this configuration; given their facts, without the data.
+        """Make the blueprint of the network that `ddarts retrain` trains with this configuration.
+
+        Args:
+            genotype: the genotype of the network.
+            config: the settings of the experiment.
+            info: the facts of the data. None: they are asked of the data, which must then be there.
 
         Raises:
             UserError: see `data_info`.
@@ -55,7 +66,7 @@ class Blueprint:
         return cls(genotype, config.retrain, info or data_info(config.data))
 
     def build(self) -> DerivedNetwork:
-        """The network, initialised from torch's global generator.
+        """Build the network. Its weights are drawn from torch's global generator.
 
         Raises:
             UserError: see `build_network`.
@@ -63,7 +74,7 @@ class Blueprint:
         return build_network(self.config, self.genotype, self.info)
 
     def to_json(self) -> str:
-        """The blueprint as text, for the metadata of a file."""
+        """Return the blueprint as JSON text, for the metadata of a file."""
         parts = {
             "genotype": self.genotype.to_dict(),
             "retrain": self.config.model_dump(mode="json"),
@@ -74,10 +85,14 @@ class Blueprint:
 
     @classmethod
     def from_json(cls, text: str, where: str = "the network") -> Blueprint:
-        """The blueprint that `to_json` wrote.
+        """Make the blueprint from the text that `to_json` wrote.
+
+        Args:
+            text: the JSON text.
+            where: the name of the network or its file, for messages.
 
         Raises:
-            UserError: its genotype has an operation of a plug-in that is not loaded; `where` names it in the message.
+            UserError: the genotype has an operation of a plug-in that is not loaded.
         """
         parts: dict[str, Any] = json.loads(text)
         with plugins.needed(parts.get("plugins", ()), where):
@@ -86,9 +101,14 @@ class Blueprint:
 
 
 class Classifier(nn.Module):
-    """A network from images of 0..1 to logits: normalises by the data's statistics, in evaluation mode for good.
+    """A network that takes images of 0..1, normalises them by the data's statistics, and returns logits.
 
-    Input: float32 [batch, channels, height, width]; output: float32 [batch, classes].
+    It always stays in evaluation mode. Input: float32 [batch, channels, height, width]; output: float32
+    [batch, classes].
+
+    Args:
+        network: the network, which takes normalised images.
+        info: the facts of the data, with the statistics.
     """
 
     mean: Tensor
@@ -103,7 +123,7 @@ class Classifier(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Classifier:
-        """Only evaluation mode: what is exported must not change with the batch.
+        """Stay in evaluation mode: the output of an exported network must not depend on the rest of a batch.
 
         Raises:
             UserError: training mode is asked for.
@@ -114,12 +134,12 @@ class Classifier(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of images."""
+        """Return the logits [batch, classes] of images [batch, channels, height, width] of 0..1."""
         logits: Tensor = self.network((images - self.mean) / self.std)
         return logits
 
     def sample(self, count: int) -> Tensor:
-        """Random images of the right shape, the same ones every time."""
+        """Return `count` random images of the right shape. They are the same at every call."""
         shape = (count, self.info.channels, self.info.image_size, self.info.image_size)
         return torch.rand(shape, generator=generator(0, "export", count))
 
@@ -128,13 +148,13 @@ class Classifier(nn.Module):
 
 
 def untrained(blueprint: Blueprint, seed: int) -> DerivedNetwork:
-    """The network as `ddarts retrain` with this seed begins."""
+    """Return the network with the weights with which `ddarts retrain` begins at this seed."""
     with seeded_init(seed, "retrain", "network"):
         return blueprint.build()
 
 
 def trained(blueprint: Blueprint, weights: str | Path) -> DerivedNetwork:
-    """The network with the weights of the file `weights.pt` that `ddarts retrain` wrote.
+    """Return the network with the weights of a file `weights.pt` that `ddarts retrain` wrote.
 
     Raises:
         UserError: the file is missing or damaged, or its weights are those of another network.
@@ -159,7 +179,7 @@ def _filled(blueprint: Blueprint, tensors: Mapping[str, Tensor], source: str | P
 
 
 def write_safetensors(network: DerivedNetwork, blueprint: Blueprint, path: str | Path) -> None:
-    """Write the weights under their names in the network, with the blueprint as metadata."""
+    """Write the weights under the names that they have in the network, and the blueprint as metadata."""
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
@@ -167,10 +187,10 @@ def write_safetensors(network: DerivedNetwork, blueprint: Blueprint, path: str |
 
 
 def read_safetensors(path: str | Path) -> tuple[DerivedNetwork, Blueprint]:
-    """The network in evaluation mode, and its blueprint, from a file of `write_safetensors` alone.
+    """Read a network in evaluation mode, and its blueprint, from a file of `write_safetensors` alone.
 
     Raises:
-        UserError: the file is missing, damaged or another's.
+        UserError: the file is missing or damaged, or ddarts has not written it.
 
     Example:
         network, blueprint = read_safetensors("01_0123456789ab/weights.safetensors")
@@ -193,16 +213,16 @@ def read_safetensors(path: str | Path) -> tuple[DerivedNetwork, Blueprint]:
 
 
 def write_onnx(classifier: Classifier, path: str | Path) -> float:
-    """Write an ONNX model of operator set `OPSET` with input `images`, output `logits` and any batch size.
+    """Write an ONNX model of operator set `OPSET`, with input `images` and output `logits`, for any batch size.
 
-    Its metadata have the names of the `classes` and, as JSON, how pictures are prepared.
+    The metadata of the model have the names of the `classes` and, as JSON, how pictures are prepared.
 
     Returns:
-        The largest difference of its logits in onnxruntime from torch's, on random images.
+        The largest difference between the logits of onnxruntime and of torch on random images.
 
     Raises:
         UserError: packages for ONNX are missing.
-        RuntimeError: the difference exceeds `TOLERANCE`; no file is left.
+        RuntimeError: the difference exceeds `TOLERANCE`. No file is left then.
     """
     try:
         import onnx  # noqa: F401  # torch's exporter needs it and onnxscript
@@ -246,7 +266,10 @@ def _describe(path: str, setup: Preprocessing) -> None:
 
 
 def onnx_difference(classifier: Classifier, path: str | Path) -> float:
-    """Largest absolute difference between the logits of an ONNX model in onnxruntime and of torch."""
+    """Return the largest absolute difference between the logits of an ONNX model in onnxruntime and of torch.
+
+    Both get the same random images.
+    """
     from onnxruntime import InferenceSession
 
     session = InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -260,7 +283,7 @@ def onnx_difference(classifier: Classifier, path: str | Path) -> float:
 
 
 def write_program(classifier: Classifier, path: str | Path) -> None:
-    """Write a torch.export program (.pt2) with any batch size; `torch.export.load(path).module()` runs it."""
+    """Write a torch.export program (.pt2) for any batch size. `torch.export.load(path).module()` can be called."""
     program = torch.export.export(
         classifier, (classifier.sample(2),), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
     )

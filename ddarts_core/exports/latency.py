@@ -1,4 +1,4 @@
-"""How long a network's forward pass takes, measured: the median of many, and how far they lie apart."""
+"""Measures how long a network's forward pass takes: the median of many passes, and how far they lie apart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from .export import Blueprint, Classifier, untrained, write_onnx
 
 WARM_UP = 5
-"""Passes before those that count: the first ones allocate memory and choose kernels."""
+"""How many passes run before the passes that count: the first passes allocate memory and choose kernels."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Latency:
     """How long one forward pass takes.
 
     Attributes:
-        median: in ms.
-        spread: from the first to the third quartile, in ms. Beside other work on the machine it is large.
+        median: the median time in ms.
+        spread: the distance from the first to the third quartile in ms. It is large if the machine does other work.
     """
 
     median: float
@@ -31,7 +31,12 @@ class Latency:
 
 
 def quartiles(seconds: list[float]) -> Latency:
-    """Median and spread of measured times, by linear interpolation between the two nearest.
+    """Return the median and the spread of measured times.
+
+    A quartile that lies between two times is interpolated linearly between them.
+
+    Args:
+        seconds: the measured times in seconds.
 
     Example:
         >>> quartiles([0.001, 0.002, 0.003, 0.004, 0.009])
@@ -52,15 +57,15 @@ def measure(
     threads: int,
     passes: int,
 ) -> Latency:
-    """Measure the network of a blueprint as it is exported: from images of 0..1 to logits, untrained.
+    """Measure the untrained network of a blueprint as it is exported: from images of 0..1 to logits.
 
     Args:
-        blueprint: of the network.
-        runtime: what runs it; onnxruntime on the CPU only.
-        device: `cpu` or `cuda`.
-        batch: images of one pass.
-        threads: of the CPU.
-        passes: that count.
+        blueprint: the blueprint of the network.
+        runtime: the program that runs the network. onnxruntime always runs it on the CPU.
+        device: `cpu` or `cuda`, for torch.
+        batch: how many images one pass has.
+        threads: how many threads of the CPU are used.
+        passes: how many passes are measured, after those that warm up.
 
     Raises:
         UserError: packages for ONNX are missing.

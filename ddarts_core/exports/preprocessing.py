@@ -1,6 +1,7 @@
-"""From a picture to what a network takes, as its evaluation did it: in words and as code. Torch-free.
+"""How a picture becomes what a network takes, as in the network's evaluation: in words and as code. Torch-free.
 
-An export has this as `preprocessing.json`, an ONNX model in its metadata. The normalisation is inside the model.
+An export has the words as the file `preprocessing.json`, and an ONNX model has them in its metadata. The normalisation
+is inside the model.
 """
 
 from __future__ import annotations
@@ -48,10 +49,11 @@ class Preprocessing:
     """How a picture becomes float32 [channels, image_size, image_size] of 0..1, and what the outputs are called.
 
     Attributes:
-        channels: 1 for grey, 3 for red, green, blue.
-        image_size: height and width.
-        margin: the shorter side that a picture is resized to, in sizes; 1 keeps all of the square in the middle.
-        classes: names in the order of the outputs.
+        channels: 1 for grey, 3 for red, green and blue.
+        image_size: the height and the width in pixels.
+        margin: the shorter side to which a picture is resized before the square in the middle is cut out, divided by
+            `image_size`. With 1 the largest square in the middle is kept whole.
+        classes: the names of the classes in the order of the outputs.
 
     Example:
         >>> setup = Preprocessing(1, 8, 1.0, ("cat", "dog"))
@@ -66,17 +68,17 @@ class Preprocessing:
 
     @classmethod
     def of(cls, info: DataInfo) -> Preprocessing:
-        """The preparation that networks of this data set are evaluated with."""
+        """Return the preparation with which networks of this data set are evaluated."""
         margin = MARGIN if info.name == "imagenet" else 1.0
         return cls(info.channels, info.image_size, margin, info.classes)
 
     @property
     def shorter_side(self) -> int:
-        """Pixels that the shorter side is resized to before the square is cut out."""
+        """How many pixels the shorter side is resized to before the square is cut out."""
         return round(self.image_size * self.margin)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, with the rules in words."""
+        """Return plain data for JSON, with the rules in words."""
         return {
             "schema": SCHEMA,
             "classes": list(self.classes),
@@ -93,10 +95,14 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, data: Any, where: str) -> Preprocessing:
-        """The preparation that `to_dict` described.
+        """Make the preparation from what `to_dict` gave.
+
+        Args:
+            data: the plain data.
+            where: the name of the file that has them, for messages.
 
         Raises:
-            UserError: it is of another version, or not that; `where` names the file.
+            UserError: the data are of another version, or describe no preparation.
         """
         try:
             if data["schema"] != SCHEMA:
@@ -108,13 +114,13 @@ class Preprocessing:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Shape of one image: channels, height, width."""
+        """The shape of one image: channels, height, width."""
         return (self.channels, self.image_size, self.image_size)
 
     # --- one picture ------------------------------------------------------------------------------------------------
 
     def of_picture(self, image: Image.Image) -> Array:
-        """uint8 [channels, image_size, image_size] of a picture in mode L or RGB."""
+        """Prepare a picture in mode L or RGB, and return uint8 [channels, image_size, image_size]."""
         if self.margin == 1:
             return pixels(view(image, self.channels, self.image_size))
         image = image.convert("L" if self.channels == 1 else "RGB")
@@ -125,10 +131,10 @@ class Preprocessing:
         return pixels(image.crop((left, top, left + self.image_size, top + self.image_size)))
 
     def of_file(self, source: Path | bytes) -> Array:
-        """uint8 [channels, image_size, image_size] of a file, or of the bytes of one.
+        """Prepare the picture in a file, or in the bytes of a file: uint8 [channels, image_size, image_size].
 
         Raises:
-            UserError: it is no picture, or a broken one; names the file.
+            UserError: the file is no picture, or a broken one. The message names the file.
         """
         try:
             if self.margin == 1:
@@ -141,15 +147,18 @@ class Preprocessing:
             raise UserError(f"{what}: no picture that can be read ({reason})") from error
 
     def of_array(self, array: Array) -> Array:
-        """float32 [batch, channels, image_size, image_size] of 0..1 of an array of images, or of one.
+        """Prepare an array of images, or of one image.
 
         Args:
-            array: [height, width], with channels before or behind, and with a batch before or without. Whole numbers
-                are pixels of 0..255, floating-point numbers are of 0..1. Pixels of another size are prepared like
-                pictures.
+            array: [height, width], with or without an axis of channels before or behind it, and with or without an axis
+                of the batch at the beginning. Whole numbers are pixels of 0..255, and floating-point numbers are pixels
+                of 0..1. Whole numbers of another size are prepared like pictures.
+
+        Returns:
+            float32 [batch, channels, image_size, image_size] of 0..1.
 
         Raises:
-            UserError: another shape, kind or range of numbers.
+            UserError: the array has another shape, kind or range of numbers.
         """
         array = _pixels(array)
         images = self._batch(array)
@@ -166,7 +175,11 @@ class Preprocessing:
         return scaled(np.stack(found))
 
     def _batch(self, array: Array) -> Array:
-        """[batch, channels, height, width], 1 or 3 channels."""
+        """Bring an array into the shape [batch, channels, height, width], with 1 or 3 channels.
+
+        Raises:
+            UserError: the array has another shape.
+        """
         wanted = f"images of shape {list(array.shape)}: the model takes [batch, {', '.join(map(str, self.shape))}]"
         if array.ndim == 2:
             array = array[None, None]
@@ -187,10 +200,10 @@ class Preprocessing:
 
 
 def _pixels(array: Array) -> Array:
-    """uint8 of 0..255, or floating-point numbers of 0..1.
+    """Return an array of pixels as uint8 of 0..255, or unchanged if it has floating-point numbers of 0..1.
 
     Raises:
-        UserError: the numbers are of another range, or no numbers.
+        UserError: the numbers lie in another range, or the array holds no numbers.
     """
     if array.dtype.kind == "b":
         return np.multiply(array, 255, dtype=np.uint8)
@@ -210,13 +223,13 @@ def _pixels(array: Array) -> Array:
 
 
 def _grey(images: Array) -> Array:
-    """[batch, 1, height, width] of red-green-blue pixels, by Pillow's rule."""
+    """Turn red-green-blue pixels into grey ones [batch, 1, height, width], by Pillow's rule."""
     pictures = (Image.fromarray(one.transpose(1, 2, 0)).convert("L") for one in images)
     return np.stack([np.asarray(picture)[None] for picture in pictures])
 
 
 def scaled(images: Array) -> Array:
-    """Pixels as float32 numbers from 0 to 1."""
+    """Return pixels as float32 numbers from 0 to 1. Only uint8 pixels are divided by 255."""
     return images.astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images.astype(np.float32)
 
 
@@ -224,7 +237,7 @@ def scaled(images: Array) -> Array:
 
 
 def write(path: Path, setup: Preprocessing) -> None:
-    """Write `preprocessing.json`."""
+    """Write a preparation as the file `preprocessing.json`."""
     from ..ground.files import write_atomic
 
     write_atomic(path, json.dumps(setup.to_dict(), indent=1, ensure_ascii=False) + "\n")
@@ -235,10 +248,12 @@ _FOREIGN = ("thumbs.db", "desktop.ini", "__macosx")
 
 
 def files_of(paths: Sequence[Path]) -> Iterator[Path]:
-    """The files that are named, and those in folders that are, in order of their names; hidden and foreign ones not.
+    """Yield the files that are named, and the files below the folders that are named, in the order of their names.
+
+    Within folders, hidden files and files that operating systems put there are left out.
 
     Raises:
-        UserError: there is no such file or folder, or none in a folder.
+        UserError: there is no such file or folder, or a folder holds no files.
     """
     for path in paths:
         if path.is_dir():

@@ -1,4 +1,4 @@
-"""Predictions from an exported file alone; MLflow's `pyfunc` loads a registered model through this module."""
+"""Predictions from an exported file alone. MLflow's `pyfunc` loads a registered model through this module."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ BATCH = 64
 
 
 class Predictor:
-    """Pictures to logits, to classes and their probabilities.
+    """Turns pictures into logits, or into classes and their probabilities.
 
     Args:
-        model: `weights.safetensors` or `model.onnx` of an export; each is all that is needed.
+        model: the file `weights.safetensors` or `model.onnx` of an export. Either is enough alone.
 
     Attributes:
         setup: how pictures are prepared, and the names of the classes.
 
     Raises:
-        UserError: the file is missing, damaged or another's, or onnxruntime is not installed.
+        UserError: the file is missing or damaged, ddarts has not written it, or onnxruntime is not installed.
 
     Example:
         predictor = Predictor("export/weights.safetensors")
@@ -41,16 +41,16 @@ class Predictor:
         self.setup, self._logits = load(Path(model))
 
     def predict(self, images: Any, params: Any = None) -> Any:
-        """Logits [batch, classes] of images.
+        """Return the logits [batch, classes] of images.
 
         Args:
-            images: an array (see `Preprocessing.of_array`), the path of a file or its bytes, these also as a URI
-                `data:image/png;base64,...` (RFC 2397), several of these, or a table whose first column has them.
-                Arrays of different sizes come as a list.
-            params: MLflow's; there are none.
+            images: an array (see `Preprocessing.of_array`), the path of a file, the bytes of a file, or these bytes as
+                a URI `data:image/png;base64,...` (RFC 2397); or a list of such images; or a table whose first column
+                has them. Give arrays of different sizes as a list.
+            params: the parameters that MLflow passes. They are ignored.
 
         Raises:
-            UserError: something is no picture, or an array of another kind.
+            UserError: an image is no picture or no fitting array, or there are no images.
         """
         found, waiting = [], []
         for image in _listed(images):
@@ -64,17 +64,28 @@ class Predictor:
         return np.concatenate(found)
 
     def classify(self, images: Any, top: int = 3) -> list[list[tuple[str, float]]]:
-        """For each image its most probable classes and their probabilities, best first; `images` as for `predict`."""
+        """Return for each image its most probable classes and their probabilities, the most probable first.
+
+        Args:
+            images: the images, as `predict` takes them.
+            top: how many classes are returned for each image, at most.
+        """
         return [self.best(row, top) for row in self.predict(images)]
 
     def best(self, logits: Array, top: int) -> list[tuple[str, float]]:
-        """The most probable classes and their probabilities (softmax) of logits [classes]; of equals the first."""
+        """Return the most probable classes, at most `top`, and their probabilities (softmax), from logits [classes].
+
+        Among equally probable classes the first comes first.
+        """
         shifted = np.exp(logits.astype(np.float64) - logits.max())
         shares = shifted / shifted.sum()
         return [(self.setup.classes[i], float(shares[i])) for i in np.argsort(-shares, kind="stable")[:top]]
 
     def of_files(self, files: Iterable[Path]) -> Iterator[tuple[Path, Array | UserError]]:
-        """Each file with its logits, or with the reason why it is no picture; read by threads, a batch at a time."""
+        """Yield each file with its logits [classes], or with the reason why it is no picture.
+
+        Threads read the files, a batch at a time.
+        """
 
         def read(file: Path) -> Array | UserError:
             try:
@@ -92,7 +103,7 @@ class Predictor:
                     yield file, one if isinstance(one, UserError) else next(logits)
 
     def _prepared(self, image: Any) -> Array:
-        """float32 [batch, channels, height, width] of 0..1."""
+        """Prepare one image or an array of images: float32 [batch, channels, height, width] of 0..1."""
         if isinstance(image, str) and image.startswith("data:"):
             return scaled(self.setup.of_file(_of_data_uri(image)))[None]
         if isinstance(image, (str, Path)):
@@ -102,13 +113,17 @@ class Predictor:
         return self.setup.of_array(np.asarray(image))
 
     def _computed(self, prepared: Sequence[Array]) -> list[Array]:
-        """Logits, some images at a time."""
+        """Compute the logits of prepared images, at most `BATCH` images at a time."""
         images = np.concatenate(prepared)
         return [self._logits(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
 
 
 def _of_data_uri(uri: str) -> bytes:
-    """The bytes of a picture in a URI, in which JSON carries them."""
+    """Return the bytes of a picture from a data URI, the form in which JSON carries them.
+
+    Raises:
+        UserError: the URI cannot be read.
+    """
     kind, comma, text = uri.partition(",")
     try:
         if not (comma and kind.endswith(";base64")):
@@ -119,7 +134,7 @@ def _of_data_uri(uri: str) -> bytes:
 
 
 def _listed(images: Any) -> Sequence[Any]:
-    """What is one image, one array of images or a sequence of either, as a sequence."""
+    """Return a sequence of images or arrays of images, from one of them or from several."""
     if hasattr(images, "iloc"):  # a table of pandas
         images = images.iloc[:, 0] if images.ndim == 2 else images
         return list(images)
@@ -131,7 +146,7 @@ def _listed(images: Any) -> Sequence[Any]:
 
 
 def _is_numbers(images: Sequence[Any]) -> bool:
-    """Whether nested lists are one array of numbers, and not images of their own."""
+    """Whether nested lists are one array of numbers, and not a list of images."""
     while isinstance(images, (list, tuple)) and images:
         images = images[0]
     return isinstance(images, (int, float, np.number))
@@ -173,5 +188,5 @@ def _onnx(path: Path) -> tuple[Preprocessing, Logits]:
 
 
 def _load_pyfunc(path: str) -> Predictor:
-    """The name that MLflow calls with the path of the model's data."""
+    """Load a predictor. MLflow calls a function of this name with the path of the model's data."""
     return Predictor(path)

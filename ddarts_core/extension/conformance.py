@@ -1,6 +1,7 @@
-"""What every entry of a table owes, as functions that raise `Broken`; the tests of this package call the same ones.
+"""The laws that every entry of a table must keep, as functions that raise `Broken`.
 
-`laws` gives those of what a plug-in registered, for `ddarts check-plugin`.
+The tests of this package call the same functions. `laws` yields the laws of everything that a plug-in registered, for
+`ddarts check-plugin`.
 """
 
 from __future__ import annotations
@@ -50,17 +51,17 @@ Laws: TypeAlias = tuple[tuple[str, Callable[[str], None]], ...]
 
 
 class Broken(Exception):
-    """A law that an entry does not keep: one sentence says which, and what was found."""
+    """An entry does not keep a law. The message says in one sentence what was found instead."""
 
 
 @dataclass(frozen=True)
 class Law:
-    """What an entry owes.
+    """A law that an entry must keep.
 
     Attributes:
-        entry: kind and name.
+        entry: the kind and the name of the entry.
         text: the law, in a few words.
-        check: raises `Broken`, or whatever the entry's own code raises.
+        check: a function that raises `Broken` if the entry breaks the law, or any error of the entry's own code.
     """
 
     entry: str
@@ -69,11 +70,11 @@ class Law:
 
 
 def laws(registry: Registry, above: Mapping[str, Laws] = MappingProxyType({})) -> Iterator[Law]:
-    """The laws of everything that a plug-in registered, in the order of the kinds.
+    """Yield the laws of everything that a plug-in registered, in the order of the kinds.
 
     Args:
-        registry: what it registered.
-        above: laws of kinds that a floor above knows.
+        registry: what the plug-in registered.
+        above: the laws of kinds of entries that only a package above this one knows.
     """
     for kind, of_kind in {**LAWS, **above}.items():
         for name in registry.names.get(kind, ()):
@@ -81,7 +82,7 @@ def laws(registry: Registry, above: Mapping[str, Laws] = MappingProxyType({})) -
 
 
 def unlawful(law: Law) -> str | None:
-    """How an entry breaks a law, in one sentence; None if it keeps it."""
+    """Check a law, and say in one sentence how the entry breaks it; None if the entry keeps it."""
     try:
         law.check()
     except Broken as broken:
@@ -100,7 +101,7 @@ def _hold(holds: object, sentence: str) -> None:
 
 
 def shapes(name: str) -> None:
-    """As many channels come out as go in; stride 2 halves height and width, rounded up."""
+    """Check that an operation keeps the number of channels, and at stride 2 halves height and width, rounded up."""
     for stride in (1, 2):
         for channels, height, width in ((8, 8, 8), (16, 7, 9)):
             found = tuple(build(name, channels, stride, False).eval()(torch.rand(2, channels, height, width)).shape)
@@ -109,14 +110,14 @@ def shapes(name: str) -> None:
 
 
 def no_weights_without_affine(name: str) -> None:
-    """Without `affine` no normalisation has weights of its own, which would hide what a gate says."""
+    """Check that without `affine` no normalisation of an operation has weights, which would hide what a gate says."""
     for stride in (1, 2):
         norms = [module for module in build(name, 8, stride, False).modules() if isinstance(module, _NormBase)]
         _hold(not any(norm.affine for norm in norms), f"at stride {stride} a normalisation has weights all the same")
 
 
 def trains(name: str) -> None:
-    """A genotype with it is written, read and trained, with finite gradients."""
+    """Check that a genotype with an operation can be written, read and trained, with finite gradients."""
     cell = Cell((Edge(2, 0, name), Edge(2, 1, "skip_connect"), Edge(3, 2, name)), concat=(2, 3))
     genotype = Genotype.from_text(Genotype((cell,) * 3, reductions=(1, 2)).to_json())
     network = Network(genotype, channels=4, num_classes=5, in_channels=1, image_size=8)
@@ -128,7 +129,7 @@ def trains(name: str) -> None:
 
 
 def leaves_no_trace(name: str) -> None:
-    """A pass that measures, under the batch's statistics, moves nothing that the operation keeps."""
+    """Check that a pass that only measures, with the statistics of the batch, changes no state of an operation."""
     for stride in (1, 2):
         op = build(name, 8, stride, False).train()
         before = copy.deepcopy(op.state_dict())
@@ -142,7 +143,7 @@ def leaves_no_trace(name: str) -> None:
 
 
 def is_searched_and_discretised(name: str) -> None:
-    """Gates of every operation have a gradient, and each operation can be what is found."""
+    """Check that in a space the gate of every operation gets a gradient, and that each operation can be found."""
     operations = SPACES[name]
     net = Supernet(SearchConfig(space=name, num_cells=3, channels=4, steps=2), IMAGES)
     generator = torch.Generator().manual_seed(0)
@@ -162,7 +163,10 @@ def is_searched_and_discretised(name: str) -> None:
 
 
 def gives_a_genotype(name: str) -> None:
-    """It keeps as many operations of an edge as it says, and what it gives can be written and read."""
+    """Check that a rule keeps as many operations of an edge as it states.
+
+    The genotype that the rule gives must also be the same after it was written and read.
+    """
     gates = torch.rand(3, num_edges(4), 7, generator=torch.Generator().manual_seed(1)) * 0.1 + 0.88
     genotype = discretise(gates, DiscretiseConfig(rule=name), "S", 4, (1, 2)).genotype
     pairs = [(edge.target, edge.source) for edge in genotype.cells[0].edges]
@@ -175,7 +179,7 @@ def gives_a_genotype(name: str) -> None:
 
 
 def opens_one_gate(name: str) -> None:
-    """An edge with one gate open is that operation: so the genotype stands for what was searched."""
+    """Check that an edge with one open gate computes that operation: so a genotype stands for what was searched."""
     torch.manual_seed(0)
     edge = EDGES[name](SearchConfig(gates="softmax", w_zero_one=0.0))
     mixed = edge.build((*S_NONE, *edge.extra), 4, 2).eval()
@@ -190,7 +194,14 @@ def opens_one_gate(name: str) -> None:
 
 
 def small(name: str, *overrides: str) -> ExperimentConfig:
-    """A search of a method in a few steps on a net as small as it allows; with three networks where it has several."""
+    """Return the settings of a search by a method in a few steps, on a network as small as the method allows.
+
+    If the method goes through several networks, the search has three.
+
+    Args:
+        name: the name of the method.
+        overrides: texts `PATH=VALUE` that change settings.
+    """
     search: dict[str, Any] = {"channels": 4, "batch_size": 12, "epochs": 2, "warmup_epochs": 1, "device": "cpu"}
     method: ExperimentConfig = resolve({"method": name})
     preset = method.search
@@ -213,7 +224,7 @@ def small(name: str, *overrides: str) -> ExperimentConfig:
 
 
 def equal(first: Any, second: Any) -> bool:
-    """Whether two states are the same, bit for bit."""
+    """Whether two states are equal, bit for bit."""
     if isinstance(first, Tensor):
         return torch.equal(first, second)
     if isinstance(first, dict):
@@ -224,9 +235,14 @@ def equal(first: Any, second: Any) -> bool:
 
 
 def goes_on(name: str, make: Callable[[ExperimentConfig], Search] = build_search) -> None:
-    """From the state after any epoch it goes on bit for bit as if it had not been stopped.
+    """Check that from the state after any epoch a search goes on, bit for bit, as if it had not been stopped.
 
-    So the same seed gives the same records, too, and no change of stage depends on what is not in the state.
+    It follows that the same seed gives the same records, and that no change of stage depends on anything outside the
+    state.
+
+    Args:
+        name: the name of the method.
+        make: a function that builds the search from its settings.
     """
     search = make(small(name))
     states, records = [copy.deepcopy(search.state_dict())], []
@@ -256,7 +272,10 @@ def goes_on(name: str, make: Callable[[ExperimentConfig], Search] = build_search
 def stated_loss(
     net: Supernet, batch: tuple[Tensor, Tensor], architecture: Architecture, parameters: Parameters, progress: Progress
 ) -> Tensor:
-    """Cross entropy and the terms; with two shared groups of cells a term is the mean over both."""
+    """Return the loss that a method states: cross entropy plus its weighted terms.
+
+    If all normal and all reduction cells share alphas, a term is the mean over these two groups.
+    """
     architecture.begin(net, progress)
     with batch_statistics(net), torch.no_grad():
         value = F.cross_entropy(net(batch[0], architecture.gates(parameters, progress)), batch[1])
@@ -272,10 +291,10 @@ def _progress(seed: int = 1) -> Progress:
 
 
 def follows_its_gradient(name: str) -> None:
-    """The gradient of the alphas is that of the loss that the method states, in the middle of each stage.
+    """Check that the gradient of the alphas is that of the loss that the method states, in the middle of each stage.
 
-    By central differences in float64: cross entropy plus every weighted term. Where gates are drawn it is mostly an
-    estimate by definition, of which no law is known here.
+    The loss is cross entropy plus every weighted term. The gradient is compared with central differences in float64. If
+    gates are drawn at random, the gradient is mostly just an estimate by definition. Then this check knows no law.
     """
     config = small(
         name, "ablation.loss=none", "alpha.grad_mode=clean", "search.order=first", "ablation.removal=identity"
@@ -309,7 +328,10 @@ def follows_its_gradient(name: str) -> None:
 
 
 def keeps_weights_from_alpha_steps(name: str, make: Callable[[ExperimentConfig], Search] = build_search) -> None:
-    """A step of the alphas leaves no trace in the weights, unless it is the published accumulation (D-DARTS' code)."""
+    """Check that a step of the alphas changes neither weights nor statistics and leaves no gradients of weights.
+
+    A method with the published accumulation of gradients (D-DARTS' code) is not checked.
+    """
     config = small(name)
     if config.alpha.grad_mode == "published":
         return
@@ -326,14 +348,17 @@ def keeps_weights_from_alpha_steps(name: str, make: Callable[[ExperimentConfig],
 
 
 def measured() -> tuple[Contributions, Tensor, Tensor]:
-    """Contributions of four groups, of which one was not measured, and g and H of [4, 5, 7] parameters."""
+    """Return contributions of four groups, one of which was not measured, and g and H for parameters [4, 5, 7]."""
     marginal = torch.tensor([-0.3, -0.1, float("nan"), -0.5], dtype=torch.float64)
     g, h = torch.randn(2, 4, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     return Contributions(marginal, marginal.nanmean()), g, h
 
 
 def weighs_each_group(name: str) -> None:
-    """There is a finite value of each group, and a finite gradient of each parameter, which differ between groups."""
+    """Check that an ablation loss has a finite value for each group and a finite gradient for each parameter.
+
+    The values of the groups must not all be the same.
+    """
     loss = name.removeprefix(Ablation.PREFIX)
     term = ablation_losses()[loss](AblationConfig(loss=loss))
     found, g, h = measured()
@@ -349,7 +374,7 @@ def weighs_each_group(name: str) -> None:
 
 
 def states_its_facts(name: str) -> None:
-    """Facts of a published set fit each other, and a set whose files are missing says which it wants."""
+    """Check that the facts of a data set fit each other, and that without its files it says which files it wants."""
     entry = DATASETS[name]
     with tempfile.TemporaryDirectory() as folder:
         config = DataConfig(name=name, root=f"{folder}/nowhere")

@@ -1,6 +1,6 @@
-"""What a plug-in registers: new entries of the tables that name operations, spaces, methods, parts and data sets.
+"""A plug-in registers new entries in the tables of operations, spaces, methods, parts and data sets.
 
-Torch-free: tables that hold modules or images are imported when something is put into them.
+Torch-free: tables that hold modules or images are imported only when an entry is put into them.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class _Removable(Protocol):
 
 
 class Registry:
-    """The tables, as a plug-in's function `register` is given them; each method adds one entry, or refuses it.
+    """The object that a plug-in's function `register` is given. Each of its methods adds one entry, or refuses it.
 
     Args:
-        plugin: name of the plug-in, for messages.
+        plugin: the name of the plug-in, for messages.
 
     Attributes:
-        names: of the entries that were added, by kind: `operation`, `space`, `method`, `data set`, that of a part,
-            as `rule`, or that of another table, as `searcher`.
+        names: the names of the entries that were added, by kind: `operation`, `space`, `method`, `data set`, the kind
+            of a part, such as `rule`, or the kind of another table, such as `searcher`.
 
     Example:
         >>> registry = Registry("mine")
@@ -56,13 +56,14 @@ class Registry:
         """Add an operation.
 
         Args:
-            name: in genotypes and spaces.
-            factory: (channels, stride, affine) -> a module that maps [batch, channels, height, width] to the same
-                number of channels, at stride 2 to half the height and width, rounded up. `affine` says whether
-                normalisations have weights of their own: in a search they have none.
+            name: the name that the operation has in genotypes and spaces.
+            factory: a function (channels, stride, affine) that makes a module. The module maps
+                [batch, channels, height, width] to the same number of channels, and at stride 2 to half the height and
+                width, rounded up. `affine` says whether normalisations have weights of their own: in a search they have
+                none.
 
         Raises:
-            UserError: the name is taken, or the factory does not take these three.
+            UserError: the name is taken, or the factory does not take these three arguments.
         """
         from ..networks.operations import OPERATIONS, checked
 
@@ -78,11 +79,12 @@ class Registry:
         self._note("operation", name, OPERATIONS, OPERATION_NAMES)
 
     def space(self, name: str, operations: Sequence[str]) -> None:
-        """Add a search space, chosen by `search.space`.
+        """Add a search space, which `search.space` can then choose.
 
         Args:
-            name: of the space.
-            operations: names, in the order of the last axis of the alphas; `none` may be one of them.
+            name: the name of the space.
+            operations: the names of its operations, in the order of the last axis of the alphas. `none` may be one of
+                them, but not the only one.
 
         Raises:
             UserError: the name is taken, or an operation is unknown or named twice.
@@ -105,7 +107,7 @@ class Registry:
         self._note("space", name, SPACES)
 
     def method(self, name: str, method: Method) -> None:
-        """Add a method, chosen by `method`, and the parts that it brings.
+        """Add a method, which the setting `method` can then choose, and the parts that the method brings.
 
         Raises:
             UserError: a name is taken, or the method's settings are not valid.
@@ -126,7 +128,7 @@ class Registry:
         """Add a part of a method, or a rule of discretisation: a subclass of a base in `ddarts_core.methods.parts`.
 
         Raises:
-            UserError: its name is taken, or it is no such class.
+            UserError: the name of the part is taken, its name or its summary is missing, or it is no such class.
         """
         kinds = {base.__name__: base for base in methods.TABLES}
         if not (isinstance(part, type) and issubclass(part, tuple(methods.TABLES))):
@@ -140,10 +142,13 @@ class Registry:
         self._note(kind.lower(), part.name, table)
 
     def data_set(self, entry: Entry) -> None:
-        """Add a data set, chosen by `data.name`: a `Published`, an `OwnImages`, or what has the same methods.
+        """Add a data set, which `data.name` can then choose.
+
+        Args:
+            entry: a `Published`, an `OwnImages`, or an object with the same attributes and methods.
 
         Raises:
-            UserError: the name is taken, or the entry lacks something.
+            UserError: the name is taken, or the entry lacks an attribute or a method.
         """
         from ..data.sets import DATASETS
 
@@ -160,10 +165,15 @@ class Registry:
         self._note("data set", name, DATASETS, DATA_SETS)
 
     def add(self, table: Table[Any], name: str, entry: object) -> None:
-        """Add an entry to a table of a floor above, such as `SEARCHERS` of `ddarts_tuning.settings.searchers`.
+        """Add an entry to a table of a package above, such as `SEARCHERS` of `ddarts_tuning.settings.searchers`.
+
+        Args:
+            table: the table.
+            name: the name of the entry.
+            entry: an object of the same class as an entry that the table has already.
 
         Raises:
-            UserError: the name is taken, or the entry is of another kind than those of the table.
+            UserError: the name is taken, or the entry is of another class.
         """
         self._check_name(table.kind, name)
         kinds = {type(known) for known in table.values()}
@@ -174,7 +184,7 @@ class Registry:
         self._note(table.kind, name, table)
 
     def remove_all(self) -> None:
-        """Take everything out of the tables again."""
+        """Remove all entries that were added from the tables again."""
         while self._added:
             name, table = self._added.pop()
             table.remove(name)

@@ -1,4 +1,4 @@
-"""Limits that a network should keep (`tune.limits`). Pure arithmetic on what was counted of it."""
+"""Limits that a network should keep (`tune.limits`), as pure arithmetic on what was counted for the network."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 
 def excess(cost: Mapping[str, float], limits: Mapping[str, float | None]) -> dict[str, float]:
-    """How far a network is beyond each limit, as a share of the limit: 0 at the limit, negative within.
+    """Return how far a network is beyond each limit, as a share of the limit: 0 at the limit, negative within it.
 
-    As a share, so that limits of different units weigh alike where a sampler adds them up.
+    It is a share so that limits of different units weigh alike when a sampler adds them up.
 
     Args:
-        cost: of the network, by the limits' names.
-        limits: None is no limit.
+        cost: what the network takes, by the names of the limits.
+        limits: the limits by name. None means no limit.
 
     Example:
         >>> excess({"parameters": 150, "macs": 30}, {"parameters": 100, "macs": None})
@@ -22,7 +22,7 @@ def excess(cost: Mapping[str, float], limits: Mapping[str, float | None]) -> dic
 
 
 def beyond(cost: Mapping[str, float], limits: Mapping[str, float | None]) -> list[str]:
-    """The limits that a network is beyond; one that is reached is kept.
+    """Return the names of the limits that a network exceeds. A network that just reaches a limit keeps it.
 
     Example:
         >>> beyond({"parameters": 150, "macs": 30}, {"parameters": 100, "macs": 30})
@@ -32,7 +32,7 @@ def beyond(cost: Mapping[str, float], limits: Mapping[str, float | None]) -> lis
 
 
 def in_words(limits: Mapping[str, float | None]) -> str:
-    """Limits as text.
+    """Return the limits as text. A limit of None is left out.
 
     Example:
         >>> in_words({"parameters": 500_000, "macs": None})

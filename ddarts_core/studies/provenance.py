@@ -1,4 +1,4 @@
-"""Where a result comes from: the commit of the source and the versions of what it ran on. Torch-free."""
+"""Records where a result comes from: the commit of the source and the versions of the packages. Torch-free."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PACKAGES = ("ddarts", "torch", "torchvision", "numpy", "scikit-learn", "ray", "o
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Versions of Python and of the packages that are installed, and contents of the plug-ins that are loaded.
+    """Return the versions of Python and of the installed packages, and the hashes of the plug-ins that are loaded.
 
-    No package is imported.
+    Packages that are not installed are left out. No package is imported.
     """
     found = {"python": platform.python_version()}
     for name in packages:
@@ -29,7 +29,7 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of this source tree, `-dirty` appended when it has uncommitted changes; None outside of a clone."""
+    """Return the commit of this source tree; None outside of a clone. `-dirty` is added for uncommitted changes."""
     here = Path(__file__)
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return None

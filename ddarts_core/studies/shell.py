@@ -1,4 +1,4 @@
-"""Commands as a shell takes them, whatever is in their paths. Torch-free."""
+"""Writes commands so that a shell reads them right, whatever characters are in their paths. Torch-free."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..ground.plugins import loaded
 
 
 def ddarts(*words: object) -> str:
-    """A command of the program, with the plug-ins that this one was given.
+    """Return a command of `ddarts` as text, with the plug-ins that this program was given.
 
     Example:
         >>> ddarts("resume", "runs/my study")

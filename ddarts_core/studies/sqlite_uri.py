@@ -1,4 +1,4 @@
-"""SQLite databases as MLflow names them: `sqlite:///FILE`, in which SQLAlchemy takes ? and % for its own."""
+"""URIs of SQLite databases as MLflow writes them: `sqlite:///FILE`, in which ? and % have a meaning for SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PREFIX = "sqlite:///"
 
 
 def uri_of(file: Path) -> str:
-    """The URI of a file.
+    """Return the URI of a database file.
 
     Example:
         >>> uri_of(Path("/runs/what?/50%/mlflow.db"))
@@ -19,7 +19,7 @@ def uri_of(file: Path) -> str:
 
 
 def file_of(uri: str) -> Path | None:
-    """The file of a URI, absolute; None if it is that of another kind of store.
+    """Return the absolute path of the file that a URI names; None if the URI is of another kind of store.
 
     Example:
         >>> file_of("sqlite:////runs/50%25/mlflow.db?timeout=10")

@@ -1,4 +1,6 @@
-"""study.json and trial.json, which a sweep writes and everybody reads: what they hold, one reader and one writer.
+"""The files study.json and trial.json: their fields, their readers and one writer.
+
+A sweep writes these files, and all other programs read them through this module.
 
 Torch-free.
 """
@@ -42,7 +44,7 @@ NUMBERS = ("objectives", "cost", "derived", "baseline", "transfer")
 
 
 def read_study_file(folder: Path) -> dict[str, Any]:
-    """The content of the `study.json` in a study's folder.
+    """Read the content of `study.json` in the folder of a study.
 
     Raises:
         UserError: the file is missing, damaged or of another version.
@@ -51,11 +53,11 @@ def read_study_file(folder: Path) -> dict[str, Any]:
 
 
 def read_trial_file(folder: Path, objectives: Iterable[str] = ()) -> dict[str, Any]:
-    """The content of the `trial.json` in a trial's folder.
+    """Read the content of `trial.json` in the folder of a trial.
 
     Args:
-        folder: of the trial.
-        objectives: metrics of which a completed trial has a value.
+        folder: the folder of the trial.
+        objectives: the metrics for which a completed trial must have a value.
 
     Raises:
         UserError: the file is missing, damaged or of another version.
@@ -74,7 +76,7 @@ def read_trial_file(folder: Path, objectives: Iterable[str] = ()) -> dict[str, A
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a JSON file whole."""
+    """Write a JSON file as a whole, never a part of it."""
     write_atomic(path, json.dumps(data, indent=1) + "\n")
 
 
@@ -107,7 +109,7 @@ def _read(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _no_number(value: object) -> object | None:
-    """Something within nested mappings that is neither a number nor null, if there is any."""
+    """Return a value within nested mappings that is neither a number nor null; None if there is no such value."""
     if isinstance(value, Mapping):
         return next((found for inner in value.values() if (found := _no_number(inner)) is not None), None)
     return None if isinstance(value, (int, float)) and not isinstance(value, bool) else value

@@ -1,4 +1,7 @@
-"""What a retrain compares: a genotype, its search's start and a random one when asked, with the same seeds."""
+"""What `ddarts retrain` compares: a genotype and, if asked for, its search's start and random genotypes.
+
+All of them are trained with the same seeds.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from .retrain import Retrain, check_batches
 
 
 def dealt(config: RetrainConfig, info: DataInfo, images: Images, seed: int) -> tuple[Images, Images | None]:
-    """The images that train, and those that choose an epoch if there are any.
+    """Return the images that train, and the images that choose an epoch, or None if no image chooses.
 
     Raises:
         UserError: a class has too few images for both.
@@ -37,7 +40,7 @@ def dealt(config: RetrainConfig, info: DataInfo, images: Images, seed: int) -> t
 
 
 def random_name(number: int) -> str:
-    """What a random genotype is called, from 0: `random`, `random-2`, `random-3`, ..."""
+    """Return the name of a random genotype, whose number counts from 0: `random`, `random-2`, `random-3`, ..."""
     return "random" if number == 0 else f"random-{number + 1}"
 
 
@@ -46,10 +49,10 @@ class Experiment:
     """Genotypes that are trained with the same seeds on the same images.
 
     Attributes:
-        config: of every training.
+        config: the settings of every training.
         contenders: the genotypes by name: `genotype`, `start`, and as many random ones as were asked for
             (`random_name`).
-        seeds: each contender is trained once with each.
+        seeds: the seeds. Each contender is trained once with each seed.
     """
 
     config: ExperimentConfig
@@ -60,12 +63,19 @@ class Experiment:
     def of(
         cls, genotype: AnyGenotype, config: ExperimentConfig, num_seeds: int, num_random: int, start: bool = False
     ) -> Experiment:
-        """The seeds are `config.seed` and those that follow it; random genotypes are drawn with as many of them.
+        """Make an experiment.
 
-        With `start` the architecture that the search started from is trained too, if there is one.
+        Args:
+            genotype: the genotype to train.
+            config: the settings of every training.
+            num_seeds: how many seeds there are: `config.seed` and the numbers that follow it.
+            num_random: how many random genotypes are trained too. They are drawn with `config.seed` and the numbers
+                that follow it.
+            start: whether the genotype that the search started from is trained too, if there is one.
 
         Raises:
-            UserError: no space has all operations of the genotype, or it is not made of cells, to which none is drawn.
+            UserError: random genotypes are asked for, but no space has all operations of the genotype, or the genotype
+                is not made of cells.
         """
         contenders = {"genotype": genotype}
         if start and config.search.start is not None:
@@ -77,7 +87,7 @@ class Experiment:
         return cls(config, contenders, tuple(range(config.seed, config.seed + num_seeds)))
 
     def is_done(self, result: dict[str, Any] | None) -> bool:
-        """Whether `result.json` holds exactly these seeds and contenders; None is no result."""
+        """Whether the content of `result.json` has exactly these seeds and contenders. None: there is no result yet."""
         return result is not None and (
             result["seeds"] == list(self.seeds) and result["test"].keys() == self.contenders.keys()
         )
@@ -86,27 +96,27 @@ class Experiment:
         """Refuse training images that do not suffice for a batch, or for the images that choose an epoch.
 
         Raises:
-            UserError: they do not, with one of the seeds.
+            UserError: with one of the seeds, the images do not suffice.
         """
         for seed in self.seeds:
             train, _ = dealt(self.config.retrain, info, images, seed)
             check_batches(self.config.retrain, len(train))
 
     def check_device(self) -> torch.device:
-        """The device of trainings in this process.
+        """Return the device on which trainings of this process run.
 
         Raises:
-            UserError: it is not here, or it lacks the precision.
+            UserError: the device is not there, or it cannot compute in the precision that is asked for.
         """
         device = pick_device(self.config.retrain.device, "retrain.device")
         check_amp(self.config.retrain.amp, device, "retrain.amp")
         return device
 
     def dead_cells(self, info: DataInfo) -> Iterator[str]:
-        """A sentence on each contender whose network has cells that nothing reads.
+        """Yield a sentence on each contender whose network has cells that nothing reads.
 
         Raises:
-            UserError: a genotype makes no network with these settings.
+            UserError: no network can be built from a genotype with these settings.
         """
         for name, contender in self.contenders.items():
             with torch.device("meta"):
@@ -117,14 +127,20 @@ class Experiment:
                 yield f"{words}: {facts}; retrain.on_dead_cell=connect gives them a reader"
 
     def training(self, contender: str, info: DataInfo, images: Images, seed: int) -> Retrain:
-        """One training, which is not begun yet."""
+        """Return one training, which has not begun yet."""
         train, validation = dealt(self.config.retrain, info, images, seed)
         return Retrain(self.config.retrain, self.contenders[contender], info, train, validation, seed)
 
     def finish(self, run: Retrain, contender: str, weights: Path) -> Evaluation:
-        """What a training that is over does with the test images; its weights are kept in a file.
+        """Evaluate a network on the test images after its training, and keep its weights in a file.
 
-        Where images chose an epoch, both are of that epoch. The test images are read here and nowhere else.
+        If validation images chose an epoch, the weights of that epoch are evaluated and kept. The test images are read
+        here and nowhere else.
+
+        Args:
+            run: the training, which is over.
+            contender: the name of the genotype that it trained.
+            weights: the file to write.
         """
         if run.best_epoch is not None:
             run.load_best()
@@ -133,11 +149,11 @@ class Experiment:
         return test
 
     def parameters(self, contender: str, info: DataInfo) -> int:
-        """Weights of a contender's network."""
+        """Count the weights of a contender's network."""
         return retrain_cost(self.contenders[contender], self.config, info).parameters
 
     def facts(self, contender: str, info: DataInfo) -> dict[str, Any]:
-        """What `result.json` says of a contender beside its scores."""
+        """Return what `result.json` says about a contender beside its scores."""
         genotype = self.contenders[contender]
         return {
             "genotype_hash": genotype.hash,

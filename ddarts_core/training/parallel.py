@@ -1,8 +1,9 @@
-"""Several processes that train one network together: every batch is dealt out, and the result is that of one process.
+"""Several processes train one network together: they divide every batch, and the result is that of one process.
 
-A process computes its share of each batch (`images.Share`). What depends on a whole batch is put together by torch's
-process group, which whoever starts the processes has opened: the gradient by DistributedDataParallel, the statistics of
-batch normalisation by torch's SyncBatchNorm on GPUs and by `SyncedBatchNorm` elsewhere, sums by `Group.total`.
+Each process computes its share of each batch (`images.Share`). Values that depend on a whole batch are put together by
+torch's process group, which is opened by the code that starts the processes. DistributedDataParallel puts the gradient
+together, torch's SyncBatchNorm (on GPUs) or `SyncedBatchNorm` (elsewhere) the statistics of batch normalisation, and
+`Group.total` sums.
 """
 
 from __future__ import annotations
@@ -34,9 +35,13 @@ Wrapped = TypeVar("Wrapped", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that compute each batch together, and the place of this one; by default it is alone.
+    """The processes that compute each batch together. By default this process is alone.
 
     All processes of a group must ask for the same sums in the same order.
+
+    Attributes:
+        rank: the number of this process, from 0.
+        count: how many processes there are.
 
     Example:
         >>> Group().total(torch.ones(2))
@@ -48,16 +53,16 @@ class Group:
 
     @classmethod
     def joined(cls) -> Group:
-        """The process group that torch has open."""
+        """Return the group of the process group that torch has open."""
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
     def share(self) -> Share:
-        """The part of each batch that is computed here."""
+        """The part of each batch that this process computes."""
         return Share(self.rank, self.count)
 
     def total(self, values: Tensor) -> Tensor:
-        """Sum of `values` over the processes, the same to the bit in all of them."""
+        """Return the sum of `values` over the processes. It is the same to the bit in all of them."""
         if self.count == 1:
             return values
         summed = values.clone()
@@ -65,7 +70,7 @@ class Group:
         return summed
 
     def gathered(self, value: Any) -> list[Any]:
-        """What each process brought, by rank; plain data only."""
+        """Return the values that the processes brought, in the order of their ranks. They must be plain data."""
         if self.count == 1:
             return [value]
         found: list[Any] = [None] * self.count
@@ -73,7 +78,7 @@ class Group:
         return found
 
     def synchronised(self, network: Wrapped) -> Wrapped:
-        """`network`, whose batch normalisation sees whole batches from now on."""
+        """Return `network`, changed so that its batch normalisation sees whole batches from now on."""
         if self.count > 1 and next(network.parameters()).device.type == "cuda":
             return cast(Wrapped, nn.SyncBatchNorm.convert_sync_batchnorm(network))  # type: ignore[no-untyped-call]  # torch
         if self.count > 1:
@@ -81,10 +86,11 @@ class Group:
         return network
 
     def distribute(self, network: nn.Module) -> nn.Module:
-        """What to train in place of `network`, whose parameters and statistics it shares.
+        """Return the module to train in place of `network`. It shares the parameters and statistics of `network`.
 
-        Its batch normalisation sees whole batches. The gradient is the mean of the processes' gradients: minimise the
-        loss of the share times its part of the batch times `count` for the gradient of the mean over the batch.
+        Its batch normalisation sees whole batches. Its gradient is the mean of the gradients of the processes. To get
+        the gradient of the mean loss over the batch, each process minimises
+        (mean loss over its share) * (its share of the batch, as a fraction) * `count`.
         """
         if self.count == 1:
             return network
@@ -105,7 +111,7 @@ ALONE = Group()
 
 
 def synchronise(network: nn.Module) -> None:
-    """Replace every `BatchNorm` within `network` by one that sees whole batches, with the same parameters."""
+    """Replace every `BatchNorm` within `network` by a module that sees whole batches and has the same parameters."""
     for module in network.modules():
         for name, child in list(module.named_children()):
             if type(child) is BatchNorm:
@@ -113,14 +119,14 @@ def synchronise(network: nn.Module) -> None:
 
 
 class SyncedBatchNorm(BatchNorm):
-    """Batch normalisation by the statistics of the batches of all processes together; on any device.
+    """Batch normalisation with the statistics over the images of all processes together, on any device.
 
-    Processes may hold different numbers of images, but not none.
+    Processes may hold different numbers of images, but each must hold at least one.
     """
 
     @classmethod
     def of(cls, norm: BatchNorm) -> SyncedBatchNorm:
-        """A module that has the parameters and running statistics of `norm` themselves, not copies."""
+        """Make a module that shares the parameters and the running statistics of `norm`: they are not copied."""
         synced = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         synced.weight, synced.bias = norm.weight, norm.bias
         synced.running_mean, synced.running_var = norm.running_mean, norm.running_var
@@ -128,7 +134,7 @@ class SyncedBatchNorm(BatchNorm):
         return synced.train(norm.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise [images of this process, channels, height, width]."""
+        """Normalise the features [images of this process, channels, height, width]."""
         if not self.training:
             return super().forward(input)
         mean, variance, number = _statistics(input.detach())
@@ -143,10 +149,10 @@ class SyncedBatchNorm(BatchNorm):
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Mean and variance per channel over all processes, and the number of values in each.
+    """Return the mean and the variance of each channel over all processes, and how many values a channel has.
 
-    Means and sums of squared deviations of parts are combined as by Chan, Golub and LeVeque (1983), which does not
-    cancel; that of float16 and bfloat16 in float32.
+    The means and the sums of squared deviations of the parts are combined as by Chan, Golub and LeVeque (1983), which
+    avoids cancellation. float16 and bfloat16 are computed in float32.
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     variance, mean = torch.var_mean(wide, (0, 2, 3), correction=0)
@@ -163,9 +169,10 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor, float]:
 
 
 class _Normalise(torch.autograd.Function):
-    """Batch normalisation by given statistics of which the gradient knows that they come from all batches.
+    """Batch normalisation with given statistics, whose gradient takes into account that they depend on all images.
 
-    The gradients of weight and bias are those of this process's images: they add up with those of all parameters.
+    The gradients of weight and bias are those of this process's images. They are added up over the processes later,
+    together with the gradients of all other parameters.
     """
 
     @staticmethod
@@ -186,7 +193,11 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """With z the normalised x: d x = scale * (g - mean of g - z * mean of g z), means over all processes."""
+        """Return the gradients of x, weight and bias.
+
+        d x = scale * (g - mean of g - z * mean of g z), where z is the normalised x, g is the gradient of the output,
+        and the means are over all processes.
+        """
         x, weight, mean, variance = ctx.saved_tensors
         column = (slice(None), None, None)
         inverse = (variance + ctx.eps).rsqrt()

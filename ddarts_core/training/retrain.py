@@ -1,12 +1,13 @@
 """Training of a derived network from scratch (D-DARTS section 5.1; DARTS' evaluation).
 
-`Retrain` owns no file, no tracker and no process: it yields an `EpochRecord` per epoch, and its whole state goes in and
-out through `state_dict`. Everything random comes from stateless streams of the seed, so a training that is resumed at
-an epoch's end goes on bit for bit on a CPU. It never sees the test images: `evaluate` them once, afterwards.
+`Retrain` owns no file, no tracker and no process. It yields an `EpochRecord` per epoch, and its whole state can be read
+with `state_dict` and restored with `load_state_dict`. Everything random comes from stateless streams of the seed. So a
+training that is resumed at the end of an epoch goes on bit for bit on a CPU. `Retrain` never sees the test images:
+`evaluate` them once, after the training.
 
-Several processes can train together (`parallel.Group`): each runs this loop on its share of every batch, with random
-draws of the whole batch, and all of them yield the same records and hold the same state, those of one process but for
-rounding.
+Several processes can train together (`parallel.Group`). Each runs this loop on its share of every batch, with random
+draws for the whole batch. All of them yield the same records and hold the same state, which are those of one process,
+except for rounding.
 """
 
 from __future__ import annotations
@@ -54,10 +55,14 @@ _COUNT = "num_batches_tracked"
 
 
 def check_batches(config: RetrainConfig, num_images: int) -> None:
-    """Refuse a batch that is too small to normalise, or larger than the training images.
+    """Refuse a batch that is too small to be normalised, or that is larger than the set of training images.
+
+    Args:
+        config: the settings of the training.
+        num_images: how many training images there are.
 
     Raises:
-        UserError: it is.
+        UserError: the batch is too small or too large.
     """
     if config.batch_size < 2:
         raise UserError("retrain.batch_size 1: batch normalisation needs 2 images or more per batch")
@@ -65,26 +70,27 @@ def check_batches(config: RetrainConfig, num_images: int) -> None:
 
 
 class Retrain:
-    """One training from scratch.
+    """One training of a network from scratch.
 
     Args:
-        config: of the training.
-        genotype: of the network; derived to `config.num_cells` when that is given.
-        info: of the data set.
-        train: images that train the weights.
-        validation: images that are only looked at after each epoch, and that choose the best one; None for none.
-        seed: owns everything random.
-        device: overrides `config.device`.
-        group: the processes that train together; each of them builds this object with the same arguments.
+        config: the settings of the training.
+        genotype: the genotype of the network. If `config.num_cells` is given, a network of so many cells is derived.
+        info: the facts of the data set.
+        train: the images that train the weights.
+        validation: the images on which the network is only evaluated, after each epoch, to choose the best epoch. None:
+            no epoch is chosen.
+        seed: the seed from which everything random follows.
+        device: the device to train on, in place of `config.device`.
+        group: the processes that train together. Each of them builds this object with the same arguments.
 
     Attributes:
-        epoch: the next one.
-        num_epochs: of the whole training.
-        best_epoch: the epoch of the highest validation accuracy so far (the first of equals), with `class_weights`
-            balanced of the highest balanced accuracy; None without validation.
+        epoch: the number of the next epoch, from 0.
+        num_epochs: how many epochs the whole training has.
+        best_epoch: the epoch of the highest validation accuracy so far, or the first of several equal ones. If
+            `class_weights` is balanced, the balanced accuracy counts. None without validation images.
 
     Raises:
-        UserError: the network cannot be built, a batch does not fit, or the device lacks what is asked for.
+        UserError: the network cannot be built, a batch does not fit, or the device cannot do what is asked for.
 
     Example:
         >>> from ddarts_core.settings.data_settings import DataConfig
@@ -148,18 +154,21 @@ class Retrain:
 
     @property
     def network(self) -> DerivedNetwork:
-        """The network to evaluate and keep: the averaged weights where `ema_decay` is on, else the trained ones."""
+        """The network to evaluate and keep: with the averaged weights if `ema_decay` is on, else the trained ones."""
         return self._trained if self._averaged is None else self._averaged
 
     @property
     def best_epoch(self) -> int | None:
-        """Epoch of the highest validation accuracy so far; None before the first or without validation images."""
+        """The epoch of the highest validation accuracy so far, balanced accuracy if `class_weights` is balanced.
+
+        It is None before the first epoch and without validation images.
+        """
         return None if self._best is None else int(self._best["epoch"])
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     def records(self) -> Iterator[EpochRecord]:
-        """Train from the current epoch to the last; one record per epoch.
+        """Train from the current epoch to the last, and yield one record per epoch.
 
         Raises:
             Diverged: a loss is not finite.
@@ -171,7 +180,7 @@ class Retrain:
             yield record
 
     def training_free_scores(self) -> dict[str, float]:
-        """What `estimates.training_free.scores` say of the network as it is now, on the first batch of the images."""
+        """Return the scores of `networks.training_free.scores` for the network as it is now, on the first batch."""
         images, _ = next(self.train.batches(self.config.batch_size, info=self.info, device=self.device))
         return scores(self._trained, images)
 
@@ -219,7 +228,7 @@ class Retrain:
         return EpochRecord(epoch, "retrain", metrics, seconds=watch.seconds(), peak_memory=peak_memory(self.device))
 
     def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled and augmented; a last batch that is smaller is left out."""
+        """Yield shuffled and augmented batches. A smaller last batch is left out."""
         config = self.config
         for images, labels in self.train.batches(
             config.batch_size,
@@ -237,7 +246,12 @@ class Retrain:
         return torch.autocast(self.device.type, AUTOCAST.get(amp, torch.bfloat16), enabled=amp in AUTOCAST)
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """One SGD step on a share: its part of [loss of the main head, loss that is minimised], correct answers."""
+        """Do one SGD step on this process's share of a batch.
+
+        Returns:
+            [loss of the main head, loss that is minimised], each as this share's part of the loss of the whole batch;
+            and how many answers are right.
+        """
         part = len(labels) / self.config.batch_size
         with self._autocast():
             output = self._distributed(images)
@@ -255,7 +269,7 @@ class Retrain:
         return torch.stack([main.detach(), loss.detach()]), (logits.detach().argmax(1) == labels).sum()
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean over these images of what is minimised."""
+        """Return the mean over these images of the loss that is minimised."""
         smoothing = self.config.label_smoothing
         if self._class_weights is None:
             return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
@@ -263,7 +277,10 @@ class Retrain:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        """Move the averaged weights; the decay grows to `ema_decay` so that the initial ones are soon forgotten."""
+        """Move the averaged weights towards the trained ones.
+
+        The decay grows from step to step up to `ema_decay`, so that the initial weights are soon forgotten.
+        """
         if self._averaged is None:
             return
         self._num_updates += 1
@@ -277,7 +294,15 @@ class Retrain:
                 average.copy_(current)
 
     def _look(self, losses: list[Tensor], start: int) -> list[Tensor]:
-        """Losses of whole batches, which must be finite, from those of shares; the first is that of step `start`."""
+        """Return the losses of whole batches, and check that they are finite.
+
+        Args:
+            losses: the parts that this process's shares have of the losses, one tensor for each step.
+            start: the number of the first of these steps in the epoch.
+
+        Raises:
+            Diverged: a loss is not finite.
+        """
         if not losses:
             return []
         whole = self.group.total(torch.stack(losses))
@@ -292,9 +317,13 @@ class Retrain:
 
     @torch.no_grad()
     def evaluate(self, images: Images, *, mistakes: bool = False) -> Evaluation:
-        """Loss and confusion matrix of `network` on whole `images`, recalibrated after very few steps.
+        """Evaluate `network` on all of `images`: its loss and its confusion matrix.
 
-        With `mistakes` also the images that it is surest about and wrong.
+        If the training has had very few steps, batch normalisation is recalibrated for the evaluation.
+
+        Args:
+            images: the images.
+            mistakes: whether the result also has the images that the network gets wrong and is surest about.
         """
         wrong = Surest(self.info)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -315,15 +344,18 @@ class Retrain:
         return Evaluation.of(float(self.group.total(loss)) / len(images), counts, recalibration_batches, worst)
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the weights of `network`, with the statistics that `evaluate` scores it by."""
+        """Return a copy of the weights of `network`, with the statistics with which `evaluate` scores it."""
         with torch.no_grad(), self._settled():
             return {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
 
     @contextmanager
     def _settled(self) -> Iterator[int]:
-        """`network` for evaluation, recalibrated while its running statistics hold too much of what they began with.
+        """Within the block `network` is in evaluation mode, with statistics that suit its weights.
 
-        Yields the number of batches that its statistics were estimated from, 0 if they are the running ones.
+        They are recalibrated if the running statistics still hold too much of their initial values.
+
+        Yields:
+            From how many batches the statistics were estimated; 0 if they are the running statistics.
         """
         share = initial_share(self._num_steps, ema_decay=self.config.ema_decay)
         passes = self._recalibration_passes() if share > MOST_INITIAL else ()
@@ -336,11 +368,14 @@ class Retrain:
 
     @property
     def _num_steps(self) -> int:
-        """Training steps that the statistics have seen; a network without normalisation needs no recalibration."""
+        """How many training steps the statistics have seen.
+
+        A network without batch normalisation needs no recalibration: for it the number is very large.
+        """
         return next((int(t) for name, t in self.network.state_dict().items() if name.endswith(_COUNT)), 10**9)
 
     def _recalibration_passes(self) -> Iterator[None]:
-        """Passes over training images as they are evaluated: not augmented, and no path is dropped."""
+        """Make passes over training images as an evaluation does: without augmentation and without drop-path."""
         network = self.network.train()
         probability, network.drop_path = network.drop_path, 0.0
         stream = generator(self.seed, "retrain", "recalibration", device=self.device)
@@ -354,7 +389,7 @@ class Retrain:
     def _unaugmented(
         self, images: Images, stream: torch.Generator | None = None, drop_last: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches without augmentation, of which each process takes its share."""
+        """Yield batches without augmentation. Each process gets its share of them."""
         for x, labels in images.batches(
             self.config.batch_size,
             generator=stream,
@@ -368,7 +403,7 @@ class Retrain:
     # --- state ------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on; safe to load with `torch.load(weights_only=True)`."""
+        """Return everything that the next epoch depends on. `torch.load(weights_only=True)` can load it safely."""
         return {
             "identity": self._identity(),
             "epoch": self.epoch,
@@ -381,7 +416,7 @@ class Retrain:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken.
+        """Restore a state of `state_dict`, so that the training goes on from there.
 
         Raises:
             UserError: the state belongs to another genotype, configuration or seed.
@@ -403,7 +438,7 @@ class Retrain:
         self._best = state["best"]
 
     def load_best(self) -> None:
-        """Put the weights of `best_epoch` into `network`, after training.
+        """Put the weights of `best_epoch` into `network`, after the training.
 
         Raises:
             UserError: there are no validation images, so no epoch was chosen.
@@ -413,7 +448,7 @@ class Retrain:
         self.network.load_state_dict(self._best["weights"])
 
     def _identity(self) -> dict[str, Any]:
-        """What a state belongs to; where it runs and how often it is saved do not matter."""
+        """Return what a state belongs to. The device and the epochs between checkpoints do not matter."""
         return {
             "configuration": config_hash(self.config, exclude=("device", "checkpoint_every")),
             "genotype": self.genotype.hash,

@@ -1,4 +1,4 @@
-"""Learning rate and drop-path of a training, epoch by epoch. Torch-free."""
+"""The learning rate and the drop-path of a training, epoch by epoch. Torch-free."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ LINEAR_TAIL = 5
 
 
 def learning_rate(config: RetrainConfig, epoch: int) -> float:
-    """Learning rate of an epoch (from 0).
+    """Return the learning rate of an epoch (from 0).
 
-    Warm-up: lr (epoch + 1) / warmup_epochs. Then `cosine` falls to `lr_min` over the epochs that remain; `step` is
-    lr * step_decay^(epochs since warm-up), never below `lr_min`; `linear` is PC-DARTS': on the line from `lr` that
-    reaches `lr_min` five epochs before the end, and for the last five from one step of that line to a fifth of it.
+    In the warm-up it is lr * (epoch + 1) / warmup_epochs. After the warm-up it follows the schedule. `cosine` falls to
+    `lr_min` over the epochs that remain. `step` is lr * step_decay^(epochs since the warm-up), never below `lr_min`.
+    `linear` is the schedule of PC-DARTS: it falls on a straight line from `lr`, which reaches `lr_min` five epochs
+    before the end. In the last five epochs it falls from one step of that line above `lr_min` to a fifth of a step.
     """
     if epoch < config.warmup_epochs:
         return config.lr * (epoch + 1) / config.warmup_epochs
@@ -30,7 +31,7 @@ def learning_rate(config: RetrainConfig, epoch: int) -> float:
 
 
 def _linear(epoch: int, epochs: int) -> float:
-    """Factor of PC-DARTS' linear schedule; trainings of five epochs or fewer are all tail."""
+    """Return the factor of PC-DARTS' linear schedule. A training of five epochs or fewer has only the second line."""
     line = epochs - LINEAR_TAIL
     if line <= 0:
         return (epochs - epoch) / epochs
@@ -40,5 +41,5 @@ def _linear(epoch: int, epochs: int) -> float:
 
 
 def drop_path_probability(config: RetrainConfig, epoch: int) -> float:
-    """Probability of drop-path in an epoch: drop_path * epoch / epochs (DARTS)."""
+    """Return the probability of drop-path in an epoch (from 0): drop_path * epoch / epochs (DARTS)."""
     return config.drop_path * epoch / config.epochs

@@ -1,4 +1,4 @@
-"""A derived network in torchvision's convention of a backbone: images to named feature maps of one width."""
+"""A derived network as a backbone in torchvision's sense: it turns images into named feature maps of one width."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Top = Literal["p5", "c5", "pool"]
 
 
 class FeatureMaps(nn.Module):
-    """The stem and the cells of a network, read at strides 4, 8, 16 and 32.
+    """The stem and the cells of a network, whose outputs are read at strides 4, 8, 16 and 32.
 
-    Sizes of images must be multiples of 32, as torchvision's detectors pad them: a `FactorizedReduce` of an odd size
-    would put its pixels beside those of the other operations.
+    The height and the width of images must be multiples of 32, to which torchvision's detectors pad them. With an odd
+    size, a `FactorizedReduce` would put its pixels beside those of the other operations.
 
     Args:
-        network: whose modules are taken; classifier and auxiliary head are left behind.
-        form: of its stem, with the strides to run it with.
-        frozen_stages: 0 trains everything; 1 leaves everything up to the output at stride 4 as it is, 2 up to stride
-            8, and so on up to 4.
-        frozen_statistics: all batch normalisation keeps its running statistics and uses them in training too.
+        network: the network whose stem and cells are taken. Its classifier and auxiliary head are left out.
+        form: the form of the stem, which says the strides of the stem.
+        frozen_stages: 0 trains everything. 1 does not train what comes before the output at stride 4, 2 what comes
+            before the output at stride 8, and so on up to 4.
+        frozen_statistics: whether all batch normalisation keeps its running statistics, and uses them in training too.
 
     Attributes:
-        taps: the outputs that are read, finest first.
+        taps: the outputs that are read, the finest first.
 
     Raises:
         UserError: the network has no output at one of the strides, or `frozen_stages` is not in 0 to 4.
@@ -60,12 +60,12 @@ class FeatureMaps(nn.Module):
             module.requires_grad_(False)
 
     def _modules_up_to(self, tap: Tap) -> Iterator[nn.Module]:
-        """Everything that the output at a tap is made by."""
+        """Yield all modules that the output at a tap depends on."""
         yield from list(self.stem)[: min(tap.place, 1) + 1]  # a slice of it would be a stem
         yield from self.cells[: max(0, tap.place - FIRST_CELL + 1)]
 
     def train(self, mode: bool = True) -> FeatureMaps:
-        """Does what every module does, but frozen batch normalisation stays in evaluation mode."""
+        """Set the mode as for every module, except that frozen batch normalisation stays in evaluation mode."""
         super().train(mode)
         if mode:
             frozen = [self] if self.frozen_statistics else self._frozen
@@ -76,7 +76,7 @@ class FeatureMaps(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
-        """Images [batch, 3, height, width] to maps `0` to `3`, finest first."""
+        """Turn images [batch, 3, height, width] into feature maps with the names `0` to `3`, the finest first."""
         before_last, last = self.stem(x)
         outputs = [before_last, last]
         for cell in self.cells:
@@ -86,20 +86,20 @@ class FeatureMaps(nn.Module):
 
 
 def _width(network: Network) -> int:
-    """C of a network with one of the forms for large images, whose stem has C channels."""
+    """Return the width C of a network that has a form for large images: the stem of such a form has C channels."""
     return int(network.stem.widths[0])
 
 
 class Pyramid(nn.Module):
-    """A body with a feature pyramid on top: what torchvision's detectors take for a backbone.
+    """A body with a feature pyramid on top, which torchvision's detectors accept as a backbone.
 
     Args:
-        body: images to an ordered mapping of feature maps, finest first.
-        channels: of these maps.
-        out_channels: width of the pyramid.
-        top: what follows above the coarsest level. torchvision's own P6 is silently made from P5 where C5 is as wide
-            as the pyramid; here it is what is asked for.
-        skip: number of finest maps that the pyramid leaves out (RetinaNet: 1).
+        body: a module from images to an ordered mapping of feature maps, the finest first.
+        channels: how many channels each of these maps has.
+        out_channels: how many channels each map of the pyramid has.
+        top: what follows above the coarsest level. torchvision silently makes P6 from P5 if C5 is as wide as the
+            pyramid; here P6 is made from what is asked for.
+        skip: how many of the finest maps the pyramid leaves out (RetinaNet: 1).
     """
 
     def __init__(self, body: nn.Module, channels: Sequence[int], out_channels: int, top: Top, skip: int = 0) -> None:
@@ -110,7 +110,10 @@ class Pyramid(nn.Module):
         self.fpn = FeaturePyramidNetwork([*channels[skip:]], out_channels, _top(top, channels[-1], out_channels))
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
-        """Images to maps of `out_channels`, finest first; the keys are those of the body, then those of the top."""
+        """Turn images into maps of `out_channels` channels, the finest first.
+
+        The keys are those of the body's maps, followed by those of the top's maps.
+        """
         maps = [*self.body(x).items()][self.skip :]
         found: OrderedDict[str, Tensor] = self.fpn(OrderedDict(maps))
         return found

@@ -1,7 +1,7 @@
-"""Cityscapes' instance files: one picture of ids for each image (cityscapesScripts, "json2instanceImg").
+"""Reads Cityscapes' instance files: one picture of ids for each image (cityscapesScripts, "json2instanceImg").
 
-An id of 1000 or more is 1000 times the class plus the number of the object; a smaller one is the class of a region
-that was not split into objects, which of a class with objects is a crowd.
+An id of 1000 or more is 1000 times the class plus the number of the object. A smaller id is the class of a region that
+was not split into objects. If that class has objects, the region is a crowd.
 """
 
 from __future__ import annotations
@@ -33,11 +33,18 @@ _WIDE = ("I;16", "I;16B", "I")
 
 
 class CityscapesImages(ImageSet):
-    """A split `NAME`: ROOT/leftImg8bit/NAME/CITY/*_leftImg8bit.png, ROOT/gtFine/NAME/CITY/*_gtFine_instanceIds.png.
+    """A split `NAME` of Cityscapes.
+
+    Images are ROOT/leftImg8bit/NAME/CITY/*_leftImg8bit.png, and their ids are
+    ROOT/gtFine/NAME/CITY/*_gtFine_instanceIds.png.
+
+    Args:
+        root: the folder of the data set.
+        name: the name of the split.
 
     Raises:
-        UserError: there is no such split, or an image without its file of ids, or the reverse; one sentence with the
-            file.
+        UserError: there is no such split, or an image has no file of ids, or a file of ids has no image. The message is
+            one sentence that names the file.
     """
 
     def __init__(self, root: str | Path, name: str) -> None:
@@ -65,7 +72,11 @@ class CityscapesImages(ImageSet):
         self._ids = tuple(ids[stem] for stem in found)
 
     def _read_ids(self, index: int) -> NDArray[np.int32]:
-        """The ids of an image, [height, width]."""
+        """Read the ids of an image, [height, width].
+
+        Raises:
+            UserError: the file is no picture of ids, or has another size than the image.
+        """
         path = self._ids[index]
 
         def read(image: Image.Image) -> NDArray[np.int32]:
@@ -83,7 +94,11 @@ class CityscapesImages(ImageSet):
         return ids
 
     def _objects(self, index: int, ids: NDArray[np.int32]) -> list[tuple[int, int, bool]]:
-        """Id, label and whether it is a crowd, of each object of a class that is scored."""
+        """Return id, label and whether it is a crowd, for each object of a class that is scored.
+
+        Raises:
+            UserError: an id is of a class that Cityscapes does not have.
+        """
         found = []
         for number in np.unique(ids).tolist():
             category = number // 1000 if number >= 1000 else number
@@ -94,13 +109,13 @@ class CityscapesImages(ImageSet):
         return found
 
     def look(self, index: int) -> Look:
-        """Read the ids of an image and compare its size."""
+        """Read the ids of an image, compare their size with the image's, and count the objects."""
         ids = self._read_ids(index)
         crowds = [crowd for _, _, crowd in self._objects(index, ids)]
         return Look(ids.shape[1], ids.shape[0], objects=crowds.count(False), crowds=crowds.count(True), flat=0)
 
     def __getitem__(self, index: int) -> Example:
-        """Read an image and the masks of its objects; boxes are the masks' own."""
+        """Read an image and the masks of its objects. The boxes are made from the masks."""
         ids = self._read_ids(index)
         objects = self._objects(index, ids)
         picture = torch.from_numpy(ids)
@@ -117,10 +132,10 @@ class CityscapesImages(ImageSet):
 
 
 def boxes_of(masks: Tensor) -> Tensor:
-    """Boxes [objects, 4] of masks [objects, height, width], none of them empty.
+    """Return the boxes [objects, 4] of masks [objects, height, width], none of which is empty.
 
-    torchvision's `masks_to_boxes` gives the last pixels, so that an object of one pixel has no width; a box here ends
-    behind them.
+    A box of torchvision's `masks_to_boxes` ends at the last pixel of the object, so that an object of one pixel has no
+    width. A box here ends behind the last pixel.
     """
     boxes: Tensor = masks_to_boxes(masks) + torch.tensor([0.0, 0.0, 1.0, 1.0])
     return boxes

@@ -1,8 +1,9 @@
-"""COCO's detection format: one JSON file of images, categories and boxes for a split, and a folder of its images.
+"""Reads COCO's detection format: for each split one JSON file of images, categories and boxes, and a folder of images.
 
-The file is read here and not by torchvision's `CocoDetection`: that reads with pycocotools, which builds its index
-before anything can be checked, so that a missing id is a KeyError, and of two images with one id the first is lost
-without a word. Every check below would still need the file's own lists, so that this module would be longer.
+The file is read here and not by torchvision's `CocoDetection`. That class reads with pycocotools, which builds its
+index before anything can be checked. So a missing id is a KeyError there, and if two images have the same id, the first
+one is lost without a message. Every check below would still need the lists of the file itself, so this module would be
+longer.
 """
 
 from __future__ import annotations
@@ -23,13 +24,18 @@ SLACK = 1.0
 
 
 class CocoImages(ImageSet):
-    """A split `NAME`: `ROOT/annotations/instances_NAME.json` and the images in `ROOT/NAME/`.
+    """A split `NAME` in COCO's format: `ROOT/annotations/instances_NAME.json` and the images in `ROOT/NAME/`.
 
-    Categories have ids of any numbers (COCO's 80 lie in 1 to 90): labels count the declared ones in the order of ids.
+    The ids of categories may be any whole numbers (COCO's 80 ids lie in 1 to 90). Labels number the declared categories
+    from 0, in the order of their ids.
+
+    Args:
+        root: the folder of the data set.
+        name: the name of the split.
 
     Raises:
-        UserError: the file is missing, is not of this format, names an image or category that it does not declare, or
-            has a box outside its image; one sentence with the file.
+        UserError: the file is missing, has another format, names an image or a category that it does not declare, or
+            has a box outside its image. The message is one sentence that names the file.
     """
 
     def __init__(self, root: str | Path, name: str) -> None:
@@ -64,7 +70,14 @@ class CocoImages(ImageSet):
         self._objects = [[self._checked(one, images[number]) for one in objects[number]] for number in order]
 
     def _checked(self, one: Mapping[str, Any], image: Mapping[str, Any]) -> tuple[int, list[float], float, bool]:
-        """Label, box as corners within the image, area, crowd."""
+        """Check an annotation, and return its label, its box, its area and whether it is a crowd.
+
+        The box is [x1, y1, x2, y2] in pixels, cut off at the border of the image.
+
+        Args:
+            one: the annotation, as the file has it.
+            image: its image, as the file has it.
+        """
         what = f"{self.source}: annotation {one.get('id')} of {image['file_name']}"
         category = _integer(one, "category_id", self.source)
         if category not in self._labels:
@@ -91,7 +104,7 @@ class CocoImages(ImageSet):
         )
 
     def look(self, index: int) -> Look:
-        """Compare the size of the image's file with the declared one, and count its objects."""
+        """Compare the size of an image's file with the declared size, and count the objects of the image."""
         declared, found = self._sizes[index], size_of(self.paths[index])
         if declared != found:
             raise UserError(
@@ -104,7 +117,7 @@ class CocoImages(ImageSet):
         return Look(*found, objects=objects, crowds=sum(crowds), flat=sum(flat))
 
     def __getitem__(self, index: int) -> Example:
-        """Read an image; its objects have been read."""
+        """Read an image. Its objects were read with the split's file."""
         found = self._objects[index]
         return Example(
             self.paths[index],

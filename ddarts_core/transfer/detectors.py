@@ -20,14 +20,17 @@ BOX_POOL = 7
 
 
 def retinanet_anchors(scale: float) -> AnchorGenerator:
-    """Three sizes an octave, scale * stride * 2^(k/3), at strides 8 to 128 (RetinaNet section 4)."""
+    """Return RetinaNet's anchors: at each stride from 8 to 128 three sizes, scale * stride * 2^(k/3) for k = 0, 1, 2.
+
+    Source: RetinaNet, section 4. A size is a side in pixels.
+    """
     strides = (8, 16, 32, 64, 128)
     sizes = tuple(tuple(int(scale * stride * 2 ** (k / 3)) for k in range(3)) for stride in strides)
     return AnchorGenerator(sizes, (RATIOS,) * len(strides))
 
 
 def proposal_anchors(scale: float) -> AnchorGenerator:
-    """One size, scale * stride, at strides 4 to 64 (the feature pyramid's region proposals)."""
+    """Return the anchors of region proposals on a feature pyramid: one size, scale * stride, at strides 4 to 64."""
     sizes = tuple((int(scale * stride),) for stride in (4, 8, 16, 32, 64))
     return AnchorGenerator(sizes, (RATIOS,) * len(sizes))
 
@@ -35,7 +38,15 @@ def proposal_anchors(scale: float) -> AnchorGenerator:
 def retinanet(
     backbone: Pyramid, num_classes: int, config: TransferConfig, mean: Sequence[float], std: Sequence[float]
 ) -> RetinaNet:
-    """A RetinaNet whose labels 0 to num_classes - 1 index its logits."""
+    """Build a RetinaNet. Its labels are 0 to num_classes - 1, which are also the places of its logits.
+
+    Args:
+        backbone: the network with its pyramid.
+        num_classes: how many classes there are, without a background.
+        config: the settings of the training.
+        mean: the mean of each channel by which images are normalised, of pixels in 0..1.
+        std: the standard deviation of each channel.
+    """
     training, testing = config.training, config.detections
     found = RetinaNet(
         backbone,
@@ -56,10 +67,10 @@ def retinanet(
 
 
 def _initialise_by_he(detector: RetinaNet) -> None:
-    """Draw the heads' hidden convolutions so that each passes on as much as it gets (He et al. 2015).
+    """Draw the weights of the heads' hidden convolutions so that each passes on as much as it gets (He et al. 2015).
 
-    The published standard deviation of 0.01 is meant for 256 channels and long trainings: each of the four layers of
-    32 channels would pass a sixth of its input on, and almost nothing would arrive.
+    The published standard deviation of 0.01 is meant for 256 channels and long trainings. With 32 channels, each of the
+    four layers would pass on only a sixth of its input, and almost nothing would arrive at the end.
     """
     for head in (detector.head.classification_head, detector.head.regression_head):
         for module in head.conv.modules():
@@ -70,7 +81,15 @@ def _initialise_by_he(detector: RetinaNet) -> None:
 def mask_rcnn(
     backbone: Pyramid, num_classes: int, config: TransferConfig, mean: Sequence[float], std: Sequence[float]
 ) -> MaskRCNN:
-    """A Mask R-CNN whose label 0 is the background: `num_classes` counts it."""
+    """Build a Mask R-CNN. Its label 0 is the background.
+
+    Args:
+        backbone: the network with its pyramid.
+        num_classes: how many classes there are, with the background.
+        config: the settings of the training.
+        mean: the mean of each channel by which images are normalised, of pixels in 0..1.
+        std: the standard deviation of each channel.
+    """
     training, testing, network = config.training, config.detections, config.network
     width, head = backbone.out_channels, network.head_width
     return MaskRCNN(
@@ -92,5 +111,5 @@ def mask_rcnn(
 
 
 def num_parameters(module: nn.Module) -> int:
-    """How many parameters there are, frozen ones included."""
+    """Count the parameters of a module, frozen ones included."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,6 +1,6 @@
-"""Average precision of boxes and masks as COCO counts it: torchmetrics with the backend faster-coco-eval.
+"""Average precision of boxes and masks as COCO counts it, by torchmetrics with the backend faster-coco-eval.
 
-Both are Apache-2.0, and neither needs a compiler or pycocotools, whose results they are tested against.
+Both packages are Apache-2.0, and neither needs a compiler or pycocotools. Their results are tested against pycocotools.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ RECALLS = tuple(np.linspace(0, 1, 101).tolist())
 
 @dataclass(frozen=True)
 class Answer:
-    """What a detector finds in an image, and what there is.
+    """What a detector finds in an image, beside what there is.
 
     Attributes:
-        example: the image and its objects.
-        boxes: float32 [found, 4].
-        labels: int64 [found], from 0.
-        scores: float32 [found], best first.
-        masks: bool [found, height, width]; None where the task has none.
+        example: the image and its true objects.
+        boxes: the boxes found, float32 [found, 4], as x1, y1, x2, y2 in pixels.
+        labels: their labels, int64 [found], from 0.
+        scores: their scores, float32 [found], the best first.
+        masks: their masks, bool [found, height, width]; None if the task has no masks.
     """
 
     example: Example
@@ -60,10 +60,10 @@ class Answer:
 
 
 def require() -> None:
-    """Refuse to begin where the packages for scores are missing.
+    """Refuse to begin if the packages that compute the scores are missing.
 
     Raises:
-        UserError: they are.
+        UserError: a package is missing.
     """
     try:
         import faster_coco_eval  # noqa: F401  # only whether it is there
@@ -75,14 +75,18 @@ def require() -> None:
 
 
 def average_precision(answers: Iterable[Answer], group: Group = ALONE) -> dict[str, float]:
-    """AP, AP50, AP75 and AP by size, fractions of 1, of boxes (`box_ap`, ...) and, if there are any, masks (`mask_ap`).
+    """Compute AP, AP50, AP75 and the AP of small, medium and large objects.
 
-    Crowds count as COCO counts them, and sizes are those of the objects themselves (the annotated areas), not of their
-    boxes. At most 100 answers of an image count. What no object has, such as a size, is left out.
+    Crowds count as COCO counts them. The size of an object is its own area, as annotated, and not the area of its box.
+    At most 100 answers count for each image. A score for which there is no object, such as that of a size, is left out.
 
     Args:
-        answers: of all images; with a group, of those of this process.
-        group: processes of which each has answers; all of them count all, in the order of ranks.
+        answers: the answers for all images; with a group, the answers for the images of this process.
+        group: the processes, each of which has answers. Every process counts all of them, in the order of the ranks.
+
+    Returns:
+        The scores as fractions of 1 by name, for boxes (`box_ap`, ...) and, if the task has masks, for masks
+        (`mask_ap`, ...).
 
     Raises:
         UserError: the packages are missing.
@@ -111,7 +115,7 @@ def average_precision(answers: Iterable[Answer], group: Group = ALONE) -> dict[s
 
 
 def _gathered(kinds: tuple[Kind, ...], counter: Any, group: Group) -> tuple[tuple[Kind, ...], Any]:
-    """A counter with what those of all processes were told; None where no process was told anything."""
+    """Return a counter that has the answers of all processes; None if no process has any answer."""
     own = None if counter is None else (kinds, counter.metric_state)
     known = [found for found in group.gathered(own) if found is not None]
     if not known:
@@ -125,9 +129,9 @@ def _gathered(kinds: tuple[Kind, ...], counter: Any, group: Group) -> tuple[tupl
 
 
 def _counter(kinds: tuple[Kind, ...]) -> Any:
-    """One for boxes and masks together: torchmetrics' for masks alone passes over images without objects.
+    """Return one counter for all kinds: torchmetrics' counter for masks alone passes over images without objects.
 
-    It leaves the other processes alone: torchmetrics would wait for as many images in each of them.
+    The counter does not talk to the other processes: torchmetrics would expect the same number of images in each.
     """
     from torchmetrics.detection import MeanAveragePrecision
 

@@ -1,4 +1,4 @@
-"""Images with their objects, as every data set here gives them, whatever its files look like."""
+"""Images with their objects, in the form that every data set here gives them, whatever its files look like."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ class Example:
     """One image and its objects.
 
     Attributes:
-        path: of the image.
-        image: uint8 [3, height, width].
-        boxes: float32 [objects, 4], x1, y1, x2, y2 in pixels; the right and lower ends are not part of the box.
-        labels: int64 [objects], from 0, in the order of the classes.
-        areas: float32 [objects], pixels of the object itself, by which scores tell small from large.
-        crowds: bool [objects], a group whose members are not told apart: it trains nothing, and an answer within it is
-            neither right nor wrong.
-        masks: uint8 [objects, height, width] of 0 and 1; None where the task has none.
+        path: the file of the image.
+        image: the pixels, uint8 [3, height, width].
+        boxes: the box of each object, float32 [objects, 4], as x1, y1, x2, y2 in pixels. The right and lower ends are
+            not part of the box.
+        labels: the class of each object, int64 [objects], from 0, in the order of the classes.
+        areas: how many pixels each object itself has, float32 [objects]. Scores tell small from large objects by it.
+        crowds: whether an object is a group whose members are not told apart, bool [objects]. A group trains nothing,
+            and an answer within it is neither right nor wrong.
+        masks: the mask of each object, uint8 [objects, height, width] of 0 and 1; None if the task has no masks.
     """
 
     path: Path
@@ -42,7 +43,7 @@ class Example:
     masks: Tensor | None = None
 
     def of_training(self) -> Example:
-        """The example without crowds and without boxes of no width or height, which torchvision refuses."""
+        """Return the example without crowds, and without boxes of no width or height, which torchvision refuses."""
         kept = ~self.crowds & (self.boxes[:, 2:] > self.boxes[:, :2]).all(1)
         masks = None if self.masks is None else self.masks[kept]
         return replace(
@@ -55,7 +56,7 @@ class Example:
         )
 
     def mirrored(self) -> Example:
-        """Left and right exchanged."""
+        """Return the example with left and right exchanged."""
         width = self.image.shape[2]
         boxes = self.boxes.clone()
         boxes[:, [0, 2]] = width - self.boxes[:, [2, 0]]
@@ -69,14 +70,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at an image says before anything is trained.
+    """What is known about an image after a look at it, before anything is trained.
 
     Attributes:
-        width: of the image, in pixels.
-        height: of the image, in pixels.
-        objects: that train.
-        crowds: groups.
-        flat: boxes without width or height.
+        width: the width of the image in pixels.
+        height: the height of the image in pixels.
+        objects: how many objects can train.
+        crowds: how many groups there are, whose members are not told apart.
+        flat: how many boxes have no width or no height.
     """
 
     width: int
@@ -90,10 +91,10 @@ class ImageSet(Dataset[Example], ABC):
     """One split of a data set.
 
     Attributes:
-        name: of the split.
-        classes: names, in label order.
-        paths: of the images, in a fixed order.
-        source: file or folder of the annotations, for messages.
+        name: the name of the split.
+        classes: the names of the classes in the order of the labels.
+        paths: the files of the images, in a fixed order.
+        source: the file or the folder of the annotations, for messages.
     """
 
     name: str
@@ -102,15 +103,15 @@ class ImageSet(Dataset[Example], ABC):
     source: Path
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return how many images the split has."""
         return len(self.paths)
 
     @abstractmethod
     def look(self, index: int) -> Look:
-        """Check an image and its objects without decoding more than it takes.
+        """Check an image and its objects, and decode no more than this takes.
 
         Raises:
-            UserError: one sentence with the file.
+            UserError: the image or its objects are wrong. The message is one sentence that names the file.
         """
 
     @abstractmethod
@@ -119,7 +120,7 @@ class ImageSet(Dataset[Example], ABC):
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Width and height of an image, from the head of its file.
+    """Return the width and the height of an image in pixels, from the head of its file.
 
     Raises:
         UserError: the file is missing or no image.
@@ -128,7 +129,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def read_image(path: Path) -> Tensor:
-    """An image as uint8 [3, height, width].
+    """Read an image as uint8 [3, height, width].
 
     Raises:
         UserError: the file is missing or no image.
@@ -138,7 +139,7 @@ def read_image(path: Path) -> Tensor:
 
 
 def opened(path: Path, read: Callable[[Image.Image], Read]) -> Read:
-    """What `read` makes of the opened image.
+    """Open an image and return what `read` makes of it.
 
     Raises:
         UserError: the file is missing or no image.

@@ -1,4 +1,4 @@
-"""The detector of a genotype: network, feature maps, pyramid and heads, with or without trained weights."""
+"""Builds the detector of a genotype: network, feature maps, pyramid and heads, with or without trained weights."""
 
 from __future__ import annotations
 
@@ -31,18 +31,21 @@ def build_detector(
     mean: Sequence[float] = MEAN,
     std: Sequence[float] = STD,
 ) -> nn.Module:
-    """The detector that a task trains, initialised from torch's global generator but for the backbone's weights.
+    """Build the detector that a task trains.
+
+    Its weights are drawn from torch's global generator, except the backbone's if trained weights are given.
 
     Args:
-        config: of the training.
-        genotype: of the network.
-        num_classes: without background.
-        weights: a trained network of the same cells and width, in either form for large images; None for none.
-        mean: of the pixels.
-        std: of the pixels.
+        config: the settings of the training.
+        genotype: the genotype of the network.
+        num_classes: how many classes there are, without the background.
+        weights: a trained network of the same cells and width, in one of the two forms for large images. None: the
+            backbone begins with random weights.
+        mean: the mean of each channel by which images are normalised, of pixels in 0..1.
+        std: the standard deviation of each channel.
 
     Raises:
-        UserError: the network cannot be built, is not read at every stride of a pyramid, or the weights do not fit.
+        UserError: the network cannot be built, has no output at a stride of the pyramid, or the weights do not fit.
     """
     network = build_network(config.network, genotype)
     if weights is not None:
@@ -70,14 +73,14 @@ def build_detector(
 
 
 def body_of(detector: nn.Module) -> FeatureMaps:
-    """The backbone below the pyramid of a detector of `build_detector`."""
+    """Return the backbone below the pyramid of a detector that `build_detector` built."""
     pyramid = detector.backbone
     assert isinstance(pyramid, Pyramid) and isinstance(pyramid.body, FeatureMaps)
     return pyramid.body
 
 
 def build_network(settings: TransferNetwork, genotype: Genotype) -> Network:
-    """The network that these settings make of a genotype, with a classifier that nothing reads."""
+    """Build the network that these settings make of a genotype. Nothing reads its classifier."""
     depth = settings.num_cells
     if depth is None and genotype.layout == "normal_reduce":
         depth = DEPTH["imagenet"]
@@ -86,7 +89,11 @@ def build_network(settings: TransferNetwork, genotype: Genotype) -> Network:
 
 
 def _fill(network: Network, weights: Network) -> None:
-    """Take the stem's and the cells' weights over."""
+    """Copy the weights of the stem and of the cells into `network`.
+
+    Raises:
+        UserError: the weights are those of other cells, or do not fit.
+    """
     if network.genotype != weights.genotype:
         raise UserError("the weights are those of other cells than the network of these settings has")
     for name in ("stem", "cells"):
@@ -98,10 +105,18 @@ def _fill(network: Network, weights: Network) -> None:
 
 
 def read_weights(argument: Path, genotype: Genotype) -> tuple[Network, Blueprint]:
-    """The trained network in a folder of `ddarts export`, or in its file `weights.safetensors`.
+    """Read the trained network in a folder of `ddarts export`, or in the file `weights.safetensors` of such a folder.
+
+    Args:
+        argument: the folder or the file.
+        genotype: the genotype that the network must have.
+
+    Returns:
+        The network, and its blueprint.
 
     Raises:
-        UserError: there is none, it is of another genotype, of a form for small images, or not for colour images.
+        UserError: there is no such file, or its network has no cells, has another genotype, has the form for small
+            images, or is not for colour images.
     """
     file = _file(argument)
     if not file.is_file():
@@ -124,13 +139,19 @@ def read_weights(argument: Path, genotype: Genotype) -> tuple[Network, Blueprint
 
 
 def with_weights(config: TransferConfig, blueprint: Blueprint, argument: Path) -> TransferConfig:
-    """The settings with the depth and width that weights have, and what tells their file from others."""
+    """Return the settings with the depth and the width of trained weights, and with the hash of their file.
+
+    Args:
+        config: the settings of the training.
+        blueprint: the blueprint of the network that has the weights.
+        argument: the file of the weights, or its folder.
+    """
     digest = hashlib.sha256(_file(argument).read_bytes()).hexdigest()[:12]
     return with_shape(config, blueprint.config).model_copy(update={"weights": digest})
 
 
 def with_shape(config: Config, trained: RetrainConfig) -> Config:
-    """The settings with the depth and width of a network that was trained so."""
+    """Return the settings with the depth and the width of a network that was trained with the settings `trained`."""
     taken = {
         "channels": trained.channels,
         "num_cells": trained.num_cells,

@@ -1,4 +1,4 @@
-"""What a detector finds, drawn on the images: one PNG with the truth above and the answers below."""
+"""Draws on images what a detector finds: one PNG file with the true objects above and the answers below."""
 
 from __future__ import annotations
 
@@ -25,9 +25,14 @@ COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#C
 
 
 def draw(answers: Sequence[Answer], classes: Sequence[str], path: str | Path) -> None:
-    """Write a PNG: a column for each image, its objects in the first row, and in the second what was found.
+    """Write a PNG file with a column for each image: its true objects in the first row, and the answers in the second.
 
-    Answers below a score of 0.5 are not drawn; each is named with its score in percent.
+    Each answer is labelled with its class and its score in percent. Answers with a score below 0.5 are not drawn.
+
+    Args:
+        answers: the answers for some images.
+        classes: the names of the classes in the order of the labels.
+        path: the file to write.
     """
     truth = []
     found = []
@@ -52,7 +57,7 @@ def draw(answers: Sequence[Answer], classes: Sequence[str], path: str | Path) ->
 
 
 def _drawn(image: Tensor, boxes: Tensor, labels: Tensor, names: list[str], masks: Tensor | None) -> Tensor:
-    """An image, scaled to `SIDE`, with boxes, names and half transparent masks."""
+    """Return an image whose longer side is scaled to `SIDE`, with boxes, names and half-transparent masks."""
     colours = [COLOURS[label % len(COLOURS)] for label in labels.tolist()]
     scale = SIDE / max(image.shape[1:])
     size = (round(image.shape[2] * scale), round(image.shape[1] * scale))

@@ -1,4 +1,4 @@
-"""Both splits of a data set, looked through once before anything is trained."""
+"""Reads both splits of a data set, and looks at every image once before anything is trained."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ SPLITS = {"coco-detection": ("train2017", "val2017"), "cityscapes-instances": ("
 
 @dataclass(frozen=True)
 class Splits:
-    """The images that train and those that score.
+    """The images that train and the images that score.
 
     Attributes:
         train: all images of the first split.
-        used: those of them that train, by number.
-        held_out: images that never train.
-        looks: at the images of both splits.
+        used: the numbers of the images of `train` that are trained on.
+        held_out: the images that score and never train.
+        looks: what a look found at each image of `train` and at each image of `held_out`.
     """
 
     train: ImageSet
@@ -43,7 +43,7 @@ class Splits:
 
     @property
     def sentences(self) -> list[str]:
-        """What the scan found, one line per split."""
+        """Sentences on what was found, one for each split, and one on images that are left out."""
         lines = []
         for images, looks in zip((self.train, self.held_out), self.looks, strict=True):
             objects, crowds, flat = (sum(getattr(look, key) for look in looks) for key in ("objects", "crowds", "flat"))
@@ -69,16 +69,16 @@ def read_splits(
     watch: Watch[Look] = _pass_on,
     looks: tuple[tuple[Look, ...], tuple[Look, ...]] | None = None,
 ) -> Splits:
-    """Open both splits and look at every image of them.
+    """Open both splits and look at every image in them.
 
     Args:
-        config: of the training.
-        watch: shows how far the looking is.
-        looks: what another process saw, which is not looked at again.
+        config: the settings of the training.
+        watch: a function that passes the looks on, and shows how many are done.
+        looks: what another process found. Then this process does not look at the images again.
 
     Raises:
-        UserError: one of them cannot be read, they have other classes, share an image, or no image trains; one
-            sentence with the file.
+        UserError: a split cannot be read, the splits have different classes or share an image, or fewer images than a
+            batch can train. The message is one sentence that names the file.
     """
     names = SPLITS[config.task]
     data = config.data
@@ -100,12 +100,17 @@ def read_splits(
 
 
 def score_splits(config: TransferConfig, fraction: float) -> Splits:
-    """The images of the first split alone, dealt by the seed to those that train and a share that only scores.
+    """Divide the images of the first split, by the seed, into images that train and images that only score.
 
-    The second split, on which a training reports in the end, is not even opened.
+    The second split, on which a training reports its scores in the end, is not even opened.
+
+    Args:
+        config: the settings of the training.
+        fraction: the share of the images that scores.
 
     Raises:
-        UserError: the split cannot be read, or too few images are left on either side; one sentence with the file.
+        UserError: the split cannot be read, or too few images are left in either part. The message is one sentence that
+            names the file.
     """
     whole = _kind(config)(Path(config.data.root).expanduser(), config.data.train or SPLITS[config.task][0])
     order = torch.randperm(len(whole), generator=generator(config.seed, "transfer", "score")).tolist()
@@ -118,7 +123,13 @@ def score_splits(config: TransferConfig, fraction: float) -> Splits:
 
 
 class Part(ImageSet):
-    """Some images of a split."""
+    """A set of some images of a split.
+
+    Args:
+        whole: the split.
+        numbers: the numbers of the images in the split.
+        name: the name of this part.
+    """
 
     def __init__(self, whole: ImageSet, numbers: Sequence[int], name: str) -> None:
         self._whole = whole
@@ -128,11 +139,11 @@ class Part(ImageSet):
         self.paths = tuple(whole.paths[number] for number in numbers)
 
     def look(self, index: int) -> Look:
-        """As of the whole split."""
+        """Look at an image, as the whole split does."""
         return self._whole.look(self._numbers[index])
 
     def __getitem__(self, index: int) -> Example:
-        """As of the whole split."""
+        """Read an image and its objects, as the whole split does."""
         return self._whole[self._numbers[index]]
 
 
@@ -141,10 +152,10 @@ def _kind(config: TransferConfig) -> type[CocoImages] | type[CityscapesImages]:
 
 
 def _used(config: TransferConfig, train: ImageSet, looks: Sequence[Look]) -> tuple[int, ...]:
-    """Numbers of the images that train.
+    """Return the numbers of the images that train.
 
     Raises:
-        UserError: they are fewer than a batch.
+        UserError: there are fewer such images than a batch needs.
     """
     training = config.training
     used = tuple(

@@ -96,13 +96,13 @@ class TransferTraining(Strict):
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Every length of the shorter side that is drawn in training; the last one scores."""
+        """Every length in pixels that the shorter side of an image may get in training. Scores use the last one."""
         low, high = self.shortest_side
         return tuple(range(low, high + 1))
 
     @property
     def scaled_lr(self) -> float:
-        """Learning rate of this batch (the linear rule of Goyal et al. 2017)."""
+        """The learning rate for batches of `batch_size` images, by the linear rule of Goyal et al. 2017."""
         return self.lr * self.batch_size / self.lr_batch_size
 
     @model_validator(mode="after")
@@ -145,7 +145,7 @@ PLACES = ("data.root", "data.num_workers", "training.device", "training.checkpoi
 
 
 def settings_hash(config: TransferConfig) -> str:
-    """12 hex digits of the SHA-256 of everything that determines the results, but for rounding."""
+    """Return 12 hex digits of the SHA-256 of everything that determines the results, except for rounding."""
     data = config.model_dump(mode="json")
     for path in PLACES:
         group, name = path.split(".")
@@ -159,7 +159,13 @@ def resolve(
     where: str = "transfer",
     model: type[Config] = TransferConfig,  # type: ignore[assignment]  # mypy: not for every Config
 ) -> Config:
-    """Defaults, recipe, settings and overrides merged and validated as one.
+    """Merge defaults, the recipe, settings and overrides, and validate the result as a whole.
+
+    Args:
+        data: the settings, in groups.
+        overrides: texts `PATH=VALUE` with dotted paths, as `--set` takes them. They override `data`.
+        where: the name of the place that messages begin with.
+        model: the class of the configuration.
 
     Raises:
         UserError: an unknown task, recipe or key, a recipe of another task, or a value out of bounds.

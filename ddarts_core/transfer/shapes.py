@@ -1,13 +1,13 @@
-"""Small sets of drawn shapes in the real formats on disk, to try the tasks with where the real sets are not.
+"""Writes small sets of drawn shapes in the real formats, to try the tasks where the real sets are not there.
 
     python -m ddarts_core.transfer.shapes coco-detection data/shapes
     python -m ddarts_core.transfer.shapes cityscapes-instances data/street
     python -m ddarts_core.transfer.shapes classes data/classes
 
-Circles, squares and triangles of any colour lie on noise. Both sets have what the real ones have and what programs
-stumble over: images without objects, crowds, ids with gaps; COCO's a box without width, Cityscapes' classes that are
-not scored. The third is one to classify, of single shapes (`data.name: folder`), for a search that is to be scored on
-one of the others.
+Circles, squares and triangles of any colour lie on noise. The first two sets also have what the real sets have and what
+programs stumble over: images without objects, crowds, and ids with gaps. COCO's set has a box without width, and
+Cityscapes' set has classes that are not scored. The third set is for classification: it has images of single shapes
+(`data.name: folder`), for a search that is to be scored on one of the other sets.
 """
 
 from __future__ import annotations
@@ -39,7 +39,13 @@ SKY, CARAVAN = 23, 29
 
 @dataclass(frozen=True)
 class Shape:
-    """One object: its kind (a place in `NAMES`), whether it is a crowd, and its pixels, bool [height, width]."""
+    """One object.
+
+    Attributes:
+        kind: its shape, as a place in `NAMES`.
+        crowd: whether it is a crowd.
+        mask: the pixels of the object, bool [height, width] of the image.
+    """
 
     kind: int
     crowd: bool
@@ -47,19 +53,19 @@ class Shape:
 
     @property
     def box(self) -> list[int]:
-        """x, y, width, height of the pixels."""
+        """The box around the object's pixels: x, y, width, height."""
         rows, columns = (np.flatnonzero(self.mask.any(axis)) for axis in (1, 0))
         return [int(columns[0]), int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1]
 
 
 def scene(seed: int, split: str, number: int, size: tuple[int, int]) -> tuple[NDArray[np.uint8], list[Shape]]:
-    """Image [height, width, 3] and shapes that do not overlap; a function of seed, split and number.
+    """Draw an image [height, width, 3] with shapes that do not overlap. It follows from seed, split and number.
 
     Args:
-        seed: of the set.
-        split: name of the split.
-        number: of the image in it.
-        size: width and height.
+        seed: the seed of the set.
+        split: the name of the split.
+        number: the number of the image in the split.
+        size: the width and the height of the image in pixels.
     """
     draws = np.random.default_rng([seed, *split.encode(), number])
     width, height = size
@@ -95,7 +101,7 @@ def _mask(kind: int, corners: tuple[int, int, int, int], size: tuple[int, int]) 
 
 
 def write_coco(root: Path, split: str, count: int, seed: int = 0) -> None:
-    """A split in COCO's format, of images of 128 x 112 pixels."""
+    """Write a split of `count` images of 128 x 112 pixels in COCO's format."""
     folder = root / split
     folder.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
@@ -119,7 +125,7 @@ def write_coco(root: Path, split: str, count: int, seed: int = 0) -> None:
 
 
 def write_cityscapes(root: Path, split: str, count: int, seed: int = 0) -> None:
-    """A split in Cityscapes' format, of images of 192 x 96 pixels, all of one city."""
+    """Write a split of `count` images of 192 x 96 pixels, all of one city, in Cityscapes' format."""
     folders = [root / kind / split / "shapetown" for kind in ("leftImg8bit", "gtFine")]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,7 +142,16 @@ def write_cityscapes(root: Path, split: str, count: int, seed: int = 0) -> None:
 
 
 def write_classes(root: Path, train: int, test: int, seed: int = 0) -> None:
-    """A folder of images for each shape, in `train` and `test`: shapes out of scenes, with what lies around them."""
+    """Write a folder of images for each shape, below `train` and `test`.
+
+    Each image has one shape, cut out of a scene with what lies around it.
+
+    Args:
+        root: the folder to write into.
+        train: how many training images there are in all.
+        test: how many test images there are in all.
+        seed: the seed of the set.
+    """
     for split, count in (("train", train), ("test", test)):
         found = dict.fromkeys(NAMES, 0)
         for number in range(4 * count + 40):
@@ -153,7 +168,15 @@ def write_classes(root: Path, train: int, test: int, seed: int = 0) -> None:
 
 
 def write(task: Task, root: Path, train: int, held_out: int, seed: int = 0) -> None:
-    """Write both splits, under the names that a task has for them."""
+    """Write both splits of a task's set, under the names that the task has for them.
+
+    Args:
+        task: the task.
+        root: the folder to write into.
+        train: how many images train.
+        held_out: how many images score.
+        seed: the seed of the set.
+    """
     if task == "coco-detection":
         write_coco(root, "train2017", train, seed)
         write_coco(root, "val2017", held_out, seed)
@@ -163,7 +186,7 @@ def write(task: Task, root: Path, train: int, held_out: int, seed: int = 0) -> N
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write a set as the command line says."""
+    """Write the set that the command line asks for."""
     parser = argparse.ArgumentParser(description="Write a small set of drawn shapes in a real format.")
     parser.add_argument("task", choices=(*TASKS, "classes"))
     parser.add_argument("root", type=Path, help="folder, which is made")

@@ -1,8 +1,8 @@
-"""A detector whose batches several processes compute together, so that each batch trains as it would in one process.
+"""Lets several processes compute a detector's batches together, so that each batch trains as it would in one process.
 
-What in torchvision's detectors depends on a whole batch is four things: to which size its images are padded, the order
-in which scales and proposals are drawn, over how many of them a loss is a mean, and batch normalisation. The last is
-`Group.distribute`'s; the others are here.
+In torchvision's detectors four things depend on a whole batch: the size to which its images are padded, the order in
+which scales and proposals are drawn, the number of proposals over which a loss is a mean, and batch normalisation.
+`Group.distribute` takes care of batch normalisation, and this module of the other three.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from .taps import PYRAMID
 
 
 class Shares:
-    """The part of each batch that this process computes; made of a detector, in which it replaces what must know of it.
+    """The part of each batch that this process computes.
+
+    Building this object replaces those modules of the detector that must know about the other processes.
 
     Args:
-        detector: torchvision's RetinaNet or Mask R-CNN.
+        detector: torchvision's RetinaNet or Mask R-CNN. It is changed.
         group: the processes.
-        batch_size: images of a whole batch.
+        batch_size: how many images a whole batch has.
     """
 
     def __init__(self, detector: nn.Module, group: Group, batch_size: int) -> None:
@@ -46,10 +48,13 @@ class Shares:
                 _scale(pool)
 
     def of_batch(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Parts of the whole batch's losses, from losses that are means over this process's images.
+        """Return the part that this process has of the whole batch's losses, by name.
 
-        RetinaNet's are means over images. Mask R-CNN's are means over the anchors or proposals that were drawn, that
-        of masks over those of them that lie on an object.
+        RetinaNet's losses are means over images. Mask R-CNN's losses are means over the anchors or proposals that were
+        drawn, and its loss of masks is a mean over the drawn proposals that lie on an object.
+
+        Args:
+            losses: the losses by name, as means over this process's images, anchors or proposals.
         """
         if self._images == 1:
             return losses
@@ -67,12 +72,12 @@ class Shares:
 
 
 class SharedTransform(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has no types
-    """Scales each image to the size that is drawn for it in the whole batch, and pads to that batch's largest.
+    """Scales each image to the size that is drawn for it in the whole batch, and pads it to the batch's largest image.
 
     Args:
-        like: what it does to a batch that is whole.
+        like: the transform of a detector in one process, whose settings are taken over.
         group: the processes.
-        batch_size: images of a whole batch.
+        batch_size: how many images a whole batch has.
     """
 
     def __init__(self, like: GeneralizedRCNNTransform, group: Group, batch_size: int) -> None:
@@ -83,7 +88,7 @@ class SharedTransform(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchv
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
     ) -> tuple[ImageList, list[dict[str, Tensor]] | None]:
-        """As torchvision's; in training the draws of the other processes' images are passed over."""
+        """Transform as torchvision does. In training, the random draws for other processes' images are skipped."""
         mine = self.group.share.of(self.batch_size) if self.training else slice(0, self.batch_size)
         self._pass_over(mine.start)
         found: tuple[ImageList, list[dict[str, Tensor]] | None] = super().forward(images, targets)
@@ -95,7 +100,7 @@ class SharedTransform(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchv
             self.torch_choice(self.min_size)
 
     def max_by_axis(self, the_list: list[list[int]]) -> list[int]:
-        """The largest channels, height and width; in training those of all processes' images."""
+        """Return the largest channels, height and width, in training over the images of all processes."""
         largest: list[int] = super().max_by_axis(the_list)
         if self.training:
             largest = super().max_by_axis(self.group.gathered(largest))
@@ -103,11 +108,16 @@ class SharedTransform(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchv
 
 
 class SharedSampler(BalancedPositiveNegativeSampler):  # type: ignore[misc]  # torchvision has no types
-    """Draws the anchors or proposals of each image that would be drawn for it in the whole batch.
+    """Draws for each image the same anchors or proposals that would be drawn for it in one process.
+
+    Args:
+        like: the sampler of a detector in one process, whose settings are taken over.
+        group: the processes.
 
     Attributes:
-        drawn: share of all that were drawn last for the whole batch.
-        positive: the same of those that lie on an object; 0 if none does.
+        drawn: of all anchors or proposals that were drawn last for the whole batch, the share that lies in this
+            process's images.
+        positive: the same share, of only those that lie on an object; 0 if none does.
     """
 
     def __init__(self, like: BalancedPositiveNegativeSampler, group: Group) -> None:
@@ -116,7 +126,7 @@ class SharedSampler(BalancedPositiveNegativeSampler):  # type: ignore[misc]  # t
         self.drawn = self.positive = 0.0
 
     def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """As torchvision's: permutations, of which those for the other processes' images are passed over."""
+        """Draw as torchvision does, by permutations. Those for the other processes' images are drawn and skipped."""
         own = [(int((one >= 1).sum()), int((one == 0).sum())) for one in matched_idxs]
         by_rank = self.group.gathered(own)
         device = matched_idxs[0].device
@@ -131,7 +141,12 @@ class SharedSampler(BalancedPositiveNegativeSampler):  # type: ignore[misc]  # t
         return found
 
     def _kept(self, positive: int, negative: int) -> tuple[int, int]:
-        """How many of an image are drawn."""
+        """Return how many anchors or proposals of an image are drawn: those on objects, and the others.
+
+        Args:
+            positive: how many of the image lie on an object.
+            negative: how many of the image lie on no object.
+        """
         on_objects = min(positive, int(self.batch_size_per_image * self.positive_fraction))
         return on_objects, min(negative, self.batch_size_per_image - on_objects)
 
@@ -144,7 +159,10 @@ def _pass_over(images: Sequence[Sequence[tuple[int, int]]], device: torch.device
 
 
 def _scale(pool: Any) -> None:
-    """Say the pyramid's strides, which torchvision guesses from the first batch as if its images were not padded."""
+    """Tell a pool the strides of the pyramid.
+
+    torchvision would guess them from the first batch, as if its images were not padded.
+    """
     pool.scales = [1 / stride for stride in PYRAMID]
     finest, coarsest = (stride.bit_length() - 1 for stride in (PYRAMID[0], PYRAMID[-1]))
     pool.map_levels = initLevelMapper(

@@ -1,4 +1,7 @@
-"""Where a derived network is read for detection: the last output at each of the strides 4, 8, 16 and 32. Torch-free."""
+"""The outputs of a derived network that a detector reads: the last one at each of the strides 4, 8, 16 and 32.
+
+Torch-free.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ FIRST_CELL = 2
 
 @dataclass(frozen=True)
 class Tap:
-    """One output that is read.
+    """One output of a network that a detector reads.
 
     Attributes:
-        place: in the sequence: 0 and 1 are the stem's outputs, 2 and up the cells.
-        stride: pixels of the image between two of its own.
-        channels: of the output.
+        place: the place in the sequence of outputs: 0 and 1 are the stem's outputs, and the cells begin at 2.
+        stride: how many pixels of the image lie between two pixels of the output.
+        channels: how many channels the output has.
     """
 
     place: int
@@ -41,10 +44,11 @@ class Tap:
 
 
 def form_of(genotype: Genotype, form: FormChoice) -> Literal["imagenet", "imagenet-published"]:
-    """The stem that puts the last cell at stride 32: `auto` is that of three reductions, else that of two.
+    """Return the form of the stem. `auto` becomes the form that puts the last cell at stride 32.
 
-    Three halvings in front of the cells and two reductions are DARTS' network; two and three that of the four-cell
-    ResNets (`imagenet-published`). Both stems have the same weights.
+    For a genotype with three reductions, `auto` is `imagenet-published`, which halves the image twice in front of the
+    cells, as in the four-cell ResNets. Else it is `imagenet`, which halves the image three times, as in DARTS' network
+    with two reductions. Both stems have the same weights.
     """
     if form != "auto":
         return form
@@ -52,15 +56,15 @@ def form_of(genotype: Genotype, form: FormChoice) -> Literal["imagenet", "imagen
 
 
 def taps(genotype: Genotype, channels: int, form: str) -> tuple[Tap, ...]:
-    """The last output of the network at each stride of `PYRAMID`.
+    """Return the last output of the network at each stride of `PYRAMID`, the finest first.
 
-    With DARTS' form and L cells they are stem0 and the cells L/3 - 1, 2L/3 - 1 and L - 1; with four cells that each
-    begin a stage they are cells 0 to 3.
+    In DARTS' form with L cells, these are stem0 and the cells L/3 - 1, 2L/3 - 1 and L - 1. With four cells, each of
+    which begins a stage, they are the cells 0 to 3.
 
     Args:
-        genotype: individual, as the network is built.
-        channels: width C of the first cell.
-        form: of the stem.
+        genotype: the genotype with individual cells, as the network is built from it.
+        channels: the width C of the first cell.
+        form: the form of the stem.
 
     Raises:
         UserError: the network has no output at one of the strides.

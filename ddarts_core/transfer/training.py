@@ -1,13 +1,13 @@
 """Training of a detector on a derived network (D-DARTS section 5.5): the loop.
 
-`Transfer` owns no file, no tracker and no process: it yields an `EpochRecord` per epoch, and its whole state goes in
-and out through `state_dict`. Everything random comes from stateless streams of the seed: the order of the images, which
-of them are mirrored, and, through torch's global generator within a step, the size that images are scaled to and the
-anchors and proposals that torchvision samples. So a training that is resumed at an epoch's end goes on bit for bit on
-a CPU. Held-out images only score.
+`Transfer` owns no file, no tracker and no process. It yields an `EpochRecord` per epoch. Its whole state can be read
+with `state_dict` and restored with `load_state_dict`. Everything random comes from stateless streams of the seed: the
+order of the images, which of them are mirrored, and, through torch's global generator within a step, the size to which
+images are scaled and the anchors and proposals that torchvision samples. So a training that is resumed at the end of an
+epoch goes on bit for bit on a CPU. Held-out images only score.
 
-Several processes (`parallel.Group`) each compute a part of every batch, and each scores a part of the held-out images;
-the result is that of one process, except for rounding.
+If several processes train together (`parallel.Group`), each computes a part of every batch and scores a part of the
+held-out images. The result is that of one process, except for rounding.
 """
 
 from __future__ import annotations
@@ -41,10 +41,16 @@ PHASE = "transfer"
 
 
 def learning_rate(training: TransferTraining, step: int, epoch: int) -> float:
-    """Learning rate of a step, both from 0.
+    """Return the learning rate of a step.
 
-    The scaled rate times `lr_decay` for every one of `lr_epochs` that is over; within the warm-up also times a factor
-    that grows linearly from `warmup_factor` in the first step to 1 (mmdetection's linear warm-up).
+    It is the scaled rate, multiplied by `lr_decay` once for each epoch of `lr_epochs` that is over. Within the warm-up
+    it is also multiplied by a factor that grows linearly from `warmup_factor` in the first step to 1 (mmdetection's
+    linear warm-up).
+
+    Args:
+        training: the settings of the training.
+        step: the number of the step in the whole training, from 0.
+        epoch: the number of the epoch, from 0.
     """
     rate = training.scaled_lr * training.lr_decay ** sum(epoch >= over for over in training.lr_epochs)
     if step >= training.warmup_steps:
@@ -58,25 +64,26 @@ def _whole(examples: list[Example]) -> list[Example]:
 
 
 class Transfer:
-    """One training on another task.
+    """One training of a detector on another task.
 
     Args:
-        config: of it.
-        genotype: of the network.
-        splits: images that train, and images that score.
-        weights: the network with trained weights; None begins with random ones.
-        mean: of the pixels of each channel, of 0..1, by which images are normalised.
-        std: their standard deviations.
-        device: overrides that of the settings.
-        group: the processes that train together; each of them builds this object with the same arguments.
+        config: the settings of the training.
+        genotype: the genotype of the network.
+        splits: the images that train, and the images that score.
+        weights: the network with trained weights. None: the training begins with random weights.
+        mean: the mean of each channel by which images are normalised, of pixels in 0..1.
+        std: the standard deviation of each channel.
+        device: the device to train on, in place of the one in the settings.
+        group: the processes that train together. Each of them builds this object with the same arguments.
 
     Attributes:
-        epoch: the next one.
-        num_epochs: of the whole training.
-        detector: torchvision's, with the network as its backbone.
+        epoch: the number of the next epoch, from 0.
+        num_epochs: how many epochs the whole training has.
+        detector: the detector of torchvision, with the network as its backbone.
 
     Raises:
-        UserError: the network cannot be built or read at the strides of a pyramid, or the device lacks what is asked.
+        UserError: the network cannot be built, it has no output at a stride of the pyramid, or the device cannot do
+            what is asked for.
     """
 
     def __init__(
@@ -117,7 +124,7 @@ class Transfer:
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     def records(self) -> Iterator[EpochRecord]:
-        """Train from the current epoch to the last; one record per epoch.
+        """Train from the current epoch to the last, and yield one record per epoch.
 
         Raises:
             Diverged: a loss is not finite.
@@ -159,12 +166,15 @@ class Transfer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch; a last one that is smaller is left out."""
+        """How many batches an epoch has. A smaller last batch is left out."""
         training = self.config.training
         return len(self.splits.used) * training.repeat // training.batch_size
 
     def _batches(self, epoch: int) -> Iterator[list[Example]]:
-        """This process's share of each batch: shuffled, without what trains nothing, half of them mirrored."""
+        """Yield this process's share of each batch of an epoch.
+
+        The images are shuffled, half of them are mirrored if `flip` is on, and objects that train nothing are left out.
+        """
         training, seed = self.config.training, self.config.seed
         used = self.splits.used
         drawn = generator(seed, "transfer", "order", epoch)
@@ -184,7 +194,7 @@ class Transfer:
             ]
 
     def _loader(self, images: Any, batch_size: int) -> DataLoader[Example]:
-        """A loader of images in their order. Nothing random happens where they are read."""
+        """Return a loader that reads images in their order. Nothing random happens in the processes that read."""
         loader: DataLoader[Example] = DataLoader(
             images,
             batch_size,
@@ -195,7 +205,11 @@ class Transfer:
         return loader
 
     def _step(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """One SGD step on a share: its part of the batch's losses by name, and their sum as `loss`."""
+        """Do one SGD step on this process's share of a batch.
+
+        Returns:
+            The share's part of the batch's losses by name, and the sum of these parts as `loss`.
+        """
         images = [example.image.to(self.device).float() / 255 for example in examples]
         with self._autocast():
             losses: dict[str, Tensor] = self._distributed(images, [self._target(example) for example in examples])
@@ -209,7 +223,7 @@ class Transfer:
         return {"loss": loss.detach(), **{_short(name): part.detach() for name, part in parts.items()}}
 
     def _target(self, example: Example) -> dict[str, Tensor]:
-        """The target as torchvision's detectors take it. Label 0 of Mask R-CNN is the background."""
+        """Return the target of an image as torchvision's detectors take it. Mask R-CNN's label 0 is the background."""
         first = 0 if example.masks is None else 1
         target = {"boxes": example.boxes, "labels": example.labels + first}
         if example.masks is not None:
@@ -230,13 +244,13 @@ class Transfer:
     # --- scores -----------------------------------------------------------------------------------------------------
 
     def evaluate(self) -> dict[str, float]:
-        """Average precision on all held-out images; see `evaluation.average_precision`."""
+        """Compute the average precision on all held-out images; see `evaluation.average_precision`."""
         images = range(len(self.splits.held_out))
         return average_precision(self.answers(images[self.group.share.of(len(images))]), self.group)
 
     @torch.no_grad()
     def answers(self, indices: Sequence[int]) -> Iterator[Answer]:
-        """What the detector finds in held-out images, one by one, as it is now."""
+        """Yield what the detector, as it is now, finds in held-out images, one image after the other."""
         self.detector.eval()
         masks = self.config.task == "cityscapes-instances"
         for (example,) in self._loader(Subset(self.splits.held_out, [*indices]), 1):
@@ -254,7 +268,7 @@ class Transfer:
     # --- state ------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on."""
+        """Return everything that the next epoch depends on."""
         return {
             "settings": settings_hash(self.config),
             "genotype": self.genotype.hash,
@@ -265,10 +279,10 @@ class Transfer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a state was taken.
+        """Restore a state of `state_dict`, so that the training goes on from there.
 
         Raises:
-            UserError: it is that of other settings or of another genotype.
+            UserError: the state belongs to other settings, another genotype or other numbers of images.
         """
         if state["settings"] != settings_hash(self.config) or state["genotype"] != self.genotype.hash:
             raise UserError("the checkpoint was made with other settings or another genotype: go on with the same")
@@ -283,5 +297,5 @@ class Transfer:
 
 
 def _short(name: str) -> str:
-    """`loss_box_reg` as `box_reg_loss`: names of losses end alike."""
+    """Turn a name like `loss_box_reg` into `box_reg_loss`, so that the names of all losses end alike."""
     return f"{name.removeprefix('loss_')}_loss"
