@@ -1,1 +1,1 @@
-"""Ray: started or joined, what its machines hold, and whether they run the same ddarts."""
+"""Ray: how it is started or joined, what its machines hold, and whether all of them run the same ddarts."""

@@ -1,4 +1,4 @@
-"""Ray: started on this machine, or joined where it runs."""
+"""Ray is started on this machine, or a cluster of Ray that runs already is joined."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ QUIET = {
 OBJECT_STORE_BYTES = 128 * 2**20
 
 NEEDLESS = ("start_monitor", "start_log_monitor", "start_api_server")
-"""Processes of Ray that a sweep on one machine has no use for: what starts further machines, what brings the trials'
-output to the driver, and the dashboard's server without a dashboard. They take as long to start as all others."""
+"""Processes of Ray that a sweep on one machine has no use for: one starts further machines, one brings the trials'
+output to the driver, and one is the server of a dashboard that is off. They take as long to start as all others."""
 
 ATTEMPTS = 3
 UNSTARTED = (
@@ -49,33 +49,34 @@ UNSTARTED = (
     "Proxy failed to Connect to backend",
     "GetOrCreateRuntimeEnv request failed after",
 )
-"""What a head answers whose server for a new client of Ray Client ended at once, was not ready in 30 s, or could not be
-made because the head itself is still starting."""
+"""The answers of a cluster's head that could not serve a new client of Ray Client: the server for this client ended at
+once, was not ready in 30 s, or could not be made because the head itself is still starting."""
 
 VERSIONS = re.compile(
     r"cluster was started with:\s+Ray: (\S+)\s+Python: (\S+)\s+"
     r"This process .*was started with:\s+Ray: (\S+)\s+Python: (\S+)"
 )
-"""What Ray says of a head with another version of Ray or Python: theirs, then ours."""
+"""What Ray says of a head that has another version of Ray or Python: the head's version first, then ours."""
 
 FORWARDED = ("OMP_NUM_THREADS", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
-"""What trials on another machine need of this process's environment; on this one they inherit all of it.
+"""The environment variables of this process that trials on another machine need; on this machine they inherit all.
 
-Ray logs these on every machine: none may be a secret (see secret.py)."""
+Ray logs these variables on every machine, so none of them may be a secret (see secret.py)."""
 
 
 def start_ray(num_cpus: int | None = None, address: str | None = None) -> None:
     """Start Ray on this machine, on loopback and quietly, or join a cluster, unless Ray runs in this process already.
 
-    One that is started here ends with this process, and takes the trials' working folders with it.
+    A Ray that is started here ends with this process, and takes the trials' working folders with it.
 
     Args:
-        num_cpus: cores of this machine that Ray may use; None is all. A cluster has its own.
-        address: `auto` (the cluster that this machine belongs to), `HOST:PORT`, or `ray://HOST:PORT`.
+        num_cpus: how many cores of this machine Ray may use; None means all. A cluster knows its own cores.
+        address: of a cluster to join: `auto` (the one that this machine belongs to), `HOST:PORT`, or
+            `ray://HOST:PORT`. None starts Ray on this machine.
 
     Raises:
-        UserError: Ray does not start, or no cluster answers at the address, or it refuses the token or has another
-            version of Ray.
+        UserError: Ray does not start, no cluster answers at the address, or the cluster refuses the token or has
+            another version of Ray.
         FileNotFoundError: the folder that this process works in is gone.
     """
     os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
@@ -130,7 +131,7 @@ def _start(num_cpus: int | None) -> Any:
     """Start Ray on this machine.
 
     Raises:
-        UserError: it did not come up.
+        UserError: Ray did not come up.
     """
     try:
         return _init(
@@ -169,7 +170,7 @@ SOCKET = "/ray/session_2026-11-27_23-19-03_123456_4194304/sockets/plasma_store"
 
 
 def _temp_dir() -> str:
-    """Ray's folder in the one for temporary files, as Ray would choose it unless that has too long a name."""
+    """Ray's folder, in the folder for temporary files: the one that Ray would choose unless its name is too long."""
     usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     return f"{short_temp(len(SOCKET), usual)}/ray"
 
@@ -184,8 +185,8 @@ def _stop(session: Path) -> None:
 def _init(**options: Any) -> Any:
     """Call `ray.init` so that it does not write the command line, which may hold a password, into the cluster's state.
 
-    Ray's own processes get a session of their own: a signal to this process's group, as `timeout` and a terminal send
-    it, would end them beneath a sweep that is just coming to its end. The kernel ends them with this process.
+    Ray's own processes get a session of their own. Otherwise a signal to this process's group, as `timeout` and a
+    terminal send it, would end them while the sweep is still coming to its end. The kernel ends them with this process.
     """
     import ray
 
@@ -226,8 +227,8 @@ def _without(starts: Iterable[str]) -> Iterator[None]:
 def polite_stops(heard: Callable[[], object] | None = None) -> Iterator[None]:
     """While Ray runs trials, the first SIGINT asks Ray Tune to end well, and `heard` is called in a thread at once.
 
-    SIGTERM (of Slurm, Kubernetes, systemd) is the same, and SIGHUP, of a terminal that is closed, unless it is ignored.
-    A further SIGINT is left to whoever handled it before.
+    SIGTERM, which Slurm, Kubernetes and systemd send, does the same. So does SIGHUP, which a terminal sends that is
+    closed, unless the process ignores that signal. A second signal goes to the handler that SIGINT had before.
     """
     if not _in_main_thread():
         yield
@@ -267,18 +268,18 @@ def polite_stops(heard: Callable[[], object] | None = None) -> Iterator[None]:
 
 
 NO_HANDLER = "TUNE_DISABLE_SIGINT_HANDLER"
-"""Of Ray Tune: its own handler of SIGINT says nothing that a user sees."""
+"""A variable of Ray Tune: Ray Tune's own handler of SIGINT says nothing that a user sees."""
 
 
 def _in_main_thread() -> bool:
-    """Only there may a handler be set."""
+    """Whether this is the main thread, the only one in which a handler of signals may be set."""
     return threading.current_thread() is threading.main_thread()
 
 
 def sent_code() -> list[str]:
-    """The packages that trials on other machines get from here: those of a checkout.
+    """The packages that trials on other machines get from this one: those of a checkout.
 
-    What is installed as a wheel is expected to be installed there too: then none.
+    If ddarts is installed as a wheel here, it is expected to be installed there too, and no package is sent.
     """
     packages = [Path(__file__).parents[1], Path(ddarts_core.__file__).parent]
     if "site-packages" in packages[0].parts:
@@ -291,11 +292,11 @@ def sent_code() -> list[str]:
 
 
 def _knock(address: str) -> None:
-    """Whether anything listens at an address: Ray itself would try for minutes.
+    """Check that something listens at an address, since Ray itself would try for minutes.
 
     Raises:
-        OSError: nothing does.
-        ValueError: the address is none.
+        OSError: nothing listens there.
+        ValueError: the text is not an address.
     """
     if address != "auto":
         socket.create_connection(place_of(address), timeout=10).close()
@@ -305,7 +306,7 @@ def place_of(address: str) -> tuple[str, int]:
     """Host and port of `HOST:PORT` or `ray://HOST:PORT`.
 
     Raises:
-        ValueError: the address is none.
+        ValueError: the text is not an address.
     """
     parts = urlsplit(address if "://" in address else f"ray://{address}")
     if parts.hostname is None or parts.port is None:

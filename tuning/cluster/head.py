@@ -1,7 +1,8 @@
 """What a sweep does when the head of its cluster is gone.
 
-Ray's own client tries for a minute to reach it, in a thread of its own that nobody can interrupt, and then ends this
-process with a line that says nothing of the study. So it is looked for from here, and the process is ended before.
+Ray's own client tries for a minute to reach the head, in a thread of its own that nobody can interrupt. Then it ends
+this process with a line that says nothing of the study. So this module looks for the head itself, and ends the process
+before Ray does.
 """
 
 from __future__ import annotations
@@ -16,25 +17,25 @@ from collections.abc import Callable, Iterator
 from .connection import place_of
 
 LOST_S = 50.0
-"""How long a head may give no answer: less than the 60 s after which Ray gives up, so that one that keeps its state in
-Redis has time to come back."""
+"""Seconds that a head may give no answer. They are less than the 60 s after which Ray gives up, and enough for a head
+that keeps its state in Redis to come back."""
 
 LOST_CLIENT_S = 25.0
-"""The same of a server of Ray Client, which gives up after 30 s."""
+"""Seconds that a server of Ray Client may give no answer; Ray Client gives up after 30 s."""
 
 EVERY_S = 2.0
-"""Between two looks."""
+"""Seconds between two looks at the head."""
 
 
 @contextlib.contextmanager
 def watched(address: str | None, lost: Callable[[], str]) -> Iterator[None]:
-    """While a cluster's trials run, look whether its head answers; if it does not for too long, end this process.
+    """While a cluster's trials run, look whether its head answers; end this process if it has not for too long.
 
-    Its exit status is 2, that of a mistake, since what is printed says what to do.
+    The exit status is 2, the status of a user's mistake, since the printed sentence says what to do.
 
     Args:
-        address: of the cluster that was joined; None is a Ray of this process, which ends with it.
-        lost: does what is still to be done, and tells the sentence to print.
+        address: of the cluster that was joined; None stands for a Ray of this process, which ends with the process.
+        lost: a function that does what is still to be done, and returns the sentence to print.
     """
     if address is None:
         yield
@@ -57,9 +58,10 @@ def watched(address: str | None, lost: Callable[[], str]) -> Iterator[None]:
 
 
 def _is_lost(place: tuple[str, int], limit: float, over: threading.Event) -> bool:
-    """Wait until a place has given no answer for `limit` seconds; False if it is over before.
+    """Wait until a place has given no answer for `limit` seconds; False if `over` is set before.
 
-    A head that is stopped, or busy, still answers: the system takes the connection for it.
+    A head whose process is stopped or busy still answers, since the operating system accepts the connection in its
+    place.
     """
     answered = time.monotonic()
     while not over.wait(EVERY_S):
@@ -74,7 +76,7 @@ def _is_lost(place: tuple[str, int], limit: float, over: threading.Event) -> boo
 
 
 def _place(address: str) -> tuple[str, int]:
-    """Host and port of what the process talks to: the head's state of the cluster, or its server of Ray Client."""
+    """Host and port that this process talks to: the head's store of its state, or its server of Ray Client."""
     import ray
 
     return place_of(address if address.startswith("ray://") else ray.get_runtime_context().gcs_address)

@@ -15,11 +15,11 @@ class Machine:
     """A machine of the cluster as Ray counts it.
 
     Attributes:
-        node: Ray's identifier.
-        host: its address.
-        cpus: cores.
+        node: Ray's identifier of the machine.
+        host: the machine's address.
+        cpus: number of cores.
         gpus: number of GPUs.
-        memory: bytes of main memory, the object store's not included.
+        memory: bytes of main memory, without those of Ray's object store.
     """
 
     node: str
@@ -30,7 +30,7 @@ class Machine:
 
 
 def machines() -> list[Machine]:
-    """The machines that are there now and take trials. The head of a cluster may have no cores."""
+    """The machines that are there now and take trials. The head of a cluster may have no cores, and takes none then."""
     import ray
 
     found = [
@@ -48,7 +48,7 @@ def machines() -> list[Machine]:
 
 
 def places(machine: Machine, resources: ResourcesConfig) -> int:
-    """How many trials fit on a machine at a time. A trial runs on one of its GPUs, if it takes any.
+    """How many trials fit on a machine at a time. A trial that takes a GPU, or a share of one, runs on one GPU only.
 
     Example:
         >>> places(Machine("node", "host", cpus=8, gpus=2, memory=2**36), ResourcesConfig(cpu=1, gpu=0.4))
@@ -67,11 +67,11 @@ def check_room(config: TuneConfig, cluster: bool) -> None:
     """Check that a trial fits on one of the machines, or that a machine may still come on which it fits.
 
     Args:
-        config: of the sweep.
+        config: the group `tune` of the sweep.
         cluster: whether Ray runs on more than this machine.
 
     Raises:
-        UserError: it would wait for ever.
+        UserError: a trial would wait for ever.
     """
     if room(config) or may_wait(config, cluster):
         return
@@ -85,12 +85,12 @@ def check_room(config: TuneConfig, cluster: bool) -> None:
 
 
 def may_wait(config: TuneConfig, cluster: bool) -> bool:
-    """Whether a trial may wait for a machine that is not there yet, which an autoscaler then starts."""
+    """Whether a trial may wait for a machine that is not there yet, until an autoscaler has started it."""
     return cluster and config.max_concurrent is not None
 
 
 def smallest_gpu() -> int | None:
-    """Bytes of the smallest GPU that this process sees; None if torch finds none."""
+    """Bytes of memory of the smallest GPU that this process sees; None if torch finds no GPU."""
     import torch
 
     sizes = [torch.cuda.get_device_properties(k).total_memory for k in range(torch.cuda.device_count())]
@@ -98,7 +98,7 @@ def smallest_gpu() -> int | None:
 
 
 def gpu_memory(machine: Machine) -> int:
-    """Bytes of the smallest GPU of a machine, asked there.
+    """Bytes of memory of the smallest GPU of a machine, as a process on that machine finds them.
 
     Raises:
         UserError: torch finds no GPU there, although Ray counts some.

@@ -44,29 +44,29 @@ SIZES = (
     "retrain.auxiliary_weight",
     "retrain.ema_decay",
 )
-"""Settings that memory grows with; of the others, what is chosen from words or true and false is tried."""
+"""Settings that memory grows with. Of the others, those that choose from words, or true and false, are tried."""
 
 MARGIN = 1.15
-"""What an allocator and the libraries' workspaces take beside what is counted."""
+"""Factor for what an allocator and the libraries' workspaces take beside the bytes that are counted."""
 
 STEP = 0.05
-"""Shares of a GPU are rounded up to this."""
+"""Shares of a GPU are rounded up to a multiple of this."""
 
 READER_BYTES = 200 * 2**20
-"""Main memory of a process that reads images, with its share of the server that it was forked from."""
+"""Bytes of main memory of a process that reads images, with its share of the server that it was forked from."""
 
 PROCESS_BYTES = 700 * 2**20
-"""Main memory of a trial's process before its first step."""
+"""Bytes of main memory of a trial's process before its first step."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """What trials run on.
+    """The device that trials run on.
 
     Attributes:
         kind: `cuda` or `cpu`.
-        memory: bytes of one GPU, or of the machine.
-        cpus: cores.
+        memory: bytes of one GPU's memory, or of the machine's main memory.
+        cpus: number of cores.
         gpus: number of GPUs.
     """
 
@@ -82,7 +82,7 @@ class Device:
 
 
 def this_device(config: SweepConfig) -> Device:
-    """What a sweep's trials use of this machine: its GPU, if it has one and they may, else its main memory."""
+    """What a sweep's trials use of this machine: its GPU, if it has one and the trials may use it, else main memory."""
     cpus = len(os.sched_getaffinity(0))
     memory = smallest_gpu() if uses_gpus(config) else None
     if memory is not None:
@@ -91,7 +91,7 @@ def this_device(config: SweepConfig) -> Device:
 
 
 def idle_gpus(config: SweepConfig) -> int:
-    """GPUs of this machine that no trial would use although it could."""
+    """How many GPUs of this machine no trial would use although the trials could."""
     given = config.tune.resources == "auto" or config.tune.resources.gpu > 0
     return 0 if given or not uses_gpus(config) else torch.cuda.device_count()
 
@@ -117,20 +117,21 @@ def cluster_device(config: SweepConfig) -> Device:
 
 
 def uses_gpus(config: SweepConfig) -> bool:
-    """Whether any part of a trial would run on a GPU that it is given."""
+    """Whether any part of a trial would run on a GPU that the trial is given."""
     return config.search.device != "cpu" or (trains(config) and config.retrain.device != "cpu")
 
 
 def with_resources(config: SweepConfig, space: Space, device: Device | None = None) -> SweepConfig:
-    """The configuration with `auto` replaced by what the space's largest trial needs.
+    """The configuration of a sweep in which what the space's largest trial needs has replaced `auto`.
 
     Args:
-        config: of a sweep.
-        space: its search space.
-        device: the one that trials run on; None is this machine's.
+        config: the configuration of a sweep.
+        space: the search space of the sweep.
+        device: the device that trials run on; None stands for that of this machine.
 
     Raises:
-        UserError: the largest trial cannot fit; names the estimate, and the largest width or batch that would.
+        UserError: the largest trial cannot fit. The message names the estimate, and the largest width or batch that
+            would fit.
     """
     if config.tune.resources != "auto":
         return config
@@ -156,7 +157,7 @@ def with_resources(config: SweepConfig, space: Space, device: Device | None = No
 def check_smallest(config: SweepConfig, space: Space, info: DataInfo) -> None:
     """Refuse a sweep on this machine if not even the search of the space's smallest trial fits its memory.
 
-    A trial of a larger size that does not fit says so itself when it begins (trainable.py).
+    A larger trial that does not fit says so itself when it begins (trainable.py).
 
     Raises:
         UserError: see `room.check_search`.
@@ -187,7 +188,7 @@ def check_smallest(config: SweepConfig, space: Space, info: DataInfo) -> None:
 
 
 def num_readers(config: DataConfig, most: int) -> int:
-    """Processes that read images for a trial: at most so many if it may have as many as it has use for."""
+    """How many processes read images for a trial, none if no images stay in files; `most` stands for `auto`."""
     if not _images(config, torch.device("cpu"))[1]:
         return 0
     return most if config.num_workers == "auto" else config.num_workers
@@ -196,8 +197,8 @@ def num_readers(config: DataConfig, most: int) -> int:
 def with_readers(config: SweepConfig) -> SweepConfig:
     """The configuration in which a trial takes a core for each of the `data.num_workers` that are asked for.
 
-    Or all of the largest machine's, if that has fewer. The threads that compute stay as many: results do not depend on
-    who reads.
+    If the largest machine has fewer cores, a trial takes all of them. The number of threads that compute stays the
+    same, so that results do not depend on who reads.
     """
     resources, asked = config.tune.fixed_resources, config.data.num_workers
     if asked == "auto" or asked <= resources.cpu:
@@ -209,12 +210,12 @@ def with_readers(config: SweepConfig) -> SweepConfig:
 
 
 def trains(config: SweepConfig) -> bool:
-    """Whether a trial trains the network that it finds."""
+    """Whether a trial of the sweep trains the network that it finds."""
     return config.tune.objective != "supernet"
 
 
 def memory_of(config: ExperimentConfig, device: Device, trained: bool) -> int:
-    """Bytes that a trial takes at its largest moment, its process and a margin included."""
+    """Bytes that a trial takes at its largest moment, with those of its process and with a margin."""
     return _whole(_peaks(config, device, trained), config, device)
 
 
@@ -224,7 +225,7 @@ def _whole(peaks: dict[str, int], config: ExperimentConfig, device: Device) -> i
 
 
 def _peaks(config: ExperimentConfig, device: Device, trained: bool) -> dict[str, int]:
-    """Bytes at the largest moment of the search and of the training, by the group of settings that they follow."""
+    """Bytes at the largest moment of the search and of the training, by the group of settings that decides them."""
     return {group: _peak(group, config, device) for group in (("search", "retrain") if trained else ("search",))}
 
 
@@ -236,15 +237,15 @@ def _peak(group: str, config: ExperimentConfig, device: Device) -> int:
 
 @functools.lru_cache(maxsize=8)
 def _images(config: DataConfig, device: torch.device) -> tuple[int, bool]:
-    """Bytes of the training images on a device, and whether they stay in their files."""
+    """Bytes that the training images take on a device, and whether the images stay in their files."""
     info, images = load_train(config)
     return data_memory(images, info, device), isinstance(images, StreamedSet)
 
 
 def largest_trial(config: SweepConfig, space: Space, device: Device) -> ExperimentConfig:
-    """The settings with the largest value that the space has of each size, and of each choice the one that takes most.
+    """The settings with the largest value of each size, and with the value of each choice that takes the most memory.
 
-    Choices are tried one after the other, each beside the largest so far.
+    Choices are tried one after the other, each together with the settings that took the most memory so far.
     """
     drawn = dict(space.distributions)
     params: dict[str, Any] = {path: max(drawn[path].corners()) for path in SIZES if path in drawn}

@@ -1,8 +1,9 @@
 """Sweeps that run on one machine at the same time: what each of them takes of its cores and GPUs.
 
-A sweep that starts Ray here writes what its trials can take at a time into a file of its own, and holds the file's lock
-while they run. A later one leaves that to it and takes the rest. The lock goes with the process, however that ends; a
-file that nobody holds counts for nothing. Only sweeps of one user and one folder for temporary files see each other.
+A sweep that starts Ray here writes what its trials can take at a time into a file of its own, and holds this file's
+lock while the trials run. A later sweep leaves these cores and GPUs to the earlier one, and takes the rest. The lock
+goes with the process, however the process ends, and a file whose lock nobody holds counts for nothing. Two sweeps see
+each other only if they have the same user and the same folder for temporary files.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Claim:
-    """What a sweep takes.
+    """What a sweep takes of this machine.
 
     Attributes:
-        study: its folder or URI.
-        cores: numbers of the cores that its process may run on.
-        cpus: how many of them its trials can take at a time.
-        gpus: the GPUs that they can take, as CUDA_VISIBLE_DEVICES names them.
+        study: the folder or URI of the sweep's study.
+        cores: the numbers of the cores that the sweep's process may run on.
+        cpus: how many of these cores the sweep's trials can take at a time.
+        gpus: the GPUs that the trials can take, as CUDA_VISIBLE_DEVICES names them.
     """
 
     study: str
@@ -44,19 +45,19 @@ class Claim:
 _log = logging.getLogger(__name__)
 
 _mine: IO[str] | None = None
-"""The file of this process, open and locked while it has a claim."""
+"""The file of this process, which is open and locked while the process has a claim."""
 
 
 def share(study: str, config: TuneConfig, num_cpus: int | None) -> int | None:
-    """Take a sweep's part of this machine, before Ray is started on it, and say so if others leave less than all.
+    """Take a sweep's part of this machine before Ray is started on it; say so if other sweeps leave less than all.
 
     Args:
         study: folder or URI of the study.
-        config: of the sweep, with its resources.
-        num_cpus: cores that were asked for; None is what others leave.
+        config: the group `tune` of the sweep, with the resources of a trial.
+        num_cpus: how many cores the user asked for; None stands for those that other sweeps leave.
 
     Returns:
-        The cores for Ray; None is all.
+        How many cores Ray gets; None means all.
     """
     visible = _visible() if config.fixed_resources.gpu else []
     found, others = take(study, config, visible)
@@ -72,7 +73,7 @@ def share(study: str, config: TuneConfig, num_cpus: int | None) -> int | None:
 
 
 def sentence(found: Claim, alone: Claim, others: Sequence[Claim]) -> str:
-    """What a sweep says that gets less of a machine than it would have had alone."""
+    """The sentence of a sweep that gets less of a machine than it would have had alone."""
     names = sorted({Path(other.study).name for other in others})
     running = f"study {names[0]} is" if len(names) == 1 else f"studies {' and '.join(names)} are"
     taken = f"{found.cpus} of {alone.cpus} cores that it could use"
@@ -97,15 +98,15 @@ def _visible() -> list[str]:
 
 
 def take(study: str, config: TuneConfig, visible: Sequence[str]) -> tuple[Claim, list[Claim]]:
-    """Take for the trials of a sweep what others leave of this machine: a trial's share at least, also if none is left.
+    """Take for a sweep's trials what other sweeps leave of this machine, but at least what one trial needs.
 
     Args:
         study: folder or URI of the study.
-        config: of the sweep, with its resources.
-        visible: this process's GPUs.
+        config: the group `tune` of the sweep, with the resources of a trial.
+        visible: the GPUs that this process sees.
 
     Returns:
-        What this sweep takes, until `release`, and what the others have.
+        What this sweep takes until `release`, and what the other sweeps have.
     """
     global _mine
     folder = Path(tempfile.gettempdir()) / f"ddarts-sweeps-{os.getuid()}"
@@ -123,7 +124,7 @@ def take(study: str, config: TuneConfig, visible: Sequence[str]) -> tuple[Claim,
 
 
 def release() -> None:
-    """Leave what this process took to others."""
+    """Give back what this process took, so that other sweeps can take it."""
     global _mine
     if _mine is not None:
         Path(_mine.name).unlink(missing_ok=True)
@@ -132,7 +133,7 @@ def release() -> None:
 
 
 def _others(folder: Path) -> Iterator[Claim]:
-    """The claims of processes that live; files of the others are deleted."""
+    """The claims of the processes that are alive; the files of processes that have ended are deleted."""
     for path in sorted(folder.glob("*.json")):
         with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8") as file:
             if path.name == f"{os.getpid()}.json":
@@ -151,15 +152,15 @@ def claim(
 ) -> Claim:
     """What a sweep takes of cores and GPUs beside other sweeps. A pure function.
 
-    Of the cores those that are left, of the GPUs those that nobody has; where there is none, as many cores as a trial
-    needs, and all GPUs. No more than its trials can use at a time.
+    It takes the cores that are left, but at least as many as a trial needs, and the GPUs that no other sweep has;
+    if all GPUs are taken, it shares all of them. It takes no more than its trials can use at a time.
 
     Args:
         study: folder or URI of the study.
-        config: of the sweep, with its resources.
-        visible: this process's GPUs.
-        cores: those that this process may run on.
-        others: what other sweeps have.
+        config: the group `tune` of the sweep, with the resources of a trial.
+        visible: the GPUs that this process sees.
+        cores: the numbers of the cores that this process may run on.
+        others: what the other sweeps have.
     """
     wanted = config.fixed_resources
     together = min(config.max_concurrent or config.num_samples, config.num_samples)

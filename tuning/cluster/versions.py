@@ -1,6 +1,6 @@
-"""Which ddarts runs a trial: it must be that of the sweep, on every machine.
+"""Which ddarts runs a trial: on every machine it must be the ddarts of the sweep.
 
-A version's number does not tell two checkouts apart. So the files are compared that a trial runs.
+A version's number does not tell two checkouts apart. So this module compares the files that a trial runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import ddarts_core
 from ddarts_core.ground.errors import UserError
 
 SUFFIXES = (".py", ".json", ".txt", ".yaml")
-"""Of the files that a trial reads of ddarts."""
+"""Suffixes of the files of ddarts that a trial reads."""
 
 
 class OtherVersion(UserError):
@@ -46,13 +46,13 @@ def digest(*packages: Path) -> str:
 
 
 def check_version(study: Mapping[str, Any]) -> str:
-    """Check that this process, of a trial, has the ddarts of the sweep; its version.
+    """Check that this process of a trial has the same ddarts as the sweep; return its version.
 
     Args:
-        study: contents of study.json.
+        study: the contents of study.json.
 
     Raises:
-        OtherVersion: it has another.
+        OtherVersion: this process has another ddarts.
     """
     wanted, own = study["code"], own_version()
     if own != wanted:
@@ -64,4 +64,4 @@ def check_version(study: Mapping[str, Any]) -> str:
 
 
 SAID = r"a trial's process on \S+ has ddarts .*"
-"""What an error says that was raised in another process: it comes as text."""
+"""A pattern of the text of such an error: an error that was raised in another process arrives as text only."""

@@ -1,1 +1,1 @@
-"""The process of a sweep: begin, run, go on, extend, rebuild."""
+"""The process of a sweep: it begins a study, runs it, goes on with it, extends it, and rebuilds what was lost."""

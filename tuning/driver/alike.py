@@ -1,4 +1,4 @@
-"""Trials that fail for the same reason: what fails them all is not worth trying again and again."""
+"""Trials that fail for the same reason: if one reason fails all trials, it is of no use to try again and again."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _PLACES = re.compile(r"(?:[\w.+-]+:/)?(?:/[^\s'\":;,()]+)+")
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\d+(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE)
 
 STOPPED = re.compile(r"\d+ trials? failed for the same reason .*", re.DOTALL)
-"""What an error says by which `Alike` stops a sweep; Ray hands its text on."""
+"""The text of the error by which `Alike` stops a sweep; Ray hands on only the text of an error."""
 
 
 def kind(reason: str) -> str:
-    """A reason without what differs between trials: paths, addresses and numbers.
+    """A reason without what differs from trial to trial: paths, addresses and numbers.
 
     Example:
         >>> kind("cannot read image /data/a/7.jpg: 12 bytes") == kind("cannot read image /data/b/31.jpg: 9 bytes")
@@ -22,24 +22,24 @@ def kind(reason: str) -> str:
 
 
 class Alike:
-    """Counts the failures of each kind since a trial last came to another end."""
+    """Counts the failures of each kind since the last trial that ended without a failure."""
 
     def __init__(self) -> None:
         self._epochs: dict[str, list[int]] = {}
 
     def clear(self) -> None:
-        """A trial ended otherwise: begin anew."""
+        """A trial ended without a failure: begin to count anew."""
         self._epochs.clear()
 
     def note(self, reason: str, epochs: int, *, most: int | None, furthest: int) -> str | None:
-        """A trial failed; one sentence if the sweep should stop.
+        """Count a trial that failed; return one sentence if the sweep should stop, else None.
 
         Args:
-            reason: of its end.
-            epochs: that it had done.
-            most: failures of one kind that are too many; None never stops.
-            furthest: epochs that one of the trials that still run has done: while one has come further than those
-                that failed, their reason is not everybody's.
+            reason: the reason of the failure.
+            epochs: how many epochs the trial had done.
+            most: how many failures of one kind stop the sweep; None never stops it.
+            furthest: the most epochs that a trial which still runs has done. While one trial has come further than
+                all that failed, the reason of their failure is not that of every trial.
         """
         alike = self._epochs.setdefault(kind(reason), [])
         alike.append(epochs)

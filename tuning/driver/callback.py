@@ -1,4 +1,4 @@
-"""The driver's side of every trial: notes its end in the study's folder and in MLflow, and tells the watcher."""
+"""The driver's side of every trial: it notes the end in the study's folder and in MLflow, and tells the watcher."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from .stops import check_there, is_full
 
 @dataclass(frozen=True)
 class Session:
-    """What belongs to this run of a sweep and not to the study; in another process nobody watches."""
+    """What belongs to this run of a sweep and not to the study. A copy in another process is empty: nobody watches."""
 
     draw: Draw | None = None
     listener: Listener | None = None
@@ -54,7 +54,7 @@ class Session:
 
 
 class Ends:
-    """Brings MLflow runs of trials to their end, one after the other, in a thread: the other trials go on meanwhile."""
+    """Ends the MLflow runs of trials, one after the other, in a thread of its own: other trials go on meanwhile."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -62,13 +62,13 @@ class Ends:
         self._wait_until = self._tell_at = 0.0
 
     def add(self, study: Study, number: int) -> None:
-        """Take up a trial that ended."""
+        """Let the thread end the MLflow run of a trial that ended."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "mlflow")
         self._thread.submit(self._end, study, number)
 
     def close(self) -> None:
-        """Wait until all that were added are done, or left to `track_rest`."""
+        """Wait until the runs of all trials that were added are ended, or left to `track_rest`."""
         if self._thread is not None:
             self._thread.shutdown()
 
@@ -87,11 +87,11 @@ class StudyCallback(tune.Callback):
     """Ray's callback; each run of a sweep has one.
 
     Args:
-        held: the study.
-        session: is told.
-        budget: of time, which is told who runs.
-        metric: of the supernet, that progress shows.
-        alone: whether a trial's checkpoints are of no use to others.
+        held: the study, which this process holds.
+        session: draws genotypes, and is told of every trial's progress.
+        budget: the budget of time, which is told which trials run.
+        metric: the supernet's metric that progress shows.
+        alone: whether a trial's checkpoints are of no use to other trials.
     """
 
     def __init__(self, held: Held, session: Session, budget: TimeBudget, metric: str, alone: bool) -> None:
@@ -108,7 +108,7 @@ class StudyCallback(tune.Callback):
         self.hopeless: str | None = None
 
     def close(self) -> None:
-        """Wait until MLflow has what it takes."""
+        """Wait until MLflow has taken what it takes of the trials that ended."""
         self._ends.close()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -121,14 +121,17 @@ class StudyCallback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """An epoch is done."""
+        """A trial has done an epoch."""
         check_there(self._held.study)
         done, searched = result["epochs"], int(result[SEARCH_EPOCH])
         accuracy, phase = result[self._metric], result["phase"]
         self._tell("epoch", trial, epochs=done, searched=searched, accuracy=accuracy, phase=phase)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A process died and the trial will go on in another, unless nothing can: a full disk, a store that is away."""
+        """A trial's process died; the trial goes on in another one.
+
+        If no trial can go on, because the disk is full or the store does not answer, the sweep stops.
+        """
         self._budget.note(trial.trial_id, running=False)
         check_there(self._held.study)
         _stop_if_hopeless(trial)
@@ -148,7 +151,7 @@ class StudyCallback(tune.Callback):
             self._end(trials, trial, "PRUNED", f"stopped by the scheduler after {result.get('epochs', 0)} epochs")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process died too often."""
+        """A trial's process died too often: the trial failed."""
         self._budget.note(trial.trial_id, running=False)
         _stop_if_hopeless(trial)
         self._end(trials, trial, "FAILED", error_of(trial))
@@ -187,7 +190,7 @@ class StudyCallback(tune.Callback):
             signal.raise_signal(signal.SIGINT)
 
     def _done_before(self, number: int) -> dict[str, Any]:
-        """What an event says of a trial whose process begins: its recorded epochs, and the phase of the next one."""
+        """What an event says of a trial whose process begins: its recorded epochs, and the phase of the next epoch."""
         folder = trial_dir(self._held.study.path, number)
         reports = stored_reports(folder, self._metric)
         course = Course(resolve(read_json(folder / "trial.json")["config"]))
@@ -215,12 +218,12 @@ def note_end(
     """Write a trial's end into its file, and return its record.
 
     Args:
-        study: held by this process.
-        number: of the trial, which has no process any more.
-        state: it ends in.
-        reason: for it; empty without one.
-        seconds: that it took, if its process did not write them.
-        alone: whether its checkpoints are of no use to others.
+        study: the study, which this process holds.
+        number: the number of the trial, which has no process any more.
+        state: the state that the trial ends in.
+        reason: the reason of this state; empty if there is none.
+        seconds: how long the trial took, if its process did not write it.
+        alone: whether the trial's checkpoints are of no use to other trials.
     """
     study.pull(f"trials/{trial_name(number)}")
     took = {"seconds": seconds} if seconds else {}
@@ -247,13 +250,13 @@ def _error_text(trial: Any) -> str:
 
 
 def error_of(trial: Any) -> str:
-    """The last line of what a trial's process raised."""
+    """The last line of the error that a trial's process raised."""
     text = _error_text(trial)
     return hide_secrets(text.splitlines()[-1])[:1000] if text else "the trial's process died"
 
 
 def track_end(study: Study, number: int, draw: Draw | None) -> bool:
-    """Bring the MLflow run of a trial that ended to its end and note that it is; whether it is."""
+    """End the MLflow run of a trial that ended, and note it in the trial's file. Returns whether MLflow has it all."""
     run = TrialRun(study, trial_dir(study.path, number))
     tracked = run.finish(draw, artifacts=study.data["config"]["tracking"]["log_artifacts"])
     study.change_trial(number, run_id=run.run_id, tracked=tracked)
@@ -261,9 +264,9 @@ def track_end(study: Study, number: int, draw: Draw | None) -> bool:
 
 
 def track_rest(study: Study, draw: Draw | None) -> int:
-    """Give MLflow the trials that it could not take when they ended; how many it still could not.
+    """Give MLflow the trials that it could not take when they ended. Returns how many it still could not take.
 
-    A run that is still RUNNING there then belongs to a trial that is, or to nobody.
+    If it took all, a run that is still RUNNING there belongs to a trial that is RUNNING too, or to no trial.
     """
     waiting = [t for t in study.trials() if t["state"] != "RUNNING" and not t.get("tracked")]
     missing = 0
@@ -276,7 +279,7 @@ def track_rest(study: Study, draw: Draw | None) -> int:
 
 
 def settle(study: Study) -> None:
-    """End the runs that are RUNNING in MLflow although their process is gone, and delete those that no trial knows."""
+    """End the runs that are RUNNING in MLflow although their process is gone; delete runs that belong to no trial."""
     trials = {trial["trial_id"]: trial for trial in study.trials()}
     for run_id, trial_id in child_runs(study, "RUNNING"):
         trial = trials.get(trial_id)

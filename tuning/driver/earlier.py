@@ -1,7 +1,8 @@
 """Studies that were interrupted when Ray still kept the checkpoints of trials.
 
-Their trials go on from the furthest checkpoint that is intact below `ray/`, `ray-2/`, ... Ray's own state there, which
-is of pickles, is not read. Once a trial's checkpoint lies in its own folder, the rest is of no use.
+The trials of such a study go on from the furthest intact checkpoint below `ray/`, `ray-2/`, ... Ray keeps its own state
+there as pickles, which are not read. Once a trial's checkpoint lies in the trial's own folder, the rest is of no use
+and is deleted.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ MEMBER = "member.json"
 
 
 def adopt(study: Study) -> None:
-    """Put the checkpoints of a held study of before where its trials find them; of another study change nothing."""
+    """Put the checkpoints of such an earlier study, which this process holds, where its trials find them."""
     left = study.backend.found("", lambda name: re.match(r"ray(-\d+)?/", name) is not None)
     of_use = {trial_name(t["number"]) for t in study.trials() if t["state"] == "RUNNING" or "lineage" in t}
     wanted = [n for n in left if "/checkpoint_" in n and n.split("/")[1].partition("_")[0] in of_use]
@@ -52,10 +53,11 @@ def _take(folder: Path, root: Path, number: int, most: int | None) -> None:
     """Copy the furthest intact checkpoints of a trial into its folder.
 
     Args:
-        folder: of the trial.
-        root: of Ray's folders.
-        number: of the trial.
-        most: how many; None is all that are the trial's own, since another member of a population may need one.
+        folder: the folder of the trial.
+        root: the folder that holds Ray's folders.
+        number: the number of the trial.
+        most: how many checkpoints to copy. None copies all of the trial's own, since another member of a population may
+            need one.
     """
     there: dict[int, Path] = {}
     for file in root.glob(f"ray*/{trial_name(number)}_*/checkpoint_*/{FILE}"):
@@ -73,7 +75,10 @@ def _take(folder: Path, root: Path, number: int, most: int | None) -> None:
 
 
 def _exchanges(study: Study, trial: Mapping[str, Any]) -> dict[str, Any]:
-    """When a member of a population took part in its last exchange: none runs on from one that it has not noted."""
+    """After how many search epochs a member of a population took part in its last exchange, and its lineage.
+
+    No member goes on from an exchange that its file does not note.
+    """
     tune = study.data["config"]["tune"]
     every = int(tune["exchange_every"])
     reports = stored_reports(trial_dir(study.path, trial["number"]), supernet_metric(tune))

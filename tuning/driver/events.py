@@ -11,22 +11,22 @@ Kind = Literal["started", "epoch", "restarted", "finished", "stopping"]
 
 @dataclass(frozen=True)
 class SweepEvent:
-    """Something that happened to a trial; `stopping` is of the whole sweep.
+    """Something that happened to a trial; only `stopping` happens to the whole sweep.
 
     Attributes:
-        kind: `started`, `epoch` (one more epoch is done), `restarted` (its process died), `finished`,
+        kind: `started`, `epoch` (one more epoch is done), `restarted` (the trial's process died), `finished`,
             `stopping` (the first Ctrl-C, told from a thread of its own; the second ends the process at once).
         trial_id: the trial's folder below `trials/`.
-        number: from 0, in the order of proposal.
-        params: by dotted path.
-        state: RUNNING, COMPLETED, PRUNED or FAILED.
-        epochs: epochs done, retraining included.
-        searched: those of them that were of the search.
-        num_epochs: epochs of the whole trial, if nothing ends it early.
-        phase: of the epoch that comes next: warmup, search, joint or retrain; empty of a trial that ended.
-        accuracy: the supernet's on held-out images, by `tune.metric`; None before the first epoch.
-        objectives: by metric; empty unless COMPLETED.
-        reason: why it failed or was stopped; empty otherwise.
+        number: the trial's number; trials are counted from 0 in the order in which they were proposed.
+        params: the trial's parameters by dotted path.
+        state: the trial's state: RUNNING, COMPLETED, PRUNED or FAILED.
+        epochs: how many epochs the trial has done, those of the retraining included.
+        searched: how many of these epochs belong to the search.
+        num_epochs: how many epochs the whole trial has, if nothing ends it early.
+        phase: the phase of the next epoch: warmup, search, joint or retrain; empty if the trial has ended.
+        accuracy: the supernet's `tune.metric` on held-out images; None before the first epoch.
+        objectives: the trial's objectives by metric; empty unless it is COMPLETED.
+        reason: why the trial failed or was stopped; empty otherwise.
     """
 
     kind: Kind

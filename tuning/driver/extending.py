@@ -29,10 +29,11 @@ LASTING = ("objective", "second_objective", "limits", "latency")
 """Settings of `tune` that all trials of a study share."""
 
 BEFORE = {"limits": LimitsConfig().model_dump(), "latency": None}
-"""What a study has that was begun before there were such settings."""
+"""The values of a study that was begun before there were such settings."""
 
 APART = {"scheduler": "pbt", "searcher": "grid"}
-"""What goes neither from nor to another: the members of a population have no like, and a grid visits what is left."""
+"""Settings that a study can neither leave nor take up: new trials cannot be compared with the members of a population,
+and a grid visits the points that are left."""
 
 
 def extend_sweep(
@@ -44,24 +45,26 @@ def extend_sweep(
     num_cpus: int | None = None,
     address: str | None = None,
 ) -> StudyResult:
-    """Run more trials in a study that exists; one that was stopped is brought to its end first.
+    """Run more trials in a study that exists; a study that was stopped is brought to its end first.
 
-    The trials that ended are kept: the searcher has learnt from them, and a scheduler compares the new ones with them.
-    Of `config`, the first points that are new, the space, the numbers of epochs, the searcher, the scheduler and the
-    resources are taken over; by what is left of a study that was stopped, how its trials run (`sweep.CORRIGIBLE`): a
-    file that is put right repairs it. Which earlier trials still count is noted, see `reread`.
+    The trials that ended are kept: the searcher has learnt from them, and a scheduler compares the new trials with
+    them. The study takes over from `config` the first points that are new, the space, the numbers of epochs, the
+    searcher, the scheduler and the resources. The trials that a stopped study still has to do take over only how trials
+    run (`sweep.CORRIGIBLE`), so that a corrected file repairs the study. Which earlier trials still count is noted,
+    see `reread`.
 
     Args:
-        config: of a sweep of the same name, settings and objectives.
-        num_samples: trials more. None: as many as `config` asks for if the study is finished, else none.
-        draw: draws the picture of a genotype into a file; None logs none.
-        listener: is told of every trial's progress.
-        num_cpus: cores that Ray may use; None is all.
-        address: of a Ray cluster; None starts Ray on this machine.
+        config: the configuration of a sweep with the same name, settings and objectives.
+        num_samples: how many trials to add. None adds as many as `config` asks for if the study is finished, else
+            none.
+        draw: a function that draws the picture of a genotype into a file; None logs no pictures.
+        listener: a function that is told of every trial's progress.
+        num_cpus: how many cores Ray may use; None means all.
+        address: the address of a Ray cluster; None starts Ray on this machine.
 
     Raises:
         UserError: the study has other settings than `config`, no trial fits on the machines, or another process runs
-            the study, which stays as it is.
+            the study. The study then stays as it is.
     """
     study = find_study(config.study_location)
     check_address(study.location, address)
@@ -96,7 +99,7 @@ def extend_sweep(
 
 
 def _add_round(study: Study, config: SweepConfig, more: int) -> Study:
-    """Note that there are more trials to do, before Ray knows of them: a kill from here on is resumed."""
+    """Note that there are more trials to do, before Ray knows of them: a sweep that is killed later can be resumed."""
     stored, rounds = study.data["config"], study.rounds
     known = stored["tune"]["points_to_evaluate"]
     points = [dict(point) for point in config.tune.points_to_evaluate if point not in known]
@@ -121,13 +124,13 @@ def _add_round(study: Study, config: SweepConfig, more: int) -> Study:
 
 
 def _earlier(study: Study, config: SweepConfig, base: Mapping[str, Any]) -> dict[str, Any]:
-    """What counts of each trial of a study for those that `config` adds, see `reread`."""
+    """What counts of each earlier trial of a study for the trials that `config` adds, see `reread`."""
     space, before = build_space(config.space, base), tune_of(study.data)
     return {trial["trial_id"]: reread(trial, space, config.tune, before) for trial in study.trials()}
 
 
 def goes_on_otherwise(study: Study, config: SweepConfig) -> list[str]:
-    """What new trials would have otherwise than those of a study: epochs, their budget, parameters of the space."""
+    """What differs between new trials and those of a study: numbers of epochs, the budget, parameters of the space."""
     old, new = study.data["config"], config.model_dump(mode="json")
     settings = (stored_config(study).model_dump(mode="json"), new)
     given = (
@@ -138,11 +141,11 @@ def goes_on_otherwise(study: Study, config: SweepConfig) -> list[str]:
 
 
 def check_same(study: Study, config: SweepConfig) -> None:
-    """Check that trials of `config` belong into a study.
+    """Check that trials of `config` may be added to a study.
 
     Raises:
-        UserError: it has other objectives or other settings; or another space or other numbers of epochs, where the
-            trials of either are those of a grid or of a population.
+        UserError: the study has other objectives or other settings. Or it has another space or other numbers of epochs,
+            and the trials of the study or of `config` are those of a grid or of a population.
     """
     old, new = study.data["config"], config.model_dump(mode="json")
     apart = [name for name, value in APART.items() if value in (old["tune"][name], new["tune"][name])]

@@ -40,16 +40,16 @@ def _resourceful(config: TuneConfig) -> Any:
 
 
 SCRATCH = ".ray"
-"""Folder of Ray in the study's while the sweep runs. Nothing is read from it."""
+"""Ray's folder in the study's folder while the sweep runs. ddarts reads nothing from it."""
 
 
 def fit(study: Study, config: SweepConfig, space: Space, session: Session, cluster: bool) -> TimeBudget:
-    """Let Ray run the trials of a study that have not ended, and new ones until there are as many as are wanted.
+    """Let Ray run the trials of a study that have not ended, and then new trials until there are as many as wanted.
 
-    Ray begins anew each time: what it has to know is told to it from the study's folder.
+    Ray begins anew each time. It is told what it has to know from the study's folder.
 
     Returns:
-        The budget of time, which may be spent.
+        The budget of time, which tells whether the time is spent.
     """
     from ray import tune
 

@@ -1,7 +1,8 @@
-"""A study whose folder was moved or copied goes on where it is now, and writes nothing where it was.
+"""A study whose folder was moved or copied goes on where the folder is now, and writes nothing at the earlier place.
 
-No file of a study names the study's place, but for two: study.json says where it was run last (`place`), so that a copy
-is known as one; and MLflow's database, where it is the study's own, names the place of the artifacts.
+Only two files of a study name the study's place. study.json says where the study was run last (`place`), so that a copy
+can be recognised as a copy. MLflow's database names the place of the artifacts, if the database lies in the study's
+folder.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from ..tracking.study_run import artifact_location
 
 
 def settle_in(study: Study) -> None:
-    """Make a study ready to run where its folder is now.
+    """Make a study ready to run at the place where its folder is now.
 
     Raises:
-        UserError: it is a copy, and MLflow has the runs of both at the same place.
+        UserError: the study is a copy, and MLflow keeps the runs of the copy and of the original at the same place.
     """
     place_artifacts(study)
     original = None if _has_database(study) else study.data.get("place")
@@ -36,7 +37,7 @@ def settle_in(study: Study) -> None:
 
 
 def place_artifacts(study: Study) -> None:
-    """Let the study's own database, if it has one, name artifacts where they are now."""
+    """Make the study's own database, if it has one, name the place where the artifacts are now."""
     if _has_database(study):
         location = artifact_location(study.data["tracking_uri"])
         move_artifacts(study.path / "mlflow.db", study.data["experiment_id"], str(location))
@@ -63,17 +64,17 @@ LOCATIONS = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-"""Where MLflow's database names the place of an artifact: tables and columns."""
+"""The tables and columns in which MLflow's database names the place of an artifact."""
 
 
 def move_artifacts(database: Path, experiment_id: str, location: str) -> None:
-    """Let a database name artifacts where they are now.
+    """Make a database name the place where the artifacts are now.
 
     Args:
-        database: of MLflow; nothing is done if there is none, if it is damaged, or if it does not have the experiment:
-            it is made again before anything is written to it (see rebuild.py).
-        experiment_id: whose place of artifacts is that of all.
-        location: where it is, as URI.
+        database: the file of MLflow's database. Nothing is done if the file does not exist, is damaged, or does not
+            have the experiment: such a database is made again before anything is written to it (see rebuild.py).
+        experiment_id: the identifier of the experiment, whose place of artifacts holds those of all its runs.
+        location: the place where the artifacts are now, as a URI.
     """
     if not database.is_file():
         return

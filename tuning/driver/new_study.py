@@ -1,4 +1,4 @@
-"""Begin a study: its folder or first object, and its run in MLflow."""
+"""Begin a study: make its folder, or its first object in a store, and its run in MLflow."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from ..tracking import study_run as tracking
 
 
 def new_study(config: SweepConfig) -> Study:
-    """The study's folder and its run in MLflow, or nothing at all.
+    """Make the study's folder and its run in MLflow; if one of them cannot be made, nothing is left of the other.
 
     Raises:
-        UserError: another process makes it at this moment or has made it, the folder holds something else, or the
-            tracking store cannot be used.
+        UserError: another process makes the study at this moment or has made it, the folder holds something else, or
+            the tracking store cannot be used.
     """
     with config.place.begin() as place:
         return _begin_in(place, config)
 
 
 def _begin_in(place: Folder, config: SweepConfig) -> Study:
-    """Begin a study at a place where no other process begins one. No secrets of a tracking URI are stored."""
+    """Begin a study at a place where no other process begins one. The secrets of a tracking URI are not stored."""
     full = tracking.tracking_uri(config.tracking.uri, place.folder)
     shown = without_secrets(full)
     if shown != full:
@@ -77,10 +77,10 @@ def _begin_in(place: Folder, config: SweepConfig) -> Study:
 
 
 def create_study(location: str | Path | Folder, data: Mapping[str, Any]) -> Study:
-    """Make the folder of a new study, or its copy and the first object below its URI.
+    """Make the folder of a new study or, for a URI, the local copy of the study and the first object below the URI.
 
     Raises:
-        UserError: there is a study already, or something else that is in the way.
+        UserError: a study, or something else, is already at this place.
     """
     place = backend_of(location)
     begun = {"schema": SCHEMA_VERSION, "name": place.name, "created": utc_now(), "code": own_version()}

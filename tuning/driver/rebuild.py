@@ -1,7 +1,7 @@
-"""What is copied from a study's folder, made again: Optuna's journal, and the runs in MLflow.
+"""The copies of what is in a study's folder are made again: Optuna's journal, and the runs in MLflow.
 
-The folder is the truth. So a store of MLflow that lost the study, or a database that is damaged, costs nothing: the
-study gets a run there anew, and every trial is sent again.
+The folder is the truth. So nothing is lost when MLflow's store has lost the study, or when its database is damaged:
+the study gets a new run there, and every trial is sent again.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _log = logging.getLogger(__name__)
 
 
 def ensure_tracked(study: Study) -> Study:
-    """Make the run of a held study anew, and forget those of its trials, if the store of MLflow has it no more.
+    """Make a new run of a held study if MLflow's store has lost the run, and forget the runs of the study's trials.
 
-    A database in the study's folder that is damaged or not whole is set aside. A store that does not answer is left for
-    later. What was done is a warning.
+    A database in the study's folder that is damaged or not whole is set aside. If the store does not answer, nothing is
+    done for now. A warning says what was done.
 
     Returns:
-        The study, which may have another run now.
+        The study, which may now have another run.
 
     Raises:
-        UserError: the store cannot be used, or the run was deleted there on purpose.
+        UserError: the store cannot be used, or somebody deleted the run there on purpose.
     """
     uri = str(study.data["tracking_uri"])
     own = study.path / "mlflow.db"
@@ -54,7 +54,7 @@ def ensure_tracked(study: Study) -> Study:
 
 
 def track_anew(study: Study) -> Study:
-    """Make a run of a held study in MLflow, and forget those that there were of it and of its trials.
+    """Make a new run of a held study in MLflow, and forget the earlier runs of the study and of its trials.
 
     Raises:
         UserError: the store cannot be used.
@@ -73,7 +73,7 @@ def track_anew(study: Study) -> Study:
 
 
 def rebuild_journal(found: Study) -> int:
-    """Make Optuna's journal of a study anew from its folder; how many trials it has.
+    """Make Optuna's journal of a study anew from the study's folder. Returns how many trials the journal has.
 
     Raises:
         UserError: a process runs the study.
@@ -87,9 +87,10 @@ def rebuild_journal(found: Study) -> int:
 
 
 def rebuild_runs(found: Study, draw: tracking.Draw | None) -> tuple[int, int]:
-    """Give MLflow what it lacks of a study; how many ended trials it has now, and how many it did not take.
+    """Give MLflow what it lacks of a study, and send nothing that it has already.
 
-    What it has already is sent no second time.
+    Returns:
+        How many trials that ended MLflow has now, and how many it did not take.
 
     Raises:
         UserError: a process runs the study, or the store cannot be used.
@@ -104,7 +105,7 @@ def rebuild_runs(found: Study, draw: tracking.Draw | None) -> tuple[int, int]:
 
 
 def is_damaged(database: Path) -> bool:
-    """Whether a file is not a whole database of MLflow; one that cannot be opened now is not known to be damaged."""
+    """Whether a file is not a whole database of MLflow. A file that cannot be opened now does not count as damaged."""
     try:
         with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
             [[found], *_] = connection.execute("PRAGMA quick_check(1)")
@@ -118,7 +119,7 @@ def is_damaged(database: Path) -> bool:
 
 
 def _set_aside(database: Path) -> Path:
-    """Rename a database and what belongs to it."""
+    """Rename a database and the files that belong to it."""
     number = next(k for k in range(1, 10**6) if not database.with_name(f"mlflow-damaged-{k}.db").exists())
     aside = database.with_name(f"mlflow-damaged-{number}.db")
     for ending in ("-wal", "-shm", ""):

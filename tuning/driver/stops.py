@@ -1,4 +1,4 @@
-"""What ends a sweep on its way from outside, in one sentence that says how it goes on."""
+"""What stops a sweep from outside before its end, told in one sentence that says how to go on."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ KEPT = "every trial is kept at its last epoch"
 
 
 def is_full(text: str) -> bool:
-    """Whether an error says that there is no space left: errors of other processes come as text."""
+    """Whether the text of an error says that no space is left; errors of other processes arrive as text only."""
     return any(reason in text for reason in FULL)
 
 
 def is_gone(study: Study) -> bool:
-    """Whether a study's folder was deleted, or the disk that it is on is not there any more."""
+    """Whether a study's folder was deleted, or the disk that holds the folder is not there any more."""
     return not (study.path / "study.json").is_file()
 
 
 def check_there(study: Study) -> None:
-    """Stop where nothing can be written any more.
+    """Stop if nothing can be written into a study's folder any more.
 
     Raises:
         FileNotFoundError: the study's folder is gone.
@@ -40,7 +40,7 @@ def check_there(study: Study) -> None:
 
 
 def clear_rest(study: Study) -> None:
-    """Delete what Ray and MLflow made anew of a folder that is gone: an empty database, and the folder itself."""
+    """Delete what Ray and MLflow made again after a study's folder was gone: an empty database, and the folder."""
     database = study.path / "mlflow.db"
     with contextlib.suppress(OSError):
         if database.is_file() and database.stat().st_size == 0:
@@ -49,7 +49,7 @@ def clear_rest(study: Study) -> None:
 
 
 def explained(study: Study, error: BaseException) -> UserError | None:
-    """What to say of an error that stopped the sweep of a study; None of one that is no user's to mend."""
+    """What to say of an error that stopped the sweep of a study; None if the user cannot mend the error."""
     go_on = ddarts("resume", study.location)
     if is_gone(study):
         return UserError(

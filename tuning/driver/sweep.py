@@ -1,7 +1,8 @@
-"""Run a sweep and go on with one: Ray Tune with Optuna's proposals, a scheduler, and the study's folder.
+"""Run a sweep, or go on with one: Ray Tune with Optuna's proposals, a scheduler, and the study's folder.
 
-A study's folder is its one truth. Each run of a sweep is a round with a Ray that knows nothing: it is told which trials
-ended, the others go on from the checkpoints in their folders, and then new ones are proposed.
+Only what is in a study's folder counts. Each run of a sweep begins with a Ray that knows nothing of the study. Ray is
+told which trials ended, the other trials go on from the checkpoints in their folders, and then new trials are
+proposed.
 """
 
 from __future__ import annotations
@@ -54,13 +55,13 @@ from .stops import KEPT, check_there, clear_rest, explained, is_gone
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a sweep came to.
+    """The result of a sweep.
 
     Attributes:
-        study: the study, as stored.
-        trials: their records (trial.json), completed ones first, best first.
-        interrupted: it was stopped before all trials ended.
-        untracked: trials that MLflow does not have in full; `resume_sweep` gives them to it.
+        study: the study, as it is stored.
+        trials: the records of the trials (trial.json): the completed trials come first, the best of them at the top.
+        interrupted: whether the sweep was stopped before all trials ended.
+        untracked: how many trials MLflow does not have in full; `resume_sweep` sends them again.
     """
 
     study: Study
@@ -92,11 +93,11 @@ def run_sweep(
     """Make the study and run it to its end, or until Ctrl-C.
 
     Args:
-        config: of the sweep.
-        draw: draws the picture of a genotype into a file; None logs none.
-        listener: is told of every trial's progress.
-        num_cpus: cores that Ray may use; None is all.
-        address: of a Ray cluster; None starts Ray on this machine.
+        config: the configuration of the sweep.
+        draw: a function that draws the picture of a genotype into a file; None logs no pictures.
+        listener: a function that is told of every trial's progress.
+        num_cpus: how many cores Ray may use; None means all.
+        address: the address of a Ray cluster; None starts Ray on this machine.
 
     Raises:
         UserError: the space, the data or the tracking store is not usable, no trial fits on the machines, or the study
@@ -117,7 +118,7 @@ def run_sweep(
 
 
 CORRIGIBLE = ("resources", "max_concurrent", "time_budget_s", "max_failures_alike")
-"""Settings of `tune` that say how trials run, not what comes of them."""
+"""Settings of `tune` that say how trials run, and that do not change their results."""
 
 
 def resume_sweep(
@@ -130,20 +131,20 @@ def resume_sweep(
     num_cpus: int | None = None,
     address: str | None = None,
 ) -> StudyResult:
-    """Go on with a study after a crash, a stop or an outage of MLflow; a finished one is only checked.
+    """Go on with a study after a crash, a stop or an outage of MLflow; a study that is finished is only checked.
 
     Args:
         study_dir: the study's folder or URI.
-        corrected: of the same study: its settings of `CORRIGIBLE` replace the study's.
-        failed: run the trials that failed again, see `run_again`.
-        draw: draws the picture of a genotype into a file; None logs none.
-        listener: is told of every trial's progress.
-        num_cpus: cores that Ray may use; None is all.
-        address: of a Ray cluster; None starts Ray on this machine.
+        corrected: a configuration of the same study, whose settings of `CORRIGIBLE` replace those of the study.
+        failed: whether to run the trials that failed again, see `run_again`.
+        draw: a function that draws the picture of a genotype into a file; None logs no pictures.
+        listener: a function that is told of every trial's progress.
+        num_cpus: how many cores Ray may use; None means all.
+        address: the address of a Ray cluster; None starts Ray on this machine.
 
     Raises:
-        UserError: there is no study, no trial fits on the machines, or another process runs the study, which stays as
-            it is.
+        UserError: there is no study, no trial fits on the machines, or another process runs the study. The study then
+            stays as it is.
     """
     found = find_study(study_dir)
     check_address(found.location, address)
@@ -168,12 +169,15 @@ def resume_sweep(
 
 
 def run_again(study: Study) -> int:
-    """Let the trials of a held study that failed be run again, from their last intact checkpoint; how many there are.
+    """Let the trials of a held study that failed be run again, each from its last intact checkpoint.
 
-    Each keeps its number, its parameters and its run in MLflow. Nothing learns from the failure any more.
+    Each trial keeps its number, its parameters and its run in MLflow. Nothing learns from the failure any more.
+
+    Returns:
+        How many trials had failed.
 
     Raises:
-        UserError: they are members of a population, whose others went on without them.
+        UserError: the trials are members of a population, whose other members went on without them.
     """
     failed = [trial for trial in study.trials() if trial["state"] == "FAILED"]
     if failed and study.data["config"]["tune"]["scheduler"] == "pbt":
@@ -190,7 +194,7 @@ def run_again(study: Study) -> int:
 
 
 def stored_config(study: Study) -> SweepConfig:
-    """The sweep's configuration as stored, without secrets."""
+    """The sweep's configuration as the study stores it, without secrets."""
     groups = {
         key: study.data["config"].get(key, {}) for key in ("space", "tune", "tracking", "transfer", "name", "storage")
     }
@@ -198,10 +202,10 @@ def stored_config(study: Study) -> SweepConfig:
 
 
 def check_address(location: str, address: str | None) -> None:
-    """Check that a process at this end of an address can write a study.
+    """Check that trials which run at an address can write into a study at a location.
 
     Raises:
-        UserError: the study is in an object store, and the sweep would run elsewhere.
+        UserError: the study is in an object store, and the address is that of Ray Client.
     """
     if not backend_of(location).at_once and (address or "").startswith("ray://"):
         raise UserError(f"a study in {location} is run by a process on the cluster: start it there, with auto")
@@ -214,7 +218,7 @@ def prepare(config: SweepConfig, space: Space, num_cpus: int | None, address: st
         The configuration with `auto` replaced by what fits the machines that the trials will run on.
 
     Raises:
-        UserError: no cluster answers, or no trial can ever run there.
+        UserError: no cluster answers at the address, or no trial can ever run there.
     """
     cluster = address is not None
     if not cluster:
@@ -229,7 +233,11 @@ def prepare(config: SweepConfig, space: Space, num_cpus: int | None, address: st
 
 
 def _check_data(config: SweepConfig) -> tuple[DataInfo, dict[str, Any]]:
-    """Read the images, and refuse those that do not suffice for a batch; their facts, and what `data.json` holds."""
+    """Read the images, and refuse them if they are too few for a batch.
+
+    Returns:
+        The facts of the images, and what `data.json` holds.
+    """
     info, images = load_train(config.data)
     splits = split(images, config.data, config.seed)
     check_batch("weights", len(splits.weights), config.search.batch_size)
@@ -249,11 +257,11 @@ def run(study: Study, config: SweepConfig, space: Space, session: Session, addre
     """Run the trials of a study that this process holds; whatever stops them leaves it INTERRUPTED.
 
     Args:
-        study: is held.
-        config: of the sweep.
+        study: the study, which this process holds.
+        config: the configuration of the sweep.
         space: the checked search space.
-        session: is told.
-        address: of a Ray cluster; None is this machine.
+        session: draws genotypes, and is told of every trial's progress.
+        address: the address of a Ray cluster; None stands for this machine.
     """
     # Ray writes its state, which grows with the trials, for a resume that nobody asks for.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
@@ -277,7 +285,7 @@ def run(study: Study, config: SweepConfig, space: Space, session: Session, addre
 
 
 def _end(study: Study, config: SweepConfig, budget: TimeBudget, draw: tracking.Draw | None) -> StudyResult:
-    """Bring a study whose trials are over to its end, or leave it to be resumed if some are not."""
+    """End a study all of whose trials have ended; if some have not, leave the study to be resumed."""
     study.pull("trials")
     trials = study.trials()
     if budget.is_spent():
@@ -299,7 +307,7 @@ def _end(study: Study, config: SweepConfig, budget: TimeBudget, draw: tracking.D
 
 
 def _leave(study: Study) -> None:
-    """Note that a sweep stopped on the way; trials that ran stay RUNNING in the folder, to be resumed."""
+    """Note that a sweep stopped before its end; the trials that ran stay RUNNING in the folder, to be resumed."""
     if is_gone(study):
         clear_rest(study)
         return
@@ -311,7 +319,7 @@ def _leave(study: Study) -> None:
 
 
 def _lost(study: Study, address: str | None) -> str:
-    """Leave a study whose cluster has no head any more; what to say."""
+    """Leave a study whose cluster has no head any more. Returns what to say of it."""
     PATIENCE.begin(study.location)
     _leave(study)
     return (

@@ -1,8 +1,8 @@
 """Which trials are stopped early: Ray's schedulers by the names of `tune.SCHEDULERS`.
 
-All compare trials by the supernet's held-out accuracy after the same number of search epochs, scored by batch
-normalisation that is recalibrated for the weights (`config` refuses the running statistics, which lag). None sets a
-trial's last epoch: a trial ends by itself.
+All schedulers compare trials by the supernet's held-out accuracy after the same number of search epochs. This accuracy
+is scored by batch normalisation that is recalibrated for the weights; `config` refuses the running statistics, which
+lag behind the weights. No scheduler sets a trial's last epoch: a trial that is not stopped ends by itself.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ class Remembering(TrialScheduler):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)  # type: ignore[no-untyped-call]  # ray
         self.begun: dict[int, list[dict[str, float]]] = {}
-        """What trials that were begun before reported, by their numbers."""
+        """What the trials that began in an earlier run of the sweep reported, by the numbers of the trials."""
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """A trial is new, or goes on."""
+        """A trial is new or goes on: the scheduler hears what it reported before."""
         super().on_trial_add(tune_controller, trial)
         self.tell(trial, self.begun.pop(trial.config["number"], []))
 
     def tell(self, trial: Any, reports: Iterable[dict[str, float]]) -> None:
-        """Note what a trial reported before, without a decision."""
+        """Note what a trial reported before; no decision follows from it."""
         nobody: Any = None  # Ray's controller, which is not asked
         for report in reports:
             self.on_trial_result(nobody, trial, report)
 
 
 class Asha(Remembering, ASHAScheduler):
-    """Ray's scheduler of this name, which is told the past of trials."""
+    """Ray's scheduler ASHA, which is told the past of trials."""
 
 
 def _asha(config: TuneConfig, num_epochs: int, seed: int) -> Any:
@@ -67,7 +67,7 @@ def _halving(config: TuneConfig, num_epochs: int) -> dict[str, Any]:
 
 
 def brackets(config: TuneConfig, num_epochs: int) -> int:
-    """As many brackets as there are rungs. The last bracket stops no trial before the last rung.
+    """The number of brackets, which is the number of rungs. The last bracket stops no trial before the last rung.
 
     Example:
         >>> brackets(TuneConfig(grace_period=1, reduction_factor=3), num_epochs=27)
@@ -80,10 +80,11 @@ def brackets(config: TuneConfig, num_epochs: int) -> int:
 class HyperBand(Remembering, ASHAScheduler):
     """Asynchronous HyperBand: ASHA in brackets with later and later first rungs.
 
-    A trial's bracket follows from the seed and the trial's number, so that a resumed sweep puts it into the same.
+    A trial's bracket follows from the seed and the trial's number, so that a resumed sweep puts the trial into the same
+    bracket.
 
     Args:
-        seed: of the sweep.
+        seed: the seed of the sweep.
     """
 
     def __init__(self, seed: int, **settings: Any) -> None:
@@ -91,7 +92,7 @@ class HyperBand(Remembering, ASHAScheduler):
         self._seed = seed
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Put a trial into a bracket; one with fewer rungs gets fewer trials."""
+        """Put a trial into a bracket; a bracket with fewer rungs gets fewer trials."""
         weights = [math.exp(-place) for place in range(len(self._brackets))]
         draw = random.Random(f"{self._seed}/{trial.config['number']}")
         self._trial_info[trial.trial_id] = draw.choices(self._brackets, weights)[0]
@@ -99,19 +100,20 @@ class HyperBand(Remembering, ASHAScheduler):
 
 
 class Median(Remembering, MedianStoppingRule):
-    """Ray's scheduler of this name, which is told the past of trials."""
+    """Ray's rule of the median, which is told the past of trials."""
 
     def tell(self, trial: Any, reports: Iterable[dict[str, float]]) -> None:
-        """Note what a trial reported: Ray's rule refuses reports of one that it would have stopped."""
+        """Note what a trial reported; Ray's rule itself refuses the reports of a trial that it would have stopped."""
         nobody: Any = None  # Ray's controller, which is not asked
         for report in reports:
             self.on_trial_complete(nobody, trial, report)
 
 
 def _median(config: TuneConfig, num_epochs: int, seed: int) -> Any:
-    """The median of other trials; a trial with fewer than three others to compare with goes on.
+    """The rule of the median: it compares a trial with the others, and lets it go on while they are fewer than three.
 
-    Ray's rule would let it wait for those that have not begun: it would lose its process, and the study's time.
+    Ray's rule would let such a trial wait for trials that have not begun. The trial would lose its process, and the
+    study would lose time.
     """
     return Median(
         time_attr=SEARCH_EPOCH,
@@ -135,25 +137,27 @@ assert SCHEDULER_FACTORIES.keys() == SCHEDULERS.keys()
 
 @dataclass(frozen=True)
 class Earlier:
-    """A trial that has ended before this run of the sweep, as far as schedulers look at one."""
+    """A trial that ended before this run of the sweep began, with what schedulers read of a trial."""
 
     trial_id: str
     config: dict[str, int] = field(compare=False)
 
 
 def remember(scheduler: Any, study: Study) -> dict[int, int]:
-    """Let a scheduler compare trials with those that have ended, and with the past of those that go on.
+    """Let a scheduler compare new trials with those that have ended, and with the past of those that go on.
 
-    It is told what they reported, one trial after the other; what it would do with them is without effect. It is
-    not told of trials that were scored by running statistics, which ddarts once did: they lag, and would rank too low.
+    The scheduler is told what these trials reported, one trial after the other; what it decides about them has no
+    effect. It is not told of trials that were scored by running statistics, as earlier versions of ddarts did: these
+    statistics lag, and the trials would rank too low.
 
     Args:
-        scheduler: that has seen no trial.
-        study: held by this process.
+        scheduler: a scheduler that has seen no trial yet.
+        study: the study, which this process holds.
 
     Returns:
-        The trials that it would stop at the last epoch that they have done, and how many that is: the sweep was killed
-        before it was told of that epoch, or before it could note what followed.
+        The numbers of the trials that the scheduler would stop at the last epoch that they have done, with the number
+        of their epochs. The sweep was killed before the scheduler was told of that epoch, or before the sweep could
+        note the decision.
     """
     if not isinstance(scheduler, Remembering):
         return {}
@@ -176,7 +180,7 @@ def remember(scheduler: Any, study: Study) -> dict[int, int]:
 
 
 def _stops(scheduler: Remembering, number: int, reports: list[dict[str, float]]) -> bool:
-    """Whether a scheduler would stop a trial at the last of its reports; it learns nothing."""
+    """Whether a scheduler would stop a trial at the last of its reports; the scheduler itself learns nothing."""
     if not reports:
         return False
     nobody: Any = None  # Ray's controller, which is not asked

@@ -1,9 +1,9 @@
 """A population under Ray Tune: its members run in legs, from one exchange to the next.
 
-All members wait for each other at every `tune.exchange_every` search epochs. Then those that are behind take over from
-those that are ahead (population.py), and that is written into the files of all of them before a leg begins. An exchange
-follows from what is in those files: a sweep that was killed on the way makes the same one for the members that have not
-noted it.
+All members wait for each other after every `tune.exchange_every` search epochs. Then the members that are behind take
+over from those that are ahead (population.py), and this exchange is written into the files of all members before a leg
+begins. An exchange follows from what is in these files. So a sweep that was killed during an exchange makes the same
+exchange again for the members that have not noted it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from .time_budget import TimeBudget
 
 
 class Legs(Searcher):
-    """Gives Ray the members of a population, a leg at a time: the one that is furthest behind first.
+    """Gives Ray the members of a population, one leg at a time; the member that is furthest behind comes first.
 
     Args:
-        held: the study.
-        config: of the sweep.
-        space: settings that are perturbed.
-        num_epochs: search epochs of a member; there is no exchange after the last.
-        budget: of time; once it is spent nothing is given.
+        held: the study, which this process holds.
+        config: the configuration of the sweep.
+        space: the search space, whose settings an exchange changes a little.
+        num_epochs: how many search epochs a member has; there is no exchange after the last one.
+        budget: the budget of time; once it is spent, Ray is given no leg.
     """
 
     def __init__(self, held: Held, config: SweepConfig, space: Space, num_epochs: int, budget: TimeBudget) -> None:
@@ -58,7 +58,7 @@ class Legs(Searcher):
         self._running: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        """The next leg; None while members wait for others."""
+        """The next leg; None while all members that do not run wait for others."""
         members = [number for number in self._records if number not in self._ended]
         if self._budget.is_spent() or not members:
             return Searcher.FINISHED
@@ -75,7 +75,7 @@ class Legs(Searcher):
         self._note(self._running[trial_id], result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A leg is over, and the member too unless it waits now."""
+        """A leg is over. The member has ended too, unless it now waits for an exchange."""
         number = self._running.pop(trial_id, None)
         if number is None:
             return
@@ -91,7 +91,7 @@ class Legs(Searcher):
         return max(self._accuracies[number], default=0)
 
     def _goal(self, number: int) -> float:
-        """Search epochs at which a member waits for its next exchange; infinite after the last one."""
+        """The number of search epochs at which a member waits for its next exchange; infinite after the last one."""
         tune, last = self._config.tune, int(self._records[number]["exchanged"])
         first = math.ceil(max(tune.grace_period, 1) / tune.exchange_every) * tune.exchange_every
         following = last + tune.exchange_every if last else first
@@ -111,7 +111,7 @@ class Legs(Searcher):
             self._write(number, int(epochs), before, follows.get(number))
 
     def _write(self, number: int, epochs: int, before: dict[int, dict[str, Any]], donor: int | None) -> None:
-        """Note in a member's file what an exchange does to it."""
+        """Note in a member's file what an exchange does to the member."""
         study = self._held.study
         study.pull(f"trials/{trial_name(number)}")
         fields: dict[str, Any] = {"exchanged": epochs}

@@ -1,8 +1,8 @@
 """`tune.time_budget_s`: all trials end once the time is spent.
 
-Ray's own budget ends a sweep as a kill does: no trial is told to anybody. Here a trial that runs is stopped after the
-epoch that it is in, like one that is behind; those that wait for a place end at once (see `sweep.run`), and no other
-begins.
+Ray's own budget ends a sweep as a kill does: nobody is told that the trials ended. Here a trial that runs is stopped
+after the epoch that it is in, as a scheduler stops a trial that is behind. Trials that wait for a place end at once
+(see `sweep.run`), and no further trial begins.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 from ray import tune
 
 SPENT = "time budget of {:g} s spent"
-"""The reason of a trial that was stopped."""
+"""The reason that a trial's file gives when the trial was stopped because the time was spent."""
 
 
 class TimeBudget(tune.Stopper):
-    """Seconds that count from the first question. Each run of a sweep has one of its own.
+    """A budget of seconds, which count from the first time that it is asked. Each run of a sweep has its own budget.
 
     Args:
-        seconds: None is without an end.
+        seconds: how long the trials may run; None sets no end.
     """
 
     def __init__(self, seconds: float | None) -> None:
@@ -45,16 +45,16 @@ class TimeBudget(tune.Stopper):
         (self._running.add if running else self._running.discard)(trial_id)
 
     def stopped(self, trial_id: str) -> bool:
-        """Whether a trial was stopped for this."""
+        """Whether a trial was stopped because the time was spent."""
         return trial_id in self._stopped
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether a trial that has done an epoch ends with it."""
+        """Whether a trial that has just done an epoch is stopped after this epoch."""
         if self.is_spent() and not result.get("done"):
             self._stopped.add(trial_id)
             return True
         return False
 
     def stop_all(self) -> bool:
-        """Whether waiting trials end: when the time is over and no trial runs any more."""
+        """Whether the trials that wait for a place end: they do once the time is over and no trial runs any more."""
         return self.is_spent() and self._running <= self._stopped

@@ -1,1 +1,1 @@
-"""Who proposes trials, Optuna's journal of them, and which settings mattered."""
+"""Who proposes trials, Optuna's journal of these trials, and which settings mattered."""

@@ -1,4 +1,4 @@
-"""What every searcher owes, as functions that raise `Broken`; the tests go through the table with the same ones."""
+"""What every searcher must do, as functions that raise `Broken`; the tests call them for each searcher of the table."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ TRIALS = 7
 
 
 def sweep_of(name: str, seed: int = 1) -> SweepConfig:
-    """A sweep with this searcher, which learns from results after two trials."""
+    """A sweep whose searcher has this name, and learns from results once there are two trials."""
     return resolve_sweep({"seed": seed, "space": dict(SPACE), "tune": {"searcher": name, "num_startup_trials": 2}})
 
 
 def go_on(config: SweepConfig, stored: Sequence[str], count: int) -> list[str]:
-    """A study from the files of its trials up to `count` trials, whose ends are of every kind.
+    """Let a study go on from the files of its trials until it has `count` trials, which end in every possible way.
 
     Args:
-        config: of the sweep.
-        stored: the trials that there are, as their files have them.
-        count: trials at the end.
+        config: the configuration of the sweep.
+        stored: the contents of the files of the trials that there are.
+        count: how many trials the study has at the end.
 
     Returns:
-        The files of all trials.
+        The contents of the files of all trials.
     """
     space, trials = config.build_space(), list(stored)
     for number in range(len(trials), count):
@@ -59,7 +59,7 @@ def go_on(config: SweepConfig, stored: Sequence[str], count: int) -> list[str]:
 
 
 def params_of(trials: Sequence[str]) -> list[dict[str, Any]]:
-    """What was proposed, by the files of the trials."""
+    """The parameters that were proposed, as the files of the trials have them."""
     return [json.loads(text)["params"] for text in trials]
 
 
@@ -77,7 +77,10 @@ def follows_its_seed(name: str) -> None:
 
 
 def goes_on_as_undisturbed(name: str) -> None:
-    """A study that is stopped after some trials has the trials of one that is not: all it knows is in their files."""
+    """A study that is stopped after some trials and goes on gets the same trials as a study that is never stopped.
+
+    So all that the searcher knows is in the files of the trials.
+    """
     config = sweep_of(name)
     whole = go_on(config, [], TRIALS)
     for kept in (1, TRIALS - 2):
@@ -89,7 +92,7 @@ def goes_on_as_undisturbed(name: str) -> None:
 
 
 def builds_a_sampler(name: str) -> None:
-    """What it builds is a sampler of Optuna's, a new one for every trial."""
+    """The searcher builds a sampler of Optuna's, and a new one for every trial."""
     from ..settings.searchers import SEARCHERS
 
     tune = sweep_of(name).tune

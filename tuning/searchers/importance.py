@@ -1,4 +1,4 @@
-"""Which proposed settings mattered: fANOVA's main effects, from a study's journal of trials that ended."""
+"""Which of the proposed settings mattered: the main effects of fANOVA, from a study's journal of trials that ended."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 SEED = 0
-"""Of the random forest: the same journal gives the same numbers."""
+"""The seed of the random forest, so that the same journal gives the same numbers."""
 
 FEWEST = 10
-"""Completed trials below which nothing is said: of three trials of pure noise the shares sum to nearly 1."""
+"""With fewer completed trials than this nothing is said: from three trials of pure noise come shares that sum to
+nearly 1."""
 
 TRIALS = 1000
-"""Trials that are looked at, at most."""
+"""The most trials that the forest is given."""
 
 WHOLE_FOREST = 250
-"""Trials up to which the forest has 64 trees, as Optuna's; of more it has 16, which give nearly the same shares."""
+"""Up to this number of trials the forest has 64 trees, as Optuna's has. For more trials it has 16 trees, which give
+nearly the same shares."""
 
 
 class Share(NamedTuple):
-    """Share of the variance that a setting explains by itself, and from where to where it is in eight of ten trees.
+    """Share of the variance that a setting explains by itself, and the interval in which it lies for 8 of 10 trees.
 
-    Each tree of a forest sees another bootstrap sample of the trials, so the interval is wide where another few trials
-    would have said something else.
+    Each tree of a forest sees another bootstrap sample of the trials. So the interval is wide if a few other trials
+    would have given another share.
     """
 
     mean: float
@@ -40,11 +42,13 @@ class Share(NamedTuple):
 def importances(study: Study) -> dict[str, Share]:
     """Share of the first objective's variance that each setting explains by itself (`main_effects`), largest first.
 
-    The forest has 64 trees up to 250 trials and 16 above. Of more than 1,000 trials it sees 1,000, evenly spaced by
-    number, the first and the last among them. With few trials even noise alone gets large shares.
+    The forest has 64 trees for up to 250 trials, and 16 trees for more. If there are more than 1,000 trials it sees
+    1,000 of them, evenly spaced by number, with the first and the last trial. With few trials even noise alone gets
+    large shares.
 
-    Settings that only some trials have (`when`) are left out. Empty when there is no journal, or fewer than ten
-    completed trials, or no setting took two values, or the objective did not: nothing can be said then.
+    Settings that only some trials have (`when`) are left out. The result is empty if nothing can be said: if there is
+    no journal, if fewer than ten trials are completed, if no setting took two values, or if the objective did not take
+    two values.
 
     Raises:
         UserError: the journal is damaged.
@@ -85,19 +89,19 @@ def main_effects(
     """Share of the variance of a random forest over the settings' ranges that each setting explains by itself.
 
     Hutter, Hoos and Leyton-Brown (2014), An Efficient Approach for Assessing Hyperparameter Importance: a regression
-    tree is constant on boxes of the space, so the mean of its values where one setting is fixed is a sum over boxes.
-    The shares are means over trees and sum to at most 1; what they leave is what settings explain only together. Trees
-    that are constant, such as those of a bootstrap of one trial, have no variance to share and do not count: Optuna's
-    evaluator divides the rounding errors of such trees by each other, which gave sums of 1.9.
+    tree is constant on boxes of the space, so the mean of its values with one setting fixed is a sum over boxes.
+    The shares are means over trees and sum to at most 1; what they leave is what settings explain only together. A tree
+    that is constant, such as the tree of a bootstrap sample of one trial, has no variance to share and does not count.
+    Optuna's evaluator does count such trees: it divides their rounding errors by each other, which gave sums of 1.9.
 
     Args:
-        settings: of each trial.
-        values: its objective.
-        ranges: the distribution of each setting that is looked at. A choice counts by its position.
-        trees: of the forest.
+        settings: the settings of each trial.
+        values: the objective of each trial.
+        ranges: the distribution of each setting that gets a share. A choice counts by its position.
+        trees: how many trees the forest has.
 
     Returns:
-        The shares and their intervals; empty where every tree is constant.
+        The shares and their intervals; empty if every tree is constant.
     """
     import numpy as np
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution

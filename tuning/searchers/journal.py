@@ -1,8 +1,9 @@
 """Optuna's journal of a study: a copy of what the trials' folders say, for Optuna's own tools.
 
-Trials have the study's numbers there. So when one ends, those proposed before it get their places: as RUNNING if they
-still run, and as a failure without parameters, that says why, if they do not count for today's space. Nothing that a
-sweep does follows from it, and it can be made again at any time (`ddarts rebuild STUDY --optuna`).
+In the journal a trial has the number that it has in the study. So when a trial ends, all trials that were proposed
+before it get their places too: as RUNNING if they still run, and as a failure without parameters, which says why, if
+they do not count for today's space. Nothing that a sweep does follows from the journal, and the journal can be made
+again at any time (`ddarts rebuild STUDY --optuna`).
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ JOURNAL = "optuna.log"
 
 
 class Ended(FrozenTrial):
-    """A trial that ended. Optuna copies trials with all that is in them, a millisecond each; this one never changes."""
+    """A trial that ended, and so never changes: a deep copy of it is a shallow one.
+
+    Optuna makes deep copies of trials, each of which would take a millisecond.
+    """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Ended:
         return copy.copy(self)
@@ -59,10 +63,11 @@ def frozen(
     """A trial that ended, as Optuna sees it.
 
     Args:
-        trial: its record (trial.json).
-        distributions: of its parameters.
-        tune: objectives and limits of the sweep.
-        accuracies: the supernet's after each epoch. Optuna takes none when there are two objectives.
+        trial: the record of the trial (trial.json).
+        distributions: the distributions of the trial's parameters, by dotted path.
+        tune: the group `tune` of the sweep, with its objectives and limits.
+        accuracies: the supernet's accuracy after each epoch. They are left out if there are two objectives, for which
+            Optuna takes none.
     """
     state, objectives = STATES[trial["state"]], tune.objectives
     complete = state == TrialState.COMPLETE
@@ -88,7 +93,7 @@ def frozen(
 
 
 def named(trial: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes that say which trial it is."""
+    """The attributes by which Optuna's tools can tell which trial of the study this is."""
     return {"number": trial["number"], "trial_id": trial["trial_id"]}
 
 
@@ -108,7 +113,10 @@ def directions(objectives: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 
 def open_journal(path: Path, name: str, directions: Mapping[str, Any]) -> optuna.Study:
-    """The persistent study, made if there is none; half a line that a kill or a full disk left is cut off."""
+    """Open Optuna's study in a journal, or make it if there is none.
+
+    Half a line at the journal's end, which a kill or a full disk left, is cut off.
+    """
     if path.exists():
         data = path.read_bytes()
         if not data.endswith(b"\n"):
@@ -122,7 +130,7 @@ class Journal:
     """The journal of a study while its sweep runs.
 
     Args:
-        study: held by this process.
+        study: the study, which this process holds.
     """
 
     def __init__(self, study: Study) -> None:
@@ -157,7 +165,7 @@ class Journal:
         return opened
 
     def add(self, trial: Mapping[str, Any]) -> None:
-        """Note a trial that ended, once."""
+        """Note a trial that ended, unless the journal has its end already."""
         number = int(trial["number"])
         for earlier in range(len(self._running), number):
             file = trial_dir(self._study.path, earlier) / "trial.json"

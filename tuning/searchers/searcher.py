@@ -1,8 +1,9 @@
 """Who proposes trials: Optuna's samplers under Ray Tune.
 
-A proposal follows from the sweep's seed, the trial's number and the trials that have ended, and from nothing else: the
-sampler is made anew for every number, and is shown those trials in the order of their numbers. What was proposed is in
-trial.json before Ray hears of it. So a sweep that goes on after a kill needs no state of Optuna or of Ray.
+A proposal follows from the sweep's seed, the trial's number and the trials that have ended, and from nothing else. For
+every number a new sampler is made, which is shown the trials that have ended in the order of their numbers. A proposal
+is written into trial.json before Ray hears of the trial. So a sweep that goes on after a kill needs no state of Optuna
+or of Ray.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ from .journal import directions, distributions_of, frozen
 def propose(
     space: Space, tune: TuneConfig, seed: int, number: int, ended: Iterable[FrozenTrial], point: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parameters of a trial, and what the sampler wants to be reminded of when it is shown that trial.
+    """The parameters of a trial, and notes that the sampler wants to find in that trial when it is shown it later.
 
     Args:
         space: the checked search space.
-        tune: sampler and objectives.
-        seed: of the sweep.
-        number: of the trial.
-        ended: those that the sampler learns from, by their numbers.
-        point: parameters that are given.
+        tune: the group `tune` of the sweep, which names the searcher and the objectives.
+        seed: the seed of the sweep.
+        number: the number of the trial.
+        ended: the trials that the sampler learns from, in the order of their numbers.
+        point: parameters that are given and not drawn.
 
     Raises:
-        UserError: the searcher, of a plug-in, proposed something outside of the space.
+        UserError: the searcher, which comes from a plug-in, proposed something outside of the space.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = SEARCHERS[tune.searcher].build(sampler_seed(seed, number), tune)
@@ -74,15 +75,15 @@ def sampler_seed(seed: int, number: int) -> int:
 
 
 class StudySearch(Searcher):
-    """Gives Ray the trials of a study by their numbers: those that were begun before first, then new ones.
+    """Gives Ray the trials of a study in the order of their numbers: first those that were begun before, then new ones.
 
-    A trial is in its file before Ray hears of it. Its end is in its file too: there this looks for it.
+    A trial is in its file before Ray hears of it. Its end is in its file too, and the searcher reads it there.
 
     Args:
-        held: the study.
-        config: of the sweep.
+        held: the study, which this process holds.
+        config: the configuration of the sweep.
         space: the checked search space.
-        budget: of time; once it is spent nothing is given.
+        budget: the budget of time; once it is spent, Ray is given no trial.
     """
 
     def __init__(self, held: Held, config: SweepConfig, space: Space, budget: TimeBudget) -> None:
@@ -111,7 +112,7 @@ class StudySearch(Searcher):
         return {"study": self._held.location, "number": self._waiting.pop(0)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Does nothing: what counts is in the trial's file."""
+        """Do nothing: what counts is in the trial's file."""
 
     def _begin(self, number: int) -> None:
         """Propose a trial and write it down."""
@@ -125,7 +126,7 @@ class StudySearch(Searcher):
         self._waiting.append(number)
 
     def _look(self) -> None:
-        """Learn from the trials that have ended since the last time."""
+        """Learn from the trials that have ended since the last look."""
         for number in sorted(self._open):
             folder = trial_dir(self._held.study.path, number)
             trial = read_json(folder / "trial.json")
@@ -140,9 +141,9 @@ class StudySearch(Searcher):
 
 
 def points_of(study: Study, space: Space) -> dict[int, dict[str, Any]]:
-    """Parameters that are given before anything is drawn, by the numbers of the trials that get them.
+    """Parameters that the user gave and that are not drawn, by the numbers of the trials that get them.
 
-    The first trials of a sweep have them, and the first ones of those that were added to it later.
+    The first trials of a sweep get such parameters, and so do the first trials of each round that was added later.
     """
     tune = study.data["config"]["tune"]
     if tune["searcher"] == "grid":
@@ -159,9 +160,10 @@ class Places(ConcurrencyLimiter):
     """Lets as many trials run as fit on the machines that are there. A machine that joins gets trials at once.
 
     Args:
-        searcher: gives the trials.
-        config: of the sweep. `max_concurrent` sets another number; on a cluster also one for which there is no room
-            yet: then one trial waits, for which an autoscaler starts a machine.
+        searcher: the searcher that gives the trials.
+        config: the group `tune` of the sweep. Its `max_concurrent` sets another number of trials. On a cluster this may
+            be a number for which there is no room yet: then one trial waits, and an autoscaler starts a machine for
+            it.
         cluster: whether Ray runs on more than this machine.
     """
 
@@ -181,7 +183,7 @@ class Places(ConcurrencyLimiter):
         return wanted if may_wait(config, self._cluster) else max(1, min(room(config), wanted))
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial, or None while there is no place for it."""
+        """The next trial, or None while no machine has a place for it."""
         if time.monotonic() - self._looked > self.EVERY_S:
             self._looked = time.monotonic()
             self.max_concurrent = self._number()

@@ -1,4 +1,4 @@
-"""`tune.budget`: what every trial's search is given alike: epochs, multiply-adds, or seconds."""
+"""`tune.budget`: the search of every trial is given the same amount of epochs, of multiply-adds, or of seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .tune import TuneConfig
 
 
 def within(config: ExperimentConfig, tune: TuneConfig) -> tuple[ExperimentConfig, int | None]:
-    """A trial's configuration within the budget, and the multiply-adds of its search where those were counted.
+    """A trial's configuration within the budget, and the multiply-adds of its search; None if they are not counted.
 
     Raises:
         UserError: the trial's search has no meaning within the budget.
@@ -32,19 +32,19 @@ def within(config: ExperimentConfig, tune: TuneConfig) -> tuple[ExperimentConfig
 
 
 def seconds_of(tune: TuneConfig) -> float | None:
-    """What every search is given in wall time; None where it is given something else.
+    """The wall time in seconds that every search is given; None if the budget is not one of seconds.
 
-    Such a trial has the settings of one without a budget: its file notes these seconds, `budget_seconds`.
+    A trial with such a budget has the settings of a trial without one; its file notes the seconds as `budget_seconds`.
     """
     return tune.budget_amount if tune.budget == "seconds" else None
 
 
 class Clock:
-    """Whether the seconds of a search are spent: those of its recorded epochs, whichever process ran them.
+    """Tells whether a search has spent its seconds: all its recorded epochs count, whichever process ran them.
 
     Args:
-        config: of the trial.
-        tune: of the sweep.
+        config: the configuration of the trial.
+        tune: the group `tune` of the sweep.
     """
 
     def __init__(self, config: ExperimentConfig, tune: TuneConfig) -> None:
@@ -67,10 +67,10 @@ def search_seconds(records: Iterable[EpochRecord]) -> float:
 
 
 def tune_of(study: Mapping[str, Any]) -> TuneConfig:
-    """Settings of a study's `study.json`; one of before lacks those that came later.
+    """The group `tune` of a study's `study.json`. An earlier study may lack settings that were added later.
 
     Raises:
-        UserError: its searcher is that of a plug-in that is not loaded.
+        UserError: the study's searcher comes from a plug-in that is not loaded.
     """
     with plugins.needed(study.get("plugins", ()), f"study {study.get('name')!r}"):
         tune: TuneConfig = validate(TuneConfig, study["config"]["tune"], "tune")

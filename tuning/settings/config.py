@@ -1,6 +1,6 @@
 """The configuration of a sweep: an experiment with a search space, how to run its trials, and where to track them.
 
-No Ray, Optuna, MLflow or torch here, so that a mistake is told at once.
+This module imports no Ray, Optuna, MLflow or torch, so that a mistake is told at once.
 """
 
 from __future__ import annotations
@@ -111,23 +111,23 @@ class SweepConfig(ExperimentConfig):
 
     @property
     def shown(self) -> SweepConfig:
-        """The configuration without the secrets of its tracking URI: what is printed and stored."""
+        """The configuration without the secrets of its tracking URI, as it is printed and stored."""
         uri = self.tracking.uri and without_secrets(self.tracking.uri)
         return self.model_copy(update={"tracking": self.tracking.model_copy(update={"uri": uri})})
 
     @property
     def place(self) -> Folder:
-        """Where the study is."""
+        """The place of the study: a folder, or a URI in an object store."""
         return below(self.storage, self.name)
 
     @property
     def study_location(self) -> str:
-        """The study's folder, absolute, or its URI."""
+        """The absolute path of the study's folder, or the study's URI."""
         return self.place.location
 
     @property
     def study_dir(self) -> Path:
-        """Folder that the study's sweep works in, absolute: the study's own, or a copy of what is in a store."""
+        """The absolute path of the folder that the sweep works in: the study's own, or a copy of what is in a store."""
         return self.place.run_folder
 
 
@@ -199,7 +199,7 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
 
 
 def _check_latency(config: SweepConfig, where: str) -> None:
-    """Check that a latency that counts is measured, where that is possible."""
+    """Check that a latency that counts is measured too, and that a trial's GPU and the installed packages suffice."""
     tune, latency = config.tune, config.tune.latency
     if latency is None:
         wanted = "limits.latency_ms" if tune.limits.latency_ms else ""
@@ -221,7 +221,7 @@ def _check_latency(config: SweepConfig, where: str) -> None:
 
 
 def _check_statistics(config: SweepConfig, where: str) -> None:
-    """Check that no trial is compared by an accuracy that lags behind its weights."""
+    """Check that trials are not compared by an accuracy that lags behind their weights."""
     drawn = config.space.get(RECALIBRATION)
     numbers = [config.search.recalibration_batches, *(() if drawn is None else drawn.corners())]
     if 0 in numbers and config.tune.scheduler != "fifo":
@@ -232,7 +232,7 @@ def _check_statistics(config: SweepConfig, where: str) -> None:
 
 
 def _check_budget(config: SweepConfig, where: str) -> None:
-    """Check that the trials can be given the budget that they shall have alike."""
+    """Check that the same budget can be given to every trial."""
     tune = config.tune
     if tune.budget == "epochs":
         if tune.budget_amount is not None:
@@ -263,8 +263,8 @@ def check_seconds(config: ExperimentConfig, where: str = "tune.budget seconds", 
     """Check that a search may end after any of its last stage's epochs.
 
     Raises:
-        UserError: it goes from one network to the next, decides step by step, or has something to do in its last
-            epoch, which is not known.
+        UserError: the search goes from one network to the next, decides step by step, or has something to do in its
+            last epoch, which is not known beforehand.
     """
     from ddarts_core.search.stages import Course
 
@@ -281,7 +281,7 @@ def check_seconds(config: ExperimentConfig, where: str = "tune.budget seconds", 
 
 
 def _check_devices(config: SweepConfig, where: str) -> None:
-    """Check that a trial is given the GPU that it asks for; Ray shows it no other."""
+    """Check that a trial is given the GPU that it asks for; Ray shows a trial no other GPU."""
     resources = config.tune.resources
     for path, device in (("search.device", config.search.device), ("retrain.device", config.retrain.device)):
         if ":" in device:
@@ -293,7 +293,7 @@ def _check_devices(config: SweepConfig, where: str) -> None:
 
 
 def _check_database(config: SweepConfig, where: str) -> None:
-    """Check that MLflow's database has a place."""
+    """Check that there is a place for MLflow's database."""
     if config.tracking.uri is None and not config.place.at_once:
         raise UserError(
             f"{where}: storage {config.storage} is an object store, which cannot hold MLflow's default database: name "

@@ -1,4 +1,7 @@
-"""Distributions of a sweep's search space: what a parameter may be, and how it is drawn. No Ray or Optuna here."""
+"""Distributions of a sweep's search space: which values a parameter may have, and how they are drawn.
+
+This module imports no Ray or Optuna.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 
 
 class Suggester(Protocol):
-    """The part of an Optuna trial that a space asks."""
+    """The methods of an Optuna trial that a space calls to draw values."""
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
         """A float from `[low, high]`."""
@@ -181,7 +184,7 @@ Distribution = Annotated[
         custom_error_message="needs a type: choose one of categorical, float, int",
     ),
 ]
-"""A distribution as YAML writes it: `type` says which."""
+"""A distribution as YAML writes it; its `type` says which of the three it is."""
 
 
 def read_distributions(stored: Mapping[str, Any]) -> dict[str, AnyDistribution]:

@@ -1,7 +1,8 @@
 """Population based training (Jaderberg et al. 2017): what its members begin with, and how a setting is perturbed.
 
-A member that falls behind takes over the state of one that is ahead, and that one's settings, perturbed. So everything
-in the space must be a setting that a search can change on its way without another shape of anything. No Ray here.
+A member that falls behind takes over the state of a member that is ahead, and the settings of that member, each of them
+perturbed, that is, changed a little or drawn anew. So the space may hold only settings that a search can change before
+its end without a change of any shape. This module imports no Ray.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def check_population(space: Space, where: str) -> None:
     """Check that a space holds only what can change during a search.
 
     Raises:
-        UserError: it holds something else, or a condition.
+        UserError: the space holds another setting, or a condition.
     """
     for path, distribution in space.distributions:
         if path not in PERTURBABLE:
@@ -54,7 +55,7 @@ def check_population(space: Space, where: str) -> None:
 def draw_population(
     space: Space, size: int, seed: int, points: Sequence[Mapping[str, Any]] = ()
 ) -> list[dict[str, Any]]:
-    """The parameters that each member begins with: the first ones have those of `points`, the rest is drawn.
+    """The parameters that each member begins with: the first members get those of `points`, all others are drawn.
 
     A member's draws follow from the seed and its number.
     """
@@ -63,16 +64,19 @@ def draw_population(
 
 
 def exchange(accuracies: Mapping[int, float], share: float, seed: int, epochs: int) -> dict[int, int]:
-    """Who follows whom: each member of the worst share of a population takes over one of the best share.
+    """Who follows whom: each member of the worst share of a population takes over from a member of the best share.
 
-    It follows from the accuracies, the seed, the numbers and the epoch, not from who is quicker. Of equal accuracies
-    the lower number is behind.
+    The result follows from the accuracies, the seed, the members' numbers and the epoch, and not from which member is
+    quicker. Of two members with equal accuracies, the one with the lower number is behind.
 
     Args:
-        accuracies: of all members at the exchange, by number.
-        share: of those that are behind, rounded up, at most a half.
-        seed: of the sweep.
-        epochs: search epochs at which the exchange takes place.
+        accuracies: the accuracy of each member at the exchange, by the number of the member.
+        share: the share of the members that are behind. Their number is rounded up, and is at most a half of all.
+        seed: the seed of the sweep.
+        epochs: the number of search epochs at which the exchange takes place.
+
+    Returns:
+        For each member that is behind, the member that it follows, by their numbers.
 
     Example:
         >>> exchange({0: 0.5, 1: 0.1, 2: 0.9}, 0.34, seed=0, epochs=2)
@@ -86,7 +90,10 @@ def exchange(accuracies: Mapping[int, float], share: float, seed: int, epochs: i
 
 
 def perturb(space: Space, params: Mapping[str, Any], stream: random.Random) -> dict[str, Any]:
-    """Each parameter drawn anew or, more often, moved a little: times a factor, or to the choice beside it."""
+    """Draw each parameter anew or, more often, move it a little.
+
+    A number is moved by a factor of `FACTORS`, and a choice to the choice beside it.
+    """
     return {
         path: distribution.suggest(_Draw(stream), path)
         if stream.random() < RESAMPLED
@@ -106,7 +113,7 @@ def _neighbour(distribution: AnyDistribution, value: Any, stream: random.Random)
 
 
 class _Draw:
-    """Draws like an Optuna trial, from a stream."""
+    """Draws values as an Optuna trial does, from a stream of random numbers."""
 
     def __init__(self, stream: random.Random) -> None:
         self._stream = stream
@@ -128,9 +135,10 @@ class _Draw:
 
 
 def adopt(state: Mapping[str, Any], config: ExperimentConfig, config_hash: str) -> dict[str, Any]:
-    """Make a search's state that of the same search with other settings of `PERTURBABLE`.
+    """Turn the state of a search into that of the same search with other settings of `PERTURBABLE`.
 
-    The optimisers store some settings beside their momenta; the learning rates are set anew at every epoch.
+    The optimisers store some settings beside their momenta, which are replaced. The learning rates are set anew at
+    every epoch anyway.
     """
 
     def with_settings(optimiser: Mapping[str, Any], **settings: float) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Trials of a study that goes on with another space or other numbers of epochs: which of them count for the new ones.
+"""Which trials of a study still count when the study goes on with another space or other numbers of epochs.
 
-A trial counts if the settings and the space of today could yield it: then the searcher learns from it, with the values
-that it has of today's parameters. What was found is in study.json under `earlier`, by the trials' identifiers: `params`
-of one that counts, or under `apart` the settings by which it does not.
+A trial counts if the settings and the space of today could yield it. Then the searcher learns from the trial, with the
+values that the trial has of today's parameters. The result is in study.json under `earlier`, by the trials'
+identifiers: `params` for a trial that counts, and `apart` with the differing settings for a trial that does not.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from .space import Space, trial_config
 from .tune import TuneConfig
 
 EPOCHS = ("search.epochs", "search.warmup_epochs", "retrain.epochs")
-"""What a study may go on with otherwise, beside its space and `BUDGET`: how much each trial is given."""
+"""Settings that may change when a study goes on, as its space and `BUDGET` may: how many epochs a trial is given."""
 
 BUDGET = ("budget", "budget_amount")
-"""Settings of `tune` of the same kind."""
+"""Settings of `tune` that may change too when a study goes on: how much a trial's search is given."""
 
 
 def reread(trial: Mapping[str, Any], space: Space, tune: TuneConfig, before: TuneConfig) -> dict[str, Any]:
     """What is noted of an earlier trial: `params`, or `apart` with the paths of settings.
 
     Args:
-        trial: its record.
-        space: of today, with today's settings as its base.
-        tune: of today.
-        before: that of the study until now, for trials that do not note their seconds.
+        trial: the record of the trial.
+        space: the search space of today, with today's settings as its base.
+        tune: the group `tune` of today.
+        before: the group `tune` of the study until now, for trials whose files do not note their seconds.
     """
     own = resolve(trial["config"], model=ExperimentConfig).model_dump(mode="json")
     params, outside = space.read(own)
@@ -50,16 +50,16 @@ def reread(trial: Mapping[str, Any], space: Space, tune: TuneConfig, before: Tun
 
 
 def apart_of(study: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The settings by which trials do not count, by the trials' identifiers.
+    """For each trial that does not count, the settings that keep it from counting, by the trials' identifiers.
 
     Args:
-        study: contents of study.json.
+        study: the contents of study.json.
     """
     return {name: found["apart"] for name, found in study.get("earlier", {}).items() if "apart" in found}
 
 
 def as_today(study: Mapping[str, Any], trial: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The record of a trial with its values of today's parameters; None of one that does not count."""
+    """The record of a trial with the values that it has of today's parameters; None if the trial does not count."""
     found = study.get("earlier", {}).get(trial["trial_id"], {})
     if "apart" in found:
         return None
@@ -67,5 +67,9 @@ def as_today(study: Mapping[str, Any], trial: Mapping[str, Any]) -> Mapping[str,
 
 
 def has_other_epochs(apart: Iterable[str]) -> bool:
-    """Whether a trial was given more or less than those of today."""
+    """Whether a trial was given more or fewer epochs, or another budget, than the trials of today.
+
+    Args:
+        apart: the settings that keep the trial from counting, see `apart_of`.
+    """
     return bool({*apart} & {*EPOCHS, "tune.budget_amount"})

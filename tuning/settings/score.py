@@ -1,7 +1,7 @@
 """The group `transfer` of a sweep: how a trial's network is fine-tuned on another task, and what scores it there.
 
-A share of the images that train scores, and never trains. The split on which `ddarts transfer` reports in the end
-(`transfer.data.held_out`) is not read by a sweep. Torch-free.
+A share of the training images is used to score the network, and never to train it. A sweep does not read the split on
+which `ddarts transfer` reports in the end (`transfer.data.held_out`). This module imports no torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ddarts_core.settings.config import ExperimentConfig
 from ddarts_core.transfer.settings import TransferConfig, resolve
 
 OWN = ("seed", "weights")
-"""Settings of `ddarts transfer` that are each trial's own."""
+"""Settings of `ddarts transfer` that each trial sets itself."""
 
 
 class ScoreConfig(TransferConfig):
@@ -27,10 +27,10 @@ class ScoreConfig(TransferConfig):
 
 
 def score_config(data: Mapping[str, Any], where: str = "configuration") -> ScoreConfig:
-    """The settings in a sweep's `transfer`, with its recipe and an absolute folder of the data.
+    """The settings of a sweep's `transfer`, with those of its recipe, and with the data's folder as an absolute path.
 
     Raises:
-        UserError: one of them is wrong.
+        UserError: one of the settings is wrong.
     """
     for name in OWN:
         if name in data:
@@ -41,15 +41,15 @@ def score_config(data: Mapping[str, Any], where: str = "configuration") -> Score
 
 
 def stored(config: ScoreConfig) -> dict[str, Any]:
-    """The settings as plain data, of which `score_config` makes the same again."""
+    """The settings as plain data, from which `score_config` makes the same settings again."""
     return config.model_dump(mode="json", exclude=set(OWN))
 
 
 def check_form(config: ExperimentConfig, where: str) -> None:
-    """Check that a trial's network has feature maps that a detector reads.
+    """Check that a trial's network has feature maps that a detector can read.
 
     Raises:
-        UserError: it is for small images.
+        UserError: the network is one for small images.
     """
     if config.retrain.form == "cifar":
         raise UserError(

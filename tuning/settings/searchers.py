@@ -1,4 +1,4 @@
-"""The table of searchers: names for `tune.searcher`, what each is, and what builds its Optuna sampler.
+"""The table of searchers: the names for `tune.searcher`, what each is, and the function that builds its Optuna sampler.
 
 Optuna is imported when a sampler is built, so that settings can be read without it. A plug-in adds searchers of its own
 (docs/extending.md).
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Searcher:
-    """What proposes the settings of a trial.
+    """A searcher: it proposes the settings of a trial.
 
     Attributes:
-        summary: what it is, in a few words.
-        build: (seed, settings of `tune`) -> a sampler of Optuna's that draws one trial and nothing else. It is called
-            anew for every trial, with another seed, and is shown the trials that have ended.
-        packages: that it needs beside the project's own.
+        summary: what the searcher is, in a few words.
+        build: (seed, settings of `tune`) -> a sampler of Optuna's that draws one trial and nothing else. The function
+            is called anew for every trial, with another seed. The sampler is shown the trials that have ended.
+        packages: the packages that the searcher needs beside those that the project needs.
     """
 
     summary: str
@@ -38,7 +38,10 @@ class Searcher:
 
 
 def _limited(tune: TuneConfig) -> dict[str, Any]:
-    """What makes a sampler of before Optuna 5 heed `tune.limits`; later ones look at what the trials note of them."""
+    """Arguments that make a sampler older than Optuna 5 heed `tune.limits`.
+
+    The samplers of later versions look at what the trials note of the limits.
+    """
     import optuna
 
     if int(optuna.__version__.split(".")[0]) >= 5 or not any(tune.limits.model_dump().values()):

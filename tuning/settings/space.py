@@ -1,7 +1,8 @@
 """The search space of a sweep: one distribution per dotted path of the experiment configuration.
 
-A parameter may depend on others (`when`): it is drawn only if each named parameter or setting has one of the values
-listed. Everything is checked against the configuration model before a sweep starts. No Ray, Optuna or torch here.
+A parameter may depend on other parameters or settings (`when`): it is drawn only if each of them that `when` names has
+one of the listed values. Everything is checked against the configuration model before a sweep starts. This module
+imports no Ray, Optuna or torch.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ from ddarts_core.settings.warm_start import followed
 from .distributions import AnyDistribution, CategoricalDistribution, IntDistribution, Suggester
 
 FIXED_PATHS = ("name", "storage")
-"""Where a study is stored: the same for all its trials."""
+"""Settings that say where a study is stored, and that are the same for all its trials."""
 
 
 # --- from a base configuration and drawn parameters to a trial's configuration --------------------------------------
 
 
 def base_settings(config: ExperimentConfig) -> dict[str, Any]:
-    """What the user set, without the sweep's own groups and what method, recipe and `search.start` imply anyway.
+    """The settings that the user set, without the sweep's own groups and what method, recipe and start imply anyway.
 
-    Resolving this with another `method`, `retrain.recipe` or start therefore brings what that one implies.
+    So if they are resolved with another `method`, `retrain.recipe` or `search.start`, the result has what the new one
+    implies.
     """
     fields = set(ExperimentConfig.model_fields)
     data = config.model_dump(mode="json", exclude_unset=True, include=fields)
@@ -55,7 +57,7 @@ def _without(data: Mapping[str, Any], presets: Mapping[str, Any]) -> dict[str, A
 
 
 def trial_config(base: Mapping[str, Any], params: Mapping[str, Any], where: str = "trial") -> ExperimentConfig:
-    """The configuration of a trial: the base settings with the drawn parameters.
+    """The configuration of a trial: the base settings, in which the drawn parameters replace theirs.
 
     Raises:
         UserError: the configuration model refuses the combination, or no network of `retrain.num_cells` cells can be
@@ -79,11 +81,11 @@ def trial_config(base: Mapping[str, Any], params: Mapping[str, Any], where: str 
 
 @dataclass(frozen=True)
 class Space:
-    """Distributions by dotted path, each after those it depends on; callable on an Optuna trial (define-by-run).
+    """Distributions by dotted path, each after those it depends on; a space is called with an Optuna trial to draw.
 
     Attributes:
-        distributions: path and distribution, in the order of drawing.
-        base: the settings that the parameters are laid over, for conditions on settings that are not drawn.
+        distributions: the path and the distribution of each parameter, in the order of drawing.
+        base: the settings that the parameters replace, for conditions on settings that are not drawn.
 
     Example:
         >>> lr = FloatDistribution(type="float", low=0.001, high=0.1, log=True)
@@ -96,12 +98,12 @@ class Space:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Paths of all parameters, also of those that may be inactive."""
+        """The paths of all parameters, also of those that are inactive in some trials."""
         return tuple(path for path, _ in self.distributions)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Every setting of a trial that draws nothing."""
+        """Every setting of a trial for which no parameter is drawn."""
         settings: dict[str, Any] = resolve(self.base, model=ExperimentConfig).model_dump(mode="json")
         return settings
 
@@ -114,7 +116,7 @@ class Space:
         return params
 
     def active(self, distribution: AnyDistribution, params: Mapping[str, Any]) -> bool:
-        """Whether every condition holds; a condition on a parameter that was not drawn itself does not."""
+        """Whether every condition of a distribution holds. A condition on a parameter that was not drawn does not."""
         for path, values in distribution.when.items():
             if path not in params and path in self.paths:
                 return False
@@ -123,7 +125,7 @@ class Space:
         return True
 
     def read(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """The values that a trial with these settings has of the active parameters, and which lie outside the space."""
+        """The values of the active parameters in a trial with these settings, and which of them the space lacks."""
         params: dict[str, Any] = {}
         for path, distribution in self.distributions:
             if self.active(distribution, params):
@@ -132,10 +134,10 @@ class Space:
         return params, [path for path, value in params.items() if not by_path[path].contains(value)]
 
     def grid(self) -> list[dict[str, Any]]:
-        """Every combination of values, an inactive parameter left out; the first parameter varies slowest.
+        """Every combination of values, in which inactive parameters are left out; the first parameter varies slowest.
 
         Raises:
-            UserError: a parameter takes a continuum of values.
+            UserError: a parameter may be any number of an interval.
         """
         points: list[dict[str, Any]] = [{}]
         for path, distribution in self.distributions:
@@ -149,7 +151,7 @@ class Space:
 
 
 GRID_LIMIT = 1_000_000
-"""Values of one parameter that a grid may have: as many as a sweep may have trials."""
+"""How many values of one parameter a grid may have: as many as a sweep may have trials."""
 
 
 def _grid_values(path: str, distribution: AnyDistribution) -> list[Any]:
@@ -163,7 +165,7 @@ def _grid_values(path: str, distribution: AnyDistribution) -> list[Any]:
 
 
 def _given(settings: Mapping[str, Any], path: str) -> Any:
-    """The value of a setting; None of one that only parts that are not in use have."""
+    """The value of a setting; None if only parts that are not in use have this setting."""
     try:
         return get_path(settings, where_kept(settings, path))
     except KeyError:
@@ -242,7 +244,7 @@ def _example(space: Space, path: str, value: Any) -> dict[str, Any]:
 
 
 def check_points(space: Space, points: Iterable[Mapping[str, Any]]) -> None:
-    """Check trials that the user wants to see first.
+    """Check the parameters of the trials that the user wants to see first.
 
     Raises:
         UserError: a point names a path that is not in the space, or a value outside its distribution.

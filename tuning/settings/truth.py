@@ -1,6 +1,6 @@
 """A truth: a sweep that trains every genotype of a small space, with every seed that the file names.
 
-No Ray, Optuna, MLflow or torch here.
+This module imports no Ray, Optuna, MLflow or torch.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ TUNE = {"searcher": "grid", "scheduler": "fifo", "objective": "derived"}
 
 
 def load_truth(path: str | Path, overrides: Iterable[str] = ()) -> SweepConfig:
-    """Read the file of a truth as the sweep that it stands for.
+    """Read the file of a truth, and return the sweep that trains its genotypes.
 
-    The file is one of an experiment. Its space may draw `seed`, which is that of the trainings; without it each
-    genotype is trained once. The split is that of `data.split.seed`, or of the file's seed, for all trainings: a search
-    on the same split never trains on images that score the truth.
+    The file is that of an experiment. Its space may draw `seed`, the seed of the trainings; without this, each genotype
+    is trained once. All trainings have the same split of the images, which follows from `data.split.seed`, or from the
+    file's seed without it. So a search on the same split never trains on images that score the truth.
 
     Raises:
-        UserError: a setting is wrong, the file draws something else, or the space has too many genotypes.
+        UserError: a setting is wrong, the file draws another setting, or the space has too many genotypes.
     """
     data: dict[str, Any] = dict(read_yaml(path))
     for text in overrides:

@@ -1,4 +1,4 @@
-"""The group `tune` of a sweep: how many trials, on what, proposed and stopped by what, and what is sought."""
+"""The group `tune` of a sweep: how many trials, where they run, who proposes and stops them, and what is sought."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCHEDULERS: Mapping[str, str] = MappingProxyType(
         "pbt": "population based training: a trial that is behind goes on from one that is ahead, perturbed",
     }
 )
-"""Scheduler names and what they are; `schedulers.SCHEDULER_FACTORIES` builds them."""
+"""The names of the schedulers and what each is; `schedulers.SCHEDULER_FACTORIES` builds them."""
 
 ACCURACY = "held_out/accuracy"
 RECALIBRATED = "held_out/recalibration_batches"
@@ -194,7 +194,7 @@ class TuneConfig(Strict):
 
     @property
     def fixed_resources(self) -> ResourcesConfig:
-        """What a trial takes, once a sweep has replaced `auto`."""
+        """The resources of a trial, once the sweep has replaced `auto`."""
         assert self.resources != "auto", "a sweep replaces auto before it starts"
         return self.resources
 

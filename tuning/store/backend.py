@@ -1,7 +1,8 @@
-"""Where studies are: in folders, or in an object store. Code that works with a study has a `Folder` and need not ask.
+"""Where studies are: in folders, or in an object store. Code that has a study's `Folder` need not know which.
 
-What a process reads and writes of a study are files of a folder in either case. In the first that is the study's own,
-which all see at once. In the second each process has a copy, fetches what others wrote and sends what it wrote.
+In both cases a process reads and writes a study as files in a folder. If studies are in folders, this is the study's
+own folder, and all processes see at once what one of them writes. If they are in an object store, each process has a
+copy, fetches what other processes wrote, and sends what it wrote itself.
 """
 
 from __future__ import annotations
@@ -24,25 +25,26 @@ from .locks import await_workers, is_locked, lock
 from .mirror import Mirror, check_storage, copied_from, copy_folder, is_uri
 
 Wanted = Callable[[str], bool]
-"""Whether a file is meant, by its path in the study."""
+"""A function that says whether a file is meant, by the file's path in the study."""
 
 BEGUN = {".lock", ".workers", "trials", "mlartifacts"} | {f"mlflow.db{end}" for end in ("", "-journal", "-wal", "-shm")}
-"""What a sweep that was killed before study.json leaves."""
+"""The files and folders that a sweep leaves if it is killed before it has written study.json."""
 
 UNFINISHED = ".mlflow-"
-"""How the name of a folder begins in which a process was killed while it copied a database."""
+"""How the name of a folder begins in which a process copies a database; it stays if the process is killed."""
 
 
 class Folder:
-    """The folder of one study, or of the studies below it, on this machine or shared by several.
+    """The folder of one study, or the folder above several studies, on this machine or shared by several machines.
 
     Args:
-        folder: absolute.
+        folder: the absolute path of the folder.
 
     Attributes:
-        location: what a user calls the study by: the folder, or a URI.
-        folder: that this process has the study's files in.
-        at_once: whether all see at once what one writes, also into the middle of a file, as a database needs it.
+        location: the folder or URI by which a user names the study.
+        folder: the folder in which this process has the study's files.
+        at_once: whether all processes see at once what one writes, also into the middle of a file, as a database needs
+            it.
     """
 
     at_once = True
@@ -58,7 +60,7 @@ class Folder:
 
     @property
     def storage(self) -> str:
-        """What the study is below."""
+        """The folder or URI that the study lies below."""
         return self.location.rpartition("/")[0]
 
     @property
@@ -75,17 +77,17 @@ class Folder:
         return (self.folder / "study.json").is_file()
 
     def is_taken(self) -> bool:
-        """Whether there is a study, or anything else that is in the way of one."""
+        """Whether there is a study here, or anything else that is in the way of a new study."""
         return self.folder.exists()
 
     def is_same(self, other: Folder) -> bool:
-        """Whether another is the same place, maybe by another path, as through a link."""
+        """Whether another `Folder` is the same place, even by another path, such as a link."""
         if self.location == other.location:
             return True
         return self.folder.exists() and other.folder.exists() and os.path.samefile(self.folder, other.folder)
 
     def studies(self) -> list[Folder]:
-        """The studies right below, in no order.
+        """The studies right below this folder, in no order.
 
         Raises:
             UserError: the store cannot be used.
@@ -95,18 +97,18 @@ class Folder:
     # --- its files --------------------------------------------------------------------------------------------------
 
     def pull(self, *below: str) -> None:
-        """Fetch what other processes wrote, all or below some paths in the study; here it is there."""
+        """Fetch what other processes wrote, all of it or what is below some paths. In a folder it is there already."""
 
     def push(self, *below: str) -> None:
-        """Let others have what this process wrote, all or below some paths in the study; here they have it."""
+        """Send what this process wrote, all of it or what is below some paths. In a folder others have it already."""
 
     def found(self, below: str, wanted: Wanted) -> list[str]:
-        """Paths of files below a path in the study, of those too that `pull` does not fetch."""
+        """The paths of the wanted files below a path in the study, also of files that `pull` does not fetch."""
         files = (file for file in (self.folder / below).rglob("*") if file.is_file())
         return [name for name in (file.relative_to(self.folder).as_posix() for file in files) if wanted(name)]
 
     def remove(self, names: Iterable[str]) -> None:
-        """Delete files and whole folders for all, by their paths in the study, and the folders that are empty then."""
+        """Delete files and whole folders for all processes, by their paths in the study, and folders that get empty."""
         for name in names:
             _delete(self.folder / name)
             with contextlib.suppress(OSError):  # it has other files
@@ -115,7 +117,7 @@ class Folder:
 
     @contextlib.contextmanager
     def with_files(self, names: Iterable[str]) -> Iterator[Path]:
-        """A folder that has some files of the study, by their paths in it, to be read inside."""
+        """Yield a folder in which some files of the study, named by their paths in it, can be read."""
         yield self.folder
 
     # --- who works with it ------------------------------------------------------------------------------------------
@@ -124,7 +126,7 @@ class Folder:
         """Check that a study can be made here, and would be alone in its folder.
 
         Raises:
-            UserError: there is one, or something else that is in the way, or another process makes one now.
+            UserError: a study or something else is here already, or another process makes a study here now.
         """
         self._check_new()
         path = self.folder
@@ -151,10 +153,10 @@ class Folder:
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Folder]:
-        """Make a study inside; what is left of one that does not come to exist is deleted.
+        """Make a study in the block of this context; if the block fails before there is a study, its files are deleted.
 
         Yields:
-            The place to write it in, which `publish` makes a study.
+            The place to write the study in, which `publish` makes a study.
 
         Raises:
             UserError: see `check_free`.
@@ -178,46 +180,48 @@ class Folder:
         """Write study.json: from now on there is a study.
 
         Raises:
-            UserError: there is one.
+            UserError: there is a study already.
         """
         self._check_new()
         write_json(self.folder / "study.json", data)
 
     def is_run(self) -> bool:
-        """Whether a process runs the study, as far as one can see."""
+        """Whether a process runs the study, as far as this process can see."""
         return is_locked(self.folder)
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[Folder]:
-        """Run the study inside. Trials of a sweep that was killed live on for some seconds: none does inside.
+        """Run the study in the block of this context, in which no other process runs it.
+
+        The trials of a sweep that was killed live on for some seconds; the block begins when all of them have ended.
 
         Yields:
-            The place as the process that runs it has it.
+            The place of the study as the process that runs the study uses it.
 
         Raises:
-            UserError: another process runs it.
+            UserError: another process runs the study.
         """
         with lock(self.folder):
             await_workers(self.folder, f"trials of an earlier run of study {self.name!r}")
             yield self
 
     def for_trial(self, below: str, scratch: Path) -> Folder:
-        """The place as the process of one trial has it.
+        """The place of the study as the process of one trial uses it.
 
         Args:
-            below: path of the trial's files in the study.
-            scratch: folder for a copy of them.
+            below: the path of the trial's files in the study.
+            scratch: a folder for a copy of these files, if one is needed.
         """
         return self
 
 
 class ObjectStore(Folder):
-    """Objects below a URI, of which the folder is a copy (see mirror.py); a lease is in place of the lock.
+    """Objects below a URI, of which the folder is a copy (see mirror.py). A lease takes the place of the folder's lock.
 
     Args:
-        uri: without a slash at its end.
-        folder: this user's copy to look at, without one.
-        checkpoints: whether those of trials are fetched too.
+        uri: the URI, without a slash at its end.
+        folder: the folder of the copy; None stands for this user's copy to look at.
+        checkpoints: whether the checkpoints of trials are fetched too.
     """
 
     at_once = False
@@ -229,7 +233,7 @@ class ObjectStore(Folder):
 
     @cached_property
     def mirror(self) -> Mirror:
-        """The store is looked for when it is first asked."""
+        """The copy and its store, which is opened when it is first needed."""
         return Mirror(self.location, self.folder, self._checkpoints)
 
     @property
@@ -257,11 +261,11 @@ class ObjectStore(Folder):
         self.mirror.push(*below)
 
     def found(self, below: str, wanted: Wanted) -> list[str]:
-        """The studies in the store."""
+        """The paths of the wanted objects below a path in the study."""
         return list(self.mirror.found(below, wanted))
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove the study in the store and in the folder."""
+        """Delete files and whole folders of the study, in the store and in the folder."""
         for name in names:
             for each in self.mirror.found(name, lambda _: True):
                 self.mirror.delete(each)
@@ -269,7 +273,7 @@ class ObjectStore(Folder):
 
     @contextlib.contextmanager
     def with_files(self, names: Iterable[str]) -> Iterator[Path]:
-        """Fetch them into a folder that is there for the while."""
+        """Fetch the files into a temporary folder, which is deleted in the end."""
         with tempfile.TemporaryDirectory() as folder:
             for name in names:
                 file = Path(folder) / name
@@ -279,16 +283,16 @@ class ObjectStore(Folder):
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Folder]:
-        """Begin with an empty copy: that of a study of the same name may be left, which was deleted in the store."""
+        """Begin with an empty copy, since a copy may be left of a study of this name that was deleted in the store."""
         shutil.rmtree(self.run_folder, ignore_errors=True)
         yield ObjectStore(self.location, self.run_folder)
 
     def check_free(self) -> None:
-        """Nothing but a study is in the way of one."""
+        """Check that there is no study; nothing else can be in the way of a study in a store."""
         self._check_new()
 
     def publish(self, data: Mapping[str, Any]) -> None:
-        """Make it an object that must be new: of two processes the store lets one."""
+        """Write study.json as an object that must be new: of two processes, the store lets only one do so."""
         write_json(self.folder / "study.json", data)
         try:
             self.mirror.write("study.json", (self.folder / "study.json").read_bytes(), new=True)
@@ -297,12 +301,12 @@ class ObjectStore(Folder):
             raise
 
     def is_run(self) -> bool:
-        """Whether the lease is held; on this machine the lock of the folder says more."""
+        """Whether the lease is held. If its holder works on this machine, the lock of the folder decides."""
         return lease.is_held(self.mirror, self.run_folder, is_locked)
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[Folder]:
-        """Hold the lease, under the lock of the folder; what is left of an earlier run can send nothing."""
+        """Hold the lease, under the lock of the folder; processes left of an earlier run can send nothing then."""
         self.run_folder.mkdir(parents=True, exist_ok=True)
         with lock(self.run_folder):
             held = ObjectStore(self.location, self.run_folder)
@@ -311,7 +315,7 @@ class ObjectStore(Folder):
                 yield held
 
     def for_trial(self, below: str, scratch: Path) -> Folder:
-        """A copy of its own, which sends while the study is run by whoever runs it now."""
+        """A copy of the trial's own, which can send as long as the study is run by the process that runs it now."""
         own = ObjectStore(self.location, scratch / "study", checkpoints=True)
         lease.bind(own.mirror, (lease.holder(own.mirror) or {}).get("token"))
         own.pull("study.json", below)

@@ -1,6 +1,6 @@
-"""The checkpoints of a trial: files in its own folder, each named by the epochs that it has behind it.
+"""The checkpoints of a trial: files in the trial's folder, each named by the number of epochs that the trial had done.
 
-Their order is that of the epochs. No clock and no time of a file says which is the newest.
+Checkpoints are ordered by these epochs. No clock and no time of a file says which is the newest.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 from ddarts_core.ground.errors import UserError
 
 NUM_KEPT = 2
-"""Of a trial that runs: the newest, and the one before it in case that one is damaged."""
+"""How many checkpoints a trial that runs keeps: the newest, and the one before it in case the newest is damaged."""
 
 _NAME = re.compile(r"checkpoint-(\d{6,})\.pt")
 
 
 def file_of(folder: Path, epochs: int) -> Path:
-    """The checkpoint of a trial's folder after so many epochs."""
+    """The path of the checkpoint after a number of epochs in a trial's folder."""
     return folder / f"checkpoint-{epochs:06d}.pt"
 
 
@@ -29,18 +29,18 @@ def is_checkpoint(name: str) -> bool:
 
 
 def found(folder: Path) -> dict[int, Path]:
-    """The checkpoints in a trial's folder by their epochs, in this order."""
+    """The checkpoints in a trial's folder by their epochs, the fewest epochs first."""
     names = ((_NAME.fullmatch(file.name), file) for file in folder.glob("checkpoint-*.pt"))
     return dict(sorted((int(name[1]), file) for name, file in names if name))
 
 
 def intact(folder: Path, above: int = 0, up_to: int | None = None) -> Iterator[dict[str, Any]]:
-    """The states that can be read, the furthest first.
+    """The states of a trial's checkpoints that can be read, the furthest first.
 
     Args:
-        folder: of the trial.
-        above: epochs that a state must be beyond.
-        up_to: epochs that it must not be beyond.
+        folder: the folder of the trial.
+        above: a state must have more epochs than this.
+        up_to: a state must not have more epochs than this; None sets no bound.
     """
     from ddarts_core.loops import checkpoint  # torch, which the names alone do not need
 
@@ -53,11 +53,12 @@ def intact(folder: Path, above: int = 0, up_to: int | None = None) -> Iterator[d
 
 
 def forget(folder: Path, lasting: int | None = None) -> None:
-    """Delete all but the newest ones.
+    """Delete all but the newest checkpoints of a trial.
 
     Args:
-        folder: of the trial.
-        lasting: epochs of one that stays too, because another member of the population may go on from it.
+        folder: the folder of the trial.
+        lasting: the epochs of a further checkpoint that stays, because another member of the population may go on from
+            it.
     """
     there = found(folder)
     for epochs in list(there)[:-NUM_KEPT]:
@@ -66,6 +67,6 @@ def forget(folder: Path, lasting: int | None = None) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Delete all, once the trial has ended."""
+    """Delete all checkpoints of a trial that has ended."""
     for file in found(folder).values():
         file.unlink(missing_ok=True)

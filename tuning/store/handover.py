@@ -1,7 +1,7 @@
 """What a sweep hands over to the processes of its trials, on whatever machine they run: never by a file or a log.
 
-By the key-value store in which Ray keeps the cluster's state, in memory, and which asks for the cluster's token. It is
-there while the sweep runs, and each trial's process fetches it, also after a restart.
+A value goes through the key-value store in which Ray keeps the cluster's state in memory, and which asks for the
+cluster's token. The value is there while the sweep runs, and each trial's process fetches it, also after a restart.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def offered(what: str, location: str, value: str | None) -> Iterator[None]:
-    """While the trials of a study run, their processes get a value from `received`, if there is one.
+    """While the trials of a study run, their processes get a value from `received`, unless the value is None.
 
     Args:
-        what: it is, for its key.
+        what: what the value is, for its key.
         location: the study's folder or URI.
-        value: to hand over.
+        value: the value to hand over.
     """
     from ray.exceptions import RayError
     from ray.experimental import internal_kv
@@ -34,7 +34,7 @@ def offered(what: str, location: str, value: str | None) -> Iterator[None]:
 
 
 def received(what: str, location: str) -> str | None:
-    """The value that the sweep of a study offers; None without one, or without Ray."""
+    """The value that the sweep of a study offers; None if it offers none, or if this process is not one of Ray's."""
     from ray.experimental import internal_kv
 
     if not internal_kv._internal_kv_initialized():  # type: ignore[no-untyped-call]  # ray

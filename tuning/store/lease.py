@@ -1,8 +1,9 @@
-"""Who runs a study in an object store, where there is no lock that goes with a process.
+"""Who runs a study in an object store, where there is no lock that is released when a process ends.
 
-The driver keeps an object, lease.json, and renews it. One that has not been renewed for `LAPSE_S` is that of a process
-that died. Whoever sends anything looks first whether the lease is still that of the run it belongs to: so what is left
-of an earlier run, on whatever machine, cannot write into a study that goes on elsewhere.
+The driver keeps an object, lease.json, and renews it. A lease that has not been renewed for `LAPSE_S` seconds belongs
+to a process that died. Before a process sends anything, it looks whether the lease is still that of its own run of the
+sweep. So a process that is left of an earlier run, on whatever machine, cannot write into a study that goes on
+elsewhere.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def holder(mirror: Mirror) -> dict[str, Any] | None:
 
 
 def _me(folder: Path) -> dict[str, Any]:
-    """This machine and folder. Of two runs of the same, only one can hold the folder's lock."""
+    """This machine and folder. Of two runs on one machine and in one folder, only one can hold the folder's lock."""
     return {"host": socket.gethostname(), "machine": uuid.getnode(), "folder": str(folder)}
 
 
@@ -50,12 +51,12 @@ def _same(lease: dict[str, Any], me: dict[str, Any]) -> bool:
 
 
 def is_held(mirror: Mirror, folder: Path, locked: Callable[[Path], bool]) -> bool:
-    """Whether a process runs the study, as far as one can see.
+    """Whether a process runs the study, as far as this process can see.
 
     Args:
-        mirror: of the study.
-        folder: that a driver on this machine works in.
-        locked: whether a process holds a folder.
+        mirror: the mirror of the study.
+        folder: the folder that a driver on this machine works in.
+        locked: a function that says whether a process holds the lock of a folder.
     """
     lease = holder(mirror)
     if lease is None:
@@ -66,7 +67,7 @@ def is_held(mirror: Mirror, folder: Path, locked: Callable[[Path], bool]) -> boo
 
 
 def bind(mirror: Mirror, token: str | None) -> None:
-    """Send only while the lease is that of `token`, from now on."""
+    """Let a mirror send, from now on, only while the lease has this token."""
 
     def fence() -> None:
         lease = holder(mirror)
@@ -78,10 +79,10 @@ def bind(mirror: Mirror, token: str | None) -> None:
 
 @contextlib.contextmanager
 def hold(mirror: Mirror) -> Iterator[None]:
-    """Run a study; to be used under the lock of the mirror's folder.
+    """Hold the lease of a study while this process runs the study, under the lock of the mirror's folder.
 
     Raises:
-        UserError: a process runs it on another machine, or from another folder of this one.
+        UserError: a process runs the study on another machine, or in another folder of this machine.
     """
     mine = {"token": uuid.uuid4().hex, "pid": os.getpid(), **_me(mirror.folder)}
     _acquire(mirror, mine)

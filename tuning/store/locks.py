@@ -1,7 +1,8 @@
-"""Who works in a study's folder: one sweep at a time, its trials, and one at a time for a trial's own files.
+"""Who works in a study's folder: one sweep at a time and its trials, and one process at a time on a trial's own files.
 
-Locks of the operating system, which go with the process that holds them, however it ends. NFS makes byte-range locks of
-them: a file must be readable to be shared, and writable to be held alone.
+The locks are those of the operating system. A lock is released when the process that holds it ends, however it ends.
+NFS makes byte-range locks of them, so that a file must be readable for a shared lock, and writable for an exclusive
+one.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from typing import IO
 from ddarts_core.ground.errors import UserError
 
 GLANCE_S = 1.0
-"""How long a sweep waits for those who look whether the study is held: each shares the lock for an instant."""
+"""Seconds that a sweep waits for processes that look whether the study is held; each of them shares the lock for an
+instant."""
 
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold a study; the lock goes with the process, however it ends.
+    """Hold a study. The lock is released when the process ends, however it ends.
 
     Raises:
         UserError: another process runs the study.
@@ -33,7 +35,7 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process runs the study. Any number may look at a time: they share the lock."""
+    """Whether a process runs the study. Any number of processes may look at a time, since they share the lock."""
     try:
         with (path / ".lock").open("r") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -45,7 +47,7 @@ def is_locked(path: Path) -> bool:
 
 
 WORKERS_S = 300.0
-"""How long a driver waits for the workers of one that was killed to end."""
+"""Seconds that a driver waits until the workers of an earlier driver that was killed have ended."""
 
 
 def join_workers(path: Path) -> IO[str]:
@@ -56,14 +58,14 @@ def join_workers(path: Path) -> IO[str]:
 
 
 def await_workers(path: Path, what: str) -> None:
-    """Wait for the workers of a driver that was killed: they live on for some seconds, and write.
+    """Wait until the workers of a driver that was killed have ended: they live on for some seconds, and write.
 
     Args:
-        path: of the folder that they joined.
-        what: they are, in the plural, for the message.
+        path: the folder that the workers joined.
+        what: what the message calls the workers, in the plural.
 
     Raises:
-        UserError: they do not end.
+        UserError: the workers do not end.
     """
     with (path / ".workers").open("a") as file:
         if not _comes(file, WORKERS_S, every=0.1):
@@ -71,9 +73,10 @@ def await_workers(path: Path, what: str) -> None:
 
 
 def _comes(file: IO[str], seconds: float, every: float) -> bool:
-    """Whether this process gets the lock of a file for itself within some seconds.
+    """Whether this process gets the exclusive lock of a file within some seconds.
 
-    A lock that is let go tells nobody, and flock itself would wait without an end: so it is asked again and again.
+    Nobody is told when a lock is released, and flock itself would wait without an end. So the lock is tried again and
+    again.
     """
     until = time.monotonic() + seconds
     while True:
@@ -89,7 +92,7 @@ def _comes(file: IO[str], seconds: float, every: float) -> bool:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes out of what they do under the same lock for the same trial; waits for them."""
+    """Hold the lock of a trial's folder, so that one process at a time does what needs it; wait for the others."""
     with (folder / ".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

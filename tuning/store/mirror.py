@@ -1,16 +1,18 @@
-"""A study in an object store: a folder on this machine, and the objects below a URI that it is a copy of.
+"""A study in an object store: a folder on this machine is a copy of the objects below a URI.
 
-Objects cannot be locked, appended to or renamed; they can be replaced whole. So the driver works in a folder of the
-user's cache and each trial in one of its own, both like a study on a shared file system, and send what has changed:
+Objects cannot be locked, appended to or renamed; they can only be replaced as a whole. So the driver works in a folder
+of the user's cache, and each trial in a folder of its own. Both work there as if the study were on a shared file
+system, and send what has changed:
 
 study.json, optuna.log, report.html, ...   by the driver
 trials/TRIAL_ID/...                        by the trial; by the driver while the trial has no process
 lease.json                                 who runs the study (see lease.py)
 
-The store is the truth: what a process did not send before it was killed, it has not done.
+The store is the truth: what a process did but did not send before it was killed does not count.
 
-fsspec, which pandas and torch use too, speaks with the stores: `s3://` by the package s3fs, `gs://` by gcsfs, `abfs://`
-by adlfs. Credentials come from where those look for them (environment, files, the machine's role).
+fsspec, which pandas and torch use too, speaks with the stores: with `s3://` by the package s3fs, with `gs://` by gcsfs,
+with `abfs://` by adlfs. These packages look for credentials in their usual places (environment, files, the machine's
+role).
 """
 
 from __future__ import annotations
@@ -35,27 +37,29 @@ from ddarts_core.ground.redact import has_password, hide_secrets, one_line, with
 from .checkpoints import is_checkpoint
 
 NOTE = ".mirror.json"
-"""In a folder that is a copy: of what, and which files were equal when."""
+"""A file in a folder that is a copy. It says what the folder is a copy of, and which state of each file was equal to
+its object."""
 
 CACHE_VARIABLE = "DDARTS_CACHE"
 """Environment variable: the folder for copies of studies; ~/.cache/ddarts without it."""
 
 MARKS = ("ETag", "etag", "LastModified", "updated", "created", "mtime", "size")
-"""What the stores' listings have that changes with an object."""
+"""The fields of the stores' listings that change when an object changes."""
 
 PATIENCE_VARIABLE = "DDARTS_STORE_PATIENCE"
-"""Environment variable: seconds that a store that does not answer is asked again; a minute without it."""
+"""Environment variable: for how many seconds a store that does not answer is asked again; a minute without the
+variable."""
 
 Value = TypeVar("Value")
 
 
 def is_uri(name: str | Path) -> bool:
-    """Whether a storage is a URI, not a path."""
+    """Whether the name of a storage is a URI, and not a path."""
     return "://" in str(name)
 
 
 def check_storage(name: str) -> str:
-    """A path as it is, or the URI of a store without a slash at its end.
+    """Return a path as it is, and the URI of a store without a slash at its end.
 
     Raises:
         UserError: the URI has a password or options in it, names no place, or is that of local files.
@@ -77,16 +81,16 @@ def check_storage(name: str) -> str:
 
 
 def copy_folder(uri: str, use: str) -> Path:
-    """Where this user's copy of a study lies, by the study's URI: one to `run` it, one to `view` it meanwhile."""
+    """The folder of this user's copy of a study, by the study's URI: one copy to `run` it, one to `view` it."""
     base = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/ddarts").expanduser().absolute()
     return base / hashlib.sha256(uri.encode()).hexdigest()[:12] / use / uri.rpartition("/")[2]
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
-    """fsspec's file system for a URI, and the path in it.
+    """fsspec's file system for a URI, and the path in this file system.
 
     Raises:
-        UserError: there is none for such URIs, or its package is missing.
+        UserError: there is no file system for such URIs, or its package is missing.
     """
     import fsspec  # type: ignore[import-untyped]  # it has no types
 
@@ -100,7 +104,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
 
 
 def is_shared(name: str) -> bool:
-    """Whether a file of a study's folder, by its path in it, is one of those that are sent and fetched as they are."""
+    """Whether a file of a study's folder, named by its path in the folder, is sent and fetched as it is."""
     parts = name.split("/")
     # What earlier versions left of Ray's is not part of a study.
     return not (any(part.startswith(".") for part in parts) or re.fullmatch(r"ray(-\d+)?|lease\.json", parts[0]))
@@ -117,11 +121,11 @@ class StoreError(UserError):
 
 
 def patiently(uri: str, call: Callable[[], Value]) -> Value:
-    """Ask a store for something, again while it does not answer.
+    """Ask a store for something, and ask again as long as the store does not answer.
 
     Raises:
-        StoreError: it says no, or has not answered for as long as `PATIENCE_VARIABLE` says.
-        FileNotFoundError, FileExistsError: as the call.
+        StoreError: the store refuses, or has not answered for as long as `PATIENCE_VARIABLE` says.
+        FileNotFoundError, FileExistsError: the call raised it.
     """
     final = (FileNotFoundError, FileExistsError, PermissionError, UserError)
     try:
@@ -149,12 +153,13 @@ def _patience() -> float:
 
 
 class Mirror:
-    """One folder and the URI that it is a copy of. Any thread may use it.
+    """One folder, and the URI that the folder is a copy of. Any thread may use a mirror.
 
     Args:
-        uri: of the study.
-        folder: made when something is fetched.
-        checkpoints: whether those of trials are fetched too; only who goes on with one needs them.
+        uri: the URI of the study.
+        folder: the folder, which is made when something is fetched.
+        checkpoints: whether the checkpoints of trials are fetched too. Only a process that goes on with a trial needs
+            them.
 
     Raises:
         UserError: the store cannot be used.
@@ -165,7 +170,7 @@ class Mirror:
         self._checkpoints = checkpoints
         self.folder = folder
         self.fence: Callable[[], None] = lambda: None
-        """Called before anything is sent; raises when another process runs the study now."""
+        """A function that is called before anything is sent, and raises if another process runs the study now."""
         self.fs, self.root = filesystem(uri)
         self._turn = threading.RLock()
         self._equal: dict[str, tuple[str, int, int]] = {}  # the store's mark, and time and size of the file
@@ -178,14 +183,14 @@ class Mirror:
         return patiently(self.uri, call)
 
     def path(self, name: str) -> str:
-        """Path of an object, by its path in the study."""
+        """The path of an object in the store, by its path in the study."""
         return f"{self.root}/{name}" if name else self.root
 
     def read(self, name: str) -> bytes:
         """Read an object.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: there is no such object.
         """
         return bytes(self.ask(lambda: self.fs.cat_file(self.path(name))))
 
@@ -193,7 +198,7 @@ class Mirror:
         """Write an object as a whole.
 
         Raises:
-            FileExistsError: it must be new and is not.
+            FileExistsError: the object must be new, and there is one already.
         """
         mode = {"mode": "create"} if new else {}
         self.ask(lambda: self.fs.pipe_file(self.path(name), data, **mode))
@@ -204,10 +209,10 @@ class Mirror:
             self.ask(lambda: self.fs.rm_file(self.path(name)))
 
     def found(self, below: str, wanted: Callable[[str], bool] = is_shared) -> dict[str, str]:
-        """Names below a path in the study, and the store's mark of each, which changes with the object.
+        """The names of the objects below a path in the study, each with the store's mark that changes with the object.
 
         Raises:
-            StoreError: there is not even a bucket.
+            StoreError: not even the bucket exists.
         """
         try:
             entries = self.ask(lambda: self.fs.find(self.path(below), detail=True))
@@ -217,7 +222,7 @@ class Mirror:
         return {name: str([entry.get(key) for key in MARKS]) for name, entry in names.items() if wanted(name)}
 
     def pull(self, *below: str) -> None:
-        """Make the files of the folder equal to the store, or those below some paths in the study."""
+        """Make the files of the folder equal to the store: all of them, or those below some paths in the study."""
 
         def wanted(name: str) -> bool:
             return is_shared(name) and (self._checkpoints or not is_checkpoint(name))
@@ -238,7 +243,10 @@ class Mirror:
             del self._equal[name]
 
     def push(self, *below: str) -> None:
-        """Send the files of the folder that have changed since they were equal, and delete those that are gone."""
+        """Send the files of the folder that have changed since they were last equal to the store.
+
+        The objects of files that are gone are deleted.
+        """
         with self._turn:
             changed = []
             for name in self._names(below or ("",)):

@@ -1,7 +1,7 @@
-"""The plug-ins of a study on their way from its sweep to the processes of its trials, on whatever machine they run.
+"""How the plug-ins of a study get from its sweep to the processes of its trials, on whatever machine these run.
 
-Their files go where a tracking URI goes too (see handover.py). So a process runs what the user of the sweep loaded, and
-never code that lies in a study's folder, which others may be able to write.
+The files of the plug-ins go the same way as a tracking URI (see handover.py). So a process runs what the user of the
+sweep loaded, and never code from a study's folder, into which other users may be able to write.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ def check(study: Study) -> None:
     """Check that the plug-ins that a study was made with are loaded.
 
     Raises:
-        UserError: one is not, or has another content.
+        UserError: a plug-in is not loaded, or has other contents.
     """
     plugins.require(study.data.get("plugins", ()), f"study {study.name!r}")
 
 
 def offered(study: Study) -> AbstractContextManager[None]:
-    """While a study's trials run, their processes can `receive` its plug-ins."""
+    """While a study's trials run, their processes can `receive` the study's plug-ins."""
     names = {record["name"] for record in study.data.get("plugins", ())}
     files = [_plain(plugin.source) for plugin in plugins.loaded() if plugin.source.name in names]
     return handover.offered("plugins", study.location, json.dumps(files) if names else None)
 
 
 def receive(study: Study) -> None:
-    """Load the plug-ins of a study that this process has not, as its sweep offers them.
+    """Load the plug-ins of a study that this process has not loaded yet, as the study's sweep offers them.
 
     Raises:
-        UserError: one is not offered, or has another content than the study's.
+        UserError: a plug-in is not offered, or has other contents than the study's.
     """
     known = {plugin.source.name for plugin in plugins.loaded()}
     if any(record["name"] not in known for record in study.data.get("plugins", ())):

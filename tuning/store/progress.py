@@ -1,4 +1,4 @@
-"""How far a study is: its trials by state, the epochs of those that run, and when the last will end."""
+"""How far a study is: its trials by state, the epochs of the trials that run, and when the last trial will end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .study import Study, trial_dir
 
 
 def summary(study: Study) -> dict[str, Any]:
-    """Trials by state, the best so far and the epochs of those that run, as plain data."""
+    """The trials by state, the best trial so far and the epochs of the trials that run, as plain data."""
     ranked = study.ranked()
     states = {state: sum(trial["state"] == state for trial in ranked) for state in TRIAL_STATES}
     running = [trial for trial in ranked if trial["state"] == "RUNNING"]
@@ -49,7 +49,7 @@ def last_accuracies(study: Study, metric: str) -> dict[str, float]:
 
 
 def _progress(study: Study, trial: Mapping[str, Any]) -> dict[str, Any]:
-    """Epochs done and to do, and epochs per minute since the trial's process began to count."""
+    """The epochs that a trial has done, those that it has in all, and its epochs per minute as far as recorded."""
     seconds = _epoch_seconds(trial_dir(study.path, trial["number"]))
     rate = round(60 * len(seconds) / sum(seconds), 3) if any(seconds) else None
     return {
@@ -61,9 +61,10 @@ def _progress(study: Study, trial: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _expected_end(study: Study, trials: Sequence[Mapping[str, Any]]) -> str | None:
-    """When the sweep will be over if it goes on as it went, ISO 8601 UTC; None unless it runs and a trial ended.
+    """When the sweep will end if it goes on as it went, as ISO 8601 in UTC; None unless it runs and a trial has ended.
 
-    Each trial that is left takes what those that ended took, as many at a time as run now. Pauses do not count.
+    The estimate assumes that each trial that is left takes as long as those that have ended, and that as many trials
+    run at a time as now. Pauses do not count.
     """
     took = [trial["seconds"] for trial in trials if trial["state"] != "RUNNING"]
     if study.state != "RUNNING" or not took:
@@ -86,7 +87,7 @@ def _epoch_seconds(folder: Path) -> list[float]:
 
 
 def num_epochs(config: Mapping[str, Any], sweep: Mapping[str, Any]) -> int:
-    """Epochs of a whole trial: warm-up, search, and the trainings that the objective asks for."""
+    """How many epochs a whole trial has: the warm-up's, the search's, and those of the trainings that it needs."""
     search, objective = config["search"], sweep["tune"]["objective"]
     if search.get("number") is not None:  # a genotype of a truth: nothing is searched
         return int(config["retrain"]["epochs"])

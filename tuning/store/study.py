@@ -1,13 +1,15 @@
-"""The folder of a study: what a sweep writes and everybody reads. No Ray, MLflow or torch, so that reading is quick.
+"""The folder of a study: what a sweep writes and everybody reads.
 
-Wherever a study is, it is read and written the same, in a folder (see backend.py).
+This module imports no Ray, MLflow or torch, so that a study is read quickly.
+
+Wherever a study is, it is read and written in the same way, in a folder (see backend.py).
 
 study.json                 what was asked, with which versions, and the study's state
 trials/TRIAL_ID/trial.json one trial: its parameters, state and results; beside it records.jsonl and genotype.json
                            and, while it runs, its checkpoints
-baselines/KEY/             of DARTOpti: the start architecture, trained once for each seed and settings
+baselines/KEY/             with DARTOpti: the start architecture, trained once for each seed and settings
 optuna.log, mlflow.db, mlartifacts/   copies of the above for Optuna's and MLflow's tools
-.ray/                      Ray's, while the sweep runs: nothing is ever read from it
+.ray/                      Ray's own files, while the sweep runs: ddarts never reads them
 """
 
 from __future__ import annotations
@@ -34,10 +36,10 @@ PACKAGES = ("torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
 
 @dataclass(frozen=True)
 class Study:
-    """A study that was begun.
+    """A study that a sweep has begun.
 
     Attributes:
-        backend: where it is.
+        backend: the place of the study.
         data: the contents of study.json.
     """
 
@@ -46,24 +48,24 @@ class Study:
 
     @property
     def path(self) -> Path:
-        """The folder that this process has its files in."""
+        """The folder in which this process has the study's files."""
         return self.backend.folder
 
     @property
     def location(self) -> str:
-        """The study's folder or URI: what a user calls it by."""
+        """The study's folder or URI, by which a user names the study."""
         return self.backend.location
 
     def pull(self, *below: str) -> None:
-        """Fetch what other processes wrote, all or below some paths in the study."""
+        """Fetch what other processes wrote: all of it, or what is below some paths in the study."""
         self.backend.pull(*below)
 
     def push(self, *below: str) -> None:
-        """Let others have what this process wrote, all or below some paths in the study."""
+        """Send what this process wrote to others: all of it, or what is below some paths in the study."""
         self.backend.push(*below)
 
     def clear_checkpoints(self, number: int) -> None:
-        """Delete the checkpoints of a trial that nobody goes on from any more."""
+        """Delete the checkpoints of a trial, once nobody goes on from them any more."""
         self.backend.remove(self.backend.found(f"trials/{trial_name(number)}", checkpoints.is_checkpoint))
 
     @property
@@ -78,12 +80,15 @@ class Study:
 
     @property
     def limits(self) -> dict[str, float | None]:
-        """What a trial's derived network should keep; None is no limit."""
+        """The limits that a trial's derived network should keep; None means no limit."""
         return dict(self.data["config"]["tune"].get("limits", {}))
 
     @property
     def rounds(self) -> list[dict[str, Any]]:
-        """Number of trials and new first points of the first sweep and of each that added trials."""
+        """For the first sweep, and for each later sweep that added trials: how many trials, and which first points.
+
+        The first points of a later sweep are only those that were new.
+        """
         first = {"num_samples": self.data["config"]["tune"]["num_samples"], "points_to_evaluate": []}
         return list(self.data.get("rounds", [first]))
 
@@ -95,7 +100,7 @@ class Study:
         return Study(self.backend, data)
 
     def change_trial(self, number: int, **fields: Any) -> dict[str, Any]:
-        """Write the trial.json of a trial with some fields replaced; its record."""
+        """Write the trial.json of a trial with some fields replaced, and return the new record."""
         folder = trial_dir(self.path, number)
         record = {**read_json(folder / "trial.json"), **fields}
         write_json(folder / "trial.json", record)
@@ -104,21 +109,24 @@ class Study:
 
     @property
     def num_trials(self) -> int:
-        """Trials that were begun; opens none of their files."""
+        """How many trials were begun. No file of a trial is opened to count them."""
         return sum(1 for _ in self.path.glob("trials/*/trial.json"))
 
     def trials(self) -> list[dict[str, Any]]:
         """All trials, by number.
 
         Raises:
-            UserError: one of their files is damaged.
+            UserError: a file of a trial is damaged.
         """
         metrics = [metric for metric, _ in self.objectives]
         files = self.path.glob("trials/*/trial.json")
         return sorted((read_trial_file(file.parent, metrics) for file in files), key=lambda trial: int(trial["number"]))
 
     def ranked(self) -> list[dict[str, Any]]:
-        """Completed trials, best first objective first, those beyond a limit last; then the others, by number."""
+        """The completed trials, and then the others by number.
+
+        Of the completed trials the best by the first objective comes first, and those beyond a limit come last.
+        """
         trials = self.trials()
         done = [trial for trial in trials if trial["state"] == "COMPLETED"]
         others = [trial for trial in trials if trial["state"] != "COMPLETED"]
@@ -126,15 +134,16 @@ class Study:
 
     @property
     def state(self) -> str:
-        """RUNNING, FINISHED, or INTERRUPTED: also for a study that says RUNNING but whose sweep is gone."""
+        """RUNNING, FINISHED or INTERRUPTED; a study that says RUNNING but whose sweep is gone is INTERRUPTED too."""
         state = str(self.data["state"])
         return "INTERRUPTED" if state == "RUNNING" and not self.backend.is_run() else state
 
 
 class Held:
-    """A study that this process holds, for the objects that Ray is given.
+    """A study that this process holds, in a form that may be part of the objects that Ray is given.
 
-    Ray pickles them, with Ray Client into another process. The study stays here; there it is looked up.
+    Ray pickles these objects, and with Ray Client unpickles them in another process. The study itself is not pickled:
+    the other process looks it up.
     """
 
     def __init__(self, study: Study) -> None:
@@ -155,7 +164,7 @@ class Held:
 
 
 def trial_name(number: int) -> str:
-    """The identifier of a trial: its number in the study, stable over restarts."""
+    """The identifier of a trial: its number in the study, which no restart changes."""
     return f"{number:05d}"
 
 
@@ -165,10 +174,10 @@ def trial_dir(study: Path, number: int) -> Path:
 
 
 def find_study(argument: str | Path, storage: str | Path = "runs") -> Study:
-    """A study by its folder or URI, or by its name under `storage`, a folder or URI.
+    """Find a study by its folder or URI, or by its name below `storage`, which is a folder or URI too.
 
     Raises:
-        UserError: there is none; lists those that there are. Or the store cannot be used.
+        UserError: there is no such study (the message lists those that there are), or the store cannot be used.
     """
     for place in meant(argument, storage):
         if (study := _opened(place)) is not None:
@@ -189,13 +198,13 @@ def _load(place: Folder) -> Study:
 
 
 def _own_database(path: Path, data: Mapping[str, Any]) -> dict[str, str]:
-    """MLflow's database in the study's folder goes where the folder goes; one that was named stays."""
+    """A database of MLflow in the study's folder moves with the folder; a database that the user named stays."""
     named = data["config"].get("tracking", {}).get("uri", "")
     return {"tracking_uri": sqlite_uri.uri_of(path / "mlflow.db")} if named is None else {}
 
 
 def _listed(place: Folder) -> Study | None:
-    """A study for a list: one that cannot be read is DAMAGED, and its `damage` says what is wrong."""
+    """A study for a list. A study that cannot be read has the state DAMAGED, and its `damage` says what is wrong."""
     try:
         return _opened(place)
     except StoreError:
@@ -210,7 +219,7 @@ def trial_study(location: str, number: int, scratch: Path) -> Study:
 
     Args:
         location: the study's folder or URI.
-        number: of the trial.
+        number: the number of the trial.
         scratch: folder for a copy of the trial's own files, if the study is in an object store.
 
     Raises:
@@ -220,7 +229,7 @@ def trial_study(location: str, number: int, scratch: Path) -> Study:
 
 
 def list_studies(storage: str | Path = "runs") -> list[Study]:
-    """All studies in a storage folder or below a URI, oldest first; before them those that cannot be read, DAMAGED.
+    """All studies in a storage folder or below a URI: first those that are DAMAGED, then the others, oldest first.
 
     Raises:
         UserError: the store cannot be used.
@@ -231,7 +240,7 @@ def list_studies(storage: str | Path = "runs") -> list[Study]:
 
 
 def check_journal(path: Path) -> None:
-    """Check that Optuna can read its journal; half a last line is cut off when it is opened.
+    """Check that Optuna can read its journal. Half a last line does not count: it is cut off when Optuna opens it.
 
     Raises:
         UserError: a line is damaged.
@@ -249,12 +258,12 @@ def check_journal(path: Path) -> None:
 
 
 def utc_now() -> str:
-    """The time as ISO 8601 with microseconds, UTC."""
+    """The time now as ISO 8601 with microseconds, in UTC."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
 
 
 def best_of(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tuple[str, str]]) -> Mapping[str, Any] | None:
-    """The completed trial that is best by the first objective, within the limits if any is; None without one."""
+    """The completed trial that is best by the first objective; trials within the limits come first. None if none is."""
     done = (trial for trial in trials if trial["state"] == "COMPLETED")
     return min(done, key=_rank(objectives), default=None)
 
@@ -267,7 +276,8 @@ def _rank(objectives: Sequence[tuple[str, str]]) -> Callable[[Mapping[str, Any]]
 
 
 WEIGHTS = "weights.pt"
-"""Of a trial's derived network after its own short training: the best trial's are kept (`keep_best_weights`)."""
+"""The file with the weights of a trial's derived network after its own short training. Only the file of the best trial
+is kept (`keep_best_weights`)."""
 
 
 def keep_best_weights(study: Study) -> None:
@@ -282,7 +292,10 @@ def keep_best_weights(study: Study) -> None:
 
 
 def end_of(trial: Mapping[str, Any]) -> datetime.datetime:
-    """When a trial ended, by its record; of one whose record is older, after the time that its epochs took."""
+    """When a trial ended, by its record.
+
+    An older record does not say it: then it is the trial's begin plus the time that its epochs took.
+    """
     if trial.get("ended"):
         return datetime.datetime.fromisoformat(trial["ended"])
     return datetime.datetime.fromisoformat(trial["begun"]) + datetime.timedelta(seconds=trial["seconds"])
@@ -293,11 +306,11 @@ def hold(study: Study, journal: bool = True) -> Iterator[Study]:
     """Hold a study while its sweep runs, against other processes and, in an object store, other machines.
 
     Args:
-        study: to hold.
-        journal: whether Optuna's journal must be whole.
+        study: the study to hold.
+        journal: whether to check that Optuna's journal is not damaged.
 
     Yields:
-        The study as it is now, in the folder to run it in.
+        The study as it is now, in the folder in which it is to be run.
 
     Raises:
         UserError: another process runs the study, or its journal is damaged.

@@ -1,1 +1,1 @@
-"""MLflow: the runs of a study and of its trials, the registry, and addresses with secrets."""
+"""MLflow: the runs of a study and of its trials, the registry of models, and tracking URIs with secrets."""

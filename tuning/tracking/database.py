@@ -1,7 +1,7 @@
-"""A new database of MLflow at once: MLflow itself goes through all versions of its tables for each, in seconds.
+"""Make a new database of MLflow at once. MLflow itself would take seconds, since it goes through all table versions.
 
-It does so once on a machine, for each of its versions. What it made is kept without contents and copied. It may be
-deleted at any time.
+MLflow makes such a database once on a machine, for each version of MLflow. This database is kept without contents, and
+copied for every study. It may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ..store.backend import UNFINISHED
 
 
 def make_database(uri: str) -> None:
-    """Put a database without contents at the place of a URI, if that is a file which does not exist.
+    """Put a database without contents at the place of a URI, if the URI names a file that does not exist.
 
-    Where that cannot be done, MLflow makes it, or says why it cannot.
+    If this fails, MLflow makes the database later, or says why it cannot.
     """
     file = sqlite_uri.file_of(uri)
     if file is None or file.exists():
@@ -44,10 +44,10 @@ def _folder(file: Path) -> Path:
 
 
 def kept() -> Path:
-    """The database that is copied, made if there is none of this version of MLflow.
+    """The database that is copied. It is made if there is none of this version of MLflow.
 
     Raises:
-        OSError, UserError: it cannot be kept.
+        OSError, UserError: the database cannot be kept.
     """
     import mlflow
 
@@ -58,7 +58,10 @@ def kept() -> Path:
 
 
 def _make(name: str) -> None:
-    """Let MLflow make it, without the experiment `Default`, which has a place of artifacts and is added to a copy."""
+    """Let MLflow make the database that is kept, without the experiment `Default`.
+
+    This experiment names a place of artifacts. MLflow adds it to each copy.
+    """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     store = SqlAlchemyStore(sqlite_uri.uri_of(Path(name)), name)  # type: ignore[no-untyped-call]  # mlflow

@@ -1,7 +1,8 @@
-"""What a trial's machine does while the trial runs, as MLflow measures it: its system metrics, `system/...` of the run.
+"""What a trial's machine does while the trial runs, as MLflow measures it: the system metrics, `system/...` of the run.
 
-They are of the whole machine, every ten seconds (MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL), and nowhere but in MLflow:
-what it does not take is not made up for. MLflow's thread ends by itself when it is refused, or when the run ends.
+These metrics are measured for the whole machine, every ten seconds (MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL). They are
+only in MLflow: what MLflow does not take is lost. MLflow's thread ends by itself when the server refuses it, or when
+the run ends.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from .study_run import attempt, quiet_mlflow, with_secrets
 
 
 class Machine:
-    """The measurement of one trial's machine; begun once its run is there, and again after MLflow's thread has ended.
+    """Measures one trial's machine, from when the trial's run exists, and again after MLflow's thread has ended.
 
     Args:
-        uri: of the tracking store.
+        uri: the URI of the tracking store.
         wanted: whether to measure at all (`tracking.system_metrics`).
     """
 
@@ -26,12 +27,12 @@ class Machine:
         self._monitor: Any = None
 
     def watch(self, run_id: str | None) -> None:
-        """Measure for this run, if nothing does."""
+        """Measure for this run, unless a thread does so already."""
         if self._wanted and run_id is not None and not self._is_alive():
             attempt(lambda: self._start(run_id), "system metrics")
 
     def end(self) -> None:
-        """Send what was measured, and measure no more."""
+        """Send what was measured, and stop measuring."""
         monitor, self._monitor = self._monitor, None
         if monitor is not None:
             attempt(monitor.finish, "system metrics")

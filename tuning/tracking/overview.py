@@ -1,6 +1,6 @@
-"""What a study's run in MLflow tells at a glance: what is sought, the best so far, the curve of it, the data.
+"""What a study's run in MLflow shows at a glance: what is sought, the best so far, its curve over time, and the data.
 
-All of it follows from the study's folder, and is written again as trials end; a point of a curve is sent once.
+All of it follows from the study's folder, and is written again as trials end. Only a point of a curve is sent once.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from ..store.study import Study, best_of, end_of
 from .study_run import TEXT_LIMIT, attempt, end_run, make_client
 
 EVERY_S = 10.0
-"""Between two overviews while trials end: each reads the files of all trials."""
+"""Seconds between two overviews while trials end, since each overview reads the files of all trials."""
 
 Point = tuple[int, int, dict[str, float]]
-"""Trials that have ended, the time in ms, and numbers by metric."""
+"""A point of the curves: how many trials have ended, the time in ms, and numbers by metric."""
 
 
 def show_study(study: Study, status: str) -> bool:
-    """Bring the parent run up to date: overview, settings, data, status; whether MLflow took all of it.
+    """Bring the study's run up to date: overview, settings, data, status. Returns whether MLflow took all of it.
 
     Args:
-        study: as its folder says.
-        status: of the run in MLflow's words.
+        study: the study, as its folder has it.
+        status: the status of the run in MLflow's words.
     """
     told = [tell(study, status), attempt(lambda: _log_inputs(study), "settings of the study")]
     return end_run(study, study.data["parent_run_id"], status) and all(told)
@@ -60,7 +60,7 @@ def tell(study: Study, status: str = "RUNNING") -> bool:
 
 
 def _log_inputs(study: Study) -> None:
-    """The resolved configuration as an artifact, and the data set as an input; again is no second time."""
+    """Log the resolved configuration as an artifact, and the data set as an input; a repetition changes nothing."""
     from mlflow.entities import DatasetInput, InputTag
 
     client, run_id = make_client(study.data["tracking_uri"]), study.data["parent_run_id"]
@@ -72,9 +72,9 @@ def _log_inputs(study: Study) -> None:
 
 
 def data_set(study: Study) -> Any:
-    """MLflow's entity of the data set of a study; None of a study that does not know its data (data.json).
+    """MLflow's entity for the data set of a study; None if the study has no facts of its data (data.json).
 
-    The digest is of what the study knows of them: name, settings, counts of the classes, mean and deviation.
+    The digest is made from what the study knows of its data: name, settings, counts of the classes, mean and deviation.
     """
     from mlflow.entities import Dataset
 
@@ -95,12 +95,12 @@ def data_set(study: Study) -> Any:
 
 
 def note(study: Study, trials: Sequence[Mapping[str, Any]], status: str) -> str:
-    """The description in Markdown.
+    """The description of a study's run, in Markdown.
 
     Args:
-        study: to describe.
-        trials: its records.
-        status: of the run in MLflow's words.
+        study: the study to describe.
+        trials: the records of the study's trials.
+        status: the status of the run in MLflow's words.
     """
     config = study.data["config"]
     tune = config["tune"]
@@ -131,7 +131,7 @@ def note(study: Study, trials: Sequence[Mapping[str, Any]], status: str) -> str:
 
 
 def values(entry: Mapping[str, Any]) -> str:
-    """What a setting of a space may be, in words.
+    """The values that a setting of a space may have, in words.
 
     Example:
         >>> values({"type": "float", "low": 0.1, "high": 1.0, "log": True, "step": None})
@@ -146,7 +146,10 @@ def values(entry: Mapping[str, Any]) -> str:
 
 
 def curve(study: Study, trials: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """After each trial that ended, in the order of their ends: the trials by state, and the best objective so far."""
+    """A point for each trial that ended, in the order of their ends.
+
+    It has the number of trials by state, and the best objective so far.
+    """
     metric = study.objectives[0][0]
     ended = sorted((end_of(trial), trial["number"], trial) for trial in trials if trial["state"] in ENDED)
     counts = dict.fromkeys(ENDED, 0)

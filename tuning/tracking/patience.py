@@ -1,4 +1,4 @@
-"""How long a sweep waits for MLflow once its trials have ended: a slow server holds nothing up for minutes."""
+"""How long a sweep waits for MLflow once its trials have ended, so that a slow server does not delay it for minutes."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import Any
 from ddarts_core.studies.shell import ddarts
 
 TAIL_S = 60.0
-"""What MLflow has for all that it is still to take; a request that runs is let end."""
+"""Seconds that MLflow has to take all that it still lacks; a request that runs when they are over may come to its
+end."""
 
 SAY_S = 5.0
-"""After so long it is said what is waited for."""
+"""Seconds after which the user is told what the sweep waits for."""
 
 _log = logging.getLogger(__name__)
 
 
 class OutOfPatience(Exception):
-    """The time of `TAIL_S` is over: MLflow is asked for nothing more."""
+    """The `TAIL_S` seconds are over: MLflow is asked for nothing more."""
 
 
 class Patience:
-    """How long this process waits for MLflow, for all of its clients."""
+    """Limits how long this process waits for MLflow, with all of its clients together."""
 
     def __init__(self) -> None:
         self._begun = float("inf")
@@ -38,10 +39,10 @@ class Patience:
         self._begun = float("inf")
 
     def ask(self) -> None:
-        """Is called before every request.
+        """Check before every request that there is time left.
 
         Raises:
-            OutOfPatience: there has been time enough.
+            OutOfPatience: the time is over.
         """
         waited = time.monotonic() - self._begun
         if waited >= TAIL_S:
@@ -63,10 +64,10 @@ PATIENCE = Patience()
 
 
 class Client:
-    """An MLflow client that asks while there is patience.
+    """An MLflow client that asks only while there is time left, see `Patience`.
 
     Args:
-        client: MLflow's own.
+        client: MLflow's own client.
     """
 
     def __init__(self, client: Any) -> None:

@@ -1,6 +1,7 @@
 """A trained network as a version in MLflow's model registry.
 
-The model is the weights file that `ddarts export` wrote and the name of the module that loads it: nothing is pickled.
+The model is the weights file that `ddarts export` wrote, and the name of the module that loads the file. Nothing is
+pickled.
 """
 
 from __future__ import annotations
@@ -35,21 +36,21 @@ class Registered:
 
     @property
     def uri(self) -> str:
-        """What `mlflow.pyfunc.load_model` takes."""
+        """The URI by which `mlflow.pyfunc.load_model` loads this version."""
         return f"models:/{self.name}@{ALIAS}"
 
 
 @dataclass(frozen=True)
 class Model:
-    """What is registered.
+    """A model to register.
 
     Attributes:
         weights: a file of `ddarts_core.exports.export.write_safetensors`.
-        example: images of 0..1 as an example of the input, float32 [batch, channels, height, width].
-        classes: names, in the order of the logits.
-        tags: of the version.
-        metrics: of the run that is made for it, if one is.
-        description: of the version, in Markdown.
+        example: an example of the input: images with values of 0..1, float32 [batch, channels, height, width].
+        classes: the names of the classes, in the order of the logits.
+        tags: the tags of the version.
+        metrics: the metrics of the run that is made for the model, if one is made.
+        description: the description of the version, in Markdown.
     """
 
     weights: Path
@@ -64,11 +65,12 @@ def register(tracking_uri: str, run_id: str | None, name: str, model: Model, exp
     """Log the model to a run, make it a version of `name`, and move the alias `best` to it.
 
     Args:
-        tracking_uri: of the MLflow store, without secrets or with them.
-        run_id: the run it belongs to; None makes one in `experiment`, or in that of MLFLOW_EXPERIMENT_NAME.
-        name: of the registered model, made if there is none.
-        model: to register.
-        experiment: name for the run that is made.
+        tracking_uri: the URI of the MLflow store, without secrets or with them.
+        run_id: the run that the model belongs to; None makes a run in `experiment`, or in that of
+            MLFLOW_EXPERIMENT_NAME.
+        name: the name of the registered model, which is made if there is none.
+        model: the model to register.
+        experiment: the name of the experiment for a run that is made.
 
     Raises:
         UserError: the store cannot be used, or refuses the name.
@@ -110,7 +112,7 @@ _NEEDS = ("torch", "numpy", "Pillow", "pydantic", "PyYAML", "safetensors")
 
 
 def _save(folder: Path, model: Model) -> None:
-    """Save it as `pyfunc` with the code that loads it, so that nobody has to install ddarts."""
+    """Save the model as `pyfunc` with the code that loads it, so that nobody has to install ddarts to use it."""
     from mlflow import pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec

@@ -1,7 +1,7 @@
-"""MLflow: its client, and the run of a study, whose children are the trials' (trial_run.py).
+"""MLflow's client, and the run of a study, whose child runs are those of the trials (trial_run.py).
 
-But for `start_study`, nothing here raises because of MLflow: whatever it cannot take now is given to it later. Trials
-must find a database that is ready: `start_study` makes it before they start.
+But for `start_study`, nothing here raises because of MLflow: whatever MLflow cannot take now is given to it later.
+`start_study` makes the database before the trials start, since they must find it ready.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from .database import make_database
 from .patience import PATIENCE, Client, OutOfPatience
 
 OWN_VARIABLE = "DDARTS_TRACKING_URI"
-"""Names the store in full on the way to the trials: what is stored of its URI has no secrets."""
+"""Environment variable: the URI of the store in full, for the trials; the URI that is stored has no secrets."""
 
 STATUS = {"COMPLETED": "FINISHED", "PRUNED": "KILLED", "FAILED": "FAILED", "RUNNING": "RUNNING"}
 """MLflow's status of a run by the state of the trial."""
 
 Draw = Callable[[AnyGenotype, Path], object]
-"""Draws a genotype into a file."""
+"""A function that draws a genotype into a file."""
 
 TEXT_LIMIT = 6000
-"""Characters that MLflow takes of a parameter or a tag."""
+"""How many characters of a parameter or a tag MLflow takes."""
 
 _log = logging.getLogger(__name__)
 
 
 def quiet_mlflow() -> None:
-    """Fail fast, no telemetry, no chatter; to be called before anything else of MLflow."""
+    """Make MLflow fail fast, and send and say nothing needless; to be called before anything else of MLflow."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -58,7 +58,10 @@ def quiet_mlflow() -> None:
 
 
 def tracking_uri(configured: str | None, study: Path) -> str:
-    """The URI to use: the configured one, a file or folder made absolute, or a database in the study's folder."""
+    """The tracking URI to use: the configured one, or that of a database in the study's folder.
+
+    If the configured one names a file or folder, its path is made absolute.
+    """
     if configured is None:
         return sqlite_uri.uri_of(study / "mlflow.db")
     file = sqlite_uri.file_of(configured)
@@ -70,18 +73,21 @@ def tracking_uri(configured: str | None, study: Path) -> str:
 
 
 def with_secrets(stored: str) -> str:
-    """The full form of a URI that was stored without its secrets: the environment's, if it names the same place."""
+    """A URI that was stored without its secrets, in its full form.
+
+    The full form is taken from the environment, if the URI there names the same place.
+    """
     known = (os.environ.get(name, "") for name in (OWN_VARIABLE, URI_VARIABLE))
     return next((full for full in known if without_secrets(full) == stored), stored)
 
 
 def from_environment(uri: str | None) -> str:
-    """The environment variable that a URI comes from, in brackets; empty if it comes from none."""
+    """The environment variable that a URI comes from, in brackets; empty if the URI comes from no variable."""
     return f" (of {URI_VARIABLE})" if uri and uri == os.environ.get(URI_VARIABLE) else ""
 
 
 def make_client(uri: str) -> Any:
-    """An MLflow client, which is asked while there is patience."""
+    """An MLflow client, which is asked only while there is time left (patience.py)."""
     quiet_mlflow()
     from mlflow import MlflowClient
 
@@ -105,10 +111,12 @@ def flat_params(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def idle(config: Mapping[str, Any]) -> set[str]:
-    """Dotted paths of settings that change nothing of a trial: of an ablation that is off, of another order or removal.
+    """Dotted paths of settings that change nothing of a trial, such as those of an ablation that is off.
+
+    Settings of another order or another removal than the trial's change nothing either.
 
     Args:
-        config: of the trial, resolved.
+        config: the resolved configuration of the trial.
     """
     ablation, search = config.get("ablation", {}), config.get("search", {})
     found = set()
@@ -125,13 +133,13 @@ def idle(config: Mapping[str, Any]) -> set[str]:
 
 
 def artifact_location(uri: str) -> str | None:
-    """Where artifacts go: beside a database file into the folder `mlartifacts`; a server says it by itself."""
+    """Where artifacts go: into the folder `mlartifacts` beside a database file; None for a server, which decides it."""
     file = sqlite_uri.file_of(uri)
     return None if file is None else (file.parent / "mlartifacts").as_uri()
 
 
 def experiment_of(client: Any, name: str, uri: str) -> str:
-    """The identifier of the experiment of a name, which is made if there is none in the store of a URI."""
+    """The identifier of the experiment of this name, which is made if the store of the URI has none."""
     found = client.get_experiment_by_name(name)
     return str(found.experiment_id if found else client.create_experiment(name, artifact_location(uri)))
 
@@ -150,7 +158,7 @@ def study_tags(name: str, data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def origin(data: Mapping[str, Any]) -> dict[str, str]:
-    """Who started a study, and with what, under the tags of which MLflow makes columns; by contents of study.json."""
+    """Who started a study, and with what, as tags that MLflow shows in columns; by the contents of study.json."""
     with contextlib.suppress(KeyError, OSError):  # a number of no user, as in some containers
         return {**_source(data), "mlflow.user": getpass.getuser()}
     return _source(data)
@@ -163,7 +171,7 @@ def _source(data: Mapping[str, Any]) -> dict[str, str]:
 def start_study(
     uri: str, experiment: str, study_name: str, tags: Mapping[str, str], params: Mapping[str, str]
 ) -> tuple[str, str]:
-    """Make the database, the experiment and the parent run; their identifiers.
+    """Make the database, the experiment and the study's run. Returns the identifiers of experiment and run.
 
     Raises:
         UserError: the tracking server or database cannot be used.
@@ -200,7 +208,7 @@ def start_study(
 
 
 def is_there(study: Study) -> bool:
-    """Whether a study's run is in the experiment of its number and name; also if the store does not answer.
+    """Whether a study's run is in the experiment of its number and name; True too if the store does not answer.
 
     Raises:
         UserError: the experiment or the run was deleted, in MLflow's UI for instance.
@@ -229,9 +237,9 @@ def is_there(study: Study) -> bool:
 
 
 def share_view(study: Study) -> bool:
-    """Write the view of this study's columns to its experiment; whether MLflow took it.
+    """Write the view of this study's columns to its experiment. Returns whether MLflow took it.
 
-    A study of an older version has none, and one that shares its experiment has that of the study begun last.
+    A study of an older version has no view. Studies that share an experiment share the view of the one begun last.
     """
 
     def call() -> None:
@@ -243,7 +251,7 @@ def share_view(study: Study) -> bool:
 
 
 def attach(study: Study, files: Iterable[Path], folder: str | None = None) -> bool:
-    """Log files as artifacts of the parent run, in a folder of it; whether MLflow took them."""
+    """Log files as artifacts of the study's run, in a folder of its artifacts. Returns whether MLflow took them."""
 
     def call() -> None:
         client = make_client(study.data["tracking_uri"])
@@ -258,7 +266,7 @@ def attach(study: Study, files: Iterable[Path], folder: str | None = None) -> bo
 
 
 def end_run(study: Study, run_id: str, status: str) -> bool:
-    """Set the status of a run; whether MLflow took it."""
+    """Set the status of a run. Returns whether MLflow took it."""
 
     def call() -> None:
         client = make_client(study.data["tracking_uri"])
@@ -271,7 +279,7 @@ def end_run(study: Study, run_id: str, status: str) -> bool:
 
 
 def log_params(client: Any, run_id: str, params: Mapping[str, str]) -> None:
-    """Log parameters in the batches that MLflow takes."""
+    """Log parameters in batches as large as MLflow takes them."""
     from mlflow.entities import Param
 
     items = [Param(name, value) for name, value in params.items()]
@@ -280,12 +288,12 @@ def log_params(client: Any, run_id: str, params: Mapping[str, str]) -> None:
 
 
 def delete_run(uri: str, run_id: str) -> bool:
-    """Delete a run that no trial or study needs; whether MLflow took it."""
+    """Delete a run that no trial or study needs. Returns whether MLflow did so."""
     return attempt(lambda: make_client(uri).delete_run(run_id), "superseded run")
 
 
 def child_runs(study: Study, status: str) -> list[tuple[str, str]]:
-    """The runs of trials that have a status, as far as MLflow answers: their identifiers, and those of the trials."""
+    """The runs of trials with this status, as far as MLflow answers: the identifiers of each run and of its trial."""
     found: list[tuple[str, str]] = []
 
     def call() -> None:
@@ -302,7 +310,7 @@ def child_runs(study: Study, status: str) -> list[tuple[str, str]]:
 
 
 def attempt(call: Callable[[], object], what: str) -> bool:
-    """Ask MLflow for something; whether it answered. What it refuses is a warning."""
+    """Ask MLflow for something. Returns whether it answered; a refusal is logged as a warning."""
     try:
         call()
     except OutOfPatience:

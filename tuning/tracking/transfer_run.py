@@ -25,7 +25,9 @@ def log_transfer(
     records: Iterable[EpochRecord],
     files: Iterable[Path],
 ) -> str:
-    """Log a finished training: settings as parameters, every epoch's numbers, files as artifacts; the run's identifier.
+    """Log a finished training: settings as parameters, every epoch's numbers as metrics, and files as artifacts.
+
+    Returns the run's identifier.
 
     Raises:
         UserError: the store cannot be used.

@@ -1,12 +1,13 @@
-"""MLflow's run of a trial, kept in step with the trial's folder; whatever MLflow cannot take now is given to it later.
+"""MLflow's run of a trial, which follows the trial's folder; whatever MLflow cannot take now is given to it later.
 
-Everything the run holds follows from the folder (trial.json, records.jsonl, genotype.json), so `TrialRun.sync` can be
-called by the trial's `Sender` after every checkpoint, by the driver when the trial ends, and by a resumed sweep: it
-asks once which epochs the run has, and sends the others. A point's time follows from the records too, so that one that
-two processes send at the same moment is one row in MLflow's database. Nothing here raises because of MLflow.
+Everything the run holds follows from the folder (trial.json, records.jsonl, genotype.json). So `TrialRun.sync` can be
+called by the trial's `Sender` after every checkpoint, by the driver when the trial ends, and by a resumed sweep. It
+asks MLflow once which epochs the run has, and sends the others. A point's time follows from the records too, so that a
+point which two processes send at the same moment is one row in MLflow's database. Nothing here raises because of
+MLflow.
 
-MLflow keeps every value that a point is given. So an epoch is sent when it will not be done again; where it was
-nevertheless, and came out otherwise, the run is begun anew when the trial ends.
+MLflow keeps every value that a point is given. So an epoch is sent only when it will not be done again. If an epoch was
+done again nevertheless, and its numbers differ, the run is begun anew when the trial ends.
 """
 
 from __future__ import annotations
@@ -32,16 +33,17 @@ from .machine import Machine
 from .study_run import STATUS, TEXT_LIMIT, Draw, attempt, flat_params, idle, log_params, make_client, origin
 
 PATIENCE_S = 30.0
-"""Between two attempts to reach a server that refused."""
+"""Seconds between two attempts to reach a server that refused."""
 
 CLOSE_S = 10.0
-"""How long a trial that ends waits for its records to be sent; what a slow server lacks then it gets from the sweep."""
+"""Seconds that a trial waits at its end for its records to be sent. What a slow server lacks after them is sent by the
+sweep."""
 
 _BATCH_LIMIT = 1000
 
 
 def epoch_metrics(record: EpochRecord) -> dict[str, float]:
-    """The numbers of an epoch by MLflow's name, NaN included; those of a later phase begin with its word in `LATER`.
+    """The numbers of an epoch by MLflow's names, NaN included. Names of a later phase begin with its word in `LATER`.
 
     An epoch of a search has its phase, a place in `PHASES`, and the number of its network.
     """
@@ -58,7 +60,7 @@ def epoch_metrics(record: EpochRecord) -> dict[str, float]:
 
 
 def final_metrics(trial: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a trial that ended: objectives, derived network, start architecture, cost, its own time."""
+    """The numbers of a trial that ended: of its objectives, derived network, start architecture, cost and time."""
     values: dict[str, Any] = {
         f"{group}/{name}": value
         for group in ("derived", "baseline", "transfer")
@@ -75,7 +77,7 @@ class TrialRun:
     """The MLflow run of one trial, kept in step with the trial's folder.
 
     Args:
-        study: the study; names the store, the experiment and the parent run.
+        study: the study, which names the store, the experiment and the study's own run.
         folder: the trial's folder.
     """
 
@@ -88,9 +90,9 @@ class TrialRun:
         self.run_id: str | None = None
 
     def sync(self, records: Iterable[EpochRecord] | None = None) -> bool:
-        """Send what MLflow does not have of the trial's first records, None being all; whether it has them now.
+        """Send what MLflow lacks of these records (None: of all). Returns whether it has them now.
 
-        Two processes, as those of a trial that is stopped and of the driver that ends it, take turns.
+        Two processes take turns: for instance that of a trial which is stopped, and the driver that ends the trial.
         """
 
         def call() -> None:
@@ -105,7 +107,7 @@ class TrialRun:
         return done
 
     def finish(self, draw: Draw | None, artifacts: bool) -> bool:
-        """Bring the run to its end: all records, final numbers, artifacts, status; whether MLflow has all now."""
+        """End the run: send all records, final numbers, artifacts, status. Returns whether MLflow has all of it now."""
         return (
             attempt(self._drop_outdated, f"records of trial {self._folder.name}")
             and self.sync()
@@ -115,9 +117,10 @@ class TrialRun:
         )
 
     def _drop_outdated(self) -> None:
-        """Delete the run if it has another loss of an epoch than the records, or an epoch more.
+        """Delete the run if it has an epoch that the records lack, or another loss of an epoch than the records.
 
-        A checkpoint was lost then, and what followed it was done again on a device that repeats nothing bit for bit.
+        Then a checkpoint was lost, and the epochs after it were done again, on a device that repeats nothing bit for
+        bit.
         """
         with alone(self._folder):
             run_id = self._open()
@@ -141,7 +144,7 @@ class TrialRun:
     def _batches(
         self, records: Iterable[EpochRecord], logged: set[tuple[int, int]]
     ) -> Iterator[tuple[set[tuple[int, int]], list[Any]]]:
-        """The numbers that are not logged yet, in as few batches of whole epochs as MLflow takes."""
+        """The numbers that are not logged yet, in as few batches of whole epochs as MLflow allows."""
         from mlflow.entities import Metric
 
         stamp = self._begun
@@ -162,7 +165,7 @@ class TrialRun:
             yield keys, batch
 
     def _open(self) -> str:
-        """Find or make the run; a run that an earlier process left is used again."""
+        """Find the run that an earlier process left, or make one."""
         if self._client is None:
             self._client = make_client(self._study.data["tracking_uri"])
         if self.run_id is not None:
@@ -216,7 +219,7 @@ class TrialRun:
         }
 
     def _losses(self, run_id: str) -> dict[tuple[int, int], float]:
-        """Stage and epoch of what the run has, and the loss there."""
+        """The loss of each epoch that the run has, by stage and epoch."""
         losses: dict[tuple[int, int], float] = {}
         for number, prefix in enumerate(("", *LATER.values())):
             history = self._client.get_metric_history(run_id, f"{prefix}train/loss")
@@ -242,7 +245,10 @@ class TrialRun:
         self._client.set_terminated(run_id, STATUS[trial["state"]])
 
     def _log_artifacts(self, run_id: str, draw: Draw | None) -> None:
-        """The records, whose alphas MLflow's metrics cannot hold, genotype, drawing, confusion matrix, mistakes."""
+        """Log files as artifacts: records, genotype, drawing, confusion matrix, mistakes.
+
+        The records have alphas, which MLflow's metrics cannot hold.
+        """
         genotype, picture = self._folder / "genotype.json", self._folder / "genotype.png"
         scored = [self._folder / name for name in (CONFUSION, MISTAKES)]
         if draw is not None and genotype.exists():
@@ -255,13 +261,13 @@ class TrialRun:
 class Sender:
     """Sends a trial's records from a thread of its own, so that no epoch waits for MLflow.
 
-    What is to be sent is one item, the trial's records so far: a newer one replaces an older one that still waits, and
-    `TrialRun.sync` sends whatever the run lacks. So an outage is bridged with no memory beside that of the records, and
-    what a killed process did not send is sent by the one that goes on.
+    Only one item waits to be sent, the trial's records so far: a newer item replaces an older one, and `TrialRun.sync`
+    sends whatever the run lacks. So during an outage no memory is needed beside that of the records. What a process did
+    not send before it was killed is sent by the process that goes on with the trial.
 
     Args:
-        run: of the trial; used by nobody else until `close`.
-        machine: to be measured meanwhile.
+        run: the run of the trial, which nobody else uses until `close`.
+        machine: the trial's machine, which is measured meanwhile; None measures nothing.
     """
 
     def __init__(self, run: TrialRun, machine: Machine | None = None) -> None:
@@ -285,7 +291,7 @@ class Sender:
             self._change.notify()
 
     def close(self) -> None:
-        """Send what waits, in one attempt, and end; after `CLOSE_S` the trial's place is for another all the same."""
+        """Send what waits, in one attempt, and end; after `CLOSE_S` seconds the trial's place is free in any case."""
         with self._change:
             closed, self._closing = self._closing, True
             self._change.notify()

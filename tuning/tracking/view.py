@@ -1,4 +1,4 @@
-"""What MLflow's table of a study shows first: a shared view, which MLflow keeps as a tag of the experiment."""
+"""The view that MLflow's table of a study opens with: a shared view, which MLflow keeps as a tag of the experiment."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from ..settings.tune import objective_of
 
 VIEW = "ddarts"
-"""Key of the view."""
+"""The key by which MLflow finds the view."""
 
 TAG = f"mlflow.sharedViewState.{VIEW}"
 
 
 def address(server: str, experiment_id: str, shared: bool = True) -> str:
-    """Where the UI of a server shows the runs of an experiment, in the view of this module if it is there.
+    """The address where a server's UI shows the runs of an experiment, in the view of this module if it is `shared`.
 
-    Without `workflowType` the UI opens in its mode for language models, and a link whose view is missing ends there on
+    Without `workflowType` the UI would open in its mode for language models, where a link whose view is missing ends on
     an empty page.
     """
     key = f"&viewStateShareKey={VIEW}" if shared else ""
@@ -24,10 +24,10 @@ def address(server: str, experiment_id: str, shared: bool = True) -> str:
 
 
 def view(params: Mapping[str, str]) -> str:
-    """The tag's value: objective, size and state of each trial, and the settings that the sweep proposes; best first.
+    """The value of the tag: objective, size, state and proposed settings of each trial, the best trial first.
 
     Args:
-        params: of the study's run, by dotted path.
+        params: the parameters of the study's run, by dotted path.
     """
     prefix, mark = "space.", ".when."
     paths = {name[len(prefix) :].rsplit(".", 1)[0] for name in params if name.startswith(prefix) and mark not in name}

@@ -1,8 +1,9 @@
 """One training by several workers: Ray Train's TorchTrainer starts them, and again when one dies.
 
-What they train is a `Job`: here a derived network, in `transfer.py` a detector on it. Every worker runs the loop (of
-`Retrain`, for instance) on its share of each batch. The first one writes the checkpoint, as a training
-in one process does, and tells the driver what happens through a queue; after a death all go on from that checkpoint.
+What the workers train is a `Job`: here a derived network, in `transfer.py` a detector on such a network. Every worker
+runs the loop (`Retrain`, for instance) on its share of each batch. The first worker writes the checkpoint, as a
+training in one process does, and tells the driver through a queue what happens. After the death of a worker, all go on
+from this checkpoint.
 """
 
 from __future__ import annotations
@@ -63,13 +64,13 @@ class Loop(Protocol):
         """Whether the last epoch is done."""
 
     def records(self) -> Iterator[EpochRecord]:
-        """Train from the current epoch to the last."""
+        """Train from the current epoch to the last one, and yield the record of each."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next epoch depends on."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a state was taken."""
+        """Put the loop where it was when the state was taken."""
 
 
 Made = TypeVar("Made")
@@ -77,13 +78,13 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Workers:
-    """How many workers run a training, and what each gets.
+    """How many workers run a training, and what each worker gets.
 
     Attributes:
-        number: of processes.
-        cpus: of each.
-        gpu: whether each has a GPU of its own.
-        loopback: they are on this machine and talk over loopback only.
+        number: how many workers there are; each is a process.
+        cpus: how many CPUs each worker has.
+        gpu: whether each worker has a GPU of its own.
+        loopback: whether all workers are on this machine and talk over loopback only.
     """
 
     number: int
@@ -101,21 +102,22 @@ class Settings(Protocol):
 
     @property
     def device(self) -> str:
-        """The device that it runs on."""
+        """The device that the training runs on."""
 
 
 def plan_workers(number: int, group: str, settings: Settings, num_readers: int, address: str | None = None) -> Workers:
-    """Start Ray on this machine, or join the cluster at `address`, and see that so many workers have a place there.
+    """Start Ray on this machine, or join the cluster at `address`, and check that the workers have a place there.
 
     Args:
-        number: of workers.
-        group: name of the settings, for messages.
-        settings: of the training.
-        num_readers: processes that read images for each worker.
-        address: of a cluster.
+        number: how many workers there are to be.
+        group: the name of the group of settings, for messages.
+        settings: the settings of the training.
+        num_readers: how many processes read images for each worker.
+        address: the address of a cluster; None starts Ray on this machine.
 
     Raises:
-        UserError: the batch, the cluster or the setting of the device does not allow so many, or there is no cluster.
+        UserError: the batch, the cluster or the setting of the device does not allow so many workers, or there is no
+            cluster.
     """
     if number > settings.batch_size:
         raise UserError(
@@ -130,10 +132,10 @@ def plan_workers(number: int, group: str, settings: Settings, num_readers: int, 
 
 
 def await_earlier(folder: Path) -> None:
-    """Wait for the workers of a driver that was killed: until Ray has ended them they go on, and write the checkpoint.
+    """Wait until Ray has ended the workers of a driver that was killed: until then they go on, and write checkpoints.
 
     Raises:
-        UserError: they do not end.
+        UserError: the workers do not end.
     """
     if (folder / SCRATCH).exists():
         await_workers(folder / SCRATCH, f"workers of an earlier run in {folder}")
@@ -141,12 +143,12 @@ def await_earlier(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Job(ABC):
-    """What is sent to each worker.
+    """The job that is sent to each worker.
 
     Attributes:
-        folder: absolute; gets `checkpoint.pt`, from which the training goes on if it is there. On a cluster, one that
-            all machines share.
-        sources: of the plug-ins that the driver has loaded.
+        folder: the absolute path of the folder for `checkpoint.pt`. If this file is there, the training goes on from
+            it. On a cluster, all machines must share the folder.
+        sources: the sources of the plug-ins that the driver has loaded.
     """
 
     folder: Path
@@ -154,10 +156,10 @@ class Job(ABC):
 
     @abstractmethod
     def train(self, group: Group, tell: Tell) -> None:
-        """What every worker does. Only what the first worker tells is heard.
+        """Do what every worker does. Only what the first worker tells is heard.
 
         Raises:
-            UserError: a mistake of the user's.
+            UserError: the user made a mistake.
             Diverged: a loss is not finite.
         """
 
@@ -168,20 +170,20 @@ def sources() -> tuple[Source, ...]:
 
 
 def rooted(root: str) -> str:
-    """A data set's folder for workers, who run in another folder."""
+    """The folder of a data set as workers can find it, whose working folder is another one."""
     return str(Path(root).expanduser().absolute())
 
 
 class Together:
-    """A training that workers run together; this is the driver's side of it.
+    """The driver's side of a training that workers run together.
 
     Args:
-        job: what they train.
-        workers: who trains.
+        job: what the workers train.
+        workers: how many workers train, and what each gets.
 
     Attributes:
         restarts: how often the workers were started again, from the last checkpoint, because one had died.
-        test: what the network does with the test images, if the job reads them: once, after the training.
+        test: what the network does with the test images, if the job reads them; it does so once, after the training.
     """
 
     def __init__(self, job: Job, workers: Workers) -> None:
@@ -192,7 +194,7 @@ class Together:
         self.workers = workers
 
     def records(self) -> Iterator[EpochRecord]:
-        """Train to the last epoch; one record per epoch, and again for epochs that are repeated after a death.
+        """Train to the last epoch, and yield a record per epoch, and another if a worker's death repeats the epoch.
 
         A generator that is closed or interrupted before its end ends Ray in this process, and the workers with it.
 
@@ -259,11 +261,11 @@ class DistributedRetrain(Together):
     """A training of a derived network from scratch by several workers, who leave `weights.pt` in its folder.
 
     Args:
-        config: of the experiment.
-        genotype: of the network.
-        seed: owns everything random.
-        folder: of the training.
-        workers: who trains.
+        config: the configuration of the experiment.
+        genotype: the genotype of the network.
+        seed: the seed that decides everything random.
+        folder: the folder of the training.
+        workers: how many workers train, and what each gets.
     """
 
     def __init__(
@@ -293,7 +295,7 @@ class _Fit(threading.Thread):
 
 
 def uses_gpu(device: str, nodes: Sequence[Mapping[str, float]], group: str = "retrain") -> bool:
-    """Whether workers get a GPU each: `cuda`, or `auto` on a cluster that has one.
+    """Whether each worker gets a GPU: with `cuda`, and with `auto` on a cluster that has one.
 
     Raises:
         UserError: `device` names one GPU.
@@ -306,17 +308,17 @@ def uses_gpu(device: str, nodes: Sequence[Mapping[str, float]], group: str = "re
 def cpus_per_worker(
     nodes: Sequence[Mapping[str, float]], num_workers: int, gpu: bool, with_gpu: int, group: str = "retrain"
 ) -> int:
-    """CPUs that each worker can have: as many as fit, and at most `with_gpu` beside a GPU.
+    """How many CPUs each worker can have: as many as fit, but at most `with_gpu` for a worker with a GPU.
 
     Args:
-        nodes: resources of each machine, `CPU` and `GPU`.
-        num_workers: how many are wanted.
-        gpu: whether each needs a GPU.
-        with_gpu: CPUs that are of use to a worker with a GPU.
-        group: name of the settings, for messages.
+        nodes: the resources of each machine, `CPU` and `GPU`.
+        num_workers: how many workers are wanted.
+        gpu: whether each worker needs a GPU.
+        with_gpu: how many CPUs are of use to a worker with a GPU.
+        group: the name of the group of settings, for messages.
 
     Raises:
-        UserError: so many do not fit, even with one CPU each.
+        UserError: so many workers do not fit, even with one CPU each.
 
     Example:
         >>> cpus_per_worker([{"CPU": 8}, {"CPU": 3}], 3, False, 1)
@@ -343,9 +345,9 @@ def cpus_per_worker(
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
-    """What every worker runs: the training on its share of each batch. The first one writes and tells.
+    """Run the training in one worker, on the worker's share of each batch. Only the first worker writes and tells.
 
-    A mistake is told by whoever finds it: a file that breaks is read by one of them.
+    But a mistake is told by whichever worker finds it, since a file that is damaged is read by only one of them.
     """
     group = Group.joined()
     presence = join_workers(arguments["job"].folder / SCRATCH)
@@ -365,7 +367,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
 def run_epochs(
     run: Loop, records: list[dict[str, Any]], job: Job, key: str, every: int, group: Group, tell: Tell
 ) -> None:
-    """Train to the last epoch; the first worker writes the checkpoint as often as a training in one process does."""
+    """Train to the last epoch. The first worker writes checkpoints as often as a training in one process does."""
     _check_alike(run, group)
     tell(("start", run.epoch))
     for record in run.records():
@@ -377,7 +379,7 @@ def run_epochs(
 
 
 def go_on(run: Loop, job: Job, key: str) -> list[dict[str, Any]]:
-    """Put a loop where the checkpoint was taken, if there is one; the records so far."""
+    """Put a loop where it was when its checkpoint was taken, if there is one. Returns the records so far."""
     if not (job.folder / CHECKPOINT).exists():
         return []
     state = checkpoint.load(job.folder / CHECKPOINT)
@@ -404,7 +406,7 @@ class _Job(Job):
         tell(("test", test))
 
     def _begin(self, group: Group) -> tuple[Retrain, list[dict[str, Any]]]:
-        """The loop and its records so far; not begun, or where the checkpoint was taken."""
+        """The loop, at its begin or where its checkpoint was taken, and its records so far."""
         config = self.config.retrain
         info, images = load_train(self.config.data)
         train, validation = dealt(config, info, images, self.seed)
@@ -414,7 +416,7 @@ class _Job(Job):
 
 
 def unanimous(group: Group, make: Callable[[], Made]) -> Made:
-    """What `make` returns; if it refuses in one process, it does in all, and none waits for another in vain."""
+    """Return what `make` returns. If it raises in one process, it raises in all, and none waits for another in vain."""
     made: Made | None = None
     refusal = None
     try:
@@ -432,7 +434,7 @@ def _check_alike(run: Loop, group: Group) -> None:
     """Refuse workers that would not train the same network.
 
     Raises:
-        UserError: they read different checkpoints, or compute on different kinds of GPU, which draw different numbers.
+        UserError: the workers read different checkpoints, or have different kinds of GPU, which draw different numbers.
     """
     epochs = set(group.gathered(run.epoch))
     if len(epochs) > 1:

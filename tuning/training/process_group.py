@@ -1,4 +1,4 @@
-"""torch's process group of the workers of a training: over which network they talk, and how it is opened."""
+"""torch's process group of the workers of a training: over which network they talk, and how the group is opened."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 @dataclass
 class ClusterConfig(ray.train.torch.TorchConfig):
-    """torch's process group on a cluster: Ray's, over the network that the machines reach each other by.
+    """torch's process group on a cluster, as Ray opens it, over the network by which the machines reach each other.
 
-    torch would take the one that a machine's own name stands for, which is loopback wherever /etc/hosts says so.
+    torch would take the network that a machine's own name stands for, which is loopback wherever /etc/hosts says so.
     """
 
     @property
     def backend_cls(self) -> type[Backend]:
-        """Opens and closes the group."""
+        """The class that opens and closes the group."""
         return _ClusterBackend
 
 
@@ -38,7 +38,7 @@ class _ClusterBackend(ray.train.torch.TorchConfig().backend_cls):  # type: ignor
 
 
 def _use_network() -> None:
-    """Have gloo and NCCL use the interface of the address that Ray knows this machine by, unless the user chose one."""
+    """Make gloo and NCCL use the network interface by which Ray knows this machine, unless the user chose another."""
     name = interface_of(str(ray.util.get_node_ip_address()))  # type: ignore[no-untyped-call]  # Ray has no types
     if name is not None:
         for variable in INTERFACES:
@@ -46,7 +46,7 @@ def _use_network() -> None:
 
 
 def interface_of(address: str) -> str | None:
-    """Name of the network interface that has an address; None if none has, as behind a translated one."""
+    """The name of the network interface that has an address; None if none has, as if the address is translated."""
     names = (n for n, found in psutil.net_if_addrs().items() if any(entry.address == address for entry in found))
     return next(names, None)
 
@@ -55,17 +55,17 @@ def interface_of(address: str) -> str | None:
 class LoopbackConfig(ray.train.torch.TorchConfig):
     """torch's process group on one machine: its store is a file, and its sockets listen on loopback.
 
-    The store that Ray would have torch open is a server on all interfaces that asks nobody who they are.
+    By itself, Ray would make torch open a server on all interfaces as the store, and it would ask nobody who they are.
 
     Attributes:
-        folder: of the file; a new one for every start.
+        folder: the folder of the file; every start has a new file.
     """
 
     folder: str = ""
 
     @property
     def backend_cls(self) -> type[Backend]:
-        """Opens and closes the group."""
+        """The class that opens and closes the group."""
         return _LoopbackBackend
 
 

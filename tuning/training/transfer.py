@@ -25,12 +25,13 @@ class DistributedTransfer(Together):
     """A training on another task by several workers.
 
     Args:
-        config: of the training.
-        genotype: of the network.
-        weights: of an export that the backbone begins with; on a cluster, in a folder that all machines share.
-        splits: whose images were looked at here; the workers do not look again.
-        folder: of the training.
-        workers: who trains.
+        config: the configuration of the training.
+        genotype: the genotype of the network.
+        weights: the weights of an export, with which the backbone begins; on a cluster they must be in a folder that
+            all machines share. None begins without them.
+        splits: the splits, whose images this process has checked, so that the workers do not check them again.
+        folder: the folder of the training.
+        workers: how many workers train, and what each gets.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class _Job(Job):
         run_epochs(run, records, self, "transfer", self.config.training.checkpoint_every, group, tell)
 
     def _begin(self, group: Group) -> tuple[Transfer, list[dict[str, Any]]]:
-        """The loop and its records so far; not begun, or where the checkpoint was taken."""
+        """The loop, at its begin or where its checkpoint was taken, and its records so far."""
         network: Network | None = None
         mean: Sequence[float] = MEAN
         std: Sequence[float] = STD

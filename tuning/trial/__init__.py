@@ -1,1 +1,1 @@
-"""One trial: Ray's Trainable, and what its folder says before it begins."""
+"""One trial: the Trainable that Ray runs, and what the trial's folder says before the trial begins."""

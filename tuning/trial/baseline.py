@@ -1,9 +1,9 @@
-"""The start architecture of a DARTOpti search, trained as the network that was found: what the gain is measured from.
+"""The start architecture of a DARTOpti search, trained like the network that was found: the gain is measured from it.
 
-It is trained once for each seed and settings of a study, by the first trial that needs it, in `baselines/KEY` of the
-study's folder; a trial that needs it at the same time waits there. It has a checkpoint after every epoch, so that
-whoever comes after a process that was killed goes on. Of a study in an object store two machines may both train it:
-they write the same numbers.
+The start architecture is trained once for each seed and settings of a study, in `baselines/KEY` of the study's folder.
+The first trial that needs it trains it; a trial that needs it at the same time waits. The training has a checkpoint
+after every epoch, so that another process can go on with it if the first is killed. If the study is in an object store,
+two machines may both train the start architecture: they write the same numbers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..store.study import Study
 
 
 def cost_of_start(config: ExperimentConfig, info: DataInfo) -> dict[str, float]:
-    """Parameters and multiply-adds per image of the start, counted as those of a trial; none without a start."""
+    """Parameters and multiply-adds per image of the start, counted as a trial's are; empty without a start."""
     if config.search.start is None:
         return {}
     counted = retrain_cost(start_genotype(config.search), config, info)
@@ -40,16 +40,16 @@ def cost_of_start(config: ExperimentConfig, info: DataInfo) -> dict[str, float]:
 def of_start(
     study: Study, config: ExperimentConfig, info: DataInfo, train: Images, held_out: Images
 ) -> dict[str, float]:
-    """What the start reaches with a trial's recipe, epochs, images and seed: its cost and `held_out/` metrics.
+    """The cost of the start, and its `held_out/` metrics with a trial's recipe, epochs, images and seed.
 
-    A start whose training diverges has a cost alone. None without a start.
+    If the training of the start diverges, only the cost is given. If the trial has no start, the result is empty.
 
     Args:
-        study: of the trial.
-        config: of the trial.
-        info: of its images.
-        train: images that its network was trained on.
-        held_out: images that its network was scored on.
+        study: the study of the trial.
+        config: the configuration of the trial.
+        info: the facts of the trial's images.
+        train: the images that the trial's network was trained on.
+        held_out: the images that the trial's network was scored on.
     """
     cost = cost_of_start(config, info)
     if not cost:

@@ -1,4 +1,7 @@
-"""The fine-tuning that scores a trial on another task: its network, as `retrain` left it, as a detector's backbone."""
+"""The fine-tuning that scores a trial on another task.
+
+The trial's network, as `retrain` left it, becomes the backbone of a detector.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,11 @@ from ..settings.score import score_config
 
 
 def check_score(objective: str, data: Mapping[str, Any], retrain: RetrainConfig, info: DataInfo) -> None:
-    """Refuse what no trial could be scored on, before a sweep begins; nothing to do with another objective.
+    """Refuse a sweep, before it begins, if no trial could be scored; with another objective there is nothing to check.
 
     Raises:
-        UserError: the packages for scores, or the images, are missing or have a fault, or a network of the sweep's own
-            images cannot take those of the other task.
+        UserError: the packages for scores, or the images, are missing or have a fault, or a network for the sweep's own
+            images cannot take the images of the other task.
     """
     if objective != "transfer":
         return
@@ -47,10 +50,10 @@ def fine_tuning(
 
     Args:
         data: the group `transfer` of the sweep.
-        trial: settings of the trial; its seed owns everything random.
-        genotype: of the network.
-        network: trained on the trial's own images.
-        info: of these images, by whose statistics those of the other task are normalised too.
+        trial: the settings of the trial, whose seed decides everything random.
+        genotype: the genotype of the network.
+        network: the network, trained on the trial's own images.
+        info: the facts of these images, by whose statistics the images of the other task are normalised too.
 
     Raises:
         UserError: the network cannot be a backbone.

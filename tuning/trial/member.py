@@ -1,10 +1,12 @@
-"""A trial that is a member of a population: it may go on from the state of another, with other settings.
+"""A trial that is a member of a population: it may go on from the state of another member, with other settings.
 
-A member runs in legs, from one exchange to the next: each leg is one of Ray's trials. Between two legs it has no
-process, and the sweep writes into its trial.json what the exchange did to it: `exchanged`, the search epochs at which
-the last one took place, and if it follows another a line of its `lineage`: after which epoch, whose state, and the
-settings before and after. records.jsonl stays the member's own history; the settings in force are among the numbers of
-every epoch (`setting/PATH`). With the seed, both tell how to repeat what led to a result.
+A member runs in legs, from one exchange to the next: each leg is one of Ray's trials. Between two legs the member has
+no process, and the sweep writes into its trial.json what the exchange did to it. `exchanged` is the number of search
+epochs at which the last exchange took place. If the member follows another one, its `lineage` gets a line that says
+after which epoch, whose state it took over, and its settings before and after.
+
+records.jsonl stays the member's own history. The settings in force are among the numbers of every epoch
+(`setting/PATH`). Together with the seed, the two files tell how to repeat what led to a result.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from .trainable import SearchTrial
 
 
 class Member(SearchTrial):
-    """A member's leg. Its Ray configuration has `until` too: the search epochs at which the next exchange is."""
+    """A leg of a member. Its Ray configuration has `until` too: the number of search epochs at the next exchange."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Start a leg."""
@@ -32,7 +34,10 @@ class Member(SearchTrial):
         super().setup(config)
 
     def step(self) -> dict[str, Any]:
-        """Run one epoch, unless the leg is over: the process before may have been killed before it could report."""
+        """Run one epoch, unless the leg is over.
+
+        A leg may be over because the process before this one was killed before it could report its end.
+        """
         searched = sum(not stage(record.phase) for record in self._records)
         if self._record["state"] not in ENDED and searched >= self._until:
             return self._report(done=False)

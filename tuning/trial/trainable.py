@@ -1,20 +1,23 @@
-"""One trial under Ray Tune: one step is one epoch, first of the search, then of the derived network's retraining.
+"""One trial under Ray Tune. One step is one epoch, first of the search, then of the derived network's retraining.
 
-With `tune.objective` transfer, epochs of its fine-tuning on another task follow.
+With `tune.objective` transfer, the epochs of the network's fine-tuning on another task follow.
 
-What is reported, and to whom:
+What a trial reports, and to whom:
 
-- `held_out/accuracy`, the supernet's (`held_out/balanced_accuracy` with that `tune.metric`), and `search_epoch`, the
-  search epochs done, at every step. The scheduler compares trials by these two only; during a retraining they stand
-  still, so no trial is stopped by comparing a retraining with a search.
-- `state` and `objective/METRIC` at the last step only. The searcher takes the objectives from there. A trial that never
-  reports them was stopped early and is PRUNED: its supernet's accuracy is never taken for that of a derived network.
+- At every step: `held_out/accuracy`, the supernet's accuracy (with `tune.metric` balanced_accuracy it is
+  `held_out/balanced_accuracy`), and `search_epoch`, the number of search epochs done. The scheduler compares trials by
+  these two only. During a retraining they do not change, so no trial is stopped because a retraining is compared with a
+  search.
+- At the last step only: `state` and `objective/METRIC`. A trial that never reports them was stopped early and is
+  PRUNED: its supernet's accuracy is never taken for the accuracy of a derived network.
 
-A trial whose loss is no longer finite, whose gates make no network, whose settings contradict each other or that does
-not fit into memory ends as a result with `state` FAILED and a reason, not as a crash: it would fail again if it were
-restarted. A process that dies is restarted by Ray, and goes on from its newest intact checkpoint.
+Some trials would fail again if they were restarted: the loss is no longer finite, the gates make no network, the
+settings contradict each other, or the trial does not fit into memory. Such a trial does not crash. It ends with a
+result that has the `state` FAILED and a reason. If a trial's process dies, Ray restarts it, and it goes on from its
+newest intact checkpoint.
 
-What a trial is, trial.json in its folder says; what it has done, the checkpoints beside it. Ray is told its number.
+trial.json in a trial's folder says what the trial is, and the checkpoints beside it say what it has done. Ray is told
+only the trial's number and its study.
 """
 
 from __future__ import annotations
@@ -77,14 +80,14 @@ from .fine_tuning import fine_tuning
 from .trial_record import reports_of
 
 FAILURES = (UserError, Diverged, ArithmeticError, MemoryError, torch.OutOfMemoryError)
-"""What would happen again if the trial were restarted."""
+"""Errors that would happen again if the trial were restarted."""
 
 
 class SearchTrial(tune.Trainable):
-    """A trial. Its Ray configuration is `study` (the study's folder or URI) and `number`."""
+    """A trial. Its Ray configuration has `study` (the study's folder or URI) and `number` (that of the trial)."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Start a trial, or go on with one; the heavy parts are built by the first step."""
+        """Start a trial, or go on with one; the first step builds the heavy parts."""
         self._number: int = config["number"]
         self._study = studies.trial_study(config["study"], self._number, Path(self.logdir))
         self._version = check_version(self._study.data)
@@ -124,7 +127,7 @@ class SearchTrial(tune.Trainable):
         return True
 
     def cleanup(self) -> None:
-        """Leave the trial to whoever goes on with it."""
+        """Leave the trial to the process that goes on with it."""
         self._search = self._retrain = self._transfer = None
         self._epochs = iter(())
         end_readers()
@@ -194,7 +197,10 @@ class SearchTrial(tune.Trainable):
         checkpoints.clear(self._folder)
 
     def _report(self, done: bool) -> dict[str, Any]:
-        """What Ray is told; the last time after MLflow has been told, so that nobody else tells it at the same time."""
+        """What Ray is told of the trial.
+
+        The last time Ray is told after MLflow, so that the driver does not write to MLflow at the same time.
+        """
         if done:
             self._sender.send(self._records)
             self._sender.close()
@@ -216,7 +222,7 @@ class SearchTrial(tune.Trainable):
         return "retrain" if self._genotype is not None else self._course.at(len(self._records)).stage.phase
 
     def _run_epoch(self) -> bool:
-        """Run one epoch, record and track it. Returns whether it was the trial's last."""
+        """Run one epoch, record and track it. Returns whether it was the trial's last epoch."""
         self._build()
         record = next(self._epochs)
         bad = sorted(name for name, value in record.metrics.items() if not math.isfinite(value))
@@ -237,7 +243,7 @@ class SearchTrial(tune.Trainable):
             self._write(run_id=self._sender.run_id)
 
     def _build(self) -> None:
-        """The loop that the next epoch belongs to, at the state of the checkpoint if there was one."""
+        """Build the loop that the next epoch belongs to, in the state of the checkpoint if there is one."""
         config = for_cores(self._config, self._cores)
         if self._genotype is None and config.search.number is not None:
             self._take(numbered(config))
@@ -273,7 +279,7 @@ class SearchTrial(tune.Trainable):
             self._epochs = self._retrain.records()
 
     def _keep_facts(self, info: DataInfo) -> None:
-        """Write facts of the data beside the records, if the trial's settings of `data` are not the study's."""
+        """Write facts of the data beside the records, if the trial's settings of `data` differ from the study's."""
         if info != facts.read_info(self._study.path):
             facts.write_facts(self._folder, info.to_dict())
 
@@ -292,7 +298,7 @@ class SearchTrial(tune.Trainable):
         return True
 
     def _take(self, genotype: AnyGenotype) -> None:
-        """The genotype that is trained from now on."""
+        """Set the genotype that is trained from now on."""
         write_atomic(self._folder / "genotype.json", genotype.to_json())
         self._genotype = genotype
         self._write(**self._known(genotype))
@@ -335,7 +341,7 @@ class SearchTrial(tune.Trainable):
         return True
 
     def _beside_last(self, baseline: dict[str, float] | None) -> None:
-        """Have the record of the last epoch say what the start architecture reaches and costs."""
+        """Add to the record of the last epoch what the start architecture reaches and costs."""
         beside = {f"baseline/{name}": value for name, value in (baseline or {}).items()}
         last = self._records[-1]
         self._records[-1] = replace(last, metrics={**last.metrics, **beside})
@@ -347,13 +353,13 @@ class SearchTrial(tune.Trainable):
         return {metric: value} | ({} if second is None else {second: self._record["cost"][second]})
 
     def _known(self, genotype: AnyGenotype) -> dict[str, Any]:
-        """What a genotype costs, and which limits it is beyond. A latency is measured once."""
+        """What a genotype costs, and which limits it exceeds. A latency is measured only once."""
         known = self._record["cost"]
         cost = known if known and self._record["genotype_hash"] == genotype.hash else self._cost(genotype)
         return {"genotype_hash": genotype.hash, "cost": cost, "beyond": beyond(cost, self._tune.limits.model_dump())}
 
     def _latency(self, genotype: AnyGenotype, info: DataInfo) -> dict[str, float]:
-        """Median and spread of a forward pass in ms, if the sweep measures it."""
+        """Median and spread of the time of a forward pass in ms, if the sweep measures it."""
         wanted = self._tune.latency
         if wanted is None:
             return {}
@@ -363,7 +369,8 @@ class SearchTrial(tune.Trainable):
     def _cost(self, genotype: AnyGenotype) -> dict[str, float]:
         """Parameters without the auxiliary head, and multiply-adds of convolutions and linear layers per image.
 
-        Within a budget of multiply-adds those of the search too; and the latency where it is measured.
+        With a budget of multiply-adds, the multiply-adds of the search are given too. The latency is given if the sweep
+        measures it.
         """
         info = self._info()
         counted = retrain_cost(genotype, self._config, info)
@@ -401,11 +408,11 @@ class SearchTrial(tune.Trainable):
         checkpoints.forget(self._folder, self._lasting())
 
     def _lasting(self) -> int | None:
-        """Epochs of a checkpoint that another trial may go on from."""
+        """The epochs of a checkpoint that another trial may go on from; None if there is none."""
         return None
 
     def _go_on(self) -> None:
-        """Go on from the trial's furthest intact checkpoint, if it has one; one that ended only reports."""
+        """Go on from the trial's furthest intact checkpoint, if there is one. A trial that ended only reports."""
         if self._record["state"] in ENDED:
             self._records = read_jsonl(self._folder / "records.jsonl")
             self._seconds = self._record["seconds"]
@@ -424,7 +431,7 @@ class SearchTrial(tune.Trainable):
         self._push()
 
     def _state(self) -> dict[str, Any] | None:
-        """What to go on from; sets the records that belong to it."""
+        """The state to go on from, if there is one. Sets the records that belong to this state."""
         state = next(checkpoints.intact(self._folder), None)
         if state is not None:
             self._records = [EpochRecord.from_dict(data) for data in json.loads(state["records"])]
@@ -432,7 +439,7 @@ class SearchTrial(tune.Trainable):
 
 
 def _cap_memory(share: float) -> str | None:
-    """Keep this process to its share of the GPU's memory; the reason if the share is too small."""
+    """Limit this process to its share of the GPU's memory. Returns the reason if the share is too small."""
     # torch counts its own tensors only: CUDA's context must come out of the share too.
     context = CONTEXT_BYTES / torch.cuda.get_device_properties(0).total_memory
     if share <= context:

@@ -20,13 +20,14 @@ from ..store.study import Study, trial_dir, trial_name, utc_now
 
 
 def resolved(data: Mapping[str, Any], params: Mapping[str, Any]) -> tuple[ExperimentConfig, int | None, str | None]:
-    """A trial's configuration within the budget, the multiply-adds of its search where those were counted, and None.
+    """A trial's configuration within the budget, the multiply-adds of its search if they are counted, and None.
 
-    The study's own and the reason if the drawn parameters contradict each other, or have no meaning within the budget.
+    If the drawn parameters contradict each other, or have no meaning within the budget, the configuration is the
+    study's own, and the last value is the reason.
 
     Args:
-        data: contents of study.json.
-        params: drawn, by dotted path.
+        data: the contents of study.json.
+        params: the drawn parameters, by dotted path.
     """
     try:
         return *within(trial_config(data["base"], params), tune_of(data)), None
@@ -35,12 +36,14 @@ def resolved(data: Mapping[str, Any], params: Mapping[str, Any]) -> tuple[Experi
 
 
 def new_record(number: int, params: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of a trial before its first epoch: it has a reason to fail if its parameters contradict each other.
+    """The record of a trial before its first epoch.
+
+    If the parameters contradict each other, the record has the reason why the trial fails.
 
     Args:
-        number: of the trial.
-        params: drawn, by dotted path.
-        data: contents of study.json.
+        number: the number of the trial.
+        params: the drawn parameters, by dotted path.
+        data: the contents of study.json.
     """
     config, search_macs, contradiction = resolved(data, params)
     counted = {} if search_macs is None else {"search_macs": search_macs}
@@ -72,13 +75,13 @@ def new_record(number: int, params: Mapping[str, Any], data: Mapping[str, Any]) 
 
 
 def begin(study: Study, number: int, params: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
-    """Write the file of a trial that begins; its record.
+    """Write the file of a trial that begins, and return its record.
 
     Args:
-        study: held by this process.
-        number: of the trial.
-        params: drawn, by dotted path.
-        fields: of the record, beside those of every trial.
+        study: the study, which this process holds.
+        number: the number of the trial.
+        params: the drawn parameters, by dotted path.
+        fields: fields of the record beside those that every trial has.
     """
     record = new_record(number, params, study.data) | fields
     write_json(trial_dir(study.path, number) / "trial.json", record)
@@ -87,12 +90,15 @@ def begin(study: Study, number: int, params: Mapping[str, Any], **fields: Any) -
 
 
 def reports_of(records: Iterable[EpochRecord], metric: str = ACCURACY) -> Iterator[dict[str, float]]:
-    """What schedulers compare, after each of a trial's epochs: the search's last `metric`, and its epochs so far."""
+    """What schedulers compare, after each of a trial's epochs.
+
+    Each report has the last `metric` of the search, and the number of search epochs so far.
+    """
     return _reports(((record.phase, record.metrics) for record in records), metric)
 
 
 def stored_reports(folder: Path, metric: str) -> list[dict[str, float]]:
-    """What schedulers compare, from a trial's records.jsonl. The alphas, which are most of it, are skipped."""
+    """What schedulers compare, from a trial's records.jsonl. The alphas, which are most of the file, are skipped."""
     file = folder / "records.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     epochs = (json.loads(line) for line in lines if line)
