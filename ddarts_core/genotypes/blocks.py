@@ -1,8 +1,8 @@
-"""Genotypes whose blocks stand in stages, as those of FBNetV2 do: frozen, torch-free data.
+"""Genotypes whose blocks are grouped in stages, as in FBNetV2: frozen, torch-free data.
 
-A network of this kind is a chain: each block reads the one before it, a stage halves the image at most once, in its
-first block, and every block has a width of its own. So nothing of it follows from one number of channels or from
-positions of reductions, as it does for cells.
+A network of this kind is a chain. Each block reads the block before it. A stage halves the image at most once, in its
+first block. Every block has a width of its own. So, unlike for networks of cells, no width follows from one number of
+channels, and no size from positions of reductions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ DIVISOR = 8
 
 
 def rounded(target: float) -> int:
-    """Channels for a number that need not be whole: the nearest multiple of 8, or the next if that lacks over 5 %.
+    """Channels for a number that need not be whole: the nearest multiple of 8.
+
+    If this multiple is smaller than the number by more than 5 %, it is the next larger one.
 
     Example:
         >>> rounded(24 * 1.7912), rounded(88 / 4)
@@ -33,7 +35,7 @@ def rounded(target: float) -> int:
 
 
 def squeezed(middle: int) -> int:
-    """Channels within the squeeze-excitation of so many: a quarter, rounded."""
+    """Channels within the squeeze-excitation of `middle` channels: a quarter of them, rounded (`rounded`)."""
     return rounded(middle / 4)
 
 
@@ -41,22 +43,22 @@ def squeezed(middle: int) -> int:
 class Block:
     """An inverted residual block (MobileNetV2, MobileNetV3), or a plain convolution.
 
-    An inverted block is a 1x1 convolution to `middle` channels, a depthwise convolution, squeeze-excitation if there is
-    any, and a 1x1 convolution to `channels`; where input and output have one shape, the input is added. A plain one is
-    a convolution; neither has biases, and a normalisation follows every convolution.
+    An inverted block is a 1x1 convolution to `middle` channels, a depthwise convolution, squeeze-excitation if it
+    has it, and a 1x1 convolution to `channels`. If its input and output have the same shape, the input is added to the
+    output. A plain block is one convolution. No convolution has a bias, and a normalisation follows each of them.
 
     Attributes:
-        channels: of the output.
-        kernel: width of the convolution, odd.
-        stride: of the first of the repeated blocks; the others have 1.
-        middle: channels between the two 1x1 convolutions; 0 is a plain convolution.
-        expand: whether there is the first 1x1 convolution; without it `middle` is the number of channels of the input.
-        squeeze: whether there is squeeze-excitation (`squeezed`).
-        activation: behind every normalisation but the one that ends an inverted block.
+        channels: number of channels of the output.
+        kernel: width of the convolution, an odd number.
+        stride: stride of the first of the repeated blocks; the others have stride 1.
+        middle: number of channels between the two 1x1 convolutions; 0 stands for a plain convolution.
+        expand: whether the block has the first 1x1 convolution; without it, `middle` is the number of input channels.
+        squeeze: whether the block has squeeze-excitation (`squeezed`).
+        activation: the activation after every normalisation, except after the one that ends an inverted block.
         repeats: how many such blocks follow each other.
 
     Raises:
-        UserError: a number that no block can have.
+        UserError: one of the numbers is one that no block can have.
     """
 
     channels: int
@@ -80,7 +82,7 @@ class Block:
 
     @property
     def words(self) -> str:
-        """What it is, in a few words.
+        """What the block is, in a few words.
 
         Example:
             >>> Block(24, 5, 2, middle=88).words
@@ -100,13 +102,13 @@ Stage = tuple[Block, ...]
 class StagedGenotype(AnyGenotype):
     """A discrete architecture of blocks in stages, with the classifier's head.
 
-    Equal blocks that follow each other are one with `repeats`, however they were written.
+    Equal blocks that follow each other are stored as one block with `repeats`, however they were written.
 
     Attributes:
-        stages: of the network, in order; the first block of each may halve the image.
-        hidden: outputs of a linear layer without bias between the pooling and the classifier; 0 is none.
-        activation: behind that layer.
-        image_size: pixels that the architecture is meant for; the network takes others too.
+        stages: the stages of the network, in order; the first block of each stage may halve the image.
+        hidden: number of outputs of a linear layer without bias between pooling and classifier; 0 means no such layer.
+        activation: the activation after this layer.
+        image_size: height and width in pixels that the architecture is meant for; the network takes other sizes too.
 
     Raises:
         UserError: a stage is empty or halves the image behind its first block, or a size is impossible.
@@ -158,7 +160,10 @@ class StagedGenotype(AnyGenotype):
 
     @property
     def auxiliary_position(self) -> int | None:
-        """Block that an auxiliary head reads: the one before the last that halves the image; None if that is none."""
+        """Position of the block that an auxiliary head reads; None if there is no such block.
+
+        It is the block before the last block that halves the image.
+        """
         halving = [position for position in self.reductions if position > 0]
         return halving[-1] - 1 if halving else None
 
@@ -169,16 +174,16 @@ class StagedGenotype(AnyGenotype):
 
     @property
     def num_cells(self) -> int:
-        """Blocks of the network."""
+        """Number of blocks of the network."""
         return len(self.blocks)
 
     @property
     def words(self) -> str:
-        """What it is made of, in words."""
+        """What the genotype is made of, in words."""
         return f"{self.num_cells} blocks in {len(self.stages)} stages"
 
     def operations(self) -> Iterator[Operation]:
-        """Every block, as the one operation between what it reads (node 1) and its output (node 2)."""
+        """Every block, as the one operation between its input (node 1) and its output (node 2)."""
         yield from ((position, 2, 1, block.words) for position, block in enumerate(self.blocks))
 
     def to_dict(self) -> dict[str, Any]:
@@ -194,7 +199,7 @@ class StagedGenotype(AnyGenotype):
 
     @classmethod
     def of_fields(cls, data: Mapping[str, Any]) -> StagedGenotype:
-        """What `to_dict` wrote; see `AnyGenotype`."""
+        """Read what `to_dict` wrote; see `AnyGenotype`."""
         try:
             stages = tuple(tuple(_block(block) for block in stage) for stage in data["stages"])
             hidden, size = as_int(data["hidden"]), as_int(data["image_size"])
@@ -221,7 +226,7 @@ def _block(data: Mapping[str, Any]) -> Block:
 
 
 def _merged(stage: Stage) -> Stage:
-    """The stage with equal blocks that follow each other as one; a stride counts for the first of them alone."""
+    """The stage, in which equal blocks that follow each other are one; a stride counts only for the first of them."""
     merged: list[Block] = []
     for block in stage:
         if merged and replace(merged[-1], stride=1, repeats=block.repeats) == block:

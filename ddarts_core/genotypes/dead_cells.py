@@ -1,4 +1,4 @@
-"""Cells whose output nothing reads: which they are in a chain of cells, and how they get a reader. Torch-free."""
+"""Dead cells, whose output nothing reads: which cells of a chain are dead, and how they get a reader. Torch-free."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from .links import FIRST
 
 
 def dead_cells(cells: Sequence[Cell]) -> tuple[int, ...]:
-    """Positions, in a chain of cells, of those that the output of the last one does not depend on.
+    """Positions of the cells in a chain that the output of the last cell does not depend on.
 
-    Cell k is read by cell k + 1 as its input 1, by cell k + 2 as its input 0 and by cells that are linked to it, with
-    their input 0; the last feeds the classifier. Dead cells cost time and compute nothing. Which there are depends on
-    the whole chain: a genotype without any can have some when Algorithm 1 makes it deeper.
+    Cell k + 1 reads cell k as its input 1, cell k + 2 reads it as its input 0, and cells that are linked to it read it
+    together with their input 0. The classifier reads the last cell. Dead cells cost time and compute nothing. Which
+    cells are dead depends on the whole chain: a genotype without dead cells can have some when Algorithm 1 makes it
+    deeper.
     """
     live = [False] * len(cells)
     for k in reversed(range(len(cells))):
@@ -34,11 +35,12 @@ def connect(cells: Sequence[Cell], edge: Callable[[int, Cell], Edge]) -> tuple[t
     the cells behind it: one edge per dead cell is enough.
 
     Args:
-        cells: a chain.
-        edge: of a position and the cell there, the edge that it gets: from input 1 to a node that it concatenates.
+        cells: a chain of cells.
+        edge: a function of a position and the cell there, which returns the edge that this cell gets: one from input 1
+            to a node that the cell concatenates.
 
     Returns:
-        The cells, and the positions of those that were dead.
+        The cells, and the positions of the cells that were dead.
     """
     chain = list(cells)
     connected: list[int] = []
@@ -50,7 +52,7 @@ def connect(cells: Sequence[Cell], edge: Callable[[int, Cell], Edge]) -> tuple[t
 
 
 def dead_sentence(dead: Sequence[int], num_cells: int) -> str:
-    """What to know about the dead cells of a network, in words.
+    """What a user should know about the dead cells of a network, in words.
 
     Example:
         >>> dead_sentence((10, 12), 14)

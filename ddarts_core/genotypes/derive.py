@@ -24,13 +24,13 @@ SMALLEST = 5
 def algorithm_1(num_searched: int, num_cells: int, order: Order = "paper") -> list[int]:
     """Which searched cell stands at each position of the larger network.
 
-    The reduction cells m = |C|//3 and m2 = 2|C|//3 move to n//3 and 2n//3; the normal cells of each of the three
-    segments repeat within it. `published` reproduces the published code, where the first segment is
-    (i mod |C|) // 3 instead of i mod (|C| // 3).
+    The reduction cells m = |C|//3 and m2 = 2|C|//3 move to n//3 and 2n//3. They part the network into three segments,
+    and the normal cells of each segment are repeated within this segment. `published` reproduces the published code,
+    where the first segment has the searched cell (i mod |C|) // 3 at position i, instead of i mod (|C| // 3).
 
     Raises:
-        UserError: fewer cells than were searched, or fewer than five searched cells: a segment then has no normal
-            cell to repeat.
+        UserError: the network would have fewer cells than were searched, or fewer than five cells were searched, so
+            that a segment has no normal cell to repeat.
 
     Example:
         >>> algorithm_1(8, 14)
@@ -75,7 +75,7 @@ def deeper(genotype: Genotype, num_cells: int, order: Order = "paper") -> Genoty
     is, with its own reductions.
 
     Raises:
-        UserError: see `algorithm_1`; or an individual genotype has other than two reduction cells.
+        UserError: see `algorithm_1`; or an individual genotype does not have exactly two reduction cells.
     """
     if genotype.layout == "normal_reduce":
         return stack(genotype, num_cells, default_reductions(num_cells))
@@ -98,7 +98,9 @@ def deeper(genotype: Genotype, num_cells: int, order: Order = "paper") -> Genoty
 
 
 def stack(genotype: Genotype, num_cells: int, reductions: Sequence[int]) -> Genotype:
-    """An individual genotype from a `normal_reduce` one: the reduction cell at `reductions`, the normal one elsewhere.
+    """Make an individual genotype from a `normal_reduce` one.
+
+    The reduction cell stands at the positions `reductions`, and the normal cell everywhere else.
 
     Raises:
         UserError: the genotype has another layout, or a position is not one of the cells.
@@ -125,20 +127,20 @@ def arrange(
     Algorithm 1 takes the searched cells at n//3 and 2n//3 for the reduction cells, whatever a genotype says.
 
     Args:
-        genotype: of either layout.
-        num_cells: depth; None keeps that of an individual genotype.
-        reductions: `thirds` (n//3 and 2n//3), `genotype` (the positions that it carries, taken literally even when
+        genotype: a genotype of either layout.
+        num_cells: the depth; None keeps the depth of an individual genotype.
+        reductions: `thirds` (n//3 and 2n//3), `genotype` (the positions in the genotype, taken literally even when
             the network is deeper), or positions. None is `genotype` when the depth is kept, else `thirds`.
-        order: order of Algorithm 1.
-        on_dead_cell: what becomes of cells of the network that nothing reads. `warn` leaves them, for
-            `dead_cells.dead_cells` to tell; `connect` gives the cell behind each a skip connection from its input 1 to
-            the first node that it concatenates (which operation the search would have preferred is not known here);
-            `error` refuses.
+        order: the order of Algorithm 1.
+        on_dead_cell: what becomes of cells of the network that nothing reads. `warn` leaves them, so that
+            `dead_cells.dead_cells` can tell them. `connect` gives the cell behind each of them a skip connection, from
+            its input 1 to the first node that it concatenates (which operation the search would have preferred is not
+            known here). `error` refuses them.
 
     Raises:
-        UserError: dead cells and `error`; a `normal_reduce` genotype without a depth, an impossible depth, impossible
-            positions, or a deeper network of a genotype whose reduction cells are not at its thirds, with `reductions`
-            None.
+        UserError: there are dead cells and `on_dead_cell` is `error`; a `normal_reduce` genotype comes without a depth;
+            the depth or the positions are impossible; or `reductions` is None, and the network is to be deeper than a
+            genotype whose reduction cells are not at its thirds.
     """
     if num_cells is None and genotype.layout == "normal_reduce":
         raise UserError(
@@ -181,12 +183,13 @@ def as_built(
     order: Order = "paper",
     on_dead_cell: OnDeadCell = "warn",
 ) -> AnyGenotype:
-    """The genotype of the network that is built from one of any kind.
+    """The genotype of the network that is built from a genotype of any kind.
 
-    One of cells is arranged, to `DEPTH` where it has no depth of its own. One of another kind is built as it is.
+    A genotype of cells is arranged (`arrange`), with the depth `DEPTH` if it has no depth of its own. A genotype of
+    another kind is built as it is.
 
     Raises:
-        UserError: see `arrange`; or a depth or reductions of a genotype that is not of cells.
+        UserError: see `arrange`; or a depth or reductions are given for a genotype that is not of cells.
     """
     if isinstance(genotype, Genotype):
         depth = DEPTH[form] if num_cells is None and genotype.layout == "normal_reduce" else num_cells
@@ -199,7 +202,7 @@ def as_built(
 
 
 def trained(genotype: AnyGenotype, settings: Mapping[str, Any]) -> AnyGenotype:
-    """The genotype of the network that `ddarts retrain` builds with these settings of group `retrain`.
+    """The genotype of the network that `ddarts retrain` builds with these settings of the group `retrain`.
 
     Raises:
         UserError: see `as_built`.

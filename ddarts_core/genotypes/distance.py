@@ -1,14 +1,16 @@
-"""How far apart two architectures are: the metric of the published D-DARTS code. Torch-free.
+"""How far apart two architectures are, by the distance of the published D-DARTS code. Torch-free.
 
-A cell is the set of its edges' rows. The row of an edge is the set of the operations on it, empty where there is none.
-Two rows differ by the weighted Hamming distance: the weights of the operations that only one of them has, as a share of
-the weights of all operations of the space. Two cells differ by the Hausdorff distance of their sets of rows, two
-architectures by its mean over the cells, first with first; a cell that only one has counts 1. Distances lie in 0..1.
-Source: architecture_processing.py of the published code.
+A cell is the set of its edges' rows. The row of an edge is the set of the operations on this edge; it is empty if the
+edge has no operation. The distance of two rows is the weighted Hamming distance: the weights of the operations that
+only one of the rows has, as a share of the weights of all operations of the space. The distance of two cells is the
+Hausdorff distance of their sets of rows. The distance of two architectures is the mean of this over the cells, the
+first cell with the first cell and so on; a cell that only one architecture has counts 1. Distances lie in 0..1. Source:
+architecture_processing.py of the published code.
 
-Laws: it is never negative, symmetric, 0 from an architecture to itself, and keeps the triangle inequality. It is no
-metric, for it does not tell all architectures apart: two that have the same rows on other edges are 0 apart, as are two
-that differ in their reductions, in their links or in the nodes that they concatenate.
+Laws: the distance is never negative, it is symmetric, it is 0 from an architecture to itself, and it keeps the triangle
+inequality. It is not a metric, because it does not tell all architectures apart. Two architectures that have the same
+rows on other edges are 0 apart. So are two that differ only in their reductions, in their links or in the nodes that
+they concatenate.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ FILE = Path(__file__).with_name("operation_weights.json")
 
 
 def published_weights() -> dict[str, float]:
-    """The published weights of the operations: means of accuracies in percent, of networks with that operation.
+    """The published weight of each operation: the mean accuracy, in percent, of networks with this operation.
 
-    Of the published file op_stats.json, whose values are the means over the places of op_perfs.json, not its medians.
+    The weights are those of the published file op_stats.json. Its values are the means, not the medians, over the
+    places of op_perfs.json.
     """
     return dict(json.loads(FILE.read_text(encoding="utf-8"))["weights"])
 
@@ -44,22 +47,22 @@ def rows(cell: Cell, steps: int) -> frozenset[Row]:
 
 
 def hamming(a: Collection[str], b: Collection[str], weights: Mapping[str, float]) -> float:
-    """Weights of the operations that only one of two rows has, as a share of all weights."""
+    """The weights of the operations that only one of two rows has, as a share of all weights."""
     return sum(weights[name] for name in set(a) ^ set(b)) / sum(weights.values())
 
 
 def hausdorff(a: Collection[Row], b: Collection[Row], weights: Mapping[str, float]) -> float:
-    """Largest distance from a row of one set to the nearest row of the other, of both directions."""
+    """The largest distance from a row of one set to the nearest row of the other set, in either direction."""
     return max(
         max(min(hamming(row, other, weights) for other in right) for row in left) for left, right in ((a, b), (b, a))
     )
 
 
 def cell_distances(a: Genotype, b: Genotype, weights: Mapping[str, float]) -> tuple[float, ...]:
-    """Distance of each cell of one architecture to the cell at its place in the other; 1 where only one has a cell.
+    """The distance of each cell of one architecture to the cell at the same place in the other; 1 if one has no cell.
 
     Raises:
-        UserError: their layouts differ, or an operation has no weight.
+        UserError: the layouts of the architectures differ, or an operation has no weight.
     """
     if a.layout != b.layout:
         raise UserError(
@@ -87,10 +90,10 @@ def distance(a: Genotype, b: Genotype, weights: Mapping[str, float]) -> float:
 
 
 def weights_of(space: str, known: Mapping[str, float] | None = None) -> dict[str, float]:
-    """The weights of a space's operations, published ones unless others are given.
+    """The weights of a space's operations: the published ones, unless others are given.
 
     Raises:
-        UserError: an operation of the space has none.
+        UserError: an operation of the space has no weight.
     """
     known = published_weights() if known is None else known
     names = [name for name in operations_of(space) if name != "none"]
@@ -101,7 +104,7 @@ def weights_of(space: str, known: Mapping[str, float] | None = None) -> dict[str
 
 
 def read_weights(path: Path) -> dict[str, float]:
-    """Weights by operation from a JSON file, plain or under `weights`.
+    """Read weights by operation from a JSON file, which has them at its top or under `weights`.
 
     Raises:
         UserError: the file cannot be read, or a weight is no number of 0 or more.

@@ -1,10 +1,10 @@
-"""Every genotype of a small space, numbered, and those that are the same network once. Torch-free.
+"""Every genotype of a small space, numbered; genotypes that are the same network are counted once. Torch-free.
 
-A space is that of DARTS (D-DARTS eq. 5): each intermediate node has two edges from different earlier nodes, with one
-operation each. Two cells are twins when one becomes the other by renaming its nodes: their networks compute the same
-function of weights that are drawn alike, so one of them is trained. Nodes may be renamed as long as edges lead from
-earlier to later ones. Behind the CIFAR stem the two inputs of the first cell are one tensor, fitted to the cell by
-weights of their own, and may change places too.
+The space is that of DARTS (D-DARTS eq. 5): each intermediate node has two edges from different earlier nodes, with one
+operation each. Two cells are twins when one becomes the other if its nodes get other numbers. The networks of twins
+compute the same function of weights that are drawn in the same way, so only one of the twins is trained. Nodes may get
+other numbers as long as edges lead from earlier to later nodes. Behind the CIFAR stem the two inputs of the first cell
+are one tensor, which each input fits to the cell by weights of its own. So these inputs may change places too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST = 1_000_000
 
 
 def cells_of(space: str, steps: int) -> Iterator[Cell]:
-    """Every cell of a space with so many intermediate nodes: as many as `spaces.cell_space_size` says.
+    """Every cell of a space with `steps` intermediate nodes; `spaces.cell_space_size` says how many they are.
 
     Example:
         >>> len(list(cells_of("S_3", 1)))
@@ -42,11 +42,11 @@ def cells_of(space: str, steps: int) -> Iterator[Cell]:
 
 
 def twins(cell: Cell, alike: bool = False) -> Iterator[Cell]:
-    """The cell under every renaming of its nodes, itself among them.
+    """All twins of a cell, the cell itself among them.
 
     Args:
-        cell: of which all intermediate nodes are concatenated.
-        alike: whether both inputs are one tensor, so that they may change places.
+        cell: a cell that concatenates all its intermediate nodes.
+        alike: whether both inputs of the cell are one tensor, so that they may change places.
     """
     for inputs in ((0, 1), (1, 0))[: 1 + alike]:
         for order in permutations(cell.concat):
@@ -57,7 +57,7 @@ def twins(cell: Cell, alike: bool = False) -> Iterator[Cell]:
 
 
 def chosen_twin(cell: Cell, alike: bool = False) -> Cell:
-    """The one of a cell's twins that stands for all of them: the first in the order of their edges."""
+    """The twin of a cell that stands for all its twins: the first one in the order of their edges."""
     return min(twins(cell, alike), key=lambda twin: twin.edges)
 
 
@@ -77,9 +77,9 @@ class Enumeration:
     """The distinct genotypes of a space: `enumeration[number]`, `len(enumeration)`, and back by `number_of`.
 
     Attributes:
-        space: of the operations.
-        steps: intermediate nodes of a cell.
-        num_cells: of a genotype.
+        space: the name of the space of operations.
+        steps: number of intermediate nodes of a cell.
+        num_cells: number of cells of a genotype.
         reductions: positions of the reduction cells.
         stem_alike: whether both inputs of the first cell are one tensor (the CIFAR stem).
 
@@ -107,7 +107,7 @@ class Enumeration:
 
     @property
     def size(self) -> int:
-        """Genotypes of the space, twins included."""
+        """Number of genotypes of the space, twins included."""
         operations = sum(name != "none" for name in operations_of(self.space))
         return math.prod([cell_space_size(operations, self.steps)] * self.num_cells)
 
@@ -122,7 +122,7 @@ class Enumeration:
         return math.prod(map(len, self._places))
 
     def __getitem__(self, number: int) -> Genotype:
-        """The genotype of a number from 0; the last cell changes from each to the next."""
+        """The genotype of a number, counted from 0; from one number to the next the last cell changes first."""
         if not 0 <= number < len(self):
             raise IndexError(number)
         chosen = []
@@ -136,7 +136,7 @@ class Enumeration:
         return (self[number] for number in range(len(self)))
 
     def number_of(self, genotype: AnyGenotype) -> int | None:
-        """The number of the genotype that stands for this one; None if it is not one of the space."""
+        """The number of the genotype that stands for this one; None if this genotype is not in the space."""
         if (
             not isinstance(genotype, Genotype)
             or len(genotype.cells) != self.num_cells
@@ -154,7 +154,7 @@ class Enumeration:
         return number
 
     def twins_of(self, number: int) -> Iterator[Genotype]:
-        """Every genotype of the space that this one stands for."""
+        """Every genotype of the space that the genotype of this number stands for."""
         cells = self[number].cells
         alike = [self.stem_alike and position == 0 for position in range(self.num_cells)]
         kinds: Sequence[Iterable[Cell]] = [

@@ -1,7 +1,8 @@
-"""What a search finds, as frozen, torch-free data with JSON: what all genotypes have, and those made of cells.
+"""What a search finds, as frozen, torch-free data that JSON can hold: the base of all genotypes, and those of cells.
 
-A genotype of another kind, whose blocks stand in stages, is in `blocks`. Node numbers follow DARTS: 0 is the output of
-the cell before the last one, 1 that of the last cell, 2 and up are the intermediate nodes of the cell.
+Genotypes of another kind, whose blocks are grouped in stages, are in `blocks`. Node numbers follow DARTS, as seen from
+a cell: node 0 is the output of the cell two before it, node 1 is the output of the cell before it, and 2 and up are
+the cell's own intermediate nodes.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ Operation = tuple[int, int, int, str]
 
 
 class AnyGenotype(ABC):
-    """A discrete architecture of any kind: what files, reports and trainings ask of it.
+    """A discrete architecture of any kind, with what files, reports and trainings ask of it.
 
-    What it is made of are its cells, or its blocks; positions count from 0.
+    It is made of cells or of blocks, whose positions count from 0.
 
     Attributes:
-        layouts: how genotypes of the kind may be made.
-        part: what they are made of, as a word.
-        rows: the field of `to_dict` whose items have a line each in a file.
+        layouts: the layouts that genotypes of this kind may have.
+        part: what genotypes of this kind are made of, as a word.
+        rows: the field of `to_dict` each of whose items has a line of its own in a file.
     """
 
     layouts: ClassVar[tuple[str, ...]]
@@ -46,22 +47,22 @@ class AnyGenotype(ABC):
     @property
     @abstractmethod
     def layout(self) -> str:
-        """How it is made; in a file it says which kind of genotype that holds."""
+        """The genotype's layout; in a file it says which kind of genotype the file holds."""
 
     @property
     @abstractmethod
     def reductions(self) -> tuple[int, ...]:
-        """Positions of what halves the image."""
+        """Positions of the cells or blocks that halve the image."""
 
     @property
     @abstractmethod
     def num_cells(self) -> int:
-        """What the genotype is made of, counted: cells or blocks."""
+        """Number of cells, or of blocks, that the genotype is made of."""
 
     @property
     @abstractmethod
     def words(self) -> str:
-        """What it is made of, in words."""
+        """What the genotype is made of, in words."""
 
     @abstractmethod
     def operations(self) -> Iterator[Operation]:
@@ -69,12 +70,12 @@ class AnyGenotype(ABC):
 
     @property
     def num_edges(self) -> int:
-        """Operations of all cells together."""
+        """Number of operations of all cells together."""
         return sum(1 for _ in self.operations())
 
     @property
     def dead_cells(self) -> tuple[int, ...]:
-        """Positions of what nothing reads, of a genotype that a network is built from as it is."""
+        """Positions of what nothing reads, if a network is built from the genotype as it is."""
         return ()
 
     @abstractmethod
@@ -84,7 +85,7 @@ class AnyGenotype(ABC):
     @classmethod
     @abstractmethod
     def of_fields(cls: type[Kind], data: Mapping[str, Any]) -> Kind:
-        """What `to_dict` wrote, of this kind.
+        """Read what `to_dict` wrote of a genotype of this kind.
 
         Raises:
             UserError: a field is missing or of another type, or the architecture is not valid.
@@ -107,8 +108,8 @@ class AnyGenotype(ABC):
         """Read what `to_dict` wrote.
 
         Raises:
-            UserError: a field is missing, of another type or schema, the architecture is not valid, or it is of another
-                kind than the class that is asked.
+            UserError: a field is missing, of another type or schema, the architecture is not valid, or its kind is not
+                that of the class that is asked.
         """
         from .blocks import StagedGenotype
 
@@ -127,7 +128,7 @@ class AnyGenotype(ABC):
         """Read JSON or a published text form: `published_text.read_text` without its notes.
 
         Raises:
-            UserError: the text is neither, or of another kind than the class that is asked.
+            UserError: the text is neither, or the kind of the genotype is not that of the class that is asked.
         """
         from .published_text import read_text
 
@@ -146,14 +147,14 @@ class AnyGenotype(ABC):
 
     @classmethod
     def narrowed(cls: type[Kind], genotype: AnyGenotype, what: str = "this") -> Kind:
-        """The genotype itself, for what works on this kind alone.
+        """Return the genotype itself, after a check that it is of this kind.
 
         Args:
-            genotype: of any kind.
-            what: that asks, for the message.
+            genotype: a genotype of any kind.
+            what: what asks for it, for the message.
 
         Raises:
-            UserError: it is of another kind.
+            UserError: the genotype is of another kind.
         """
         if isinstance(genotype, cls):
             return genotype
@@ -192,12 +193,12 @@ class Cell:
     An operation named twice on one edge is two operations (NASNet-A pools an input twice and sums).
 
     Attributes:
-        edges: operations between nodes.
-        concat: nodes whose outputs are concatenated.
-        link: position of an earlier cell that is joined to input 0 (`links`); None is none.
+        edges: the operations between nodes.
+        concat: the nodes whose outputs are concatenated.
+        link: position of an earlier cell that is joined to input 0 (`links`); None means no such cell.
 
     Raises:
-        UserError: no edge or no concatenated node, or a node that is used but receives no input.
+        UserError: there is no edge or no concatenated node, or a node is used but receives no input.
 
     Example:
         >>> Cell((Edge(2, 0, "skip_connect"), Edge(3, 2, "sep_conv_3x3")), concat=(2, 3)).nodes
@@ -240,9 +241,9 @@ class Cell:
 class Genotype(AnyGenotype):
     """A discrete architecture of cells.
 
-    Two layouts: `individual`: one `Cell` per cell of the network, `reductions` are the positions of the reduction
-    cells (D-DARTS); `normal_reduce`: two cells (normal, reduction) stacked to any depth with reductions at n//3 and
-    2n//3 (DARTS), where `reductions` is empty.
+    There are two layouts. With `individual` there is one `Cell` per cell of the network, and `reductions` are the
+    positions of the reduction cells (D-DARTS). With `normal_reduce` there are two cells (normal, reduction), which are
+    stacked to any depth with reductions at n//3 and 2n//3 (DARTS); `reductions` is empty.
 
     Example:
         >>> cell = Cell((Edge(2, 0, "skip_connect"), Edge(2, 1, "sep_conv_3x3")), concat=(2,))
@@ -285,17 +286,17 @@ class Genotype(AnyGenotype):
 
     @property
     def num_cells(self) -> int:
-        """Cells of the genotype: 2 for layout `normal_reduce`, whatever the depth it is stacked to."""
+        """Number of cells of the genotype: 2 for layout `normal_reduce`, whatever the depth of the stack."""
         return len(self.cells)
 
     @property
     def steps(self) -> int:
-        """Intermediate nodes of a cell that holds each of these: the number of the largest node, less 1."""
+        """Number of intermediate nodes that a cell needs to hold each of these cells: the largest node, less 1."""
         return max(node for cell in self.cells for node in cell.nodes) - 1
 
     @property
     def words(self) -> str:
-        """What it is made of, in words."""
+        """What the genotype is made of, in words."""
         return "normal and reduction cell" if self.layout == "normal_reduce" else f"{self.num_cells} cells"
 
     def operations(self) -> Iterator[Operation]:
@@ -305,7 +306,7 @@ class Genotype(AnyGenotype):
 
     @property
     def dead_cells(self) -> tuple[int, ...]:
-        """Positions of cells that nothing reads, of a genotype that a network is built from as it is."""
+        """Positions of cells that nothing reads, if a network is built from the genotype as it is."""
         from .dead_cells import dead_cells
 
         return dead_cells(self.cells)
@@ -325,7 +326,7 @@ class Genotype(AnyGenotype):
 
     @classmethod
     def of_fields(cls, data: Mapping[str, Any]) -> Genotype:
-        """What `to_dict` wrote; see `AnyGenotype`."""
+        """Read what `to_dict` wrote; see `AnyGenotype`."""
         try:
             cells = tuple(
                 Cell(
@@ -350,14 +351,14 @@ _FORM = (
 
 
 def as_int(value: Any) -> int:
-    """A node or a position as a file has it; a UserError if it is no integer."""
+    """A node or a position as a file has it; raises UserError if it is not an integer."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise UserError(f"not a genotype: {value!r} where a node or position (an integer) is expected")
     return value
 
 
 def as_name(value: Any) -> str:
-    """The name of an operation as a file has it; a UserError if it is no text."""
+    """The name of an operation as a file has it; raises UserError if it is not a text."""
     if not isinstance(value, str):
         raise UserError(f"not a genotype: {value!r} where the name of an operation is expected")
     return value

@@ -67,8 +67,9 @@ def xception(source: int = 1) -> Genotype:
 def xception_5(source: int = 1) -> Genotype:
     """Xception with the five distinct cells that the paper counts, where the published encoding has three.
 
-    The first cell has the second convolution of Xception's stem, of which the stem here has one. The cell of the exit
-    flow that halves widens after its first separable convolution, by a 1x1 convolution; the others do before it.
+    The stem here has only one of the two convolutions of Xception's stem, so the first cell has the second one. The
+    cell of the exit flow that halves the image widens after its first separable convolution, by a 1x1 convolution; the
+    other cells that halve it widen before theirs.
     """
     _check(source)
     separable = [("sep_conv_3x3", source, 2), ("sep_conv_3x3", 2, 3)]
@@ -88,8 +89,8 @@ def xception_5(source: int = 1) -> Genotype:
 def inception_v4(source: int = 1) -> Genotype:
     """InceptionV4: cells A (four), B (seven) and C (three), and a cell that halves before B and before C.
 
-    A branch's first 1x1 convolution is the one that fits every cell's input to its width. Branches of C that part into
-    1x3 and 3x1 are one after the other here.
+    A branch's first 1x1 convolution is the one that fits the input of every cell to the cell's width. In Inception the
+    branches of C part into a 1x3 and a 3x1 convolution; here these two follow one another.
     """
     _check(source)
 

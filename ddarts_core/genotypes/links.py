@@ -1,7 +1,8 @@
-"""Links: the cells that one may read beside the two before it (U-DARTS' global connection). Torch-free.
+"""Links: the cells that a cell may read beside the two before it (the global connection of U-DARTS). Torch-free.
 
-Cell k reads, if k is 3 or more, one of the cells 0 to k - 3: its output is averaged over neighbouring channels and
-pixels until it has a quarter of the channels of input 0 and its size, and is joined to input 0.
+If k is 3 or more, cell k reads one of the cells 0 to k - 3. The output of this earlier cell is averaged over
+neighbouring channels and pixels, until it has a quarter of the channels of input 0, and the same size. Then it is
+joined to input 0.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ SHARE = 4
 
 
 def num_sources(position: int) -> int:
-    """How many cells a cell may choose from; they are the first ones.
+    """How many cells the cell at a position may choose from; they are the first cells of the network.
 
     Example:
         >>> [num_sources(position) for position in (0, 2, 3, 19)]
@@ -26,14 +27,14 @@ def num_sources(position: int) -> int:
 
 
 def joined_width(width: int, source: int) -> int:
-    """Channels of input 0 with those that are joined to it.
+    """Number of channels of input 0 together with the channels that are joined to it.
 
     Args:
-        width: channels of input 0.
-        source: channels of the cell that is read.
+        width: number of channels of input 0.
+        source: number of channels of the cell that is read.
 
     Raises:
-        UserError: the source has no whole number of channels for each of those that are joined.
+        UserError: the channels of the source cannot be divided evenly among those that are joined.
     """
     if width % SHARE or source % (width // SHARE):
         raise UserError(

@@ -1,4 +1,4 @@
-"""The published text forms of genotypes: read as the published networks read them, and written.
+"""The published text forms of genotypes: they are read as the published networks read them, and written.
 
 Torch-free; nothing is evaluated.
 """
@@ -20,7 +20,7 @@ Notes: TypeAlias = tuple[str, ...]
 
 
 def load_text(path: str | Path) -> tuple[AnyGenotype, Notes]:
-    """`read_text` of a file.
+    """Read a file with `read_text`.
 
     Raises:
         UserError: the file is missing, unreadable or not a genotype.
@@ -45,11 +45,11 @@ def read_text(text: str) -> tuple[AnyGenotype, Notes]:
     networks read them (`Cell` and `DCOCell` in the model.py of FairDARTS and of D-DARTS), and the notes say where that
     is not what the text says:
 
-    - Genes of two fields, (operation, source): two to a node; the nodes of `concat` are concatenated.
-    - Genes of three fields, (operation, target, source): `concat` is ignored, every node that has a gene is
-      concatenated. Nodes are computed in the order in which they first appear, and an operation that reads a node not
-      computed yet is left out. The published network holds the weights of such an operation and never uses them: its
-      own count of parameters is larger by these.
+    - Genes of two fields, (operation, source): each node has two genes, and the nodes of `concat` are concatenated.
+    - Genes of three fields, (operation, target, source): `concat` is ignored, and every node that has a gene is
+      concatenated. Nodes are computed in the order in which they first appear. An operation that reads a node which is
+      not computed yet is left out. The published network holds the weights of such an operation and never uses them, so
+      that its own count of parameters is larger.
 
     Raises:
         UserError: the text is none of them, or the published network could not run it.
@@ -195,12 +195,14 @@ _TEXT_FORMS = {"Genotype": _from_darts, "Genotype_nested": _from_nested, "Genoty
 
 
 def to_published_text(genotype: AnyGenotype) -> str:
-    """The published text form that `read_text` and the published network read back as this genotype.
+    """Write the published text form that `read_text` and the published network read back as this genotype.
 
-    Genes have three fields where every node is concatenated, as the published network does with them; else two.
+    Genes have three fields if every node is concatenated, as the published network does with such genes; otherwise they
+    have two fields.
 
     Raises:
-        UserError: no text form says which nodes this genotype concatenates, or its links, or it is not of cells.
+        UserError: no text form can say which nodes this genotype concatenates, or which links it has, or the genotype
+            is not of cells.
     """
     whole = Genotype.narrowed(genotype, "a published text form")
     if whole.has_links:

@@ -12,10 +12,10 @@ from .spaces import SPACES, operations_of
 
 
 def space_of(genotype: AnyGenotype, preferred: str = "S") -> str:
-    """The space that a genotype is of: the preferred one if it has all of its operations, else the smallest that has.
+    """The space that a genotype is of: the preferred space if it has all its operations, else the smallest that has.
 
     Raises:
-        UserError: the space is unknown, or no space has them all.
+        UserError: the space is unknown, or no space has all operations of the genotype.
     """
     return common_space([genotype], preferred)
 
@@ -36,11 +36,12 @@ def common_space(genotypes: Iterable[AnyGenotype], preferred: str = "S") -> str:
 def random_genotype(like: Genotype, seed: int, space: str = "S") -> Genotype:
     """Draw a genotype of the layout, reductions and nodes of `like`, each node with as many sources and operations.
 
-    Sources, operations and, where `like` has them, links are uniform. The zero operation is never drawn. The network
-    need not have as many parameters: a search may prefer operations with many.
+    Sources, operations and, if `like` has them, links are drawn uniformly. The zero operation is never drawn. The
+    network may have another number of parameters than that of `like`, since a search may prefer operations with many
+    parameters.
 
     Raises:
-        UserError: the space is unknown, or has fewer operations than the node with the most needs.
+        UserError: the space is unknown, or has fewer operations than the node with the most operations needs.
 
     Example:
         >>> cell = Cell((Edge(2, 0, "skip_connect"), Edge(2, 1, "sep_conv_3x3")), concat=(2,))

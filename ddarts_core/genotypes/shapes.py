@@ -1,4 +1,4 @@
-"""Sizes of a derived network that follow from its form and its genotype, and which can be built. Torch-free."""
+"""Sizes of a derived network that follow from its form and its genotype; which sizes can be built. Torch-free."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ STRIDES: dict[str, tuple[int, ...]] = {"cifar": (1,), "imagenet": (2, 2, 2), "im
 
 
 def halved(size: int, stride: int = 2) -> int:
-    """Height and width after an operation with a stride."""
+    """Height and width, in pixels, after an operation with a stride."""
     return -(-size // stride)
 
 
 def stem_widths(form: str, channels: int) -> int:
-    """Channels of both inputs of the first cell."""
+    """Number of channels of both inputs of the first cell."""
     return 3 * channels if form == "cifar" else channels
 
 
 def check_sizes(form: str, channels: int, num_classes: int, in_channels: int, image_size: int | None) -> int:
-    """The size of the images in pixels: that of the form unless it is given.
+    """The height and width of the images in pixels: those of the form, unless a size is given.
 
     Raises:
-        UserError: a size that no network can be built with, or an unknown form.
+        UserError: no network can be built with one of the sizes, or the form is unknown.
     """
     if form not in IMAGE_SIZE:
         raise UserError(f"unknown form {form!r} of a network: choose one of {', '.join(IMAGE_SIZE)}")
@@ -58,7 +58,9 @@ def check_images(num_classes: int, in_channels: int, image_size: int) -> None:
 
 
 def auxiliary_position(genotype: Genotype) -> int:
-    """Cell that the auxiliary head reads: the last reduction that is not the last cell, else 2n//3 or the one before.
+    """Position of the cell that the auxiliary head reads: the last reduction cell that is not the last cell.
+
+    If there is no such reduction cell, it is cell 2n//3, or the last cell but one if that comes earlier.
 
     Raises:
         UserError: there is only one cell.

@@ -1,6 +1,6 @@
 """Operation names of the search spaces (D-DARTS sections 3 and 4.4). Torch-free.
 
-An operation is added in one line: its name here in a space, its factory in `operations.OPERATIONS`. A plug-in adds both
+To add an operation, write its name into a space here, and its factory into `operations.OPERATIONS`. A plug-in adds both
 through `registry.Registry`.
 """
 
@@ -58,7 +58,7 @@ def operations_of(space: str) -> tuple[str, ...]:
 
 
 def num_edges(steps: int) -> int:
-    """Edges of a cell with `steps` intermediate nodes: node i (from 0) has i + 2 incoming edges; 14 for 4 nodes."""
+    """Number of edges of a cell with `steps` nodes: node i (from 0) has i + 2 incoming edges, so 14 for 4 nodes."""
     return steps * (steps + 3) // 2
 
 

@@ -1,7 +1,7 @@
-"""What a search over genotypes of stages chooses from: of each block its channels, expansion, kernel and so on.
+"""What a search over genotypes of stages chooses from: the channels, expansion, kernel and so on of each block.
 
-The space of FBNetV2 (Wan et al. 2020): beside the block itself its width and its expansion are chosen, and for all
-blocks together the resolution of the images. Torch-free.
+This is the space of FBNetV2 (Wan et al. 2020). Beside the kind of a block, the search chooses its width and its
+expansion, and for all blocks together the resolution of the images. Torch-free.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from .shapes import SMALLEST_IMAGE, halved
 
 @dataclass(frozen=True)
 class BlockChoices:
-    """What one block may be; where a field has several values, one of them is chosen.
+    """What one block may be. If a field has several values, one of them is chosen.
 
     Attributes:
-        channels: of its output.
-        middle: channels between its 1x1 convolutions; empty is a plain convolution.
-        expand: whether there is the first 1x1 convolution. Without it `middle` is empty: it is what the input has.
-        kernel: widths of its convolution.
-        squeeze: with or without squeeze-excitation.
-        activation: behind its normalisations.
-        stride: of its convolution, which is not chosen.
+        channels: numbers of channels of the block's output.
+        middle: numbers of channels between the block's 1x1 convolutions; empty for a plain convolution.
+        expand: whether the block has the first 1x1 convolution. Without it `middle` is empty, since the middle has as
+            many channels as the input.
+        kernel: widths of the block's convolution.
+        squeeze: whether the block has squeeze-excitation.
+        activation: the activations after the block's normalisations.
+        stride: the stride of the block's convolution, which is not chosen.
 
     Raises:
-        UserError: a field has no value, or one twice; a plain convolution has a choice of squeeze-excitation; a block
-            without expansion has a choice of it.
+        UserError: a field has no value, or has a value twice; a plain convolution has a choice of squeeze-excitation;
+            or a block without expansion has a choice of `middle`.
     """
 
     channels: tuple[int, ...]
@@ -54,15 +55,15 @@ class BlockChoices:
 
     @property
     def inverted(self) -> bool:
-        """Whether it is an inverted residual block, and no plain convolution."""
+        """Whether the block is an inverted residual block, and not a plain convolution."""
         return bool(self.middle) or not self.expand
 
     def middles(self, before: Sequence[int]) -> tuple[int, ...]:
-        """Numbers of channels in its middle, given those that its input may have."""
+        """Numbers of channels that the block may have in its middle, given the numbers that its input may have."""
         return self.middle if self.expand else tuple(before)
 
     def block(self, indices: dict[str, int], inputs: int) -> Block:
-        """The block whose choices have these numbers, behind one with so many channels."""
+        """The block with the values of these indices, for an input with `inputs` channels."""
         values: dict[str, Any] = {name: getattr(self, name)[indices[name]] for name in CHOSEN if getattr(self, name)}
         if not self.expand:
             values["middle"] = inputs
@@ -75,12 +76,12 @@ CHOSEN = tuple(field.name for field in fields(BlockChoices) if field.name not in
 
 @dataclass(frozen=True)
 class Decision:
-    """One choice: of a field of the block at a place, or, at no place, of the resolution that all blocks have.
+    """One choice: of a field of one block, or of the resolution that all blocks have.
 
     Attributes:
-        place: of the block, from 0; None for the resolution.
-        field: of the block, or `step`.
-        options: that it chooses from.
+        place: position of the block, from 0; None for the resolution.
+        field: the field of the block; `step` for the resolution.
+        options: the values of which one is chosen.
     """
 
     place: int | None
@@ -93,14 +94,15 @@ class StageSpace:
     """All genotypes of stages that a search chooses from.
 
     Attributes:
-        blocks: choices of each block, in order.
+        blocks: the choices of each block, in order.
         steps: resolutions, each by the step at which pixels are kept: 1 is the whole image, 2 every second pixel.
         hidden: see `StagedGenotype`.
         activation: see `StagedGenotype`.
-        image_size: of the whole images.
+        image_size: height and width of the whole images, in pixels.
 
     Raises:
-        UserError: there is no block, or the first is no plain convolution; or resolutions are missing or impossible.
+        UserError: there is no block, the first block is not a plain convolution, or resolutions are missing or
+            impossible.
 
     Example:
         >>> space = StageSpace((BlockChoices((4, 8), stride=2), BlockChoices((8,), (12, 16))), image_size=8)
@@ -127,7 +129,7 @@ class StageSpace:
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
-        """All that is to be chosen, where there are several options: of the resolution first, then block by block."""
+        """All choices with several options: that of the resolution first, then those of one block after the other."""
         found = [Decision(None, "step", self.steps)]
         for place, block in enumerate(self.blocks):
             found += [Decision(place, name, getattr(block, name)) for name in CHOSEN]
@@ -142,7 +144,7 @@ class StageSpace:
         return size
 
     def genotype(self, choice: Sequence[int]) -> StagedGenotype:
-        """The genotype of one option, by its number, for each of `decisions`.
+        """The genotype for a choice: the number of one option for each of `decisions`.
 
         A stage begins where a block halves the image.
         """

@@ -24,7 +24,7 @@ Kind = TypeVar("Kind", bound=AnyGenotype, covariant=True)
 
 @dataclass(frozen=True)
 class ZooEntry(Generic[Kind]):
-    """A genotype, where it was published, and what to know about it."""
+    """A genotype, where it was published, and what a user should know about it."""
 
     genotype: Kind
     source: str
@@ -81,7 +81,8 @@ def read_genotype(argument: str) -> tuple[AnyGenotype, Notes]:
     """The genotype that a command line argument means: `zoo:NAME`, or a file with JSON or a published text form.
 
     Returns:
-        It, and sentences for the user on a file that is not read as it is written (`published_text.read_text`).
+        The genotype, and sentences for the user about a file that is not read as it is written
+        (`published_text.read_text`).
 
     Raises:
         UserError: the name is not in `EVERY`, or the file is missing or not a genotype.

@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake."""
+"""The one exception for a user's mistake, and the exceptions of a training that diverges and of a reader that dies."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def with_article(noun: str) -> str:
 
 
 class Diverged(RuntimeError):
-    """A loss or gradient stopped being finite: says where, and what to try."""
+    """A loss or gradient is not finite any more; the message says where, and what to try."""
 
 
 class ReaderDied(RuntimeError):
-    """A process that reads images was killed from outside: the same may go well another time."""
+    """A process that reads images was killed from outside; the same work may succeed another time."""
 
 
 def cause(error: BaseException | None, kind: type[Kind]) -> Kind | None:
-    """The error of a given kind that an error is or was caused by; None if there is none."""
+    """The error of a given kind among an error and its causes; None if there is none."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written to a temporary name in the same folder and renamed."""
+"""Files that are either whole or absent: they are written under a temporary name in the same folder, then renamed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def write_with(path: str | Path, write: Callable[[str], object]) -> None:
 
     Raises:
         UserError: there is a folder or a device at the path, or no folder can be made for it.
-        OSError: it cannot be written; names the path.
+        OSError: the file cannot be written; the error names the path.
     """
     target = Path(path)
     if target.exists() and not target.is_file():
@@ -60,11 +60,11 @@ def short_temp(part: int, usual: str | None = None) -> str:
     """A folder for temporary files in which sockets can be named.
 
     Args:
-        part: bytes of a socket's name that follow the folder's.
-        usual: the folder that is used if its name is short enough; None is Python's own, of TMPDIR.
+        part: how many bytes of a socket's name follow the name of the folder.
+        usual: the folder to use if its name is short enough; None stands for Python's own, that of TMPDIR.
 
     Raises:
-        UserError: its name is too long, and there is no /tmp to use instead.
+        UserError: the folder's name is too long, and there is no /tmp to use instead.
     """
     usual = usual or tempfile.gettempdir()
     if len(os.fsencode(usual)) + part <= SOCKET_NAME:
@@ -78,10 +78,10 @@ def short_temp(part: int, usual: str | None = None) -> str:
 
 
 def check_folder(name: str) -> str:
-    """The name of a folder, if it is a path.
+    """Return the name of a folder after a check that the name is a path.
 
     Raises:
-        UserError: it is a URI, which as a path would be a folder called `s3:`.
+        UserError: the name is a URI, which as a path would be a folder called `s3:`, for instance.
     """
     if "://" in name:
         raise UserError(

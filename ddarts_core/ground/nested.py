@@ -16,7 +16,7 @@ DOTTED = ("space", "when")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key is given once; no setting is a date, so that what looks like one is text."""
+    """YAML in which a key may be given only once, and in which a text that looks like a date stays a text."""
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         node = super().compose_mapping_node(anchor)
@@ -37,10 +37,10 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def _parse(text: str, where: str) -> Any:
-    """The value that a text means.
+    """The value that a text stands for.
 
     Raises:
-        UserError: it means none, or a key is given twice.
+        UserError: the text is not YAML, or gives a key twice.
     """
     try:
         loader = _Loader(text)
@@ -62,8 +62,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        UserError: the file is missing or empty, is not YAML, gives a key twice, or holds something else than a
-            mapping.
+        UserError: the file is missing or empty, is not YAML, gives a key twice, or does not hold a mapping.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -78,7 +77,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _mistake(error: yaml.YAMLError) -> str:
-    """What is wrong and where; the line itself, which YAML's own message quotes in part, may hold a password."""
+    """What is wrong and where.
+
+    The line itself, which YAML's own message quotes in part, is left out: it may hold a password.
+    """
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return " ".join(str(error).split())
     return f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {error.problem}"
@@ -129,7 +131,7 @@ def set_path(data: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 
 def _key(data: Mapping[str, Any], path: str) -> str:
-    """The key with dots that a path begins with, if there is such a key, else the path."""
+    """The key with dots that a path begins with, if the mapping has such a key, else the path itself."""
     return next((key for key in data if path == key or path.startswith(f"{key}.")), path)
 
 
@@ -142,7 +144,7 @@ def get_path(data: Mapping[str, Any], path: str) -> Any:
 
 
 def leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting with its dotted path; a mapping without any is a value.
+    """Every setting with its dotted path; an empty mapping counts as a value.
 
     Example:
         >>> dict(leaves({"seed": 1, "search": {"lr": 0.1, "options": {}}}))

@@ -1,4 +1,4 @@
-"""Temporary folders that are gone with the process they belong to, also when it was killed. Torch-free."""
+"""Temporary folders that are removed after the process that owns them, even if this process was killed. Torch-free."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _held: list[int] = []
 def own_folder(prefix: str) -> Path:
     """A new folder of this process, which is removed when the process ends.
 
-    A process that is killed cannot do that. So the next one that asks for a folder of the same prefix removes those
-    whose processes are gone: the system gave up their locks.
+    A process that is killed cannot remove its folder. So the next process that asks for a folder of the same prefix
+    removes the folders whose processes are gone: it can tell, since the system has released their locks.
 
     Args:
-        prefix: of the folder's name.
+        prefix: how the folder's name begins.
     """
     remove_stale(prefix)
     new = Path(tempfile.mkdtemp(prefix=f"new-{prefix}"))

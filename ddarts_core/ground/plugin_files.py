@@ -1,4 +1,4 @@
-"""The files of a plug-in: where they are found, and the hash that they are known by. Torch-free."""
+"""The files of a plug-in: where they are found, and the hash by which they are recognised. Torch-free."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class Source:
     """The files of a plug-in.
 
     Attributes:
-        name: of the module, as `import` takes it.
-        files: content by path: `mine.py` of a single file, `mine/__init__.py` and so on of a package.
+        name: the name of the module, as `import` takes it.
+        files: the content of each file by its path: `mine.py` for a single file, `mine/__init__.py` and so on for a
+            package.
     """
 
     name: str
@@ -44,7 +45,7 @@ def source_at(path: Path) -> Source:
     """The files of a plug-in that is a Python file, or the folder of a package.
 
     Raises:
-        UserError: it is neither, it cannot be read, or its name cannot be that of a module.
+        UserError: the path is neither, it cannot be read, or its name cannot be that of a module.
     """
     if path.is_dir():
         name, files = path.resolve().name, _files_of(path.resolve())
@@ -63,7 +64,7 @@ def source_at(path: Path) -> Source:
 
 
 def _files_of(folder: Path) -> dict[str, bytes]:
-    """All files of a package but those that Python made of others."""
+    """All files of a package, except those that Python made from others."""
     files: dict[str, bytes] = {}
     total = 0
     for path in sorted(folder.rglob("*")):

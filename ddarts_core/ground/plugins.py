@@ -1,11 +1,12 @@
-"""Plug-ins: Python modules of the user's that add entries to the tables. Torch-free.
+"""Plug-ins: the user's own Python modules that add entries to the tables. Torch-free.
 
-A plug-in is a module with a function `register`, which is called once with a `registry.Registry`. It is loaded because
-the user of this process says so, on the command line or in Python, and for no other reason: a configuration, a study's
-folder or a genotype names entries and never code.
+A plug-in is a module with a function `register`, which is called once with a `registry.Registry`. A plug-in is loaded
+only if the user of this process says so, on the command line or in Python: a configuration, a study's folder or a
+genotype names entries and never code.
 
-What was loaded is known by its name and by the SHA-256 of its files. A study records both, so that it goes on with the
-same code or not at all. The files themselves can be sent to another process, which loads them from a folder of its own.
+A loaded plug-in is recognised by its name and by the SHA-256 of its files. A study records both, so that it goes on
+with the same code or not at all. The files themselves can be sent to another process, which loads them from a folder of
+its own.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ class Plugin:
     """A plug-in that this process has loaded.
 
     Attributes:
-        source: its files as they were then.
-        registry: what it registered.
-        reference: what the user called it by; None if it came from another process.
-        folder: that its files are run from; None if that is where they were installed.
+        source: the plug-in's files as they were when it was loaded.
+        registry: what the plug-in registered.
+        reference: the file, folder or name that the user gave; None if the plug-in came from another process.
+        folder: the folder from which the files are run; None if this is where they were installed.
     """
 
     source: Source
@@ -67,7 +68,7 @@ def loaded() -> tuple[Plugin, ...]:
 
 
 def load(reference: str) -> Plugin:
-    """Import a plug-in and let it register; one that is loaded already stays as it is.
+    """Import a plug-in and let it register; a plug-in that is loaded already stays as it is.
 
     Args:
         reference: a Python file, the folder of a package, or the name of an installed module.
@@ -93,7 +94,7 @@ def load_installed() -> None:
     """Load the plug-ins that installed packages name as entry points of the group `ddarts.plugins`, by their modules.
 
     Raises:
-        UserError: see `load`; it says which package to mend or uninstall.
+        UserError: see `load`; the message says which package to mend or uninstall.
     """
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         try:
@@ -106,13 +107,13 @@ def load_installed() -> None:
 
 
 def load_sent(sources: Iterable[Source]) -> None:
-    """Load plug-ins whose files came from another process of the same user's.
+    """Load plug-ins whose files came from another process of the same user.
 
     Args:
-        sources: in the order to load them in.
+        sources: the files of the plug-ins, in the order in which they are to be loaded.
 
     Raises:
-        UserError: see `load`; or another one of the same name is loaded.
+        UserError: see `load`; or another plug-in of the same name is loaded.
     """
     for source in sources:
         if _known(source) is None:
@@ -135,14 +136,14 @@ def records() -> list[dict[str, str]]:
 
 
 def require(recorded: Iterable[Mapping[str, str]], what: str) -> None:
-    """Refuse to go on with something that was made with plug-ins unless the same are loaded.
+    """Refuse to go on with something that was made with plug-ins unless the same plug-ins are loaded.
 
     Args:
-        recorded: those that it was made with.
-        what: was made with them, for messages.
+        recorded: the plug-ins that it was made with.
+        what: what was made with them, for messages.
 
     Raises:
-        UserError: one of them is not loaded, or has another content.
+        UserError: one of the plug-ins is not loaded, or has other contents.
     """
     for record in recorded:
         name, wanted = record["name"], record["sha256"]
@@ -161,7 +162,7 @@ def require(recorded: Iterable[Mapping[str, str]], what: str) -> None:
 
 @contextlib.contextmanager
 def needed(recorded: Iterable[Mapping[str, str]], what: str) -> Iterator[None]:
-    """Within the block, a mistake is blamed on a plug-in that is not loaded, if one is lacking.
+    """Within the block, a mistake is blamed on a plug-in that is not loaded, if there is one.
 
     Raises:
         UserError: the mistake, or that of `require`.
@@ -175,7 +176,7 @@ def needed(recorded: Iterable[Mapping[str, str]], what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def needed_by(path: Path) -> Iterator[None]:
-    """`needed` of a file in the folder of a search, a training, an export or a study's trial.
+    """`needed`, for a file in the folder of a search, a training, an export or a study's trial.
 
     Raises:
         UserError: the mistake, or that of `require`.
@@ -192,8 +193,8 @@ def write_records(folder: Path, found: Sequence[Mapping[str, str]] | None = None
     """Write which plug-ins something was made with into its folder; no file if there were none.
 
     Args:
-        folder: there already.
-        found: the plug-ins; None is those of this process.
+        folder: the folder, which exists already.
+        found: the plug-ins; None stands for those of this process.
     """
     found = records() if found is None else found
     if found:
@@ -228,7 +229,7 @@ def _known(source: Source) -> Plugin | None:
     """The plug-in of these files, if it is loaded.
 
     Raises:
-        UserError: one of the same name is loaded that has other files.
+        UserError: a plug-in of the same name is loaded that has other files.
     """
     plugin = _loaded.get(source.name)
     if plugin is not None and plugin.source.sha256 != source.sha256:
@@ -237,10 +238,10 @@ def _known(source: Source) -> Plugin | None:
 
 
 def _check_alone(source: Source, path: Path) -> None:
-    """A file's name must not hide a module that something else imports.
+    """Check that a file's name does not hide a module that something else imports.
 
     Raises:
-        UserError: it would.
+        UserError: the name would hide such a module.
     """
     spec = importlib.util.find_spec(source.name)
     if spec is None or (spec.origin is not None and path.resolve() in (Path(spec.origin), Path(spec.origin).parent)):
@@ -249,7 +250,7 @@ def _check_alone(source: Source, path: Path) -> None:
 
 
 def _begin(source: Source, reference: str | None, folder: Path | None) -> Plugin:
-    """Import a plug-in, of files that are first written to a folder if one is given, and let it register."""
+    """Import a plug-in and let it register; if a folder is given, the files are first written there."""
     from ..extension.registry import Registry
 
     if folder is not None:
@@ -266,7 +267,7 @@ def _begin(source: Source, reference: str | None, folder: Path | None) -> Plugin
 
 
 def _write(source: Source, folder: Path) -> None:
-    """Write the files into a folder that Python searches first for modules; it holds the plug-in alone."""
+    """Write the files into a folder that Python searches first for modules, and that holds only this plug-in."""
     for name, content in source.files.items():
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise UserError(f"plug-in {source.name!r}: {name!r} is no path of a file within it")
@@ -289,7 +290,7 @@ def _register(name: str, registry: Registry) -> None:
 
 
 def _beside(path: Path, error: BaseException | None) -> str:
-    """What to do if a plug-in of one file failed because it imports one that lies beside it; else nothing."""
+    """What to do if a plug-in of one file failed because it imports a file beside it; empty in other cases."""
     if not isinstance(error, ModuleNotFoundError) or error.name is None or not path.is_file():
         return ""
     sibling = error.name.partition(".")[0]
@@ -322,7 +323,7 @@ def _function_of(module: ModuleType) -> Callable[[Registry], object]:
 
 
 def _forget(source: Source, folder: Path | None) -> None:
-    """Let go of modules that were imported from a folder of ours."""
+    """Forget the modules that were imported from a folder of ddarts' own."""
     if folder is None:
         return
     sys.path.remove(str(folder))

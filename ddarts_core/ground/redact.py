@@ -1,7 +1,7 @@
-"""Addresses without the passwords in them, for everything that is printed, logged or stored.
+"""Removes passwords from addresses, in everything that is printed, logged or stored.
 
-SQLAlchemy takes passwords as they are, with `/`, `#`, `?` and spaces in them, so no parser of URLs can tell where one
-ends. Here it ends at the last `@`: rather too much is cut than too little.
+SQLAlchemy takes passwords as they are, with `/`, `#`, `?` and spaces in them. So no parser of URLs can tell where a
+password ends. Here it ends at the last `@`, so that rather too much is cut than too little.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from urllib.parse import quote, unquote
 CUT = "***"
 
 SHORTEST = 4
-"""Characters of a secret that is cut out wherever it occurs: a shorter one is part of many a word."""
+"""The fewest characters of a secret that is cut out wherever it occurs; a shorter secret may be a part of many
+words."""
 
 _URI = re.compile(r"(?P<scheme>(?:[\w+.-]+:)?//)(?:(?P<user>[^:/]*)(?::(?P<password>.*))?@)?(?P<place>.*)", re.DOTALL)
 _CONTAINERS = ("abfs://", "abfss://")
-"""What stands before the @ in these, if it has no colon, is a place in the store."""
+"""In URIs that begin so, the text before the @ is a place in the store, unless it has a colon."""
 
 _IN_TEXT = re.compile(
     r"""[\w+.-]+://
@@ -36,13 +37,13 @@ _PAIR = re.compile(
 
 
 def has_password(uri: str) -> bool:
-    """Whether anything could be a password in a URI, its query apart."""
+    """Whether any part of a URI could be a password; its query is not looked at."""
     match = _URI.fullmatch(uri)
     return match is not None and match["password"] is not None
 
 
 def without_secrets(uri: str) -> str:
-    """A URI without user, password, query and fragment; anything else as it is.
+    """A URI without user, password, query and fragment; any other text stays as it is.
 
     Example:
         >>> without_secrets("https://me:se/cret@host:5000/path?token=1")
@@ -62,9 +63,9 @@ def hide_secrets(text: str, *known: str) -> str:
     """A text with the secrets of the URIs in it cut out.
 
     Args:
-        text: in which a password with spaces may be taken for one that ends before them.
-        known: texts that each end with a URI, or are none. Their secrets are cut out wherever they occur, and so are
-            those of variables of the environment that are URIs.
+        text: the text. A password with spaces in it may be taken for one that ends before the spaces.
+        known: texts that each end with a URI, if they have one. The secrets of these URIs are cut out wherever they
+            occur, and so are those of environment variables that are URIs.
     """
     environment = [value for value in os.environ.values() if _URI.fullmatch(value)]
     secrets = set[str]().union(*(_secrets(uri) for uri in (*known, *environment)))
@@ -75,7 +76,7 @@ def hide_secrets(text: str, *known: str) -> str:
 
 
 def _in_text(uri: str) -> str:
-    """A URI without secrets, but with the page of a server's UI that a link names after `#/`."""
+    """A URI without secrets. The page of a server's UI, which a link names after `#/`, stays."""
     cut = without_secrets(uri)
     before, mark, page = uri.rpartition("@")[2].partition("#/")
     return cut + mark + page if mark and cut.endswith(before) else cut
@@ -94,7 +95,7 @@ def _secrets(text: str) -> set[str]:
 
 
 def command_line() -> str:
-    """What this process was started with, without the secrets of URIs and without the place of the program."""
+    """The command line that started this process, without the secrets of URIs and without the program's folder."""
     program, *words = sys.argv
     own = Path(program).name == "ddarts" or program.endswith("ddarts_cli/__main__.py")
     return shlex.join(["ddarts" if own else program, *(hide_secrets(word, word) for word in words)])

@@ -12,11 +12,11 @@ Entry = TypeVar("Entry")
 
 
 class Table(Mapping[str, Entry]):
-    """Entries by name: a name is given once, an unknown one lists the choices.
+    """Entries by name. A name can be given only once, and the error for an unknown name lists the choices.
 
     Args:
         kind: what an entry is, for messages.
-        entries: those that it begins with.
+        entries: the entries that the table begins with.
 
     Example:
         >>> table = Table[int]("number")
@@ -40,7 +40,7 @@ class Table(Mapping[str, Entry]):
         self._entries[name] = entry
 
     def remove(self, name: str, /) -> None:
-        """Take an entry out again, as a plug-in's are that could not be loaded whole."""
+        """Take an entry out again, for instance one of a plug-in that could not be loaded as a whole."""
         del self._entries[name]
 
     def known(self, name: str) -> Entry:

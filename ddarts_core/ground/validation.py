@@ -1,4 +1,4 @@
-"""Models of settings: strict about what they take, and every mistake as one sentence. Torch-free."""
+"""Models of settings: they are strict about what they take, and tell every mistake in one sentence. Torch-free."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATTERNS = MappingProxyType(
 
 
 class Strict(BaseModel):
-    """Base of all configuration models: frozen, unknown keys refused, no silent conversion of strings."""
+    """Base of all configuration models: they are frozen, refuse unknown keys, and convert no string silently."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
@@ -35,7 +35,7 @@ class Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_silent_conversion(cls, value: Any, info: Any) -> Any:
-        """Text for a number is a mistake, except what YAML 1.1 wrongly reads as text (1e-3); so is a bool."""
+        """Refuse text and truth values for a number, except text that YAML 1.1 wrongly reads as such (1e-3)."""
         annotation = cls.model_fields[info.field_name].annotation
         if annotation in (int, float):
             if isinstance(value, bool):
@@ -70,7 +70,7 @@ def validate(model: type[Strict], data: Mapping[str, Any], where: str) -> Any:
 
 
 def field_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every dotted path of a configuration model, leaves only."""
+    """Every dotted path of a single setting in a configuration model."""
     paths: list[str] = []
     for name, field in model.model_fields.items():
         annotation = field.annotation
@@ -91,7 +91,10 @@ _KINDS = {
 
 
 def _sentence(error: ValidationError, model: type[BaseModel], data: Mapping[str, Any], where: str) -> str:
-    """The first mistake; of a setting that may be of several kinds, what is wrong with it as each of them."""
+    """The first mistake in one sentence.
+
+    If a setting may be of several kinds, the sentence says for each kind what is wrong.
+    """
     errors = [(_location(entry, data), entry) for entry in error.errors()]
     start = errors[0][0]
     path, first = max(((p, e) for p, e in errors if p[: len(start)] == start), key=lambda found: len(found[0]))

@@ -1,7 +1,7 @@
-"""Methods, each a room of its own: a preset of settings and the parts that it brings (docs/extending.md). Torch-free.
+"""Methods, each in a module of its own: a preset of settings, and the parts it brings (docs/extending.md). Torch-free.
 
-`METHODS` names them; the other tables name the parts, which a file may combine freely. A plug-in adds to them through
-`registry.Registry`.
+The table `METHODS` names the methods. The other tables name the parts, which a file may combine freely. A plug-in adds
+methods and parts to these tables through `registry.Registry`.
 """
 
 from __future__ import annotations
@@ -67,10 +67,11 @@ TABLES: Mapping[type[Part], Table[Any]] = MappingProxyType(
 
 
 def add_part(part: type[Part]) -> Table[Any]:
-    """Put a part into the table of its kind, which is returned.
+    """Put a part into the table of its kind, and return this table.
 
     Raises:
-        UserError: its name is taken, or it is that of an ablation loss and the part is none, or the other way round.
+        UserError: the part's name is taken, or it is the name of an ablation loss and the part is none, or the part is
+            an ablation loss and the name is not that of one.
     """
     table = next(table for base, table in TABLES.items() if issubclass(part, base))
     if table is REGULARISERS and part.name.startswith(Ablation.PREFIX) != issubclass(part, Ablation):
@@ -106,7 +107,7 @@ def parts_in_use(search: SearchConfig) -> Iterator[type[Part]]:
 
 
 def ablation_losses() -> dict[str, type[Ablation]]:
-    """The terms that are ablation losses, by the names that `ablation.loss` has for them."""
+    """The terms that are ablation losses, by the names that `ablation.loss` uses for them."""
     return {
         name.removeprefix(Ablation.PREFIX): part for name, part in REGULARISERS.items() if issubclass(part, Ablation)
     }
@@ -139,10 +140,10 @@ def paths_of_parts() -> list[str]:
 
 
 def check_options(settings: SearchConfig | DiscretiseConfig | AblationConfig, parts: Iterable[type[Part]]) -> None:
-    """Refuse an option that none of the parts in use has, and a value that its part refuses.
+    """Refuse an option that no part in use has, and a value that its part refuses.
 
     Raises:
-        UserError: which option, and those that there are.
+        UserError: the message says which option is wrong, and which options there are.
     """
     known: set[str] = set()
     for part in parts:

@@ -1,8 +1,8 @@
-"""The ablation losses: terms of the loss that are made of what cells contribute (D-DARTS eq. 7; docs/ablation.md).
+"""The ablation losses: terms of the loss that follow from what cells contribute (D-DARTS eq. 7; docs/ablation.md).
 
-Notation: M_i is the marginal contribution of group i, negative when the group helps; m is their mean; n is the number
-of groups; r_i = M_i / m; D = max(|m|, eps); g_i = d L_CE(C) / d alpha_i; H_i is the sum over j != i of
-d L_CE(C without C_j) / d alpha_i. A group that was not measured counts as average: its loss is 0.
+Notation: M_i is the marginal contribution of group i of cells, which is negative when the group helps; m is the mean of
+all M_i; n is the number of groups; r_i = M_i / m; D = max(|m|, eps); g_i = d L_CE(C) / d alpha_i; H_i is the sum over
+j != i of d L_CE(C without C_j) / d alpha_i. A group that was not measured counts as average, so that its loss is 0.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def _safe(mean: Tensor) -> Tensor:
-    """The mean as a divisor; 1 where it is 0."""
+    """The mean, to divide by; 1 if the mean is 0."""
     return mean.new_ones(()).where(mean == 0, mean)
 
 
 def _of_groups(values: Tensor, like: Tensor) -> Tensor:
-    """One value of each group, [groups], shaped to multiply a tensor whose first axis is the groups."""
+    """One value for each group, [groups], in a shape that multiplies a tensor whose first axis is the groups."""
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
 class Monitor(Ablation):
-    """Eq. 7 as printed, without a gradient: what the published code computes, up to the sign."""
+    """Eq. 7 as printed, but without a gradient. Up to the sign, the published code computes this."""
 
     name = "ablation-monitor"
     summary = "(M - m) / m, measured and recorded only; its gradient is 0 (D-DARTS, published code)"
@@ -68,7 +68,7 @@ class Relative(Ablation):
         return (found.filled - found.mean) / (found.mean.square() + self.ablation.eps**2).sqrt()
 
     def gradient(self, found: Contributions, g: Tensor, h: Tensor | None) -> Tensor:
-        """The derivative, that of the denominator included."""
+        """The whole derivative, in which the denominator is differentiated too."""
         assert h is not None
         n, mean = len(g), found.mean
         root = (mean.square() + self.ablation.eps**2).sqrt()

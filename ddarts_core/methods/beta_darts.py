@@ -32,7 +32,7 @@ class BetaDecay(Regulariser):
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """It compares the alphas of an edge, so it refuses gates that are decided one by one."""
+        """Refuse gates that are decided one by one, since this term compares the alphas of an edge."""
         if config.search.independent_gates:
             return f"search.regularisers {cls.name} compares the alphas of an edge: use gates that do, such as softmax"
         return None

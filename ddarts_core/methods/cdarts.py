@@ -1,4 +1,4 @@
-"""C-DARTS: supernet and network of its genotype teach each other, in cycles that build the network anew."""
+"""C-DARTS: the supernet and the network of its genotype teach each other, in cycles that build this network anew."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Cycles(Standard):
     has_heads = True
 
     class Options(Strict):
-        """Of the network that is derived and of its losses."""
+        """Settings of the network that is derived, and of its losses."""
 
         cycle_epochs: int = Field(1, ge=1, le=10_000, description="epochs until the network is built anew")
         derived_warmup: int = Field(1, ge=0, le=1000, description="passes of the alphas' split that warm it up")
@@ -37,7 +37,7 @@ class Cycles(Standard):
         joint_temperature: float = Field(2.0, gt=0, le=100, description="T of the same")
 
     def stages(self) -> tuple[Stage, ...]:
-        """One or two, of one supernet."""
+        """One stage or two, of one supernet."""
         options = self.options
         beside = Beside(
             options.cycle_epochs,
@@ -52,7 +52,10 @@ class Cycles(Standard):
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """Two shared cells make a network of any depth; heads look at whole passes, and one loss is differentiated."""
+        """Refuse what does not go with the network beside the supernet.
+
+        Two shared cells make a network of any depth; heads look at whole passes, and one loss is differentiated.
+        """
         search, ablation = config.search, config.ablation
         if search.sharing != "normal_reduce":
             return f"search.stages {cls.name} stacks two cells: use search.sharing normal_reduce"
@@ -83,7 +86,7 @@ class WeightlessL1(Regulariser):
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """Every edge needs all operations of the space."""
+        """Refuse edges that lack operations: this term needs all operations of the space on every edge."""
         from . import PLANS
 
         search = config.search

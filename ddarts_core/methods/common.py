@@ -1,4 +1,4 @@
-"""The parts that a search has unless its method says otherwise, and softmax."""
+"""The parts that a search has unless its method names others, and the softmax gates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Sigmoid(Gates):
-    """sigma(alpha): every operation on its own (D-DARTS eq. 2, FairDARTS)."""
+    """sigma(alpha): every operation is decided on its own (D-DARTS eq. 2, FairDARTS)."""
 
     name = "sigmoid"
     summary = "sigma(alpha), every operation on its own (FairDARTS)"
@@ -38,7 +38,7 @@ class Softmax(Gates):
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """Refuse what is defined for independent gates only."""
+        """Refuse settings that are defined only for gates which are decided one by one."""
         ablation = config.ablation
         removes = ablation.loss != "none" or ablation.shapley_permutations
         if removes and ablation.removal not in ("identity", "zero"):
@@ -61,7 +61,7 @@ class Unfrozen(Freezing):
 
 
 class ZeroOne(Regulariser):
-    """Zero-one loss of FairDARTS (D-DARTS eq. 3); `search.w_zero_one` is its weight too."""
+    """Zero-one loss of FairDARTS (D-DARTS eq. 3). The setting `search.w_zero_one` gives its weight too."""
 
     name = "zero-one"
     summary = "-mean (sigma(alpha) - 1/2)^2, pushes sigmoid gates to 0 or 1 (D-DARTS eq. 3)"
@@ -80,7 +80,7 @@ class ZeroOne(Regulariser):
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """It is a function of sigma(alpha), so it refuses other gates."""
+        """Refuse gates other than sigma(alpha), since this loss is a function of sigma(alpha)."""
         if config.search.independent_gates:
             return None
         return f"search.w_zero_one must be 0 with {config.search.gates}: the zero-one loss is defined on sigmoid gates"
@@ -102,7 +102,7 @@ class ZeroOneL1(ZeroOne):
 
 
 class Standard(Plan):
-    """Warm-up, which trains the weights alone, then the search."""
+    """A warm-up, which trains only the weights, and then the search."""
 
     name = "standard"
     summary = "weights alone for search.warmup_epochs, then weights and alphas in turn for search.epochs"
@@ -116,13 +116,13 @@ class Standard(Plan):
 def networks(
     search: SearchConfig, settings: Sequence[Mapping[str, Any]], kept: Sequence[int], *, restart: bool
 ) -> tuple[Stage, ...]:
-    """Warm-up and search of networks one after the other; warm-up and search epochs are shared out evenly.
+    """Warm-up and search of several networks, one after the other, which get equal shares of the epochs.
 
     Args:
-        search: has the epochs.
-        settings: of the experiment that differ in each network.
-        kept: operations per edge of all networks but the first.
-        restart: whether each network's learning rates begin anew.
+        search: the settings of the search, which give the epochs.
+        settings: for each network, the settings of the experiment that differ in it.
+        kept: number of operations per edge, for all networks but the first.
+        restart: whether the learning rates begin anew with each network.
     """
     number = len(settings)
     found: list[Stage] = []

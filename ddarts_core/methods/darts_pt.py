@@ -24,9 +24,10 @@ KEPT = 2
 
 
 class Perturbation(Plan):
-    """DARTS, then a decision after the other while weights and alphas are trained on (DARTS-PT Algorithm 1).
+    """DARTS, and then one decision after the other, while weights and alphas are trained on (DARTS-PT Algorithm 1).
 
-    Each decides one edge of every group of cells, drawn at random; when all edges have their operation, one node.
+    Each decision is about one edge of every group of cells, which is drawn at random. When all edges have their
+    operation, each decision is about one node.
     """
 
     name = "perturbation"
@@ -76,24 +77,24 @@ class Perturbation(Plan):
             found.fixed[group, worst] = 0
 
     def _without(self, found: Examination, *place: int) -> tuple[float, float]:
-        """Worth of the gates without those at a place: a group's edge, or one operation of it."""
+        """The worth of the gates without those at a place, which is a group's edge or one operation of this edge."""
         gates = found.gates.clone()
         gates[place] = 0
         return found.worth(gates, number=self.options.decision_batches)
 
     def _candidates(self) -> list[int]:
-        """Numbers of the operations that an edge may keep."""
+        """The numbers of the operations that an edge may keep."""
         return [k for k, name in enumerate(operations_of(self.search.space)) if name != "none"]
 
     def passes(self, stage: Stage, groups: int, batches: int) -> int:
-        """One pass for each operation of each edge, and at each drop one for each edge that the node still has."""
+        """One pass for each operation of each edge, and at each drop one pass for each edge that the node still has."""
         of_edges = num_edges(self.search.steps) * len(self._candidates())
         of_nodes = sum(sum(range(KEPT + 1, len(into) + 1)) for into in edges_into(self.search.steps))
         return groups * (of_edges + of_nodes) * min(batches, self.options.decision_batches or batches)
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """Decisions need a network that was trained."""
+        """Refuse a search of one epoch, since the decisions need a network that was trained."""
         if config.search.epochs < 2:
             return f"search.stages {cls.name} decides by a network that was trained: use search.epochs 2 or more"
         return None

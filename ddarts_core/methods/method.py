@@ -11,15 +11,15 @@ from .parts import Part
 
 @dataclass(frozen=True)
 class Method:
-    """What makes the loop this method.
+    """A method: what its settings and parts make of the one loop of a search.
 
     Attributes:
-        summary: in one line.
-        source: publication, with the section or equation.
-        settings: that differ from the defaults; they choose parts by name, and a file may override any of them.
-        parts: that the method brings; every other method may choose them too.
-        formula: in plain text, what is particular to the method.
-        uncertain: what public facts leave open, and what is done here.
+        summary: what the method does, in one line.
+        source: the publication, with the section or equation.
+        settings: the settings that differ from the defaults. They choose parts by name, and a file may override any.
+        parts: the parts that the method brings; every other method may choose them too.
+        formula: what is particular to the method, as a formula in plain text.
+        uncertain: what the public sources leave open, and what is done here.
     """
 
     summary: str

@@ -42,7 +42,7 @@ class GradientDirection(Freezing):
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """Every weight must be there to be differentiated by in an alpha step that leaves no trace in the weights."""
+        """Refuse alpha steps of the second order and of the published mode: first-order gradients are compared."""
         if config.search.order == "second" or config.alpha.grad_mode == "published":
             return (
                 f"search.freezing {cls.name} compares first-order gradients: "

@@ -1,8 +1,8 @@
-"""The parts of a method, what each is asked, and what it answers. Torch-free until a search asks.
+"""The parts of a method: what a search asks of each kind of part, and what the part answers.
 
-A part is a class with a name; a search makes one object of each, which knows the search's settings. Tensors are handled
-by their own methods, and what needs torch itself is imported where it is used, so that a configuration can be read and
-checked without torch.
+A part is a class with a name. A search makes one object of each of its parts, and the object knows the settings of the
+search. Parts handle tensors by the tensors' own methods, and import torch only where they need it. So a configuration
+can be read and checked without torch.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ class Shape:
     """The sizes that architecture parameters depend on.
 
     Attributes:
-        groups: of cells that share parameters.
-        steps: intermediate nodes of a cell.
-        operations: that an edge chooses from.
-        links: earlier cells that the last cell chooses from, to read one beside the two before it; 0 without links.
+        groups: number of groups of cells; the cells of a group share parameters.
+        steps: number of intermediate nodes of a cell.
+        operations: number of operations that an edge chooses from.
+        links: number of earlier cells from which the last cell chooses one, to read it beside the two cells before it;
+            0 without links.
     """
 
     groups: int
@@ -45,7 +46,7 @@ class Shape:
 
     @property
     def edges(self) -> int:
-        """Edges of a cell."""
+        """Number of edges of a cell."""
         return num_edges(self.steps)
 
 
@@ -54,13 +55,15 @@ class Progress:
     """Where a search is.
 
     Attributes:
-        epoch: since the network and its learning rates began, from 0.
-        epochs: from there to the end of that network.
-        stage_epoch: of the stage, from 0.
-        stage_epochs: of the stage.
+        epoch: number of epochs since the network and its learning rates began; the first epoch is 0.
+        epochs: number of epochs from this begin to the end of the network.
+        stage_epoch: number of epochs since the stage began; the first epoch is 0.
+        stage_epochs: number of epochs of the stage.
         purpose: `alphas` or `weights` in a step of these; else `evaluation`, in which nothing may be drawn.
-        draw: a generator at the start of the step's own stream, the same at every call; None in an evaluation.
-        draw_once: the same for a stream that so many steps of an epoch share, alphas' and weights'; None as `draw` is.
+        draw: a function that returns a generator at the start of the step's own stream, the same one at every call;
+            None in an evaluation.
+        draw_once: like `draw`, for a stream that a number of steps of an epoch share, which is the function's argument;
+            steps of alphas and of weights share it. None in an evaluation.
     """
 
     epoch: int = 0
@@ -76,9 +79,9 @@ class Part:
     """Base of all parts.
 
     Attributes:
-        name: by which a file chooses it.
-        summary: what it is, in one line.
-        where: the setting that holds its options.
+        name: the name by which a file chooses the part.
+        summary: what the part is, in one line.
+        where: the setting that holds the part's options.
     """
 
     name: ClassVar[str]
@@ -86,7 +89,7 @@ class Part:
     where: ClassVar[str] = "search.options"
 
     class Options(Strict):
-        """The part's own settings, keys of `where`."""
+        """The part's own settings, which are keys of the setting `where`."""
 
     def __init__(self, search: SearchConfig) -> None:
         self.search = search
@@ -94,63 +97,65 @@ class Part:
 
     @classmethod
     def own_options(cls, options: Mapping[str, Any]) -> Any:
-        """The options of a mapping that are the part's own, checked, and the defaults of those that it lacks."""
+        """The part's own options from a mapping, checked; an option that the mapping lacks has its default."""
         own = {key: value for key, value in options.items() if key in cls.Options.model_fields}
         return validate(cls.Options, own, cls.where)
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """One sentence when the other settings leave the part without meaning; None when all is well."""
+        """One sentence if the part has no meaning with the other settings; None if it has."""
         return None
 
 
 class Gates(Part):
-    """The architecture: which parameters there are, and the gates that they stand for.
+    """The architecture: which parameters there are, and which gates follow from them.
 
     Attributes:
-        independent: whether gates of an edge are decided one by one (sigmoid) and not against each other (softmax).
-        exact: whether the gradient of gates that are drawn is that of the loss under this draw, not an estimate.
+        independent: whether the gates of an edge are decided one by one (sigmoid), not against each other (softmax).
+        exact: for gates that are drawn, whether their gradient is the exact gradient of the loss under this draw, and
+            not an estimate.
     """
 
     independent: ClassVar[bool] = False
     exact: ClassVar[bool] = False
 
     def parameters(self, shape: Shape, stream: torch.Generator | None) -> dict[str, Tensor]:
-        """Parameters at the start, by name: zeros, or 1e-3 N(0, 1) from a stream."""
+        """The parameters at the start, by name: zeros, or 1e-3 N(0, 1) drawn from a stream."""
         return {"alphas": initial((shape.groups, shape.edges, shape.operations), stream)}
 
     def gates(self, parameters: Parameters, progress: Progress) -> Tensor:
-        """Weights of the operations, [groups, edges, operations]; differentiable in the parameters."""
+        """The weights of the operations, [groups, edges, operations]; differentiable in the parameters."""
         raise NotImplementedError
 
     def against(self, gates: Tensor, progress: Progress, probe: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
-        """The gates under which a step of the weights is taken; a method may let the step's batch decide.
+        """The gates under which a step of the weights is taken. A method may let them depend on the step's batch.
 
         Args:
-            gates: of that step, [groups, edges, operations].
+            gates: the gates of this step, [groups, edges, operations].
             progress: where the search is.
-            probe: mean cross entropy of the step's batch under any gates, and its gradient by them; a pass each time.
+            probe: a function of any gates, which returns the mean cross entropy of the step's batch under them, and its
+                gradient by them. Each call takes a pass of the network.
         """
         return gates
 
     def scores(self, parameters: Parameters) -> Tensor:
-        """What the discretisation ranks, [groups, edges, operations]; the gates unless a method says otherwise."""
+        """The scores that the discretisation ranks, [groups, edges, operations]: the gates, unless a method differs."""
         return self.gates(parameters, Progress())
 
     @property
     def has_links(self) -> bool:
-        """Whether cells read one earlier cell beside the two before them (`genotypes.links`)."""
+        """Whether each cell reads one earlier cell beside the two cells before it (`genotypes.links`)."""
         return False
 
     def links(self, parameters: Parameters, progress: Progress) -> Tensor:
-        """Weights of the earlier cells that each group's cell may read, [groups, links]; the largest one is read.
+        """The weights of the earlier cells that each group's cell may read, [groups, links]; it reads the largest one.
 
-        Cell k reads one of the first k - 2; what a group has behind these counts for nothing.
+        Cell k reads one of the first k - 2 cells; further weights of its group are without effect.
         """
         raise NotImplementedError
 
     def trained(self, parameters: Parameters, progress: Progress) -> dict[str, Tensor]:
-        """Which values a step of the alphas may change, by name; of a name that is left out all of them."""
+        """Which values a step of the alphas may change, by name; if a name is left out, the step may change all."""
         return {}
 
 
@@ -163,10 +168,10 @@ def initial(shape: Sequence[int], stream: torch.Generator | None) -> Tensor:
 
 
 class Edge(Part):
-    """What a mixed edge computes from its input and its gates.
+    """A mixed edge: what it computes from its input and its gates.
 
     Attributes:
-        extra: operations that every edge has beside those it chooses from; they are dropped by the discretisation.
+        extra: operations that every edge has beside those it chooses from; the discretisation drops them.
     """
 
     extra: ClassVar[tuple[str, ...]] = ()
@@ -178,25 +183,27 @@ class Edge(Part):
         return MixedOp(names, channels, stride)
 
     def begin(self, net: nn.Module, progress: Progress) -> None:
-        """Called before each step of weights or alphas, on the supernet."""
+        """Prepare the supernet; this is called before each step of weights or alphas."""
 
     def weights(self, progress: Progress) -> tuple[float, ...]:
-        """Gates of the extra operations, the same on every edge."""
+        """The gates of the extra operations, which are the same on every edge."""
         return ()
 
 
 class Regulariser(Part):
-    """A term of the loss of the architecture parameters that no image is needed for."""
+    """A term of the loss of the architecture parameters for which no image is needed."""
 
     def value(self, parameters: Parameters, gates: Tensor) -> Tensor:
         """The term of each group, [groups]; differentiable in the parameters and in their gates."""
         raise NotImplementedError
 
     def gradient(self, parameters: Parameters, gates_of: Callable[[Parameters], Tensor]) -> dict[str, Tensor]:
-        """Derivative of each group's term with respect to its own parameters, by name; those without are left out.
+        """The derivative of each group's term with respect to the group's own parameters, by name.
+
+        A parameter on which the term does not depend is left out.
 
         Args:
-            parameters: detached.
+            parameters: the parameters by name, detached.
             gates_of: the gates as a function of the parameters.
         """
         import torch
@@ -213,8 +220,8 @@ class Contributions:
     """What the groups of cells contributed in one step (D-DARTS eq. 6).
 
     Attributes:
-        marginal: M_i = L_CE(C) - L_CE(C without C_i), [groups]; NaN where it was not measured.
-        mean: m, their mean; a running mean where a step measures some groups only.
+        marginal: M_i = L_CE(C) - L_CE(C without C_i), [groups]; NaN for a group that was not measured.
+        mean: m, the mean of all M_i; it is a running mean if a step measures only some groups.
     """
 
     marginal: Tensor
@@ -227,14 +234,15 @@ class Contributions:
 
 
 class Ablation(Part):
-    """An ablation loss: a term of the loss of the architecture parameters that is made of contributions of cells.
+    """An ablation loss: a term of the loss of the architecture parameters that follows from what cells contribute.
 
-    It stands in the table of the other terms, and its name begins with `PREFIX`. `search.regularisers` names it like
-    them; `ablation.loss` names it without the prefix. Both mean the same, and a configuration keeps the second form.
+    An ablation loss is in the same table as the other terms, and its name begins with `PREFIX`. `search.regularisers`
+    uses this whole name, and `ablation.loss` uses the name without the prefix. Both mean the same, and a configuration
+    keeps the second form.
 
     Attributes:
-        differentiates: whether the gradient contains H, so that a step differentiates the ablated networks.
-        compares: whether it compares all groups of a step, so that a step may leave none out.
+        differentiates: whether the gradient contains H, so that a step differentiates the ablated networks too.
+        compares: whether the loss compares all groups of a step, so that a step may leave no group out.
     """
 
     PREFIX: ClassVar[str] = "ablation-"
@@ -247,22 +255,23 @@ class Ablation(Part):
         self.options = self.own_options(ablation.options)
 
     def value(self, found: Contributions) -> Tensor:
-        """The term of each group, [groups]. It is recorded, whatever the gradient is."""
+        """The term of each group, [groups]. This value is recorded, whatever the gradient is."""
         raise NotImplementedError
 
     def gradient(self, found: Contributions, g: Tensor, h: Tensor | None) -> Tensor:
-        """What moves the parameters of each group, in the shape of `g`, whose first axis is the groups.
+        """The gradient that moves the parameters of each group, in the shape of `g`, whose first axis is the groups.
 
         Args:
-            found: in this step.
+            found: what the groups contributed in this step.
             g: g_i, the gradient of the whole network's cross entropy by the group's own parameters.
-            h: H_i, the sum of the gradients of all networks that lack another group, if `differentiates`, else None.
+            h: H_i, the sum of the gradients, by the group's own parameters, of all networks that lack another group;
+                None unless `differentiates`.
         """
         raise NotImplementedError
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """A loss that compares all groups needs all of them."""
+        """Refuse steps that measure only some groups, if the loss compares all groups."""
         if cls.compares and config.ablation.sample_cells is not None:
             loss = config.ablation.loss
             return f"ablation.loss {loss} compares all cells of a step: use ablation.sample_cells null"
@@ -275,13 +284,13 @@ Kept: TypeAlias = "Sequence[Sequence[Sequence[int]]]"
 
 @dataclass(frozen=True)
 class Beside:
-    """A network of the genotype that is trained beside the supernet, from weights that a pool keeps.
+    """A network of the genotype that is trained beside the supernet, and gets its weights from a pool.
 
     Attributes:
-        cycle: epochs until it is built anew.
-        warmup: passes of the alphas' split that train it alone when it is new.
-        cells: its depth.
-        lr: its learning rate.
+        cycle: number of epochs after which the network is built anew.
+        warmup: number of passes over the alphas' split that train the network alone when it is new.
+        cells: the depth of the network in cells.
+        lr: the learning rate of the network.
         weight: a of the joint loss (`distillation.joint`).
         temperature: T of the joint loss.
     """
@@ -299,16 +308,19 @@ class Stage:
     """Epochs that train the same things on the same network.
 
     Attributes:
-        phase: of its records: `warmup`, `search`, or `joint` (weights and alphas on the images of both splits).
-        epochs: how many.
-        fresh: whether it begins with a new network, new architecture parameters and new optimisers.
-        restart: whether learning rates begin anew; a new network may also go on with the schedule of the one before.
-        kept: operations that each edge keeps of those that it had; None keeps all.
-        settings: of the experiment that differ in this stage.
-        by_gradient: whether alphas, if they are trained, follow their gradient in every step.
+        phase: the phase that the stage's records have: `warmup`, `search`, or `joint` (weights and alphas on the images
+            of both splits).
+        epochs: number of epochs of the stage.
+        fresh: whether the stage begins with a new network, new architecture parameters and new optimisers.
+        restart: whether the learning rates begin anew; a new network may also go on with the schedule of the network
+            before it.
+        kept: how many of its operations each edge keeps; None keeps all.
+        settings: the settings of the experiment that differ in this stage.
+        by_gradient: whether the alphas, if they are trained, follow their gradient in every step.
         decides: whether the plan decides something before each epoch (`Plan.decide`).
-        renewed: steps of an epoch after which optimisers of weights and alphas forget what was; None is never.
-        beside: the network that learns with the alphas; None is none.
+        renewed: number of steps of an epoch after which the optimisers of weights and alphas forget earlier steps; None
+            means never.
+        beside: the network that learns together with the alphas; None means no such network.
     """
 
     phase: str
@@ -324,49 +336,52 @@ class Stage:
 
     @property
     def trains_alphas(self) -> bool:
-        """Whether architecture parameters are trained."""
+        """Whether the stage trains the architecture parameters."""
         return self.phase != "warmup"
 
     @property
     def joint(self) -> bool:
-        """Whether the weights' images are those of the weights' and of the alphas' split."""
+        """Whether the weights are trained on the images of both splits, that of the weights and that of the alphas."""
         return self.phase == "joint"
 
 
 class Plan(Part):
-    """The stages of a search: `search.warmup_epochs` without and `search.epochs` with training of the alphas in all.
+    """The stages of a search.
+
+    In all they have `search.warmup_epochs` without training of the alphas, and `search.epochs` with it.
 
     Attributes:
-        has_heads: whether the supernet's logits are the mean of those behind its reduction cells and its last one.
+        has_heads: whether the supernet's logits are the mean of the logits behind its reduction cells and its last
+            cell.
     """
 
     has_heads: ClassVar[bool] = False
 
     def stages(self) -> tuple[Stage, ...]:
-        """The stages in order. Their epochs add up to warm-up and search epochs; one without epochs is left out."""
+        """The stages in order. Their epochs add up to warm-up and search epochs; a stage without epochs is left out."""
         raise NotImplementedError
 
     def decide(self, found: Examination) -> None:
-        """Change parameters or fix gates by what is measured; called before the epochs of a stage that `decides`."""
+        """Measure, and change parameters or fix gates; called before each epoch of a stage that `decides`."""
         raise NotImplementedError
 
     def passes(self, stage: Stage, groups: int, batches: int) -> int:
-        """Passes of one batch that the decisions of a stage take, at most.
+        """How many passes of one batch the decisions of a stage take at most.
 
         Args:
-            stage: one that `decides`.
-            groups: of cells that share parameters.
-            batches: whole ones of the alphas' split.
+            stage: a stage that `decides`.
+            groups: number of groups of cells; the cells of a group share parameters.
+            batches: number of whole batches of the alphas' split.
         """
         raise NotImplementedError
 
     def keep(self, scores: Sequence[Sequence[Sequence[float]]], before: Kept, number: int) -> list[list[list[int]]]:
-        """The operations that each edge keeps: those of the largest scores, in the order of the space.
+        """The operations that each edge keeps: those with the largest scores, in the order of the space.
 
         Args:
-            scores: of the operations that each edge had, [groups][edges][operations].
-            before: their numbers in the space.
-            number: of operations to keep.
+            scores: the scores of the operations that each edge had, [groups][edges][operations].
+            before: the numbers of these operations in the space.
+            number: how many operations to keep.
         """
         return [
             [
@@ -378,28 +393,30 @@ class Plan(Part):
 
 
 class Freezing(Part):
-    """Which operations stop being trained. Without a period none of them does."""
+    """Decides which operations are not trained any more. Without a period, all operations are trained to the end."""
 
     @property
     def period(self) -> int | None:
-        """Steps between decisions; None decides nothing, and costs nothing."""
+        """Number of steps between two decisions; with None nothing is decided, and nothing is measured."""
         return None
 
     def freezes(self, means: Tensor) -> Tensor:
         """Whether each operation is frozen from now on, [operations].
 
         Args:
-            means: of the cosine between the gradients of both splits by an operation's weights, over the steps since
-                the last decision, [operations]; NaN where it was not measured.
+            means: for each operation, the mean over the steps since the last decision of the cosine between the
+                gradients of both splits by the operation's weights, [operations]; NaN if it was not measured.
         """
         raise NotImplementedError
 
 
 class Rule(Part):
-    """Discretisation: from scores to the edges of a cell; bare nodes and dead cells are mended after it.
+    """The rule of the discretisation, which chooses the edges of a cell by their scores.
+
+    Bare nodes and dead cells are mended after it.
 
     Attributes:
-        most_operations: that an edge may keep; None is all.
+        most_operations: the most operations that an edge may keep; None means all.
     """
 
     where = "discretise.options"
@@ -411,15 +428,15 @@ class Rule(Part):
 
     @property
     def most_edges(self) -> int | None:
-        """Edges that a node may keep; None is all."""
+        """The most edges that a node may keep; None means all."""
         raise NotImplementedError
 
     def select(self, scores: Sequence[Sequence[float]], operations: Sequence[str], steps: int) -> list[Chosen]:
-        """Edges of one cell; nodes may be left without input, and the zero operation is never chosen.
+        """The edges of one cell. Nodes may be left without an input, and the zero operation is never chosen.
 
         Args:
-            scores: [edges][operations], edges in the order of `spaces.edge_list`.
-            operations: their names.
-            steps: intermediate nodes.
+            scores: the scores [edges][operations], with the edges in the order of `spaces.edge_list`.
+            operations: the names of the operations.
+            steps: number of intermediate nodes.
         """
         raise NotImplementedError

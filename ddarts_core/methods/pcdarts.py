@@ -1,4 +1,4 @@
-"""PC-DARTS: a share of the channels through the operations, and weights of edges beside those of operations."""
+"""PC-DARTS: only a share of the channels goes through the operations, and edges have weights as operations have."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ def softmax_per_node(edges: Tensor) -> Tensor:
 
 
 class PartialChannels(Edge):
-    """The first 1/K of the channels through the operations, the others past them; then the channels are shuffled."""
+    """The first 1/K of the channels go through the operations, and the others past them.
+
+    Then the channels are shuffled.
+    """
 
     name = "partial-channels"
     summary = "a share 1/K of the channels through the operations, the rest bypasses them (PC-DARTS)"
@@ -65,7 +68,10 @@ class PartialChannels(Edge):
 
     @classmethod
     def refuse(cls, config: ExperimentConfig) -> str | None:
-        """The bypass weighs as much as the gates of its edge together, which independent gates leave open."""
+        """Refuse independent gates.
+
+        The bypass weighs as much as all gates of its edge together, and independent gates leave this sum open.
+        """
         search = config.search
         share = cls(search).options.channel_share
         if search.independent_gates:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Smoothed(Softmax):
-    """Softmax; in steps of the weights plus U(-eps, eps), clipped to 0..1 and divided by the sum (SDARTS eq. 5)."""
+    """Softmax; in steps of the weights U(-eps, eps) is added, clipped to 0..1 and divided by the sum (SDARTS eq. 5)."""
 
     name = "softmax-smoothed"
     summary = "softmax, plus uniform noise that grows with the epochs in steps of the weights (SDARTS-RS)"
@@ -30,7 +30,7 @@ class Smoothed(Softmax):
         last_noise: float = Field(0.3, ge=0, lt=1, description="largest noise of a gate after the last epoch")
 
     def radius(self, progress: Progress) -> float:
-        """Grows by the same amount in every epoch."""
+        """The radius eps of the noise, which grows by the same amount in every epoch."""
         first, last = self.options.first_noise, self.options.last_noise
         return float(first + (last - first) * progress.epoch / progress.epochs)
 
@@ -52,7 +52,7 @@ class Smoothed(Softmax):
 def onto_simplex(moved: Tensor, gates: Tensor) -> Tensor:
     """Gates that were moved, clipped to 0..1 and divided by their sum over the last axis.
 
-    All gates of an edge are clipped to 0 only where every one is smaller than the noise: then the edge has what it had.
+    If every gate of an edge is smaller than the noise, all of them may be clipped to 0. Then the edge keeps its gates.
     """
     moved = moved.clamp(0, 1)
     total = moved.sum(-1, keepdim=True)

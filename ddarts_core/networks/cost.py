@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a genotype's network: counted by arithmetic, without torch, wherever that will do."""
+"""Parameters and multiply-adds of a genotype's network, counted by arithmetic without torch wherever this suffices."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ class Cost:
     """Size of a network.
 
     Attributes:
-        parameters: without the auxiliary head.
-        auxiliary_parameters: of the auxiliary head; 0 for a single cell, which cannot have one.
-        macs: for one image in evaluation mode, by convention (see `CONVENTIONS`).
-        dead_cells: positions of the cells that nothing reads; the counts hold them.
-        weights: of `parameters`, those of convolutions and linear layers without biases, which is what FBNetV2 counts.
+        parameters: number of parameters without those of the auxiliary head.
+        auxiliary_parameters: number of parameters of the auxiliary head; 0 for a single cell, which cannot have one.
+        macs: number of multiply-adds for one image in evaluation mode, by convention (see `CONVENTIONS`).
+        dead_cells: positions of the cells that nothing reads; the counts include these cells.
+        weights: how many of `parameters` belong to convolutions and linear layers, without biases; this is what FBNetV2
+            counts.
     """
 
     parameters: int
@@ -56,10 +57,10 @@ def by_convention(conv: int, norm: int, pool: int, relu: int) -> dict[str, int]:
     """Multiply-adds by convention.
 
     Args:
-        conv: multiply-adds of convolutions and linear layers.
-        norm: outputs of batch normalisation.
-        pool: outputs of average pools.
-        relu: outputs of ReLU.
+        conv: number of multiply-adds of convolutions and linear layers.
+        norm: number of outputs of batch normalisation.
+        pool: number of outputs of average pools.
+        relu: number of outputs of ReLU.
     """
     return {"A": conv, "B": conv + 2 * norm + pool, "C": conv + 2 * norm + relu}
 
@@ -79,9 +80,9 @@ def cost(
 ) -> Cost:
     """Count the network that is built from the same arguments.
 
-    A genotype of stages has widths, depth and strides of its own, and a size of images that it is meant for: it is
-    counted at that size unless another is given, and `channels`, `form`, `derive_order` and `on_dead_cell` do not
-    concern it.
+    A genotype of stages has widths, depth and strides of its own, and a size of images that it is meant for. It is
+    counted at this size unless another size is given. `channels`, `form`, `derive_order` and `on_dead_cell` have no
+    effect on it.
 
     Raises:
         UserError: see `Network`, and `derive.as_built`.
@@ -108,9 +109,9 @@ def retrain_cost(genotype: AnyGenotype, config: ExperimentConfig, info: DataInfo
     """Count the network that an experiment's settings of `data` and `retrain` train.
 
     Args:
-        genotype: of the network, before it is derived deeper.
-        config: of the experiment.
-        info: facts of its data; None asks the data themselves.
+        genotype: the genotype of the network, before it is derived deeper.
+        config: the configuration of the experiment.
+        info: the facts of the experiment's data; None reads them from the data.
 
     Raises:
         UserError: see `Network` and `data_info`.

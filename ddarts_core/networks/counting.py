@@ -1,6 +1,7 @@
 """Parameters and multiply-adds of a network by arithmetic on its layers' sizes: torch-free, in milliseconds.
 
-`measured_cost` builds the network and counts what is there; both give the same (tests/core/test_cost.py).
+`measured_cost` builds the network and counts what is there. Both give the same numbers
+(tests/core/test_cost.py).
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Tally:
-    """Sums of parameters and multiply-adds over layers.
+    """Sums of parameters and multiply-adds over the layers of a network.
 
-    `conv` are multiply-adds of convolutions and linear layers, and `weights` what these have of parameters, without
-    biases; `norm`, `pool` and `relu` are numbers of outputs.
+    `conv` is the number of multiply-adds of convolutions and linear layers, and `weights` is the number of their
+    parameters without biases. `norm`, `pool` and `relu` are numbers of outputs of such layers.
     """
 
     parameters: int = 0
@@ -60,7 +61,7 @@ class Tally:
 
 
 Operation = Callable[[Tally, int, int, int], None]
-"""Counts an operation, from the number of channels, the size of its input in pixels and its stride."""
+"""A function that counts an operation, given the number of channels, the input's size in pixels and the stride."""
 
 
 def _nothing(tally: Tally, channels: int, size: int, stride: int) -> None:
@@ -152,22 +153,22 @@ COUNTED: Mapping[str, Operation] = MappingProxyType(
 
 
 def is_counted(genotype: AnyGenotype) -> bool:
-    """Whether all operations of a genotype are known here: blocks are, and of cells those in `COUNTED`."""
+    """Whether all operations of a genotype can be counted here: blocks can, and so can the operations in `COUNTED`."""
     return isinstance(genotype, StagedGenotype) or all(name in COUNTED for *_, name in genotype.operations())
 
 
 def count(
     genotype: AnyGenotype, channels: int, num_classes: int, in_channels: int, image_size: int, form: str
 ) -> tuple[Tally, int]:
-    """The sums over the layers of a network, and the parameters that an auxiliary head would have, 0 where it has none.
+    """The sums over a network's layers, and the parameters that an auxiliary head would have; 0 if it cannot have one.
 
     Args:
-        genotype: as built (`derive.as_built`), and counted (`is_counted`).
+        genotype: the genotype as built (`derive.as_built`), whose operations can be counted (`is_counted`).
         channels: width of the first cells, for a genotype of cells.
-        num_classes: outputs.
-        in_channels: channels of the images.
-        image_size: height and width of the images.
-        form: of the stem, for a genotype of cells.
+        num_classes: number of outputs.
+        in_channels: number of channels of the images.
+        image_size: height and width of the images, in pixels.
+        form: the form of the stem, for a genotype of cells.
     """
     if isinstance(genotype, StagedGenotype):
         return _count_stages(genotype, num_classes, in_channels, image_size)
@@ -190,7 +191,7 @@ def _count_stages(genotype: StagedGenotype, num_classes: int, in_channels: int, 
 
 
 def count_block(tally: Tally, block: Block, inputs: int, size: int) -> int:
-    """Count one block that stands alone (`repeats` 1), and answer the size of its output in pixels."""
+    """Count one block that stands alone (`repeats` 1), and return the size of its output in pixels."""
     out = halved(size, block.stride)
     area = block.kernel**2
 
@@ -252,7 +253,7 @@ def _count_cells(
 
 
 def count_supernet(search: SearchConfig, in_channels: int, image_size: int) -> Tally:
-    """The sums over a supernet in which each edge has all operations at full width; of operations that are counted."""
+    """The sums over a supernet in which each edge has all operations at full width; only counted operations are in."""
     tally = Tally()
     before, size = _count_stem(tally, search.form, search.channels, in_channels, image_size)
     before_last = last = stem_widths(search.form, search.channels)

@@ -1,13 +1,14 @@
-"""Depthwise convolutions whose gradients are made of convolutions that every CPU library does well.
+"""Depthwise convolutions whose gradients are made of convolutions that every CPU library computes fast.
 
-oneDNN runs a depthwise convolution fast forwards with any kernel and dilation; backwards only with kernels of at most
-three columns, without dilation, and on images with more rows than the kernel's less one (twenty to fifty times slower
-otherwise, and with a workspace of 256 numbers per weight). The gradients here are exact rewritings:
+oneDNN runs the forward pass of a depthwise convolution fast with any kernel and dilation. Its backward pass is fast
+only with kernels of at most three columns, without dilation, and on images with more rows than the kernel's less one.
+Otherwise it is twenty to fifty times slower, and takes a workspace of 256 numbers per weight. The gradients here are
+exact rewritings:
 
 - the gradient of the input at stride 1 is the convolution of the output's gradient with the kernel turned around;
 - dilation 2 at stride 2 reads only every second pixel: it is a dense convolution of the subsampled image;
-- dilation 2 at stride 1 never mixes even and odd pixels: rows go to the batch, columns to the channels, and what is
-  left is dense;
+- dilation 2 at stride 1 never mixes even and odd pixels: rows go to the batch by parity, columns to the channels, and
+  the convolution that is left is dense;
 - five columns of the weights' gradient are twice three columns, of the image padded on one side only;
 - rows of zeros below a small image and below the output's gradient add nothing to the weights' gradient.
 

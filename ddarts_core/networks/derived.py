@@ -11,11 +11,12 @@ from .operations import BatchNorm
 
 
 class DropPath(nn.Module):
-    """Zero whole samples with probability `probability` and scale the others by 1 / (1 - probability).
+    """Set whole samples to zero with the probability `probability`, and scale the others by 1 / (1 - probability).
 
-    One object is shared by a network: its probability and its generator are set once for all cells. Without a
-    generator the draws come from torch's global one. Not active in evaluation mode. With `of_batch`, (number, part), a
-    batch is part of a larger one of that number of samples: draws are made for all of them.
+    A network has one such object, so that its probability and its generator are set once for all cells. Without a
+    generator the draws come from torch's global generator. In evaluation mode nothing is dropped. With `of_batch`,
+    (number, part), a batch is a part of a larger batch of `number` samples, and draws are made for all samples of the
+    larger batch.
     """
 
     def __init__(self) -> None:
@@ -60,11 +61,11 @@ class DerivedNetwork(nn.Module):
     """A network that is trained from scratch: from images to logits.
 
     Attributes:
-        genotype: as built.
-        auxiliary_head: further logits from within the network, in training mode; None where there are none.
-        drop_path: probability, 0 to begin with.
-        generator: where drop-path draws from; None is torch's global generator.
-        of_batch: number of images in the batch, and which of them the network is given; None is all.
+        genotype: the genotype as built.
+        auxiliary_head: a head that gives further logits from within the network in training mode; None without it.
+        drop_path: the probability of drop-path, which is 0 at the begin.
+        generator: the generator that drop-path draws from; None stands for torch's global generator.
+        of_batch: the number of images in the batch, and which of them the network is given; None means all.
         auxiliary_parameters: number of parameters of the auxiliary head.
     """
 

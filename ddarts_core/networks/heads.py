@@ -1,4 +1,4 @@
-"""Classifiers inside of a network, whose logits are averaged with its own (C-DARTS)."""
+"""Classifiers inside a network, whose logits are averaged with the network's own logits (C-DARTS)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Heads(nn.Module):
     """A classifier behind some cells, each an auxiliary head of DARTS.
 
     Args:
-        shapes: channels and size in pixels of the cells' outputs, by position.
-        num_classes: outputs.
+        shapes: the number of channels and the size in pixels of each of these cells' outputs, by position of the cell.
+        num_classes: number of outputs.
     """
 
     def __init__(self, shapes: Mapping[int, tuple[int, int]], num_classes: int) -> None:
@@ -29,8 +29,8 @@ class Heads(nn.Module):
         """Mean of the network's logits and of those of the heads, [batch, classes].
 
         Args:
-            outputs: of all cells.
-            logits: of the network.
+            outputs: the outputs of all cells.
+            logits: the logits of the network.
         """
         found = [head(outputs[position]) for position, head in zip(self.positions, self.heads, strict=True)]
         mean: Tensor = sum(found, start=logits) / (1 + len(found))

@@ -10,10 +10,11 @@ from ..genotypes.links import SHARE
 
 
 def joined(x: Tensor, far: Tensor) -> Tensor:
-    """Input 0 and behind its channels a quarter as many of an earlier cell, averaged over neighbours.
+    """Input 0 and, behind its channels, a quarter as many channels of an earlier cell, averaged over neighbours.
 
-    Where the earlier cell has as many channels as input 0, these are means of 4 channels; where it has half as many, at
-    twice the size, of 2 channels and 2 x 2 pixels; where it has a quarter, at four times the size, of 4 x 4 pixels.
+    If the earlier cell has as many channels as input 0, these are means of 4 channels. If it has half as many channels,
+    at twice the size, they are means of 2 channels and 2 x 2 pixels. If it has a quarter, at four times the size, they
+    are means of 4 x 4 pixels.
 
     Args:
         x: input 0, [batch, channels, height, width].

@@ -1,6 +1,6 @@
 """Parameters and multiply-adds of a network that is built, on torch's meta device: nothing is computed.
 
-For operations that `counting` does not know, and to hold its arithmetic against.
+This serves for operations that `counting` does not know, and to check the arithmetic of `counting`.
 """
 
 from __future__ import annotations

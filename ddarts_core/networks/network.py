@@ -73,11 +73,11 @@ class Network(DerivedNetwork):
     """The network of a genotype of cells.
 
     Args:
-        genotype: of either layout; `normal_reduce` is stacked, an individual one derived by Algorithm 1 when
-            `num_cells` exceeds its cells.
-        channels: width C of the first cells; doubles at reductions.
-        num_classes: outputs.
-        in_channels: channels of the images.
+        genotype: a genotype of either layout. A `normal_reduce` genotype is stacked; an individual one is derived by
+            Algorithm 1 if `num_cells` is larger than its number of cells.
+        channels: width C of the first cells, which doubles at reductions.
+        num_classes: number of outputs.
+        in_channels: number of channels of the images.
         image_size: height and width of the images, 8 or more; None is 32 (cifar) or 224. Only the auxiliary head
             depends on it.
         form: `cifar` (one 3x3 convolution to 3C), `imagenet` (three convolutions of stride 2) or

@@ -279,11 +279,11 @@ def build(name: str, channels: int, stride: int, affine: bool) -> nn.Module:
 
 
 def checked(name: str, factory: Factory) -> Factory:
-    """A factory that refuses to make what is no operation; each combination of arguments is tried once.
+    """A factory that refuses to make a module that is not an operation; each combination of arguments is tried once.
 
     Args:
-        name: of the operation, for messages.
-        factory: of a plug-in.
+        name: the name of the operation, for messages.
+        factory: the factory of a plug-in.
     """
     tried: set[tuple[int, int, bool, str]] = set()
 

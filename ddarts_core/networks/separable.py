@@ -1,7 +1,7 @@
-"""ReLU, depthwise and pointwise convolution as one differentiable step that keeps its input only.
+"""ReLU, depthwise and pointwise convolution as one differentiable step that keeps only its input.
 
-What autograd would keep between ReLU, depthwise and pointwise convolution is three tensors of the input's size; here
-they are computed again in the backward pass, and only where a weight's gradient asks for them.
+Autograd would keep three tensors of the input's size between ReLU, depthwise and pointwise convolution. Here these
+tensors are computed again in the backward pass, and only if a weight's gradient needs them.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def separable(
     """Pointwise(depthwise(x)): [batch, channels, h, w] to [batch, edges * channels, h / stride, w / stride].
 
     Args:
-        x: the input, ReLU already taken.
+        x: the input, after ReLU.
         depthwise: [edges * channels, 1, k, k].
         pointwise: [edges * channels, channels, 1, 1].
-        stride: of the depthwise convolution.
-        dilation: of the depthwise convolution.
+        stride: the stride of the depthwise convolution.
+        dilation: the dilation of the depthwise convolution.
         stacked: `x` once per edge, [batch, edges * channels, h, w]; not needed for one edge, and not kept.
     """
     stacked = x.detach() if stacked is None else stacked
@@ -52,12 +52,12 @@ def normalised_separable(
     """Pointwise(depthwise(ReLU(normalised x))) with the batch's statistics; stride and dilation are 1.
 
     Args:
-        x: the first half's output, not normalised.
+        x: the output of the first half, before its normalisation.
         depthwise: [channels, 1, k, k].
         pointwise: [channels, channels / groups, 1, 1].
-        running: mean and variance that this pass moves, or nothing.
-        momentum: of the running statistics.
-        eps: added to the variance.
+        running: the running mean and variance, which this pass moves; empty if it moves none.
+        momentum: the momentum of the running statistics.
+        eps: a number that is added to the variance.
     """
     x, depthwise, pointwise = _cast(x, depthwise, pointwise)
     mean, variance = running if running else (None, None)

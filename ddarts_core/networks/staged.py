@@ -46,8 +46,8 @@ class SqueezeExcitation(nn.Module):
 class InvertedResidual(nn.Module):
     """A block with `middle` channels between two 1x1 convolutions; see `genotypes.blocks.Block`.
 
-    Where the input is added to the output, the last normalisation begins with the factor 0, as in FBNetV2: the block
-    is the identity then, and its residual is what drop-path drops.
+    If the input is added to the output, the factor of the last normalisation is 0 at the begin, as in FBNetV2. So the
+    block begins as the identity. Drop-path drops the block's residual, and not the added input.
     """
 
     def __init__(self, block: Block, inputs: int, drop_path: DropPath) -> None:
@@ -76,9 +76,9 @@ class StagedNetwork(DerivedNetwork):
     """The network of a genotype of stages.
 
     Args:
-        genotype: of the network.
-        num_classes: outputs.
-        in_channels: channels of the images.
+        genotype: the genotype of the network.
+        num_classes: number of outputs.
+        in_channels: number of channels of the images.
         image_size: height and width of the images; None is what the genotype is meant for. Only the auxiliary head
             depends on it.
         auxiliary: add the auxiliary head, on the block before the last one that halves the image.

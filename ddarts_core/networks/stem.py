@@ -1,4 +1,4 @@
-"""What stands before the first cell: images to the two inputs that every cell reads (DARTS)."""
+"""The stem before the first cell: it turns images into the two inputs of the first cell (DARTS)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .operations import BatchNorm
 class Stem(nn.ModuleList):
     """Convolutions from images to both inputs of the first cell, in stages of one input each.
 
-    `cifar` is one 3x3 convolution to 3 C channels, which both inputs are. `imagenet` is three of stride 2, the last two
-    to C channels: input 0 after the second, input 1 after the third, at half its size. `imagenet-published` has stride
-    1 in the second, as in D-DARTS' code.
+    `cifar` is one 3x3 convolution to 3 C channels, whose output is both inputs. `imagenet` is three convolutions of
+    stride 2, the last two to C channels: input 0 comes after the second, and input 1 after the third, at half the size
+    of input 0. In `imagenet-published` the second convolution has stride 1, as in D-DARTS' code.
 
     Attributes:
-        widths: channels of the two inputs.
-        halves: input 0 has twice the height and width of input 1.
+        widths: numbers of channels of the two inputs.
+        halves: whether input 0 has twice the height and width of input 1.
 
     Example:
         >>> import torch

@@ -1,7 +1,7 @@
-"""Scores of a network that nothing was trained for: what they cost is one batch (Abdelfattah et al. 2021).
+"""Scores of a network without any training: each costs only one batch (Abdelfattah et al. 2021).
 
-Each is a pure function of a network as it was drawn, and leaves it as it was. Higher is meant to be better. Whether
-they say anything of trained networks is what a truth (`ddarts truth`) shows.
+Each score is a pure function of a network with random weights, and leaves the network as it was. A higher score is
+meant to be better. A truth (`ddarts truth`) shows whether the scores say anything about trained networks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def naswot(network: nn.Module, images: Tensor) -> float:
     minus the Hamming distance of c_i and c_j, over all ReLUs.
 
     Args:
-        network: any with modules `nn.ReLU`; the batch normalises itself.
+        network: any network with modules `nn.ReLU`; it normalises by the statistics of the batch.
         images: [batch, channels, height, width].
     """
     kernel = torch.zeros(len(images), len(images), dtype=torch.float64, device=images.device)
@@ -50,8 +50,8 @@ def synflow(network: nn.Module, images: Tensor) -> float:
     within what a float holds (the order of networks is the same).
 
     Args:
-        network: any.
-        images: only their shape counts.
+        network: any network.
+        images: images, of which only the shape counts.
     """
     copied = copy.deepcopy(network).double().eval()
     for module in copied.modules():
@@ -74,7 +74,7 @@ def jacobian_covariance(network: nn.Module, images: Tensor) -> float:
     image i.
 
     Args:
-        network: any; the batch normalises itself.
+        network: any network; it normalises by the statistics of the batch.
         images: [batch, channels, height, width].
     """
     copied = copy.deepcopy(network).train()

@@ -1,6 +1,6 @@
-"""What depends on the kind of device: the one place that asks for it, for speed, precision, clocks and memory.
+"""What depends on the kind of device: speed, precision, clocks and memory. Only this module asks for the kind.
 
-What is faster where is measured (docs/performance.md); every choice is between equal functions.
+Which way is faster on which device was measured (docs/performance.md). Every choice is between equal functions.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str, setting: str = "search.device") -> torch.device:
-    """The device of a name; `auto` is the GPU if there is one.
+    """The device that a name stands for; `auto` is the GPU if there is one.
 
     Args:
         name: `auto`, `cpu`, `cuda` or `cuda:N`.
-        setting: where the name comes from.
+        setting: the setting that the name comes from, for messages.
 
     Raises:
         UserError: a GPU is asked for and there is none.
@@ -48,10 +48,10 @@ def pick_device(name: str, setting: str = "search.device") -> torch.device:
 
 
 def check_amp(amp: str, device: torch.device, setting: str = "search.amp") -> None:
-    """Refuse a precision that a device does not compute in; a GPU that is not here is taken for a recent one.
+    """Refuse a precision that a device cannot compute in. A GPU that is not here is taken for a recent one.
 
     Raises:
-        UserError: it does not.
+        UserError: the device cannot compute in this precision.
     """
     if amp in ("tf32", "fp16") and device.type == "cpu":
         raise UserError(f"{setting} {amp} needs a GPU: use bf16 or none on a CPU")
@@ -61,9 +61,9 @@ def check_amp(amp: str, device: torch.device, setting: str = "search.amp") -> No
 
 
 def set_float32(amp: str) -> None:
-    """What this process's GPU makes of float32 in convolutions from now on: all of it, or with `tf32` 11 bits of 24.
+    """Set how this process's GPU computes convolutions of float32 from now on: with all 24 bits, or with 11 (`tf32`).
 
-    torch's own default is tf32, in which neither a difference of gradients nor an equality to 1e-5 survives.
+    torch's own default is tf32, which is too coarse for a difference of gradients, and for an equality to 1e-5.
     """
     # Not `fp32_precision`: torch.export reads this one, and torch refuses to read it where the other was set.
     torch.backends.cudnn.allow_tf32 = amp == "tf32"
@@ -73,20 +73,20 @@ def set_float32(amp: str) -> None:
 
 
 def merge_bytes(device: torch.device) -> float:
-    """Bytes of input up to which the edges that leave a node are one convolution."""
+    """Up to how many bytes of input the edges that leave a node are computed as one convolution."""
     return MERGE_BYTES_ON_CPU if device.type == "cpu" else math.inf
 
 
 def rewrites_gradients(x: Tensor) -> bool:
-    """Whether gradients of depthwise convolutions are better made of others (see `depthwise`)."""
+    """Whether gradients of depthwise convolutions are better made of other convolutions (see `depthwise`)."""
     return x.device.type == "cpu"
 
 
 def takes_pixels_first(x: Tensor) -> bool:
     """Whether a 1x1 convolution of stride 2 must be given every second pixel.
 
-    With fewer than 8 channels, AVX2 and channels last, the kernel of oneDNN that torch 2.14 has writes beyond its
-    buffers in the backward pass.
+    With fewer than 8 channels, AVX2 and the memory format channels last, the kernel of oneDNN in torch 2.14 writes
+    beyond its buffers in the backward pass.
     """
     return x.device.type == "cpu" and x.shape[1] < 8
 
@@ -95,16 +95,18 @@ def takes_pixels_first(x: Tensor) -> bool:
 
 
 def wait(device: torch.device) -> None:
-    """Until everything that was started on a device is done."""
+    """Wait until everything that was started on a device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class Stopwatch:
-    """Seconds by part of a loop. On a GPU, whose work runs behind the program, they are between events on the GPU.
+    """Measures the seconds that each part of a loop takes.
+
+    A GPU works later than the program asks it to. So on a GPU the seconds are measured between events on the GPU.
 
     Args:
-        device: that the loop computes on.
+        device: the device that the loop computes on.
 
     Example:
         >>> watch = Stopwatch(torch.device("cpu"))
@@ -120,11 +122,11 @@ class Stopwatch:
         self._marks: list[tuple[str, Any]] = [("", self._now())]
 
     def lap(self, part: str) -> None:
-        """What was done since the lap before, or since the start, belongs to `part`."""
+        """Count the time since the last lap, or since the start, for `part`."""
         self._marks.append((part, self._now()))
 
     def seconds(self) -> dict[str, float]:
-        """Seconds of each part so far; waits for the device."""
+        """The seconds of each part so far. Waits for the device."""
         found: dict[str, float] = defaultdict(float)
         wait(self._device)
         for (_, begun), (part, ended) in pairwise(self._marks):
@@ -141,7 +143,7 @@ class Stopwatch:
 
 
 def forget_peak(device: torch.device) -> None:
-    """Begin to look for the largest memory anew: a process may serve one trial after another."""
+    """Forget the largest memory so far, since a process may serve one trial after another."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -150,7 +152,7 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Largest memory in bytes since `forget_peak`: of this process's tensors on a GPU, or of this process."""
+    """The largest memory in bytes since `forget_peak`: that of this process's tensors on a GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)

@@ -1,8 +1,9 @@
-"""Tensors without contents: operations yield shape, type and layout of their results, and nothing is computed.
+"""Tensors without contents: operations yield the shape, type and layout of their results, and compute nothing.
 
-torch's fake mode, made for compilers, does the same, but takes far longer for each operation. Here it is asked once for
-an operation on tensors of some shapes, strides and types; its answer is kept, and the results are put together from it.
-They are torch's own tensors, on the CPU, with storage of the right size that has no memory behind it.
+torch's fake mode, which is made for compilers, does the same, but takes far longer for each operation. Here the fake
+mode is asked only once for an operation on tensors of some shapes, strides and types. Its answer is kept, and the
+results are put together from this answer. The results are torch's own tensors, on the CPU, whose storage has the right
+size but no memory behind it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _CPU = torch.device("cpu")
 
 
 class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
-    """A mode that does without torch's compiler, which it would import to say that the mode is not to be compiled."""
+    """A mode that does not import torch's compiler, as torch would do only to say that the mode is not compiled."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch
@@ -30,27 +31,27 @@ class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 
 
 class _Form(tuple[Any, ...]):
-    """What a tensor is without its contents: shape, strides, type, bytes of its storage (of an argument 0)."""
+    """A tensor without its contents: shape, strides, type, and the bytes of its storage (0 for an argument)."""
 
     __slots__ = ()
 
 
 class _Number(tuple[Any, ...]):
-    """A number and its type: it equals others of another type, which torch may treat in another way."""
+    """A number and its type. A number equals numbers of other types, which torch may treat in another way."""
 
     __slots__ = ()
 
 
 class _Argument(int):
-    """A result that is one of the tensors that were given, changed in place: its number."""
+    """The number of a given tensor, for a result that is this tensor, changed in place."""
 
 
 class _View(Exception):
-    """A result has a storage that was given."""
+    """A result shares its storage with a tensor that was given."""
 
 
 class Hollow(DispatchMode):  # type: ignore[no-untyped-call]  # torch
-    """While it is active, new tensors have no contents; what looks at contents raises.
+    """While this mode is active, new tensors have no contents, and an operation that looks at contents raises.
 
     Example:
         >>> with Hollow():
@@ -72,19 +73,19 @@ class Hollow(DispatchMode):  # type: ignore[no-untyped-call]  # torch
 
 
 def is_hollow(tensor: Tensor) -> bool:
-    """Whether a tensor that has elements has no contents."""
+    """Whether a tensor has elements but no contents."""
     return tensor.data_ptr() == tensor.storage_offset() * tensor.element_size()
 
 
 def tensors_of(value: Any) -> list[Tensor]:
-    """The tensors in what an operation takes or returns."""
+    """The tensors among the arguments or the results of an operation."""
     if isinstance(value, list | tuple):
         return [tensor for part in value for tensor in tensors_of(part)]
     return [value] if isinstance(value, Tensor) else []
 
 
 def _described(value: Any) -> Any:
-    """What an operation is given as something that can be a key: lists as tuples, tensors as their forms."""
+    """The arguments of an operation in a form that can be a key: lists become tuples, tensors become their forms."""
     kind = type(value)
     if kind is int or kind is str or value is None:
         return value
@@ -107,7 +108,10 @@ def _undescribed(value: Any) -> Any:
 
 @lru_cache(maxsize=2**16)
 def _answer(func: Any, args: tuple[Any, ...], kwargs: tuple[Any, ...]) -> tuple[Any] | None:
-    """The result as forms of new tensors and numbers of given ones; None of a view, which torch makes itself."""
+    """The result of an operation, as the forms of new tensors and the numbers of given tensors.
+
+    None if the result is a view, which torch makes itself.
+    """
     with FakeTensorMode():
         given_args, given_kwargs = _undescribed(args), dict(_undescribed(kwargs))
         given = tensors_of([given_args, list(given_kwargs.values())])

@@ -1,4 +1,4 @@
-"""The storage of tensors, counted while it is alive, whether they have contents or not."""
+"""Counts the storage of tensors as long as it is alive, whether the tensors have contents or not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .hollow import DispatchMode, tensors_of
 
 
 class Meter(DispatchMode):  # type: ignore[no-untyped-call]  # torch
-    """Counts the bytes of all storage that was made, and is still alive, while it is active.
+    """Counts the bytes of all storage that is made while this mode is active, as long as the storage is alive.
 
     Example:
         >>> with Meter() as meter:

@@ -1,4 +1,4 @@
-"""Functions of one's own that autograd differentiates once, and that say so when they are differentiated twice."""
+"""Own functions that autograd can differentiate once, and that raise an error when they are differentiated twice."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ Backward = Callable[..., Any]
 def differentiable_once(backward: Backward) -> Backward:
     """A backward pass that refuses to be recorded for another one.
 
-    torch's `once_differentiable` complains only where the second pass reaches its result: a product with a second
-    derivative by other tensors (the alphas) never does, and would silently lack what goes through here.
+    torch's `once_differentiable` complains only if the second pass reaches its result. A product with a second
+    derivative by other tensors (the alphas) never reaches it, and would silently lack the part that goes through this
+    function.
 
     Raises:
         RuntimeError: gradients are computed with `create_graph`.

@@ -1,7 +1,8 @@
-"""torch's SGD and Adam without torch's compiler, which takes a process as long to import as torch itself.
+"""torch's SGD and Adam without torch's compiler, whose import takes as long as that of torch itself.
 
-torch.optim imports it only to say that these methods are not to be compiled. They are taken here as they were written;
-where a search compiles (`search.compile`), it is edges of the supernet and never an optimiser.
+torch.optim imports the compiler only to say that the methods of its optimisers are not to be compiled. Here the methods
+are taken as they were written. A search that compiles (`search.compile`) compiles edges of the supernet, and never an
+optimiser.
 """
 
 from __future__ import annotations

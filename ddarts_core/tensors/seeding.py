@@ -1,7 +1,8 @@
 """Random streams that are a function of a seed and a name, so that nothing depends on what was drawn before.
 
 A loop that asks for `generator(seed, "weights", epoch)` draws the same numbers whether it started at epoch 0 or was
-resumed at this one: no random state has to be stored, and one stream never shifts another.
+resumed at this epoch. So no random state has to be stored, and the draws of one stream never change those of another
+stream.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ def generator(seed: int, *stream: str | int, device: str | torch.device = "cpu")
 
 @contextmanager
 def seeded_init(seed: int, *stream: str | int) -> Iterator[None]:
-    """Within the block torch's global generators are at the start of a named stream; afterwards as they were before.
+    """Within the block, torch's global generators start at the start of a named stream; then they are put back.
 
-    For what takes no generator: the initialisation of modules, and modules that draw when they compute.
+    This is for code that takes no generator: the initialisation of modules, and modules that draw when they compute.
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     with torch.random.fork_rng(devices=devices):
