@@ -116,10 +116,10 @@ def retrain_command(folder: Path, config: Mapping[str, Any], *, seeds: int = 4, 
     """The command that trains an exported genotype from scratch with the settings beside it.
 
     Args:
-        folder: of the export.
-        config: that the export was made of.
-        seeds: to train with.
-        root: where the data lie, if not where the exported settings say.
+        folder: the folder of the export.
+        config: the configuration from which the export was made.
+        seeds: how many seeds to train with.
+        root: the folder of the data, if it is not the one that the exported settings name.
     """
     genotype, settings, out = (shlex.quote(str(folder / name)) for name in ("genotype.json", "config.yaml", "retrain"))
     where = _moved(config, root)

@@ -24,17 +24,17 @@ COMPARED = 20
 
 @dataclass(frozen=True)
 class Subject:
-    """What a figure may be about.
+    """The data that a figure may be about.
 
     Attributes:
-        frames: of one or more studies.
-        trial: for figures about one trial, its name, or its number; None is the completed one of highest accuracy.
-        cell: for figures about one cell.
-        folder: of the one study that they are of, if files in it may be needed.
-        importances: share of the objective's variance that each setting explains by itself, and its interval.
-        references: cost up to which a front's hypervolume is taken, of `parameters` and `macs`, where it is given.
-        logs: settings that the study sampled on a logarithmic scale.
-        objectives: of the studies, [{metric, mode}] as in `study.json`; none is the highest `objective`.
+        frames: the tables of one or more studies.
+        trial: for figures about one trial, its name or number; None is the completed trial of highest accuracy.
+        cell: for figures about one cell, the position of the cell.
+        folder: the folder of the study, if there is only one and files in it may be needed.
+        importances: the share of the objective's variance that each setting explains by itself, and its interval.
+        references: the cost up to which a front's hypervolume is taken, for `parameters` and `macs` if it is given.
+        logs: the settings that the study sampled on a logarithmic scale.
+        objectives: the objectives of the studies, [{metric, mode}] as in `study.json`; empty: highest `objective`.
     """
 
     frames: Frames

@@ -23,9 +23,9 @@ class Step:
     """A completed trial in the order of the numbers, and the best objective up to it.
 
     Attributes:
-        number: of the trial.
-        trial_id: its name.
-        objective: its value of the first objective.
+        number: the number of the trial.
+        trial_id: the name of the trial.
+        objective: the trial's value of the first objective.
         best: the best value of this trial and the earlier ones; NaN while none of them may be best.
     """
 
@@ -41,8 +41,8 @@ def history(trials: Sequence[Row], lowest: bool = False) -> list[Step]:
     A trial beyond a limit of the sweep is a step, but never the best, unless all are beyond (`contenders`).
 
     Args:
-        trials: rows of table `trials` of one study.
-        lowest: the objective is to be low.
+        trials: rows of the table `trials` of one study.
+        lowest: whether the objective is to be low.
 
     Example:
         >>> same = {"state": "COMPLETED", "trial_id": "00000"}
@@ -70,8 +70,8 @@ def figure(histories: Mapping[str, Sequence[Step]], label: str) -> Figure:
     """Objectives of one or more studies by trial as dots, and the best so far of each as a line.
 
     Args:
-        histories: `history` by name of the study.
-        label: of the objective.
+        histories: the result of `history` for each study, by name of the study.
+        label: the label of the objective.
 
     Raises:
         UserError: no completed trial has an objective.

@@ -1,8 +1,8 @@
 """The gradient of the alphas in one step: cross entropy, zero-one and ablation loss put together (eq. 4, 8).
 
-Clean mode gives every alpha one gradient, g_i + w_01 dL_01 + w_AB dL_AB, and touches neither the weights nor the
-running statistics. Published mode reproduces, from the same single pass, what the published loop accumulates
-(docs/published_code.md, D3 to D5).
+The clean mode gives every alpha one gradient, g_i + w_01 dL_01 + w_AB dL_AB, and changes neither the weights nor the
+running statistics. The published mode reproduces, from the same single pass, the gradients that the published loop
+accumulates (docs/published_code.md, D3 to D5).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ABLATIONS = "ablations"
 
 @dataclass(frozen=True)
 class AlphaReport:
-    """One step: gradients by parameter, scalars by name, M [groups] (NaN where not measured) or None.
+    """The results of one step: gradients by parameter, scalars by name, and M [groups] (NaN if not measured) or None.
 
     `clamped` is 1 where eq. 7 would have divided by less than eps.
     """
@@ -63,8 +63,8 @@ class AlphaReport:
 class _Pass:
     """The full pass of a step: its leaves, gates, outputs of the cells, logits, loss, and gradients.
 
-    `g` is the gradient of the loss by the parameters, by name, `by_others` that by weights, in units of the loss's
-    scale. `gates` may be differentiated once more if the step ablates. `notes` are what the cells noted down for
+    `g` is the gradient of the loss by the parameters, by name. `by_others` is its gradient by weights, in units of the
+    loss's scale. `gates` may be differentiated once more if the step ablates. `notes` are what the cells noted down for
     ablated networks that are not differentiated.
     """
 
@@ -89,7 +89,7 @@ class _Measured:
 
 
 class AlphaStep:
-    """Computes alpha gradients; holds the few numbers that outlive a step."""
+    """Computes the gradients of the alphas, and holds the few numbers that outlive a step."""
 
     def __init__(self, net: Supernet, config: ExperimentConfig, kept: Kept | None = None) -> None:
         self.net = net
@@ -124,7 +124,7 @@ class AlphaStep:
         """Gradient of the total loss of every group.
 
         Args:
-            parameters: of the architecture by name, detached.
+            parameters: the parameters of the architecture by name, detached.
             batch: images and labels of the alpha split.
             weight_batch: the batch of the coming weight step, for the second order.
             sgd: the weights' optimiser, for the second order.
@@ -179,9 +179,9 @@ class AlphaStep:
         parameters, as that of the ablated networks is later.
 
         Args:
-            parameters: of the architecture by name, detached.
+            parameters: the parameters of the architecture by name, detached.
             batch: images and labels.
-            others: weights that the loss is differentiated by too.
+            others: weights by which the loss is differentiated too.
             progress: where the search is.
             scale: factor of the loss while it is differentiated; the gradient by `others` keeps it.
         """

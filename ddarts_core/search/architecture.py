@@ -1,4 +1,4 @@
-"""The architecture parameters of a search: what its parts (`methods.parts`) make of them, put together."""
+"""The architecture parameters of a search, and what the parts of the search (`methods.parts`) make of them together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..settings.search_settings import RegulariserConfig, SearchConfig
 
 
 def leaves_of(parameters: Parameters) -> dict[str, Tensor]:
-    """Copies to differentiate by."""
+    """Copies of the parameters by which one can differentiate."""
     return {name: values.detach().clone().requires_grad_() for name, values in parameters.items()}
 
 
@@ -25,9 +25,9 @@ class Architecture:
     """Gates, scores and regularisers of a search.
 
     Args:
-        search: its settings, which name the parts.
-        num_groups: of cells that share parameters.
-        kept: operations of the space that each edge has, [groups][edges][operations]; None is all.
+        search: the settings of the search, which name the parts.
+        num_groups: number of groups of cells; the cells of a group share parameters.
+        kept: the operations of the space that each edge has, [groups][edges][operations]; None means all.
 
     Example:
         >>> from ddarts_core.settings.search_settings import SearchConfig
@@ -71,14 +71,14 @@ class Architecture:
         progress: Progress,
         probe: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """Weights of the operations of every edge, those that the edge adds at the end: [groups, edges, all].
+        """Weights of all operations of every edge, [groups, edges, all]; those that the edge adds come last.
 
-        With links their weights follow, in as many more rows as they fill.
+        With links, the weights of the links follow, in as many further rows as they fill.
 
         Args:
-            parameters: of the architecture by name.
+            parameters: the parameters of the architecture by name.
             progress: where the search is.
-            probe: of a step of the weights, which its gates may depend on (`Gates.against`).
+            probe: in a step of the weights, the function on which its gates may depend (`Gates.against`).
         """
         gates = self._gates.gates(parameters, progress)
         if probe is not None:
@@ -109,7 +109,7 @@ class Architecture:
         return torch.cat([gates, gates.new_tensor(extra).expand(*gates.shape[:2], -1)], -1)
 
     def scores(self, parameters: Parameters) -> Tensor:
-        """What the discretisation ranks, [groups, edges, operations of the space]; 0 of those that were dropped."""
+        """The scores that the discretisation ranks, [groups, edges, operations of the space]; 0 for dropped ones."""
         return self.of_space(self.own_scores(parameters))
 
     def own_scores(self, parameters: Parameters) -> Tensor:
@@ -124,7 +124,7 @@ class Architecture:
         return values.new_zeros(*values.shape[:2], self.size).scatter(-1, places, values)
 
     def links(self, parameters: Parameters) -> list[int | None] | None:
-        """Of each cell, the earlier one whose link weighs most, or None where there is none; None without links."""
+        """For each cell, the earlier cell whose link weighs most, or None if there is none; None without links."""
         if not self.shape.links:
             return None
         weights = self._gates.links(parameters, Progress()).tolist()

@@ -1,4 +1,4 @@
-"""The network of the genotype, trained beside the supernet and told apart from it by one step of both (C-DARTS)."""
+"""The network of the genotype, which is trained beside the supernet; one loss differentiates both (C-DARTS)."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Companion:
-    """A network that is built anew from a genotype, its weights from a pool; the pool keeps those of all before it.
+    """A network that is built anew from a genotype, and gets its weights from a pool.
+
+    The pool keeps the weights of all networks before it.
 
     Args:
-        beside: what it is and how it is trained.
-        search: settings of the supernet: width, form, momentum, weight decay and clipping are the same.
-        info: of the images.
-        device: where it is trained.
-        layout: memory format of its weights.
-        seed: of weights that the pool does not have.
+        beside: what the network is, and how it is trained.
+        search: the settings of the supernet; the network has the same width, form, momentum, weight decay and
+            clipping.
+        info: the facts of the images.
+        device: the device on which the network is trained.
+        layout: the memory format of the network's weights.
+        seed: the seed of weights that the pool does not have.
     """
 
     def __init__(
@@ -83,24 +86,24 @@ class Companion:
 
     @property
     def weights(self) -> list[nn.Parameter]:
-        """Of the network, those that are trained."""
+        """The weights of the network that are trained."""
         assert self.net is not None
         return list(self.net.parameters())
 
     @property
     def buffers(self) -> list[Tensor]:
-        """Of the network, its statistics."""
+        """The statistics of the network."""
         assert self.net is not None
         return list(self.net.buffers())
 
     def loss(self, searched: Tensor, batch: Batch) -> Tensor:
-        """Of a step of the alphas and of its own weights, from the supernet's logits."""
+        """The loss of a step of the alphas and of the network's own weights, given the supernet's logits."""
         assert self.net is not None
         images, labels = batch
         return distillation.joint(searched, self.net(images), labels, self.beside.weight, self.beside.temperature)
 
     def step(self, gradients: Sequence[Tensor]) -> None:
-        """One step of its weights."""
+        """Take one step of the network's weights."""
         for weight, gradient in zip(self.weights, gradients, strict=True):
             weight.grad = gradient
         nn.utils.clip_grad_norm_(self.weights, self.search.grad_clip)
@@ -108,7 +111,7 @@ class Companion:
         self.sgd.zero_grad()
 
     def train_alone(self, batch: Batch) -> Tensor:
-        """One step by its own cross entropy, which is returned."""
+        """Take one step by the network's own cross entropy, and return this loss."""
         assert self.net is not None
         images, labels = batch
         loss = F.cross_entropy(self.net(images), labels)
@@ -145,13 +148,14 @@ class Companion:
 
 
 def places(genotype: Genotype, names: Iterable[str]) -> dict[str, str]:
-    """Where each weight of a network has its place in any network of the same depth.
+    """The place of each weight of a network, which is the same in any network of this depth.
 
-    That of an operation is its cell, its edge and its name, whatever number it has in its cell; all others keep theirs.
+    The place of an operation's weight is its cell, its edge and the operation's name, whatever number the operation has
+    in its cell. The place of any other weight is its name.
 
     Args:
-        genotype: individual, as the network is built.
-        names: of its weights and statistics.
+        genotype: the individual genotype, as the network is built.
+        names: the names of the network's weights and statistics.
 
     Example:
         >>> from ddarts_core.genotypes.genotype import Cell, Edge

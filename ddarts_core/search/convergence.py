@@ -12,15 +12,15 @@ from .discretise import OVER, Derivation, flat, named, plain, saturation
 def convergence_sentence(gates: Any, derivation: Derivation, config: DiscretiseConfig, independent: bool = True) -> str:
     """In plain words: how much of the search is decided, what the derivation had to mend, and what would help.
 
-    Independent (sigmoid) gates are decided above 0.9 and below 0.1. Of softmax weights most are small whatever
-    happens, so there an edge is decided when one operation holds more than 0.9 of it. Below one half the search has
-    not converged.
+    Independent (sigmoid) gates are decided above 0.9 and below 0.1. Most softmax weights are small whatever happens; so
+    with them an edge is decided when one operation holds more than 0.9 of it. If less than one half is decided, the
+    search has not converged.
 
     Args:
-        gates: of the cells that were derived, [cells, edges, operations].
-        derivation: of these gates.
-        config: of the derivation.
-        independent: sigmoid gates.
+        gates: the gates of the cells that were derived, [cells, edges, operations].
+        derivation: the derivation from these gates.
+        config: the settings of the derivation.
+        independent: whether the gates are independent (sigmoid).
     """
     rows = plain(gates)
     if not independent:

@@ -29,13 +29,13 @@ OVER, UNDER = 0.9, 0.1
 
 @dataclass(frozen=True)
 class Derivation:
-    """A genotype and what it took to make it one.
+    """A genotype, and what had to be mended to make it.
 
     Attributes:
-        fallback: (cell, node) that no operation reached and that were given their best one (`on_empty_node: best`).
-        dropped: (cell, node) that were left out for want of an input (`on_empty_node: drop`).
-        dead_cells: cells of the genotype whose output nothing reads: they cost time and compute nothing.
-        connected: cells that were dead until their successor was given one more edge (`on_dead_cell: connect`).
+        fallback: nodes (cell, node) that no operation reached, and that got their best one (`on_empty_node: best`).
+        dropped: nodes (cell, node) that were left out because they had no input (`on_empty_node: drop`).
+        dead_cells: cells of the genotype whose output nothing reads; they cost time and compute nothing.
+        connected: cells that were dead until their successor got one more edge (`on_dead_cell: connect`).
     """
 
     genotype: Genotype

@@ -44,11 +44,11 @@ def weight_pass(
 
     Args:
         net: the supernet.
-        architecture: of its gates.
-        parameters: of the architecture by name.
+        architecture: the architecture that gives the supernet's gates.
+        parameters: the parameters of the architecture by name.
         progress: where the search is.
         batch: images and labels.
-        begin: called before a look at the batch.
+        begin: a function that is called before a look at the batch.
     """
 
     def look(gates: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,13 +65,13 @@ class Examination:
 
     Args:
         net: the supernet.
-        architecture: of its gates.
-        parameters: of the architecture by name; a plan may put other values in.
-        memory: what the plan keeps for later, by name; a part of a checkpoint.
+        architecture: the architecture that gives the supernet's gates.
+        parameters: the parameters of the architecture by name; a plan may put other values in.
+        memory: what the plan keeps for later, by name; it is a part of a checkpoint.
         progress: where the search is.
-        stream: of this epoch's decisions, its own.
-        batches: images of the alphas' split, in their order, or in that of a stream.
-        begin: called before every pass.
+        stream: the random stream of this epoch's decisions.
+        batches: a function that returns batches of the alphas' split, in their order or in that of a stream.
+        begin: a function that is called before every pass.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Examination:
 
     @property
     def fixed(self) -> Tensor:
-        """Gates that follow no parameter any more, NaN where they do; to be changed in place."""
+        """Gates that follow no parameter any more; NaN for gates that do. A plan changes this tensor in place."""
         if self.architecture.fixed is None:
             self.architecture.fixed = torch.full_like(self.gates, float("nan"))
         return self.architecture.fixed
@@ -119,9 +119,9 @@ class Examination:
         """Accuracy and minus the mean cross entropy under some gates, normalised by the batch.
 
         Args:
-            gates: as `gates`, with what is to be tried.
-            batch: that they are measured on; None is whole batches of the alphas' split.
-            number: of these; None is all.
+            gates: gates as in `gates`, with the change that is to be tried.
+            batch: the batch on which they are measured; None measures on whole batches of the alphas' split.
+            number: the number of these whole batches; None means all.
         """
         correct = loss = torch.zeros((), dtype=torch.float64, device=gates.device)
         images_seen = 0

@@ -1,4 +1,4 @@
-"""The gradients of both splits by the weights of each operation, compared; operations that a rule freezes (OLES)."""
+"""Compares the gradients of both splits by the weights of each operation; a rule then freezes operations (OLES)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def cosines(first: Sequence[Tensor], second: Sequence[Tensor], owner: Tensor, nu
 
     Args:
         first: a gradient, in one tensor per weight.
-        second: the other.
-        owner: operation of each weight, [weights].
-        number: of operations.
+        second: the other gradient, in the same form.
+        owner: the number of the operation that each weight belongs to, [weights].
+        number: the number of operations.
     """
     zeros = torch.zeros(number, device=owner.device)
     products = torch.stack([product.sum() for product in torch._foreach_mul(list(first), list(second))])

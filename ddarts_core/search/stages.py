@@ -15,12 +15,12 @@ class Place:
     """Where an epoch is.
 
     Attributes:
-        number: of its stage, from 0.
-        network: of its network, from 0.
-        stage: that stage.
-        stage_epoch: since the stage began, from 0.
-        epoch: since the learning rates began, from 0.
-        epochs: from there to where they begin anew, or to the end.
+        number: number of the epoch's stage, from 0.
+        network: number of the epoch's network, from 0.
+        stage: the epoch's stage.
+        stage_epoch: number of epochs since the stage began, from 0.
+        epoch: number of epochs since the learning rates began, from 0.
+        epochs: number of epochs from this begin to where the learning rates begin anew, or to the end.
     """
 
     number: int
@@ -48,7 +48,7 @@ class Course:
         self.num_epochs = sum(stage.epochs for stage in self.stages)
 
     def at(self, epoch: int) -> Place:
-        """The place of an epoch; of one after the last, that of the last."""
+        """The place of an epoch; an epoch after the last one has the place of the last one."""
         epoch = min(epoch, self.num_epochs - 1)
         first = begun = 0
         number = 0

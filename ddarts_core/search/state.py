@@ -1,4 +1,4 @@
-"""What a search trains, stage after stage, and what it trains it with: all that the next epoch depends on."""
+"""What a search trains in each stage, and the optimisers that train it: all that the next epoch depends on."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class SearchState:
     """Network, architecture parameters and optimisers of the stage that a search is in.
 
     Args:
-        config: the whole experiment; `seed` owns everything random.
-        info: of the data set.
-        device: where everything lies.
+        config: the configuration of the whole experiment, whose `seed` decides everything random.
+        info: the facts of the data set.
+        device: the device on which all tensors are.
     """
 
     def __init__(self, config: ExperimentConfig, info: DataInfo, device: torch.device) -> None:

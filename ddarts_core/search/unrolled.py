@@ -21,14 +21,14 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Bilevel:
-    """One alpha step that looks through the coming weight step.
+    """One alpha step that takes the coming weight step into account.
 
     Attributes:
-        net: the supernet in train mode; running statistics must be off.
-        parameters: architecture parameters, detached.
+        net: the supernet in training mode; its running statistics must be off.
+        parameters: the architecture parameters, detached.
         batch: images and labels of the alpha split.
         weight_batch: images and labels of the weight split.
-        sgd: optimiser of the weights: its learning rate, momentum buffers and weight decay.
+        sgd: the optimiser of the weights, which gives learning rate, momentum buffers and weight decay.
         gates_of: the gates as a function of the parameters.
     """
 
@@ -40,7 +40,7 @@ class Bilevel:
     gates_of: Callable[[Parameters], Tensor]
 
     def first(self, number: int) -> Bilevel:
-        """The same with the first images of both batches only."""
+        """The same alpha step with only the first images of both batches."""
         (x, y), (x2, y2) = self.batch, self.weight_batch
         return replace(self, batch=(x[:number], y[:number]), weight_batch=(x2[:number], y2[:number]))
 
@@ -53,7 +53,7 @@ class Bilevel:
 
         Args:
             hessian: `exact` needs the readable form of cells.
-            radius: of `finite_product`.
+            radius: the radius of `finite_product`.
         """
         direct, direction = self._after_virtual_step()
         eta = self.sgd.param_groups[0]["lr"]

@@ -1,8 +1,8 @@
 """What a genotype costs that is drawn by the gates of a masked supernet: its expected size, differentiable (FBNetV2).
 
-Decisions are drawn one by one, so the expectation of a product of what different ones decide is the product of their
-expectations: the effective width of a layer is the mean of its widths, and likewise its pixels and its kernel. Of a
-decided genotype the expectation is its cost, as `networks.counting` counts it.
+Each decision is drawn by itself. So the expectation of a product of numbers that different decisions choose is the
+product of their expectations: the effective width of a layer is the mean of its widths, and so for its pixels and its
+kernel. If all decisions are made, the expectation is the cost of the genotype, as `networks.counting` counts it.
 """
 
 from __future__ import annotations

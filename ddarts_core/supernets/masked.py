@@ -1,8 +1,8 @@
 """The masked supernet of FBNetV2: every genotype of a space of stages, computed by one set of weights.
 
-A block has the weights of its largest choice, and runs once for each resolution. What is chosen is which of its
-channels, of its kernel and of its other parts count: `masks` and weights behind it. Masks of channels stand behind the
-normalisations, because the shift of a normalisation fills masked channels again.
+A block has the weights of its largest choice, and runs once for each resolution. A choice decides which of the block's
+channels, which part of its kernel and which of its other parts count, by `masks` and by weights. Masks of channels come
+after the normalisations, because the shift of a normalisation would fill masked channels again.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ OfBlock = Mapping[str, Tensor]
 
 
 class MaskedBlock(nn.Module):
-    """All that one block may be.
+    """A block of the masked supernet: it computes all that this block may be.
 
     Args:
-        choices: of the block.
-        before: numbers of channels that its input may have.
+        choices: the choices of the block.
+        before: the numbers of channels that the block's input may have.
     """
 
     def __init__(self, choices: BlockChoices, before: Sequence[int]) -> None:
@@ -82,9 +82,9 @@ class MaskedBlock(nn.Module):
         """[batch, inputs, height, width] to [batch, channels, ...].
 
         Args:
-            x: its input, masked by whatever computed it.
-            gates: of the block's decisions.
-            before: gates of the widths of the input.
+            x: the input of the block, masked by whatever computed it.
+            gates: the gates of the block's decisions.
+            before: the gates of the widths of the input.
         """
         stride, pad = self.choices.stride, self.kernel // 2
         if not self.choices.inverted:
@@ -111,9 +111,9 @@ class MaskedSupernet(nn.Module):
     """The network that a search over genotypes of stages trains.
 
     Args:
-        space: that it chooses from.
-        num_classes: outputs.
-        in_channels: channels of the images.
+        space: the space that the search chooses from.
+        num_classes: number of outputs.
+        in_channels: number of channels of the images.
 
     Example:
         >>> space = StageSpace((BlockChoices((4, 8), stride=2), BlockChoices((8,), (12, 16))), image_size=8)

@@ -1,4 +1,4 @@
-"""The mixed edge of PC-DARTS (eq. 3): a part of the channels through the operations, the rest past them."""
+"""The mixed edge of PC-DARTS (eq. 3): a part of the channels goes through the operations, the rest past them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class PartialMixedOp(nn.Module):
     """An edge whose operations see the first channels only.
 
     Args:
-        names: of the operations.
-        channels: of the edge; a multiple of `share`.
-        stride: of the edge; what bypasses the operations is then max-pooled.
-        share: K, one in so many channels goes through the operations.
+        names: the names of the operations.
+        channels: the number of channels of the edge, a multiple of `share`.
+        stride: the stride of the edge; with stride 2 the channels that bypass the operations are max-pooled.
+        share: K; one in K channels goes through the operations.
 
     Example:
         >>> edge = PartialMixedOp(("skip_connect",), 4, stride=1, share=2)
