@@ -202,7 +202,7 @@ def export_retrain(
     """Write the genotype of a folder of `ddarts retrain` to `FOLDER/export/`.
 
     Args:
-        folder: with genotype.json and config.yaml.
+        folder: the folder with genotype.json and config.yaml.
         cost: parameters and multiply-adds (by convention) of its network.
         out: another folder to write to.
         enrich: writes models beside the genotype.

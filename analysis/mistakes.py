@@ -24,8 +24,8 @@ def section(folder: Path, what: str) -> str:
     """HTML of the mistakes that lie in the folder of a trial; empty where there are none.
 
     Args:
-        folder: of the trial.
-        what: made them, in words.
+        folder: the folder of the trial.
+        what: what made the mistakes, in words.
 
     Raises:
         UserError: the file is damaged.

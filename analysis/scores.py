@@ -16,10 +16,11 @@ class Score:
     """Test accuracy (a fraction of 1) of one genotype over seeds, and what stands beside it.
 
     Attributes:
-        accuracies: by seed.
+        accuracies: the accuracy of each seed.
         balanced_accuracies: mean recall of the classes, by seed.
         images: number of the test images, the same for all seeds.
-        recalibration_batches: that batch normalisation was recalibrated from after a very short training, else 0.
+        recalibration_batches: the number of batches from which batch normalisation was recalibrated after a very short
+            training; else 0.
     """
 
     accuracies: tuple[float, ...]
@@ -73,7 +74,7 @@ def beside_random(seeds: Sequence[int], scores: Mapping[str, Score]) -> Comparis
     the genotype's seeds by Welch's interval, so that the spread of random architectures is part of it.
 
     Args:
-        seeds: of all, in the order of their accuracies.
+        seeds: the seeds of all contenders, in the order of their accuracies.
         scores: by the contender's name; those of random ones begin with `random`.
 
     Returns:

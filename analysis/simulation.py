@@ -31,7 +31,7 @@ class Table:
     """What simulated searches ask of a truth.
 
     Attributes:
-        numbers: of the genotypes that were trained.
+        numbers: the numbers of the genotypes that were trained.
     """
 
     def __init__(self, truth: Truth) -> None:
@@ -117,10 +117,10 @@ def simulate(truth: Truth, looks: int, runs: int = 200, seed: int = 0) -> dict[s
     """Mean regret, with its 95 % interval over the runs, after 1, 2, ... looks; by search.
 
     Args:
-        truth: in which is looked.
-        looks: of each run.
-        runs: of each search, each with a stream of its own.
-        seed: of all streams.
+        truth: the truth that the simulated searches look at.
+        looks: how many looks each run takes.
+        runs: how many runs each search has, each with a random stream of its own.
+        seed: the seed of all streams.
     """
     table = Table(truth)
     found = {}

@@ -57,14 +57,14 @@ class Comparison:
     """Mean of the second group minus mean of the first, and how they were compared.
 
     Attributes:
-        difference: of the runs that were compared; NaN without any.
+        difference: the difference of the means over the runs that were compared; NaN without such runs.
         low: lower end of the 95 % interval; NaN without one.
         high: upper end.
         method: `paired` by seed, `welch`, or `none` where no interval can be had.
         counts: runs of the first and of the second group that were compared; pairs have one of each.
         left_out: runs that were not compared: without a value, or without a partner.
         images: number of images whose binomial noise the interval holds; None is none.
-        variances: of the differences of pairs, or of the runs of either group; none without an interval.
+        variances: the variance of the differences of pairs, or of the runs of each group; empty without an interval.
         noise: variance of the difference by the images.
     """
 
@@ -118,8 +118,8 @@ def mean_interval(values: Sequence[float], level: float = 0.95, images: int | No
     """Mean and Student-t interval of independent values (seeds); NaNs are left out.
 
     Args:
-        values: of the runs.
-        level: of the interval.
+        values: the values of the runs.
+        level: the level of the interval.
         images: the values are accuracies, all on the same so many images, whose noise the interval holds.
 
     Example:
@@ -151,7 +151,7 @@ def comparison(first: Seeded, second: Seeded, images: int | None = None, level: 
         second: the same of the other group.
         images: the values are accuracies, all on the same so many images. The noise of both groups is added as if
             they erred on different images: more than there is where they err on the same.
-        level: of the interval.
+        level: the level of the interval.
 
     Example:
         >>> comparison([(0, 0.5), (1, 0.6), (2, 0.8)], [(0, 0.6), (1, 0.8), (2, 0.9)]).choice

@@ -33,7 +33,7 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last", fi
     dealt by the seed, so that their noise is part of the spread over seeds.
 
     Args:
-        frames: of one or more studies.
+        frames: the tables of one or more studies.
         by: dotted path of a setting, for example `ablation.weight`.
         metric: a metric of the epochs (`held_out/accuracy`), else one of `ranking.metrics`: a column of trials
             (`parameters`), or an objective (`derived/held_out/accuracy`).

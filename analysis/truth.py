@@ -38,7 +38,7 @@ class Truth:
     """The trainings of a truth.
 
     Attributes:
-        study: as it was read.
+        study: the study of the truth, as it was read.
         every: the distinct genotypes of the space.
         trainings: one row each: `number` of the genotype, `seed`, `accuracy` on the held-out images, `seconds`,
             `parameters`, `macs`, and each training-free score.

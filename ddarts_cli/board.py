@@ -41,7 +41,7 @@ class Board:
         clock: seconds, for the rate.
 
     Attributes:
-        rows: of the trials that run, by trial.
+        rows: the row of each trial that runs, by trial.
         states: how many trials ended in each state.
         stopping: whether the first Ctrl-C was heard.
     """

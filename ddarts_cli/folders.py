@@ -58,9 +58,9 @@ class RunFolder:
 
         Args:
             config: the settings of this run.
-            resume: it goes on with what the folder holds.
-            force: it replaces what the folder holds.
-            genotype: that the run is about, if it is given one.
+            resume: whether this run goes on with what the folder holds.
+            force: whether this run replaces what the folder holds.
+            genotype: the genotype that the run is about, if the run is given one.
 
         Raises:
             UserError: the folder holds a run of another kind, or one that neither `resume` nor `force` is about, or one

@@ -40,9 +40,9 @@ class Weights:
     """Trained weights with the settings they belong to: of a retrain's first seed, or of a trial's own short training.
 
     Attributes:
-        path: of the file.
-        seed: of the training.
-        config: of the experiment.
+        path: the path of the file.
+        seed: the seed of the training.
+        config: the configuration of the experiment.
         info: facts of the data.
         accuracies: on the test images, by seed; none of a trial.
         short: epochs of a trial's training; None of a retrain.

@@ -45,8 +45,8 @@ class OutFile(click.Path):
     """The path of a file of one kind, or a name without a kind; a name that ends as files of other kinds do is refused.
 
     Args:
-        suffix: of the kind, as `.html`.
-        what: is written to it.
+        suffix: the suffix of files of this kind, such as `.html`.
+        what: what is written to the file.
     """
 
     def __init__(self, suffix: str, what: str) -> None:

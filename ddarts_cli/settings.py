@@ -18,10 +18,10 @@ class Setting:
     """One setting.
 
     Attributes:
-        path: dotted.
-        default: as JSON has it.
-        allowed: values, in words.
-        meaning: one line.
+        path: the dotted path of the setting.
+        default: the default, written as in JSON.
+        allowed: the allowed values, in words.
+        meaning: what the setting means, in one line.
         choices: the values, where they are a few names; else empty.
     """
 
@@ -49,7 +49,7 @@ def groups(model: type[BaseModel], names: Mapping[str, Any], prefix: str = "") -
     """The groups of a configuration model, those within it after it.
 
     Args:
-        model: of the configuration.
+        model: the model of the configuration.
         names: values of settings that are entries of a table, by dotted path.
         prefix: dotted path of the model, with a dot at its end.
     """

@@ -29,8 +29,8 @@ def watch(board: Board, go_on: str) -> Iterator[Callable[[SweepEvent], None]]:
     """A listener for a sweep: a live table on a terminal, a line per start and end of a trial elsewhere.
 
     Args:
-        board: of the sweep as it is now.
-        go_on: command that goes on with it, for whoever presses Ctrl-C twice.
+        board: the board of the sweep, which shows the sweep as it is now.
+        go_on: the command that goes on with the sweep, for a user who presses Ctrl-C twice.
     """
     with _ended_by_the_second_stop(board, go_on):
         if not sys.stdout.isatty():
@@ -112,8 +112,8 @@ def store_sentence(config: SweepConfig, study: Study | None) -> str:
     """Which store MLflow's runs are written to, and why; without secrets.
 
     Args:
-        config: of the sweep.
-        study: if it exists already.
+        config: the configuration of the sweep.
+        study: the study, if it exists already.
     """
     from ddarts_tuning.settings.config import URI_VARIABLE
     from ddarts_tuning.tracking.study_run import from_environment

@@ -29,7 +29,7 @@ def train_images(
     """The training images and their facts: those that are given, or those of the settings.
 
     Args:
-        config: of the data; only its split and its augmentation count where images are given.
+        config: the settings of the data; only the split and the augmentation count if images are given.
         data: images of uint8, or of floats from 0 to 1 that nothing has normalised, all of one square size, and their
             labels from 0; None reads those of the settings.
         classes: names of the classes in label order; None calls them by their numbers.

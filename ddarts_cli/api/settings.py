@@ -18,7 +18,7 @@ def load_config(settings: Settings, overrides: Iterable[str] = ()) -> Experiment
 
     Args:
         settings: a YAML file, or a dictionary with the same keys. `ddarts settings` explains them all.
-        overrides: as `--set` takes them, `dotted.path=value`.
+        overrides: settings that replace others, as `--set` takes them: `dotted.path=value`.
 
     Returns:
         That of a sweep (`SweepConfig`) if there is a space, the group `tune` or the group `tracking`.

@@ -35,7 +35,7 @@ class Study:
     Everything is read anew when it is asked for, since the study's sweep may still run.
 
     Attributes:
-        folder: of the study.
+        folder: the folder of the study.
     """
 
     folder: Path
@@ -131,10 +131,10 @@ def sweep(
     The study lies in `storage/name` of the settings. An interrupted sweep goes on with `ddarts resume`.
 
     Args:
-        settings: as for `load_config`, with a `space`.
-        watch: is told of what happens to every trial.
-        num_cpus: cores that Ray may use; None is all.
-        address: of a Ray cluster; None starts Ray on this machine.
+        settings: settings as for `load_config`, with a `space`.
+        watch: a function that is told of what happens to every trial.
+        num_cpus: how many cores Ray may use; None means all.
+        address: the address of a Ray cluster; None starts Ray on this machine.
 
     Raises:
         UserError: a setting is wrong, the study exists, or no trial fits on the machines.

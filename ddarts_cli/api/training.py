@@ -31,8 +31,8 @@ class Found:
 
     Attributes:
         genotype: the architecture.
-        derivation: it, and which nodes and cells had to be mended or are dead.
-        records: one of each epoch.
+        derivation: the architecture, and which nodes and cells had to be mended or are dead.
+        records: one record of each epoch.
         config: the whole configuration.
         info: facts of the images.
     """
@@ -54,8 +54,8 @@ class Trained:
     """What a training gave: records, network and scores.
 
     Attributes:
-        network: with the weights that were scored, in evaluation mode on the device that trained it.
-        records: one of each epoch.
+        network: the network with the weights that were scored, in evaluation mode on the device that trained it.
+        records: one record of each epoch.
         test: loss and confusion matrix on the test images; None without them.
         config: the whole configuration.
         info: facts of the images, by which the network's input is normalised.
@@ -74,7 +74,7 @@ def build_search(settings: Settings, data: Data | None = None, *, classes: Seque
     Going through its `records()` runs it, one epoch at a time. Its `discretise()` gives a genotype after any epoch.
 
     Args:
-        settings: as for `load_config`.
+        settings: settings as for `load_config`.
         data: training images, as tensors (images, labels) or as a torch `Dataset`; None reads those of the settings.
         classes: names of the classes of given images.
 
@@ -103,10 +103,10 @@ def search(
     the `held_out/` metrics of the records are computed on it. Test images are never read.
 
     Args:
-        settings: as for `load_config`.
+        settings: settings as for `load_config`.
         data: training images, as tensors (images, labels) or as a torch `Dataset`; None reads those of the settings.
         classes: names of the classes of given images.
-        watch: is told of every epoch.
+        watch: a function that is told of every epoch.
 
     Raises:
         UserError: a setting is wrong, or the images do not fit it.
@@ -142,12 +142,13 @@ def retrain(
     """Train the network of a genotype from scratch, then read the test images once.
 
     Args:
-        genotype: of the network.
-        settings: as for `load_config`; the group `retrain` says how. A seed is one training.
+        genotype: the genotype of the network.
+        settings: settings as for `load_config`; the group `retrain` says how to train. One seed stands for one
+            training.
         data: training images, as for `search`.
         test: test images; None reads those of the settings if the training images are theirs too, and else none.
         classes: names of the classes of given images.
-        watch: is told of every epoch.
+        watch: a function that is told of every epoch.
 
     Raises:
         UserError: a setting is wrong, the images do not fit it, or the network cannot be built.

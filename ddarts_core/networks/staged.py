@@ -84,7 +84,7 @@ class StagedNetwork(DerivedNetwork):
         auxiliary: add the auxiliary head, on the block before the last one that halves the image.
 
     Attributes:
-        auxiliary_position: of the block whose output the auxiliary head reads; None without that head.
+        auxiliary_position: position of the block whose output the auxiliary head reads; None without this head.
 
     Raises:
         UserError: sizes that cannot be built, or an auxiliary head where no block behind the first halves the image.

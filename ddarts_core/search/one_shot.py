@@ -38,8 +38,8 @@ def one_shot_accuracy(search: Search, number: int) -> float:
     ones are those of the mixture, not of this genotype. The search is left as it was.
 
     Args:
-        search: with cells of their own.
-        number: of the genotype, by `config.enumeration_of`.
+        search: a search whose cells each have gates of their own.
+        number: the number of the genotype, by `config.enumeration_of`.
     """
     config = search.config.search
     genotype = enumeration_of(search.config)[number]

@@ -29,8 +29,8 @@ def decided_metrics(
     """How many gates are decided, and what the genotype is like that they stand for.
 
     Args:
-        gates: of the operations that a genotype may take, [groups, edges, operations].
-        derivation: of these gates; None where they make no network yet.
+        gates: the gates of the operations that a genotype may take, [groups, edges, operations].
+        derivation: the derivation from these gates; None if they make no network yet.
         weighed: the start and the weights of operations, which its distance is measured by; None measures none.
         frozen: operations that are frozen; None where no rule freezes any.
     """

@@ -49,7 +49,7 @@ class Search(SearchState):
 
     Args:
         config: the whole experiment; `seed` owns everything random.
-        info: of the data set.
+        info: the facts of the data set.
         splits: three disjoint sets of training images.
         device: overrides `search.device`.
 

@@ -282,8 +282,8 @@ class Supernet(nn.Module):
 
         Args:
             k: the cell.
-            outputs: of the stem, two, and of the cells before it.
-            gates: of the cell's edges, and behind them the weights of links (`Architecture.gates`).
+            outputs: the two outputs of the stem, and the outputs of the cells before cell k.
+            gates: the gates of the cell's edges, and behind them the weights of links (`Architecture.gates`).
         """
         number = num_sources(k)
         if not number:
