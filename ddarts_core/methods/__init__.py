@@ -1,4 +1,4 @@
-"""Methods, each in a module of its own: a preset of settings, and the parts it brings (docs/extending.md). Torch-free.
+"""Methods, each a room of its own: a preset of settings and the parts that it brings (docs/extending.md). Torch-free.
 
 The table `METHODS` names the methods. The other tables name the parts, which a file may combine freely. A plug-in adds
 methods and parts to these tables through `registry.Registry`.

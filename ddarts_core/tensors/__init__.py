@@ -1,1 +1,1 @@
-"""What torch leaves to its users: devices, random streams, tensors without contents, optimisers."""
+"""What torch leaves open: devices, random streams, tensors without contents, optimisers."""
