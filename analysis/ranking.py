@@ -29,7 +29,12 @@ _NUMERIC = (
 
 
 def is_beyond(row: Row) -> bool:
-    """Whether a trial's network is beyond a limit of the sweep, by its row or its trial.json; older ones do not say."""
+    """Whether a trial's network is beyond a limit of the sweep.
+
+    Args:
+        row: the trial's row of table `trials`, or its `trial.json`. Trials of older versions do not say whether their
+            networks are: the answer is False.
+    """
     return isinstance(row.get("beyond"), (str, list)) and bool(row["beyond"])
 
 
@@ -43,9 +48,10 @@ def rank(trials: Sequence[Row], by: str = "-objective") -> list[Row]:
 
     Args:
         trials: rows of table `trials` (`study.trial_row`, or a frame's `to_dict("records")`).
-        by: comma-separated metrics, a minus before one for largest first: `-accuracy,params`; later ones break ties,
-            then the trial number does. `accuracy` is the derived network's where it is known, else the supernet's.
-            `pareto` keeps only the `contenders` that no other beats in both accuracy (`sought`) and parameters.
+        by: metrics, separated by commas, such as `-accuracy,params`. A minus before a metric means that its largest
+            value comes first. A later metric decides between trials that are equal in the earlier ones, and at last
+            the trial number decides. `accuracy` is the derived network's where it is known, else the supernet's.
+            `pareto` keeps only the `contenders` on the `pareto_front` of accuracy (`sought`) and parameters.
 
     Raises:
         UserError: a metric that no completed trial has.
@@ -80,7 +86,15 @@ def rank(trials: Sequence[Row], by: str = "-objective") -> list[Row]:
 
 
 def epochs_of(config: Mapping[str, Any], trained: bool) -> str:
-    """A trial's epochs in a table: of its search, warm-up included, and of its network's training if that counts.
+    """A trial's numbers of epochs as a table shows them.
+
+    Args:
+        config: the configuration of the trial.
+        trained: whether the training of the derived network counts. If so, its number of epochs follows that of the
+            search behind a plus sign.
+
+    Returns:
+        The number of epochs of the search, warm-up included, and of the training if it counts.
 
     Example:
         >>> epochs_of({"search": {"epochs": 4, "warmup_epochs": 1}, "retrain": {"epochs": 3}}, trained=True)
@@ -149,7 +163,11 @@ def pareto_front(points: Sequence[Sequence[float]], largest: Sequence[bool]) -> 
 
 
 def evenly(items: Sequence[Item], most: int) -> list[Item]:
-    """At most so many (two or more) of the items, evenly spaced in their order, the first and the last among them.
+    """At most `most` of the items, evenly spaced in their order; the first and the last are always among them.
+
+    Args:
+        items: the items to choose from.
+        most: the largest number of items to return, two or more.
 
     Example:
         >>> evenly("abcdefg", 3)

@@ -24,7 +24,15 @@ RUNS = 200
 
 
 def judge(truth: Truth, studies: Sequence[Study], runs: int = RUNS) -> dict[str, Any]:
-    """All that a truth says: of itself, of the searches of these studies, and of what predicts it. Plain data.
+    """Everything that a truth says about itself, about searches, and about what predicts it, as one document.
+
+    Args:
+        truth: the truth that judges.
+        studies: the studies whose searches are judged.
+        runs: how many runs each simulated search has.
+
+    Returns:
+        The document as plain data, by part: `truth`, `methods`, `searches`, `cells`, `predictors`, `simulated`.
 
     Raises:
         UserError: see `truth.regrets`.
@@ -80,7 +88,7 @@ def _of_method(
 
 
 def plain(value: Any) -> Any:
-    """The document as JSON takes it: what there is none of is null."""
+    """The document as plain data for JSON: NaN and missing values become None, which JSON writes as null."""
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -117,7 +125,11 @@ def truth_words(truth: Mapping[str, Any]) -> str:
 
 
 def tables(found: Mapping[str, Any]) -> list[tuple[Sequence[str], list[Sequence[str]]]]:
-    """Heads and rows: a row per method if there are searches, then what predicts the truth, then simulated searches."""
+    """The tables of the document, each as its head and its rows.
+
+    The first table has a row per method; it is left out if there are no searches. The tables of what predicts the
+    truth follow, and the table of the simulated searches is the last.
+    """
     tables: list[tuple[Sequence[str], list[Sequence[str]]]] = []
     if found["methods"]:
         head: Sequence[str] = (
@@ -215,7 +227,10 @@ def regret_figure(truth: Truth, found: Mapping[str, Any]) -> Figure:
 
 
 def simulation_figure(found: Mapping[str, Any]) -> Figure:
-    """Mean regret of the best so far by the number of trainings, with its 95 % interval over the runs."""
+    """One curve per simulated search: mean regret of the best genotype so far, by the number of trainings.
+
+    A band around each curve is the 95 % interval of the mean over the runs.
+    """
     figure, ax = axes("trainings", "regret, points")
     for index, (name, curve) in enumerate(found["simulated"].items()):
         colour = COLOURS[index % len(COLOURS)]

@@ -76,11 +76,16 @@ def report(
 ) -> Path:
     """Write the report of one or more studies to the HTML file `out`.
 
-    `importances` has the importance of each setting by study name, where it is known. `references` are the costs up to
-    which the hypervolume of a front is taken, by `parameters` and `macs`: the same for all studies.
-
     The page needs no network and no other file. A study that is still running or without a completed trial gets a
     section that says so.
+
+    Args:
+        study_dirs: the folders of the studies.
+        out: the path of the HTML file.
+        importances: the importance of each setting, by the name of the study; studies of unknown importances are left
+            out.
+        references: the costs up to which the hypervolume of a front is taken, by `parameters` and `macs`; the same
+            for all studies.
 
     Raises:
         UserError: no study is named, a folder is no study, one of its files is damaged, or a study is finished and has
@@ -104,7 +109,10 @@ def write_report(
     importances: Mapping[str, Shares] = MappingProxyType({}),
     references: Mapping[str, float] = MappingProxyType({}),
 ) -> Path:
-    """`report` on studies that are already read; they need no alphas, the best trial's are read from its file."""
+    """Write a report, as `report` does, of studies that are already read.
+
+    The studies may be read without alphas: those of the best trial are read from its file.
+    """
     body = list(_body(studies, importances, references))
     library = _plotly() if any('class="chart"' in part for part in body) else None
     title = f"D-DARTS report: {', '.join(study.name for study in studies)}"
@@ -175,7 +183,10 @@ def _comparison(studies: Sequence[Study]) -> str:
 
 
 def _overlaid(studies: Sequence[Study], references: Mapping[str, float], ids: Iterator[int]) -> str:
-    """Charts in which several studies lie over each other, each in one colour; those of the same name by folder."""
+    """Charts in which several studies lie over each other, each in one colour.
+
+    A study is labelled by its name, or by its folder if another study has the same name.
+    """
     names = [study.name for study in studies]
     label = {id(s): s.name if names.count(s.name) == 1 else str(s.folder) for s in studies}
     rows = {label[id(study)]: report_text.rows_of(study) for study in studies}
@@ -256,7 +267,7 @@ def _study_sections(
 
 
 def _cells_of_best(study: Study, ranked: Sequence[str], figures: list[str], ids: Iterator[int]) -> Iterator[str]:
-    """The curves that are there, and how the best trial came to its cells."""
+    """The figures that are given, the operations of the best trial's cells, and the gates of that trial by epoch."""
     best_trial = next((trial for trial in study.trials if ranked and trial.trial_id == ranked[0]), None)
     shown = (with_alphas(study, best_trial),) if best_trial else ()
     frames = frames_of([replace(study, trials=shown)], ("alphas", "genotypes"))
@@ -302,7 +313,7 @@ def _confusion(study: Study, ranked: Sequence[str], ids: Iterator[int]) -> Itera
 def _settings(
     ranked: Sequence[Row], trials: pd.DataFrame, shares: Shares, logs: Collection[str], ids: Iterator[int]
 ) -> Iterator[str]:
-    """What the sweep varied, and what of it mattered."""
+    """The settings that the sweep varied, and which of them mattered."""
     mattered = []
     bars = parameter_charts.importance(shares)
     if bars is not None:

@@ -36,12 +36,15 @@ def rows_of(study: Study) -> list[Row]:
 
 
 def order_of(study: Study) -> str:
-    """What trials are ranked by, unless somebody says otherwise."""
+    """The metrics that a study's trials are ranked by, as `rank` takes them, unless somebody asks for others."""
     return default_order(study.info.get("objectives") or [])
 
 
 def with_a_place(ranked: Sequence[Row], objectives: Sequence[Any]) -> list[Row]:
-    """The `contenders`; with several objectives those that no other beats in all of them."""
+    """The trials that get a place in the ranking.
+
+    With one objective these are the `contenders`, with several those contenders that are on the Pareto front.
+    """
     ranked = contenders(ranked)
     if len(objectives) < 2:
         return ranked
@@ -52,7 +55,7 @@ def with_a_place(ranked: Sequence[Row], objectives: Sequence[Any]) -> list[Row]:
 
 
 def what_was_run(study: Study, rows: Sequence[Row], ranked: Sequence[Row]) -> str:
-    """The first lines: what was searched with what, how it ended, and the best."""
+    """The first lines on a study: its methods and data sets, how its trials ended, and the best of `ranked`."""
     states = [row["state"] for row in rows]
     methods = sorted({str(row["method"]) for row in rows if row["method"]})
     data = sorted({str(row["data_set"]) for row in rows if row["data_set"]})
@@ -93,7 +96,10 @@ def what_was_run(study: Study, rows: Sequence[Row], ranked: Sequence[Row]) -> st
 
 
 def budget(study: Study) -> str:
-    """What each search, and the whole sweep, was given beside its numbers of epochs, in a sentence each."""
+    """The budgets that each search and the whole sweep were given beside numbers of epochs, in a sentence each.
+
+    Empty if there were none.
+    """
     tune = study.info.get("config", {}).get("tune", {})
     amounts = sorted({float(trial.info.get("budget_seconds") or 0) for trial in study.trials})
     said = ""
@@ -109,7 +115,7 @@ def budget(study: Study) -> str:
 
 
 def _moment(text: Any) -> str:
-    """A time of ISO 8601 to the minute, in UTC; what is none as it is."""
+    """A time that is given in ISO 8601, to the minute and in UTC; a text that is no time stays as it is."""
     try:
         when = datetime.fromisoformat(str(text).replace("Z", "+00:00"))  # Python 3.10 knows no Z
     except ValueError:
@@ -118,7 +124,10 @@ def _moment(text: Any) -> str:
 
 
 def start(rows: Sequence[Row]) -> str:
-    """The start architecture (DARTOpti) beside what was found from it, and whether there is a gain; empty without."""
+    """A table of the start architecture (DARTOpti) and of what was found from it, and whether there is a gain.
+
+    Empty if no completed trial has a start architecture.
+    """
     known = [row for row in rows if row["state"] == "COMPLETED" and row["baseline_parameters"] is not None]
     if not known:
         return ""
@@ -155,7 +164,12 @@ _SIZES = {"parameters": "parameters", "macs": "multiply-adds"}
 
 
 def beyond_sentence(apart: int, completed: int, limits: Mapping[str, float | None]) -> str:
-    """How many of the completed trials are beyond a limit, and what that means.
+    """How many of the completed trials are beyond a limit, and what that means for their places.
+
+    Args:
+        apart: the number of completed trials that are beyond a limit.
+        completed: the number of completed trials.
+        limits: the limits of the sweep by name (`tune.limits`).
 
     Example:
         >>> beyond_sentence(1, 3, {"parameters": 500_000})
@@ -176,9 +190,14 @@ def ranking(
     limits: Mapping[str, float | None] = MappingProxyType({}),
     drawn: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """The table of trials, of which only the first `placed` have a place.
+    """The table of completed trials, with what there is to say about it.
 
-    `drawn` has the place of the page where the genotype of a trial is drawn.
+    Args:
+        ranked: the rows of the completed trials, best first.
+        placed: how many of them, from the first, have a place.
+        objectives: the objectives of the study.
+        limits: the limits of the sweep by name (`tune.limits`).
+        drawn: by trial, the identifier of the drawing of its genotype on the page, which the table links to.
     """
     apart = sum(map(is_beyond, ranked))
     names = [str(o["metric"]) for o in objectives] or ["objective"]
@@ -245,9 +264,20 @@ def _number(found: Any) -> str:
 def drawings(
     study: Study, ranked: Sequence[Row], placed: int, budget: int, ids: Iterator[int]
 ) -> tuple[str, dict[str, str]]:
-    """The genotypes, drawn, as many as `budget` bytes hold, and the place on the page of each trial's.
+    """Draw the genotypes of ranked trials.
 
-    The best `DRAWN` of those with a place are in sight, the others folded, down to the last row of the ranking.
+    The best `DRAWN` genotypes of trials with a place are in sight. The others, down to the last row of the ranking,
+    are folded. A drawing that would make all of them larger than `budget` is left out.
+
+    Args:
+        study: the study of the trials.
+        ranked: the rows of the completed trials, best first.
+        placed: how many of them, from the first, have a place.
+        budget: how many bytes all drawings together may take.
+        ids: gives each drawing a number of its own on the page.
+
+    Returns:
+        The drawings as HTML, and by trial the identifier of the drawing of its genotype on the page.
     """
     parts: list[str] = []
     more: list[str] = []
@@ -288,14 +318,19 @@ def drawings(
 
 
 def _dead(trial: Trial) -> str:
-    """What to know about dead cells of the network that is trained from a trial's genotype; empty without any."""
+    """A sentence on the dead cells of the network that is trained from a trial's genotype; empty if none is dead."""
     assert trial.genotype is not None
     found = dead_in_training(trial.genotype, trial.info["config"])
     return f". When it is trained, {dead_sentence(*found)}" if found and found[0] else ""
 
 
 def not_completed(rows: Sequence[Row], metric: str) -> str:
-    """The table of the trials that failed or were stopped early, why, and how good they were; empty without any."""
+    """A table of the trials that failed or were stopped early: why, and how good they were; empty if none did.
+
+    Args:
+        rows: the rows of all trials.
+        metric: the accuracy that tells how good they were, as `sought` names it.
+    """
     words = {"FAILED": "failed", "PRUNED": "stopped early"}
     found = sorted((row for row in rows if row["state"] in words), key=lambda row: str(row["state"]))
     if not found:
@@ -324,7 +359,7 @@ def _data_facts(study: Study) -> list[tuple[str, str]]:
 
 
 def reproduce(study: Study, ranked: Sequence[Row]) -> str:
-    """Facts, configurations and commands by which a study, or one of its best trials, is had again."""
+    """The facts, configurations and commands with which a study, or one of its best trials, can be run again."""
     info = study.info
     facts = [
         ("command", str(info.get("command", "unknown"))),

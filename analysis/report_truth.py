@@ -31,9 +31,13 @@ _CAPTIONS = {
 
 
 def judged(studies: Sequence[Study], ids: Iterator[int]) -> Iterator[str]:
-    """For each truth among the studies, what the others are worth by it; nothing without a truth.
+    """The HTML in which each truth among the studies judges the searches of the others; nothing without a truth.
 
-    Searches on other images than those of the truth are named, with the reason, and not judged.
+    If a search had other images than the truth, the page names that search with the reason, and no search is judged.
+
+    Args:
+        studies: all studies of the page.
+        ids: gives each chart a number of its own on the page.
     """
     for study in studies:
         if not is_truth(study):

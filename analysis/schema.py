@@ -3,8 +3,8 @@
 A dataset is a folder with one folder per table, partitioned as `TABLE/study=NAME/trial=NUMBER/part-0.parquet`, so
 `study` and `trial` are columns for every reader that knows hive partitions (pandas, polars, DuckDB, Spark).
 Accuracies are fractions of 1, losses and contributions are in nats, times in seconds, counts are plain numbers. A new
-column raises the minor version, a changed or removed one or another layout the major version; readers refuse another
-major version.
+column raises the minor version. A column that is changed or removed, or another layout, raises the major version.
+Readers refuse a dataset of another major version than theirs.
 """
 
 from __future__ import annotations

@@ -70,12 +70,13 @@ class Score:
 def beside_random(seeds: Sequence[int], scores: Mapping[str, Score]) -> Comparison | None:
     """The genotype's accuracies against those of random ones, on the same test images.
 
-    With one random genotype the two are paired by seed. Of several the mean of each is one run: they are compared with
-    the genotype's seeds by Welch's interval, so that the spread of random architectures is part of it.
+    With one random genotype, its accuracies and those of the genotype are paired by seed. With several, the mean of
+    each random genotype counts as one run. These runs are compared with the genotype's seeds by Welch's interval, so
+    that the spread of random architectures is part of the interval.
 
     Args:
         seeds: the seeds of all contenders, in the order of their accuracies.
-        scores: by the contender's name; those of random ones begin with `random`.
+        scores: the score of each contender by its name. Names of random genotypes begin with `random`.
 
     Returns:
         The comparison; None if no random genotype was trained.
@@ -112,11 +113,14 @@ def start_verdict(found: Comparison) -> str:
 
 
 def deviations(scores: Mapping[str, Score]) -> dict[str, float] | None:
-    """By how much random genotypes differ, and by how much the seeds of one: standard deviations of test accuracies.
+    """How much random genotypes differ, and how much the seeds of one of them: standard deviations of test accuracies.
 
-    Those of a one-way analysis of variance with random effects: that of the seeds is pooled over the genotypes, and of
-    the variance between the means the share of the seeds is taken off. None with fewer than two random genotypes or
-    seeds.
+    They are those of a one-way analysis of variance with random effects. The variance of the seeds is pooled over the
+    genotypes. From the variance between the means of the genotypes the share of the seeds is taken off.
+
+    Returns:
+        The standard deviations between `architectures` and between `seeds`, as fractions of 1; None with fewer than two
+        random genotypes or fewer than two seeds.
     """
     drawn = _drawn(scores)
     if len(drawn) < 2 or len(drawn[0].accuracies) < 2:
@@ -127,7 +131,7 @@ def deviations(scores: Mapping[str, Score]) -> dict[str, float] | None:
 
 
 def random_verdict(found: Comparison, scores: Mapping[str, Score]) -> str:
-    """The comparison of `beside_random` in words, and what it does not say."""
+    """The comparison of `beside_random` in words, and what is known of the spread of random genotypes."""
     drawn = _drawn(scores)
     if len(drawn) == 1:
         sentence = verdict(found, "the genotype", "the random genotype")

@@ -1,8 +1,8 @@
 """Searches that only look things up in a truth: random search, regularised evolution, local search, at equal cost.
 
-A look at a genotype costs one training and answers with the accuracy of one of its seeds, drawn anew each time, as a
-training would. What a search holds to be its best is judged by the mean of that genotype. Pure functions of the truth
-and a seed.
+A look at a genotype counts as one training. As a training would, it answers with the accuracy of one seed: one of the
+genotype's seeds is drawn anew at each look. The genotype that a search holds to be its best is judged by its mean
+accuracy over seeds. Pure functions of the truth and a seed.
 """
 
 from __future__ import annotations
@@ -102,7 +102,10 @@ SEARCHES: Mapping[str, Callable[[Table, random.Random], Looks]] = MappingProxyTy
 
 
 def regret_curve(looks: Looks, table: Table, number: int) -> list[float]:
-    """Regret of the genotype that looks best so far, after each of so many looks."""
+    """Regret of the genotype that looks best so far, after each of the first `number` looks.
+
+    The regret is the best mean accuracy in the table less the mean accuracy of that genotype, as a fraction of 1.
+    """
     best = max(table.mean(one) for one in table.numbers)
     curve: list[float] = []
     held, seen = -1, -np.inf

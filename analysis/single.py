@@ -41,7 +41,14 @@ def is_search(root: Path) -> bool:
 def read_search(
     root: Path, alphas: bool = True
 ) -> tuple[dict[str, Any], dict[str, Any], list[EpochRecord], AnyGenotype]:
-    """What a `study.json` and the one `trial.json` of a search would hold, its records and its genotype.
+    """Read the folder of a finished search as if it were that of a study of one trial.
+
+    Args:
+        root: the folder of the search.
+        alphas: whether the records have their alphas.
+
+    Returns:
+        What `study.json` would hold, what the `trial.json` of the one trial would hold, the records, and the genotype.
 
     Raises:
         UserError: one of its files is missing or damaged.

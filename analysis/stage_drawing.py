@@ -15,25 +15,25 @@ ROW, LABEL = _ROW, _LABEL
 
 
 def row_width(genotype: StagedGenotype) -> float:
-    """Width that every row of a genotype fits into."""
+    """Width, in inches, that every row of a genotype fits into."""
     return _LABEL + max(len(stage) for stage in genotype.stages) * (_WIDTH + _GAP)
 
 
 def stage_words(genotype: StagedGenotype, number: int) -> str:
-    """What a row shows, for those who do not see it."""
+    """What the row of stage `number` shows, in words for readers who do not see it."""
     stage = genotype.stages[number]
     blocks = "; ".join(block.words + (f", {block.repeats} times" if block.repeats > 1 else "") for block in stage)
     return f"stage {number}: {blocks}"
 
 
 def head_words(genotype: StagedGenotype) -> str:
-    """What follows the last stage."""
+    """What follows the last stage, in words."""
     hidden = f", linear layer to {genotype.hidden} ({genotype.activation})" if genotype.hidden else ""
     return f"then mean over all pixels{hidden}, classifier"
 
 
 def draw_stage(pen: Pen, genotype: StagedGenotype, number: int, left: float, bottom: float) -> None:
-    """Draw one stage with the lower left corner of its row at (left, bottom)."""
+    """Draw the stage `number` with the lower left corner of its row at (left, bottom), in inches."""
     stage = genotype.stages[number]
     middle = bottom + _ROW / 2
     size = _size(genotype, number)
