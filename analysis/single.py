@@ -45,7 +45,7 @@ def read_search(
 
     Args:
         root: the folder of the search.
-        alphas: whether the records have their alphas.
+        alphas: whether to read the alphas of the records.
 
     Returns:
         What `study.json` would hold, what the `trial.json` of the one trial would hold, the records, and the genotype.

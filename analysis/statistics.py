@@ -33,7 +33,10 @@ MOST = 1000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, its 95 % interval and the number of values; without an interval (NaN) when there is only one value."""
+    """A mean, its interval (by default of 95 %) and the number of values.
+
+    With only one value there is no interval: its ends are NaN.
+    """
 
     mean: float
     low: float
@@ -41,7 +44,7 @@ class Estimate:
     count: int
 
     def of_shares(self) -> Estimate:
-        """The estimate of a share of 1, whose interval ends where shares do: a t interval does not know of 0 and 1.
+        """The estimate of a share of 1, with its interval cut off at 0 and 1, which a t interval may go beyond.
 
         Example:
             >>> mean_interval([0.9, 1.0]).of_shares().high
@@ -58,14 +61,14 @@ class Comparison:
 
     Attributes:
         difference: the difference of the means over the runs that were compared; NaN without such runs.
-        low: lower end of the 95 % interval; NaN without one.
-        high: upper end.
+        low: the lower end of the 95 % interval of the difference; NaN without an interval.
+        high: the upper end of that interval; NaN without an interval.
         method: `paired` by seed, `welch`, or `none` where no interval can be had.
-        counts: runs of the first and of the second group that were compared; pairs have one of each.
-        left_out: runs that were not compared: without a value, or without a partner.
-        images: number of images whose binomial noise the interval holds; None is none.
+        counts: the number of compared runs of the first and of the second group. A pair has one run of each.
+        left_out: the number of runs that were not compared, since they have no value or no partner.
+        images: the number of images whose binomial noise is part of the interval; None if no such noise is part of it.
         variances: the variance of the differences of pairs, or of the runs of each group; empty without an interval.
-        noise: variance of the difference by the images.
+        noise: the variance of the difference that is due to the number of images.
     """
 
     difference: float
@@ -80,10 +83,10 @@ class Comparison:
 
     @property
     def needed(self) -> int | None:
-        """Fewest pairs, or runs of each group, that would tell accuracies apart that differ by one point.
+        """The fewest pairs, or runs of each group, that would tell apart accuracies that differ by one point.
 
-        That is: whose interval, at the spread that was seen, is no wider than a point to either side. None without a
-        spread, and where more than `MOST` are needed or the noise of the images alone is wider.
+        With so many the interval, at the spread that was seen, is no wider than one point to either side. None if no
+        spread is known, if more than `MOST` are needed, or if the noise of the images alone is wider than that.
         """
         if not self.variances:
             return None
@@ -109,7 +112,7 @@ class Comparison:
         return words + (f", {self.left_out} left out" if self.left_out else "")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; what there is none of is null."""
+        """Plain data for JSON; NaN becomes None, which JSON writes as null."""
         kept = {key: value for key, value in asdict(self).items() if key not in ("variances", "noise")}
         return {key: None if value != value else value for key, value in kept.items()} | {"needed": self.needed}
 
@@ -120,7 +123,8 @@ def mean_interval(values: Sequence[float], level: float = 0.95, images: int | No
     Args:
         values: the values of the runs.
         level: the level of the interval.
-        images: the values are accuracies, all on the same so many images, whose noise the interval holds.
+        images: the number of images, if the values are accuracies that were all read on the same images: the noise of
+            so few images is then part of the interval. None leaves that noise out.
 
     Example:
         >>> mean_interval([1.0, 3.0]).mean
@@ -147,10 +151,11 @@ def comparison(first: Seeded, second: Seeded, images: int | None = None, level: 
     all values of each group, are equal there is no spread to make an interval of, unless `images` is given.
 
     Args:
-        first: seed and value of each run.
-        second: the same of the other group.
-        images: the values are accuracies, all on the same so many images. The noise of both groups is added as if
-            they erred on different images: more than there is where they err on the same.
+        first: the seed and the value of each run of the first group.
+        second: the seed and the value of each run of the second group.
+        images: the number of images, if the values are accuracies that were all read on the same images; None leaves
+            the noise of the images out. The noise of both groups is added as if the groups erred on different images,
+            which is too much where they err on the same.
         level: the level of the interval.
 
     Example:
@@ -186,7 +191,15 @@ def comparison(first: Seeded, second: Seeded, images: int | None = None, level: 
 
 
 def verdict(found: Comparison, second: str, first: str) -> str:
-    """The comparison of accuracies (fractions of 1) as a sentence; that they cannot be told apart is the default."""
+    """The comparison of accuracies (fractions of 1) as a sentence.
+
+    Unless the interval leaves out 0, the sentence says that the two cannot be told apart.
+
+    Args:
+        found: the comparison.
+        second: what the second group is called.
+        first: what the first group is called.
+    """
     how = found.choice + (f", with the noise of {found.images} test images" if found.images else "")
     interval = f"95 % interval {100 * found.low:+.2f} to {100 * found.high:+.2f}; {how}"
     points = f"{100 * found.difference:+.2f} points"
@@ -199,7 +212,7 @@ def verdict(found: Comparison, second: str, first: str) -> str:
 
 
 def _power(found: Comparison) -> str:
-    """How many runs would show a difference of one point."""
+    """How many runs would show a difference of one point, in words."""
     if found.needed is None:
         few = found.images is not None and _half_width([], found.noise, 0.95) > POINT
         return "no number of seeds would show a difference of one point" + (" on so few images" if few else "")
@@ -208,9 +221,10 @@ def _power(found: Comparison) -> str:
 
 
 def binomial_variance(accuracy: float, images: int) -> float:
-    """Variance of an accuracy (a fraction of 1) on so many images, with one success and one failure added.
+    """Variance of an accuracy (a fraction of 1) that was read on `images` images.
 
-    Agresti and Caffo (2000), for differences of proportions: without the two an accuracy of 1 would have none.
+    One success and one failure are added, as Agresti and Caffo (2000) do for differences of proportions: without them
+    an accuracy of 1 would have no variance.
 
     Example:
         >>> round(binomial_variance(0.5, 98), 4)
@@ -221,7 +235,13 @@ def binomial_variance(accuracy: float, images: int) -> float:
 
 
 def _half_width(parts: Sequence[tuple[float, int]], noise: float, level: float) -> float:
-    """Half the t interval of a sum of estimated variances (with degrees of freedom) and a known one (Satterthwaite)."""
+    """Half the width of the t interval by a sum of variances, with Satterthwaite's degrees of freedom.
+
+    Args:
+        parts: the estimated variances, each with its degrees of freedom.
+        noise: a known variance.
+        level: the level of the interval.
+    """
     variance = sum(part for part, _ in parts) + noise
     spread = sum(part**2 / freedom for part, freedom in parts)
     if not variance:

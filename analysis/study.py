@@ -63,8 +63,12 @@ class Study:
 def read_study(folder: str | Path, alphas: bool = True) -> Study:
     """Read a study's folder, or that of a finished search, which is a study of one trial.
 
-    The alphas of all trials take many times the memory of the rest: without them (`alphas=False`) every record's are
-    empty, and `with_alphas` reads those of one trial.
+    The alphas of all trials take many times the memory of the rest.
+
+    Args:
+        folder: the folder of the study or of the search.
+        alphas: whether to read the alphas. If not, those of every record are empty, and `with_alphas` reads the alphas
+            of one trial.
 
     Raises:
         UserError: the folder is missing or no study, or one of its files is damaged or of another schema version, or
@@ -94,7 +98,7 @@ def read_info(root: Path) -> dict[str, Any]:
 
 
 def limits_of(study: Study) -> dict[str, float | None]:
-    """The limits that a study's networks should keep (`tune.limits`); None is none."""
+    """The limits that a study's networks should keep (`tune.limits`), by name; a value of None is no limit."""
     return dict(_group(_group(study.info, "config"), "tune").get("limits") or {})
 
 
@@ -105,10 +109,10 @@ def log_sampled(study: Study) -> frozenset[str]:
 
 
 def wall_seconds(trials: Iterable[Mapping[str, Any]]) -> float | None:
-    """Seconds in which at least one trial ran, by their `trial.json`; None where one lacks the time of its begin.
+    """Seconds in which at least one trial ran, by the trials' `trial.json`.
 
     Trials that ran side by side count once, and pauses between trials not at all. A trial that was stopped and went on
-    counts as if it had run without that pause.
+    counts as if it had run without that pause. None if one of the trials lacks the time at which it began.
 
     Example:
         >>> begins = ("2026-01-02T03:04:00+00:00", "2026-01-02T03:04:05+00:00")
@@ -135,7 +139,7 @@ def trial_folders(root: Path) -> list[Path]:
 
 
 def with_alphas(study: Study, trial: Trial) -> Trial:
-    """A trial of a study that was read without alphas, its records read again with them.
+    """A trial of a study that was read without alphas, with its records read again, alphas included.
 
     Raises:
         UserError: the file of its records is damaged.
@@ -146,10 +150,10 @@ def with_alphas(study: Study, trial: Trial) -> Trial:
 
 
 def find_trial(name: str, known: Sequence[str]) -> str:
-    """The trial of this name; leading zeros may be left out: `2` is `00002`.
+    """The trial that a name means; leading zeros may be left out: `2` is `00002`.
 
     Raises:
-        UserError: there is none; lists those there are.
+        UserError: there is no such trial; the message lists those there are.
     """
     same = [trial for trial in known if trial == name] or [
         trial for trial in known if name.isdecimal() and trial.isdecimal() and int(trial) == int(name)
@@ -160,14 +164,17 @@ def find_trial(name: str, known: Sequence[str]) -> str:
 
 
 def metrics_of(info: Mapping[str, Any]) -> list[str]:
-    """Metrics of the objectives in a study's `study.json`."""
+    """Metrics of the objectives, by the content of a study's `study.json`."""
     return [str(objective["metric"]) for objective in info["objectives"]]
 
 
 def read_trial(folder: Path, alphas: bool = True, metrics: Iterable[str] = ()) -> Trial:
-    """Read one trial's folder, its records with or without their alphas.
+    """Read one trial's folder.
 
-    `metrics` are those of which a completed trial must have a value.
+    Args:
+        folder: the folder of the trial.
+        alphas: whether to read the alphas of the records.
+        metrics: the metrics of which a completed trial must have a value.
 
     Raises:
         UserError: one of its files is damaged or of another schema version.
@@ -179,9 +186,11 @@ def read_trial(folder: Path, alphas: bool = True, metrics: Iterable[str] = ()) -
 
 
 def read_records(path: Path, alphas: bool = True) -> tuple[EpochRecord, ...]:
-    """Epochs in order, each once; a cut-off last line is left out, a missing file has none.
+    """The epochs of a trial in order, each once. A last line that is cut off is left out; a missing file has no epochs.
 
-    Without `alphas` each record's are empty.
+    Args:
+        path: the file `records.jsonl` of the trial.
+        alphas: whether to keep the alphas, the gates and the parameters of each record; if not, they are empty.
 
     Raises:
         UserError: a line that is not the last one, or a complete line, is not an epoch record.
@@ -192,7 +201,12 @@ def read_records(path: Path, alphas: bool = True) -> tuple[EpochRecord, ...]:
 
 
 def parse_records(text: str, where: str, alphas: bool = True) -> tuple[EpochRecord, ...]:
-    """`read_records` of a file's text; `where` names it.
+    """The epochs in the text of a file, as `read_records` gives them.
+
+    Args:
+        text: the text of the file.
+        where: what error messages call the file.
+        alphas: as for `read_records`.
 
     Raises:
         UserError: a line that is not the last one, or a complete line, is not an epoch record.
@@ -285,7 +299,7 @@ def _group(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _w_ablation(ablation: Mapping[str, Any]) -> float | None:
-    """w_AB as it acts: 0 where the loss is off or only monitored."""
+    """The weight w_AB that the ablation loss has in effect: 0 where the loss is off or only monitored."""
     if ablation.get("loss") in ("none", "monitor"):
         return 0.0
     weight = ablation.get("weight")

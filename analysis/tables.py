@@ -25,20 +25,24 @@ NAMED = 6
 
 
 def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last", first: str | None = None) -> pd.DataFrame:
-    """One row per value of a setting: value, seeds, mean, low, high, difference to the first value, interval, and how.
+    """Tabulate a metric: one row per value of a setting, over completed trials.
 
-    The second column is `trials` instead of `seeds` where the trials of a row differ in more (see `varying`).
-    Completed trials only. `difference_low` to `difference_high` is the 95 % interval of `statistics.comparison`, which
-    `compared` names: unless it leaves out 0, the runs do not tell the value from the first one. Held-out images are
-    dealt by the seed, so that their noise is part of the spread over seeds.
+    The columns are the value, `seeds` (how many runs have the metric), the `mean` of the metric, the ends `low` and
+    `high` of its 95 % interval, the `difference` to the mean of the first value, the ends `difference_low` and
+    `difference_high` of its 95 % interval, and `compared`. The second column is called `trials` instead of `seeds` if
+    trials of a row differ in more than the seed (see `varying`). The interval of the difference is that of
+    `statistics.comparison`, and `compared` says how the runs were compared. Unless that interval leaves out 0, the runs
+    do not tell the value from the first one. Held-out images are dealt by the seed, so that their noise is part of the
+    spread over seeds.
 
     Args:
         frames: the tables of one or more studies.
         by: dotted path of a setting, for example `ablation.weight`.
         metric: a metric of the epochs (`held_out/accuracy`), else one of `ranking.metrics`: a column of trials
             (`parameters`), or an objective (`derived/held_out/accuracy`).
-        reduce: which of the epochs that `searched` counts: the last, or that of the highest or lowest value.
-        first: the value, as text, of the first row, which the others are compared with; None is the smallest.
+        reduce: which epoch's value counts, among the epochs that `searched` keeps: that of the last epoch (`last`), the
+            highest (`best`) or the lowest (`lowest`).
+        first: the value, as text, of the first row, which the other rows are compared with; None takes the smallest.
 
     Raises:
         UserError: no trial is completed, or none has the setting, the metric or the value `first`.
@@ -83,8 +87,8 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last", fi
 def varying(frames: Frames, by: str) -> list[str]:
     """Dotted paths of the settings that differ between completed trials with the same value of `by`, ascending.
 
-    The seed and the places of data, runs and devices are left out: a row whose trials differ in these alone has the
-    spread of seeds; in any other it is mixed with the effect of the settings.
+    The seed and the places of data, runs and devices are left out. Where the trials of a row differ in these alone,
+    the spread of the row is that of seeds; in any other row it is mixed with the effect of the settings.
 
     Raises:
         UserError: no trial is completed, or none has the setting.
@@ -102,9 +106,15 @@ def varying(frames: Frames, by: str) -> list[str]:
 
 
 def markdown(table: pd.DataFrame, metric: str, varied: Sequence[str] = (), digits: int = 4) -> str:
-    """The table of `by_setting` as Markdown; nothing is in bold, the intervals speak; a dash is none.
+    """The table of `by_setting` as Markdown.
 
-    `varied` are the settings of `varying`; a line under the table names them.
+    No value is in bold: the intervals say what differs. A dash stands for a value that there is not.
+
+    Args:
+        table: the table of `by_setting`.
+        metric: the metric, which heads the column of its mean.
+        varied: the settings of `varying`, which a line under the table names.
+        digits: how many decimals means, differences and intervals have.
     """
     by, counted = table.columns[:2]
     lines = [
@@ -150,7 +160,7 @@ def _number(value: float, form: str) -> str:
 
 
 def _interval(low: float, high: float, form: str) -> str:
-    """Both ends of an interval; a dash for a single seed, which has none."""
+    """Both ends of an interval; a dash where there is no interval, as of a single seed."""
     return "–" if math.isnan(low) or math.isnan(high) else f"{low:{form}} to {high:{form}}"
 
 

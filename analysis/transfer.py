@@ -34,10 +34,10 @@ def is_transfer(folder: Path) -> bool:
 
 
 def read_transfer(folder: Path) -> dict[str, Any]:
-    """What a finished training left in `transfer.json`.
+    """What a finished training left in `transfer.json` of its folder.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: the file is missing or damaged.
     """
     try:
         found: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
@@ -51,10 +51,10 @@ def read_transfer(folder: Path) -> dict[str, Any]:
 
 
 def table_row(folder: Path, number: int) -> dict[str, str]:
-    """A finished training as a row of table 4 or 5, its box AP in percent.
+    """A finished training as a row of table 4 or 5, by column, with its box AP in percent.
 
     Raises:
-        UserError: it is not finished, or of another task.
+        UserError: the training is not finished, or it is of another task than the table `number`.
     """
     found = read_transfer(folder)
     if found["task"] != TASKS[number]:

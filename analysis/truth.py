@@ -40,8 +40,8 @@ class Truth:
     Attributes:
         study: the study of the truth, as it was read.
         every: the distinct genotypes of the space.
-        trainings: one row each: `number` of the genotype, `seed`, `accuracy` on the held-out images, `seconds`,
-            `parameters`, `macs`, and each training-free score.
+        trainings: one row per training. Its columns are the `number` of the genotype, the `seed`, the `accuracy` on the
+            held-out images, `seconds`, `parameters`, `macs`, and each training-free score.
         images: which images there are and which of them score; see `images_of`.
     """
 
@@ -60,9 +60,11 @@ class Truth:
 
     @cached_property
     def architectures(self) -> pd.DataFrame:
-        """One row per genotype, by number: mean `accuracy`, its `error` by the noise, `rank` from 1, sizes, scores.
+        """One row per genotype that was trained, by its number.
 
-        Genotypes of equal accuracy share the better rank.
+        The columns are the `accuracy`, `seconds`, sizes and training-free scores, all as means over seeds, the
+        standard `error` of the mean accuracy by the `noise`, and the `rank` from 1, the most accurate. Genotypes of
+        equal accuracy share the better rank.
         """
         others = [name for name in self.trainings.columns if name not in ("number", "seed")]
         rows = self.trainings.groupby("number")[others].mean()
@@ -79,16 +81,16 @@ class Truth:
     def reliability(self) -> float:
         """Share of the variance between the means of genotypes that is not the noise of seeds; NaN with one seed each.
 
-        At 0 their order is chance. It is an estimate, and at least 0.
+        At 0 the order of the genotypes is chance. The share is an estimate, and at least 0.
         """
         found = self.architectures
         return max(0.0, 1 - float((found["error"] ** 2).mean() / found["accuracy"].var()))
 
     @cached_property
     def worth(self) -> np.ndarray:
-        """Mean accuracy of the genotypes with an operation on an edge: [cells, edges, operations], NaN without any.
+        """Mean accuracy of the genotypes that have an operation on an edge of a cell: [cells, edges, operations].
 
-        Every genotype of the space counts, twins too.
+        The value is NaN where no trained genotype has that operation. Every trained genotype counts with its twins.
         """
         names = operations_of(self.every.space)
         edges = {edge: index for index, edge in enumerate(edge_list(self.every.steps))}
@@ -106,10 +108,10 @@ class Truth:
 
 
 def read_truth(folder: str | Path) -> Truth:
-    """Read the study that `ddarts truth` made; one that still runs has what is trained so far.
+    """Read the study that `ddarts truth` made. If it still runs, its truth is what is trained so far.
 
     Raises:
-        UserError: it is no study, or not a truth, or nothing is trained yet.
+        UserError: the folder is no study, the study is no truth, or nothing is trained yet.
     """
     return truth_of(read_study(folder, alphas=False))
 
@@ -123,7 +125,7 @@ def truth_of(study: Study) -> Truth:
     """The truth of a study that is already read.
 
     Raises:
-        UserError: it is not a truth, or nothing is trained yet.
+        UserError: the study is not a truth, or nothing is trained yet.
     """
     config = _experiment(study.info["config"])
     rows = [row for trial in study.completed if (row := _training(trial)) is not None]
@@ -173,10 +175,15 @@ def images_of(config: Mapping[str, Any]) -> tuple[Any, ...]:
 def regrets(truth: Truth, studies: Iterable[Study]) -> pd.DataFrame:
     """What each completed search found, by the truth: one row per trial.
 
-    Columns: study, trial_id, method, seed, `number` of the genotype (missing if it is none of the truth's), its mean
-    `accuracy`, `error` and `rank`, the `regret` (the best mean accuracy of the truth less its own), `seconds` of the
-    search, `draws`: how many trainings of the truth take as long, at least 1, and `chance`: the probability that the
-    best of so many genotypes, drawn at random, is at least as good.
+    The columns are:
+
+    - `study`, `trial_id`, `method` and `seed` of the search;
+    - `number` of the genotype, which is missing if the genotype is none of the truth's space;
+    - `accuracy` (the mean over seeds), `error` and `rank` of the genotype, see `Truth.architectures`;
+    - `regret`: the best mean accuracy of the truth less that of the genotype, as a fraction of 1;
+    - `seconds` of the search;
+    - `draws`: how many trainings of the truth take as long as the search, at least 1;
+    - `chance`: the probability that the best of `draws` genotypes, drawn at random, is at least as good.
 
     The best of many noisy means is better than it is in truth, so regret is a little too large for all alike.
 
@@ -216,7 +223,7 @@ def regrets(truth: Truth, studies: Iterable[Study]) -> pd.DataFrame:
 
 
 def chance(share: float, draws: int) -> float:
-    """Probability that the best of so many independent draws is among a share of all.
+    """Probability that at least one of `draws` independent draws is among the best `share` (a fraction of 1) of all.
 
     Example:
         >>> chance(0.5, 2)
@@ -226,9 +233,10 @@ def chance(share: float, draws: int) -> float:
 
 
 def expected_regret(truth: Truth, draws: int) -> float:
-    """Mean regret of the best of so many genotypes, drawn at random with replacement and told apart without error.
+    """Mean regret, a fraction of 1, of the best of `draws` genotypes that are drawn at random.
 
-    Of n accuracies in ascending order the best of k draws is the i-th with probability (i/n)^k - ((i-1)/n)^k.
+    They are drawn with replacement, and the best is told from the others without error. Of n accuracies in ascending
+    order the best of k draws is the i-th with probability (i/n)^k - ((i-1)/n)^k.
     """
     ordered = np.sort(truth.architectures["accuracy"].to_numpy())
     below = np.arange(len(ordered) + 1) / len(ordered)
