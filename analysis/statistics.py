@@ -124,7 +124,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95, images: int | No
         values: the values of the runs.
         level: the level of the interval.
         images: the number of images, if the values are accuracies that were all read on the same images: the noise of
-            so few images is then part of the interval. None leaves that noise out.
+            the images is then part of the interval. None leaves that noise out.
 
     Example:
         >>> mean_interval([1.0, 3.0]).mean

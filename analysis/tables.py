@@ -28,7 +28,7 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last", fi
     """Tabulate a metric: one row per value of a setting, over completed trials.
 
     The columns are the value, `seeds` (how many runs have the metric), the `mean` of the metric, the ends `low` and
-    `high` of its 95 % interval, the `difference` to the mean of the first value, the ends `difference_low` and
+    `high` of its 95 % interval, the `difference` to the first value, the ends `difference_low` and
     `difference_high` of its 95 % interval, and `compared`. The second column is called `trials` instead of `seeds` if
     trials of a row differ in more than the seed (see `varying`). The interval of the difference is that of
     `statistics.comparison`, and `compared` says how the runs were compared. Unless that interval leaves out 0, the runs

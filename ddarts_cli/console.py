@@ -35,7 +35,7 @@ SHOWN = {
 
 
 def say(text: str = "") -> None:
-    """A line on standard output, at once; where nobody reads that any more, as after `| head -1`, nothing."""
+    """Print a line on standard output at once; print nothing if nobody reads it any more, as after `| head -1`."""
     try:
         click.echo(text)
         sys.stdout.flush()
@@ -46,7 +46,10 @@ def say(text: str = "") -> None:
 
 
 def say_prose(text: str) -> None:
-    """Sentences without a command that somebody would copy: on a terminal its lines end between words."""
+    """Print sentences; on a terminal the lines end between words.
+
+    The sentences should hold no command that somebody would copy, since a line may end within it.
+    """
     if sys.stdout.isatty():
         text = textwrap.fill(text, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
     say(text)
@@ -62,7 +65,7 @@ def drop_output() -> None:
 
 
 def describe(metrics: Mapping[str, float]) -> str:
-    """The metrics worth a line: shares as percentages, losses as numbers."""
+    """The metrics of `SHOWN` with their short names in one line: losses as numbers, shares as percentages."""
     parts = [
         f"{short} {metrics[name]:.3f}" if name.endswith("loss") else f"{short} {100 * metrics[name]:.1f} %"
         for name, short in SHOWN.items()
@@ -72,7 +75,14 @@ def describe(metrics: Mapping[str, float]) -> str:
 
 
 def follow(records: Iterable[EpochRecord], total: int, label: str, done: int = 0) -> Iterator[EpochRecord]:
-    """Pass records on while showing them: a bar on a terminal, a line for each epoch elsewhere."""
+    """Pass records on and show how far they are: by a bar on a terminal, by a line for each epoch elsewhere.
+
+    Args:
+        records: the records of the epochs, as they come.
+        total: the number of all epochs.
+        label: what the bar or the lines are about.
+        done: the number of epochs that were done before, where the bar begins.
+    """
     if not sys.stdout.isatty():
         for record in records:
             say(f"{label}: epoch {record.epoch + 1}/{total} ({record.phase}) {describe(record.metrics)}")
@@ -95,7 +105,13 @@ def follow(records: Iterable[EpochRecord], total: int, label: str, done: int = 0
 
 
 def watch(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
-    """Pass items on under a bar on a terminal; elsewhere a line says what begins."""
+    """Pass items on and show how far they are by a bar on a terminal; elsewhere one line says what begins.
+
+    Args:
+        items: the items, as they come.
+        total: the number of all items.
+        label: what the bar or the line is about.
+    """
     if not sys.stdout.isatty():
         say(f"{label}: {total:,}")
         yield from items
@@ -106,14 +122,24 @@ def watch(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
 
 
 def again(*options: str, without: tuple[str, ...] = ("--resume", "--force")) -> str:
-    """The command that is running, as a shell takes it, with other options in the place of some."""
+    """The command that is running, as a shell takes it, with some options taken out and others put at its end.
+
+    Args:
+        options: the words to put at the end of the command.
+        without: the words to take out of the command.
+    """
     given: list[str] = click.get_current_context().obj
     return ddarts(*(word for word in given if word not in without), *options)
 
 
 @contextmanager
 def resumable(command: str, begun: Callable[[], bool]) -> Iterator[None]:
-    """When Ctrl-C or SIGTERM stops what is inside, say which command goes on, if there is something to go on with."""
+    """If Ctrl-C or SIGTERM stops the block, say which command goes on with the run.
+
+    Args:
+        command: the command that goes on.
+        begun: tells whether there is something to go on with; if not, nothing is said.
+    """
     try:
         yield
     except KeyboardInterrupt:

@@ -43,7 +43,7 @@ def scanning() -> Iterator[None]:
 
 
 class _Lines:
-    """Says how far a scan is when the last line is some seconds old."""
+    """Says in a line how far a scan of images is, if the last line is more than `EVERY` seconds old."""
 
     def __init__(self) -> None:
         self.last = time.monotonic()
@@ -55,7 +55,7 @@ class _Lines:
 
 
 def read_train(config: DataConfig) -> tuple[DataInfo, Images]:
-    """The training images, looked at before with progress.
+    """Read the training images and their facts; a scan of the images shows its progress (`scanning`).
 
     Raises:
         UserError: see `load_train`.
@@ -67,7 +67,10 @@ def read_train(config: DataConfig) -> tuple[DataInfo, Images]:
 
 
 def say_data(config: DataConfig, info: DataInfo, train: Images) -> None:
-    """The first lines of whatever trains: what was chosen, what looks wrong, and what a guess would score."""
+    """Print the first lines of every command that trains, about its images.
+
+    The lines say what was chosen of the data, what looks wrong in them, and what a guess would score.
+    """
     from ddarts_core.data.sets import data_facts, data_notes
     from ddarts_core.datasets.facts import majority
 

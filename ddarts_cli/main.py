@@ -103,14 +103,17 @@ class LazyGroup(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click's; the subcommand finds all arguments in `ctx.obj`, to print a command that goes on with it."""
+        """Parse as click does, and keep all arguments in `ctx.obj`.
+
+        The subcommand finds them there when it prints the command that goes on with its run.
+        """
         ctx.obj = list(args)
         return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, but an unknown name lists the choices."""
+        """Find the subcommand as click does; the error for an unknown name lists the choices."""
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             raise click.UsageError(f"unknown command {args[0]!r}: choose one of {', '.join(COMMANDS)}")
         return super().resolve_command(ctx, args)
@@ -139,7 +142,11 @@ cli.params.append(PLUGIN)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0, 1 if the run diverged or lost a process, 2 for a mistake, 130 interrupted."""
+    """Run the command line and exit.
+
+    The exit status is 0 after a success, 1 if the run diverged or lost a process, 2 after a mistake, and 130 after an
+    interruption.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin would take the cores from other trials
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's polite stop ends as Ctrl-C does: checkpointed
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a terminal that is closed; not where nohup has it ignored
@@ -194,7 +201,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _mistake(message: str, words: Sequence[str]) -> int:
-    """Print a mistake without the passwords of the words that were typed and of the URIs in it."""
+    """Print a mistake on standard error, and return the exit status 2.
+
+    Args:
+        message: what is wrong. Passwords in its URIs, and those of `words`, are not printed.
+        words: the words that the user typed.
+    """
     try:
         sys.stdout.flush()
     except OSError:  # full as well

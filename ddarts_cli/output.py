@@ -51,13 +51,13 @@ def records_table(records: Sequence[EpochRecord]) -> pa.Table:
 
 
 def write_records(path: str | Path, records: Sequence[EpochRecord]) -> None:
-    """Write `records_table` as Parquet: deterministic fields only, so equal runs give equal bytes."""
+    """Write `records_table` as Parquet. It has deterministic fields only, so that equal runs give equal bytes."""
     table = records_table(records)
     write_with(path, lambda name: pq.write_table(table, name, compression="zstd"))
 
 
 def write_timings(path: str | Path, records: Sequence[EpochRecord]) -> None:
-    """Write seconds by part of an epoch and the peak memory in bytes, as CSV."""
+    """Write, as CSV, a row for each epoch: the seconds that each of its parts took, and the peak memory in bytes."""
     parts = sorted({part for record in records for part in record.seconds})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -74,7 +74,7 @@ def write_json(path: str | Path, document: Mapping[str, Any]) -> None:
 
 
 def write_yaml(path: str | Path, document: Mapping[str, Any]) -> None:
-    """Write a mapping as YAML in its own order."""
+    """Write a mapping as YAML, with its keys in the order of the mapping."""
     import yaml
 
     write_atomic(path, yaml.safe_dump(dict(document), sort_keys=False, default_flow_style=None, width=120))

@@ -43,7 +43,7 @@ def _is_nowhere() -> bool:
 
 
 def refusal(error: Exception) -> str | None:
-    """What the system refused, where, and what to do; None if the error is one of the program."""
+    """What the system refused, where, and what to do about it; None if the error is a fault of the program."""
     code = error.errno if isinstance(error, OSError) else None
     if code is None:
         code = next((code for text, code in _TEXTS.items() if text in str(error)), None)

@@ -30,12 +30,13 @@ def train_images(
 
     Args:
         config: the settings of the data; only the split and the augmentation count if images are given.
-        data: images of uint8, or of floats from 0 to 1 that nothing has normalised, all of one square size, and their
-            labels from 0; None reads those of the settings.
-        classes: names of the classes in label order; None calls them by their numbers.
+        data: images and their labels; None reads those of the settings. The images are of uint8, or of floats from 0 to
+            1 that were not normalised, and all are squares of one size. The labels are integers from 0.
+        classes: names of the classes in the order of their labels; None calls the classes by their numbers.
 
     Raises:
-        UserError: the images or labels are of another kind, or those of the settings cannot be read.
+        UserError: the images or labels are of another kind, a channel has the same value everywhere, or the images of
+            the settings cannot be read.
     """
     if data is None:
         return load_train(config)
@@ -53,10 +54,11 @@ def train_images(
 
 
 def test_images(info: DataInfo, data: Data) -> ImageSet:
-    """Given test images, which must be as the training images are.
+    """The given test images as one set; they must have the form of the training images.
 
     Raises:
-        UserError: they are not.
+        UserError: the images or labels are of another kind than `train_images` says, the images have other channels or
+            another size than the training images, or a label is none of the classes.
     """
     images = image_set(data)
     found = replace(info, channels=images.images.shape[1], image_size=images.images.shape[-1])
@@ -70,10 +72,10 @@ def test_images(info: DataInfo, data: Data) -> ImageSet:
 
 
 def image_set(data: Data) -> ImageSet:
-    """Make one tensor of the given images.
+    """Make one tensor of the given images, and one of their labels.
 
     Raises:
-        UserError: they are of another kind than `train_images` says.
+        UserError: the images or labels are of another kind than `train_images` says.
 
     Example:
         >>> len(image_set((torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.arange(5))))
@@ -105,7 +107,7 @@ def _check_labels(images: ImageSet, number: int) -> None:
 
 
 def _stacked(data: Dataset[Any]) -> tuple[Tensor, Tensor]:
-    """All images of a data set, each looked at once."""
+    """All images and labels of a data set as two tensors; each image is read once."""
     pairs = [data[index] for index in range(len(data))]  # type: ignore[arg-type]  # torch's has no length in its type
     images = [_pixels(image) for image, _ in pairs]
     for index, image in enumerate(images):
@@ -120,7 +122,12 @@ def _stacked(data: Dataset[Any]) -> tuple[Tensor, Tensor]:
 
 
 def _pixels(image: Any) -> Tensor:
-    """Pixels of a tensor [channels, height, width], or of a picture or array [height, width, channels]."""
+    """The pixels of an image as a tensor [channels, height, width].
+
+    Args:
+        image: a tensor [channels, height, width], a picture or array [height, width, channels], or any of these without
+            channels, [height, width].
+    """
     if isinstance(image, Tensor):
         return image[None] if image.ndim == 2 else image
     pixels = torch.from_numpy(np.array(image))

@@ -9,13 +9,13 @@ from ddarts_core.ground.errors import UserError
 
 
 def load_export(path: str | Path) -> Predictor:
-    """The network of an export, which names what pictures show: see its `classify`.
+    """Load the network of an export. Its method `classify` names what pictures show.
 
     Args:
         path: the folder of an export with trained weights, or its `weights.safetensors` or `model.onnx`.
 
     Raises:
-        UserError: there are no such weights, or the file is damaged or another's.
+        UserError: there are no such weights, or their file is damaged or was not written by an export.
 
     Example:
         >>> import numpy as np

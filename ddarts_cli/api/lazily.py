@@ -8,15 +8,15 @@ from typing import Any
 
 
 def import_from(where: Mapping[str, str], module: str, name: str) -> Any:
-    """What `module.name` stands for.
+    """Import what `module.name` stands for.
 
     Args:
-        where: name -> the module that has it, with `:` and its name there if it is another.
-        module: whose attribute is asked for.
-        name: the attribute.
+        where: by name, the module to import it from. If it has another name there, `:` and that name follow.
+        module: the name of the module whose attribute is asked for.
+        name: the name of the attribute.
 
     Raises:
-        AttributeError: it is not among the names of `where`; they are listed.
+        AttributeError: `name` is not among the names of `where`; the message lists these.
     """
     if name not in where:
         raise AttributeError(f"module {module!r} has no attribute {name!r}: it has {', '.join(sorted(where))}")

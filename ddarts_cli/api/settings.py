@@ -21,7 +21,8 @@ def load_config(settings: Settings, overrides: Iterable[str] = ()) -> Experiment
         overrides: settings that replace others, as `--set` takes them: `dotted.path=value`.
 
     Returns:
-        That of a sweep (`SweepConfig`) if there is a space, the group `tune` or the group `tracking`.
+        The configuration. It is that of a sweep (`SweepConfig`) if the settings or the overrides have one of the groups
+        `space`, `tune`, `tracking` and `transfer`, else that of a search.
 
     Raises:
         UserError: the file cannot be read, or a setting is unknown or wrong.

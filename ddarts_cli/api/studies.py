@@ -61,8 +61,8 @@ class Study:
         """The distinct genotypes of completed trials, best first.
 
         Args:
-            top: at most so many; None is all.
-            by: metrics as `ddarts export --by` takes them; None is what the study sought.
+            top: the largest number of genotypes to return; None returns all.
+            by: the metrics to rank by, as `ddarts export --by` takes them; None ranks by the objectives of the study.
 
         Raises:
             UserError: an unknown metric, or `top` less than 1.
@@ -76,7 +76,12 @@ class Study:
         return {name: entry.what for name, entry in FIGURES.items()}
 
     def figure(self, name: str, *, trial: str | None = None, cell: int | None = None) -> Figure:
-        """One of `figures`, of one trial or cell where it is about one.
+        """Draw one of `figures`.
+
+        Args:
+            name: the name of the figure.
+            trial: the trial to draw, if the figure is about one trial.
+            cell: the position of the cell to draw, if the figure is about one cell.
 
         Raises:
             UserError: the name is unknown, or the study lacks what the figure shows.
@@ -110,10 +115,14 @@ class Study:
 
 
 def open_study(study: str | Path, storage: str = "runs") -> Study:
-    """A study by its folder, or by its name in the storage folder; also while its sweep runs.
+    """Open a study; its sweep may still run.
+
+    Args:
+        study: the folder of the study, or the name of a study in the storage folder.
+        storage: the storage folder.
 
     Raises:
-        UserError: there is none; the message lists those that there are.
+        UserError: there is no such study; the message lists the studies that there are.
 
     Example:
         >>> study = open_study("example")

@@ -31,7 +31,7 @@ class Found:
 
     Attributes:
         genotype: the architecture.
-        derivation: the architecture, and which nodes and cells had to be mended or are dead.
+        derivation: the architecture again, and which of its nodes and cells had to be mended or are dead.
         records: one record of each epoch.
         config: the whole configuration.
         info: facts of the images.
@@ -146,7 +146,8 @@ def retrain(
         settings: settings as for `load_config`; the group `retrain` says how to train. One seed stands for one
             training.
         data: training images, as for `search`.
-        test: test images; None reads those of the settings if the training images are theirs too, and else none.
+        test: test images, in the form of the training images. None reads the test images of the settings if the
+            training images are those of the settings too; otherwise no test images are read.
         classes: names of the classes of given images.
         watch: a function that is told of every epoch.
 
