@@ -21,7 +21,15 @@ PHASES = {"warmup": "warm-up", "retrain": "training"}
 
 @dataclass
 class Row:
-    """A trial that runs."""
+    """A trial that runs, as the board shows it.
+
+    Attributes:
+        epochs: the number of epochs that are done.
+        num_epochs: the number of epochs that the trial will have.
+        phase: what the trial does, in the words of a reader.
+        accuracy: the last accuracy that the trial told; None before the first.
+        params: the sampled settings by their dotted paths.
+    """
 
     epochs: int = 0
     num_epochs: int = 0
@@ -34,14 +42,14 @@ class Board:
     """A sweep as its events tell it.
 
     Args:
-        planned: trials that there will be, those that have ended included.
-        ended: states of the trials that ended before.
-        objectives: metric and mode of each objective.
-        best: value of the first objective of the best trial so far, and the trial.
-        clock: seconds, for the rate.
+        planned: the number of all trials, including those that have ended.
+        ended: the states of the trials that ended before this run of the sweep.
+        objectives: the metric of each objective, and its mode, `max` or `min`.
+        best: the value of the first objective in the best trial so far, and the name of that trial.
+        clock: returns a time in seconds; the rate is measured with it.
 
     Attributes:
-        rows: the row of each trial that runs, by trial.
+        rows: the row of each trial that runs, by the trial's name.
         states: how many trials ended in each state.
         stopping: whether the first Ctrl-C was heard.
     """
@@ -71,7 +79,7 @@ class Board:
         return sum(self.states.values())
 
     def take(self, event: SweepEvent) -> None:
-        """An event of the sweep."""
+        """Take in an event of the sweep, so that the board shows it."""
         if event.kind == "stopping":
             self.stopping = True
             return
@@ -105,7 +113,10 @@ class Board:
 
     @property
     def minutes_left(self) -> float | None:
-        """Until the last trial ends, if none is stopped early and those to come are as long as the longest so far."""
+        """Minutes until the last trial ends; None as long as there is no rate.
+
+        It is assumed that no trial is stopped early, and that the trials to come are as long as the longest so far.
+        """
         if not self.rate or not self._length:
             return None
         running = sum(row.num_epochs - row.epochs for row in self.rows.values())

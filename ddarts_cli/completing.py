@@ -41,14 +41,14 @@ class Bash(BashComplete):
     source_template = BASH_SCRIPT
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """Arguments before the cursor, and the one that it stands at the end of."""
+        """The arguments before the one that the cursor is at, and the beginning of that one up to the cursor."""
         line = os.environ["COMP_LINE"]
         words = split_arg_string(line)[1:]
         return (words, "") if not line or line[-1].isspace() else (words[:-1], "".join(words[-1:]))
 
 
 def setting(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
-    """Dotted paths of settings; after `=` the values of a setting that has a few."""
+    """Dotted paths of settings; after `=` the values of the setting, if it has only a few."""
     from ddarts_tuning.settings.config import SweepConfig
 
     from ddarts_cli.commands.settings import tables
@@ -64,7 +64,7 @@ def setting(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
 
 
 def study(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
-    """Names of the studies in the storage folder, and folders."""
+    """Names of the studies in the storage folder, and folders of the file system."""
     names = sorted(file.parent.name for file in _storage(ctx).glob("*/study.json"))
     return [*_beginning(incomplete, names), CompletionItem(incomplete, type="dir")]
 
@@ -145,7 +145,7 @@ def space(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
 
 
 def file(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
-    """Files, where a module may be named too."""
+    """Files, for an argument that may also be the name of a module."""
     return [CompletionItem(incomplete, type="file")]
 
 
@@ -154,7 +154,10 @@ def _storage(ctx: Any) -> Path:
 
 
 def _trials(ctx: Any) -> list[Path]:
-    """Folders of the trials of the study that a word of the line names; click has not read an unfinished line."""
+    """Folders of the trials of the study that a word of the line names.
+
+    All words of the line are looked at, since click has not read a line that is unfinished.
+    """
     folders = (folder for word in ctx.obj or () for folder in (Path(word), _storage(ctx) / word))
     study = next((folder for folder in folders if (folder / "study.json").is_file()), None)
     return [] if study is None else sorted(found for found in study.glob("trials/*") if found.name.isdecimal())

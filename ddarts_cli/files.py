@@ -16,7 +16,7 @@ SWEEP_KEYS = ("space", "tune", "tracking", "transfer")
 
 
 def load(path: Path, overrides: Iterable[str]) -> ExperimentConfig:
-    """Read an experiment, or a sweep when the file or an override has one of its keys.
+    """Read the configuration of an experiment, or that of a sweep if the file or an override has one of `SWEEP_KEYS`.
 
     Raises:
         UserError: the file cannot be read, or a setting is wrong.
@@ -43,10 +43,10 @@ def load_search(path: Path, overrides: Iterable[str]) -> ExperimentConfig:
 
 
 def named_folder(path: Path, overrides: Iterable[str]) -> Path:
-    """The folder that an experiment file names (`storage/name`), whatever else of it is wrong.
+    """The folder that an experiment file names (`storage/name`), even if other settings in the file are wrong.
 
     Raises:
-        UserError: the file cannot be read, or an override is none.
+        UserError: the file cannot be read, or one of the overrides is not written as an override.
     """
     data = dict(read_yaml(path))
     for text in overrides:
@@ -55,7 +55,7 @@ def named_folder(path: Path, overrides: Iterable[str]) -> Path:
 
 
 def find_search(argument: str) -> Path | None:
-    """The folder of a finished search, if an argument that may also mean a study names one.
+    """The folder of a finished search, if the argument names one; None if it does not, since it may mean a study.
 
     Raises:
         UserError: the search there has not come to its end.

@@ -28,10 +28,12 @@ class RunFolder:
     """The folder of one run.
 
     Attributes:
-        what: the run is.
+        what: the kind of the run: `search`, `retrain` or `transfer`.
+        path: the path of the folder.
+        genotype: the file of the genotype.
         last: the file that is written last, so that only a finished run has it.
-        config: the file that is written first, with the settings.
-        unfinished: a file that an unfinished run has, and which makes it worth keeping.
+        config: the file of the settings, which is written first.
+        unfinished: a file that marks an unfinished run as worth keeping: `check` refuses to write over such a run.
     """
 
     what: ClassVar[str]
@@ -54,7 +56,7 @@ class RunFolder:
         return self.config.exists()
 
     def check(self, config: Strict, *, resume: bool, force: bool, genotype: AnyGenotype | None = None) -> None:
-        """Refuse a folder that this run may not write.
+        """Refuse the folder if this run may not write to it.
 
         Args:
             config: the settings of this run.
@@ -63,8 +65,9 @@ class RunFolder:
             genotype: the genotype that the run is about, if the run is given one.
 
         Raises:
-            UserError: the folder holds a run of another kind, or one that neither `resume` nor `force` is about, or one
-                of other settings, plug-ins or another genotype.
+            UserError: the folder holds a run of another kind, or a run of this kind although neither `resume` nor
+                `force` is given. With `resume`: the folder holds no run, or one of other settings, of other plug-ins
+                or of another genotype.
         """
         if (self.path / "study.json").exists():
             raise UserError(f"{self.path} holds the study of a sweep: choose another folder with --out")
@@ -116,7 +119,7 @@ class RunFolder:
         return PLACES
 
     def _other(self) -> str | None:
-        """What the folder holds that is no run of this kind."""
+        """The kind of the run that the folder holds, if it is another than this one; else None."""
         return next((what for name, what in LAST.items() if what != self.what and (self.path / name).exists()), None)
 
     def _check_begun(self, config: Strict, genotype: AnyGenotype | None) -> None:
@@ -159,7 +162,7 @@ class SearchFolder(RunFolder):
 
     @property
     def begun(self) -> bool:
-        """Whether there is something to go on with; a search of an earlier version has no settings beside it."""
+        """Whether there is something to go on with; a search of an earlier version has a checkpoint but no settings."""
         return self.config.exists() or self.checkpoint.exists()
 
     def clear(self) -> None:
@@ -180,7 +183,7 @@ class RetrainFolder(RunFolder):
         self.mistakes = path / MISTAKES
 
     def seed_folders(self, contender: str = "genotype") -> dict[int, Path]:
-        """The folders of a contender's trainings by their seeds."""
+        """The folders of a contender's trainings, by the seed of each training."""
         return {int(path.name.rpartition("-")[2]): path for path in self._trainings(contender)}
 
     def _trainings(self, contender: str) -> list[Path]:
@@ -189,7 +192,7 @@ class RetrainFolder(RunFolder):
         return sorted(path for path in self.path.glob("*-seed-*") if pattern.fullmatch(path.name))
 
     def read_result(self) -> dict[str, Any] | None:
-        """What a finished retrain left; None of an unfinished one.
+        """The content of `result.json` that a finished retrain left; None if the retrain is unfinished.
 
         Raises:
             UserError: the file is damaged.

@@ -31,22 +31,24 @@ class Loop(Protocol):
         """Everything that the next epoch depends on."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a state was taken."""
+        """Take over a state, to go on from where it was taken."""
 
 
 def run_loop(loop: Loop, kind: str, title: str, state_file: Path, *, resume: bool, every: int = 1) -> list[EpochRecord]:
-    """Run a loop to its end and return all its records, those of a run that it goes on with too.
+    """Run a loop to its end and return the records of all its epochs.
+
+    If the loop goes on with an earlier run, the records of that run are among them.
 
     The checkpoint is written after every `every` epochs, after the last one, and when the run is interrupted (Ctrl-C,
     SIGTERM): then with the state of the last whole epoch.
 
     Args:
-        loop: not yet begun.
-        kind: key of the loop's state in the checkpoint, `search` or `retrain`.
-        title: name in progress and messages.
-        state_file: the checkpoint.
-        resume: go on from the checkpoint if there is one.
-        every: epochs between checkpoints.
+        loop: the loop, which has not begun.
+        kind: the key of the loop's state in the checkpoint: `search`, `retrain` or `transfer`.
+        title: the name of the run in its progress and its messages.
+        state_file: the file of the checkpoint.
+        resume: whether to go on from the checkpoint, if there is one.
+        every: the number of epochs from one checkpoint to the next.
 
     Raises:
         UserError: the checkpoint is damaged or belongs to another run.
@@ -83,14 +85,14 @@ def run_loop(loop: Loop, kind: str, title: str, state_file: Path, *, resume: boo
 
 
 def run_together(run: Together, total: int, title: str, state_file: Path, *, resume: bool) -> list[EpochRecord]:
-    """As `run_loop` by several workers, who read the images and write the checkpoint.
+    """Run a training by several workers, and return the records of all its epochs, as `run_loop` does.
 
     Args:
-        run: the driver's side of it.
-        total: epochs of the whole training.
-        title: name in progress and messages.
-        state_file: the checkpoint.
-        resume: go on from the checkpoint if there is one.
+        run: the training as this process sees it; the workers read the images and write the checkpoint.
+        total: the number of epochs of the whole training.
+        title: the name of the run in its progress and its messages.
+        state_file: the file of the checkpoint.
+        resume: whether to go on from the checkpoint, if there is one. If not, an earlier checkpoint is removed.
     """
     from ddarts_tuning.training.distributed import await_earlier
 

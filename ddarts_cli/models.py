@@ -44,8 +44,8 @@ class Weights:
         seed: the seed of the training.
         config: the configuration of the experiment.
         info: facts of the data.
-        accuracies: on the test images, by seed; none of a trial.
-        short: epochs of a trial's training; None of a retrain.
+        accuracies: each seed of a retrain with its accuracy on the test images; empty for a trial.
+        short: the number of epochs of a trial's own short training; None for a retrain.
     """
 
     path: Path
@@ -57,7 +57,10 @@ class Weights:
 
     @property
     def facts(self) -> list[tuple[str, str]]:
-        """Test accuracies for a card: of these weights, and over all seeds."""
+        """What a card says of the weights: how they were trained, and the test accuracies that are known.
+
+        These are the accuracy of these weights, and the mean and standard deviation over all seeds of the retrain.
+        """
         own = dict(self.accuracies)
         if self.short is not None:
             what = (
@@ -76,7 +79,10 @@ class Weights:
 
     @property
     def tags(self) -> dict[str, str]:
-        """What a registered model says of its weights; its test accuracy if they were trained for good."""
+        """The tags of a registered model on its weights: the seed, how they were trained, and their test accuracy.
+
+        The test accuracy is given for the weights of a retrain alone.
+        """
         found = {"seed": str(self.seed)}
         if self.short is not None:
             return found | {"weights": f"a trial's own short training, {self.short} epochs, no test accuracy"}
@@ -84,15 +90,16 @@ class Weights:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The test accuracy of these weights, a fraction of 1, if they were trained for good."""
+        """The test accuracy of these weights, a fraction of 1; empty if they have none, as those of a trial."""
         own = dict(self.accuracies)
         return {"test/accuracy": own[self.seed]} if self.seed in own else {}
 
 
 def find_weights(folder: Path) -> Weights | None:
-    """The weights in a folder of `ddarts retrain`; None when it has none. Seeds are not chosen by test accuracy.
+    """The weights of the first seed in a folder of `ddarts retrain`; None if the folder has no weights.
 
-    Of a finished retrain they are those of the first seed that `result.json` lists.
+    The first seed is the smallest, of a finished retrain among the seeds that `result.json` lists. So weights are not
+    chosen by their test accuracy.
 
     Raises:
         UserError: one of the folder's files is damaged.
@@ -113,13 +120,25 @@ def find_weights(folder: Path) -> Weights | None:
 
 
 def weights_of_trial(trial: Path, config: ExperimentConfig, info: DataInfo) -> Weights | None:
-    """What a sweep keeps of its best trial: the weights of its own short training; None of the other trials."""
+    """The weights of a trial's own short training, which a sweep keeps of its best trial; None for other trials.
+
+    Args:
+        trial: the folder of the trial.
+        config: the configuration of the trial.
+        info: facts of the data.
+    """
     path = trial / "weights.pt"
     return Weights(path, config.seed, config, info, short=config.retrain.epochs) if path.exists() else None
 
 
 def cost_command(genotype: Path, config: ExperimentConfig, info: DataInfo) -> str:
-    """The command that counts what `retrain_cost` does."""
+    """The command `ddarts cost` that counts the same as `retrain_cost`.
+
+    Args:
+        genotype: the file of the genotype.
+        config: the settings by which the network is built.
+        info: facts of the data.
+    """
     settings = config.retrain
     words: list[object] = ["--channels", settings.channels, "--classes", info.num_classes]
     words += ["--image-size", info.image_size, "--in-channels", info.channels]
@@ -134,7 +153,7 @@ def cost_command(genotype: Path, config: ExperimentConfig, info: DataInfo) -> st
 
 
 def table_row(folder: Path) -> dict[str, str]:
-    """A folder of `ddarts retrain` as a row of a published table; what it does not know is left out.
+    """A folder of `ddarts retrain` as a row of a published table, by column; columns that it cannot fill are left out.
 
     Raises:
         UserError: the folder has no finished retrain.
@@ -171,9 +190,10 @@ class ModelWriter:
     """Writes the models of a genotype; the call is what `ddarts_analysis.export` takes as `enrich`.
 
     Attributes:
-        onnx: also an ONNX model.
-        program: also a torch.export program.
-        retrain: folder of `ddarts retrain` with the weights; None is `retrain` in the folder of the genotype.
+        onnx: whether to write an ONNX model too.
+        program: whether to write a torch.export program too.
+        retrain: the folder of `ddarts retrain` that has the weights; None takes the folder `retrain` in the folder of
+            the genotype.
     """
 
     onnx: bool = False
@@ -181,7 +201,13 @@ class ModelWriter:
     retrain: Path | None = None
 
     def weights(self, folder: Path, config: Mapping[str, Any], source: Path) -> Weights | None:
-        """The weights of a retrain if there is one, else those that the sweep kept in `source`, the trial's folder."""
+        """The weights of a retrain if there are any, else those that the sweep kept of the trial; None without either.
+
+        Args:
+            folder: the folder of the exported genotype.
+            config: the configuration of the trial, as it is stored.
+            source: the folder of the trial.
+        """
         found = find_weights(self.retrain or folder / "retrain")
         if found is not None or not (source / "weights.pt").exists():
             return found
@@ -189,7 +215,19 @@ class ModelWriter:
         return weights_of_trial(source, settings, read_info(folder) or data_info(settings.data))
 
     def __call__(self, folder: Path, genotype: AnyGenotype, config: Mapping[str, Any], source: Path) -> Models:
-        """Write to the folder; without weights nothing but the networks that were asked for, untrained."""
+        """Write the models of a genotype to a folder.
+
+        If there are no trained weights, only the networks that were asked for are written, untrained.
+
+        Args:
+            folder: the folder of the exported genotype, which is written to.
+            genotype: the genotype.
+            config: the configuration of the trial, as it is stored.
+            source: the folder of the trial.
+
+        Returns:
+            The files that were written, facts of the models, and how to use them, for the card.
+        """
         weights = self.weights(folder, config, source)
         if not (weights or self.onnx or self.program):
             return Models()

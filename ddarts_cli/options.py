@@ -42,7 +42,9 @@ def out_option(default: str) -> Callable[[Command], Command]:
 
 
 class OutFile(click.Path):
-    """The path of a file of one kind, or a name without a kind; a name that ends as files of other kinds do is refused.
+    """The path of a file of one kind.
+
+    A name that ends as files of another kind do is refused; a name with an ending of no known kind is taken.
 
     Args:
         suffix: the suffix of files of this kind, such as `.html`.
@@ -64,10 +66,10 @@ class OutFile(click.Path):
 
 
 class Folder(click.Path):
-    """A folder's path; no URI, which `Path` would make a folder of."""
+    """The path of a folder. A URI is refused, since `Path` would make a folder of that name."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path, unless it is a URI."""
+        """The path, if it is no URI."""
         from ddarts_core.ground.files import check_folder
 
         return super().convert(check_folder(str(value)), param, ctx)
@@ -99,7 +101,10 @@ def _references(given: Iterable[str]) -> dict[str, float]:
 
 
 def storage_option(command: Command) -> Command:
-    """`--storage DIR|URI` and `--set storage=DIR`, for commands that take a study; the function receives both."""
+    """`--storage DIR|URI` and `--set storage=DIR`, for commands that take a study.
+
+    The function receives `storage` and `overrides`.
+    """
     command = click.option("--storage", default="runs", show_default=True, help="Folder or URI that holds studies.")(
         command
     )
@@ -107,10 +112,10 @@ def storage_option(command: Command) -> Command:
 
 
 def storage_folder(storage: str, overrides: Iterable[str]) -> str:
-    """The folder or URI of studies that `--storage`, or `--set storage=...`, names.
+    """The folder or URI of studies that `--set storage=...` names, or else `--storage`.
 
     Raises:
-        UserError: `--set` names another setting: those of a study that exists are fixed.
+        UserError: `--set` names another setting than `storage`; the settings of a study that exists are fixed.
     """
     from ddarts_core.ground.nested import parse_override
 
@@ -123,10 +128,12 @@ def storage_folder(storage: str, overrides: Iterable[str]) -> str:
 
 
 def read_genotype(argument: str) -> AnyGenotype:
-    """The genotype that an argument names; where its file is not read as it is written, standard error says so.
+    """The genotype that an argument names.
+
+    If its file is not read exactly as it is written, a note on standard error says so.
 
     Raises:
-        UserError: it names none (`ddarts_core.genotypes.zoo.read_genotype`).
+        UserError: the argument names no genotype (see `ddarts_core.genotypes.zoo.read_genotype`).
     """
     from ddarts_core.genotypes import zoo
 
@@ -137,5 +144,5 @@ def read_genotype(argument: str) -> AnyGenotype:
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document on standard output."""
     click.echo(json.dumps(document, indent=2))

@@ -21,10 +21,13 @@ HOST = "127.0.0.1"
 
 
 def free_port(port: int | None) -> int:
-    """The port, if it can be bound on the loopback interface; a free one for None.
+    """Find a port that can be bound on the loopback interface.
+
+    Args:
+        port: the port that is wanted; None takes a free one.
 
     Raises:
-        UserError: the port is taken or not allowed.
+        UserError: the port is taken, or this process may not use it.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -38,10 +41,18 @@ def free_port(port: int | None) -> int:
 
 
 def serve(database: Path, port: int, url: str) -> int:
-    """Run the server until it ends or Ctrl-C; print `url` once it answers. Returns the exit status.
+    """Run the server until it ends or Ctrl-C stops it, and print its link as soon as it answers.
 
-    It works in the folder of the database, and calls it by its name alone: of whole paths with % and ? in them MLflow
-    makes other folders.
+    The server works in the folder of the database, and is given only the name of the database: from a whole path with
+    % and ? in it MLflow makes other folders.
+
+    Args:
+        database: the path of the SQLite database.
+        port: the port that the server listens on.
+        url: the link to print.
+
+    Returns:
+        The exit status of the command: 0, or 1 if the server ended with an error.
     """
     # A line for each request would push the link out of sight.
     environment = {"UVICORN_LOG_LEVEL": "warning", **os.environ}

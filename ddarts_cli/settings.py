@@ -22,7 +22,7 @@ class Setting:
         default: the default, written as in JSON.
         allowed: the allowed values, in words.
         meaning: what the setting means, in one line.
-        choices: the values, where they are a few names; else empty.
+        choices: the allowed values, if they are a few names; else empty.
     """
 
     path: str
@@ -46,12 +46,12 @@ _WORDS: Mapping[Any, tuple[str, ...]] = {bool: ("true", "false"), type(None): ("
 
 
 def groups(model: type[BaseModel], names: Mapping[str, Any], prefix: str = "") -> Iterator[Group]:
-    """The groups of a configuration model, those within it after it.
+    """The groups of settings of a configuration model; the groups within a model come after its own.
 
     Args:
         model: the model of the configuration.
-        names: values of settings that are entries of a table, by dotted path.
-        prefix: dotted path of the model, with a dot at its end.
+        names: by dotted path, the allowed values of each setting whose values are the entries of a table.
+        prefix: the dotted path of the model, with a dot at its end; empty for the whole configuration.
     """
     inner: dict[str, type[BaseModel]] = {}
     own = []
@@ -71,7 +71,7 @@ def groups(model: type[BaseModel], names: Mapping[str, Any], prefix: str = "") -
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:
-    """The model that a setting is, or may be."""
+    """The model of a setting that is a group, or may be one; None for any other setting."""
     for option in _options(annotation):
         if isinstance(option, type) and issubclass(option, BaseModel):
             return option

@@ -83,7 +83,12 @@ def _ended_by_the_second_stop(board: Board, go_on: str) -> Iterator[None]:
 
 
 def board_of(study: Study | None, planned: int) -> Board:
-    """A sweep before its first event; `planned` is the number of all its trials."""
+    """The board of a sweep before the first event.
+
+    Args:
+        study: the study of the sweep, if it exists already.
+        planned: the number of all trials of the sweep, including those that have ended.
+    """
     if study is None:
         return Board(planned)
     trials = study.ranked()
@@ -96,7 +101,10 @@ def board_of(study: Study | None, planned: int) -> Board:
 
 @contextmanager
 def _shown(live: Live, board: Board) -> Iterator[Live]:
-    """A display while a sweep runs, of which the line on the whole is left; a closed terminal is no error."""
+    """Show a display while a sweep runs; at the end only its line on the whole sweep stays.
+
+    A terminal that was closed is no error.
+    """
     live.start()
     try:
         yield live
@@ -109,7 +117,7 @@ def _shown(live: Live, board: Board) -> Iterator[Live]:
 
 
 def store_sentence(config: SweepConfig, study: Study | None) -> str:
-    """Which store MLflow's runs are written to, and why; without secrets.
+    """A sentence on the store that MLflow's runs are written to, and why it is that one; it holds no secrets.
 
     Args:
         config: the configuration of the sweep.
@@ -129,7 +137,7 @@ def store_sentence(config: SweepConfig, study: Study | None) -> str:
 
 
 def unless_unread(listen: Callable[[SweepEvent], None]) -> Callable[[SweepEvent], None]:
-    """A listener whose output may have no reader any more, as after `| head -1`: it prints to nobody then."""
+    """Make a listener go on when nobody reads its output any more, as after `| head -1`: it then prints nowhere."""
 
     def careful(event: SweepEvent) -> None:
         try:
@@ -157,7 +165,7 @@ def _ending(event: SweepEvent) -> str:
 
 
 def brief(reason: str) -> str:
-    """The beginning of a reason that is too long for a line; trial.json has the whole.
+    """A reason, cut off if it is too long for a line; trial.json has the whole of it.
 
     Example:
         >>> brief("no such file")
@@ -171,7 +179,7 @@ REASON = 200
 
 
 def settings(params: Mapping[str, Any]) -> str:
-    """Sampled settings on one line, floats with four digits."""
+    """Sampled settings on one line, floats with four significant digits."""
     return ", ".join(f"{path}={_short(value)}" for path, value in params.items())
 
 
@@ -180,7 +188,10 @@ def _short(value: Any) -> str:
 
 
 def number(metric: str, value: float) -> str:
-    """An accuracy or a box AP as a percentage, a count with separators, anything else with four digits."""
+    """The value of a metric in words: an accuracy or a box AP as a percentage, a whole number with separators.
+
+    Anything else has four significant digits.
+    """
     if "accuracy" in metric or metric == TRANSFER_OBJECTIVE:
         return f"{100 * value:.2f} %"
     return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
@@ -196,7 +207,13 @@ def _words(trial: Mapping[str, Any], accuracy: float | None, apart: Sequence[str
 
 
 def _with_below(lines: Sequence[str], below: Sequence[str], columns: int) -> Iterator[str]:
-    """The lines of a table, after each row what belongs below it, broken between words."""
+    """The lines of a table, and after each row the text that belongs below it.
+
+    Args:
+        lines: the lines of the table.
+        below: the text of each row, which is broken between words.
+        columns: the largest number of characters in a line of these texts.
+    """
     waiting = iter(below)
     for line in lines:
         yield line
@@ -240,7 +257,12 @@ def attach_report(study: Study) -> Path:
 
 
 def front_of(trials: Sequence[Mapping[str, Any]], objectives: Sequence[tuple[str, str]]) -> set[str]:
-    """Identifiers of the `contenders` that no other beats in all objectives, each a metric and `max` or `min`."""
+    """Identifiers of the trials on the Pareto front.
+
+    Args:
+        trials: the trials; only the `contenders` among the completed ones count.
+        objectives: the metric of each objective, and its mode, `max` or `min`.
+    """
     from ddarts_analysis.ranking import contenders, pareto_front
 
     done = contenders(completed(trials))
@@ -261,14 +283,21 @@ def print_ranking(
     last: Mapping[str, float] = MappingProxyType({}),
     runs: bool = True,
 ) -> None:
-    """The ranked table: place, trial, state, objectives, parameters, and the settings that were sampled.
+    """Print the ranked table: place, trial, state, objectives, parameters, and the settings that were sampled.
 
-    With several objectives the Pareto front comes first, and its trials alone have a place. Trials beyond a limit say
-    which, and have none while others keep all limits. Numbers of epochs are shown where they differ, and of trials that
-    do not count for those of today the settings by which they do not (`apart`, by the trials' identifiers). A trial
-    that did not complete has the supernet's accuracy on held-out images after its last epoch (`last`, likewise). Of a
-    sweep that does not run (`runs`), a trial that has not ended is called stopped. On a terminal of fewer than 120
-    columns settings stand below their row.
+    With several objectives the Pareto front comes first, and only its trials have a place. The row of a trial that is
+    beyond a limit says which limit; such a trial has no place while others keep all limits. Numbers of epochs are
+    shown if they differ. On a terminal of fewer than 120 columns the settings of a trial stand below its row.
+
+    Args:
+        trials: the trials, best first.
+        objectives: the metric of each objective, and its mode, `max` or `min`.
+        limits: the limits of the sweep by name (`tune.limits`).
+        apart: by identifier of a trial that could not be of today's space and settings, the settings by which it could
+            not; the table shows them.
+        last: by identifier of a trial, the supernet's accuracy (a fraction of 1) on held-out images after its last
+            epoch. The table shows it for trials that did not complete.
+        runs: whether the sweep runs. If it does not, a trial that has not ended is called stopped.
     """
     from ddarts_analysis.ranking import UNEQUAL, contenders, epochs_of
     from rich.console import Console

@@ -57,19 +57,31 @@ def run_seeds(
     num_workers: int = 1,
     address: str | None = None,
 ) -> dict[str, Score]:
-    """Train with seeds `config.seed`, `config.seed + 1`, ...; read the test split once each, after the last epoch.
+    """Train with the seeds `config.seed`, `config.seed + 1`, ...
 
-    With several workers each training is run by that many processes together, on the Ray cluster at `address`, or on
-    this machine. Everything that can be refused is refused before the folder is made or written. A retrain that is
-    resumed keeps the seeds and the genotypes that it has; with nothing left to train its scores are returned. With
-    `start` the architecture that the search started from is trained too, if there is one.
+    Each training reads the test split once, after its last epoch. Everything that can be refused is refused before the
+    folder is made or written. A retrain that is resumed keeps the seeds and the genotypes that it has; if nothing is
+    left to train, its scores are returned.
+
+    Args:
+        genotype: the genotype to train.
+        config: the settings of every training.
+        out: the folder of the retrain.
+        num_seeds: how many seeds there are.
+        num_random: how many random genotypes are trained too.
+        start: whether the architecture that the search started from is trained too, if there is one.
+        resume: whether to go on with the retrain that the folder holds.
+        force: whether to replace the retrain that the folder holds.
+        num_workers: how many processes run each training together.
+        address: the address of the Ray cluster that several workers run on; None takes this machine.
 
     Returns:
-        The scores by the contender's name: `genotype`, and those of the start and of random genotypes when asked.
+        The scores by the contender's name: that of `genotype`, and those of the start and of random genotypes if they
+        are trained.
 
     Raises:
-        UserError: the folder may not be written, the data are missing, the genotype does not fit, or so many workers
-            do not.
+        UserError: the folder may not be written, the data are missing, the genotype does not fit, or so many workers do
+            not fit.
     """
     place = RetrainFolder(out)
     place.check(config, resume=resume, force=force, genotype=genotype)
@@ -150,7 +162,11 @@ def _say_test(name: str, test: Evaluation) -> None:
 def _train_together(
     genotype: AnyGenotype, config: ExperimentConfig, workers: Workers, seed: int, folder: Path, resume: bool
 ) -> tuple[list[EpochRecord], Evaluation]:
-    """Train one network by several workers, who read the data and write the checkpoint and the weights."""
+    """Train one network by several workers; they read the data, and write the checkpoint and the weights.
+
+    Returns:
+        The records of all epochs, and the evaluation on the test images.
+    """
     from ddarts_tuning.training.distributed import CHECKPOINT, DistributedRetrain
 
     run = DistributedRetrain(config, genotype, seed, folder, workers)

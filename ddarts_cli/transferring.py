@@ -49,10 +49,25 @@ def train(
     num_workers: int = 1,
     address: str | None = None,
 ) -> dict[str, Any]:
-    """Look at the data, train, score on the held-out images, and write all files; what `transfer.json` holds.
+    """Look at the data, train, score on the held-out images, and write all files.
 
-    With several workers the training is run by that many processes together, on the Ray cluster at `address`, or on
-    this machine. Everything that can be refused is refused before the folder is made or written.
+    Everything that can be refused is refused before the folder is made or written. A training that is resumed although
+    it is finished is not run again.
+
+    Args:
+        genotype: the genotype of the backbone.
+        config: the settings of the training.
+        place: the folder of the training.
+        weights: trained weights of the backbone to begin with: a folder of `ddarts export`, or its file
+            `weights.safetensors`. None begins without such weights.
+        resume: whether to go on with the training that the folder holds.
+        force: whether to replace the training that the folder holds.
+        tracking_uri: the MLflow store that the finished training is logged to; None logs it to none.
+        num_workers: how many processes run the training together.
+        address: the address of the Ray cluster that several workers run on; None takes this machine.
+
+    Returns:
+        The content of `transfer.json`.
 
     Raises:
         UserError: the folder may not be written, the weights do not fit, the data have a fault, or so many workers do
@@ -123,14 +138,19 @@ def train(
 
 
 def _draw(run: Transfer, splits: Splits, place: TransferFolder) -> None:
-    """The first held-out images that have objects."""
+    """Draw the first `DRAWN` held-out images that have objects, with the answers of the detector, to a file."""
     looks = splits.looks[1]
     shown = [index for index, look in enumerate(looks) if look.objects][:DRAWN] or [0]
     draw([*run.answers(shown)], splits.held_out.classes, place.picture)
 
 
 def scores_sentence(scores: Mapping[str, float], images: int) -> str:
-    """Average precisions for people, in percent."""
+    """A sentence for people on average precisions, in percent.
+
+    Args:
+        scores: the average precisions, as fractions of 1, by name.
+        images: the number of held-out images.
+    """
     parts = [f"{name.replace('_', ' ').replace('ap', 'AP')} {100 * value:.1f}" for name, value in scores.items()]
     return f"on {images:,} held-out images, percent: {', '.join(parts)}"
 

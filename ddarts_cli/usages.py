@@ -109,7 +109,7 @@ _CENTRE = """    size, short, side = setup["image_size"], setup["shorter_side"],
 
 
 def with_onnxruntime(setup: Preprocessing) -> str:
-    """A program that needs neither ddarts nor torch."""
+    """A program that asks an exported ONNX model, and needs neither ddarts nor torch for that."""
     plain = '    image = image.convert(setup["mode"])'
     if setup.margin == 1:
         return _ONNX.format(reading=_UPRIGHT, square=_SQUARE)
