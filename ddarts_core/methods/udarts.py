@@ -30,9 +30,10 @@ class SubNetworkOptions(Strict):
 
 
 class Paths(Sigmoid):
-    """In steps one operation of each edge and one link of each cell, drawn uniformly; outside steps sigma(alpha).
+    """Gates sigma(alpha); in steps only those of a sub-network, which is drawn uniformly, are not 0.
 
-    Steps of weights and alphas share a sub-network until `path_steps` are done or the epoch ends.
+    A sub-network has one operation of each edge and one link of each cell. Steps of weights and alphas share it until
+    `path_steps` are done or the epoch ends.
     """
 
     name = "sigmoid-paths"
@@ -74,7 +75,10 @@ class Paths(Sigmoid):
         return values.masked_fill(~drawn["links"], -float("inf")) if drawn else values
 
     def trained(self, parameters: Parameters, progress: Progress) -> dict[str, Tensor]:
-        """The sub-network of a step, by name: true where it has an operation or a link; empty outside steps."""
+        """The sub-network of a step: by name of the parameters, true where it has an operation or a link.
+
+        Outside steps there is no sub-network, and the result is empty.
+        """
         import torch
 
         if progress.draw_once is None:
@@ -165,7 +169,12 @@ WIDTH = 36
 
 
 def coefficients(names: Sequence[str]) -> list[float]:
-    """1 / (depth + 1) + 0.1 (weights of an operation) / (weights of all), of operations of stride 1 (U-DARTS).
+    """Coefficient of each operation: 1 / (depth + 1) + 0.1 (weights of the operation) / (weights of all) (U-DARTS).
+
+    The operations have stride 1. The weights are counted with `WIDTH` channels.
+
+    Args:
+        names: the names of the operations.
 
     Example:
         >>> names = ("none", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")

@@ -16,17 +16,18 @@ from .supernet import Cell, Supernet, batch_statistics
 def coalition_worth(
     net: Supernet, images: Tensor, labels: Tensor, gates: Tensor, removal: Removal = "identity"
 ) -> Callable[[frozenset[int]], float]:
-    """The game v(S) = -L_CE of the network whose groups of cells outside S are removed, in nats, batch statistics.
+    """The game v(S) = -L_CE of the network whose groups of cells outside S are removed, in nats.
 
-    The marginal contribution of eq. 6 is v(all without i) - v(all); `shapley.exact(net.num_groups, worth)` averages
-    over all coalitions instead.
+    The network normalises by batch statistics. The marginal contribution of eq. 6 is v(all without i) - v(all);
+    `shapley.exact(net.num_groups, worth)` averages over all coalitions instead.
 
     Args:
         net: the supernet.
-        images: [batch, channels, height, width].
-        labels: [batch].
-        gates: [groups, edges, operations].
-        removal: `identity`, `zero` or `uniform`; a random removal would be another game at every call.
+        images: the images, [batch, channels, height, width].
+        labels: the classes of the images, [batch].
+        gates: the gates, [groups, edges, operations].
+        removal: what removing means: `identity`, `zero` or `uniform`. A random removal would be another game at every
+            call.
     """
     assert removal != "random"
 
@@ -52,7 +53,12 @@ def coalition_worth(
 
 
 def num_coalitions(players: int, permutations: int) -> int:
-    """Networks that `shapley_values` runs, at most: all coalitions, or one per player of each permutation."""
+    """The largest number of networks that `shapley_values` runs: one per coalition, or one per player and permutation.
+
+    Args:
+        players: the number of players.
+        permutations: the number of random orders, if the values are sampled.
+    """
     sampled = permutations * players
     return 2**players if players <= shapley.MAX_EXACT_PLAYERS and 2**players <= sampled else sampled
 
@@ -67,9 +73,19 @@ def shapley_values(
     permutations: int,
     seed: int,
 ) -> shapley.ShapleyValues:
-    """Shapley values of the groups of cells with the sign of eq. 6: in the game L_CE(S), so below 0 helps, in nats.
+    """Shapley values, in nats, of the groups of cells in the game L_CE(S), which has the sign of eq. 6: below 0 helps.
 
-    Exact where all coalitions are fewer than the networks that the permutations would run, sampled elsewhere.
+    The values are exact if there are no more coalitions than networks that the permutations would run, and no more
+    players than `shapley.MAX_EXACT_PLAYERS`. Otherwise they are sampled.
+
+    Args:
+        net: the supernet.
+        images: the images, [batch, channels, height, width].
+        labels: the classes of the images, [batch].
+        gates: the gates, [groups, edges, operations].
+        removal: what removing means, as for `coalition_worth`.
+        permutations: the number of random orders, if the values are sampled.
+        seed: the seed of the random orders.
     """
     worth = coalition_worth(net, images, labels, gates, removal)
     players = net.num_groups

@@ -33,17 +33,18 @@ def ablated_losses(
     noise: Sequence[Tensor],
     notes: Sequence[CellNotes] | None = None,
 ) -> Tensor:
-    """Cross entropy without each of `groups`, no gradients; [len(groups)].
+    """Cross entropy of the network without each of `groups`, in nats and without gradients: [len(groups)].
 
     Args:
-        net: the supernet, in the mode (statistics) of the full pass.
+        net: the supernet, in the mode of the full pass, so that it normalises by the same statistics.
         outputs: `net.outputs` of the full pass.
-        gates: [groups, edges, operations] of the full pass.
-        labels: classes, [batch].
+        gates: the gates of the full pass, [groups, edges, operations].
+        labels: the classes of the images, [batch].
         groups: the groups of alphas to remove, one network each.
         removal: what removing means.
-        noise: one draw of `random_gates` per network and draw, averaged over draws; empty unless removal is `random`.
-        notes: of the full pass.
+        noise: draws of `random_gates`: one for each network, then again one for each network, and so on. The loss of a
+            network is the mean over its draws. Empty unless `removal` is `random`.
+        notes: the notes of the full pass, one per cell; None computes everything again.
     """
     losses = []
     with torch.no_grad():
@@ -76,12 +77,12 @@ def ablated_losses_and_gradient(
     Args:
         net: the supernet; its weights should not require gradients.
         outputs: `net.outputs` of the full pass; their graph is not used.
-        gates: [groups, edges, operations] of the full pass.
-        labels: classes, [batch].
-        groups: the groups of alphas to remove.
+        gates: the gates of the full pass, [groups, edges, operations].
+        labels: the classes of the images, [batch].
+        groups: the groups of alphas to remove, one network each.
         removal: what removing means.
         noise: as for `ablated_losses`.
-        loss_scale: factor of the loss while it is differentiated (fp16).
+        loss_scale: a factor of the loss while it is differentiated, for fp16; the returned gradient is without it.
 
     Returns:
         Losses [len(groups)], and the gradient of their sum, of the shape of `gates`: H of `losses`.

@@ -32,10 +32,10 @@ class Execution:
 
     Attributes:
         form: how cells are computed.
-        layout: memory format of images and weights.
-        autocast: lower precision of convolutions, or None.
-        scales_loss: whether gradients need a scaled loss (fp16).
-        float32: of `set_float32`.
+        layout: the memory format of images and weights.
+        autocast: the lower precision that convolutions are computed in by autocast; None means without autocast.
+        scales_loss: whether gradients need a scaled loss, as they do in fp16.
+        float32: the value of `search.amp` that `set_float32` is called with.
         replays_graphs: whether edges are replayed as CUDA graphs.
     """
 
@@ -120,7 +120,7 @@ def check_compiler(kind: str) -> None:
     """Check that torch.compile works here, on something small: it takes seconds, and what it makes is kept.
 
     Args:
-        kind: of the device: `cpu`, for which torch calls a C++ compiler, or `cuda`.
+        kind: the kind of the device: `cpu`, for which torch calls a C++ compiler, or `cuda`.
 
     Raises:
         UserError: there is no compiler, or it does not work.
@@ -150,7 +150,13 @@ def _check_precision(config: ExperimentConfig) -> None:
 
 
 def prepare(net: Supernet, execution: Execution, device: torch.device) -> Supernet:
-    """Move a supernet to the device and have it run as chosen, in this process the only one from now on."""
+    """Move a supernet to the device and have it run as chosen, from now on as the only one in this process.
+
+    Args:
+        net: the supernet.
+        execution: how it runs, as `choose` found.
+        device: the device to move it to.
+    """
     set_float32(execution.float32)
     net = net.to(device).to(memory_format=execution.layout)
     run_as(net, execution, device.type)
@@ -205,11 +211,11 @@ class _SecondTime(AbstractContextManager[None]):
 class CompiledForm:
     """The readable form, its edges fused by torch.compile; every width and stride of an edge is compiled once.
 
-    What was compiled for searches before, in a process that serves one trial after another, is let go: it would count
+    A process may serve one trial after another. What was compiled for its earlier searches is let go: it would count
     against torch's limit, beyond which nothing is compiled any more.
 
     Args:
-        mode: of torch.compile.
+        mode: the mode of torch.compile.
     """
 
     def __init__(self, mode: str) -> None:
@@ -218,7 +224,7 @@ class CompiledForm:
         self._compiled = torch.compile(MixedOp.forward, dynamic=False, mode=mode)
 
     def mix(self, edge: nn.Module, x: Tensor, gates: Tensor) -> Tensor:
-        """An edge; one of another kind than `MixedOp` runs as it is."""
+        """Compute an edge by the compiled code; an edge of another kind than `MixedOp` runs as it is."""
         output: Tensor = self._compiled(edge, x, gates) if type(edge) is MixedOp else edge(x, gates)
         return output
 

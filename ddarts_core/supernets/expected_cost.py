@@ -22,10 +22,10 @@ def expected_macs(space: StageSpace, gates: Tensor, in_channels: int, num_classe
     """Expected multiply-adds of convolutions and linear layers for one image: sum of k^2 h w c_in c_out / groups.
 
     Args:
-        space: of the genotypes.
-        gates: [decisions, options] in the order of `StageSpace.decisions`.
-        in_channels: channels of the images.
-        num_classes: outputs of the classifier.
+        space: the space of the genotypes.
+        gates: the gates, [decisions, options], in the order of `StageSpace.decisions`.
+        in_channels: the number of channels of the images.
+        num_classes: the number of outputs of the classifier.
     """
     steps, of_blocks = by_block(space, gates)
     sizes = [halved(space.image_size, step) for step in space.steps]
@@ -73,7 +73,7 @@ def expected_parameters(space: StageSpace, gates: Tensor, in_channels: int, num_
 
 
 class _Widths(NamedTuple):
-    """Numbers of channels between two layers, and their gates."""
+    """The numbers of channels that there may be between two layers, and the gates of these options."""
 
     options: Sequence[int]
     gates: Tensor
@@ -84,7 +84,7 @@ class _Widths(NamedTuple):
         return _mean(self.options, self.gates)
 
     def between(self, block: BlockChoices, of_block: Mapping[str, Tensor]) -> _Widths:
-        """Those in the middle of a block whose input has these."""
+        """The numbers of channels in the middle of a block whose input has these numbers of channels."""
         return _Widths(block.middle, of_block["middle"]) if block.expand else self
 
 
@@ -94,7 +94,7 @@ def _mean(options: Sequence[float], gates: Tensor) -> Tensor:
 
 
 def _head(space: StageSpace, inputs: Tensor, num_classes: int) -> Tensor:
-    """Weights of the linear layers behind the blocks, each of which is one multiply-add too."""
+    """Number of weights in the linear layers behind the blocks, which is their number of multiply-adds too."""
     if not space.hidden:
         return inputs * num_classes
     return inputs * space.hidden + space.hidden * num_classes

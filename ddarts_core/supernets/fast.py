@@ -49,7 +49,8 @@ class FastForm:
     """Computes cells; a value for `Supernet.form`.
 
     Args:
-        merge_bytes: merge the edges that leave a node if their stacked input is at most so large.
+        merge_bytes: the largest stacked input, in bytes, of edges that leave a node and run merged; edges with a larger
+            one run each alone.
 
     Example:
         >>> cell = Cell(("skip_connect", "sep_conv_3x3"), 2, (4, 4), 4, reduction=False, after_reduction=False)
@@ -150,7 +151,13 @@ class _CellPass:
         return list(bundles.values())
 
     def mix(self, bundle: Sequence[int], branches: Branches, scales: Sequence[Tensor]) -> Tensor:
-        """Sum of gate * normalised branch over the operations of a bundle; `scales` are gates, one per channel."""
+        """Sum of gate * normalised branch over the operations of a bundle of edges.
+
+        Args:
+            bundle: the numbers of the edges.
+            branches: the outputs of the operations on these edges.
+            scales: the gates of each operation, one per channel of every edge.
+        """
         terms = [(k, branch, scales[k]) for k, branch in enumerate(branches) if branch is not None]
         total: Tensor | None = None
         shared = []
@@ -332,7 +339,10 @@ def _first_of(conv: nn.Conv2d) -> tuple[int, int, int]:
 
 
 def _is_convolution(conv: nn.Conv2d, width: int, kernel: int, stride: int, dilation: int, groups: int) -> bool:
-    """Whether it is square, without bias, keeps the width, and pads with zeros to keep the size at stride 1."""
+    """Whether a convolution is square, has no bias, keeps the width, and pads with zeros to keep the size at stride 1.
+
+    Its kernel, stride, dilation and groups must be the given ones.
+    """
     square = (conv.kernel_size, conv.stride, conv.dilation) == ((kernel,) * 2, (stride,) * 2, (dilation,) * 2)
     padded = (conv.padding, conv.padding_mode) == ((dilation * (kernel // 2),) * 2, "zeros")
     return square and padded and conv.groups == groups and conv.bias is None and conv.out_channels == width

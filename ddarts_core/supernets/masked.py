@@ -68,7 +68,13 @@ class MaskedBlock(nn.Module):
         return weight * centres(self.choices.kernel, gates["kernel"])
 
     def _excited(self, x: Tensor, gates: OfBlock, middle: Tensor) -> Tensor:
-        """x times what the gates leave of its squeeze-excitation; as narrow as the middle that is chosen."""
+        """The input times what the gates leave of its squeeze-excitation, which is as narrow as the chosen middle.
+
+        Args:
+            x: the channels in the middle of the block, [batch, channels, height, width].
+            gates: the gates of the block's decisions.
+            middle: the gates of the widths of the middle.
+        """
         names = self.choices.squeeze
         if True not in names:
             return x
@@ -148,9 +154,9 @@ class MaskedSupernet(nn.Module):
         """Logits [batch, num_classes].
 
         Args:
-            images: [batch, in_channels, height, width].
-            gates: [decisions, options] in the order of `StageSpace.decisions`; beyond the options of one they are not
-                read.
+            images: the images, [batch, in_channels, height, width].
+            gates: the gates, [decisions, options], in the order of `StageSpace.decisions`. In the row of a decision the
+                gates beyond its options are not read.
         """
         steps, of_blocks = by_block(self.space, gates)
         x, size, before = images, images.shape[2], gates.new_ones(1)
@@ -173,7 +179,7 @@ class MaskedSupernet(nn.Module):
         """The network of one genotype of the space, with its share of the weights and statistics.
 
         Args:
-            choice: the number of its option for each decision.
+            choice: the genotype, by the number of its option for each decision.
         """
         network = StagedNetwork(self.space.genotype(choice), self.num_classes, self.in_channels)
         network.to(self.classifier.weight)
@@ -198,7 +204,7 @@ class MaskedSupernet(nn.Module):
 
 
 def by_block(space: StageSpace, gates: Tensor) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """Gates of the resolutions, and those of every block by field; 1 where there is nothing to decide."""
+    """The gates of the resolutions, and by field the gates of every block; they are 1 where nothing is to decide."""
     decided = {(d.place, d.field): row[: len(d.options)] for d, row in zip(space.decisions, gates, strict=True)}
     one = gates.new_ones(1)
     blocks = [{name: decided.get((place, name), one) for name in CHOSEN} for place in range(len(space.blocks))]
@@ -206,7 +212,7 @@ def by_block(space: StageSpace, gates: Tensor) -> tuple[Tensor, list[dict[str, T
 
 
 def _take(into: nn.Module, layers: Sequence[nn.Module]) -> None:
-    """Copy the first channels, and the centre of kernels, of layers into those of the same order."""
+    """Copy the first channels and the centre of the kernels of larger layers into the layers of a module, in order."""
     for small, large in zip(into.children(), layers, strict=False):
         own = small.state_dict()
         for name, whole in large.state_dict().items():

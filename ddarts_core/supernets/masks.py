@@ -17,9 +17,9 @@ def gumbel_softmax(logits: Tensor, temperature: float, uniform: Tensor | None = 
     """softmax((alpha + G) / T) over the last axis, G = -log(-log U); without U no noise is added.
 
     Args:
-        logits: architecture parameters; minus infinity where there is no option.
-        temperature: T; near 0 the largest option has the gate 1.
-        uniform: draws of U(0, 1) in the shape of the logits.
+        logits: the architecture parameters alpha; minus infinity where there is no option.
+        temperature: T. If it is near 0, the gate of the largest option is near 1.
+        uniform: U, draws from the uniform distribution on (0, 1) in the shape of the logits; None adds no noise.
     """
     if uniform is not None:
         logits = logits - (-uniform.clamp_min(1e-30).log()).log()  # of 0 the noise would be infinite
@@ -32,7 +32,11 @@ def annealed(epoch: int, first: float = 5.0, factor: float = 0.956) -> float:
 
 
 def first_channels(sizes: Sequence[int], gates: Tensor) -> Tensor:
-    """Mask sum_i g_i 1_i of the width of the largest size, 1_i being ones in the first c_i channels: [channels].
+    """Mask sum_i g_i 1_i of channels, where 1_i has ones in the first c_i channels and zeros behind them: [channels].
+
+    Args:
+        sizes: the numbers of channels c_i of the options; the mask is as wide as the largest.
+        gates: the gates g_i of the options, [options].
 
     Example:
         >>> first_channels((1, 3), torch.tensor([0.25, 0.75])).tolist()
@@ -44,7 +48,9 @@ def first_channels(sizes: Sequence[int], gates: Tensor) -> Tensor:
 
 
 def centres(kernels: Sequence[int], gates: Tensor) -> Tensor:
-    """The same of kernels: ones in the central k_i x k_i weights of the largest kernel, [kernel, kernel].
+    """Mask sum_i g_i 1_i of kernels, where 1_i has ones in the central k_i x k_i weights: [kernel, kernel].
+
+    The mask has the size of the largest kernel.
 
     A convolution with weights times this mask is the sum of convolutions with the central weights, each times its gate.
     """

@@ -32,11 +32,14 @@ class OneOp(MixedOp):
         return self.factor(gates[chosen]) * self.ops[chosen](x)  # type: ignore[no-any-return]  # nn.Module.__call__ returns Any
 
     def factor(self, gate: Tensor) -> Tensor:
-        """Of the operation, from its gate."""
+        """The factor of the chosen operation, from its gate: the gate itself."""
         return gate
 
     def chosen(self, gates: Tensor) -> int:
-        """Number of the largest gate; of gates without contents, in an estimate of memory, the heaviest operation's."""
+        """Number of the operation with the largest gate.
+
+        In an estimate of memory the gates have no contents: it is then the number of the heaviest operation.
+        """
         return self.heaviest() if is_hollow(gates) else int(gates.argmax())
 
     def heaviest(self) -> int:
@@ -54,5 +57,5 @@ class SampledOp(OneOp):
     """
 
     def factor(self, gate: Tensor) -> Tensor:
-        """1, with the derivative of the gate."""
+        """The factor of the chosen operation: 1, with the derivative of its gate."""
         return 1 + (gate - gate.detach())

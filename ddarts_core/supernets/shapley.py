@@ -22,7 +22,12 @@ Value = Callable[[frozenset[int]], float]
 
 @dataclass(frozen=True)
 class ShapleyValues:
-    """Values by player and, when sampled, their standard errors (zeros when exact)."""
+    """Shapley values of a game.
+
+    Attributes:
+        values: the value of each player.
+        standard_errors: the standard error of each value if the values are sampled; zeros if they are exact.
+    """
 
     values: tuple[float, ...]
     standard_errors: tuple[float, ...]
@@ -37,6 +42,10 @@ def exact(num_players: int, value: Value) -> ShapleyValues:
     """Shapley values by the definition: mean marginal contribution over all coalitions (Shapley 1953).
 
     Each of the 2^n coalitions is valued once.
+
+    Args:
+        num_players: n; the players are the numbers from 0.
+        value: returns what a coalition, a set of players, is worth.
 
     Raises:
         UserError: more than `MAX_EXACT_PLAYERS` players.
@@ -67,7 +76,13 @@ def exact(num_players: int, value: Value) -> ShapleyValues:
 def sampled(num_players: int, value: Value, *, permutations: int, seed: int) -> ShapleyValues:
     """Shapley values estimated from random orders of the players, with standard errors.
 
-    Unbiased; the values of any number of permutations sum to v(all) - v(none).
+    The estimates are unbiased. For any number of permutations they sum to v(all) - v(none).
+
+    Args:
+        num_players: the number of players, who are the numbers from 0.
+        value: returns what a coalition, a set of players, is worth; each coalition is valued once at most.
+        permutations: the number of random orders.
+        seed: the seed of the random orders.
 
     Raises:
         UserError: fewer than two permutations, from which no standard error follows.

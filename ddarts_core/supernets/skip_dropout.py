@@ -27,7 +27,7 @@ class DroppedIdentity(nn.Module):
 
 
 def dropped(edge: nn.Module) -> nn.Module:
-    """The mixed operation with its identities replaced."""
+    """Replace the identities of a mixed operation by `DroppedIdentity`, and return the mixed operation."""
     assert isinstance(edge, MixedOp)
     for number, op in enumerate(edge.ops):
         if isinstance(op, Identity):
@@ -36,7 +36,14 @@ def dropped(edge: nn.Module) -> nn.Module:
 
 
 def set_dropout(net: nn.Module, probability: float, progress: Progress) -> None:
-    """The dropout of a step: all skip connections draw from its one stream, one after the other."""
+    """Set the dropout of a step for all skip connections of a network.
+
+    Args:
+        net: the network.
+        probability: the probability p with which an element is dropped.
+        progress: where the search is. All skip connections draw from its one stream, one after the other; without a
+            stream nothing is dropped.
+    """
     stream = None if progress.draw is None else progress.draw()
     for module in net.modules():
         if isinstance(module, DroppedIdentity):

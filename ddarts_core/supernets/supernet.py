@@ -56,8 +56,9 @@ class CellNotes:
     """What a cell's pass computed that does not depend on its gates, for passes of the same inputs to use again.
 
     Attributes:
-        inputs: preprocessed inputs by number, 0 and 1.
-        branches: outputs of the operations that leave an input, in whatever order the form keeps them.
+        inputs: the preprocessed inputs of the cell by their numbers, 0 and 1.
+        branches: by number of an input, the outputs of the operations on the edges that leave that input, in whatever
+            order the form of the cell keeps them.
     """
 
     inputs: dict[int, Tensor] = field(default_factory=dict)
@@ -116,7 +117,7 @@ class Cell(nn.Module):
         return torch.cat(nodes[2:], dim=1)
 
     def preprocess(self, s0: Tensor, s1: Tensor, notes: CellNotes | None = None) -> list[Tensor]:
-        """Both inputs at the cell's width; taken from `notes` or put there."""
+        """Both inputs at the width of the cell. Those that `notes` holds are taken from there, others are put there."""
         inputs = {} if notes is None else notes.inputs
         if 0 not in inputs:
             inputs[0] = self.preprocess0(s0)
@@ -162,9 +163,11 @@ class Supernet(nn.Module):
     """A chain of cells between a stem and a linear classifier.
 
     Args:
-        config: space, cells, width, steps, reductions, sharing and kind of edge.
-        info: channels, size and classes of the images.
-        kept: operations of the space that each edge has, [groups][edges][operations]; None is all.
+        config: the settings of the search, which give the space, the number of cells, their width and steps, the
+            reductions, the sharing of alphas and the kind of edge.
+        info: facts of the images: their channels, their size and their classes.
+        kept: the numbers of the operations of the space that each edge has, [groups][edges][operations]; None means
+            that every edge has all of them.
 
     Raises:
         UserError: a reduction would have to halve an odd size, or the images are too small for the reductions.
@@ -264,9 +267,9 @@ class Supernet(nn.Module):
         """Both inputs of the first cell and the output of every cell: cell k reads items k and k + 1, writes k + 2.
 
         Args:
-            x: images.
-            gates: [groups, edges, operations], with links also rows of their weights.
-            notes: one empty `CellNotes` per cell, filled for `without`; they cost memory, not time.
+            x: the images, [batch, channels, height, width].
+            gates: the gates, [groups, edges, operations]; with links, rows of the weights of links follow the edges.
+            notes: one empty `CellNotes` per cell, which this pass fills for `without`; they cost memory, not time.
         """
         of_groups = gates.unbind()
         with self.precision():
@@ -296,7 +299,15 @@ class Supernet(nn.Module):
     def output(
         self, k: int, s0: Tensor, s1: Tensor, gates: Tensor | Sequence[Tensor], note: CellNotes | None = None
     ) -> Tensor:
-        """Output of cell k on its inputs; `gates` of all groups."""
+        """Output of cell k on its inputs s0 and s1.
+
+        Args:
+            k: the cell.
+            s0: the first input of the cell, from `outputs`.
+            s1: the second input of the cell.
+            gates: the gates of all groups, [groups, edges, operations].
+            note: the notes of the cell, which the form may use and fill; None keeps none.
+        """
         cell: Cell = self.cells[k]  # type: ignore[assignment]  # ModuleList items are typed Module
         with self.precision():
             return self.form(cell, s0, s1, gates[self.group_of[k]], note)
@@ -323,12 +334,14 @@ class Supernet(nn.Module):
 
         Args:
             group: the group of alphas that is removed.
-            s0: first input of the first removed cell, from `outputs`.
-            s1: second input of the first removed cell.
-            gates: [groups, edges, operations] of the cells that stay.
+            s0: the first input of the first removed cell, from `outputs`.
+            s1: the second input of the first removed cell.
+            gates: the gates of all groups, [groups, edges, operations], which the cells that stay follow.
             removal: `identity` or `zero` replace the cell's output, `uniform` and `random` its gates.
-            noise: gates [cells, edges, operations] that replace the removed cells' for removal `random`.
-            notes: of the full pass: both inputs of the first removed cell and one of the next are as they were there.
+            noise: the gates that replace those of the removed cells if the removal is `random`, [cells, edges,
+                operations].
+            notes: the notes of the full pass. They serve for both inputs of the first removed cell and for the first
+                input of the next cell, which are as they were in the full pass.
         """
         first = self.group_of.index(group)
         with self.precision():
@@ -356,10 +369,10 @@ def _named(kept: Sequence[Sequence[int]], names: Sequence[str], extra: Sequence[
 
 
 def group_map(config: SearchConfig) -> tuple[int, ...]:
-    """Group of alphas that each cell follows.
+    """The number of the group of alphas that each cell follows, by cell.
 
-    Its own (D-DARTS), 0 for normal and 1 for reduction cells (DARTS), or that of the cells identical to it in the
-    genotype that the search starts from (DARTOpti).
+    Each cell has a group of its own (D-DARTS), or the group is 0 for normal and 1 for reduction cells (DARTS), or cells
+    that are identical in the genotype that the search starts from share a group (DARTOpti).
     """
     if config.sharing == "own":
         return tuple(range(config.num_cells))
@@ -391,7 +404,10 @@ def batch_statistics(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen(net: nn.Module, but: Sequence[Tensor] = ()) -> Iterator[None]:
-    """No gradients of the weights, but of some: the alpha step neither computes nor stores what others would need."""
+    """Within the block no weights of a network but those in `but` get gradients.
+
+    So the alpha step neither computes nor stores what the gradients of the other weights would need.
+    """
     wanted = set(map(id, but))
     weights = [weight for weight in net.parameters() if weight.requires_grad and id(weight) not in wanted]
     for weight in weights:
