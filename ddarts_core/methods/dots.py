@@ -20,7 +20,7 @@ WEIGHTLESS = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect")
 
 
 def groups_of(space: str) -> list[list[int]]:
-    """Numbers of the operations without and with weights."""
+    """Two groups of the operations of a space, by number: first those without weights, then those with weights."""
     names = operations_of(space)
     return [[k for k, name in enumerate(names) if (name in WEIGHTLESS) == first] for first in (True, False)]
 

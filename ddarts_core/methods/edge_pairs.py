@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def pairs_of(steps: int) -> list[list[tuple[int, int]]]:
-    """Pairs of the edges that enter each node, edges by number: 1, 3, 6, 10 of them for 4 nodes."""
+    """For each node the pairs of the edges that enter it, with edges by number.
+
+    With 4 nodes there are 1, 3, 6 and 10 pairs.
+    """
     return [list(combinations(edges, 2)) for edges in edges_into(steps)]
 
 
@@ -58,7 +61,12 @@ class EdgePairs(Softmax):
         return parameters["alphas"].softmax(-1) * self._edges(parameters["pairs"], best)[..., None]
 
     def _edges(self, pairs: Tensor, weigh: Callable[[Tensor], Tensor]) -> Tensor:
-        """Weight of each edge, [groups, edges]: the sum of those of the pairs that hold it."""
+        """Weight of each edge, [groups, edges]: the sum of the weights of the pairs that hold the edge.
+
+        Args:
+            pairs: the values of the pairs of all nodes, [groups, pairs].
+            weigh: returns the weights of the pairs of one node from their values, in the same shape.
+        """
         import torch
 
         nodes = pairs_of(self.search.steps)

@@ -36,7 +36,7 @@ class Gumbel(Softmax):
         last_temperature: float = Field(0.1, gt=0, le=1000, description="temperature of the gates in the last epoch")
 
     def temperature(self, progress: Progress) -> float:
-        """Falls by the same amount in every epoch."""
+        """The temperature of an epoch, which falls by the same amount in every epoch."""
         first, last = self.options.first_temperature, self.options.last_temperature
         return float(first - (first - last) * progress.epoch / max(progress.epochs - 1, 1))
 

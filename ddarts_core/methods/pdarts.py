@@ -38,7 +38,11 @@ class SkipDropout(Edge):
         return dropped(super().build(names, channels, stride))
 
     def begin(self, net: nn.Module, progress: Progress) -> None:
-        """p (E - e - 1) / E in the warm-up's epochs e of E, then p exp(-0.2 (e - warm-up))."""
+        """Set the probability of the dropout in epoch e of the E epochs of a network.
+
+        In the warm-up it is p (E - e - 1) / E, and then p exp(-0.2 (e - warm-up)), with the number of epochs of the
+        warm-up. p is the option `skip_dropout`.
+        """
         from ..supernets.skip_dropout import set_dropout
 
         factor = (progress.epochs - progress.epoch - 1) / progress.epochs

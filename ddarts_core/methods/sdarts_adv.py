@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class Adversarial(Smoothed):
-    """Softmax; in steps of the weights moved up the loss of their batch by at most eps (SDARTS eq. 6, 7)."""
+    """Softmax gates, which a step of the weights moves by at most eps to raise the loss of its batch (SDARTS eq. 6, 7).
+
+    After the move they are clipped to 0..1 and divided by their sum.
+    """
 
     name = "softmax-adversarial"
     summary = "softmax, moved against the batch of each step of the weights, further with the epochs (SDARTS-ADV)"
@@ -35,7 +38,7 @@ class Adversarial(Smoothed):
         return Softmax.gates(self, parameters, progress)
 
     def against(self, gates: Tensor, progress: Progress, probe: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
-        """Sign steps from a random start; undone where the loss fell."""
+        """The gates after sign steps up the loss, from a random start; the given gates if the loss is lower then."""
         assert progress.draw is not None
         radius = self.radius(progress)
         found = self.disturbed(gates, radius, progress.draw())

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class Smoothed(Softmax):
-    """Softmax; in steps of the weights U(-eps, eps) is added, clipped to 0..1 and divided by the sum (SDARTS eq. 5)."""
+    """Softmax gates, to which noise U(-eps, eps) is added in steps of the weights (SDARTS eq. 5).
+
+    The noisy gates are clipped to 0..1 and divided by their sum.
+    """
 
     name = "softmax-smoothed"
     summary = "softmax, plus uniform noise that grows with the epochs in steps of the weights (SDARTS-RS)"
@@ -42,7 +45,13 @@ class Smoothed(Softmax):
         return self.disturbed(gates, self.radius(progress), progress.draw())
 
     def disturbed(self, gates: Tensor, radius: float, stream: torch.Generator) -> Tensor:
-        """Gates with noise from a stream."""
+        """Gates with noise.
+
+        Args:
+            gates: the gates, [groups, edges, operations].
+            radius: the radius eps of the noise.
+            stream: the random stream that the noise is drawn from.
+        """
         import torch
 
         uniform = torch.rand(gates.shape, generator=stream, dtype=gates.dtype, device=gates.device)
@@ -53,6 +62,10 @@ def onto_simplex(moved: Tensor, gates: Tensor) -> Tensor:
     """Gates that were moved, clipped to 0..1 and divided by their sum over the last axis.
 
     If every gate of an edge is smaller than the noise, all of them may be clipped to 0. Then the edge keeps its gates.
+
+    Args:
+        moved: the gates after they were moved.
+        gates: the gates before.
     """
     moved = moved.clamp(0, 1)
     total = moved.sum(-1, keepdim=True)

@@ -62,7 +62,12 @@ class ShapleyValued(Plan):
         return stage.epochs * orders * (players + 1)
 
     def lost(self, found: Examination) -> Tensor:
-        """Accuracy that each operation costs when it goes, one after the other in a random order, on one batch."""
+        """Accuracy, a fraction of 1, that each operation costs when it is removed: [groups, edges, operations].
+
+        The operations are removed one after the other in a random order, and the accuracy is that on one batch. The
+        order ends early when the accuracy is below `value_floor` times that of the whole network. Operations that are
+        not removed by then cost 0.
+        """
         import torch
 
         gates, batch = found.gates, found.batch()
