@@ -72,11 +72,6 @@ class Truth:
         rows["rank"] = rows["accuracy"].rank(ascending=False, method="min").astype(int)
         return rows
 
-    @property
-    def complete(self) -> bool:
-        """Whether every genotype was trained."""
-        return len(self.architectures) == len(self.every)
-
     @cached_property
     def reliability(self) -> float:
         """Share of the variance between the means of genotypes that is not the noise of seeds; NaN with one seed each.

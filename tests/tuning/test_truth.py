@@ -48,7 +48,7 @@ def trained(file: Path, ray_cluster: None) -> SweepConfig:
 
 def test_every_genotype_is_trained_and_nothing_searched(trained: SweepConfig) -> None:
     known = read_truth(trained.study_dir)
-    assert not known.complete
+    assert len(known.architectures) == 2 < len(known.every)
     assert known.trainings["number"].tolist() == [0, 1]
     assert {"naswot", "synflow", "jacobian_covariance"} < set(known.trainings.columns)
     every = enumeration_of(trained)
