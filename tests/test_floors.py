@@ -210,11 +210,13 @@ search = Search(config, info, split(images, config.data, 0))
 list(search.records())
 search.load_state_dict(search.state_dict())
 list(Retrain(config.retrain, search.discretise().genotype, info, images, None, 0).records())
+import ddarts_tuning.driver.sweep
+import ddarts_tuning.trial.trainable
 sys.exit("torch._dynamo" in sys.modules)
 """
 
 
-def test_a_search_and_a_training_load_no_compiler() -> None:
+def test_a_search_a_training_and_a_sweep_load_no_compiler() -> None:
     """Torch's takes as long to import as torch, in each process of a sweep; `torch.optim` alone would import it."""
     done = subprocess.run([sys.executable, "-c", _SEARCH_AND_TRAIN], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

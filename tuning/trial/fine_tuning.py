@@ -1,12 +1,15 @@
 """The fine-tuning that scores a trial on another task.
 
 The trial's network, as `retrain` left it, becomes the backbone of a detector.
+
+Detectors are imported only where they are used: torchvision's bring torch's compiler, and the import takes as long as
+that of torch itself, in the process of every trial and of every sweep.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -16,12 +19,11 @@ from ddarts_core.ground.errors import UserError
 from ddarts_core.networks.network import Network
 from ddarts_core.settings.config import ExperimentConfig
 from ddarts_core.settings.retrain_settings import RetrainConfig
-from ddarts_core.transfer import evaluation
-from ddarts_core.transfer.model import with_shape
-from ddarts_core.transfer.scan import score_splits
-from ddarts_core.transfer.training import Transfer
 
 from ..settings.score import score_config
+
+if TYPE_CHECKING:
+    from ddarts_core.transfer.training import Transfer
 
 
 def check_score(objective: str, data: Mapping[str, Any], retrain: RetrainConfig, info: DataInfo) -> None:
@@ -33,6 +35,10 @@ def check_score(objective: str, data: Mapping[str, Any], retrain: RetrainConfig,
     """
     if objective != "transfer":
         return
+    from ddarts_core.transfer import evaluation
+    from ddarts_core.transfer.model import with_shape
+    from ddarts_core.transfer.scan import score_splits
+
     evaluation.require()
     if info.channels != 3:
         raise UserError(
@@ -58,6 +64,10 @@ def fine_tuning(
     Raises:
         UserError: the network cannot be a backbone.
     """
+    from ddarts_core.transfer.model import with_shape
+    from ddarts_core.transfer.scan import score_splits
+    from ddarts_core.transfer.training import Transfer
+
     config = with_shape(score_config(data), trial.retrain).model_copy(update={"seed": trial.seed})
     splits = score_splits(config, config.score_fraction)
     cells = Genotype.narrowed(genotype, "tune.objective transfer")

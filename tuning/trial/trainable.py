@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from ray import tune
@@ -63,7 +63,6 @@ from ddarts_core.studies.limits import beyond
 from ddarts_core.studies.study_files import ENDED, TRANSFER_OBJECTIVE, read_json, write_json
 from ddarts_core.tensors.devices import pick_device
 from ddarts_core.training.retrain import Retrain
-from ddarts_core.transfer.training import Transfer
 
 from ..cluster.versions import check_version
 from ..settings.budget import Clock, tune_of
@@ -78,6 +77,9 @@ from ..tracking.trial_run import Sender, TrialRun
 from .baseline import cost_of_start, of_start
 from .fine_tuning import fine_tuning
 from .trial_record import reports_of
+
+if TYPE_CHECKING:
+    from ddarts_core.transfer.training import Transfer
 
 FAILURES = (UserError, Diverged, ArithmeticError, MemoryError, torch.OutOfMemoryError)
 """Errors that would happen again if the trial were restarted."""
