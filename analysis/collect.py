@@ -21,6 +21,7 @@ from ddarts_core.ground.errors import UserError, unknown_name
 from ddarts_core.ground.files import write_with
 from ddarts_core.loops.records import EpochRecord
 
+from . import packed
 from .schema import SCHEMAS, VERSION, VERSION_KEY
 from .single import is_search
 from .study import Study, Trial, metrics_of, read_info, read_study, read_trial, trial_folders, trial_row
@@ -61,13 +62,19 @@ def collect(study_dir: str | Path, out: str | Path | None = None) -> Collected:
     """Write the Parquet dataset of a study, or of a finished search, by default to its folder `dataset`.
 
     Every file is replaced as a whole (write, then rename), so collecting again while the sweep runs is safe: it adds
-    the trials that are new. Several studies may share `out`.
+    the trials that are new. Several studies may share `out`. If `out` ends in `.parquet`, the study becomes one file
+    (`packed`).
 
     Raises:
         UserError: the folder is no study, or one of its files is damaged.
     """
     root = Path(study_dir)
     target = Path(out) if out is not None else root / "dataset"
+    if target.suffix == packed.SUFFIX:
+        study = read_study(root)
+        table = arrow_tables(study, ("trials",))["trials"]
+        packed.pack(target, study.info, table, [(trial.info, trial.records, trial.genotype) for trial in study.trials])
+        return Collected(target, {"trials": table.num_rows})
     if is_search(root):
         search = read_study(root)
         return write_dataset(target, search.name, search.trials)

@@ -21,6 +21,7 @@ from ddarts_core.ground.errors import UserError, unknown_name
 from ddarts_core.loops.records import EpochRecord, stage
 from ddarts_core.studies.study_files import read_study_file, read_trial_file
 
+from . import packed
 from .single import is_search, read_search
 
 #: Convention of counting multiply-adds when a trial states several: those of convolutions and linear layers only.
@@ -61,20 +62,23 @@ class Study:
 
 
 def read_study(folder: str | Path, alphas: bool = True) -> Study:
-    """Read a study's folder, or that of a finished search, which is a study of one trial.
+    """Read a study's folder, the file it was packed into, or the folder of a finished search, a study of one trial.
 
     The alphas of all trials take many times the memory of the rest.
 
     Args:
-        folder: the folder of the study or of the search.
+        folder: the folder of the study or of the search, or the file.
         alphas: whether to read the alphas. If not, those of every record are empty, and `with_alphas` reads the alphas
-            of one trial.
+            of one trial. A file is read with all its alphas.
 
     Raises:
         UserError: the folder is missing or no study, or one of its files is damaged or of another schema version, or
             its genotypes have operations of a plug-in that is not loaded.
     """
     root = Path(folder)
+    if root.suffix == packed.SUFFIX:
+        info, parts = packed.unpack(root)
+        return Study(root, info, tuple(Trial(*part) for part in parts))
     if is_search(root):
         info, of_trial, records, genotype = read_search(root, alphas)
         return Study(root, info, (Trial(of_trial, tuple(records), genotype),))
@@ -144,6 +148,8 @@ def with_alphas(study: Study, trial: Trial) -> Trial:
     Raises:
         UserError: the file of its records is damaged.
     """
+    if study.folder.suffix == packed.SUFFIX:
+        return trial
     if is_search(study.folder):
         return replace(trial, records=tuple(read_search(study.folder)[2]))
     return replace(trial, records=read_records(study.folder / "trials" / trial.trial_id / "records.jsonl"))

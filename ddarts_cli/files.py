@@ -71,6 +71,17 @@ def find_search(argument: str) -> Path | None:
     return folder.path if folder.finished else None
 
 
+def find_recorded(argument: str) -> Path | None:
+    """The file of a packed study or the folder of a finished search, if the argument names one of them."""
+    path = Path(argument).expanduser()
+    return path if path.suffix == ".parquet" else find_search(argument)
+
+
+def beside(study: Path) -> Path:
+    """The folder in which files about a study are written: its own, or that of the file into which it was packed."""
+    return study.parent if study.is_file() else study
+
+
 def plain(config: ExperimentConfig) -> dict[str, Any]:
     """A configuration as JSON-like data."""
     return config.model_dump(mode="json")

@@ -24,10 +24,14 @@ def command(
     in the MLflow store at that address, and no folder is needed. Without STUDY, the command lists the studies of the
     store. The dataset is the same either way. If the store lacks something, a note says what.
 
+    With --out FILE.parquet the whole study becomes one file, which `report`, `table`, `figure` and `regret` take as a
+    STUDY: for a repository, or to send it to somebody.
+
     \b
     Examples:
       ddarts collect quickstart_sweep
       ddarts collect quickstart_sweep --out datasets
+      ddarts collect quickstart_sweep --out quickstart_sweep.parquet
       ddarts collect quickstart_sweep --tracking-uri http://127.0.0.1:5000 --out datasets
       ddarts collect --tracking-uri sqlite:///runs/quickstart_sweep/mlflow.db
     """
@@ -37,6 +41,8 @@ def command(
     if tracking_uri is not None:
         from ddarts_analysis.mlflow_source import collect_from_mlflow, studies_in_mlflow
 
+        if out is not None and out.suffix == ".parquet":
+            raise UserError(f"--out {out}: the store lacks parts of a study: only its folder becomes one file")
         if study is None:
             for name in studies_in_mlflow(tracking_uri):
                 say(name)

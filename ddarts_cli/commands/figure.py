@@ -55,7 +55,7 @@ def command(
     from ddarts_tuning.store.study import find_study
 
     from ddarts_cli.console import finish
-    from ddarts_cli.files import find_search
+    from ddarts_cli.files import beside, find_recorded
     from ddarts_core.ground.errors import UserError
     from ddarts_core.studies.shell import ddarts
 
@@ -68,7 +68,7 @@ def command(
         path = save(OF_RETRAIN[name](retrain), out or retrain / "figures" / f"{name}.png")
         finish([path], [ddarts("export", retrain)])
         return
-    found = find_search(study) or find_study(study, storage_folder(storage, overrides))
+    found = find_recorded(study) or find_study(study, storage_folder(storage, overrides))
     folder = found if isinstance(found, Path) else found.path
     if name is None:
         if out is not None:
@@ -86,5 +86,5 @@ def command(
     ):
         raise UserError(f"the figure {name} has no front by {sorted(missing)[0]}: leave that --reference out")
     figure = read_figure(name, folder, trial=trial, cell=cell, importances=shares, references=references)
-    path = save(figure, out or folder / "figures" / f"{name}.png")
+    path = save(figure, out or beside(folder) / "figures" / f"{name}.png")
     finish([path], [ddarts("report", folder)])

@@ -48,11 +48,11 @@ def command(
     from ddarts_analysis.truth import read_truth
     from ddarts_tuning.store.study import find_study
 
-    from ddarts_cli.files import find_search
+    from ddarts_cli.files import find_recorded
 
     folder = storage_folder(storage, overrides)
-    known = read_truth(find_study(truth, folder).path)
-    searched = [read_study(find_search(name) or find_study(name, folder).path) for name in studies]
+    known = read_truth(find_recorded(truth) or find_study(truth, folder).path)
+    searched = [read_study(find_recorded(name) or find_study(name, folder).path) for name in studies]
     found = judge(known, searched, runs)
     if as_json:
         print_json(plain(found))

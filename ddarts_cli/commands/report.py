@@ -44,16 +44,16 @@ def command(
     from ddarts_tuning.store.study import find_study
 
     from ddarts_cli.console import finish, say
-    from ddarts_cli.files import find_search
+    from ddarts_cli.files import beside, find_recorded
     from ddarts_core.studies.shell import ddarts
 
     if any(is_transfer(Path(study).expanduser()) for study in studies):
         _report_transfer(studies, out)
         return
     folder = storage_folder(storage, overrides)
-    found = [find_search(study) or find_study(study, folder) for study in studies]
+    found = [find_recorded(study) or find_study(study, folder) for study in studies]
     paths = [one if isinstance(one, Path) else one.path for one in found]
-    target = out or paths[0] / "report.html"
+    target = out or beside(paths[0]) / "report.html"
     if target.suffix != ".html":
         target = target / "report.html"
     say(f"report on {', '.join(path.name for path in paths)}")

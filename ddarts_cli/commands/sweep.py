@@ -157,6 +157,7 @@ def conclude(result: StudyResult) -> None:
         click.exceptions.Exit: the sweep was interrupted (130), or no trial completed (1).
     """
     from ddarts_tuning.settings.reread import apart_of
+    from ddarts_tuning.settings.truth import NUMBER
     from ddarts_tuning.settings.tune import supernet_metric
     from ddarts_tuning.store.progress import last_accuracies
 
@@ -185,7 +186,10 @@ def conclude(result: StudyResult) -> None:
     if all(trial.get("beyond") for trial in result.trials if trial["state"] == "COMPLETED"):
         say("no completed trial is within tune.limits: what is exported is beyond them")
     best = ("--top", 3) if len(study.objectives) == 1 else ("--by", "pareto")
-    finish(wrote, [ddarts("export", folder, *best), ddarts("report", folder), ddarts("ui", folder)])
+    following = [ddarts("export", folder, *best), ddarts("report", folder), ddarts("ui", folder)]
+    if NUMBER in study.data["config"]["space"]:  # a truth
+        following.insert(0, f"{ddarts('regret', folder)} STUDY...")
+    finish(wrote, following)
 
 
 def _shorter(path: Path | str) -> str:

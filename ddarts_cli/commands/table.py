@@ -76,11 +76,11 @@ def command(
         from ddarts_analysis.tables import by_setting, markdown, varying
         from ddarts_tuning.store.study import find_study
 
-        from ddarts_cli.files import find_search
+        from ddarts_cli.files import find_recorded
         from ddarts_core.studies.shell import ddarts
 
         folder = storage_folder(storage, overrides)
-        paths = [find_search(study) or find_study(study, folder).path for study in studies]
+        paths = [find_recorded(study) or find_study(study, folder).path for study in studies]
         frames = load(*paths, tables=("trials", "epochs"))
         text = markdown(by_setting(frames, by, metric, epoch, first), metric, varying(frames, by))
         following = [ddarts("report", studies[0])]

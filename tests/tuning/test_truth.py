@@ -73,6 +73,12 @@ def test_the_commands_judge_and_export(trained: SweepConfig, tmp_path: Path, cap
     scored = json.loads((tmp_path / "one" / "search.json").read_text())["one_shot"]
     assert len(scored) == 486 and len(set(scored.values())) > 5
     assert {path.name for path in (tmp_path / "judged").iterdir()} == {"regret.md", "regret.png", "simulation.png"}
+    files = [str(tmp_path / f"{name}.parquet") for name in ("of_truth", "of_search")]
+    for folder, packed in zip(folders, files, strict=True):
+        assert run(["collect", folder, "--out", packed]) == 0
+    capfd.readouterr()
+    assert run(["regret", *files, "--json", "--runs", "2"]) == 0
+    assert json.loads(capfd.readouterr().out) == found
     target = tmp_path / "truth.parquet"
     assert run(["truth", folders[0], "--export", str(target)]) == 0
     assert pd.read_parquet(target)["number"].tolist() == [0, 1]
