@@ -1,23 +1,24 @@
 """Reads COCO's detection format: for each split one JSON file of images, categories and boxes, and a folder of images.
 
-The file is read here and not by torchvision's `CocoDetection`. That class reads with pycocotools, which builds its
-index before anything can be checked. So a missing id is a KeyError there, and if two images have the same id, the first
-one is lost without a message. Every check below would still need the lists of the file itself, so this module would be
-longer.
+torchvision's `CocoDetection` reads an image and its annotations, with the index of faster-coco-eval. What would be a
+KeyError there, or be lost without a message (the first of two images with one id), is checked before.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
+from torchvision.datasets import CocoDetection, VisionDataset
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ..ground.errors import UserError
-from .examples import Example, ImageSet, Look, read_image, size_of
+from .examples import Example, ImageSet, Look, opened, size_of
 
 #: Pixels by which a box may exceed its image: annotations are rounded. What exceeds is cut off.
 SLACK = 1.0
@@ -27,47 +28,40 @@ class CocoImages(ImageSet):
     """A split `NAME` in COCO's format: `ROOT/annotations/instances_NAME.json` and the images in `ROOT/NAME/`.
 
     The ids of categories may be any whole numbers (COCO's 80 ids lie in 1 to 90). Labels number the declared categories
-    from 0, in the order of their ids.
+    from 0, in the order of their ids. Polygons are not kept: the task has boxes alone, and they are most of the file.
 
     Args:
         root: the folder of the data set.
         name: the name of the split.
 
     Raises:
-        UserError: the file is missing, has another format, names an image or a category that it does not declare, or
-            has a box outside its image. The message is one sentence that names the file.
+        UserError: the file is missing, has another format, gives one id twice, names an image or a category that it
+            does not declare, or has a box outside its image. The message is one sentence that names the file.
     """
 
     def __init__(self, root: str | Path, name: str) -> None:
         self.name = name
         self.source = Path(root) / "annotations" / f"instances_{name}.json"
         data = _read(self.source)
-        categories = {_integer(one, "id", self.source): str(one.get("name", one["id"])) for one in data["categories"]}
-        if len(categories) < len(data["categories"]):
-            raise UserError(f"{self.source}: two categories have the same id")
-        ids = sorted(categories)
-        self.classes = tuple(categories[number] for number in ids)
-        self._labels = {number: label for label, number in enumerate(ids)}
-        images = {_integer(one, "id", self.source): one for one in data["images"]}
-        if len(images) < len(data["images"]):
-            raise UserError(f"{self.source}: two images have the same id")
-        order = sorted(images)
-        for number in order:
-            if not isinstance(images[number].get("file_name"), str):
+        categories, images = (_by_id(data[key], key, self.source) for key in ("categories", "images"))
+        _by_id(data["annotations"], "annotations", self.source)
+        self.classes = tuple(str(one.get("name", number)) for number, one in categories.items())
+        self._labels = {number: label for label, number in enumerate(categories)}
+        for number, one in images.items():
+            if not isinstance(one.get("file_name"), str):
                 raise UserError(f"{self.source}: image {number} has no file_name")
-        self.paths = tuple(Path(root) / name / images[number]["file_name"] for number in order)
-        self._sizes = [
-            tuple(_integer(images[number], side, self.source) for side in ("width", "height")) for number in order
-        ]
-        objects: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+            for side in ("width", "height"):
+                _integer(one, side, self.source)
         for one in data["annotations"]:
+            one.pop("segmentation", None)
             number = _integer(one, "image_id", self.source)
             if number not in images:
                 raise UserError(
-                    f"{self.source}: annotation {one.get('id')} is of image {number}, which the file does not declare"
+                    f"{self.source}: annotation {one['id']} is of image {number}, which the file does not declare"
                 )
-            objects[number].append(one)
-        self._objects = [[self._checked(one, images[number]) for one in objects[number]] for number in order]
+            self._checked(one, images[number])
+        self._files = _Files(Path(root) / name, data)
+        self.paths = tuple(self._files.path(number) for number in self._files.ids)
 
     def _checked(self, one: Mapping[str, Any], image: Mapping[str, Any]) -> tuple[int, list[float], float, bool]:
         """Check an annotation, and return its label, its box, its area and whether it is a crowd.
@@ -78,7 +72,7 @@ class CocoImages(ImageSet):
             one: the annotation, as the file has it.
             image: its image, as the file has it.
         """
-        what = f"{self.source}: annotation {one.get('id')} of {image['file_name']}"
+        what = f"{self.source}: annotation {one['id']} of {image['file_name']}"
         category = _integer(one, "category_id", self.source)
         if category not in self._labels:
             raise UserError(f"{what} has category {category}, which the file does not declare")
@@ -105,28 +99,62 @@ class CocoImages(ImageSet):
 
     def look(self, index: int) -> Look:
         """Compare the size of an image's file with the declared size, and count the objects of the image."""
-        declared, found = self._sizes[index], size_of(self.paths[index])
+        image, objects = self._files.declared(index)
+        declared, found = (image["width"], image["height"]), size_of(self.paths[index])
         if declared != found:
             raise UserError(
                 f"{self.paths[index]} has {found[0]} x {found[1]} pixels and {self.source} declares {declared[0]} x "
                 f"{declared[1]}: its boxes would be misplaced"
             )
-        crowds = [crowd for _, _, _, crowd in self._objects[index]]
-        flat = [x1 >= x2 or y1 >= y2 for _, (x1, y1, x2, y2), _, _ in self._objects[index]]
-        objects = sum(not (c or f) for c, f in zip(crowds, flat, strict=True))
-        return Look(*found, objects=objects, crowds=sum(crowds), flat=sum(flat))
+        checked = [self._checked(one, image) for one in objects]
+        crowds = [crowd for _, _, _, crowd in checked]
+        flat = [x1 >= x2 or y1 >= y2 for _, (x1, y1, x2, y2), _, _ in checked]
+        trained = sum(not (c or f) for c, f in zip(crowds, flat, strict=True))
+        return Look(*found, objects=trained, crowds=sum(crowds), flat=sum(flat))
 
     def __getitem__(self, index: int) -> Example:
-        """Read an image. Its objects were read with the split's file."""
-        found = self._objects[index]
+        """Read an image and its objects."""
+        pixels, objects = self._files[index]
+        image, _ = self._files.declared(index)
+        found = [self._checked(one, image) for one in objects]
         return Example(
             self.paths[index],
-            read_image(self.paths[index]),
+            pil_to_tensor(pixels),
             torch.tensor([box for _, box, _, _ in found], dtype=torch.float32).reshape(-1, 4),
             torch.tensor([label for label, _, _, _ in found], dtype=torch.int64),
             torch.tensor([area for _, _, area, _ in found], dtype=torch.float32),
             torch.tensor([crowd for _, _, _, crowd in found], dtype=torch.bool),
         )
+
+
+class _Files(CocoDetection):  # type: ignore[misc]  # torchvision has no types
+    """torchvision's reader of a file that was read already: its own constructor reads it again, with pycocotools.
+
+    Args:
+        root: the folder of the images.
+        data: the content of the file, checked.
+    """
+
+    def __init__(self, root: Path, data: Mapping[str, Any]) -> None:
+        from faster_coco_eval import COCO
+
+        VisionDataset.__init__(self, root)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Found annotation id 0")  # scores number the objects anew
+            self.coco = COCO(data)
+        self.ids = sorted(self.coco.imgs)
+
+    def path(self, number: int) -> Path:
+        """Return the file of the image with the id `number`."""
+        return Path(self.root) / self.coco.imgs[number]["file_name"]
+
+    def declared(self, index: int) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
+        """Return what the file says about an image, and about its objects."""
+        return self.coco.imgs[self.ids[index]], self._load_target(self.ids[index])
+
+    def _load_image(self, id: int) -> Image:
+        image: Image = opened(self.path(id), lambda image: image.convert("RGB"))
+        return image
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -153,3 +181,14 @@ def _integer(one: Mapping[str, Any], key: str, file: Path) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise UserError(f"{file}: {key} is {value!r} in {json.dumps(one)[:100]}, and must be a whole number")
     return value
+
+
+def _by_id(entries: list[dict[str, Any]], key: str, file: Path) -> dict[int, dict[str, Any]]:
+    """Return entries by their ids, in the order of the ids."""
+    found: dict[int, dict[str, Any]] = {}
+    for one in entries:
+        number = _integer(one, "id", file)
+        if number in found:
+            raise UserError(f"{file}: two {key} have the id {number}")
+        found[number] = one
+    return dict(sorted(found.items()))

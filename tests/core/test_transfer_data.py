@@ -126,7 +126,9 @@ WRONG: list[tuple[Change, str]] = [
     (lambda d: d["annotations"][0].pop("category_id"), r"category_id is None in .* must be a whole number"),
     (lambda d: d["images"][0].update(file_name="no.jpg"), r"no\.jpg is missing: its annotations are there"),
     (lambda d: d["images"][0].update(width=640), r"0\.jpg has 128 x 112 pixels and .* declares 640 x 112"),
-    (lambda d: d["images"].append(d["images"][0]), r"two images have the same id"),
+    (lambda d: d["images"].append(d["images"][0]), r"two images have the id 5"),
+    (lambda d: d["annotations"].append(d["annotations"][0]), r"two annotations have the id 1"),
+    (lambda d: d["annotations"][0].pop("id"), r"id is None in .* must be a whole number"),
     (lambda d: d["categories"].pop(), r"has category 90, which the file does not declare"),
     (
         lambda d: d["categories"].append({"id": 91, "name": "star"}),
