@@ -146,7 +146,7 @@ class _Files(CocoDetection):  # type: ignore[misc]  # torchvision has no types
 
     def path(self, number: int) -> Path:
         """Return the file of the image with the id `number`."""
-        return Path(self.root) / self.coco.imgs[number]["file_name"]
+        return Path(self.root, str(self.coco.imgs[number]["file_name"]))
 
     def declared(self, index: int) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
         """Return what the file says about an image, and about its objects."""
