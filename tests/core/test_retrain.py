@@ -47,7 +47,7 @@ def digits() -> tuple[DataInfo, ImageSet, ImageSet]:
     return (info, *hold_out(images, 0.2, 0, info.classes))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make(digits: tuple[DataInfo, ImageSet, ImageSet]) -> Make:
     def build(*, seed: int = 0, validation: bool = True, genotype: Genotype = GENOTYPE, **settings: Any) -> Retrain:
         info, train, held_out = digits
@@ -280,6 +280,13 @@ def test_validation_images_train_nothing(make: Make) -> None:
     assert_same_state(with_validation._trained.state_dict(), without._trained.state_dict())
 
 
+@pytest.fixture(scope="module")
+def plain(make: Make) -> dict[str, Any]:
+    """Metrics of the last epoch, all settings as they are."""
+    *_, last = make(epochs=3).records()
+    return last.to_dict()["metrics"]
+
+
 @pytest.mark.parametrize(
     "setting",
     [
@@ -305,12 +312,10 @@ def test_validation_images_train_nothing(make: Make) -> None:
     ],
     ids=lambda setting: "-".join(map(str, setting.items())),
 )
-def test_every_setting_has_an_effect(make: Make, setting: dict[str, Any]) -> None:
-    plain, changed = make(epochs=3), make(epochs=3, **setting)
-    a = [record.to_dict()["metrics"] for record in plain.records()]
-    b = [record.to_dict()["metrics"] for record in changed.records()]
-    assert a[-1] != b[-1]
-    assert all(math.isfinite(value) for metrics in b for value in metrics.values())
+def test_every_setting_has_an_effect(make: Make, plain: dict[str, Any], setting: dict[str, Any]) -> None:
+    changed = [record.to_dict()["metrics"] for record in make(epochs=3, **setting).records()]
+    assert changed[-1] != plain
+    assert all(math.isfinite(value) for metrics in changed for value in metrics.values())
 
 
 def test_drop_path_unit_has_an_effect(make: Make) -> None:

@@ -159,9 +159,12 @@ STOPPED = (
 )
 
 
-def test_a_search_ends_when_its_distance_to_the_start_stands_still_and_is_resumed_bit_for_bit():
+def test_a_search_ends_when_its_distance_to_the_start_stands_still_and_is_resumed_bit_for_bit(tmp_path):
     """With alphas that hardly move: one epoch that does not count, then the distance of three epochs is the same."""
-    config = resolve({"method": "dartopti"}, STOPPED)
+    file = tmp_path / "start.json"
+    cell = Cell((Edge(2, 0, "simple_conv_3x3"), Edge(2, 1, "skip_connect")), (2,))
+    file.write_text(Genotype((cell,) * 3, (1,)).to_json())
+    config = resolve({"method": "dartopti"}, (*STOPPED, f"search.start={file}", "search.steps=1"))
     whole = build_search(config)
     records = list(whole.records())
     assert len(records) == 4 and whole.over and whole.epoch < whole.num_epochs
