@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .canvas import axes, legend
@@ -72,7 +73,8 @@ def _of_method(
 ) -> dict[str, Any]:
     """Means over a method's searches that found a genotype of the truth, with their 95 % intervals."""
     known = rows.dropna(subset="regret")
-    draws = round(float(rows["draws"].mean()))
+    by_chance = [expected_regret(truth, int(draws)) for draws in known["draws"]]
+    differences = [float(regret) - other for regret, other in zip(known["regret"], by_chance, strict=True)]
     return {
         "method": method,
         "searches": len(rows),
@@ -80,8 +82,9 @@ def _of_method(
         "regret": vars(mean_interval(known["regret"].tolist())),
         "rank": vars(mean_interval(known["rank"].tolist())),
         "chance": None if known.empty else float(known["chance"].mean()),
-        "draws": draws,
-        "random_regret": expected_regret(truth, draws),
+        "draws": round(float(rows["draws"].mean())),
+        "random_regret": mean_interval(by_chance).mean,
+        "difference": vars(mean_interval(differences)),
         "gates": vars(mean_interval(gates[gates["method"] == method]["rho"].tolist())),
         "one_shot": vars(mean_interval(one_shot[one_shot["method"] == method]["rho"].tolist())),
     }
@@ -138,6 +141,7 @@ def tables(found: Mapping[str, Any]) -> list[tuple[Sequence[str], list[Sequence[
             "regret, points",
             "rank",
             "random search, points",
+            "difference, points",
             "chance",
             "gates and worth",
             "one-shot",
@@ -148,7 +152,8 @@ def tables(found: Mapping[str, Any]) -> list[tuple[Sequence[str], list[Sequence[
                 f"{one['searches']}" + (f", {one['outside']} outside" if one["outside"] else ""),
                 _interval(one["regret"], 100),
                 _interval(one["rank"], 1, "{:.0f}"),
-                f"{100 * one['random_regret']:.2f} ({one['draws']} draws)",
+                "" if one["chance"] is None else f"{100 * one['random_regret']:.2f} ({one['draws']} draws)",
+                _interval(one["difference"], 100),
                 "" if one["chance"] is None else f"{one['chance']:.2f}",
                 _interval(one["gates"], 1),
                 _interval(one["one_shot"], 1),
@@ -224,6 +229,51 @@ def regret_figure(truth: Truth, found: Mapping[str, Any]) -> Figure:
         )
     legend(ax)
     return figure
+
+
+def methods_figure(truth: Truth, found: Mapping[str, Any]) -> Figure:
+    """The regret of each method with its 95 % interval, the best on top, and random search of the same cost beside it.
+
+    A line shows the regret of one genotype that is drawn at random.
+    """
+    known = [one for one in found["methods"] if one["chance"] is not None]
+    order = sorted(known, key=lambda one: float(one["regret"]["mean"]), reverse=True)
+    figure, ax = _intervals([(one["method"], one["regret"]) for one in order], "regret, points", 100)
+    beside = [100 * one["random_regret"] for one in order]
+    ax.scatter(
+        beside, range(len(order)), marker="|", s=60, color=COLOURS[1], label="random search, same cost", zorder=3
+    )
+    ax.axvline(
+        100 * expected_regret(truth, 1), color=COLOURS[6], linestyle="--", linewidth=0.9, label="one random draw"
+    )
+    legend(ax)
+    return figure
+
+
+def predictors_figure(found: Mapping[str, Any]) -> Figure:
+    """Rank correlations with the truth, with their 95 % intervals: of networks, of cells, and of searches by method."""
+    rows = [
+        *((f"one-shot, {one['method']}", one["one_shot"]) for one in found["methods"]),
+        *((f"gates, {one['method']}", one["gates"]) for one in found["methods"]),
+        *((f"cells: {name}", {**one, "mean": one["rho"]}) for name, one in found["cells"].items()),
+        *((name.replace("_", " "), {**one, "mean": one["rho"]}) for name, one in found["predictors"].items()),
+    ]
+    figure, ax = _intervals(
+        [row for row in rows if not math.isnan(row[1]["mean"])], "rank correlation with the truth", 1
+    )
+    ax.axvline(0, color=COLOURS[6], linestyle="--", linewidth=0.9)
+    return figure
+
+
+def _intervals(rows: Sequence[tuple[str, Mapping[str, float]]], what: str, factor: float) -> tuple[Figure, Axes]:
+    """A point with its interval on a line of its own for each row, the last row on top."""
+    figure, ax = axes(what, "", height=0.8 + 0.19 * max(4, len(rows)))
+    for place, (_, one) in enumerate(rows):
+        mean, low, high = (factor * one[key] for key in ("mean", "low", "high"))
+        ax.plot([low, high], [place, place], color=COLOURS[0], linewidth=1.4)
+        ax.scatter([mean], [place], s=18, color=COLOURS[0], zorder=4)
+    ax.set_yticks(range(len(rows)), [name for name, _ in rows])
+    return figure, ax
 
 
 def simulation_figure(found: Mapping[str, Any]) -> Figure:

@@ -14,7 +14,7 @@ from ddarts_cli.options import json_option, print_json, storage_folder, storage_
 @click.argument("truth", metavar="TRUTH", shell_complete=completing.study)
 @click.argument("studies", nargs=-1, metavar="STUDY...", shell_complete=completing.study)
 @storage_option
-@click.option("--out", type=click.Path(path_type=Path), help="Folder that also gets the tables and two figures.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder that also gets the tables and the figures.")
 @click.option(
     "--runs", type=click.IntRange(2, 100_000), default=200, show_default=True, help="Of each simulated search."
 )
@@ -60,15 +60,17 @@ def command(
         click.echo(markdown(found))
     if out is not None:
         from ddarts_analysis.canvas import save
-        from ddarts_analysis.regret import regret_figure, simulation_figure
+        from ddarts_analysis.regret import methods_figure, predictors_figure, regret_figure, simulation_figure
 
         from ddarts_cli.console import finish
         from ddarts_core.ground.files import write_atomic
         from ddarts_core.studies.shell import ddarts
 
-        files = [out / name for name in ("regret.md", "regret.png", "simulation.png")]
-        write_atomic(files[0], markdown(found) + "\n")
-        save(regret_figure(known, found), files[1])
-        save(simulation_figure(found), files[2])
+        write_atomic(out / "regret.md", markdown(found) + "\n")
+        drawn = {"regret": regret_figure(known, found), "simulation": simulation_figure(found)}
+        drawn["predictors"] = predictors_figure(found)
+        if found["methods"]:
+            drawn["methods"] = methods_figure(known, found)
+        files = [out / "regret.md", *(save(figure, out / f"{name}.png") for name, figure in drawn.items())]
         if not as_json:
             finish(files, [ddarts("report", truth, *studies)])

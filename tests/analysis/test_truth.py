@@ -24,7 +24,15 @@ from ddarts_analysis.prediction import (
     rank_correlation,
     without_cell,
 )
-from ddarts_analysis.regret import judge, markdown, plain, regret_figure, simulation_figure
+from ddarts_analysis.regret import (
+    judge,
+    markdown,
+    methods_figure,
+    plain,
+    predictors_figure,
+    regret_figure,
+    simulation_figure,
+)
 from ddarts_analysis.simulation import Table, local_search, random_search, regret_curve, regularised_evolution, simulate
 from ddarts_analysis.study import Study, Trial, read_study
 from ddarts_analysis.truth import Truth, chance, expected_regret, export, images_of, read_truth, regrets
@@ -222,6 +230,22 @@ def test_simulated_random_search_does_as_its_formula_says() -> None:
         assert abs(estimate.mean - expected_regret(known, draws)) < 1.5 * half
 
 
+def test_methods_are_compared_with_random_search_of_the_cost_of_each_search() -> None:
+    """A truth of 0.8 to 0.92: what a dear search finds has to be better than what a cheap one finds."""
+    known = truth()
+    searches = [search(100, seconds=2.0), search(300, seed=2, seconds=60.0)]
+    (one,) = judge(known, searches, runs=2)["methods"]
+    ordered = sorted(known.architectures["accuracy"])
+    best, found = ordered[-1], [known.architectures["accuracy"][number] for number in (100, 300)]
+    draws = random.Random(0)
+    beside = [statistics.fmean(best - max(draws.choices(ordered, k=k)) for _ in range(4000)) for k in (1, 30)]
+    assert one["difference"]["mean"] == pytest.approx(
+        best - statistics.fmean(found) - statistics.fmean(beside), abs=1e-3
+    )
+    assert one["random_regret"] == pytest.approx(statistics.fmean(beside), abs=1e-3)
+    assert one["difference"]["count"] == 2
+
+
 def test_informed_searches_beat_chance_on_a_smooth_truth_and_look_at_neighbours() -> None:
     table = Table(truth())
     looks = 80
@@ -247,6 +271,13 @@ def test_words_figures_and_table_of_one_truth() -> None:
     assert "nan" not in text
     assert regret_figure(known, found).axes[0].get_legend_handles_labels()[1] == ["noise of seeds", "ddarts (n = 2)"]
     assert len(simulation_figure(found).axes[0].lines) == 3
+    of_methods = methods_figure(known, found).axes[0]
+    assert [label.get_text() for label in of_methods.get_yticklabels()] == ["ddarts"]
+    assert of_methods.lines[0].get_xdata() == pytest.approx(
+        [100 * found["methods"][0]["regret"][end] for end in ("low", "high")]
+    )
+    names = [label.get_text() for label in predictors_figure(found).axes[0].get_yticklabels()]
+    assert names == ["gates, ddarts", "parameters"], "multiply-adds are all alike here, and correlate with nothing"
     table = export(known)
     assert len(table) == 972
     assert Genotype.from_text(table["genotype"][5]).hash == table["genotype_hash"][5]

@@ -72,7 +72,8 @@ def test_the_commands_judge_and_export(trained: SweepConfig, tmp_path: Path, cap
     assert (found["truth"]["trained"], found["searches"][0]["method"]) == (2, "ddarts")
     scored = json.loads((tmp_path / "one" / "search.json").read_text())["one_shot"]
     assert len(scored) == 486 and len(set(scored.values())) > 5
-    assert {path.name for path in (tmp_path / "judged").iterdir()} == {"regret.md", "regret.png", "simulation.png"}
+    pictures = {f"{name}.png" for name in ("regret", "simulation", "predictors", "methods")}
+    assert {path.name for path in (tmp_path / "judged").iterdir()} == {"regret.md", *pictures}
     files = [str(tmp_path / f"{name}.parquet") for name in ("of_truth", "of_search")]
     for folder, packed in zip(folders, files, strict=True):
         assert run(["collect", folder, "--out", packed]) == 0
