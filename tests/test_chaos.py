@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("kind", ["search", "retrain"])
-def test_killed_and_resumed(kind, kills=2):
+@pytest.mark.parametrize("kind", ["search", pytest.param("retrain", marks=pytest.mark.slow)])
+def test_killed_and_resumed(kind, kills=1):
     """Of images in files, which other processes read; `make chaos-search` kills more, of images in memory too."""
     command = [sys.executable, "-m", "tests.chaos", "--kind", kind, "--images", "files"]
     command += ["--kills", str(kills), "--epochs", "3"]

@@ -15,10 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.store.locks import await_workers
 from ddarts_tuning.store.study import find_study
 from ddarts_tuning.tracking import study_run as tracking
 
 from tests.tuning.processes import Driver, Server, epochs_of, faults
+from tests.tuning.test_moving import check_place
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -40,18 +42,60 @@ NONE: dict[str, int] = dict.fromkeys(
 )
 
 
-@pytest.mark.parametrize("again", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["once", "twice"])
-def test_a_killed_driver_loses_nothing(make_sweep: Make, again: bool) -> None:
-    config = make_sweep(f"killed-{again}", tune={"num_samples": 3, "max_concurrent": 2})
-    path = config.study_dir
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def stop(driver: Driver, path: Path, sent: signal.Signals) -> None:
+    """Send a signal to the whole group, as `timeout` and a terminal do: all is kept, and how to go on is said."""
+    os.killpg(driver.process.pid, sent)
+    last = driver.finish()
+    assert last.startswith("interrupted") and f"`ddarts resume {path}`" in last
+    study = find_study(path)
+    assert study.state == "INTERRUPTED"
+    client = tracking.make_client(study.data["tracking_uri"])
+    assert "RUNNING" not in {run.info.status for run in client.search_runs([study.data["experiment_id"]])}
+
+
+def test_a_study_that_is_killed_copied_and_stopped_loses_nothing(
+    make_sweep: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its copy goes on and leaves it alone; one polite stop of the copy keeps everything, too.
+
+    TMPDIR is too long for Ray's sockets.
+    """
+    temporary = tmp_path / ("t" * 80)
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    config = make_sweep("killed", tune={"num_samples": 3, "max_concurrent": 2})
+    path, copy = config.study_dir, tmp_path / "copy"
     driver = Driver("run", path, config)
     driver.wait_for(lambda: epochs_of(path, 0) >= 1 and epochs_of(path, 1) >= 2)
     driver.kill()
     assert find_study(path).state == "INTERRUPTED"
-    if again:
-        driver = Driver("resume", path)
-        driver.wait_for(lambda: epochs_of(path, 2) >= 3)
-        driver.kill()
+    await_workers(path, "trials")
+    shutil.copytree(path, copy)
+    shutil.copy(driver.events, tmp_path / "copy.events")  # epochs that the copy repeats are counted
+    before = contents(path)
+    driver = Driver("resume", copy)
+    driver.wait_for(lambda: epochs_of(copy, 2) >= 1)
+    stop(driver, copy, signal.SIGTERM)
+    assert Driver("resume", copy).finish().startswith("finished 0")
+    assert faults(copy, 3, (2, 2)) == NONE
+    check_place(copy, 3)
+    assert contents(path) == before
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_twice_loses_nothing(make_sweep: Make) -> None:
+    config = make_sweep("killed-twice", tune={"num_samples": 3, "max_concurrent": 2})
+    path = config.study_dir
+    driver = Driver("run", path, config)
+    driver.wait_for(lambda: epochs_of(path, 0) >= 1 and epochs_of(path, 1) >= 2)
+    driver.kill()
+    driver = Driver("resume", path)
+    driver.wait_for(lambda: epochs_of(path, 2) >= 3)
+    driver.kill()
     assert Driver("resume", path).finish().startswith("finished 0")
     assert faults(path, 3, (2, 2)) == NONE
 
@@ -72,28 +116,13 @@ def test_a_kill_while_a_study_is_extended(make_sweep: Make) -> None:
     assert find_study(path).trials()[:2] == before
 
 
-@pytest.mark.parametrize(
-    "sent", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM], ids=["ctrl-c", "sigterm"]
-)
-def test_one_polite_stop_keeps_everything_and_says_how_to_go_on(
-    make_sweep: Make, sent: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It reaches the whole group, as that of `timeout` and of a terminal does; TMPDIR is too long for Ray's sockets."""
-    temporary = tmp_path / ("t" * 80)
-    temporary.mkdir()
-    monkeypatch.setenv("TMPDIR", str(temporary))
-    config = make_sweep(f"stopped-{sent.name}", tune={"num_samples": 2})
+@pytest.mark.slow
+def test_ctrl_c_keeps_everything(make_sweep: Make) -> None:
+    config = make_sweep("stopped", tune={"num_samples": 2})
     path = config.study_dir
     driver = Driver("run", path, config)
     driver.wait_for(lambda: epochs_of(path, 1) >= 1)
-    os.killpg(driver.process.pid, sent)
-    last = driver.finish()
-    assert last.startswith("interrupted") and f"`ddarts resume {path}`" in last
-    study = find_study(path)
-    assert study.state == "INTERRUPTED"
-    client = tracking.make_client(study.data["tracking_uri"])
-    assert "RUNNING" not in {run.info.status for run in client.search_runs([study.data["experiment_id"]])}
-
+    stop(driver, path, signal.SIGINT)
     assert Driver("resume", path).finish().startswith("finished 0")
     assert faults(path, 2, (2, 2)) == NONE
 
