@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -20,6 +20,10 @@ from ddarts_core.genotypes.spaces import edge_list, num_edges, operations_of
 from ddarts_core.ground.errors import UserError, unknown_name
 from ddarts_core.ground.files import write_with
 from ddarts_core.loops.records import EpochRecord
+from ddarts_core.methods import network_of
+from ddarts_core.methods.common import Cells
+from ddarts_core.methods.searched_network import Place
+from ddarts_core.settings.search_settings import SearchConfig
 
 from . import packed
 from .schema import SCHEMAS, VERSION, VERSION_KEY
@@ -239,7 +243,10 @@ def _alphas(study: Study) -> pa.Table:
 
 
 def _alphas_of(trial: Trial, record: EpochRecord) -> pa.Table:
-    space = trial.info["config"].get("search", {}).get("space", "S")
+    search = trial.info["config"].get("search", {})
+    if search.get("network", Cells.name) != Cells.name:
+        return _alphas_by_place(trial, record, network_of(SearchConfig.model_validate(search)).places)
+    space = search.get("space", "S")
     ops = operations_of(space)
     try:
         values = np.asarray(record.alphas, dtype=np.float32)
@@ -262,6 +269,28 @@ def _alphas_of(trial: Trial, record: EpochRecord) -> pa.Table:
         "op": pa.DictionaryArray.from_arrays(op.astype(np.int32), list(ops)),
         "alpha": values.ravel(),
         "gate": gates_of(record, values, trial.trial_id).ravel(),
+    }
+    return pa.table(columns)
+
+
+def _alphas_by_place(trial: Trial, record: EpochRecord, places: Sequence[Place]) -> pa.Table:
+    """The rows of a network without cells: its decisions have different numbers of options, and no source or target."""
+    alphas, gates = ([value for group in of for row in group for value in row] for of in (record.alphas, record.gates))
+    if not len(places) == len(alphas) == len(gates):
+        raise UserError(
+            f"trial {trial.trial_id}, epoch {record.epoch}: {len(alphas)} alphas and {len(gates)} gates where there "
+            f"are {len(places)} options"
+        )
+    columns = {
+        "trial_id": pa.repeat(pa.scalar(trial.trial_id), len(places)).dictionary_encode(),
+        "epoch": pa.repeat(pa.scalar(record.epoch, pa.int32()), len(places)),
+        "cell": pa.array([place.cell for place in places], pa.int16()),
+        "edge": pa.array([place.edge for place in places], pa.int16()),
+        "source": pa.array([1] * len(places), pa.int16()),
+        "target": pa.array([2] * len(places), pa.int16()),
+        "op": pa.array([place.option for place in places]).dictionary_encode(),
+        "alpha": pa.array(alphas, pa.float32()),
+        "gate": pa.array(gates, pa.float32()),
     }
     return pa.table(columns)
 

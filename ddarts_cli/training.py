@@ -94,7 +94,7 @@ def run_seeds(
     if done is not None and experiment.is_done(done):
         say(f"{out} holds this retrain, finished")
         return {name: Score.from_dict(test) for name, test in done["test"].items()}
-    info, images = read_train(config.data)
+    info, images = read_train(experiment.data)
     limit_threads(config.retrain.batch_size, config.retrain.channels, info.image_size)
     experiment.check_images(info, images)
     for sentence in experiment.dead_cells(info):
@@ -114,8 +114,8 @@ def run_seeds(
         place.clear()
     place.make()
     write_yaml(place.config, plain(config))
-    write_facts(out, data_facts(info, images, data_notes(config.data)))
-    say_data(config.data, info, images)
+    write_facts(out, data_facts(info, images, data_notes(experiment.data)))
+    say_data(experiment.data, info, images)
     scores: dict[str, Score] = {}
     matrices: list[Confusion] = []
     for name, contender in experiment.contenders.items():

@@ -15,7 +15,7 @@ from ddarts_cli.main import run
 from ddarts_cli.settings import Group, groups
 from ddarts_core.data.sets import DATASETS
 from ddarts_core.ground.validation import field_paths
-from ddarts_core.settings.search_settings import StopConfig
+from ddarts_core.settings.search_settings import CostConfig, StopConfig
 
 
 def all_groups() -> list[Group]:
@@ -28,6 +28,7 @@ def test_every_setting_is_explained() -> None:
     paths = {setting.path for setting in settings}
     assert set(field_paths(SweepConfig)) <= paths
     inner: dict[str, type[BaseModel]] = {  # or null, or a word
+        "search.cost": CostConfig,
         "search.stop": StopConfig,
         "tune.resources": ResourcesConfig,
         "tune.latency": LatencyConfig,

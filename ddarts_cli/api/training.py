@@ -15,6 +15,7 @@ from ddarts_core.networks.derived import DerivedNetwork
 from ddarts_core.search.discretise import Derivation
 from ddarts_core.search.search import Search
 from ddarts_core.settings.config import ExperimentConfig
+from ddarts_core.settings.found import data_of
 from ddarts_core.training.experiment import dealt
 from ddarts_core.training.retrain import Retrain
 
@@ -162,7 +163,8 @@ def retrain(
         (True, 1)
     """
     config = load_config(settings)
-    info, images = train_images(config.data, data, classes)
+    read = data_of(config, genotype)
+    info, images = train_images(read, data, classes)
     train, validation = dealt(config.retrain, info, images, config.seed)
     run = Retrain(config.retrain, genotype, info, train, validation, config.seed)
     records = []
@@ -176,7 +178,7 @@ def retrain(
     if test is not None:
         scored = run.evaluate(test_images(info, test))
     elif data is None:
-        scored = run.evaluate(load_test(config.data))
+        scored = run.evaluate(load_test(read))
     network = run.network
     network.load_state_dict(run.weights())
     return Trained(network.eval(), tuple(records), scored, config, info)

@@ -90,7 +90,7 @@ def refused(config: ExperimentConfig, info: DataInfo, train: Images) -> list[str
     import torch
 
     from ddarts_core.data.splits import check_batch, split
-    from ddarts_core.supernets.supernet import Supernet
+    from ddarts_core.methods import network_of
     from ddarts_core.training.retrain import check_batches
 
     def splits() -> None:
@@ -100,7 +100,7 @@ def refused(config: ExperimentConfig, info: DataInfo, train: Images) -> list[str
 
     def network() -> None:
         with torch.device("meta"):
-            Supernet(config.search, info)
+            network_of(config.search).build(info)
 
     checks: tuple[Callable[[], object], ...] = (splits, network, lambda: check_batches(config.retrain, len(train)))
     found = []

@@ -73,14 +73,16 @@ def command(
     from ddarts_core.data.splits import split
     from ddarts_core.datasets.facts import write_facts
     from ddarts_core.estimates.room import check_search
+    from ddarts_core.methods import network_of
     from ddarts_core.search.search import Search
+    from ddarts_core.settings.found import facts_of
     from ddarts_core.settings.warm_start import notes as start_notes
     from ddarts_core.tensors.devices import pick_device
 
     info, train = read_train(config.data)
     limit_threads(config.search.batch_size, config.search.channels, info.image_size)
     check_search(config, info, pick_device(config.search.device))
-    search = Search(config, info, split(train, config.data, config.seed))
+    search, network = Search(config, info, split(train, config.data, config.seed)), network_of(config.search)
     if profile:
         from ddarts_core.estimates.profiling import profile_search, table
 
@@ -102,8 +104,8 @@ def command(
         folder.clear()
     folder.make()
     say(
-        f"search {config.name}: method {config.method} on {config.data.name}, {config.search.num_cells} cells of "
-        f"{config.search.channels} channels, {search.num_epochs} epochs on {search.device}, seed {config.seed}"
+        f"search {config.name}: method {config.method} on {config.data.name}, {network.words}, "
+        f"{search.num_epochs} epochs on {search.device}, seed {config.seed}"
     )
     say_data(config.data, info, train)
     if config.search.start is not None:
@@ -125,13 +127,15 @@ def command(
             say(f"search: the distance to the start stands still after {search.epoch} of {search.num_epochs} epochs")
         derivation = search.discretise()
         _write(folder, config, records, derivation, probed(search))
-        say(convergence_sentence(search.cell_gates, derivation, config.discretise, search.architecture.independent))
+        independent = search.architecture.independent
+        say(convergence_sentence(search.cell_gates, derivation, config.discretise, independent, network.choice))
         wrote = [folder.genotype, folder.records, folder.timings, folder.config, folder.summary, folder.checkpoint]
         if retrain:
             run_seeds(derivation.genotype, config, trained.path, start=True, resume=retrain_begun)
             wrote.append(trained.path)
+    trained_info = facts_of(search.info, config, derivation.genotype)
     following = ddarts("retrain", folder.genotype, "--config", folder.config)
-    finish(wrote, [following, cost_command(folder.genotype, config, search.info)])
+    finish(wrote, [following, cost_command(folder.genotype, config, trained_info)])
 
 
 def _write(

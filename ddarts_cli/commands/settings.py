@@ -59,7 +59,7 @@ def tables() -> dict[str, Any]:
     from ddarts_tuning.settings.tune import SCHEDULERS
 
     from ddarts_core.genotypes.spaces import SPACES
-    from ddarts_core.methods import EDGES, FREEZINGS, GATES, METHODS, PLANS, RULES, ablation_losses
+    from ddarts_core.methods import EDGES, FREEZINGS, GATES, METHODS, NETWORKS, PLANS, RULES, ablation_losses
     from ddarts_core.settings.data_settings import DATA_SETS
     from ddarts_core.settings.recipes import RECIPES
 
@@ -72,6 +72,7 @@ def tables() -> dict[str, Any]:
         "method": METHODS,
         "retrain.recipe": RECIPES,
         "search.space": SPACES,
+        "search.network": NETWORKS,
         "search.gates": GATES,
         "search.edge": EDGES,
         "search.stages": PLANS,

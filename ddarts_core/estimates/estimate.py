@@ -11,20 +11,18 @@ from torch.nn import functional as F
 from ..data.images import Images, ImageSet
 from ..data.sets import DataInfo, load_train
 from ..data.splits import Splits, check_batch, split
-from ..genotypes.genotype import AnyGenotype, Cell, Genotype
-from ..genotypes.links import num_sources
-from ..methods import GATES
+from ..genotypes.genotype import AnyGenotype
+from ..methods import network_of
 from ..networks.building import build_network
 from ..search.search import Search
 from ..settings.config import ExperimentConfig
 from ..settings.retrain_settings import RetrainConfig
 from ..supernets.coalitions import num_coalitions
-from ..supernets.supernet import group_map
 from ..tensors.hollow import Hollow
 from ..tensors.meter import Meter
 from ..training.experiment import dealt
 from ..training.retrain import Retrain, check_batches
-from .memory import StepMemory, heaviest_edges, step_memory, supernet_size
+from .memory import StepMemory, step_memory, supernet_size
 
 TIMED_STEPS = 3
 
@@ -117,21 +115,14 @@ def data_memory(train: Images, info: DataInfo, device: torch.device) -> int:
     return len(train) * (info.channels * info.image_size**2 + 8) if on_device else 0
 
 
-def heaviest_genotype(config: ExperimentConfig) -> Genotype:
-    """Return the heaviest genotype that a search may find.
-
-    It has the largest operations, on as many edges and as many on each edge as the rule of discretisation lets pass.
-    """
-    search, edges = config.search, heaviest_edges(config)
-    linked = GATES[search.gates](search).has_links
-    concat = tuple(range(2, search.steps + 2))
-    cells = (Cell(tuple(edges), concat, 0 if linked and num_sources(k) else None) for k in range(search.num_cells))
-    return Genotype(tuple(cells), search.reduction_positions)
+def heaviest_genotype(config: ExperimentConfig, info: DataInfo) -> AnyGenotype:
+    """Return the heaviest genotype that a search on images with these facts may find."""
+    return network_of(config.search).heaviest(config.discretise, info.image_size)
 
 
 def retrain_memory(config: ExperimentConfig, info: DataInfo) -> int:
     """Return the peak memory of a training step of the heaviest network that a search may find, in bytes."""
-    return training_memory(config.retrain, heaviest_genotype(config), info)
+    return training_memory(config.retrain, heaviest_genotype(config, info), info)
 
 
 def training_memory(retrain: RetrainConfig, genotype: AnyGenotype, info: DataInfo) -> int:
@@ -189,8 +180,8 @@ class Timing:
         in_steps = found.steps * self.weight_step + searching * self.alpha_step
         recalibrated = min(config.search.recalibration_batches, found.steps // epochs)
         in_steps += epochs * recalibrated * self.recalibration
-        ablation, groups = config.ablation, max(group_map(config.search)) + 1
-        coalitions = num_coalitions(groups, ablation.shapley_permutations)
+        ablation = config.ablation
+        coalitions = num_coalitions(network_of(config.search).groups, ablation.shapley_permutations)
         return in_steps + (epochs * found.images[2] + coalitions * config.search.batch_size) * self.image
 
     def retrain(self, found: Estimate) -> float:
@@ -203,7 +194,7 @@ def time_steps(
     device: torch.device | None = None,
     *,
     trial: bool = False,
-    genotype: Genotype | None = None,
+    genotype: AnyGenotype | None = None,
 ) -> Timing:
     """Run a search and a training for two epochs of a few steps each, and time the second epoch.
 
@@ -233,7 +224,7 @@ def time_steps(
     images = trained_images.subset(torch.arange(trainings * config.retrain.batch_size))
     settings = config.retrain.model_copy(update={"warmup_epochs": 0, "epochs": 2})
     _, trained = Retrain(
-        settings, genotype or heaviest_genotype(config), info, images, None, config.seed, device
+        settings, genotype or heaviest_genotype(config, info), info, images, None, config.seed, device
     ).records()
     return Timing(
         (searched.seconds["data"] + searched.seconds["weights"]) / steps,

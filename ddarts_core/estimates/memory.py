@@ -20,10 +20,9 @@ from torch import Tensor
 
 from ..data.sets import DataInfo
 from ..genotypes.genotype import Cell, Edge, Genotype
-from ..genotypes.spaces import edge_list, num_edges, operations_of
-from ..methods import FREEZINGS, RULES
+from ..genotypes.spaces import edge_list, operations_of
+from ..methods import FREEZINGS, network_of
 from ..methods.parts import Parameters, Progress
-from ..networks.weight import operation_weight
 from ..search.alpha_step import FEW, AlphaStep
 from ..search.architecture import leaves_of
 from ..search.companion import Companion
@@ -32,9 +31,9 @@ from ..search.freezing import Watch
 from ..search.stages import Course
 from ..search.unrolled import Bilevel
 from ..settings.config import ExperimentConfig
-from ..settings.search_settings import SearchConfig
 from ..supernets.execution import choose, run_as
-from ..supernets.supernet import Supernet, group_map
+from ..supernets.heaviest import heaviest_edges
+from ..supernets.supernet import of_cells
 from ..tensors.hollow import Hollow
 from ..tensors.meter import Meter
 from ..tensors.optimisers import SGD
@@ -150,12 +149,13 @@ class Rehearsal:
         self.config = config
         search = config.search
         execution = choose(config, device)
-        self.kept = None if keep is None else heaviest(search, keep)
-        self.net = Supernet(search, info, self.kept).to(memory_format=execution.layout)
+        network = network_of(search)
+        self.kept = None if keep is None else network.heaviest_kept(keep)
+        self.net = network.build(info, self.kept).to(memory_format=execution.layout)
         run_as(self.net, execution, "cpu")
         self.step: DryStep = _LargestStep(self.net, config, self.kept)
         rule = FREEZINGS[search.freezing](search)
-        self.step.watch = None if rule.period is None else Watch(self.net, rule)
+        self.step.watch = None if rule.period is None else Watch(of_cells(self.net), rule)
         self.step.companion = self.companion = self._company(info, execution.layout)
         self.parameters = self.step.architecture.parameters()
         self.moments = [torch.zeros_like(values) for values in self.parameters.values() for _ in range(2)]
@@ -198,7 +198,7 @@ class Rehearsal:
         found = Companion(besides[0], search, info, torch.device("cpu"), layout, 0)
         names = [name for name in operations_of(search.space) if name != "none"]
         every = [Edge(target, source, name) for source, target in edge_list(search.steps) for name in names]
-        for edges in (every, heaviest_edges(self.config)):
+        for edges in (every, heaviest_edges(search, self.config.discretise)):
             cell = Cell(tuple(edges), tuple(range(2, search.steps + 2)))
             found.begin(Genotype((cell, cell), layout="normal_reduce"))
         for weight in found.weights if search.momentum else ():
@@ -248,35 +248,6 @@ class Rehearsal:
     def gates(self, parameters: Parameters) -> Tensor:
         """Return the gates, which weigh the operations, in a step."""
         return self.step.architecture.gates(parameters, _STEP)
-
-
-def heaviest(search: SearchConfig, number: int) -> list[list[list[int]]]:
-    """Return the `number` heaviest operations of the space for every edge: the most that a search may keep.
-
-    Returns:
-        Places of operations in the space, [groups][edges][operations].
-    """
-    names = operations_of(search.space)
-    order = sorted(range(len(names)), key=lambda k: operation_weight(names[k]), reverse=True)
-    groups = max(group_map(search)) + 1
-    return [[sorted(order[:number])] * num_edges(search.steps)] * groups
-
-
-def heaviest_edges(config: ExperimentConfig) -> list[Edge]:
-    """Return the edges of the heaviest cell that a search may find.
-
-    It has the largest operations, on as many edges and as many on each edge as the rule of discretisation lets pass.
-    """
-    search, rule = config.search, RULES[config.discretise.rule](config.discretise)
-    names = [name for name in operations_of(search.space) if name != "none"]
-    kept = sorted(names, key=operation_weight, reverse=True)[: rule.most_operations]
-    per_node = rule.most_edges or search.steps + 1
-    return [
-        Edge(target, source, op)
-        for target in range(2, search.steps + 2)
-        for source in range(min(per_node, target))
-        for op in kept
-    ]
 
 
 def rehearsals(config: ExperimentConfig) -> list[tuple[ExperimentConfig, int | None]]:

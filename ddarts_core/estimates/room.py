@@ -6,6 +6,7 @@ The check takes seconds, and is done before anything of the search or the traini
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import torch
 
@@ -13,7 +14,8 @@ from ..datasets.facts import DataInfo
 from ..genotypes.derive import trained
 from ..genotypes.genotype import AnyGenotype, Genotype
 from ..ground.errors import UserError
-from ..networks.counting import Tally, count, count_supernet, is_counted
+from ..methods import network_of
+from ..networks.counting import Tally, count, is_counted
 from ..settings.config import ExperimentConfig
 from .memory import CONTEXT_BYTES, step_memory
 
@@ -39,14 +41,17 @@ def check_search(config: ExperimentConfig, info: DataInfo, device: torch.device)
             which settings make the search smaller.
     """
     search, there = config.search, memory_of(device)
-    sizes = f"{search.num_cells} cells of {search.channels} channels, batches of {search.batch_size}"
-    sums = count_supernet(search, info.channels, info.image_size)
-    if _generous(sums, search.batch_size) < there:
-        return
-    least = _states(sums, search.momentum) if search.edge == "mixed" else 0  # others may have fewer channels
-    need = least if least > there else step_memory(config, info, torch.device(device.type)).peak
+    network = network_of(search)
+    sums, need = network.count(info), 0
+    if sums is not None:
+        if _generous(sums, search.batch_size) < there:
+            return
+        need = _states(sums, search.momentum) if search.edge == "mixed" else 0  # others may have fewer channels
+    if need <= there:
+        need = step_memory(config, info, torch.device(device.type)).peak
     if need > there:
-        raise _refusal("search", sizes, need, there, device)
+        sizes = f"{network.words}, batches of {search.batch_size}"
+        raise _refusal("search", sizes, need, there, device, network.reduced_by)
 
 
 def check_training(config: ExperimentConfig, genotype: AnyGenotype, info: DataInfo, device: torch.device) -> None:
@@ -70,7 +75,7 @@ def check_training(config: ExperimentConfig, genotype: AnyGenotype, info: DataIn
     if need <= there:
         need = training_memory(retrain, genotype, info)
     if need > there:
-        raise _refusal("retrain", sizes, need, there, device)
+        raise _refusal("retrain", sizes, need, there, device, ("retrain.channels", "retrain.num_cells"))
 
 
 def _generous(sums: Tally, batch: int) -> int:
@@ -83,9 +88,9 @@ def _states(sums: Tally, momentum: float) -> int:
     return 4 * sums.parameters * (2 + bool(momentum))
 
 
-def _refusal(group: str, sizes: str, need: int, there: int, device: torch.device) -> UserError:
+def _refusal(group: str, sizes: str, need: int, there: int, device: torch.device, settings: Sequence[str]) -> UserError:
     what, place = {"search": "search", "retrain": "training"}[group], "GPU" if device.type == "cuda" else "machine"
     return UserError(
         f"the {what} ({sizes}) needs at least {need / 2**30:.1f} GiB of memory, the {place} has "
-        f"{there / 2**30:.1f} GiB: make {group}.channels, {group}.num_cells or {group}.batch_size smaller"
+        f"{there / 2**30:.1f} GiB: make {', '.join(settings)} or {group}.batch_size smaller"
     )

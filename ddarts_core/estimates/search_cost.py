@@ -26,9 +26,9 @@ from ..datasets.facts import DataInfo
 from ..ground.errors import UserError
 from ..ground.nested import merge
 from ..ground.validation import validate
+from ..methods import network_of
 from ..search.stages import Course
 from ..settings.config import ExperimentConfig
-from ..supernets.supernet import group_map
 from ..tensors.seeding import seeded_init
 from .memory import DryStep, Rehearsal
 
@@ -168,8 +168,8 @@ def search_macs(config: ExperimentConfig, info: DataInfo, images: tuple[int, int
         steps = stage.epochs * (sum(images[: 1 + stage.joint]) // now.search.batch_size)
         total += steps * found.weights
         if stage.decides:
-            groups, batches = max(group_map(now.search)) + 1, images[1] // now.search.batch_size
-            total += course.plan.passes(stage, groups, batches) * found.forward
+            batches = images[1] // now.search.batch_size
+            total += course.plan.passes(stage, network_of(now.search).groups, batches) * found.forward
         if stage.beside is not None:
             cycles = -(-stage.epochs // stage.beside.cycle)
             total += cycles * stage.beside.warmup * (images[1] // now.search.batch_size) * found.beside

@@ -25,6 +25,7 @@ from ..loops import checkpoint
 from ..networks.building import build_network
 from ..networks.derived import DerivedNetwork
 from ..settings.config import ExperimentConfig
+from ..settings.found import facts_of
 from ..settings.retrain_settings import RetrainConfig
 from ..tensors.seeding import generator, seeded_init
 from .preprocessing import KEY, Preprocessing
@@ -63,7 +64,7 @@ class Blueprint:
         Raises:
             UserError: see `data_info`.
         """
-        return cls(genotype, config.retrain, info or data_info(config.data))
+        return cls(genotype, config.retrain, facts_of(info or data_info(config.data), config, genotype))
 
     def build(self) -> DerivedNetwork:
         """Build the network. Its weights are drawn from torch's global generator.

@@ -26,7 +26,7 @@ from ..genotypes.genotype import Cell, Edge, Genotype
 from ..genotypes.spaces import S_NONE, SPACES, num_edges
 from ..ground.errors import UserError
 from ..ground.redact import one_line
-from ..methods import EDGES, GATES, RULES, ablation_losses
+from ..methods import EDGES, GATES, RULES, ablation_losses, network_of
 from ..methods.parts import Ablation, Contributions, Parameters, Progress
 from ..networks.network import Network
 from ..networks.operations import build
@@ -38,6 +38,7 @@ from ..search.stages import Course
 from ..settings.config import ExperimentConfig, resolve
 from ..settings.data_settings import DataConfig
 from ..settings.search_settings import AblationConfig, DiscretiseConfig, SearchConfig
+from ..supernets.searched import SearchedNetwork
 from ..supernets.supernet import Supernet, batch_statistics
 from ..tensors.optimisers import SGD
 from .registry import Registry
@@ -45,6 +46,13 @@ from .registry import Registry
 #: Images that the laws compute with: small, and with two channels.
 IMAGES = DataInfo("x", num_classes=4, channels=2, image_size=8, mean=(0.5,), std=(0.5,))
 
+
+#: A small space of blocks with a decision of every kind but the resolution.
+FEW_BLOCKS: list[dict[str, Any]] = [
+    {"channels": [4, 6], "stride": 2},
+    {"channels": [4, 8], "middle": [6, 24], "squeeze": [False, True], "activation": ["relu", "hswish"]},
+    {"channels": [8], "kernel": [3, 5], "expand": False},
+]
 
 #: Each law of a kind of entry, in a few words, and what checks it for an entry's name.
 Laws: TypeAlias = tuple[tuple[str, Callable[[str], None]], ...]
@@ -214,7 +222,8 @@ def small(name: str, *overrides: str) -> ExperimentConfig:
         search["options"] = {"channel_share": 2, "channel_shares": [2, 4]}
     if preset.stages == "perturbation":
         search["options"] = {"decision_batches": 1}
-    few = {"attack_steps": 2, "freeze_every": 2, "value_orders": 2, "path_steps": 2, "derived_cells": 3}
+    few: dict[str, Any] = {"attack_steps": 2, "freeze_every": 2, "value_orders": 2, "path_steps": 2, "derived_cells": 3}
+    few |= {"blocks": FEW_BLOCKS, "resolutions": [1], "hidden": 0}
     if options := {key: value for key, value in few.items() if key in preset.options}:
         search["options"] = options
     settings = {"method": name, "data": {"num_train": 60}, "search": search, "alpha": {"lr": 0.05}}
@@ -262,7 +271,7 @@ def goes_on(name: str, make: Callable[[ExperimentConfig], Search] = build_search
         )
     found = search.discretise().genotype
     _hold(again.discretise().genotype == found, "its genotype is another one after a stop")
-    layout = "normal_reduce" if search.config.search.sharing == "normal_reduce" else "individual"
+    layout = network_of(search.config.search).layout
     _hold(found.layout == layout, f"its genotype has the layout {found.layout}, not {layout}")
     trained = not equal(search.parameters, states[0]["architecture"])
     stated = any(stage.trains_alphas for stage in search.course.stages)
@@ -270,17 +279,20 @@ def goes_on(name: str, make: Callable[[ExperimentConfig], Search] = build_search
 
 
 def stated_loss(
-    net: Supernet, batch: tuple[Tensor, Tensor], architecture: Architecture, parameters: Parameters, progress: Progress
+    net: SearchedNetwork,
+    batch: tuple[Tensor, Tensor],
+    architecture: Architecture,
+    parameters: Parameters,
+    progress: Progress,
 ) -> Tensor:
     """Return the loss that a method states: cross entropy plus its weighted terms.
 
-    If all normal and all reduction cells share alphas, a term is the mean over these two groups.
+    If a regulariser is one loss of the whole network, a term is the mean over the groups (`Network.one_loss`).
     """
     architecture.begin(net, progress)
     with batch_statistics(net), torch.no_grad():
         value = F.cross_entropy(net(batch[0], architecture.gates(parameters, progress)), batch[1])
-    share = 2 if architecture._gates.search.sharing == "normal_reduce" else 1
-    return value + sum(term.sum() / share for term in architecture.values(parameters, progress).values())
+    return value + sum(term.sum() / architecture.share for term in architecture.values(parameters, progress).values())
 
 
 def _progress(seed: int = 1) -> Progress:
@@ -304,7 +316,7 @@ def follows_its_gradient(name: str) -> None:
         if not stage.trains_alphas or stage.kept is not None:
             continue
         torch.manual_seed(0)
-        net = Supernet(course.settings(number).search, IMAGES).double().train()
+        net = network_of(course.settings(number).search).build(IMAGES).double().train()
         x, y = torch.randn(6, 2, 8, 8, dtype=torch.float64), torch.arange(6) % 4
         step, weights = AlphaStep(net, course.settings(number)), SGD(net.parameters(), lr=0.1)
         architecture, progress = step.architecture, _progress()

@@ -25,6 +25,7 @@ from . import (
     dots,
     drnas,
     fairdarts,
+    fbnetv2,
     gdas,
     oles,
     pcdarts,
@@ -38,11 +39,13 @@ from . import (
 )
 from .method import Method
 from .parts import Ablation, Edge, Freezing, Gates, Part, Plan, Regulariser, Rule
+from .searched_network import Network
 
 if TYPE_CHECKING:
     from ..settings.search_settings import AblationConfig, DiscretiseConfig, SearchConfig
 
 METHODS: Table[Method] = Table("method")
+NETWORKS: Table[type[Network]] = Table("network")
 GATES: Table[type[Gates]] = Table("kind of gates")
 EDGES: Table[type[Edge]] = Table("edge")
 #: Terms of the loss: classes of `Regulariser` and of `Ablation`, which are asked different things.
@@ -55,6 +58,7 @@ RULES: Table[type[Rule]] = Table("rule of discretisation")
 #: The table of each kind of part, by the kind's base class.
 TABLES: Mapping[type[Part], Table[Any]] = MappingProxyType(
     {
+        Network: NETWORKS,
         Gates: GATES,
         Edge: EDGES,
         Regulariser: REGULARISERS,
@@ -96,6 +100,7 @@ def add(name: str, method: Method) -> None:
 
 def parts_in_use(search: SearchConfig) -> Iterator[type[Part]]:
     """The parts that a search is made of."""
+    yield NETWORKS[search.network]
     yield GATES[search.gates]
     yield EDGES[search.edge]
     yield PLANS[search.stages]
@@ -103,7 +108,14 @@ def parts_in_use(search: SearchConfig) -> Iterator[type[Part]]:
     names = dict.fromkeys(search.regularisers)
     if search.w_zero_one:
         names[common.ZeroOne.name] = None
+    if search.cost is not None:
+        names[common.ExpectedCost.name] = None
     yield from (REGULARISERS[name] for name in names)
+
+
+def network_of(search: SearchConfig) -> Network:
+    """The part that says what network a search trains."""
+    return NETWORKS[search.network](search)
 
 
 def ablation_losses() -> dict[str, type[Ablation]]:
@@ -121,6 +133,7 @@ def ablation_loss(settings: AblationConfig) -> Ablation | None:
 def all_parts() -> Iterator[tuple[str, type[Part]]]:
     """Every part, with the setting that chooses it."""
     kinds: dict[str, Mapping[str, type[Part]]] = {
+        "search.network": NETWORKS,
         "search.gates": GATES,
         "search.edge": EDGES,
         "search.stages": PLANS,
@@ -156,11 +169,13 @@ def check_options(settings: SearchConfig | DiscretiseConfig | AblationConfig, pa
 
 
 for _part in (
+    common.Cells,
     common.Sigmoid,
     common.Softmax,
     common.Mixed,
     common.ZeroOne,
     common.ZeroOneL1,
+    common.ExpectedCost,
     common.Standard,
     common.Unfrozen,
     ablation.Monitor,
@@ -198,6 +213,7 @@ for _name, _method in {
     "shapley-nas": shapley_nas.METHOD,
     "udarts": udarts.METHOD,
     "cdarts": cdarts.METHOD,
+    "fbnetv2": fbnetv2.METHOD,
     "random": random_search.METHOD,
 }.items():
     add(_name, _method)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from ..genotypes.spaces import num_edges
 from ..ground.validation import Strict, validate
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from ..search.examination import Examination
     from ..settings.config import ExperimentConfig
     from ..settings.search_settings import AblationConfig, DiscretiseConfig, SearchConfig
+    from ..supernets.searched import SearchedNetwork
 
 #: Architecture parameters by name; the first axis of each is the group of cells that shares them.
 Parameters: TypeAlias = "Mapping[str, Tensor]"
@@ -32,22 +32,22 @@ class Shape:
     """The sizes that architecture parameters depend on.
 
     Attributes:
-        groups: number of groups of cells; the cells of a group share parameters.
-        steps: number of intermediate nodes of a cell.
-        operations: number of operations that an edge chooses from.
+        groups: number of groups of cells; the cells of a group share parameters. In a network without cells each
+            decision is a group.
+        edges: number of edges of a cell; 1 in a network without cells.
+        operations: number of operations that an edge chooses from, or the largest number of options of a decision.
+        steps: number of intermediate nodes of a cell; 0 in a network without cells.
         links: number of earlier cells from which the last cell chooses one, to read it beside the two cells before it;
             0 without links.
+        options: number of options of each decision; empty where all groups have `operations` of them.
     """
 
     groups: int
-    steps: int
+    edges: int
     operations: int
+    steps: int = 0
     links: int = 0
-
-    @property
-    def edges(self) -> int:
-        """Number of edges of a cell."""
-        return num_edges(self.steps)
+    options: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,12 @@ class Gates(Part):
         independent: whether the gates of an edge are decided one by one (sigmoid), not against each other (softmax).
         exact: for gates that are drawn, whether their gradient is the exact gradient of the loss under this draw, and
             not an estimate.
+        uneven: whether the gates know that groups may have different numbers of options (`Shape.options`).
     """
 
     independent: ClassVar[bool] = False
     exact: ClassVar[bool] = False
+    uneven: ClassVar[bool] = False
 
     def parameters(self, shape: Shape, stream: torch.Generator | None) -> dict[str, Tensor]:
         """The parameters at the start, by name: zeros, or 1e-3 N(0, 1) drawn from a stream."""
@@ -191,7 +193,16 @@ class Edge(Part):
 
 
 class Regulariser(Part):
-    """A term of the loss of the architecture parameters for which no image is needed."""
+    """A term of the loss of the architecture parameters for which no image is needed.
+
+    Attributes:
+        drawn: whether the term is of the gates of the step, which may be drawn. Else it is of those outside steps.
+    """
+
+    drawn: ClassVar[bool] = True
+
+    def fit(self, net: SearchedNetwork) -> None:
+        """Look at the network that the term is of; this is called before any value is asked for."""
 
     def value(self, parameters: Parameters, gates: Tensor) -> Tensor:
         """The term of each group, [groups]; differentiable in the parameters and in their gates."""

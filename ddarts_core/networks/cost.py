@@ -10,6 +10,7 @@ from ..genotypes.blocks import StagedGenotype
 from ..genotypes.derive import OnDeadCell, Order, as_built
 from ..genotypes.genotype import AnyGenotype
 from ..genotypes.shapes import Form, check_sizes
+from ..settings.found import facts_of
 from .counting import count, is_counted
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ def retrain_cost(genotype: AnyGenotype, config: ExperimentConfig, info: DataInfo
     Args:
         genotype: the genotype of the network, before it is derived deeper.
         config: the configuration of the experiment.
-        info: the facts of the experiment's data; None reads them from the data.
+        info: the facts of the experiment's data; None reads them from the data. If the search chose the size of the
+            images too, the network is counted at that size.
 
     Raises:
         UserError: see `Network` and `data_info`.
@@ -120,6 +122,7 @@ def retrain_cost(genotype: AnyGenotype, config: ExperimentConfig, info: DataInfo
         from ..data.sets import data_info
 
         info = data_info(config.data)
+    info = facts_of(info, config, genotype)
     settings = config.retrain
     return cost(
         genotype,

@@ -26,7 +26,8 @@ from ..methods.common import ZeroOne
 from ..methods.parts import Contributions, Kept, Parameters, Progress
 from ..settings.config import ExperimentConfig
 from ..supernets.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
-from ..supernets.supernet import CellNotes, Supernet, batch_statistics, frozen
+from ..supernets.searched import SearchedNetwork
+from ..supernets.supernet import CellNotes, batch_statistics, frozen, of_cells
 from .architecture import Architecture, leaves_of
 from .companion import Companion
 from .freezing import Watch
@@ -91,7 +92,7 @@ class _Measured:
 class AlphaStep:
     """Computes the gradients of the alphas, and holds the few numbers that outlive a step."""
 
-    def __init__(self, net: Supernet, config: ExperimentConfig, kept: Kept | None = None) -> None:
+    def __init__(self, net: SearchedNetwork, config: ExperimentConfig, kept: Kept | None = None) -> None:
         self.net = net
         self.config = config
         self.num_steps = 0
@@ -105,6 +106,7 @@ class AlphaStep:
         #: Gradients of the weights on the alpha split that the published loop adds to the weight step.
         self.leak: list[Tensor] | None = None
         self.architecture = Architecture(config.search, net.num_groups, kept)
+        self.architecture.fit(net)
         #: The term that is made of contributions of cells; the others are those of the architecture.
         self.ablation = ablation_loss(config.ablation)
         #: What wants to see the gradients of the operations' weights on the alphas' split.
@@ -189,7 +191,7 @@ class AlphaStep:
         leaves = leaves_of(parameters)
         gates = self.architecture.gates(leaves, progress)
         ablates = self._ablates()
-        notes = [CellNotes() for _ in self.net.cells] if ablates and not self._differentiates() else None
+        notes = [CellNotes() for _ in of_cells(self.net).cells] if ablates and not self._differentiates() else None
         cut = gates.detach().requires_grad_()
         outputs = self.net.outputs(images, cut, notes)
         logits = self.net.answer(outputs)
@@ -256,20 +258,20 @@ class AlphaStep:
         ablation = self.config.ablation
         players = self._players(stream)
         draws = ablation.num_draws * len(players) if ablation.removal == "random" else 0
-        gates, labels = full.gates, full.labels
-        noise = [random_gates(self.net, gates.detach(), stream) for _ in range(draws)]
+        gates, labels, net = full.gates, full.labels, of_cells(self.net)
+        noise = [random_gates(net, gates.detach(), stream) for _ in range(draws)]
         h: dict[str, Tensor] = {}
         with self.around_ablations():
             if self._differentiates():
                 found, through = ablated_losses_and_gradient(
-                    self.net, full.outputs, gates, labels, players, ablation.removal, noise, self.loss_scale
+                    net, full.outputs, gates, labels, players, ablation.removal, noise, self.loss_scale
                 )
                 drawn = self.net.num_groups / len(players)  # makes it an unbiased estimate of the sum over all groups
                 back = torch.autograd.grad(gates, list(full.leaves.values()), through)
                 h = {name: gradient * drawn for name, gradient in zip(full.leaves, back, strict=True)}
             else:
                 found = ablated_losses(
-                    self.net, full.outputs, gates.detach(), labels, players, ablation.removal, noise, full.notes
+                    net, full.outputs, gates.detach(), labels, players, ablation.removal, noise, full.notes
                 )
         marginal = full.loss.new_full((self.net.num_groups,), float("nan"))
         of_players = losses.contributions(full.loss, found)

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..genotypes.links import num_sources
-from ..genotypes.spaces import operations_of
-from ..methods import EDGES, GATES, REGULARISERS
-from ..methods.common import ZeroOne
+from ..methods import EDGES, GATES, REGULARISERS, network_of
+from ..methods.common import ExpectedCost, ZeroOne
 from ..methods.parts import Kept, Parameters, Progress, Regulariser, Shape
 from ..settings.search_settings import RegulariserConfig, SearchConfig
+from ..supernets.searched import SearchedNetwork
 
 
 def leaves_of(parameters: Parameters) -> dict[str, Tensor]:
     """Copies of the parameters by which one can differentiate."""
     return {name: values.detach().clone().requires_grad_() for name, values in parameters.items()}
+
+
+def _seen(term: Regulariser, progress: Progress) -> Progress:
+    """Where the search is, as the gates of a term see it."""
+    return progress if term.drawn else replace(progress, purpose="evaluation", draw=None, draw_once=None)
 
 
 class Architecture:
@@ -37,20 +45,22 @@ class Architecture:
     """
 
     def __init__(self, search: SearchConfig, num_groups: int, kept: Kept | None = None) -> None:
-        self.size = len(operations_of(search.space))
         self.kept = kept
         #: Gates that a plan decided, which follow no parameter any more, NaN where they do; None before the first.
         self.fixed: Tensor | None = None
         self._gates = GATES[search.gates](search)
-        links = num_sources(search.num_cells - 1) if self._gates.has_links else 0
-        self.shape = Shape(num_groups, search.steps, self.size if kept is None else len(kept[0][0]), links)
+        network = network_of(search)
+        self.shape: Shape = network.shape(num_groups, kept, self._gates.has_links)
+        #: Number of operations of the space.
+        self.size = network.shape(num_groups).operations
         self._edge = EDGES[search.edge](search)
         terms = {ZeroOne.name: RegulariserConfig(weight=search.w_zero_one)} if search.w_zero_one else {}
+        terms |= {} if search.cost is None else {ExpectedCost.name: search.cost}
         self.terms: list[tuple[Regulariser, RegulariserConfig]] = [
             (REGULARISERS[name](search), setting) for name, setting in (terms | search.regularisers).items()
         ]
-        # FairDARTS' zero-one loss is one mean over both groups; D-DARTS' is a mean per cell, shared alphas or not.
-        self._share = num_groups if search.sharing == "normal_reduce" else 1
+        #: By what terms are divided: FairDARTS' zero-one loss is one mean over both groups, D-DARTS' a mean per cell.
+        self.share = num_groups if network.one_loss else 1
 
     @property
     def independent(self) -> bool:
@@ -60,6 +70,11 @@ class Architecture:
     def parameters(self, stream: torch.Generator | None = None) -> dict[str, Tensor]:
         """Parameters at the start: zeros, or drawn from a stream."""
         return self._gates.parameters(self.shape, stream)
+
+    def fit(self, net: SearchedNetwork) -> None:
+        """Tell the terms which network they are of."""
+        for term, _ in self.terms:
+            term.fit(net)
 
     def begin(self, net: nn.Module, progress: Progress) -> None:
         """Tell the edges of a supernet that a step begins."""
@@ -123,6 +138,13 @@ class Architecture:
         places = torch.tensor(self.kept, device=values.device)
         return values.new_zeros(*values.shape[:2], self.size).scatter(-1, places, values)
 
+    def listed(self, values: Tensor) -> Any:
+        """Values [groups, edges, operations] as nested lists, without those beyond a group's options."""
+        nested = values.tolist()
+        for group, number in zip(nested, self.shape.options, strict=False):
+            group[:] = [row[:number] for row in group]
+        return nested
+
     def links(self, parameters: Parameters) -> list[int | None] | None:
         """For each cell, the earlier cell whose link weighs most, or None if there is none; None without links."""
         if not self.shape.links:
@@ -149,17 +171,18 @@ class Architecture:
 
     def values(self, parameters: Parameters, progress: Progress) -> dict[str, Tensor]:
         """Weighted terms of each group, [groups], by name."""
-        gates = self._gates.gates(parameters, progress)
         return {
-            term.name: self.weight(setting, progress) * term.value(parameters, gates) for term, setting in self.terms
+            term.name: self.weight(setting, progress)
+            * term.value(parameters, self._gates.gates(parameters, _seen(term, progress)))
+            for term, setting in self.terms
         }
 
     def pull(self, parameters: Parameters, progress: Progress, passes: int = 1) -> dict[str, Tensor]:
         """Gradient of the weighted terms by parameter, divided by a number of passes; empty without terms."""
         total: dict[str, Tensor] = {}
         for term, setting in self.terms:
-            weight = self.weight(setting, progress) / self._share / passes
-            found = term.gradient(parameters, lambda values: self._gates.gates(values, progress))
+            weight = self.weight(setting, progress) / self.share / passes
+            found = term.gradient(parameters, partial(self._gates.gates, progress=_seen(term, progress)))
             for name, gradient in found.items():
                 total[name] = total[name] + weight * gradient if name in total else weight * gradient
         return total

@@ -9,7 +9,9 @@ from ..settings.search_settings import DiscretiseConfig
 from .discretise import OVER, Derivation, flat, named, plain, saturation
 
 
-def convergence_sentence(gates: Any, derivation: Derivation, config: DiscretiseConfig, independent: bool = True) -> str:
+def convergence_sentence(
+    gates: Any, derivation: Derivation, config: DiscretiseConfig, independent: bool = True, choice: str = "edge"
+) -> str:
     """In plain words: how much of the search is decided, what the derivation had to mend, and what would help.
 
     Independent (sigmoid) gates are decided above 0.9 and below 0.1. Most softmax weights are small whatever happens; so
@@ -21,11 +23,12 @@ def convergence_sentence(gates: Any, derivation: Derivation, config: DiscretiseC
         derivation: the derivation from these gates.
         config: the settings of the derivation.
         independent: whether the gates are independent (sigmoid).
+        choice: what each row of gates is of, as a word.
     """
     rows = plain(gates)
     if not independent:
         edges = [edge for cell in rows for edge in cell]
-        what, decided, total = "edges", sum(max(edge) > OVER for edge in edges), len(edges)
+        what, decided, total = f"{choice}s", sum(max(edge) > OVER for edge in edges), len(edges)
         remedies = ["search longer"]
     else:
         what, decided, total = "operations", sum(saturation(rows)), len(flat(rows))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..genotypes.dead_cells import connect, dead_cells
-from ..genotypes.genotype import Cell, Edge, Genotype, Layout
+from ..genotypes.genotype import AnyGenotype, Cell, Edge, Genotype, Layout
 from ..genotypes.spaces import edge_list, num_edges, operations_of
 from ..ground.errors import UserError
 from ..methods import RULES
@@ -32,13 +32,14 @@ class Derivation:
     """A genotype, and what had to be mended to make it.
 
     Attributes:
+        genotype: the genotype.
         fallback: nodes (cell, node) that no operation reached, and that got their best one (`on_empty_node: best`).
         dropped: nodes (cell, node) that were left out because they had no input (`on_empty_node: drop`).
         dead_cells: cells of the genotype whose output nothing reads; they cost time and compute nothing.
         connected: cells that were dead until their successor got one more edge (`on_dead_cell: connect`).
     """
 
-    genotype: Genotype
+    genotype: AnyGenotype
     fallback: tuple[tuple[int, int], ...] = ()
     dropped: tuple[tuple[int, int], ...] = ()
     dead_cells: tuple[int, ...] = ()

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..methods.parts import Parameters, Progress
-from ..supernets.supernet import Supernet, batch_statistics, frozen
+from ..supernets.searched import SearchedNetwork
+from ..supernets.supernet import batch_statistics, frozen
 from .architecture import Architecture
 
 Batch = tuple[Tensor, Tensor]
@@ -19,7 +20,7 @@ Item = TypeVar("Item")
 
 
 def probed(
-    net: Supernet, architecture: Architecture, progress: Progress, batch: Batch, gates: Tensor
+    net: SearchedNetwork, architecture: Architecture, progress: Progress, batch: Batch, gates: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Cross entropy of a batch and its gradient by the gates, by running statistics, the weights standing still."""
     images, labels = batch
@@ -33,7 +34,7 @@ def probed(
 
 
 def weight_pass(
-    net: Supernet,
+    net: SearchedNetwork,
     architecture: Architecture,
     parameters: Parameters,
     progress: Progress,
@@ -76,7 +77,7 @@ class Examination:
 
     def __init__(
         self,
-        net: Supernet,
+        net: SearchedNetwork,
         architecture: Architecture,
         parameters: dict[str, Tensor],
         memory: dict[str, Tensor],

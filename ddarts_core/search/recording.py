@@ -14,14 +14,14 @@ from ..methods.parts import Parameters
 from ..settings.search_settings import SearchConfig
 from ..settings.warm_start import start_genotype
 from .architecture import Architecture
-from .discretise import Derivation, saturation
+from .discretise import Derivation, flat, saturation
 
 #: Metric of an epoch: how far the genotype that the gates stand for is from `search.start` (`distance.distance`).
 DISTANCE = "distance/start"
 
 
 def decided_metrics(
-    gates: Tensor,
+    gates: Any,
     derivation: Derivation | None,
     weighed: tuple[Genotype, dict[str, float]] | None,
     frozen: int | None = None,
@@ -29,27 +29,28 @@ def decided_metrics(
     """How many gates are decided, and what the genotype is like that they stand for.
 
     Args:
-        gates: the gates of the operations that a genotype may take, [groups, edges, operations].
+        gates: the gates of the operations that a genotype may take, [groups][edges][operations].
         derivation: the derivation from these gates; None if they make no network yet.
         weighed: the start and the weights of operations, which its distance is measured by; None measures none.
         frozen: operations that are frozen; None where no rule freezes any.
     """
-    over, under = saturation(gates.cpu())
+    numbers = flat(gates)
+    over, under = saturation(numbers)
     metrics: dict[str, float] = {
         "operations/over_0.9": over,
         "operations/under_0.1": under,
-        "saturation/over_0.9": over / gates.numel(),
-        "saturation/under_0.1": under / gates.numel(),
+        "saturation/over_0.9": over / len(numbers),
+        "saturation/under_0.1": under / len(numbers),
     }
     if frozen is not None:
         metrics["operations/frozen"] = frozen
     if derivation is None:
         return metrics
     if weighed is not None:
-        metrics[DISTANCE] = distance(weighed[0], derivation.genotype, weighed[1])
-    edges = [edge for cell in derivation.genotype.cells for edge in cell.edges]
+        found = Genotype.narrowed(derivation.genotype, "search.start")
+        metrics[DISTANCE] = distance(weighed[0], found, weighed[1])
     return metrics | {
-        "discretised/skip_connections": sum(edge.op == "skip_connect" for edge in edges),
+        "discretised/skip_connections": sum(name == "skip_connect" for *_, name in derivation.genotype.operations()),
         "discretised/empty_nodes": len(derivation.fallback) + len(derivation.dropped),
         "discretised/dead_cells": len(derivation.dead_cells),
     }
@@ -58,9 +59,9 @@ def decided_metrics(
 def architecture_fields(architecture: Architecture, parameters: Parameters, gates: Tensor) -> dict[str, Any]:
     """Alphas and gates in the space's order, and other parameters; gates that are sigma(alpha) are left out."""
     others = dict(parameters)
-    found: dict[str, Any] = {"alphas": _nested(architecture.of_space(others.pop("alphas")))}
+    found: dict[str, Any] = {"alphas": _nested(architecture.listed(architecture.of_space(others.pop("alphas"))))}
     if not architecture.independent:
-        found["gates"] = _nested(architecture.of_space(gates))
+        found["gates"] = _nested(architecture.listed(architecture.of_space(gates)))
     return found | {"parameters": {name: values.tolist() for name, values in others.items()}}
 
 
@@ -80,5 +81,5 @@ def weighed_start(config: SearchConfig) -> tuple[Genotype, dict[str, float]] | N
         return None
 
 
-def _nested(alphas: Tensor) -> tuple[tuple[tuple[float, ...], ...], ...]:
-    return tuple(tuple(tuple(edge) for edge in group) for group in alphas.tolist())
+def _nested(alphas: Any) -> tuple[tuple[tuple[float, ...], ...], ...]:
+    return tuple(tuple(tuple(edge) for edge in group) for group in alphas)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from ..data.sets import DataInfo, Images, augment_of, load_train
 from ..data.splits import Splits, check_batch, split
+from ..genotypes.genotype import Genotype
 from ..ground.errors import Diverged, UserError
 from ..loops.confusion import Evaluation, count
 from ..loops.recalibration import recalibrated
@@ -28,6 +29,7 @@ from ..methods.parts import Contributions
 from ..settings.config import ExperimentConfig
 from ..supernets.coalitions import shapley_values
 from ..supernets.shapley import ShapleyValues
+from ..supernets.supernet import of_cells
 from ..tensors.devices import Stopwatch, forget_peak, peak_memory, pick_device
 from ..tensors.seeding import generator, seeded_init
 from .architecture import leaves_of
@@ -196,7 +198,7 @@ class Search(SearchState):
 
     def _begin_cycle(self, companion: Companion, epoch: int) -> dict[str, float]:
         """Build the network of the genotype and warm it up; its mean loss in the last pass."""
-        companion.begin(self.discretise().genotype)
+        companion.begin(Genotype.narrowed(self.discretise().genotype, "a network beside the supernet"))
         metrics = {}
         for number in range(companion.beside.warmup):
             batches = self._batches(self.splits.alphas, "beside", epoch, number)
@@ -323,7 +325,7 @@ class Search(SearchState):
             return ShapleyValues((), ())
         images, labels = next(self._unaugmented(self.splits.held_out))
         return shapley_values(
-            self.net,
+            of_cells(self.net),
             images,
             labels,
             self.gates,
@@ -373,7 +375,9 @@ class Search(SearchState):
 
     def _architecture_metrics(self) -> dict[str, float]:
         frozen = None if self._watch is None else int(self._watch.frozen.sum())
-        return decided_metrics(self.decided_gates, self._derivation_or_none(), self._weighed, frozen)
+        return decided_metrics(
+            self.architecture.listed(self.decided_gates), self._derivation_or_none(), self._weighed, frozen
+        )
 
     def _recorded_architecture(self) -> dict[str, Any]:
         return architecture_fields(self.architecture, self.parameters, self.decided_gates)

@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from ..data.sets import DataInfo
 from ..ground.errors import UserError
-from ..methods import FREEZINGS
+from ..methods import FREEZINGS, network_of
 from ..methods.parts import Beside, Kept, Parameters, Progress
 from ..settings.config import ExperimentConfig
 from ..settings.hashing import config_hash
 from ..settings.warm_start import encode, start_genotype
 from ..supernets.execution import choose, prepare
-from ..supernets.supernet import Supernet
+from ..supernets.supernet import group_map, of_cells
 from ..tensors.optimisers import SGD, Adam
 from ..tensors.seeding import generator, seeded_init
 from .alpha_step import AlphaStep
 from .architecture import Architecture
 from .companion import Companion
-from .discretise import Derivation, discretise
+from .discretise import Derivation
 from .freezing import Watch
 from .stages import Course
 
@@ -57,7 +57,7 @@ class SearchState:
         self.stage, self.kept = number, kept
         if fresh:
             with seeded_init(config.seed, "supernet", *[number][: number > 0]):
-                net = Supernet(config.search, self.info, kept)
+                net = network_of(config.search).build(self.info, kept)
             self.net = prepare(net, self.execution, self.device)
             self._sgd = SGD(
                 self.net.parameters(),
@@ -66,7 +66,7 @@ class SearchState:
                 weight_decay=config.search.weight_decay,
             )
             rule = FREEZINGS[config.search.freezing](config.search)
-            self._watch = None if rule.period is None else Watch(self.net, rule)
+            self._watch = None if rule.period is None else Watch(of_cells(self.net), rule)
             beside = self.course.stages[number].beside
             self._companion = None if beside is None else self._company(beside)
             #: What the plan remembers of its decisions.
@@ -113,8 +113,9 @@ class SearchState:
         start = self.architecture.parameters(stream)
         if config.search.start is not None:
             known = torch.tensor(encode(start_genotype(config.search), config.search.space, config.search.steps))
-            for cell, group in enumerate(self.net.group_of):
-                margin = config.alpha.start_margin * (2 * known[cell] - 1) / self.net.group_of.count(group)
+            group_of = group_map(config.search)
+            for cell, group in enumerate(group_of):
+                margin = config.alpha.start_margin * (2 * known[cell] - 1) / group_of.count(group)
                 start["alphas"][group] += margin
         return start
 
@@ -161,13 +162,9 @@ class SearchState:
         )
 
     @property
-    def cell_gates(self) -> Tensor:
-        """`decided_gates` of each cell that a genotype has, [cells, edges, operations], on the CPU."""
-        return self._per_cell(self.decided_gates.cpu())
-
-    def _per_cell(self, values: Tensor) -> Tensor:
-        """Values of groups for each of their cells; those of DARTS' two groups stay, as its genotype has two cells."""
-        return values if self.config.search.sharing == "normal_reduce" else values[list(self.net.group_of)]
+    def cell_gates(self) -> Any:
+        """`decided_gates` of each part that a genotype has, [parts, edges, operations], on the CPU."""
+        return network_of(self.now.search).of_parts(self.decided_gates.cpu())
 
     def _set_parameters(self, parameters: Parameters) -> None:
         for name, values in self._parameters.items():
@@ -176,16 +173,9 @@ class SearchState:
 
     def discretise(self) -> Derivation:
         """The genotype that the current gates stand for (section 5.1)."""
-        search = self.now.search
-        return discretise(
-            self._per_cell(self.architecture.scores(self.parameters).cpu()),
-            self.config.discretise,
-            space=search.space,
-            steps=search.steps,
-            reductions=search.reduction_positions,
-            layout="normal_reduce" if search.sharing == "normal_reduce" else "individual",
-            links=self.architecture.links(self.parameters),
-        )
+        scores = self.architecture.scores(self.parameters).cpu()
+        links = self.architecture.links(self.parameters)
+        return network_of(self.now.search).derive(scores, self.config.discretise, self.info.image_size, links)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next epoch depends on; safe to load with `torch.load(weights_only=True)`."""

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from ..methods.parts import Parameters
 from ..settings.search_settings import Hessian
-from ..supernets.supernet import Supernet, readable
+from ..supernets.searched import SearchedNetwork
+from ..supernets.supernet import readable
 from .architecture import leaves_of
 
 Batch = tuple[Tensor, Tensor]
@@ -32,7 +33,7 @@ class Bilevel:
         gates_of: the gates as a function of the parameters.
     """
 
-    net: Supernet
+    net: SearchedNetwork
     parameters: Parameters
     batch: Batch
     weight_batch: Batch

@@ -40,6 +40,8 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "search.options": {},
         "data.split.seed": None,
         "search.number": None,
+        "search.network": "cells",
+        "search.cost": None,
         "search.probe": 0,
         "search.stop": None,
         "search.share_weights": False,

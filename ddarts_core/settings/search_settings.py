@@ -29,6 +29,21 @@ class RegulariserConfig(Strict):
     )
 
 
+class CostConfig(RegulariserConfig):
+    """What a genotype costs, as a term of the loss of the alphas, where the network can say what to expect."""
+
+    target: float | None = Field(
+        None,
+        gt=0,
+        description="The cost that the search looks for: the term is weight * log(cost / target)^2. With null it is "
+        "weight * log(cost), so that cheaper genotypes are better.",
+    )
+    of: Literal["macs", "parameters"] = Field(
+        "macs",
+        description="What counts: multiply-adds of convolutions and linear layers for one image, or parameters.",
+    )
+
+
 class StopConfig(Strict):
     """When a search that starts from a genotype has found what it will find (the published code's rule)."""
 
@@ -78,6 +93,7 @@ class SearchConfig(Strict):
         description="The number of a genotype in the space. It is trained as it is, and nothing is searched: what each "
         "trial of `ddarts truth` does. null searches.",
     )
+    network: str = Field("cells", description="What network is searched. See `ddarts methods --parts`.")
     gates: str = Field(
         "sigmoid", description="How alphas become the weights of operations. See `ddarts methods --parts`."
     )
@@ -93,6 +109,11 @@ class SearchConfig(Strict):
         {},
         description="Terms that are added to the loss of the alphas: name -> {weight, schedule}. zero-one needs "
         "w_zero_one 0. An ablation loss that is named here is kept in the group `ablation`.",
+    )
+    cost: CostConfig | None = Field(
+        None,
+        description="Lets the expected cost of the genotypes count in the loss of the alphas. Only some networks know "
+        "it (search.network).",
     )
     stages: str = Field(
         "standard", description="What is trained when, and on which network. See `ddarts methods --parts`."
@@ -185,12 +206,13 @@ class SearchConfig(Strict):
             del data["relaxation"]
         return data
 
-    @field_validator("gates", "edge", "regularisers", "stages", "freezing")
+    @field_validator("network", "gates", "edge", "regularisers", "stages", "freezing")
     @classmethod
     def _known_parts(cls, value: Any, info: ValidationInfo) -> Any:
         from .. import methods
 
         tables: dict[str | None, Table[Any]] = {
+            "network": methods.NETWORKS,
             "gates": methods.GATES,
             "edge": methods.EDGES,
             "regularisers": methods.REGULARISERS,

@@ -20,7 +20,8 @@ from ..ground.redact import one_line
 from ..settings.config import ExperimentConfig
 from ..tensors.devices import AUTOCAST, check_amp, merge_bytes, set_float32
 from .fast import FastForm
-from .supernet import Cell, CellForm, CellNotes, MixedOp, Supernet, readable
+from .searched import SearchedNetwork
+from .supernet import Cell, CellForm, CellNotes, MixedOp, readable
 
 #: Compiled variants of one function that torch may keep: every width and stride of an edge, with and without gradients.
 RECOMPILE_LIMIT = 64
@@ -149,7 +150,7 @@ def _check_precision(config: ExperimentConfig) -> None:
         raise UserError(f"alpha.grad_mode published reproduces full precision: use search.amp=none, not {amp}")
 
 
-def prepare(net: Supernet, execution: Execution, device: torch.device) -> Supernet:
+def prepare(net: SearchedNetwork, execution: Execution, device: torch.device) -> SearchedNetwork:
     """Move a supernet to the device and have it run as chosen, from now on as the only one in this process.
 
     Args:
@@ -163,7 +164,7 @@ def prepare(net: Supernet, execution: Execution, device: torch.device) -> Supern
     return net
 
 
-def run_as(net: Supernet, execution: Execution, kind: str) -> None:
+def run_as(net: SearchedNetwork, execution: Execution, kind: str) -> None:
     """Have a supernet's cells computed as chosen, on a device of a kind (`cpu`, `cuda`)."""
     net.form = execution.form
     net.precision = nullcontext

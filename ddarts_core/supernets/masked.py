@@ -20,6 +20,8 @@ from ..genotypes.stage_space import CHOSEN, BlockChoices, StageSpace
 from ..networks.operations import BatchNorm
 from ..networks.staged import ACTIVATIONS, InvertedResidual, SqueezeExcitation, StagedNetwork
 from .masks import centres, first_channels, interspersed, same_width, subsampled
+from .searched import SearchedNetwork
+from .supernet import CellNotes, readable
 
 #: Gates of the decisions about one block, by field.
 OfBlock = Mapping[str, Tensor]
@@ -113,7 +115,7 @@ class MaskedBlock(nn.Module):
         return found + same_width(self.before, before, self.choices.channels, gates["channels"]) * added
 
 
-class MaskedSupernet(nn.Module):
+class MaskedSupernet(SearchedNetwork):
     """The network that a search over genotypes of stages trains.
 
     Args:
@@ -129,7 +131,7 @@ class MaskedSupernet(nn.Module):
     """
 
     def __init__(self, space: StageSpace, num_classes: int, in_channels: int = 3) -> None:
-        super().__init__()
+        super().__init__(len(space.decisions), readable)
         self.space, self.num_classes, self.in_channels = space, num_classes, in_channels
         widths = [(in_channels,), *(block.channels for block in space.blocks)]
         self.blocks = nn.ModuleList(map(MaskedBlock, space.blocks, widths))
@@ -150,14 +152,30 @@ class MaskedSupernet(nn.Module):
         gates[range(len(decisions)), list(choice)] = 1
         return gates.to(self.classifier.weight)
 
-    def forward(self, images: Tensor, gates: Tensor) -> Tensor:
-        """Logits [batch, num_classes].
+    def expected(self, quantity: str, gates: Tensor) -> Tensor:
+        """Expected `macs` or `parameters` of a genotype."""
+        from .expected_cost import expected_macs, expected_parameters
+
+        count = {"macs": expected_macs, "parameters": expected_parameters}[quantity]
+        return count(self.space, gates, self.in_channels, self.num_classes)
+
+    def answer(self, outputs: Sequence[Tensor]) -> Tensor:
+        """The logits, which `outputs` computes."""
+        return outputs[-1]
+
+    def outputs(self, x: Tensor, gates: Tensor, notes: Sequence[CellNotes] | None = None) -> list[Tensor]:
+        """The logits [batch, num_classes] alone.
 
         Args:
-            images: the images, [batch, in_channels, height, width].
-            gates: the gates, [decisions, options], in the order of `StageSpace.decisions`. In the row of a decision the
-                gates beyond its options are not read.
+            x: the images, [batch, in_channels, height, width].
+            gates: the gates, [decisions, options] or [decisions, 1, options], in the order of `StageSpace.decisions`.
+                In the row of a decision the gates beyond its options are not read.
+            notes: None, as no cell is removed.
         """
+        with self.precision():
+            return [self._logits(x, gates)]
+
+    def _logits(self, images: Tensor, gates: Tensor) -> Tensor:
         steps, of_blocks = by_block(self.space, gates)
         x, size, before = images, images.shape[2], gates.new_ones(1)
         for block, of_block in zip(self.masked, of_blocks, strict=True):
@@ -205,7 +223,8 @@ class MaskedSupernet(nn.Module):
 
 def by_block(space: StageSpace, gates: Tensor) -> tuple[Tensor, list[dict[str, Tensor]]]:
     """The gates of the resolutions, and by field the gates of every block; they are 1 where nothing is to decide."""
-    decided = {(d.place, d.field): row[: len(d.options)] for d, row in zip(space.decisions, gates, strict=True)}
+    rows = zip(space.decisions, gates.flatten(0, -2), strict=True)
+    decided = {(d.place, d.field): row[: len(d.options)] for d, row in rows}
     one = gates.new_ones(1)
     blocks = [{name: decided.get((place, name), one) for name in CHOSEN} for place in range(len(space.blocks))]
     return decided.get((None, "step"), one), blocks

@@ -7,7 +7,7 @@ reach an alpha. Cells of all methods are the same; which alphas a cell follows i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,6 +29,7 @@ from ..networks.stem import Stem
 from ..settings.search_settings import Removal, SearchConfig
 from ..settings.warm_start import identical_groups, start_genotype
 from ..tensors.hollow import is_hollow
+from .searched import SearchedNetwork
 
 
 class MixedOp(nn.Module):
@@ -159,7 +160,7 @@ def layout_of(x: Tensor) -> torch.memory_format:
     return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
 
 
-class Supernet(nn.Module):
+class Supernet(SearchedNetwork):
     """A chain of cells between a stem and a linear classifier.
 
     Args:
@@ -180,17 +181,13 @@ class Supernet(nn.Module):
     """
 
     def __init__(self, config: SearchConfig, info: DataInfo, kept: Kept | None = None) -> None:
-        super().__init__()
-        #: How cells are computed; `execution.prepare` may put an equal, faster form here.
-        self.form: CellForm = readable
-        #: The context that cells are computed in: mixed precision enters here.
-        self.precision: Callable[[], AbstractContextManager[object]] = nullcontext
+        group_of = group_map(config)
+        super().__init__(max(group_of) + 1, readable)
+        self.group_of = group_of
         edge = EDGES[config.edge](config)
         names = (*operations_of(config.space), *edge.extra)
         reductions = config.reduction_positions
         _check_size(info.image_size, len(reductions) + Stem.halvings(config.form))
-        self.group_of = group_map(config)
-        self.num_groups = max(self.group_of) + 1
         width = config.channels
         self.stem = Stem(config.form, width, info.channels)
         self.cells = nn.ModuleList()
@@ -250,10 +247,6 @@ class Supernet(nn.Module):
                 f"search.share_weights: no two identical cells of search.start {start} have equal width, so that there "
                 "is nothing to share: leave it out"
             )
-
-    def forward(self, x: Tensor, gates: Tensor) -> Tensor:
-        """Images [batch, channels, height, width] and gates [groups, edges, operations] -> logits [batch, classes]."""
-        return self.answer(self.outputs(x, gates))
 
     def answer(self, outputs: Sequence[Tensor]) -> Tensor:
         """Logits from what `outputs` gives: those of the classifier, with heads the mean of all."""
@@ -366,6 +359,12 @@ class Supernet(nn.Module):
 def _named(kept: Sequence[Sequence[int]], names: Sequence[str], extra: Sequence[str]) -> list[list[str]]:
     """Names of the operations of every edge."""
     return [[*(names[k] for k in of_edge), *extra] for of_edge in kept]
+
+
+def of_cells(net: SearchedNetwork) -> Supernet:
+    """The network itself, for what looks into cells and is refused where there are none."""
+    assert isinstance(net, Supernet)
+    return net
 
 
 def group_map(config: SearchConfig) -> tuple[int, ...]:

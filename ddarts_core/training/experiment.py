@@ -23,6 +23,8 @@ from ..loops.confusion import Evaluation
 from ..networks.building import build_network
 from ..networks.cost import retrain_cost
 from ..settings.config import ExperimentConfig
+from ..settings.data_settings import DataConfig
+from ..settings.found import data_of
 from ..settings.retrain_settings import RetrainConfig
 from ..settings.warm_start import start_genotype
 from ..tensors.devices import check_amp, pick_device
@@ -86,6 +88,11 @@ class Experiment:
             contenders |= {random_name(k): random_genotype(cells, config.seed + k, space) for k in range(num_random)}
         return cls(config, contenders, tuple(range(config.seed, config.seed + num_seeds)))
 
+    @property
+    def data(self) -> DataConfig:
+        """The settings of the images that every contender is trained and scored on."""
+        return data_of(self.config, self.contenders["genotype"])
+
     def is_done(self, result: dict[str, Any] | None) -> bool:
         """Whether the content of `result.json` has exactly these seeds and contenders. None: there is no result yet."""
         return result is not None and (
@@ -144,7 +151,7 @@ class Experiment:
         """
         if run.best_epoch is not None:
             run.load_best()
-        test = run.evaluate(load_test(self.config.data), mistakes=True)
+        test = run.evaluate(load_test(self.data), mistakes=True)
         checkpoint.save(weights, {"weights": run.weights(), "genotype": self.contenders[contender].to_json()})
         return test
 

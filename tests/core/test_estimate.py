@@ -30,7 +30,7 @@ CONFIG: ExperimentConfig = resolve(
         "retrain": {"epochs": 3, "batch_size": 32, "channels": 4},
     }
 )
-CPU = torch.device("cpu")
+CPU, INFO = torch.device("cpu"), data_info(CONFIG.data)
 
 
 @functools.cache
@@ -54,7 +54,7 @@ def test_counts() -> None:
 
 
 def test_the_heaviest_genotype_fills_every_node() -> None:
-    genotype = heaviest_genotype(CONFIG)
+    genotype = heaviest_genotype(CONFIG, INFO)
     assert len(genotype.cells) == 3
     assert {edge.op for cell in genotype.cells for edge in cell.edges} == {"sep_conv_5x5"}
     assert [len(cell.edges) for cell in genotype.cells] == [5, 5, 5]  # two and three sources
@@ -72,18 +72,17 @@ def test_the_heaviest_genotype_fills_every_node() -> None:
 )
 def test_no_genotype_of_the_rule_is_heavier(overrides: tuple[str, ...], edges: int, ops: set[str]) -> None:
     config = resolve(CONFIG.model_dump(mode="json"), overrides)
-    for cell in heaviest_genotype(config).cells:
+    for cell in heaviest_genotype(config, INFO).cells:
         assert len(cell.edges) == edges
         assert {edge.op for edge in cell.edges} == ops
 
 
 def test_a_network_that_the_default_rule_lets_pass_is_not_heavier_than_the_estimate() -> None:
     """All edges decided for a separable convolution: what `discretise` then returns."""
-    info = data_info(CONFIG.data)
     best = [0.99 if name == "sep_conv_5x5" else 0.1 for name in S]
     gates = [[best] * num_edges(2)] * 3
     found = discretise(gates, CONFIG.discretise, steps=2, reductions=CONFIG.search.reduction_positions).genotype
-    network, heaviest = (build_network(CONFIG.retrain, g, info) for g in (found, heaviest_genotype(CONFIG)))
+    network, heaviest = (build_network(CONFIG.retrain, g, INFO) for g in (found, heaviest_genotype(CONFIG, INFO)))
     counts = [sum(weight.numel() for weight in net.parameters()) for net in (network, heaviest)]
     assert counts[0] == counts[1]
 
@@ -137,7 +136,7 @@ def test_training_steps_are_those_that_retrain_makes(fraction: float, monkeypatc
     config: ExperimentConfig = resolve(CONFIG.model_dump(mode="json"), (f"retrain.validation_fraction={fraction}",))
     info, images = load_train(config.data)
     train, validation = dealt(config.retrain, info, images, config.seed)
-    run = Retrain(config.retrain, heaviest_genotype(config), info, train, validation, config.seed)
+    run = Retrain(config.retrain, heaviest_genotype(config, info), info, train, validation, config.seed)
     steps: list[None] = []
     zero = torch.zeros((), dtype=torch.int64)
     monkeypatch.setattr(run, "_step", lambda images, labels: (steps.append(None), (torch.zeros(2), zero))[1])

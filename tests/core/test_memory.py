@@ -20,6 +20,7 @@ from ddarts_core.estimates.memory import (
     step_memory,
     supernet_size,
 )
+from ddarts_core.extension.conformance import FEW_BLOCKS
 from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
 from ddarts_core.genotypes.spaces import operations_of
 from ddarts_core.ground.nested import merge
@@ -97,6 +98,9 @@ def few_steps(name: str, folder: Path) -> ExperimentConfig:
         "channel_shares": [2, 1],
         "path_steps": 1,
         "derived_cells": 3,
+        "blocks": FEW_BLOCKS,
+        "resolutions": [1],
+        "hidden": 0,
     }
     search["options"] = {option: value for option, value in options.items() if option in preset.options}
     if preset.start is not None:

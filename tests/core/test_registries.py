@@ -140,7 +140,8 @@ def test_a_rule_from_outside_has_options_and_is_refused_by_itself(monkeypatch: p
     config = resolve(settings).discretise
     row = [0.6, 0.71, 0.69, 0.9, 0.8, 0.1, 0.95]
     assert [edge.op for edge in select([row, row], SPACES["S"], 1, config)] == [SPACES["S"][k] for k in (6, 3, 4)] * 2
-    assert len(heaviest_genotype(resolve(settings)).cells[0].edges) == 3 * num_edges(4)
+    heaviest = heaviest_genotype(resolve(settings), conformance.IMAGES)
+    assert len(heaviest.cells[0].edges) == 3 * num_edges(4)
     for wrong, words in (
         ({"method": "darts"}, "discretise.rule 'triple' needs sigmoid gates: use darts with softmax"),
         ({"discretise": {"options": {"margn": 1}}}, "unknown option 'margn': choose one of margin"),

@@ -31,6 +31,7 @@ from ddarts_core.loops import checkpoint
 from ddarts_core.loops.confusion import Evaluation
 from ddarts_core.loops.records import EpochRecord
 from ddarts_core.settings.config import ExperimentConfig
+from ddarts_core.settings.found import data_of
 from ddarts_core.training.experiment import dealt
 from ddarts_core.training.parallel import Group
 from ddarts_core.training.retrain import Retrain
@@ -271,7 +272,7 @@ class DistributedRetrain(Together):
     def __init__(
         self, config: ExperimentConfig, genotype: AnyGenotype, seed: int, folder: Path, workers: Workers
     ) -> None:
-        data = config.data.model_copy(update={"root": rooted(config.data.root)})
+        data = data_of(config, genotype).model_copy(update={"root": rooted(config.data.root)})
         own = for_cores(config.model_copy(update={"data": data}), workers.cpus)
         super().__init__(_Job(folder.absolute(), sources(), own, genotype, seed), workers)
 

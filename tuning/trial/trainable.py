@@ -58,6 +58,7 @@ from ddarts_core.search.one_shot import probed
 from ddarts_core.search.search import Search
 from ddarts_core.search.stages import Course
 from ddarts_core.settings.config import ExperimentConfig, numbered, resolve
+from ddarts_core.settings.found import data_of, facts_of
 from ddarts_core.settings.hashing import config_hash
 from ddarts_core.studies.limits import beyond
 from ddarts_core.studies.study_files import ENDED, TRANSFER_OBJECTIVE, read_json, write_json
@@ -260,14 +261,15 @@ class SearchTrial(tune.Trainable):
                 own = {"config_hash": config_hash(self._config)}
                 self._search.load_state_dict(self._loaded.pop("search") | own)
         if self._genotype is not None and self._loaded.get("transfer") is not None:
-            network = build_network(config.retrain, self._genotype, self._info())
-            self._transfer = fine_tuning(self._sweep["transfer"], config, self._genotype, network, self._info())
+            info = facts_of(self._info(), config, self._genotype)
+            network = build_network(config.retrain, self._genotype, info)
+            self._transfer = fine_tuning(self._sweep["transfer"], config, self._genotype, network, info)
             self._transfer.load_state_dict(self._loaded.pop("transfer"))
             self._epochs = self._transfer.records()
         if self._genotype is not None and self._retrain is None and self._transfer is None:
             self._search = None
             end_readers()
-            info, images = load_train(config.data)
+            info, images = load_train(data_of(config, self._genotype))
             splits = split(images, config.data, config.seed)
             train = splits.weights.joined(splits.alphas)
             check_training(config, self._genotype, info, pick_device(config.retrain.device))
