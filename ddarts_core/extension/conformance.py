@@ -164,7 +164,7 @@ def is_searched_and_discretised(name: str) -> None:
     for k, operation in enumerate(operations):
         chosen = torch.zeros(3, num_edges(2), len(operations))
         chosen[:, :, k] = 0.95
-        genotype = discretise(chosen, DiscretiseConfig(), name, 2, (1, 2)).genotype
+        genotype = Genotype.narrowed(discretise(chosen, DiscretiseConfig(), name, 2, (1, 2)).genotype)
         found = {edge.op for cell in genotype.cells for edge in cell.edges}
         right = "none" not in found if operation == "none" else found == {operation}
         _hold(right, f"gates of {operation} alone give {', '.join(sorted(found))}")
@@ -176,7 +176,7 @@ def gives_a_genotype(name: str) -> None:
     The genotype that the rule gives must also be the same after it was written and read.
     """
     gates = torch.rand(3, num_edges(4), 7, generator=torch.Generator().manual_seed(1)) * 0.1 + 0.88
-    genotype = discretise(gates, DiscretiseConfig(rule=name), "S", 4, (1, 2)).genotype
+    genotype = Genotype.narrowed(discretise(gates, DiscretiseConfig(rule=name), "S", 4, (1, 2)).genotype)
     pairs = [(edge.target, edge.source) for edge in genotype.cells[0].edges]
     most, stated = max(map(pairs.count, pairs)), RULES[name].most_operations or 7
     _hold(most == stated, f"it keeps up to {most} operations of an edge, and states {stated} (most_operations)")

@@ -228,6 +228,7 @@ class Masked(Network):
             return f"search.stages {search.stages} is for cells: use {Standard.name} with search.network {cls.name}"
         given = {
             "edge": Mixed.name,
+            "regularisers": {},
             "freezing": Unfrozen.name,
             "start": None,
             "number": None,

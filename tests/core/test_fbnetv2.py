@@ -32,7 +32,7 @@ def tiny(*overrides: str) -> ExperimentConfig:
     return small("fbnetv2", *overrides)
 
 
-@pytest.mark.parametrize("target", [14_000, 25_000])
+@pytest.mark.parametrize("target", [20_000, 25_000])
 def test_a_search_reaches_the_multiply_adds_that_it_is_given(target: int, digits) -> None:
     """Counted by arithmetic on the genotype, whereas the term is of the gates; the space has 7,120 to 37,832."""
     config = tiny(
@@ -145,7 +145,7 @@ def test_records_have_the_options_of_each_decision_alone(digits) -> None:
         ("search.options.blocks=[{channels: [8], stride: 3}]", "stride"),
         ("search.options.blocks=[{channels: [8]}]", "nothing to decide"),
         ("search.options.blocks=[{channels: [8, 8]}]", "search.options of search.network masked: channels"),
-        ("search.regularisers={expected-cost: {weight: 1}}", "is set by search.cost"),
+        ("search.regularisers={beta-decay: {weight: 1}}", "search.regularisers is for cells"),
         ("search.cost={target: 0}", "target"),
     ],
 )
@@ -160,6 +160,8 @@ def test_what_is_of_cells_or_of_blocks_alone() -> None:
         resolve({**of_cells, "search": {"network": "masked", "gates": "softmax", "w_zero_one": 0}})
     with pytest.raises(UserError, match=r"search.network cells does not know its macs"):
         resolve({"method": "darts"}, ["search.cost={target: 1000}"])
+    with pytest.raises(UserError, match=r"expected-cost is set by search.cost"):
+        resolve({"method": "darts"}, ["search.regularisers={expected-cost: {weight: 1}}"])
 
 
 def test_few_pixels_are_refused_where_the_resolution_is_set() -> None:
