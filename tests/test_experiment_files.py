@@ -13,9 +13,8 @@ from ddarts_tuning.settings.space import base_settings, trial_config
 
 from ddarts_core.data.sets import data_info
 from ddarts_core.ground.nested import read_yaml
-from ddarts_core.methods import METHODS
+from ddarts_core.methods import METHODS, network_of
 from ddarts_core.settings.config import load_experiment
-from ddarts_core.supernets.supernet import Supernet
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.yaml"))
@@ -57,7 +56,7 @@ def test_resolves_and_builds(name):
         structure = (config.search.model_dump_json(exclude=UNBUILT), facts(config.data).image_size)
         if structure not in built():
             with torch.device("meta"):
-                Supernet(config.search, facts(config.data))
+                network_of(config.search).build(facts(config.data))
             built().add(structure)
 
 
