@@ -14,6 +14,8 @@ from ..data.splits import Splits, check_batch, split
 from ..genotypes.genotype import AnyGenotype
 from ..methods import network_of
 from ..networks.building import build_network
+from ..networks.fused import fused
+from ..networks.network import Network
 from ..search.search import Search
 from ..settings.config import ExperimentConfig
 from ..settings.retrain_settings import RetrainConfig
@@ -132,6 +134,8 @@ def training_memory(retrain: RetrainConfig, genotype: AnyGenotype, info: DataInf
     """
     with Hollow():
         network = build_network(retrain, genotype, info)
+        if isinstance(network, Network):
+            network.form = fused
         network.train()
         meter = Meter()
         meter.note(network.parameters())

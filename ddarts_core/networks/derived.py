@@ -27,13 +27,23 @@ class DropPath(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop samples of [batch, channels, height, width]."""
+        factors = self.factors(x, x.dtype)
+        return x if factors is None else x * factors
+
+    def factors(self, x: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """Draw the factor of each sample, [batch, 1, 1, 1]; None where nothing is dropped.
+
+        Args:
+            x: a tensor of these samples, of which the number and the device are read.
+            dtype: the number format of the factors.
+        """
         if not self.training or self.probability == 0:
-            return x
+            return None
         keep = 1 - self.probability
         device = x.device if self.generator is None else self.generator.device
         number, part = self.of_batch or (x.shape[0], slice(None))
         draws = torch.rand(number, 1, 1, 1, generator=self.generator, device=device)[part]
-        return x * ((draws < keep).to(x) / keep)
+        return (draws < keep).to(x.device, dtype) / keep
 
 
 def _pool_to_two(size: int) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -53,20 +53,38 @@ class CellNetwork(nn.Module):
 
     def forward(self, before_last: Tensor, last: Tensor) -> Tensor:
         """Output of the cell; edges are summed in the order of the genotype."""
+        return self.dropped_by(self.drop_path, before_last, last)
+
+    def dropped_by(self, drop: Callable[[Tensor], Tensor], before_last: Tensor, last: Tensor) -> Tensor:
+        """Output of the cell, of whose paths samples are dropped by `drop`, which is called once for each path."""
         nodes: dict[int, Tensor] = {0: self.preprocess[0](before_last), 1: self.preprocess[1](last)}
         sums: dict[int, Tensor] = {}
         for (source, target), operation in zip(self.edges, self.operations, strict=True):
             if source not in nodes:
-                nodes[source] = self._node(sums[source])
+                nodes[source] = drop(sums[source]) if self.per_node else sums[source]
             value = operation(nodes[source])
             if not self.per_node and not isinstance(operation, Identity):
-                value = self.drop_path(value)
+                value = drop(value)
             sums[target] = sums[target] + value if target in sums else value
-        return torch.cat([nodes[i] if i in nodes else self._node(sums[i]) for i in self.concat], dim=1)
+        for target in self.concat:
+            if target not in nodes:
+                nodes[target] = drop(sums[target]) if self.per_node else sums[target]
+        return torch.cat([nodes[target] for target in self.concat], dim=1)
 
-    def _node(self, value: Tensor) -> Tensor:
-        dropped: Tensor = self.drop_path(value) if self.per_node else value
-        return dropped
+    @property
+    def num_paths(self) -> int:
+        """How many paths drop-path may drop: nodes that are read, or operations other than identities."""
+        if self.per_node:
+            return len({source for source, _ in self.edges if source > 1} | {i for i in self.concat if i > 1})
+        return sum(not isinstance(operation, Identity) for operation in self.operations)
+
+
+#: Outputs of cells and their ReLU, by the number that Python gives to the output, in one pass through a network.
+Rectified = dict[int, tuple[Tensor, Tensor]]
+
+#: How a cell is computed, from the outputs of the cell before the last and of the last cell, and from what cells of
+#: this pass have left for later ones.
+CellForm = Callable[[CellNetwork, Tensor, Tensor, Rectified], Tensor]
 
 
 class Network(DerivedNetwork):
@@ -93,6 +111,7 @@ class Network(DerivedNetwork):
 
     Attributes:
         genotype: the individual genotype as built.
+        form: how cells are computed where gradients are needed in training mode; None means as they are written.
 
     Raises:
         UserError: sizes that cannot be built, or depth and reductions that `derive.arrange` refuses.
@@ -127,6 +146,7 @@ class Network(DerivedNetwork):
         size = check_sizes(form, channels, num_classes, in_channels, image_size)
         if num_cells is None and genotype.layout == "normal_reduce":
             num_cells = DEPTH[form]
+        self.form: CellForm | None = None
         self.genotype = arrange(genotype, num_cells, reductions, derive_order, on_dead_cell)
         self.stem = Stem(form, channels, in_channels)
         size = self.stem.output_size(size)
@@ -165,9 +185,12 @@ class Network(DerivedNetwork):
         """Outputs of all cells."""
         before_last, last = self.stem(x)
         outputs: list[Tensor] = []
+        form = self.form if self.training and torch.is_grad_enabled() else None
+        known: Rectified = {}
         for cell, of_genotype in zip(self.cells, self.genotype.cells, strict=True):
             first = before_last if of_genotype.link is None else joined(before_last, outputs[of_genotype.link])
-            before_last, last = last, cell(first, last)
+            output = cell(first, last) if form is None else form(cell, first, last, known)
+            before_last, last = last, output
             outputs.append(last)
         return outputs
 

@@ -19,7 +19,7 @@ from .depthwise import convolve, input_gradient, weight_gradient
 
 def rectified_pointwise(x: Tensor, pointwise: Tensor) -> Tensor:
     """Pointwise(ReLU(x)): [batch, channels, h, w] to [batch, out_channels, h, w]."""
-    x, pointwise = _cast(x, pointwise)
+    x, pointwise = cast(x, pointwise)
     return _RectifiedPointwise.apply(x, pointwise)  # type: ignore[no-any-return]
 
 
@@ -37,7 +37,7 @@ def separable(
         stacked: `x` once per edge, [batch, edges * channels, h, w]; not needed for one edge, and not kept.
     """
     stacked = x.detach() if stacked is None else stacked
-    x, depthwise, pointwise, stacked = _cast(x, depthwise, pointwise, stacked)
+    x, depthwise, pointwise, stacked = cast(x, depthwise, pointwise, stacked)
     return _Separable.apply(x, depthwise, pointwise, stacked, stride, dilation)  # type: ignore[no-any-return]
 
 
@@ -59,7 +59,7 @@ def normalised_separable(
         momentum: the momentum of the running statistics.
         eps: a number that is added to the variance.
     """
-    x, depthwise, pointwise = _cast(x, depthwise, pointwise)
+    x, depthwise, pointwise = cast(x, depthwise, pointwise)
     mean, variance = running if running else (None, None)
     return _NormalisedSeparable.apply(x, depthwise, pointwise, mean, variance, momentum, eps)  # type: ignore[no-any-return]
 
@@ -152,8 +152,13 @@ class _NormalisedSeparable(torch.autograd.Function):
         return to_input, to_depthwise, to_pointwise, None, None, None, None
 
 
-def _cast(x: Tensor, *weights: Tensor) -> list[Tensor]:
-    """What autocast would do before each convolution; a function of one's own must do it itself."""
+def cast(x: Tensor, *weights: Tensor) -> list[Tensor]:
+    """What autocast would do before each convolution; a function of one's own must do it itself.
+
+    Args:
+        x: the input of the convolution.
+        weights: its weights, and what else gets the same precision.
+    """
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     return [tensor.to(dtype) for tensor in (x, *weights)]

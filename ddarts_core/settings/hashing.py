@@ -53,6 +53,7 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "discretise.max_skips": None,
         "discretise.options": {},
         "retrain.class_weights": "none",
+        "retrain.compile": "none",
         "retrain.on_dead_cell": "warn",
         "tune.metric": "accuracy",
         "tune.max_failures_alike": 3,

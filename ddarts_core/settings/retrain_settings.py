@@ -82,6 +82,11 @@ class RetrainConfig(AugmentConfig):
         description="The stem of the network: cifar keeps the full size, imagenet halves it three times before cell 0.",
     )
     amp: Literal["none", "tf32", "bf16", "fp16"] = Field("none", description=AMP)
+    compile: Literal["none", "default", "reduce-overhead"] = Field(
+        "none",
+        description="Joins the operations of cells by torch.compile, in one of its modes. This takes minutes at the "
+        "start. reduce-overhead replays them as CUDA graphs.",
+    )
     ema_decay: float = Field(0.0, ge=0, lt=1, description="The decay of the averaged weights. 0 averages none.")
     checkpoint_every: int = Field(
         1, ge=1, description="How many epochs pass from one checkpoint to the next. One is also written on SIGTERM."

@@ -5,8 +5,6 @@ Everything here changes speed, memory and rounding, never the function: tests ho
 
 from __future__ import annotations
 
-import functools
-import textwrap
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -16,15 +14,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..ground.errors import UserError
-from ..ground.redact import one_line
 from ..settings.config import ExperimentConfig
+from ..tensors.compiler import check_compile, compiled
 from ..tensors.devices import AUTOCAST, check_amp, merge_bytes, set_float32
 from .fast import FastForm
 from .searched import SearchedNetwork
 from .supernet import Cell, CellForm, CellNotes, MixedOp, readable
-
-#: Compiled variants of one function that torch may keep: every width and stride of an edge, with and without gradients.
-RECOMPILE_LIMIT = 64
 
 
 @dataclass(frozen=True)
@@ -111,33 +106,7 @@ def _check_compile(config: ExperimentConfig, device: torch.device) -> None:
         raise UserError("search.compile and search.checkpoint_cells exclude each other: choose one")
     if search.implementation == "fast":
         raise UserError("search.compile fuses the readable form: set search.implementation to auto or readable")
-    if search.compile == "reduce-overhead" and device.type == "cpu":
-        raise UserError("search.compile reduce-overhead needs a GPU, which replays CUDA graphs: use default or none")
-    check_compiler(device.type)
-
-
-@functools.cache
-def check_compiler(kind: str) -> None:
-    """Check that torch.compile works here, on something small: it takes seconds, and what it makes is kept.
-
-    Args:
-        kind: the kind of the device: `cpu`, for which torch calls a C++ compiler, or `cuda`.
-
-    Raises:
-        UserError: there is no compiler, or it does not work.
-    """
-    try:
-        torch.compile(_increment, dynamic=False)(torch.zeros(1, device=kind))
-    except Exception as error:  # torch's, Triton's, or the compiler's own
-        reason = textwrap.shorten(one_line(str(error)), 200, placeholder=" ...")
-        raise UserError(
-            f"search.compile: torch.compile does not work here ({reason}): install a C++ compiler (g++, or the one "
-            "that CXX names) with Python's headers (python3-dev), or set search.compile=none"
-        ) from error
-
-
-def _increment(x: Tensor) -> Tensor:
-    return x + 1
+    check_compile(search.compile, device, "search.compile")
 
 
 def _check_precision(config: ExperimentConfig) -> None:
@@ -212,17 +181,12 @@ class _SecondTime(AbstractContextManager[None]):
 class CompiledForm:
     """The readable form, its edges fused by torch.compile; every width and stride of an edge is compiled once.
 
-    A process may serve one trial after another. What was compiled for its earlier searches is let go: it would count
-    against torch's limit, beyond which nothing is compiled any more.
-
     Args:
         mode: the mode of torch.compile.
     """
 
     def __init__(self, mode: str) -> None:
-        torch._dynamo.reset()
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
-        self._compiled = torch.compile(MixedOp.forward, dynamic=False, mode=mode)
+        self._compiled = compiled(MixedOp.forward, mode)
 
     def mix(self, edge: nn.Module, x: Tensor, gates: Tensor) -> Tensor:
         """Compute an edge by the compiled code; an edge of another kind than `MixedOp` runs as it is."""

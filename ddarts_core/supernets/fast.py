@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..networks.fused import Concatenate
 from ..networks.operations import (
     BatchNorm,
     Conv2d,
@@ -34,8 +35,7 @@ from ..networks.operations import (
     Zero,
 )
 from ..networks.separable import normalised_separable, rectified_pointwise, separable
-from ..tensors.once import differentiable_once
-from .supernet import Cell, CellNotes, MixedOp, layout_of, readable
+from .supernet import Cell, CellNotes, MixedOp, readable
 
 #: Operations whose gate is folded into the normalisation that ends them.
 _NORMALISED = (FactorizedReduce, Normalised)
@@ -96,7 +96,7 @@ class FastForm:
                 assert node is not None
                 nodes.append(node)
         work.count_batches()
-        output: Tensor = _Concatenate.apply(*nodes[2:])
+        output: Tensor = Concatenate.apply(*nodes[2:])
         return output
 
 
@@ -258,20 +258,6 @@ class _Running:
         if len(self.norms) > 1:
             for owners, stacked in zip(self._of_owners(), self.stacked, strict=True):
                 torch._foreach_copy_(list(owners), list(stacked.chunk(len(owners))))
-
-
-class _Concatenate(torch.autograd.Function):
-    """Channels of the nodes side by side; the gradient goes back in dense pieces, else every reader would copy it."""
-
-    @staticmethod
-    def forward(ctx: Any, *nodes: Tensor) -> Tensor:
-        ctx.layout, ctx.number = layout_of(nodes[0]), len(nodes)
-        return torch.cat(nodes, dim=1)
-
-    @staticmethod
-    @differentiable_once
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        return tuple(part.contiguous(memory_format=ctx.layout) for part in gradient.chunk(ctx.number, dim=1))
 
 
 def _stack(tensors: Sequence[Tensor], dim: int = 1) -> Tensor:

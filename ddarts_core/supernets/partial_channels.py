@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .supernet import MixedOp, layout_of
+from ..tensors.layout import layout_of
+from .supernet import MixedOp
 
 
 class PartialMixedOp(nn.Module):

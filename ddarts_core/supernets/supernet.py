@@ -29,6 +29,7 @@ from ..networks.stem import Stem
 from ..settings.search_settings import Removal, SearchConfig
 from ..settings.warm_start import identical_groups, start_genotype
 from ..tensors.hollow import is_hollow
+from ..tensors.layout import layout_of
 from .searched import SearchedNetwork
 
 
@@ -153,11 +154,6 @@ class CellForm(Protocol):
 def readable(cell: Cell, s0: Tensor, s1: Tensor, gates: Tensor, notes: CellNotes | None = None) -> Tensor:
     """The form that reads like the equations: `Cell.forward` itself."""
     return cell(s0, s1, gates)  # type: ignore[no-any-return]  # nn.Module.__call__ returns Any
-
-
-def layout_of(x: Tensor) -> torch.memory_format:
-    """The memory format of [batch, channels, height, width]."""
-    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
 
 
 class Supernet(SearchedNetwork):

@@ -12,7 +12,7 @@ except for rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from ..data.sets import DataInfo, Images, augment_of
 from ..data.splits import check_batch
-from ..genotypes.genotype import AnyGenotype
+from ..genotypes.genotype import AnyGenotype, Genotype
 from ..ground.errors import Diverged, UserError
 from ..loops.confusion import Evaluation, count
 from ..loops.losses import balanced_weights, weighted_cross_entropy
@@ -31,10 +31,14 @@ from ..loops.mistakes import Surest, surest
 from ..loops.recalibration import initial_share, recalibrated
 from ..loops.records import EpochRecord
 from ..networks.building import build_network
+from ..networks.compiled import CompiledForm
 from ..networks.derived import DerivedNetwork
+from ..networks.fused import fused
+from ..networks.network import CellForm, Network
 from ..networks.training_free import scores
 from ..settings.hashing import config_hash
 from ..settings.retrain_settings import RetrainConfig
+from ..tensors.compiler import check_compile
 from ..tensors.devices import AUTOCAST, Stopwatch, check_amp, forget_peak, peak_memory, pick_device, set_float32
 from ..tensors.optimisers import SGD
 from ..tensors.seeding import generator, seeded_init
@@ -67,6 +71,27 @@ def check_batches(config: RetrainConfig, num_images: int) -> None:
     if config.batch_size < 2:
         raise UserError("retrain.batch_size 1: batch normalisation needs 2 images or more per batch")
     check_batch("train", num_images, config.batch_size, "retrain.batch_size")
+
+
+def _form_of(config: RetrainConfig, genotype: AnyGenotype, device: torch.device, group: Group) -> CellForm:
+    """Return how the cells of the network are computed in training steps, as the settings ask for it.
+
+    Raises:
+        UserError: what is asked of torch.compile cannot be done.
+    """
+    if config.compile == "none":
+        return fused
+    if not isinstance(genotype, Genotype):
+        raise UserError(
+            "retrain.compile joins the operations of cells, which a genotype of stages lacks: set it to none"
+        )
+    if group.count > 1:
+        raise UserError(
+            f"retrain.compile cannot join what {group.count} processes compute together, as they normalise whole "
+            "batches: set it to none, or train with one process"
+        )
+    check_compile(config.compile, device, "retrain.compile")
+    return CompiledForm(config.compile)
 
 
 class Retrain:
@@ -131,6 +156,7 @@ class Retrain:
                 f"use {group.count} or more"
             )
         check_amp(config.amp, self.device, "retrain.amp")
+        self._form = _form_of(config, genotype, self.device, group)
         set_float32(config.amp)
         with seeded_init(seed, "retrain", "network"):
             self._trained = self._build()
@@ -140,7 +166,11 @@ class Retrain:
             self._averaged = group.synchronised(self._averaged)
         self._parameters = list(self._trained.parameters())
         self._distributed = group.distribute(self._trained)
-        self._sgd = SGD(self._parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        self._averages = self._pairs(torch.is_floating_point)
+        self._counts = self._pairs(lambda value: not value.is_floating_point())
+        self._sgd = SGD(
+            self._parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, foreach=True
+        )
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
         self._class_weights: Tensor | None = None
         if config.class_weights == "balanced":
@@ -151,6 +181,13 @@ class Retrain:
     def _build(self) -> DerivedNetwork:
         network = build_network(self.config, self.genotype, self.info)
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def _pairs(self, wanted: Callable[[Tensor], bool]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the averaged and the trained values of a kind, in one order; they are views, which steps change."""
+        networks = () if self._averaged is None else (self._averaged, self._trained)
+        values = [[value for value in network.state_dict().values() if wanted(value)] for network in networks]
+        averaged, trained = values or ([], [])
+        return averaged, trained
 
     @property
     def network(self) -> DerivedNetwork:
@@ -189,15 +226,21 @@ class Retrain:
         """Whether the last epoch is done."""
         return self.epoch >= self.num_epochs
 
-    def _run_epoch(self) -> EpochRecord:
-        epoch = self.epoch
-        forget_peak(self.device)
+    def _begin(self, epoch: int) -> None:
+        """Have the network and the optimiser do the steps of an epoch from now on."""
         for group in self._sgd.param_groups:
             group["lr"] = learning_rate(self.config, epoch)
+        if isinstance(self._trained, Network):
+            self._trained.form = self._form
         self._trained.drop_path = drop_path_probability(self.config, epoch)
         self._trained.generator = generator(self.seed, "retrain", "drop_path", epoch, device=self.device)
         self._trained.of_batch = (self.config.batch_size, self.group.share.of(self.config.batch_size))
         self._distributed.train()
+
+    def _run_epoch(self) -> EpochRecord:
+        epoch = self.epoch
+        forget_peak(self.device)
+        self._begin(epoch)
         watch = Stopwatch(self.device)
         losses: list[Tensor] = []  # of shares, not looked at yet
         looked: list[Tensor] = []
@@ -253,6 +296,8 @@ class Retrain:
             and how many answers are right.
         """
         part = len(labels) / self.config.batch_size
+        if self.config.compile == "reduce-overhead":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # torch
         with self._autocast():
             output = self._distributed(images)
         logits, auxiliary = output if isinstance(output, tuple) else (output, None)
@@ -285,13 +330,8 @@ class Retrain:
             return
         self._num_updates += 1
         decay = min(self.config.ema_decay, self._num_updates / (self._num_updates + 9))
-        for average, current in zip(
-            self._averaged.state_dict().values(), self._trained.state_dict().values(), strict=True
-        ):
-            if average.is_floating_point():
-                average.lerp_(current, 1 - decay)
-            else:
-                average.copy_(current)
+        torch._foreach_lerp_(*self._averages, 1 - decay)
+        torch._foreach_copy_(*self._counts)
 
     def _look(self, losses: list[Tensor], start: int) -> list[Tensor]:
         """Return the losses of whole batches, and check that they are finite.

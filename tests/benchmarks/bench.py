@@ -21,11 +21,11 @@ from typing import Any
 import torch
 
 from ddarts_core.methods import METHODS
-from tests.benchmarks import kernels, page, works
+from tests.benchmarks import kernels, page, training, works
 from tests.benchmarks.counts import count
 from tests.benchmarks.works import Shape
 
-ROWS = ("counts", "steps", "methods", "epoch", "options", "growth", "kernels")
+ROWS = ("counts", "steps", "methods", "epoch", "options", "growth", "kernels", "training")
 #: Rows that only run when they are named: compiling takes minutes.
 SLOW = ("compile",)
 Numbers = dict[str, Any]
@@ -167,6 +167,18 @@ def single_kernels(shape: Shape, rounds: int, numbers: Numbers, store: Callable[
     store()
 
 
+def trained(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
+    """Steps of a derived network's training, plain and ours, seconds and counts, with growth; augmentation."""
+    for grown, of in training.grown(shape).items():
+        steps = {name: make for name, make in training.STEPS.items() if not (grown and "full" in name)}
+        found = numbers.setdefault(grown or "shape", {"seconds": {}})
+        found["counts"] = {name: vars(count(partial(make, of))) for name, make in steps.items()}
+        timed(of, {name: make(of)[1] for name, make in steps.items()}, rounds, found["seconds"], store)
+    for recipe in training.WHOLE_BATCHES:
+        numbers.setdefault("augmentation", {})[recipe] = training.augmentation(shape, recipe, 5)
+    store()
+
+
 def growth(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
     """Counts with cells, width and batch, each from the row's own shape."""
     base = vars(shape)
@@ -243,6 +255,7 @@ RUN = {
     "options": options,
     "growth": growth,
     "kernels": single_kernels,
+    "training": trained,
     "compile": compiled,
 }
 

@@ -1,5 +1,7 @@
 """What images of one's own cost: the scan, cold and cached, and images per second, streamed and in memory.
 
+Beside them stands torchvision's own way: `ImageFolder` in a `DataLoader` of as many processes.
+
 Fashion-MNIST is written out as 70,000 grey PNG files of 28 x 28 and read by `data.name: folder`:
 `make bench-images`, or `python -m tests.benchmarks.images --root /usr/share/datasets/fashion-mnist`.
 """
@@ -56,12 +58,28 @@ def per_second(images: Images, info: DataInfo) -> float:
     return seen / (time.perf_counter() - began)
 
 
-def measure(source: Path, folder: Path) -> dict[str, object]:
-    """All figures, of a folder that is written anew."""
+def torchvision_per_second(folder: Path, info: DataInfo, processes: int) -> float:
+    """Images of one shuffled pass of torchvision's loader, after a pass that starts the processes."""
+    from torch.utils.data import DataLoader
+    from torchvision import datasets, transforms
+
+    steps = [transforms.Grayscale(), transforms.ToTensor(), transforms.Normalize(info.mean, info.std)]
+    images = datasets.ImageFolder(str(folder / "train"), transforms.Compose(steps))
+    loader = DataLoader(images, BATCH, shuffle=True, num_workers=processes, persistent_workers=processes > 0)
+    passes = iter(loader)
+    next(passes)
+    began, seen = time.perf_counter(), 0
+    for x, _ in passes:
+        seen += len(x)
+    return seen / (time.perf_counter() - began)
+
+
+def measure(source: Path, folder: Path, most: int = 70_000) -> dict[str, object]:
+    """All figures, of a folder that is written anew, of so many images of a split at most."""
     published = DataConfig(name="fashion_mnist", root=str(source))
     for split, images in (("train", load_train(published)[1]), ("test", load_test(published))):
         assert isinstance(images, ImageSet)
-        write_pngs(folder, split, images)
+        write_pngs(folder, split, images, range(min(most, len(images))))
     os.environ["XDG_CACHE_HOME"] = str(folder.parent / "cache")
     config = DataConfig(name="folder", root=str(folder), num_workers=len(os.sched_getaffinity(0)))
     cold = seconds_of_facts(config)
@@ -70,8 +88,10 @@ def measure(source: Path, folder: Path) -> dict[str, object]:
     for name, in_memory in (("in memory", True), ("streamed", False)):
         info, images = load_train(config.model_copy(update={"in_memory": in_memory}))
         rates[name] = round(per_second(images, info))
+        if name == "streamed":
+            rates["torchvision"] = round(torchvision_per_second(folder, info, config.num_workers))
     return {
-        "images": 70_000,
+        "images": sum(1 for _ in folder.rglob("*.png")),
         "scan_seconds_cold": round(cold, 2),
         "scan_seconds_cached": round(cached, 2),
         "images_per_second": rates,
@@ -85,9 +105,10 @@ def main() -> None:
     """Measure and print as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, default=DEBIAN, help="folder of Fashion-MNIST's four idx files")
+    parser.add_argument("--most", type=int, default=70_000, help="use so many images of each split at most")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        print(json.dumps(measure(arguments.root, Path(place) / "images"), indent=1))
+        print(json.dumps(measure(arguments.root, Path(place) / "images", arguments.most), indent=1))
 
 
 if __name__ == "__main__":

@@ -59,8 +59,12 @@ def render(numbers: Numbers) -> str:
         text += ["## Growth", "", *_growth(numbers["growth"], shape["cells"])]
     if numbers.get("kernels"):
         text += ["## Single convolutions", "", *_kernels(numbers["kernels"])]
+    if numbers.get("training"):
+        text += ["## Training of a derived network", "", *_training(numbers["training"], shape)]
     absent = [
-        row for row in ("counts", "steps", "methods", "epoch", "options", "growth", "kernels") if not numbers.get(row)
+        row
+        for row in ("counts", "steps", "methods", "epoch", "options", "growth", "kernels", "training")
+        if not numbers.get(row)
     ]
     if absent:
         text += [f"Not run yet: {', '.join(absent)}.", ""]
@@ -202,11 +206,49 @@ def _kernels(found: Numbers) -> list[str]:
     return [*lines, ""]
 
 
+def _training(found: Numbers, shape: Numbers) -> list[str]:
+    lines = [
+        "One training step of DARTS_V2 in the shape above, beside a plain loop in torch's own layout with torch's",
+        "optimiser (tests/benchmarks/training.py). `full` adds the auxiliary head, drop-path of operations and the",
+        "average of weights. Other rows change one number. Goal: >= 1.6x.",
+        "",
+        "| network | plain, s | ours, s | ratio | launches, plain | ours | kept, MiB, plain | ours | rounds |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    base = 0.0
+    for where, one in found.items():
+        if where == "augmentation":
+            continue
+        for plain in (name for name in one["seconds"] if name.startswith("plain")):
+            ours = plain.replace("plain", "ours")
+            a, b = (statistics.median(one["seconds"][name]) for name in (plain, ours))
+            base = base or b
+            name = ", ".join(part for part in (where.removeprefix("shape") or "as above", plain[7:]) if part)
+            counts = [one["counts"][name] for name in (plain, ours)]
+            launches = " | ".join(str(count["launches"]) for count in counts)
+            kept = " | ".join(f"{count['kept'] / 2**20:.0f}" for count in counts)
+            rounds = len(one["seconds"][ours])
+            lines.append(f"| {name} | {a:.3f} | {b:.3f} | {a / b:.2f}x | {launches} | {kept} | {rounds} |")
+    lines += [
+        "",
+        f"Images of a whole batch of {shape['batch']} from memory, augmented and normalised; goal: < 3 % of our step.",
+        "",
+        "| recipe | batch, s | of our step |",
+        "|---|---|---|",
+    ]
+    for recipe, seconds in found.get("augmentation", {}).items():
+        lines.append(f"| {recipe} | {seconds:.4f} | {100 * seconds / base:.1f} % |")
+    return [*lines, ""]
+
+
 NOTES = """
 ## Where the time goes
 
 - oneDNN's gradients of depthwise convolutions are many times slower than its forward pass when the kernel is dilated or
   has five columns. `ddarts_core/networks/depthwise.py` writes them as convolutions that are fast, exactly.
+- In a training step of a derived network the form `ddarts_core/networks/fused.py` computes cells. Half of what it saved
+  was one thing: the gradient of concatenated nodes came back as slices, for which torch normalises backwards without
+  vectors. Then come dilated convolutions, ReLUs that operations share, and sums that are written in place.
 - Stacked tensors that leave the cache cost more per edge than single ones. So edges are merged up to 4 MiB on a CPU,
   and always on a GPU, where launches count.
 - `centered` sends the gradients of all ablated networks back through the full pass cell by cell, each computed again

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.benchmarks import bench, page, works
+from tests.benchmarks import bench, page, training, works
 from tests.benchmarks.counts import count
 from tests.benchmarks.works import Shape
 
@@ -34,8 +34,10 @@ def test_a_row_adds_to_the_page(tmp_path):
     assert "| alpha none |" in page.read_text() and "## Time" not in page.read_text()
     counts = json.loads(numbers.read_text())["counts"]
     assert counts["alpha none"]["macs"] <= 1.1 * counts["weights"]["macs"]
-    bench.main(["--rows", "steps,kernels", *settings])
-    assert all(title in page.read_text() for title in ("## Time", "| alpha none |", "## Single convolutions"))
+    bench.main(["--rows", "steps,kernels,training", *settings])
+    assert all(
+        title in page.read_text() for title in ("## Time", "| alpha none |", "## Single convolutions", "| batch=16 |")
+    )
 
 
 def test_a_step_of_every_method_stands_beside_the_textbooks(tmp_path, monkeypatch):
@@ -100,3 +102,22 @@ def test_how_cost_grows():
         assert of["alpha none"]["macs"] <= 1.1 * of["weights"]["macs"]
         assert of["alpha monitor identity"]["kept"] == of["alpha none"]["kept"]
         assert of["alpha centered identity"]["kept"] <= 1.01 * of["alpha none"]["kept"]
+
+
+def test_the_plain_training_step_and_ours_are_the_same_mathematics():
+    """The loop of the benchmark and `Retrain._step`, from the same weights."""
+    shape = Shape(cells=3, channels=4, image=8, batch=8)
+    (plain, plain_step), (ours, our_step) = (make(shape) for make in (training.plain_step, training.our_step))
+    plain.load_state_dict(ours.state_dict())
+    torch.manual_seed(0)
+    plain_step()
+    torch.manual_seed(0)
+    our_step()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_training_step_launches_and_keeps_less_than_the_plain_one():
+    plain, ours = (count(lambda make=make: make(Shape(batch=2))) for make in (training.plain_step, training.our_step))
+    assert ours.kept <= 0.85 * plain.kept
+    assert ours.launches <= 0.7 * plain.launches

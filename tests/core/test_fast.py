@@ -20,6 +20,7 @@ from ddarts_core.supernets.contributions import ablated_losses, ablated_losses_a
 from ddarts_core.supernets.execution import CheckpointedForm, CompiledForm, choose
 from ddarts_core.supernets.fast import FastForm
 from ddarts_core.supernets.supernet import Cell, CellNotes, MixedOp, batch_statistics, frozen, readable
+from ddarts_core.tensors import compiler
 from tests.core import textbook
 
 CPU = torch.device("cpu")
@@ -270,7 +271,7 @@ def test_searches_before_do_not_use_up_what_torch_compiles(monkeypatch):
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", lambda f, dynamic, mode: compile_(f, dynamic=dynamic, backend=backend))
-    monkeypatch.setattr(execution, "RECOMPILE_LIMIT", 2)
+    monkeypatch.setattr(compiler, "RECOMPILE_LIMIT", 2)
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
     for channels in range(2, 7):
         form = execution.CompiledForm("default")

@@ -397,6 +397,7 @@ def test_divergence_is_found_early(make: Make, monkeypatch: pytest.MonkeyPatch) 
         ({"batch_size": 97}, "batch_size 97 exceeds the 96 images"),
         ({"batch_size": 1}, "2 images or more per batch"),
         ({"amp": "fp16"}, "fp16 needs a GPU"),
+        ({"compile": "reduce-overhead"}, "retrain.compile reduce-overhead needs a GPU"),
         ({"num_cells": 8}, "smallest genotype has 5 cells"),
     ],
 )

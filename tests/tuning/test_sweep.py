@@ -33,7 +33,7 @@ from ddarts_core.loops import checkpoint
 from ddarts_core.loops.confusion import balanced_accuracy, read_confusion
 from ddarts_core.loops.records import read_jsonl
 from ddarts_core.settings.config import resolve
-from ddarts_core.supernets.execution import check_compiler
+from ddarts_core.tensors.compiler import check_compiler
 from ddarts_core.training.retrain import Retrain
 
 Make = Callable[..., SweepConfig]

@@ -20,7 +20,7 @@ from ddarts_core.datasets.facts import DataInfo
 from ddarts_core.ground.errors import UserError
 from ddarts_core.settings.config import resolve
 from ddarts_core.studies.shell import ddarts
-from ddarts_core.supernets.execution import check_compiler
+from ddarts_core.tensors.compiler import check_compiler
 from ddarts_core.tensors.devices import pick_device
 
 from ..cluster.connection import start_ray
@@ -250,7 +250,7 @@ def _check_compiler(config: SweepConfig, space: Space) -> None:
     path = "search.compile"
     modes = dict(space.distributions)[path].corners() if path in space.paths else [config.search.compile]
     if any(mode != "none" for mode in modes):
-        check_compiler(pick_device(config.search.device).type)
+        check_compiler(pick_device(config.search.device).type, path)
 
 
 def run(study: Study, config: SweepConfig, space: Space, session: Session, address: str | None) -> StudyResult:
