@@ -205,7 +205,8 @@ from ddarts_core.training.retrain import Retrain
 from ddarts_core.search.search import Search
 search = {"num_cells": 3, "channels": 2, "steps": 1, "epochs": 1, "batch_size": 20}
 training = {"num_cells": 3, "channels": 2, "epochs": 1, "batch_size": 20}
-config = resolve({"search": search, "retrain": training, "data": {"num_train": 100}})
+augmented = {"num_train": 100, "crop_padding": 1, "flip": True, "cutout": 2}
+config = resolve({"search": search, "retrain": training, "data": augmented})
 info, images = load_train(config.data)
 search = Search(config, info, split(images, config.data, 0))
 list(search.records())

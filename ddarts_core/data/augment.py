@@ -1,6 +1,7 @@
 """Random changes of training images.
 
-A change is applied to a whole batch where torchvision's functions can do so, and else to one image at a time.
+Crops, flips and cutout change a whole batch at once. The other changes are torchvision's, and are applied to one image
+at a time; torchvision is imported by them only, since that takes longer than importing torch.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 #: torchvision's AutoAugment policy by the size of the images that it was found on.
 Policy = Literal["CIFAR10", "IMAGENET"]
@@ -155,17 +157,13 @@ def _one_by_one(transform: Any, images: Tensor, draws: Draws) -> Tensor:
 
 
 def _random_flip(images: Tensor, draws: Draws) -> Tensor:
-    from torchvision.transforms.v2 import functional
-
     mirrored = draws.below(2).bool()
-    return torch.where(mirrored[:, None, None, None], functional.horizontal_flip(images), images)
+    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
 
 
 def _random_crop(images: Tensor, padding: int, draws: Draws) -> Tensor:
-    from torchvision.transforms.v2 import functional
-
     number, channels, height, width = images.shape
-    padded = functional.pad(images, [padding])
+    padded = F.pad(images, [padding] * 4)
     device = images.device
     rows = draws.below(2 * padding + 1)[:, None] + torch.arange(height, device=device)
     columns = draws.below(2 * padding + 1)[:, None] + torch.arange(width, device=device)
