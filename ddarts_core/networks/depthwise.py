@@ -10,7 +10,9 @@ exact rewritings:
 - dilation 2 at stride 1 never mixes even and odd pixels: rows go to the batch by parity, columns to the channels, and
   the convolution that is left is dense;
 - five columns of the weights' gradient are twice three columns, of the image padded on one side only;
-- rows of zeros below a small image and below the output's gradient add nothing to the weights' gradient.
+- rows of zeros below a small image and below the output's gradient add nothing to the weights' gradient;
+- weights further from the centre of a kernel than an image is wide meet nothing but padding, so they are left out: with
+  padding wider than the image, even oneDNN's forward pass is slow.
 
 On other devices the library's own gradient is taken.
 """
@@ -26,6 +28,7 @@ from ..tensors.devices import rewrites_gradients
 
 def convolve(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
     """Depthwise convolution, [batch, channels, h, w] with odd kernels [channels, 1, k, k], padded to keep the size."""
+    weight = _reaching(weight, x, dilation)
     padding = dilation * (weight.shape[2] // 2)
     return F.conv2d(x, weight, None, stride, padding, dilation, groups=len(weight))
 
@@ -45,7 +48,9 @@ def input_gradient(gradient: Tensor, weight: Tensor, x: Tensor, stride: int, dil
 
 def weight_gradient(gradient: Tensor, weight: Tensor, x: Tensor, stride: int, dilation: int) -> Tensor:
     """Gradient of `convolve` with respect to `weight`, of which only the shape is read."""
-    kernel = weight.shape[2]
+    kernel, inner = weight.shape[2], _reaching(weight, x, dilation)
+    if kernel == 5 and inner is not weight:  # of seven columns the library's gradient is taken, which rounds otherwise
+        return F.pad(weight_gradient(gradient, inner, x, stride, dilation), [1] * 4)
     if not rewrites_gradients(x) or dilation > 2:
         padding = dilation * (kernel // 2)
         return _library(gradient, x, weight, stride, (padding, padding), dilation, of_input=False)
@@ -55,6 +60,16 @@ def weight_gradient(gradient: Tensor, weight: Tensor, x: Tensor, stride: int, di
         both = torch.cat([weight, weight])
         return _dense_weight_gradient(_phases(gradient), both, _phases(x), 1).reshape(2, *weight.shape).sum(0)
     return _dense_weight_gradient(gradient, weight, x, stride)
+
+
+def _reaching(weight: Tensor, x: Tensor, dilation: int) -> Tensor:
+    """The centres of kernels, at least 3x3, without the weights that reach no pixel of an image from any other."""
+    radius = weight.shape[2] // 2
+    reach = max(1, (max(x.shape[2:]) - 1) // dilation)
+    if radius <= reach or not rewrites_gradients(x):
+        return weight
+    kept = slice(radius - reach, radius + reach + 1)
+    return weight[:, :, kept, kept]
 
 
 def _dense_weight_gradient(gradient: Tensor, weight: Tensor, x: Tensor, stride: int) -> Tensor:

@@ -21,6 +21,7 @@ from ddarts_core.supernets.execution import CheckpointedForm, CompiledForm, choo
 from ddarts_core.supernets.fast import FastForm
 from ddarts_core.supernets.supernet import Cell, CellNotes, MixedOp, batch_statistics, frozen, readable
 from ddarts_core.tensors import compiler
+from tests.benchmarks.counts import Meter
 from tests.core import textbook
 
 CPU = torch.device("cpu")
@@ -206,12 +207,20 @@ def test_depthwise_gradients(kernel, stride, dilation, height, width, layout):
     torch.manual_seed(0)
     x = torch.randn(3, 4, height, width, dtype=torch.float64).contiguous(memory_format=LAYOUTS[layout]).requires_grad_()
     weight = torch.randn(4, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
-    y = convolve(x, weight, stride, dilation)
+    y = F.conv2d(x, weight, None, stride, dilation * (kernel // 2), dilation, groups=4)
     upstream = torch.randn_like(y)
+    assert torch.allclose(convolve(x, weight, stride, dilation), y, atol=1e-12)
     expected = torch.autograd.grad(y, (x, weight), upstream)
     with torch.no_grad():
         assert torch.allclose(input_gradient(upstream, weight, x, stride, dilation), expected[0], atol=1e-12)
         assert torch.allclose(weight_gradient(upstream, weight, x, stride, dilation), expected[1], atol=1e-12)
+
+
+@pytest.mark.parametrize(("size", "dilation", "kept"), [(8, 1, 7), (5, 2, 5), (4, 2, 3), (2, 1, 3), (1, 2, 3)])
+def test_weights_that_meet_nothing_but_padding_are_left_out(size, dilation, kept):
+    with Meter() as meter:
+        convolve(torch.zeros(2, 4, size, size), torch.zeros(4, 1, 7, 7), 1, dilation)
+    assert meter.macs == 2 * 4 * size**2 * kept**2
 
 
 @pytest.mark.parametrize(
