@@ -112,12 +112,16 @@ class Augment:
 
     def crops(self, size: int) -> list[Any]:
         """Return torchvision's transforms that cut a part out of one image and resize it, if `resized_crop` is on."""
+        if not self.resized_crop:
+            return []
         from torchvision.transforms import v2
 
-        return [v2.RandomResizedCrop(size, antialias=True)] if self.resized_crop else []
+        return [v2.RandomResizedCrop(size, antialias=True)]
 
     def colours(self) -> list[Any]:
         """Return torchvision's transforms that change the colours of one image, after it is cut out and flipped."""
+        if not self.autoaugment and not self.color_jitter:
+            return []
         from torchvision.transforms import v2
 
         transforms: list[Any] = []
