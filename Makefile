@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 SWEEP ?= experiments/quickstart_sweep.yaml
 JOBS ?= 2
 
-.PHONY: install sweep test test-slow test-oldest test-python check docs pictures dist chaos bench bench-images bench-platform gpu format clean chaos-search
+.PHONY: install sweep test test-slow test-oldest test-python check style types docs pictures dist chaos bench bench-images bench-platform gpu format clean chaos-search
 
 install: $(STAMP)
 
@@ -71,11 +71,15 @@ chaos: KILLS ?= 10
 chaos: $(STAMP)
 	$(BIN)/python -m tests.tuning.chaos --kills $(KILLS) --seed $(SEED)
 
-check: $(STAMP)
+# Its parts are independent: make -j2 check
+check: style types docs dist
+
+style: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(STAMP)
 	$(BIN)/mypy
-	@$(MAKE) --no-print-directory docs dist
 
 # The documentation as pages in site/, from README.md, docs/ and the code; mkdocs-material speaks of a successor otherwise.
 # Pages open from the folder; their search needs a server: .venv/bin/mkdocs serve

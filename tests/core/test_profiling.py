@@ -13,7 +13,7 @@ from ddarts_core.ground.errors import UserError
 
 @pytest.mark.parametrize("loss", ["centered", "none"])
 def test_parts_of_a_step(digits, tiny_config, tmp_path, loss):
-    parts = profile_search(digits(tiny_config(f"ablation.loss={loss}")), tmp_path / "trace.json", num_steps=2)
+    parts = profile_search(digits(tiny_config(f"ablation.loss={loss}")), tmp_path / "trace.json", num_steps=1)
     wanted = {"data", "alpha step", "weights step", "logging"} | ({"ablations"} if loss == "centered" else set())
     assert {part.name for part in parts} == wanted
     assert sum(part.share for part in parts) == pytest.approx(1)

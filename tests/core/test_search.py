@@ -210,9 +210,9 @@ def test_the_weight_step_leaves_the_alphas_alone(digits, tiny_config):
 
 
 def test_published_mode_is_the_published_loop(digits, tiny_config):
-    steps = 10
+    steps = 5
     config = tiny_config(
-        "method=ddarts-published", "data.num_train=500", "search.batch_size=16", "alpha.lr=0.003", "alpha.lr_min=0.003"
+        "method=ddarts-published", "data.num_train=250", "search.batch_size=16", "alpha.lr=0.003", "alpha.lr_min=0.003"
     )
     search = _to_double(digits(config))
     batches = [tuple((x.double(), y) for x, y in pair) for pair in _batches(search)[:steps]]
