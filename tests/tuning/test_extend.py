@@ -37,18 +37,26 @@ def ends(trials: list[dict[str, Any]]) -> list[Any]:
     return [(trial["params"], trial["state"], trial["objectives"]) for trial in trials]
 
 
-def test_two_and_one_are_the_three_of_an_undisturbed_sweep(make_sweep: Make) -> None:
+#: With a scheduler that compares trials after one epoch of two.
+COMPARED: dict[str, Any] = {"search": {"epochs": 2}, "tune": {**FAST["tune"], **HALVING, "num_samples": 3}}
+
+
+@pytest.fixture(scope="module")
+def whole(make_sweep: Make, ray_cluster: None) -> Study:
+    """Three trials in one sweep."""
+    return run_sweep(make_sweep("whole", **COMPARED)).study
+
+
+def test_two_and_one_are_the_three_of_an_undisturbed_sweep(make_sweep: Make, whole: Study) -> None:
     """The searcher goes on with what it knew: the same proposals and ends, every old trial untouched."""
-    tune = {**FAST["tune"], **HALVING, "num_samples": 3}
-    whole = run_sweep(make_sweep("whole", search={"epochs": 2}, tune=tune))
-    half = {"search": {"epochs": 2}, "tune": {**tune, "num_samples": 2}}
+    half = {**COMPARED, "tune": {**COMPARED["tune"], "num_samples": 2}}
     first = run_sweep(make_sweep("halves", **half))
     before = {trial["trial_id"]: trial for trial in first.trials}
     done = extend_sweep(make_sweep("halves", **half), 1)
     trials = done.study.trials()
     assert done.study.state == "FINISHED" and not done.interrupted and done.untracked == 0
     assert {trial["trial_id"]: trial for trial in trials if trial["trial_id"] in before} == before
-    assert ends(trials) == ends(whole.study.trials())
+    assert ends(trials) == ends(whole.trials()[:3])
     journal = open_journal(done.study.path / "optuna.log", "halves", {"directions": ["maximize"]}).get_trials()
     assert [trial.user_attrs["number"] for trial in journal] == [0, 1, 2]
     client = tracking.make_client(done.study.data["tracking_uri"])
@@ -57,31 +65,31 @@ def test_two_and_one_are_the_three_of_an_undisturbed_sweep(make_sweep: Make) -> 
     assert done.study.data["config"]["tune"]["num_samples"] == 3
 
 
-def test_other_settings_are_refused_and_new_trials_are_compared_with_old(make_sweep: Make) -> None:
-    settings: dict[str, Any] = {"search": {"epochs": 2}, "tune": {**FAST["tune"], "num_samples": 1}}
-    study = run_sweep(make_sweep("own", **settings)).study
+def test_other_settings_are_refused_and_new_trials_are_compared_with_old(make_sweep: Make, whole: Study) -> None:
+    tune = COMPARED["tune"]
     for groups, named in (
-        ({**settings, "alpha": {"lr": 0.2}}, r"another alpha\.lr \(0\.1 there, 0\.2 now\):"),
-        ({**settings, "tune": {**settings["tune"], "second_objective": "macs"}}, "tune.second_objective"),
+        ({**COMPARED, "alpha": {"lr": 0.2}}, r"another alpha\.lr \(0\.1 there, 0\.2 now\):"),
+        ({**COMPARED, "tune": {**tune, "second_objective": "macs"}}, "tune.second_objective"),
         (
-            {**settings, "tune": {**settings["tune"], "searcher": "grid", "num_samples": 2}, "space": WORDS},
+            {**COMPARED, "tune": {**tune, "searcher": "grid", "num_samples": 2}, "space": WORDS},
             r"tune\.searcher \(optuna-tpe there, grid now\)",
         ),
     ):
         with pytest.raises(UserError, match=named):
-            extend_sweep(make_sweep("own", **groups))
-    halving = make_sweep("own", **{**settings, "tune": {**settings["tune"], **HALVING, "num_samples": 9, **RANDOM}})
-    check_same(study, halving)
-    # Had the first trial been perfect after an epoch, the second one would be stopped there.
-    path = trial_dir(study.path, 0) / "records.jsonl"
-    perfect = [record.to_dict() for record in read_jsonl(path)]
-    for record in perfect:
-        record["metrics"][ACCURACY] = 1.0
-    path.write_text("".join(json.dumps(record) + "\n" for record in perfect))
-    done = extend_sweep(halving, num_samples=1)
-    assert [trial["state"] for trial in done.study.trials()] == ["COMPLETED", "PRUNED"]
+            extend_sweep(make_sweep("whole", **groups))
+    other = make_sweep("whole", **{**COMPARED, "tune": {**tune, "reduction_factor": 4, "num_samples": 9, **RANDOM}})
+    check_same(whole, other)
+    # Had the first trials been perfect after an epoch, the next one would be stopped there.
+    for number in range(3):
+        path = trial_dir(whole.path, number) / "records.jsonl"
+        perfect = [record.to_dict() for record in read_jsonl(path)]
+        for record in perfect:
+            record["metrics"][ACCURACY] = 1.0
+        path.write_text("".join(json.dumps(record) + "\n" for record in perfect))
+    done = extend_sweep(other, num_samples=1)
+    assert done.study.trials()[3]["state"] == "PRUNED"
     assert done.study.data["config"]["tune"]["searcher"] == "random", "another may propose the new ones"
-    assert len(list(read_jsonl(trial_dir(study.path, 1) / "records.jsonl"))) == 1
+    assert len(read_jsonl(trial_dir(whole.path, 3) / "records.jsonl")) == 1
 
 
 NOWHERE: dict[str, Any] = {"resources": {"gpu": 1}}
