@@ -128,7 +128,9 @@ def kept_by_ray(cluster: Any) -> tuple[list[str], list[bytes]]:
     return [str(job) for job in client.get_all_job_info().values()], client.internal_kv_keys(b"ddarts", None)
 
 
+@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["calm", "killed"])
 def test_the_password_of_a_tracking_server_reaches_the_trials_and_nothing_else(
+    killed: bool,
     make_sweep: Make,
     guard: Guard,
     cluster: Any,
@@ -137,13 +139,16 @@ def test_the_password_of_a_tracking_server_reaches_the_trials_and_nothing_else(
 ) -> None:
     """Also when the sweep was killed and goes on, which a password of the environment is enough for."""
     tune = {"num_samples": 1, "objective": "supernet"}
-    config = make_sweep("guarded", search={"epochs": 2}, tracking={"uri": guard.uri}, tune=tune)
-    driver = Driver("run", config.study_dir, config, str(cluster.address))
-    driver.wait_for(lambda: epochs_of(config.study_dir, 0) >= 1)
-    driver.kill()
+    name = f"guarded-{killed}"
+    config = make_sweep(name, search={"epochs": 2}, tracking={"uri": guard.uri}, tune=tune)
     before = guard.passed
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", guard.uri)
-    driver = Driver("resume", config.study_dir, address=str(cluster.address))
+    driver = Driver("run", config.study_dir, config, str(cluster.address))
+    if killed:
+        driver.wait_for(lambda: epochs_of(config.study_dir, 0) >= 1)
+        driver.kill()
+        before = guard.passed
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", guard.uri)
+        driver = Driver("resume", config.study_dir, address=str(cluster.address))
     output, _ = driver.process.communicate(timeout=300)
     assert output.splitlines()[-1].startswith("finished 0"), output
     assert guard.passed > before and not guard.refused, "the driver and every trial have the password"
@@ -153,7 +158,7 @@ def test_the_password_of_a_tracking_server_reaches_the_trials_and_nothing_else(
         assert run([command, study]) == 0
     assert run(["status", study, "--json"]) == 0
     assert run(["studies", "--json", "--storage", str(config.study_dir.parent)]) == 0
-    assert run(["collect", "guarded", "--tracking-uri", guard.uri, "--out", f"{study}/again"]) == 0
+    assert run(["collect", name, "--tracking-uri", guard.uri, "--out", f"{study}/again"]) == 0
     assert run(["ui", study]) == 0
     said = capfd.readouterr()
     assert not told(said.out + said.err)
