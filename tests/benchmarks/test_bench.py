@@ -36,7 +36,7 @@ def test_a_row_adds_to_the_page(tmp_path):
     assert counts["alpha none"]["macs"] <= 1.1 * counts["weights"]["macs"]
     bench.main(["--rows", "steps,kernels,training", *settings])
     assert all(
-        title in page.read_text() for title in ("## Time", "| alpha none |", "## Single convolutions", "| batch=16 |")
+        title in page.read_text() for title in ("## Time", "| alpha none |", "## Single convolutions", "| batch=4 |")
     )
 
 

@@ -114,9 +114,10 @@ STEPS: dict[str, Callable[[Shape], tuple[nn.Module, Step]]] = {
 
 
 def grown(shape: Shape) -> dict[str, Shape]:
-    """The shapes of the rows: the given one, and with twice the batch, the width and the cells."""
-    larger = {field: 2 * getattr(shape, field) for field in ("batch", "channels", "cells")}
-    return {"": shape} | {f"{field}={value}": replace(shape, **{field: value}) for field, value in larger.items()}
+    """The shapes of the rows: the given one, and with half of the batch, of the width and of the cells."""
+    smaller = {field: getattr(shape, field) // 2 for field in ("batch", "channels", "cells")}
+    smaller["cells"] = max(3, smaller["cells"])
+    return {"": shape} | {f"{field}={value}": replace(shape, **{field: value}) for field, value in smaller.items()}
 
 
 #: Recipes whose images are changed a batch at a time; those of ImageNet change one image at a time, in the readers.

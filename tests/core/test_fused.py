@@ -52,7 +52,7 @@ def stepped(network: Network, form: CellForm | None) -> dict[str, Tensor]:
 
 def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     """Up to the rounding of float64; some gradients are nothing but rounding, as a normalisation follows their sum."""
-    largest = max(float(value.abs().max()) for value in wanted.values() if value is not None)
+    largest = max(float(value.detach().abs().max()) for value in wanted.values() if value is not None)
     for name, value in wanted.items():
         if value is None:
             assert found[name] is None, name

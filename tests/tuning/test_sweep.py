@@ -216,12 +216,15 @@ def test_a_sweep_whose_trials_fail_alike_stops_and_goes_on_when_told(make_sweep:
     assert [trial["state"] for trial in result.study.trials()] == ["FAILED"] * 4 + ["COMPLETED"]
 
 
-def test_without_a_compiler_nothing_is_begun(make_sweep: Make) -> None:
-    config = make_sweep("compiled", search={"compile": "default"})
+@pytest.mark.parametrize("group", ["search", "retrain"])
+def test_without_a_compiler_nothing_is_begun(make_sweep: Make, group: str) -> None:
+    config = make_sweep("compiled", **{group: {"compile": "default"}})
     check_compiler.cache_clear()
     with (
         torch._inductor.config.patch({"cpp.cxx": ("/no/compiler",)}),
-        pytest.raises(UserError, match=r"torch\.compile does not work .*compiler.*: install .*search\.compile=none"),
+        pytest.raises(
+            UserError, match=r"torch\.compile does not work .*compiler.*: install .*" + group + r"\.compile=none"
+        ),
     ):
         run_sweep(config)
     assert not config.study_dir.exists()

@@ -247,10 +247,11 @@ def _check_data(config: SweepConfig) -> tuple[DataInfo, dict[str, Any]]:
 
 
 def _check_compiler(config: SweepConfig, space: Space) -> None:
-    path = "search.compile"
-    modes = dict(space.distributions)[path].corners() if path in space.paths else [config.search.compile]
-    if any(mode != "none" for mode in modes):
-        check_compiler(pick_device(config.search.device).type, path)
+    for group, settings in (("search", config.search), ("retrain", config.retrain)):
+        path = f"{group}.compile"
+        modes = dict(space.distributions)[path].corners() if path in space.paths else [settings.compile]
+        if any(mode != "none" for mode in modes):
+            check_compiler(pick_device(settings.device, f"{group}.device").type, path)
 
 
 def run(study: Study, config: SweepConfig, space: Space, session: Session, address: str | None) -> StudyResult:
