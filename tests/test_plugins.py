@@ -170,7 +170,7 @@ REGISTERED = "def register(tables):\n    tables.space('S_first', ('skip_connect'
             "from ddarts_core.methods import Method; tables.method('mine', Method('a', 'b', {'search': {'epoch': 1}}))",
             "method 'mine': unknown setting 'search.epoch'; did you mean",
         ),
-        ("tables.part(dict)", "give a subclass of one of Gates, Edge, Regulariser, Ablation, Plan, Freezing, Rule"),
+        ("tables.part(dict)", "give a subclass of one of Network, Gates, Edge, Regulariser, Ablation, Plan, Freezing"),
         ("from ddarts_core.methods import parts; tables.part(parts.Gates)", "part Gates has no name: give it one"),
         ("tables.data_set('mine')", "data set 'mine' has no name: give a Published or an OwnImages"),
     ],
