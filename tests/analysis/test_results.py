@@ -1,0 +1,66 @@
+"""docs/results.md says what its data say: its tables and verdicts on the truth are made again from docs/results/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ddarts_analysis.regret import judge, markdown
+from ddarts_analysis.study import Study, read_study
+from ddarts_analysis.truth import truth_of
+from ddarts_tuning.settings.config import load_sweep
+from ddarts_tuning.settings.truth import load_truth
+
+from ddarts_core.settings.hashing import config_hash
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "docs" / "results"
+PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+WORDS = " ".join(PAGE.split())
+
+
+@pytest.fixture(scope="module")
+def studies() -> dict[str, Study]:
+    return {name: read_study(DATA / f"small-{name}.parquet") for name in ("truth", "regret")}
+
+
+@pytest.mark.parametrize(("name", "load"), [("truth", load_truth), ("regret", load_sweep)])
+def test_the_data_belong_to_the_settings_of_today(
+    studies: dict[str, Study], name: str, load: Callable[[Path], Any]
+) -> None:
+    """A setting that is new or has another default changes the hash: the study is to be run again then."""
+    info = studies[name].info
+    assert info["config_hash"] == config_hash(load(ROOT / "experiments" / "small" / f"{name}.yaml"))
+    assert f"experiments/small/{name}.yaml" in WORDS and f"hash {info['config_hash']}" in WORDS
+    assert all(f"{package} {info['versions'][package]}" in WORDS for package in ("python", "torch", "ray"))
+    assert (DATA / f"small-{name}.parquet").stat().st_size < 1_000_000
+
+
+def test_the_tables_and_verdicts_are_those_of_the_data(studies: dict[str, Study]) -> None:
+    found = judge(truth_of(studies["truth"]), [studies["regret"]])
+    words, *tables = markdown(found).split("\n\n")
+    assert words in WORDS
+    assert len(tables) == 4 and not [table for table in tables if table not in PAGE]
+    assert not [sentence for sentence in verdicts(found) if sentence not in WORDS]
+
+
+def verdicts(found: Mapping[str, Any]) -> list[str]:
+    """What the answers of the page rest on, in its words."""
+    methods = {one["method"]: one["difference"] for one in found["methods"]}
+    correlations = {name.replace("_", " "): one for name, one in {**found["cells"], **found["predictors"]}.items()}
+    for what in ("one_shot", "gates"):
+        correlations |= {f"{what.replace('_', '-')} of {one['method']}": one[what] for one in found["methods"]}
+    return [
+        "Better than random search of the same cost: " + listed(methods, lambda one: one["high"] < 0),
+        "Worse: " + listed(methods, lambda one: one["low"] > 0),
+        "Not to be told apart: " + listed(methods, lambda one: one["low"] <= 0 <= one["high"]),
+        "An interval above 0 have: " + listed(correlations, lambda one: one["low"] > 0),
+        "An interval below 0 have: " + listed(correlations, lambda one: one["high"] < 0),
+        "An interval that holds 0 have: " + listed(correlations, lambda one: one["low"] <= 0 <= one["high"]),
+    ]
+
+
+def listed(rows: Mapping[str, Mapping[str, float]], fits: Callable[[Mapping[str, float]], bool]) -> str:
+    return (", ".join(name for name, one in rows.items() if fits(one)) or "none") + "."
