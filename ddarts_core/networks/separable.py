@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..tensors.devices import sums_slowly
 from ..tensors.once import differentiable_once
 from .depthwise import convolve, input_gradient, weight_gradient
 
@@ -114,7 +115,7 @@ class _Separable(torch.autograd.Function):
         stacked = torch.cat([x] * edges, dim=1) if edges > 1 else x
         to_stacked, *to_weights = _backward(ctx, gradient, stacked, depthwise, pointwise, ctx.stride, ctx.dilation)
         if to_stacked is not None and edges > 1:
-            to_stacked = to_stacked.unflatten(1, (edges, -1)).sum(1)  # type: ignore[no-untyped-call]
+            to_stacked = _sum_of_edges(to_stacked, edges)
         return (to_stacked, *to_weights, None, None, None)
 
 
@@ -162,6 +163,17 @@ def cast(x: Tensor, *weights: Tensor) -> list[Tensor]:
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     return [tensor.to(dtype) for tensor in (x, *weights)]
+
+
+def _sum_of_edges(stacked: Tensor, edges: int) -> Tensor:
+    """[batch, edges * channels, h, w] -> [batch, channels, h, w], the sum of the edges."""
+    if not sums_slowly(stacked):
+        return stacked.unflatten(1, (edges, -1)).sum(1)  # type: ignore[no-any-return, no-untyped-call]
+    first, second, *others = stacked.chunk(edges, dim=1)
+    total = first + second
+    for part in others:
+        total += part
+    return total
 
 
 def _groups(pointwise: Tensor) -> int:

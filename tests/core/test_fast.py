@@ -235,6 +235,19 @@ def test_separable_half_by_finite_differences(groups, kernel, stride, dilation):
     assert torch.autograd.gradcheck(lambda *a: normalised_separable(*a, [], 0.1, 1e-5), (x, depthwise, pointwise))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("edges", [2, 3, 4])
+def test_merged_edges_give_the_bits_of_a_sum(edges, dtype):
+    """The gradient of the shared input, whose additions one by one would round twice in 16 bits."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 8, 6, 6).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weights = [torch.randn(edges * 8, width, k, k).to(dtype) for width, k in ((1, 3), (8, 1))]
+    stacked = torch.cat([x.detach()] * edges, 1).requires_grad_()
+    for source, each in ((x, stacked.detach()), (stacked, stacked)):
+        separable(source, *weights, 1, 1, each).square().sum().backward()
+    assert torch.equal(x.grad, stacked.grad.unflatten(1, (edges, -1)).sum(1))
+
+
 def test_a_pass_keeps_less_than_a_third_of_the_textbook(float64_net):
     """Bytes that autograd stores, which no clock can disturb."""
 
