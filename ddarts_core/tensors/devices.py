@@ -85,7 +85,8 @@ def rewrites_gradients(x: Tensor) -> bool:
 def sums_slowly(x: Tensor) -> bool:
     """Whether a sum over a dimension between others is better written as additions, which give the same bits.
 
-    On a CPU torch sums a few such slices fifteen times slower than it adds them. Numbers of 16 bits are summed in 32.
+    On a CPU torch takes many times as long to sum a few such slices as to add them.
+    Numbers of 16 bits are summed in 32.
     """
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 

@@ -14,7 +14,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,11 @@ from tests.benchmarks import kernels, page, training, works
 from tests.benchmarks.counts import count
 from tests.benchmarks.works import Shape
 
-ROWS = ("counts", "steps", "methods", "epoch", "options", "growth", "kernels", "training")
+ROWS = ("counts", "steps", "iterations", "methods", "epoch", "options", "growth", "kernels", "training")
 #: Rows that only run when they are named: compiling takes minutes.
 SLOW = ("compile",)
+#: Threads of a row on a CPU, where it is more than one.
+THREADS = {"iterations": 2}
 Numbers = dict[str, Any]
 
 #: Steps by name, timed or counted.
@@ -77,8 +81,6 @@ def main(arguments: list[str] | None = None) -> None:
     unknown = set(options.rows.split(",")) - set(ROWS + SLOW)
     if unknown:
         parser.error(f"unknown rows {', '.join(sorted(unknown))}: choose from {', '.join(ROWS + SLOW)}")
-    if options.device == "cpu":
-        torch.set_num_threads(1)
     shape = Shape(batch=options.batch, device=options.device)
     if options.quick:
         shape = Shape(cells=3, channels=4, image=8, batch=8, device=options.device, nodes=1)
@@ -96,6 +98,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     for row in options.rows.split(","):
         say(f"row {row}")
+        if options.device == "cpu":
+            torch.set_num_threads(THREADS.get(row, 1))
         numbers.setdefault("machines", {})[row] = machine(shape)
         RUN[row](shape, options.rounds, numbers.setdefault("options" if row == "compile" else row, {}), store)
         store()
@@ -115,6 +119,28 @@ def counts(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None
 def steps(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
     """Seconds of every step, one round of all after another."""
     timed(shape, {name: make(shape)[1] for name, make in STEPS.items()}, rounds, numbers, store)
+
+
+def iterations(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
+    """Seconds of iterations of DARTS and D-DARTS beside plain loops, and what bounds them; half the batch."""
+    if shape.device != "cpu":
+        say("  this row is measured on a CPU")
+        return
+    of = replace(shape, batch=shape.batch // 2)
+    numbers["batch"] = of.batch
+    numbers["rates"] = kernels.rates(of)
+    darts = {"plain": works.plain_darts, "our": works.our_darts}
+    found = numbers.setdefault("counts", {})
+    for whose, make in darts.items():
+        found[f"{whose} alpha"] = vars(count(lambda make=make: itemgetter(0, 1)(make(of))))
+        found[f"{whose} weights"] = vars(count(lambda make=make: itemgetter(0, 2)(make(of))))
+    work: dict[str, Callable[[], object]] = {}
+    for whose, make in darts.items():
+        _, work[f"{whose} alpha"], work[f"{whose} weights"] = make(of)
+    work["textbook iteration"] = works.textbook_full_step(of)[1]
+    work["monitor iteration"] = works.our_iteration(of, "monitor", "random")[1]
+    work["centered iteration"] = works.our_iteration(of, "centered", "identity")[1]
+    timed(of, work, rounds, numbers.setdefault("seconds", {}), store)
 
 
 def methods(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
@@ -258,6 +284,7 @@ def say(text: str) -> None:
 RUN = {
     "counts": counts,
     "steps": steps,
+    "iterations": iterations,
     "methods": methods,
     "epoch": epoch,
     "options": options,

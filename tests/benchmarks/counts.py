@@ -1,4 +1,4 @@
-"""Counts that no clock disturbs: multiply-adds of convolutions, kernel launches, bytes kept for the backward pass.
+"""Counts that no clock disturbs: multiply-adds of convolutions, kernel launches, bytes moved, bytes kept for later.
 
 They are taken on tensors without contents: every operation yields shapes and computes nothing, so any batch is cheap.
 """
@@ -56,17 +56,27 @@ class Meter(TorchDispatchMode):
         super().__init__()
         self.launches = 0
         self.macs = 0
+        self.moved = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         name = function.overloadpacket.__name__
-        self.launches += function.namespace == "aten" and name not in NO_KERNEL
+        if function.namespace == "aten" and name not in NO_KERNEL:
+            self.launches += 1
+            self.moved += _nbytes((*args, *(kwargs or {}).values(), result))
         if name == "convolution":
             self.macs += convolution_macs(result, args[1])
         elif name == "convolution_backward":
             # Either gradient has as many products as the convolution itself.
             self.macs += sum(args[10][:2]) * convolution_macs(args[0], args[2])
         return result
+
+
+def _nbytes(value: object) -> int:
+    """Bytes of the tensors in a value or in its lists."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    return sum(map(_nbytes, value)) if isinstance(value, (list, tuple)) else 0
 
 
 @dataclass
@@ -106,11 +116,19 @@ class _Held:
 
 @dataclass(frozen=True)
 class Counts:
-    """Of one step: multiply-adds, launches, and the largest number of bytes kept for backward passes."""
+    """Of one step.
+
+    Attributes:
+        macs: multiply-adds of convolutions.
+        launches: kernels that are started.
+        kept: the largest number of bytes kept for backward passes.
+        moved: the bytes of what kernels read and write, each operand and result once per kernel.
+    """
 
     macs: int
     launches: int
     kept: int
+    moved: int
 
 
 def count(make: Callable[[], tuple[nn.Module, Callable[[], object]]]) -> Counts:
@@ -120,4 +138,4 @@ def count(make: Callable[[], tuple[nn.Module, Callable[[], object]]]) -> Counts:
         kept = Kept({weight.untyped_storage()._cdata for weight in net.parameters()})
         with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda held: held.tensor), Meter() as meter:
             step()
-    return Counts(meter.macs, meter.launches, kept.peak)
+    return Counts(meter.macs, meter.launches, kept.peak, meter.moved)

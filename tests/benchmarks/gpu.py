@@ -77,7 +77,7 @@ def batches(device: str, rounds: int) -> Iterator[tuple[str, Numbers]]:
     """Images per second and peak memory of one search step, by batch."""
     for batch in BATCHES[device]:
         shape = Shape(**{**vars(SEARCH[device]), "batch": batch})
-        for name, found in _seconds(shape, {str(batch): works.our_full_step(shape)[1]}, rounds):
+        for name, found in _seconds(shape, {str(batch): works.our_iteration(shape, "monitor", "random")[1]}, rounds):
             yield name, found | {"images per second": batch / found["seconds"]}
 
 

@@ -66,6 +66,23 @@ def merged_row(shape: Shape, channels: int, image: int, edges: int) -> Row:
     return {"mebibytes": stacked.nbytes / 2**20, "per_edge": milliseconds(step, shape.device) / edges}
 
 
+def rates(shape: Shape) -> Row:
+    """What this machine does per second: multiply-adds of a dense 3x3 convolution, and bytes read or written by a copy.
+
+    The convolution has the step's images and four times its channels, more products per byte than any of the step's.
+    The copy is larger than caches.
+    """
+    images = _images(shape, 4 * shape.channels, shape.image)
+    weight = torch.randn(4 * shape.channels, 4 * shape.channels, 3, 3).contiguous(memory_format=torch.channels_last)
+    source = torch.zeros(2**24)
+    target = torch.zeros_like(source)
+    macs = images.numel() * 9 * 4 * shape.channels
+    return {
+        "macs": 1000 * macs / milliseconds(lambda: torch.nn.functional.conv2d(images, weight, padding=1), shape.device),
+        "bytes": 1000 * 2 * source.nbytes / milliseconds(lambda: target.copy_(source), shape.device),
+    }
+
+
 def _images(shape: Shape, channels: int, size: int) -> Tensor:
     images = torch.randn(shape.batch, channels, size, size, device=shape.device)
     return images.contiguous(memory_format=torch.channels_last)

@@ -49,6 +49,8 @@ def render(numbers: Numbers) -> str:
             "",
         ]
         text += _times(steps or {}, numbers.get("epoch") or {}, 5.0 if shape["device"] == "cpu" else 10.0)
+    if numbers.get("iterations"):
+        text += ["## Iterations", "", *_iterations(numbers["iterations"])]
     if numbers.get("methods"):
         text += ["## Methods", "", *_methods(numbers["methods"])]
     if counts:
@@ -61,11 +63,8 @@ def render(numbers: Numbers) -> str:
         text += ["## Single convolutions", "", *_kernels(numbers["kernels"])]
     if numbers.get("training"):
         text += ["## Training of a derived network", "", *_training(numbers["training"], shape)]
-    absent = [
-        row
-        for row in ("counts", "steps", "methods", "epoch", "options", "growth", "kernels", "training")
-        if not numbers.get(row)
-    ]
+    every = ("counts", "steps", "iterations", "methods", "epoch", "options", "growth", "kernels", "training")
+    absent = [row for row in every if not numbers.get(row)]
     if absent:
         text += [f"Not run yet: {', '.join(absent)}.", ""]
     return "\n".join([*text, NOTES.strip(), ""])
@@ -82,10 +81,56 @@ def _times(steps: Numbers, epoch: Numbers, goal_of_epoch: float) -> list[str]:
     return [*lines, ""]
 
 
+#: Work, what it is made of in the plain form and in ours, goal.
+ITERATIONS = (
+    ("first-order DARTS, alpha step", ("plain alpha",), ("our alpha",), None),
+    ("first-order DARTS, weight step", ("plain weights",), ("our weights",), 3.5),
+    ("first-order DARTS, iteration", ("plain alpha", "plain weights"), ("our alpha", "our weights"), 4.0),
+    ("published iteration, `monitor`", ("textbook iteration",), ("monitor iteration",), 12.0),
+    ("published iteration, `centered`", ("textbook iteration",), ("centered iteration",), None),
+)
+
+
+def _iterations(found: Numbers) -> list[str]:
+    seconds = {name: statistics.median(times) for name, times in found["seconds"].items()}
+    rates = found["rates"]
+    lines = [
+        f"Batch {found['batch']}, two threads. DARTS beside a plain loop: softmax gates, every operation on every edge",
+        "one after the other, torch's own layout (`plain_darts` in tests/benchmarks/works.py). D-DARTS beside the",
+        "published iteration: alphas with ablations, then weights.",
+        "",
+        "| work | plain, s | ours, s | ratio | goal | rounds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, plain, ours, goal in ITERATIONS:
+        a, b = (sum(seconds[part] for part in parts) for parts in (plain, ours))
+        rounds = len(found["seconds"][ours[0]])
+        lines.append(f"| {name} | {a:.2f} | {b:.2f} | {a / b:.1f}x | {_goal(goal)} | {rounds} |")
+    lines += [
+        "",
+        "How near steps of DARTS are to what this machine can do. In the same run a dense convolution did "
+        f"{rates['macs'] / 1e9:.0f} 10^9",
+        f"multiply-adds a second, and a copy read and wrote {rates['bytes'] / 2**30:.1f} GiB a second. Bytes moved are "
+        "those of all that kernels read",
+        "and write, as if no cache spared any. The last column: seconds, over the larger of the two bounds.",
+        "",
+        "| step | multiply-adds, 10^9 | moved, GiB | launches | by multiply-adds, s | by bytes, s | measured, s | "
+        "of the bound |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, counts in found["counts"].items():
+        by = [counts["macs"] / rates["macs"], counts["moved"] / rates["bytes"]]
+        amounts = f"{counts['macs'] / 1e9:.1f} | {counts['moved'] / 2**30:.1f} | {counts['launches']}"
+        times = f"{by[0]:.2f} | {by[1]:.2f} | {seconds[name]:.2f} | {seconds[name] / max(by):.1f}x"
+        lines.append(f"| {name} | {amounts} | {times} |")
+    return [*lines, ""]
+
+
 def _of(machine: Numbers) -> str:
     """The machine that a row was measured on; seconds of rows of two machines are not compared."""
+    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''} used"
     return (
-        f"{machine['device']}, {machine['cores']} cores, {machine['threads']} thread used, {machine['capability']}; "
+        f"{machine['device']}, {machine['cores']} cores, {threads}, {machine['capability']}; "
         f"load {machine['load']} when it began. torch {machine['torch']}, Python {machine['python']}."
     )
 
@@ -250,6 +295,8 @@ NOTES = """
   vectors. Then come dilated convolutions, ReLUs that operations share, and sums that are written in place.
 - Stacked tensors that leave the cache cost more per edge than single ones. So edges are merged up to 4 MiB on a CPU,
   and always on a GPU, where launches count.
+- The gradient of an input that merged edges share is the sum of theirs. torch's `sum` over the dimension of the edges,
+  which lies between others, takes many times as long on a CPU as adding them one by one, which gives the same bits.
 - `centered` sends the gradients of all ablated networks back through the full pass cell by cell, each computed again
   from its stored inputs: one forward pass more, and its peak is that of a step without ablation.
 - `search.checkpoint_cells` keeps the cells' outputs only, for one more forward pass.

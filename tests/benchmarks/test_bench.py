@@ -25,6 +25,10 @@ def test_counts_of_one_convolution():
     found = count(_convolution)
     assert found.macs == 2 * (2 * 6 * 64) * (2 * 9)
     assert found.kept == 4 * (2 * 4 * 64 + 2 * 6 * 64)
+    image, weight, out = 2 * 4 * 64, 6 * 2 * 9, 2 * 6 * 64
+    forwards = (image + weight + out) + 2 * out + (out + 1)  # convolution, ReLU, sum
+    backwards = 2 + 3 * out + (out + image + weight + weight)  # a one, ReLU, convolution
+    assert found.moved == 4 * (forwards + backwards)
 
 
 def test_a_row_adds_to_the_page(tmp_path):
@@ -38,6 +42,28 @@ def test_a_row_adds_to_the_page(tmp_path):
     assert all(
         title in page.read_text() for title in ("## Time", "| alpha none |", "## Single convolutions", "| batch=4 |")
     )
+
+
+def test_iterations_stand_beside_plain_loops(tmp_path):
+    numbers, page = tmp_path / "numbers.json", tmp_path / "page.md"
+    settings = ["--quick", "--rounds", "1", "--numbers", str(numbers), "--page", str(page)]
+    bench.main(["--rows", "iterations", *settings])
+    text = page.read_text()
+    assert "| first-order DARTS, weight step |" in text and "2 threads used" in text and "| our weights |" in text
+    found = json.loads(numbers.read_text())["iterations"]["counts"]
+    assert found["our weights"]["launches"] < found["plain weights"]["launches"]
+
+
+def test_the_plain_loop_trains_the_weights_that_ours_trains():
+    shape = Shape(cells=3, channels=4, image=8, batch=4, nodes=2)
+    nets = []
+    for make in (works.plain_darts, works.our_darts):
+        net, _, weight_step = make(shape)
+        torch.manual_seed(0)
+        weight_step()
+        nets.append(net)
+    for plain, ours in zip(*(net.parameters() for net in nets), strict=True):
+        assert torch.allclose(plain, ours, atol=1e-6)
 
 
 def test_a_step_of_every_method_stands_beside_the_textbooks(tmp_path, monkeypatch):

@@ -183,11 +183,6 @@ def our_weight_step(shape: Shape, *overrides: str) -> tuple[nn.Module, Step]:
     return net, step
 
 
-def our_full_step(shape: Shape) -> tuple[nn.Module, Step]:
-    """An alpha step with `monitor` and random removal, then a weight step."""
-    return _both(our_alpha_step(shape, "monitor", "random"), our_weight_step(shape))
-
-
 def textbook_full_step(shape: Shape) -> tuple[nn.Module, Step]:
     """The published alpha step, then its weight step."""
     return _both(textbook_alpha_step(shape), textbook_weight_step(shape))
@@ -211,6 +206,56 @@ def method_step(shape: Shape, method: str) -> tuple[nn.Module, Step]:
         rehearsal.weight_step()
 
     return rehearsal.net, step
+
+
+def plain_darts(shape: Shape) -> tuple[nn.Module, Step, Step]:
+    """First-order DARTS as a plain loop, in torch's own layout: the supernet, its alpha step and its weight step.
+
+    Adam's step of the few alphas is left out, here and in `our_darts`. Softmax gates of two cells, every operation on
+    every edge one after the other, and one backward pass per step, which gives gradients of alphas and weights alike.
+    """
+    torch.manual_seed(0)
+    net = _placed(shape, Supernet(_darts(shape).search, shape.info), torch.contiguous_format)
+    size = (len(net.cells[0].edges), len(net.cells[0].names))
+    alphas = [nn.Parameter(torch.zeros(size, device=shape.device)) for _ in ("normal", "reduction")]
+    images, labels = shape.batch_of()
+    sgd = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=3e-4)
+
+    def backward() -> None:
+        gates = [alphas[int(cell.reduction)].softmax(-1) for cell in net.cells]
+        F.cross_entropy(textbook.forward(net, images, gates), labels).backward()
+
+    def alpha_step() -> None:
+        for alpha in alphas:
+            alpha.grad = None
+        backward()
+
+    def weight_step() -> None:
+        sgd.zero_grad()
+        backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        sgd.step()
+
+    return net, alpha_step, weight_step
+
+
+def our_darts(shape: Shape) -> tuple[nn.Module, Step, Step]:
+    """The same as a search runs it."""
+    torch.manual_seed(0)
+    rehearsal = Rehearsal(_darts(shape), shape.info, torch.device(shape.device))
+    images, labels = shape.batch_of(torch.channels_last)
+    rehearsal.images, rehearsal.labels = images, labels
+    return rehearsal.net, rehearsal.alpha_step, rehearsal.weight_step
+
+
+def _darts(shape: Shape) -> ExperimentConfig:
+    search = {"num_cells": shape.cells, "channels": shape.channels, "batch_size": shape.batch, "steps": shape.nodes}
+    return resolve({"method": "darts", "search": search | {"device": shape.device, "lr": 1e-3}})
+
+
+def our_iteration(shape: Shape, ablation: str, removal: str) -> tuple[nn.Module, Step]:
+    """An alpha step with an ablation, then a weight step."""
+    return _both(our_alpha_step(shape, ablation, removal), our_weight_step(shape))
 
 
 def _both(first: tuple[nn.Module, Step], second: tuple[nn.Module, Step]) -> tuple[nn.Module, Step]:
