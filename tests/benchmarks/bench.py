@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     for row in options.rows.split(","):
         say(f"row {row}")
         if options.device == "cpu":
-            torch.set_num_threads(THREADS.get(row, 1))
+            torch.set_num_threads(1 if options.quick else THREADS.get(row, 1))
         numbers.setdefault("machines", {})[row] = machine(shape)
         RUN[row](shape, options.rounds, numbers.setdefault("options" if row == "compile" else row, {}), store)
         store()
@@ -127,8 +127,7 @@ def iterations(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], 
         say("  this row is measured on a CPU")
         return
     of = replace(shape, batch=shape.batch // 2)
-    numbers["batch"] = of.batch
-    numbers["rates"] = kernels.rates(of)
+    numbers |= {"batch": of.batch, "threads": torch.get_num_threads(), "rates": kernels.rates(of)}
     darts = {"plain": works.plain_darts, "our": works.our_darts}
     found = numbers.setdefault("counts", {})
     for whose, make in darts.items():

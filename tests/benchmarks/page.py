@@ -95,8 +95,8 @@ def _iterations(found: Numbers) -> list[str]:
     seconds = {name: statistics.median(times) for name, times in found["seconds"].items()}
     rates = found["rates"]
     lines = [
-        f"Batch {found['batch']}, two threads. DARTS beside a plain loop: softmax gates, every operation on every edge",
-        "one after the other, torch's own layout (`plain_darts` in tests/benchmarks/works.py). D-DARTS beside the",
+        f"Batch {found['batch']}, threads: {found['threads']}. DARTS beside a plain loop: softmax gates, operations",
+        "of an edge in turn, torch's own layout (`plain_darts` in tests/benchmarks/works.py). D-DARTS and the",
         "published iteration: alphas with ablations, then weights.",
         "",
         "| work | plain, s | ours, s | ratio | goal | rounds |",
