@@ -167,7 +167,8 @@ def _train_together(
     Returns:
         The records of all epochs, and the evaluation on the test images.
     """
-    from ddarts_tuning.training.distributed import CHECKPOINT, DistributedRetrain
+    from ddarts_tuning.training.distributed import DistributedRetrain
+    from ddarts_tuning.training.worker import CHECKPOINT
 
     run = DistributedRetrain(config, genotype, seed, folder, workers)
     records = run_together(run, config.retrain.epochs, folder.name, folder / CHECKPOINT, resume=resume)

@@ -13,9 +13,10 @@ import psutil
 import pytest
 import torch
 import yaml
-from ddarts_tuning.training import distributed
-from ddarts_tuning.training.distributed import DistributedRetrain, Workers, cpus_per_worker, train_worker, uses_gpu
+from ddarts_tuning.training import distributed, worker
+from ddarts_tuning.training.distributed import DistributedRetrain, Workers, cpus_per_worker, uses_gpu
 from ddarts_tuning.training.process_group import interface_of
+from ddarts_tuning.training.worker import train_worker
 
 from ddarts_cli import loop
 from ddarts_cli.main import run
@@ -56,7 +57,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     (base / "genotype.json").write_text(Genotype((CELL,) * 3, (1, 2)).to_json())
     (base / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
 
-    def worker(arguments: dict[str, Any]) -> None:
+    def in_float64(arguments: dict[str, Any]) -> None:
         with float64():
             train_worker(arguments)
 
@@ -70,7 +71,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         given = ["retrain", str(base / "genotype.json"), "--config", str(base / "config.yaml")]
         with pytest.MonkeyPatch.context() as patch, float64():
             patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-            patch.setattr(distributed, "train_worker", worker)
+            patch.setattr(distributed, "train_worker", in_float64)
             patch.setattr(loop, "follow", follow)
             assert run([*given, "--out", str(base / name), *arguments]) == status
         return base / name
@@ -224,11 +225,11 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[[distributed._Job], list[t
 
     def run_alone(given: distributed._Job) -> list[tuple[str, Any]]:
         news: list[tuple[str, Any]] = []
-        (given.folder / distributed.SCRATCH).mkdir(parents=True, exist_ok=True)
+        (given.folder / worker.SCRATCH).mkdir(parents=True, exist_ok=True)
         train_worker({"job": given, "queue": SimpleNamespace(put=news.append)})
         return news
 
-    monkeypatch.setattr(distributed.Group, "joined", lambda: ALONE)
+    monkeypatch.setattr(worker.Group, "joined", lambda: ALONE)
     monkeypatch.setattr("ray.train.torch.get_device", lambda: torch.device("cpu"))
     return run_alone
 

@@ -13,9 +13,10 @@ from unittest import mock
 import pandas as pd
 import pytest
 import torch
-from ddarts_tuning.training import distributed
-from ddarts_tuning.training.distributed import Workers, train_worker
+from ddarts_tuning.training import distributed, worker
+from ddarts_tuning.training.distributed import Workers
 from ddarts_tuning.training.transfer import DistributedTransfer
+from ddarts_tuning.training.worker import train_worker
 
 from ddarts_cli import loop
 from ddarts_cli.main import run
@@ -49,7 +50,7 @@ def transfer(tmp_path: Path) -> Callable[..., Path]:
     """`ddarts transfer` in float64, in a folder of the name; `hook` sees every epoch of workers, in the driver."""
     shapes.write("coco-detection", tmp_path / "data", 4, 3)
 
-    def worker(arguments: dict[str, Any]) -> None:
+    def in_float64(arguments: dict[str, Any]) -> None:
         with float64(), mock.patch.object(training, "build_detector", double):
             train_worker(arguments)
 
@@ -61,7 +62,7 @@ def transfer(tmp_path: Path) -> Callable[..., Path]:
 
         given = ["transfer", "zoo:ResNet18", "--recipe", "retinanet-small", "--data-root", str(tmp_path / "data"), *SET]
         with pytest.MonkeyPatch.context() as patch, float64():
-            patch.setattr(distributed, "train_worker", worker)
+            patch.setattr(distributed, "train_worker", in_float64)
             patch.setattr(training, "build_detector", double)
             patch.setattr(loop, "follow", follow)
             assert run([*given, "--out", str(tmp_path / name), *arguments]) == 0
@@ -125,10 +126,10 @@ def test_what_a_worker_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     splits = read_splits(config)
     alone = Transfer(config, ZOO["ResNet18"].genotype, splits, None, MEAN, STD)
     records = [*alone.records()]
-    monkeypatch.setattr(distributed.Group, "joined", lambda: ALONE)
+    monkeypatch.setattr(worker.Group, "joined", lambda: ALONE)
     monkeypatch.setattr("ray.train.torch.get_device", lambda: torch.device("cpu"))
     monkeypatch.setattr(CocoImages, "look", lambda images, index: pytest.fail("the driver has looked"))
-    (tmp_path / distributed.SCRATCH).mkdir()
+    (tmp_path / worker.SCRATCH).mkdir()
     run = DistributedTransfer(config, ZOO["ResNet18"].genotype, None, splits, tmp_path, Workers(2, 1, False, True))
 
     def news() -> list[tuple[str, Any]]:

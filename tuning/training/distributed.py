@@ -1,26 +1,22 @@
 """One training by several workers: Ray Train's TorchTrainer starts them, and again when one dies.
 
-What the workers train is a `Job`: here a derived network, in `transfer.py` a detector on such a network. Every worker
-runs the loop (`Retrain`, for instance) on its share of each batch. The first worker writes the checkpoint, as a
-training in one process does, and tells the driver through a queue what happens. After the death of a worker, all go on
-from this checkpoint.
+What the workers train is a `Job`, and `worker.py` what each of them does: here a derived network, in `transfer.py` a
+detector on such a network. After the death of a worker, all go on from the checkpoint that the first one wrote.
 """
 
 from __future__ import annotations
 
 import shutil
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import pyarrow.fs
 import ray
 import ray.train
 import ray.train.torch
-import torch
 
 from ddarts_core.data.sets import for_cores, load_test, load_train
 from ddarts_core.genotypes.genotype import AnyGenotype
@@ -37,44 +33,16 @@ from ddarts_core.training.parallel import Group
 from ddarts_core.training.retrain import Retrain
 
 from ..cluster.connection import start_ray
-from ..store.locks import await_workers, join_workers
+from ..store.locks import await_workers
 from .process_group import ClusterConfig, LoopbackConfig
+from .worker import SCRATCH, Job, Tell, go_on, run_epochs, train_worker, unanimous
 
-CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "weights.pt"
-#: What workers and driver leave for one another while they train.
-SCRATCH = "ray"
-
 #: Deaths of a worker after which a training is given up.
 MAX_FAILURES = 3
 
 #: Seconds that the driver waits for news before it looks whether the workers are still there.
 POLL_SECONDS = 1.0
-
-Tell = Callable[[tuple[str, Any]], None]
-
-
-class Loop(Protocol):
-    """What the loops that workers run have in common."""
-
-    epoch: int
-    device: torch.device
-
-    @property
-    def over(self) -> bool:
-        """Whether the last epoch is done."""
-
-    def records(self) -> Iterator[EpochRecord]:
-        """Train from the current epoch to the last one, and yield the record of each."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put the loop where it was when the state was taken."""
-
-
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -140,29 +108,6 @@ def await_earlier(folder: Path) -> None:
     """
     if (folder / SCRATCH).exists():
         await_workers(folder / SCRATCH, f"workers of an earlier run in {folder}")
-
-
-@dataclass(frozen=True)
-class Job(ABC):
-    """The job that is sent to each worker.
-
-    Attributes:
-        folder: the absolute path of the folder for `checkpoint.pt`. If this file is there, the training goes on from
-            it. On a cluster, all machines must share the folder.
-        sources: the sources of the plug-ins that the driver has loaded.
-    """
-
-    folder: Path
-    sources: tuple[Source, ...]
-
-    @abstractmethod
-    def train(self, group: Group, tell: Tell) -> None:
-        """Do what every worker does. Only what the first worker tells is heard.
-
-        Raises:
-            UserError: the user made a mistake.
-            Diverged: a loss is not finite.
-        """
 
 
 def sources() -> tuple[Source, ...]:
@@ -342,53 +287,6 @@ def cpus_per_worker(
     )
 
 
-# --- in the workers -------------------------------------------------------------------------------------------------
-
-
-def train_worker(arguments: dict[str, Any]) -> None:
-    """Run the training in one worker, on the worker's share of each batch. Only the first worker writes and tells.
-
-    But a mistake is told by whichever worker finds it, since a file that is damaged is read by only one of them.
-    """
-    group = Group.joined()
-    presence = join_workers(arguments["job"].folder / SCRATCH)
-    put: Tell = arguments["queue"].put
-    tell: Tell = put if group.rank == 0 else lambda _: None
-    try:
-        plugins.load_sent(arguments["job"].sources)
-        arguments["job"].train(group, tell)
-    except UserError as error:  # would come again: the worker ends as if all were well, and is not restarted
-        put(("mistake", str(error)))
-    except Diverged as error:
-        tell(("diverged", str(error)))
-    finally:
-        presence.close()
-
-
-def run_epochs(
-    run: Loop, records: list[dict[str, Any]], job: Job, key: str, every: int, group: Group, tell: Tell
-) -> None:
-    """Train to the last epoch. The first worker writes checkpoints as often as a training in one process does."""
-    _check_alike(run, group)
-    tell(("start", run.epoch))
-    for record in run.records():
-        done = record.to_dict(timing=True)
-        records.append(done)
-        if group.rank == 0 and (len(records) % every == 0 or run.over):
-            checkpoint.save(job.folder / CHECKPOINT, {key: run.state_dict(), "records": records}, packed=True)
-        tell(("epoch", done))
-
-
-def go_on(run: Loop, job: Job, key: str) -> list[dict[str, Any]]:
-    """Put a loop where it was when its checkpoint was taken, if there is one. Returns the records so far."""
-    if not (job.folder / CHECKPOINT).exists():
-        return []
-    state = checkpoint.load(job.folder / CHECKPOINT)
-    run.load_state_dict(state[key])
-    records: list[dict[str, Any]] = state["records"]
-    return records
-
-
 @dataclass(frozen=True)
 class _Job(Job):
     config: ExperimentConfig
@@ -414,36 +312,3 @@ class _Job(Job):
         device = ray.train.torch.get_device()
         run = Retrain(config, self.genotype, info, train, validation, self.seed, device, group)
         return run, go_on(run, self, "retrain")
-
-
-def unanimous(group: Group, make: Callable[[], Made]) -> Made:
-    """Return what `make` returns. If it raises in one process, it raises in all, and none waits for another in vain."""
-    made: Made | None = None
-    refusal = None
-    try:
-        made = make()
-    except UserError as error:
-        refusal = str(error)
-    refusals = [found for found in group.gathered(refusal) if found is not None]
-    if refusals:
-        raise UserError(refusals[0])
-    assert made is not None
-    return made
-
-
-def _check_alike(run: Loop, group: Group) -> None:
-    """Refuse workers that would not train the same network.
-
-    Raises:
-        UserError: the workers read different checkpoints, or have different kinds of GPU, which draw different numbers.
-    """
-    epochs = set(group.gathered(run.epoch))
-    if len(epochs) > 1:
-        raise UserError(
-            f"the workers find checkpoints of different epochs ({', '.join(map(str, sorted(epochs)))}): "
-            "the output folder (--out) must be one that all machines share"
-        )
-    if run.device.type == "cuda":
-        kinds = sorted(set(group.gathered(torch.cuda.get_device_name(run.device))))
-        if len(kinds) > 1:
-            raise UserError(f"the workers have different GPUs ({', '.join(kinds)}): use machines with one kind")

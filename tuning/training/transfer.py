@@ -18,7 +18,8 @@ from ddarts_core.transfer.scan import Splits, read_splits
 from ddarts_core.transfer.settings import TransferConfig
 from ddarts_core.transfer.training import Transfer
 
-from .distributed import Job, Tell, Together, Workers, go_on, rooted, run_epochs, sources, unanimous
+from .distributed import Together, Workers, rooted, sources
+from .worker import Job, Tell, go_on, run_epochs, unanimous
 
 
 class DistributedTransfer(Together):
