@@ -21,7 +21,8 @@ from ddarts_analysis.study import read_study, with_alphas
 from ddarts_core.genotypes.genotype import Genotype
 from ddarts_core.ground.errors import UserError
 from ddarts_core.loops.records import read_jsonl, write_jsonl
-from tests.analysis.conftest import CELLS, EPOCHS, MakeStudy, Parsed, genotype_of, record_of, write_trial
+from ddarts_core.settings.config import resolve
+from tests.analysis.conftest import CELLS, EPOCHS, MakeStudy, Parsed, genotype_of, record_of, write_study, write_trial
 
 
 def test_all_tables_have_the_rows_of_the_folder(study: Path):
@@ -263,3 +264,30 @@ def test_mistakes_when_reading_are_one_sentence(study: Path, tmp_path: Path):
     with pytest.raises(UserError, match="is damaged") as caught:
         read_table(study / "dataset", "trials")
     assert "\n" not in str(caught.value)
+
+
+def test_alphas_of_a_network_without_cells_are_by_block_and_decision(tmp_path: Path):
+    study = write_study(tmp_path / "blocks")
+    options = {"blocks": [{"channels": [4, 6, 8]}, {"channels": [8], "kernel": [3, 5]}], "resolutions": [1, 2]}
+    config = resolve({"method": "fbnetv2", "search": {"options": options}}).model_dump(mode="json")
+    trial = write_trial(study, 0, config=config)
+    (first, *_) = read_jsonl(trial / "records.jsonl")
+    alphas, gates = (
+        (((0.5, 0.25),), ((1.0, 2.0, 3.0),), ((4.0, 5.0),)),
+        (((0.6, 0.4),), ((0.1, 0.2, 0.7),), ((0.3, 0.7),)),
+    )
+    write_jsonl(trial / "records.jsonl", [replace(first, alphas=alphas, gates=gates)], timing=True)
+    rows = load(study).alphas
+    assert list(zip(rows.cell, rows.edge, rows.op, rows.alpha, strict=True)) == [
+        (0, 0, "step=1", 0.5),
+        (0, 0, "step=2", 0.25),
+        (0, 1, "channels=4", 1.0),
+        (0, 1, "channels=6", 2.0),
+        (0, 1, "channels=8", 3.0),
+        (1, 0, "kernel=3", 4.0),
+        (1, 0, "kernel=5", 5.0),
+    ]
+    assert rows.gate.tolist() == pytest.approx([0.6, 0.4, 0.1, 0.2, 0.7, 0.3, 0.7])
+    write_jsonl(trial / "records.jsonl", [replace(first, alphas=alphas[:2], gates=gates)], timing=True)
+    with pytest.raises(UserError, match="5 alphas and 7 gates where there are 7 options"):
+        load(study)
