@@ -84,6 +84,12 @@ def test_the_term_is_of_the_expected_cost_of_gates_without_noise(target: float |
     found = step.architecture.values({"alphas": alphas}, drawn)["expected-cost"]
     expected = math.log(counted) if target is None else math.log(counted / target) ** 2
     assert found.tolist() == pytest.approx([3 * expected] * network.groups, rel=1e-5)
+    soft = {"alphas": torch.randn(alphas.shape)}
+    of_draws = [Progress(draw=lambda seed=seed: torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+    first, second = (step.architecture.values(soft, progress)["expected-cost"] for progress in of_draws)
+    assert torch.equal(first, second)
+    pulled = [step.architecture.pull(soft, progress)["alphas"] for progress in of_draws]
+    assert torch.equal(*pulled) and pulled[0].any()
 
 
 def test_the_space_for_288_pixels() -> None:
