@@ -23,11 +23,11 @@ from typing import Any
 import torch
 
 from ddarts_core.methods import METHODS
-from tests.benchmarks import kernels, page, training, works
+from tests.benchmarks import kernels, page, small, training, works
 from tests.benchmarks.counts import count
 from tests.benchmarks.works import Shape
 
-ROWS = ("counts", "steps", "iterations", "methods", "epoch", "options", "growth", "kernels", "training")
+ROWS = ("counts", "steps", "iterations", "methods", "epoch", "options", "growth", "kernels", "training", "small")
 #: Rows that only run when they are named: compiling takes minutes.
 SLOW = ("compile",)
 #: Threads of a row on a CPU, where it is more than one.
@@ -219,6 +219,12 @@ def growth(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None
         store()
 
 
+def small_trial(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
+    """Counts of a trial of the first sweep, by part, and of trials that are stacked."""
+    numbers.update(small.row())
+    store()
+
+
 def timed(
     shape: Shape,
     work: dict[str, Callable[[], object]],
@@ -290,6 +296,7 @@ RUN = {
     "growth": growth,
     "kernels": single_kernels,
     "training": trained,
+    "small": small_trial,
     "compile": compiled,
 }
 

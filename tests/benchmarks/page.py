@@ -61,9 +61,11 @@ def render(numbers: Numbers) -> str:
         text += ["## Growth", "", *_growth(numbers["growth"], shape["cells"])]
     if numbers.get("kernels"):
         text += ["## Single convolutions", "", *_kernels(numbers["kernels"])]
+    if numbers.get("small"):
+        text += ["## Small trials", "", *_small(**numbers["small"])]
     if numbers.get("training"):
         text += ["## Training of a derived network", "", *_training(numbers["training"], shape)]
-    every = ("counts", "steps", "iterations", "methods", "epoch", "options", "growth", "kernels", "training")
+    every = ("counts", "steps", "iterations", "methods", "epoch", "options", "growth", "kernels", "training", "small")
     absent = [row for row in every if not numbers.get(row)]
     if absent:
         text += [f"Not run yet: {', '.join(absent)}.", ""]
@@ -285,6 +287,47 @@ def _training(found: Numbers, shape: Numbers) -> list[str]:
     return [*lines, ""]
 
 
+def _small(parts: Numbers, stacked: Numbers) -> list[str]:
+    whole = sum(part["launches"] * part["times"] for part in parts.values())
+    derived = parts["steps of the derived network"]
+    alone = stacked["alone, fast"]
+    lines = [
+        "One trial of `make sweep` (experiments/quickstart_sweep.yaml, without what the sweep varies), on 8x8 pixels.",
+        "Launches of optimisers are included, several for each weight.",
+        "",
+        "| part of a trial | times | launches of one | multiply-adds of one, 10^6 | launches of the trial |",
+        "|---|---|---|---|---|",
+    ]
+    for name, part in parts.items():
+        share = 100 * part["launches"] * part["times"] / whole
+        lines.append(f"| {name} | {part['times']} | {part['launches']} | {part['macs'] / 1e6:.1f} | {share:.0f} % |")
+    lines += [
+        "",
+        "Launches of the weights' gradient, without the optimiser, when several such trials are one model under",
+        "`torch.vmap`, in the readable form: the fast form's own gradients cannot be batched. One trial alone takes",
+        f"{alone} launches in the fast form and {stacked['alone, readable']} in the readable one.",
+        "",
+        "| trials in one model | launches | for each trial | of a trial alone |",
+        "|---|---|---|---|",
+    ]
+    for number, launches in stacked.items():
+        if number.isdigit():
+            each = launches / int(number)
+            lines.append(f"| {number} | {launches} | {each:.0f} | {each / alone:.2f} |")
+    share = 100 * derived["launches"] * derived["times"] / whole
+    return [*lines, "", *NOT_STACKED, f"their steps are {share:.0f} % of the launches above.", ""]
+
+
+NOT_STACKED = (
+    "No option stacks the trials of a sweep. Of two trials it would save nothing. Of more it saves launches, but no",
+    "multiply-adds and no memory, so it can pay only where a GPU waits for launches. There, trials that share the GPU",
+    "as processes (`tune.resources.gpu` below 1) launch beside each other from as many cores, whatever their settings",
+    "are. Stacked ones must be of one shape and in one phase, with ablated networks at the same steps. Of this sweep's",
+    "trials some have four cells, some ablate, and the scheduler stops each at its own epoch. Which way is faster",
+    "takes a GPU to measure, and was not measured. Derived networks differ too much to be stacked:",
+)
+
+
 NOTES = """
 ## Where the time goes
 
@@ -304,6 +347,8 @@ NOTES = """
   edges of the readable form, once for every width and stride, which takes minutes and does not pay on a CPU; its mode
   `reduce-overhead` replays CUDA graphs and needs a GPU (`--rows options,compile`).
 - On a GPU float32 is float32: torch's own default, tf32, keeps 11 bits of 24. `search.amp=tf32` asks for it.
+- On images smaller than a dilated kernel, oneDNN falls back to a slow loop, forwards too. `depthwise.py` leaves out the
+  weights that meet nothing but padding, with the same bits.
 - Nothing here was measured on a GPU yet. On one, run `make gpu`: in about eight minutes it runs the tests that need a
   GPU and writes `docs/performance-gpu.md`. It needs neither Ray nor MLflow.
 """

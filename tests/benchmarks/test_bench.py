@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.benchmarks import bench, page, training, works
+from tests.benchmarks import bench, page, small, training, works
 from tests.benchmarks.counts import count
 from tests.benchmarks.works import Shape
 
@@ -91,6 +91,25 @@ def test_the_goal_of_an_epoch_is_that_of_the_device():
     assert ">= 5x" in page._times({}, numbers, 5.0)[-2]
     shape, machine = vars(Shape(device="cuda")), bench.machine(Shape())
     assert "| 6.0x | >= 10x |" in page.render({"shape": shape, "machine": machine, "epoch": numbers})
+
+
+def test_a_small_trial_is_counted_as_often_as_it_steps():
+    """48 steps of warm-up and 64 of search, as the file of the sweep says, with ablated networks at every second."""
+    config = small.settings()
+    info, images = small.load_train(config.data)
+    steps = small._steps(config, info, small.split(images, config.data, config.seed))
+    times = {name: number for name, (_, number) in steps.items()}
+    assert times["weight steps"] == 48 + 64
+    assert times["alpha steps with ablated networks"] == times["other alpha steps"] == 32
+
+
+def test_the_page_says_what_stacked_trials_would_save():
+    part = {"launches": 3, "macs": 10**6, "times": 2}
+    parts = {"weight steps": part, "steps of the derived network": part}
+    text = page._small(parts, {"alone, fast": 100, "alone, readable": 150, "8": 200})
+    assert "| weight steps | 2 | 3 | 1.0 | 50 % |" in text
+    assert "| 8 | 200 | 25 | 0.25 |" in text
+    assert text[-2] == "their steps are 50 % of the launches above."
 
 
 class Formats(TorchDispatchMode):
