@@ -47,9 +47,9 @@ from .registry import Registry
 IMAGES = DataInfo("x", num_classes=4, channels=2, image_size=8, mean=(0.5,), std=(0.5,))
 
 
-#: A small space of blocks with a decision of every kind but the resolution.
+#: A small space of blocks with a decision of every kind but the resolution; not all have as many options.
 FEW_BLOCKS: list[dict[str, Any]] = [
-    {"channels": [4, 6], "stride": 2},
+    {"channels": [4, 6, 8], "stride": 2},
     {"channels": [4, 8], "middle": [6, 24], "squeeze": [False, True], "activation": ["relu", "hswish"]},
     {"channels": [8], "kernel": [3, 5], "expand": False},
 ]

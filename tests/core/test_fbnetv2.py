@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -36,7 +37,7 @@ def tiny(*overrides: str) -> ExperimentConfig:
 def test_a_search_reaches_the_multiply_adds_that_it_is_given(target: int, digits) -> None:
     """Counted by arithmetic on the genotype, whereas the term is of the gates; the space has 7,120 to 37,832."""
     config = tiny(
-        f"search.options.blocks={DENSE}".replace("True", "true").replace("False", "false"),
+        f"search.options.blocks={json.dumps(DENSE)}",
         "search.options.start_temperature=1",
         "search.options.temperature_factor=0.6",
         f"search.cost={{target: {target}, weight: 20}}",
@@ -55,9 +56,11 @@ def test_a_search_reaches_the_multiply_adds_that_it_is_given(target: int, digits
 
 
 def test_gates_are_drawn_once_for_each_decision_and_fall_with_the_temperature() -> None:
-    search = tiny("search.options.start_temperature=4", "search.options.temperature_factor=0.5").search
+    temperature = ("search.options.start_temperature=4", "search.options.temperature_factor=0.5")
+    search = tiny(*temperature, f"search.options.blocks={json.dumps(DENSE)}").search
     gates, network = GATES["gumbel-annealed"](search), network_of(search)
     shape = network.shape(network.groups)
+    assert shape.options == (5, 4, 5, 2, 4)
     alphas = torch.randn(shape.groups, 1, shape.operations, dtype=torch.float64)
     draw = Progress(3, 9, draw=lambda: torch.Generator().manual_seed(5))
     uniform = torch.rand(alphas.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
@@ -132,7 +135,7 @@ def _choices(network) -> list[torch.Tensor]:
 
 
 def test_records_have_the_options_of_each_decision_alone(digits) -> None:
-    search = digits(tiny("search.warmup_epochs=0", "search.epochs=1", f"search.options.blocks={DENSE}"))
+    search = digits(tiny("search.warmup_epochs=0", "search.epochs=1", f"search.options.blocks={json.dumps(DENSE)}"))
     record = next(search.records())
     numbers = [len(decision.options) for decision in network_of(search.config.search).decisions]
     for recorded in (record.alphas, record.gates):
