@@ -262,6 +262,7 @@ def predictors_figure(found: Mapping[str, Any]) -> Figure:
         [row for row in rows if not math.isnan(row[1]["mean"])], "rank correlation with the truth", 1
     )
     ax.axvline(0, color=COLOURS[6], linestyle="--", linewidth=0.9)
+    ax.set_xlim(-1, 1)  # of few searches an interval by Student's t leaves the range of correlations
     return figure
 
 
@@ -273,6 +274,7 @@ def _intervals(rows: Sequence[tuple[str, Mapping[str, float]]], what: str, facto
         ax.plot([low, high], [place, place], color=COLOURS[0], linewidth=1.4)
         ax.scatter([mean], [place], s=18, color=COLOURS[0], zorder=4)
     ax.set_yticks(range(len(rows)), [name for name, _ in rows])
+    ax.set_ylim(-0.6, len(rows) - 0.4)
     return figure, ax
 
 

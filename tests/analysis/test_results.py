@@ -52,7 +52,11 @@ def verdicts(found: Mapping[str, Any]) -> list[str]:
     correlations = {name.replace("_", " "): one for name, one in {**found["cells"], **found["predictors"]}.items()}
     for what in ("one_shot", "gates"):
         correlations |= {f"{what.replace('_', '-')} of {one['method']}": one[what] for one in found["methods"]}
+    best = [one["method"] for one in found["searches"] if one["regret"] == 0]
     return [
+        "Searches that ended at the best genotype: "
+        + ", ".join(f"{name} {best.count(name)}" for name in dict.fromkeys(best))
+        + ".",
         "Better than random search of the same cost: " + listed(methods, lambda one: one["high"] < 0),
         "Worse: " + listed(methods, lambda one: one["low"] > 0),
         "Not to be told apart: " + listed(methods, lambda one: one["low"] <= 0 <= one["high"]),
