@@ -246,7 +246,7 @@ def methods_figure(truth: Truth, found: Mapping[str, Any]) -> Figure:
     ax.axvline(
         100 * expected_regret(truth, 1), color=COLOURS[6], linestyle="--", linewidth=0.9, label="one random draw"
     )
-    legend(ax)
+    ax.legend(fontsize=7.5, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
 
 
