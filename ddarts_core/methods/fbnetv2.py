@@ -226,7 +226,7 @@ class Masked(Network):
         of_cells = any(s.kept is not None or s.decides or s.beside is not None or s.settings for s in plan.stages())
         if plan.has_heads or of_cells:
             return f"search.stages {search.stages} is for cells: use {Standard.name} with search.network {cls.name}"
-        given = {
+        given: dict[str, Any] = {
             "edge": Mixed.name,
             "regularisers": {},
             "freezing": Unfrozen.name,

@@ -188,4 +188,4 @@ class Concatenate(torch.autograd.Function):
     @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         """The gradient of each node, in the layout of the first."""
-        return tuple(part.contiguous(memory_format=ctx.layout) for part in gradient.split(ctx.widths, dim=1))
+        return tuple(part.contiguous(memory_format=ctx.layout) for part in torch.split(gradient, ctx.widths, dim=1))

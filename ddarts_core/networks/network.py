@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -187,7 +187,8 @@ class Network(DerivedNetwork):
         outputs: list[Tensor] = []
         form = self.form if self.training and torch.is_grad_enabled() else None
         known: Rectified = {}
-        for cell, of_genotype in zip(self.cells, self.genotype.cells, strict=True):
+        cells = cast(Iterable[CellNetwork], self.cells)
+        for cell, of_genotype in zip(cells, self.genotype.cells, strict=True):
             first = before_last if of_genotype.link is None else joined(before_last, outputs[of_genotype.link])
             output = cell(first, last) if form is None else form(cell, first, last, known)
             before_last, last = last, output
