@@ -34,7 +34,7 @@ KEPT = ("schema", "name", "created", "state", "seed", "objectives", "config", "c
 PLACELESS = {"storage": "runs", "tracking": {}}
 
 #: What is left out of `trial.json`.
-OF_THE_MACHINE = ("run_id", "ray_trial_id", "code")
+OF_THE_MACHINE = ("run_id", "ray_trial_id", "code", "config_json")
 
 _TEXTS = ("trial_json", "records_jsonl", "genotype_json")
 
@@ -55,7 +55,7 @@ def pack(
     """
     texts = [
         (
-            _text({key: value for key, value in of_trial.items() if key not in OF_THE_MACHINE}),
+            _text(_placeless({key: value for key, value in of_trial.items() if key not in OF_THE_MACHINE})),
             "\n".join(_text(record.to_dict(timing=True)) for record in records),
             None if genotype is None else genotype.to_json(),
         )
@@ -66,8 +66,7 @@ def pack(
     for name, column in zip(_TEXTS, columns, strict=True):
         table = table.append_column(name, pa.array(column, pa.string()))
     kept = {name: info[name] for name in KEPT if name in info}
-    kept["config"] = {**info["config"], **PLACELESS}
-    table = table.replace_schema_metadata({VERSION_KEY: VERSION, STUDY_KEY: _text(kept)})
+    table = table.replace_schema_metadata({VERSION_KEY: VERSION, STUDY_KEY: _text(_placeless(kept))})
     write_with(file, lambda name: pq.write_table(table, name, compression="zstd", compression_level=19))
 
 
@@ -96,6 +95,11 @@ def _trial(row: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[EpochRecord, .
     lines = row["records_jsonl"].splitlines()
     records = tuple(EpochRecord.from_dict(json.loads(line)) for line in lines)
     return json.loads(row["trial_json"]), records, None if genotype is None else AnyGenotype.from_text(genotype)
+
+
+def _placeless(info: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in `config` without the places of one machine."""
+    return {**info, "config": {name: PLACELESS.get(name, value) for name, value in info["config"].items()}}
 
 
 def _text(value: Any) -> str:

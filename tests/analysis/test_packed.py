@@ -29,7 +29,7 @@ def test_all_that_a_study_recorded_is_in_its_file(make_study: MakeStudy, tmp_pat
     left_out = {"command", "tracking_uri", "experiment_id", "parent_run_id"}
     kept = {name: value for name, value in before.info.items() if name not in left_out}
     assert {**after.info, "config": kept["config"]} == kept
-    assert after.info["config"] == {**kept["config"], "storage": "runs", "tracking": {}}
+    assert after.info["config"] == kept["config"]
 
 
 def test_others_read_its_columns(study: Path, tmp_path: Path):
