@@ -317,8 +317,11 @@ def _bytes(tensor: Tensor) -> int:
 def supernet_size(config: ExperimentConfig, info: DataInfo) -> tuple[int, int]:
     """Count the parameters of the supernet, and the multiply-adds of one image through it.
 
-    Multiply-adds are those of convolutions and linear layers. If a search has several networks, the largest counts.
+    Multiply-adds are those of convolutions and linear layers as they are written: the fast form leaves out weights that
+    meet nothing but padding. If a search has several networks, the largest counts.
     """
+    written = config.search.model_copy(update={"implementation": "readable"})
+    config = config.model_copy(update={"search": written})
     return max(_supernet_size(*of_stage, info) for of_stage in rehearsals(config))
 
 
