@@ -30,7 +30,10 @@ SUFFIX = ".parquet"
 STUDY_KEY = b"ddarts.study"
 
 #: What is kept of `study.json`, and what its settings of places become.
-KEPT = ("schema", "name", "created", "state", "seed", "objectives", "config", "config_hash", "git_commit", "versions")
+KEPT = (
+    *("schema", "name", "created", "state", "seed", "objectives", "config", "config_hash"),
+    *("git_commit", "versions", "plugins"),
+)
 PLACELESS = {"storage": "runs", "tracking": {}}
 
 #: What is left out of `trial.json`.

@@ -78,7 +78,8 @@ def read_study(folder: str | Path, alphas: bool = True) -> Study:
     root = Path(folder)
     if root.suffix == packed.SUFFIX:
         info, parts = packed.unpack(root)
-        return Study(root, info, tuple(Trial(*part) for part in parts))
+        with plugins.needed(info.get("plugins", ()), f"study {info['name']!r}"):
+            return Study(root, info, tuple(Trial(*part) for part in parts))
     if is_search(root):
         info, of_trial, records, genotype = read_search(root, alphas)
         return Study(root, info, (Trial(of_trial, tuple(records), genotype),))

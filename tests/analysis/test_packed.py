@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from ddarts_analysis.collect import collect
 from ddarts_analysis.packed import OF_THE_MACHINE
@@ -49,3 +52,16 @@ def test_a_file_that_is_none_is_refused_in_one_sentence(tmp_path: Path):
     with pytest.raises(UserError, match="is damaged") as caught:
         read_study(file)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_names_the_plug_ins_that_its_study_needs(study: Path, tmp_path: Path):
+    facts = json.loads((study / "study.json").read_text())
+    facts["plugins"] = [{"name": "blur", "sha256": "0" * 64}]
+    (study / "study.json").write_text(json.dumps(facts))
+    collect(study, tmp_path / "toy.parquet")
+    table = pq.read_table(tmp_path / "toy.parquet")
+    texts = [str(text).replace("sep_conv_3x3", "blur_3x3") for text in table["genotype_json"].to_pylist()]
+    place = table.column_names.index("genotype_json")
+    pq.write_table(table.set_column(place, "genotype_json", pa.array(texts)), tmp_path / "toy.parquet")
+    with pytest.raises(UserError, match="plug-in 'blur'"):
+        read_study(tmp_path / "toy.parquet")
