@@ -112,9 +112,16 @@ class Masked(Network):
             "mobile", description="the blocks: mobile, small, or a list of rows with channels, middle, kernel, ..."
         )
         resolutions: tuple[int, ...] = Field(
-            (1, 2), description="the resolutions, each by its step: 1 the whole image, 2 every second pixel"
+            (1, 2),
+            description="the resolutions, or one, each by its step: 1 the whole image, 2 every second pixel",
         )
         hidden: int = Field(1984, ge=0, le=8192, description="outputs of a layer before the classifier; 0: none")
+
+        @field_validator("resolutions", mode="before")
+        @classmethod
+        def _one_alone(cls, value: Any) -> Any:
+            """The space of a sweep has numbers, and no lists."""
+            return (value,) if isinstance(value, int) and not isinstance(value, bool) else value
 
         @field_validator("blocks")
         @classmethod
