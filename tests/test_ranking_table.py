@@ -77,7 +77,7 @@ def test_two_objectives_end_in_the_pareto_front(capsys: pytest.CaptureFixture[st
 
 
 def test_what_is_exported_of_a_study_beyond_its_limits_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    config = {"tune": {"limits": {"parameters": 3000}}, "tracking": {"log_artifacts": False}}
+    config = {"space": {}, "tune": {"limits": {"parameters": 3000}}, "tracking": {"log_artifacts": False}}
     study = Study(
         Folder(Path("runs/toy")),
         {"name": "toy", "config": config, "objectives": [{"metric": ACCURACY[0], "mode": "max"}]},

@@ -10,6 +10,7 @@ import pytest
 from ddarts_tuning.driver.extending import extend_sweep
 from ddarts_tuning.driver.sweep import resume_sweep, stored_config
 from ddarts_tuning.store.study import find_study, trial_dir
+from ddarts_tuning.tracking.study_run import child_runs
 
 from ddarts_cli.main import run
 from ddarts_core.loops.records import read_jsonl
@@ -46,7 +47,11 @@ def test_an_interrupted_study_goes_on_from_the_checkpoints_that_ray_kept(studies
 
 
 def test_a_finished_study_opens_reports_exports_and_gets_trials(studies: Path, tmp_path: Path) -> None:
-    """And a trial of it that failed is run again under its number, with its parameters and in its run."""
+    """And a trial of it that failed is run again under its number, with its parameters.
+
+    Its training rounds otherwise than that of the version that began it, so that MLflow has its epochs in a run of
+    their own, and the earlier run no more.
+    """
     path = studies / "finished"
     before = find_study(path).trials()
     for command in (["status"], ["report", "--out", str(tmp_path)], ["export", "--out", str(tmp_path / "best")]):
@@ -56,9 +61,9 @@ def test_a_finished_study_opens_reports_exports_and_gets_trials(studies: Path, t
     assert run(["resume", str(path), "--failed"]) == 0
     first, second = find_study(path).trials()
     assert first == before[0] and (second["state"], second["reason"]) == ("COMPLETED", None)
-    assert [second[key] for key in ("number", "params", "run_id")] == [
-        before[1][key] for key in ("number", "params", "run_id")
-    ]
+    assert [second[key] for key in ("number", "params")] == [before[1][key] for key in ("number", "params")]
+    runs = {(first["run_id"], "00000"), (second["run_id"], "00001")}
+    assert set(child_runs(find_study(path), "FINISHED")) == runs and second["run_id"] != before[1]["run_id"]
     same = stored_config(find_study(path)).model_copy(update={"storage": str(studies)})
     done = extend_sweep(same, 1)
     assert not done.interrupted and done.study.trials()[:2] == [first, second]
