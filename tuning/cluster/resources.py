@@ -173,8 +173,12 @@ def check_smallest(config: SweepConfig, space: Space, info: DataInfo) -> None:
     chosen: list[dict[str, Any]] = [{path: value} for path, values in words.items() for value in values]
     refused: UserError | None = None
     for choice in chosen or [{}]:
+        params = {**sizes, **choice}
+        for path, distribution in space.distributions:  # what depends on the choice, parents first
+            if distribution.when and path not in params and space.active(distribution, params):
+                params[path] = distribution.corners()[0]
         try:
-            smallest = trial_config(base, {**sizes, **choice})
+            smallest = trial_config(base, params)
         except UserError:  # it contradicts another choice, and such a trial fails at once
             continue
         try:
