@@ -286,6 +286,19 @@ def test_a_sweep_of_which_no_trial_fits_is_refused_and_a_trial_that_does_not_fit
     assert not (tmp_path / "none").exists()
 
 
+def test_what_depends_on_a_choice_is_asked_about_with_it(make_sweep: Make) -> None:
+    """FBNetV2's published resolutions leave too few of eight pixels: the method alone would be refused."""
+
+    def only(value: str | int) -> dict[str, Any]:
+        return {"type": "categorical", "choices": [value], "when": {"method": ["fbnetv2"]}}
+
+    method = {"type": "categorical", "choices": ["fbnetv2"]}
+    options = {"blocks": only("small"), "hidden": only(0), "resolutions": only(1)}
+    space = {"method": method, **{f"search.options.{name}": value for name, value in options.items()}}
+    config = make_sweep("eight", space=space, ablation={"loss": "none"})
+    check_smallest(config, config.build_space(), data_info(config.data))
+
+
 def test_a_gpu_that_refuses_its_share_ends_the_trial_with_the_reason(
     make_sweep: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
