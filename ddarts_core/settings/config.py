@@ -130,7 +130,7 @@ def resolve(
     Raises:
         UserError: a key, the method or the recipe is unknown, or a value is out of bounds.
     """
-    from ..methods import METHODS
+    from ..methods import METHODS, network_of
     from .recipes import RECIPES
     from .warm_start import with_start
 
@@ -152,6 +152,10 @@ def resolve(
     if config.search.sharing == "normal_reduce" and config.retrain.num_cells is None:
         # Two shared cells say nothing of the depth: unless told otherwise, derive the depth that was searched.
         config = validate(model, set_path(settings, "retrain.num_cells", config.search.num_cells), where)
+    if network_of(config.search).layout == "stages":  # it has its own depth: what a file says of cells is for others
+        config = validate(
+            model, set_path(set_path(settings, "retrain.num_cells", None), "retrain.reductions", None), where
+        )
     return config
 
 

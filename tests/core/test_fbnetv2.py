@@ -33,6 +33,13 @@ def tiny(*overrides: str) -> ExperimentConfig:
     return small("fbnetv2", *overrides)
 
 
+def test_what_a_file_says_of_cells_is_for_its_other_methods() -> None:
+    """A sweep over methods has one depth for all that have cells; a genotype of blocks has its own."""
+    given = tiny("retrain.num_cells=3", "retrain.reductions=[1]").retrain
+    assert (given.num_cells, given.reductions) == (None, None)
+    assert small("darts", "retrain.num_cells=3").retrain.num_cells == 3
+
+
 @pytest.mark.parametrize("target", [20_000, 25_000])
 def test_a_search_reaches_the_multiply_adds_that_it_is_given(target: int, digits) -> None:
     """Counted by arithmetic on the genotype, whereas the term is of the gates; the space has 7,120 to 37,832."""
