@@ -168,7 +168,7 @@ def cast(x: Tensor, *weights: Tensor) -> list[Tensor]:
 def _sum_of_edges(stacked: Tensor, edges: int) -> Tensor:
     """[batch, edges * channels, h, w] -> [batch, channels, h, w], the sum of the edges."""
     if not sums_slowly(stacked):
-        return stacked.unflatten(1, (edges, -1)).sum(1)  # type: ignore[no-any-return, no-untyped-call]
+        return stacked.unflatten(1, (edges, -1)).sum(1)  # type: ignore[no-any-return, no-untyped-call]  # torch
     first, second, *others = stacked.chunk(edges, dim=1)
     total = first + second
     for part in others:

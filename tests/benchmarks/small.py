@@ -83,7 +83,7 @@ def _steps(
 def _derived(config: ExperimentConfig, info: DataInfo) -> tuple[nn.Module, Step]:
     """A training step of a network like the one that is found: DARTS_V2 in as many cells."""
     retrain = config.retrain.model_copy(update={"num_cells": config.search.num_cells})
-    net = build_network(retrain, ZOO["DARTS_V2"].genotype, info).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = build_network(retrain, ZOO["DARTS_V2"].genotype, info).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch
     images = torch.zeros(retrain.batch_size, info.channels, info.image_size, info.image_size)
     images, labels = images.contiguous(memory_format=torch.channels_last), torch.zeros(len(images), dtype=torch.int64)
     sgd = SGD(net.parameters(), lr=retrain.lr, momentum=retrain.momentum, weight_decay=retrain.weight_decay)
@@ -105,8 +105,8 @@ def stacked_launches(config: ExperimentConfig, number: int) -> int:
     """
     info, _ = load_train(config.data)
     nets = [Supernet(config.search, info) for _ in range(number)]
-    weights, buffers = stack_module_state(nets)  # type: ignore[arg-type]
-    shape = (len(nets[0].cells[0].edges), len(nets[0].cells[0].names))  # type: ignore[arg-type]
+    weights, buffers = stack_module_state(nets)  # type: ignore[arg-type]  # modules
+    shape = (len(nets[0].cells[0].edges), len(nets[0].cells[0].names))  # type: ignore[arg-type]  # cells
     gates = torch.rand(number, nets[0].num_groups, *shape)
     images = torch.rand(number, 2, info.channels, info.image_size, info.image_size)
     labels = torch.zeros(2, dtype=torch.int64)
@@ -126,7 +126,7 @@ def lone_launches(config: ExperimentConfig, form: str) -> int:
     net = Rehearsal(config, info, torch.device("cpu")).net.train()
     if form == "readable":
         net.form = readable
-    gates = torch.rand(net.num_groups, len(net.cells[0].edges), len(net.cells[0].names))  # type: ignore[arg-type]
+    gates = torch.rand(net.num_groups, len(net.cells[0].edges), len(net.cells[0].names))  # type: ignore[arg-type]  # cells
     images, labels = torch.rand(2, info.channels, info.image_size, info.image_size), torch.zeros(2, dtype=torch.int64)
     with batch_statistics(net), Meter() as meter:
         torch.autograd.grad(F.cross_entropy(net(images, gates), labels), list(net.parameters()))

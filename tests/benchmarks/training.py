@@ -90,7 +90,7 @@ def _plain_forward(net: Network, x: Tensor, dropped: float) -> tuple[Tensor, Ten
         states = {0: cell.preprocess[0](s0), 1: cell.preprocess[1](s1)}  # type: ignore[index]  # a ModuleList
         for node in sorted({target for _, target in cell.edges}):  # type: ignore[union-attr]  # a tuple
             total: Any = 0
-            for (source, target), op in zip(cell.edges, cell.operations, strict=True):  # type: ignore[arg-type]
+            for (source, target), op in zip(cell.edges, cell.operations, strict=True):  # type: ignore[arg-type]  # cells
                 if target == node:
                     value = op(states[source])
                     if dropped and not isinstance(op, Identity):
