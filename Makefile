@@ -8,6 +8,9 @@ STAMP := $(VENV)/.installed
 SWEEP ?= experiments/quickstart_sweep.yaml
 JOBS ?= 2
 
+# Where this is set, as in many images of containers, each process would compile anew all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install sweep test test-slow test-oldest test-python check style types docs pictures dist chaos bench bench-images bench-platform gpu format clean chaos-search
 
 install: $(STAMP)
