@@ -1,4 +1,4 @@
-"""kill -9 of the driver and of the MLflow server, Ctrl-C, a full disk: resuming completes a sweep, nothing is lost."""
+"""kill -9 of a trial, the driver and the MLflow server, Ctrl-C, a full disk: a resume completes a sweep, whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ddarts_tuning.store.locks import await_workers
 from ddarts_tuning.store.study import find_study
 from ddarts_tuning.tracking import study_run as tracking
 
-from tests.tuning.processes import Driver, Server, epochs_of, faults
+from tests.tuning.processes import Driver, Server, by_hand, epochs_of, events_of, faults, results
 from tests.tuning.test_moving import check_place
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -57,20 +57,25 @@ def stop(driver: Driver, path: Path, sent: signal.Signals) -> None:
     assert "RUNNING" not in {run.info.status for run in client.search_runs([study.data["experiment_id"]])}
 
 
-def test_a_study_that_is_killed_copied_and_stopped_loses_nothing(
+def test_a_study_whose_processes_are_killed_and_that_is_copied_and_stopped_loses_nothing(
     make_sweep: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its copy goes on and leaves it alone; one polite stop of the copy keeps everything, too.
+    """First a trial's process is killed, in the search, then the driver, in that trial's training.
 
-    TMPDIR is too long for Ray's sockets.
+    The copy goes on and leaves the study alone; one polite stop of the copy keeps everything, too. Nothing comes out
+    otherwise. TMPDIR is too long for Ray's sockets.
     """
     temporary = tmp_path / ("t" * 80)
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
-    config = make_sweep("killed", tune={"num_samples": 3, "max_concurrent": 2})
+    tune = {"num_samples": 2}
+    config = make_sweep("killed", tune=tune)
     path, copy = config.study_dir, tmp_path / "copy"
     driver = Driver("run", path, config)
-    driver.wait_for(lambda: epochs_of(path, 0) >= 1 and epochs_of(path, 1) >= 2)
+    driver.wait_for(lambda: epochs_of(path, 0) >= 1)
+    (worker,) = driver.workers()
+    os.kill(worker, signal.SIGKILL)
+    driver.wait_for(lambda: epochs_of(path, 0) >= 3)
     driver.kill()
     assert find_study(path).state == "INTERRUPTED"
     await_workers(path, "trials")
@@ -78,11 +83,13 @@ def test_a_study_that_is_killed_copied_and_stopped_loses_nothing(
     shutil.copy(driver.events, tmp_path / "copy.events")  # epochs that the copy repeats are counted
     before = contents(path)
     driver = Driver("resume", copy)
-    driver.wait_for(lambda: epochs_of(copy, 2) >= 1)
+    driver.wait_for(lambda: epochs_of(copy, 1) >= 1)
     stop(driver, copy, signal.SIGTERM)
     assert Driver("resume", copy).finish().startswith("finished 0")
-    assert faults(copy, 3, (2, 2)) == NONE
-    check_place(copy, 3)
+    assert faults(copy, 2, (2, 2)) == NONE
+    check_place(copy, 2)
+    assert [event["number"] for event in events_of(copy) if event["kind"] == "restarted"] == [0]
+    assert results(copy) == by_hand(make_sweep("calm", tune=tune), copy)
     assert contents(path) == before
 
 

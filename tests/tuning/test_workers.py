@@ -28,8 +28,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 ONE = {"tune": {"num_samples": 1}}
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_one_epoch_at_most(make_sweep: Make) -> None:
-    """And nothing comes out otherwise."""
+    """And nothing comes out otherwise. Once killed, with the driver: `test_resume.py`."""
     config = make_sweep("struck", **ONE)
     path = config.study_dir
     driver = Driver("run", path, config)
