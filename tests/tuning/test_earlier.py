@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,12 +22,12 @@ DATA = Path(__file__).parent / "data" / "version_1.tar.xz"
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.filterwarnings("ignore")]
 
 
-@pytest.fixture(scope="module")
-def studies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("studies")
+@pytest.fixture
+def studies(tmp_path: Path) -> Path:
+    folder = tmp_path / "studies"
     with tarfile.open(DATA) as archive:
         archive.extractall(folder, filter="data")
-    yield folder
+    return folder
 
 
 def test_an_interrupted_study_goes_on_from_the_checkpoints_that_ray_kept(studies: Path) -> None:
@@ -46,7 +45,8 @@ def test_an_interrupted_study_goes_on_from_the_checkpoints_that_ray_kept(studies
     assert not list(path.glob("ray*")), "nothing of it is of use any more"
 
 
-def test_a_finished_study_opens_reports_exports_and_gets_trials(studies: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["again", "more"])
+def test_a_finished_study_opens_reports_exports_and_gets_trials(more: bool, studies: Path, tmp_path: Path) -> None:
     """And a trial of it that failed is run again under its number, with its parameters.
 
     Its training rounds otherwise than that of the version that began it, so that MLflow has its epochs in a run of
@@ -64,6 +64,9 @@ def test_a_finished_study_opens_reports_exports_and_gets_trials(studies: Path, t
     assert [second[key] for key in ("number", "params")] == [before[1][key] for key in ("number", "params")]
     runs = {(first["run_id"], "00000"), (second["run_id"], "00001")}
     assert set(child_runs(find_study(path), "FINISHED")) == runs and second["run_id"] != before[1]["run_id"]
+    assert not any(faults(path, 2, (2, 2)).values())
+    if not more:
+        return
     same = stored_config(find_study(path)).model_copy(update={"storage": str(studies)})
     done = extend_sweep(same, 1)
     assert not done.interrupted and done.study.trials()[:2] == [first, second]

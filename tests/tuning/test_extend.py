@@ -138,6 +138,7 @@ def test_a_sweep_that_cannot_begin_is_not_left_running(make_sweep: Make, monkeyp
     assert (study.data["state"], parent(study)) == ("INTERRUPTED", "KILLED")
 
 
+@pytest.mark.slow
 def test_a_stopped_study_takes_over_how_its_trials_run(make_sweep: Make) -> None:
     """Stopped with one trial at a time, for want of cores; it goes on with two, the begun one among them."""
     tune = {**FAST["tune"], "num_samples": 2, "max_concurrent": None, "resources": {"cpu": 1.5}}
@@ -159,7 +160,10 @@ def test_a_stopped_study_takes_over_how_its_trials_run(make_sweep: Make) -> None
     assert (begun.epochs, begun.searched, begun.phase) == (1, 1, "search") and begun.accuracy is not None
 
 
-def test_a_time_budget_ends_a_study_that_can_be_extended(make_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("extended", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["ended", "extended"])
+def test_a_time_budget_ends_a_study_that_can_be_extended(
+    make_sweep: Make, monkeypatch: pytest.MonkeyPatch, extended: bool
+) -> None:
     """It is spent after an epoch of the first trial, while the second waits for the cores; the third never begins."""
     now = [0.0]
     monkeypatch.setattr("ddarts_tuning.schedulers.time_budget.time", SimpleNamespace(monotonic=lambda: now[0]))
@@ -169,7 +173,8 @@ def test_a_time_budget_ends_a_study_that_can_be_extended(make_sweep: Make, monke
     def pass_time(event: SweepEvent) -> None:
         now[0] += 100.0 * (event.kind == "epoch")
 
-    budget = make_sweep("timed", search={"epochs": 3}, tune={**tune, "time_budget_s": 100})
+    name = f"timed-{extended}"
+    budget = make_sweep(name, search={"epochs": 3}, tune={**tune, "time_budget_s": 100})
     study = run_sweep(budget, listener=pass_time).study
     trials = study.trials()
     assert study.state == "FINISHED" and [trial["state"] for trial in trials] == ["PRUNED"] * 2
@@ -180,9 +185,10 @@ def test_a_time_budget_ends_a_study_that_can_be_extended(make_sweep: Make, monke
     client = tracking.make_client(study.data["tracking_uri"])
     runs = client.search_runs([study.data["experiment_id"]])
     assert sorted(run.info.status for run in runs) == ["FINISHED", "KILLED", "KILLED"]
-
-    done = extend_sweep(make_sweep("timed", search={"epochs": 3}, tune=tune), 1)
+    if not extended:
+        return
+    done = extend_sweep(make_sweep(name, search={"epochs": 3}, tune=tune), 1)
     assert not done.interrupted and done.study.trials()[:2] == trials
     assert [trial["state"] for trial in done.study.trials()] == ["PRUNED", "PRUNED", "COMPLETED"]
-    journal = open_journal(study.path / "optuna.log", "timed", {"directions": ["maximize"]}).get_trials()
+    journal = open_journal(study.path / "optuna.log", name, {"directions": ["maximize"]}).get_trials()
     assert [trial.state.name for trial in journal] == ["PRUNED", "PRUNED", "COMPLETE"]

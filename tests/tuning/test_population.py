@@ -49,6 +49,7 @@ POPULATION: dict[str, Any] = {
     "tune": {
         "num_samples": 3,
         "max_concurrent": None,
+        "resources": {"cpu": 2.0, "threads": 1},  # one after the other, in one process
         "scheduler": "pbt",
         "exchange_every": 2,
         "exchanged": 0.34,
