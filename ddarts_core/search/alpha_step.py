@@ -28,6 +28,7 @@ from ..settings.config import ExperimentConfig
 from ..supernets.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
 from ..supernets.searched import SearchedNetwork
 from ..supernets.supernet import CellNotes, batch_statistics, frozen, of_cells
+from ..tensors.products import vector_jacobian
 from .architecture import Architecture, leaves_of
 from .companion import Companion
 from .freezing import Watch
@@ -197,7 +198,7 @@ class AlphaStep:
         logits = self.net.answer(outputs)
         loss = F.cross_entropy(logits, labels) if self.companion is None else self.companion.loss(logits, batch)
         by_gates, *by_others = torch.autograd.grad(loss * scale, [cut, *others], allow_unused=bool(others))
-        back = torch.autograd.grad(gates, list(leaves.values()), by_gates, retain_graph=ablates)
+        back = vector_jacobian(gates, list(leaves.values()), by_gates, retain_graph=ablates)
         g = {name: gradient / scale for name, gradient in zip(leaves, back, strict=True)}
         return _Pass(leaves, gates, outputs, logits, loss.detach(), labels, g, by_others, notes)
 
@@ -267,7 +268,7 @@ class AlphaStep:
                     net, full.outputs, gates, labels, players, ablation.removal, noise, self.loss_scale
                 )
                 drawn = self.net.num_groups / len(players)  # makes it an unbiased estimate of the sum over all groups
-                back = torch.autograd.grad(gates, list(full.leaves.values()), through)
+                back = vector_jacobian(gates, list(full.leaves.values()), through)
                 h = {name: gradient * drawn for name, gradient in zip(full.leaves, back, strict=True)}
             else:
                 found = ablated_losses(

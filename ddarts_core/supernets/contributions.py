@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..settings.search_settings import Removal
+from ..tensors.products import vector_jacobian
 from .supernet import CellNotes, Supernet
 
 
@@ -122,7 +123,11 @@ class _Back:
         if not value.requires_grad:
             return
         leaves = {index: leaf for index, leaf in ((cell, s0), (cell + 1, s1)) if leaf.requires_grad}
-        found = torch.autograd.grad(value, [self.gates, *leaves.values()], gradient, allow_unused=True)
+        inputs = [self.gates, *leaves.values()]
+        if gradient is None:
+            found = torch.autograd.grad(value, inputs, allow_unused=True)
+        else:
+            found = vector_jacobian(value, inputs, gradient, allow_unused=True)
         if found[0] is not None:
             self.gradient += found[0]
         for index, of_output in zip(leaves, found[1:], strict=True):
