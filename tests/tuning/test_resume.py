@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -60,7 +61,7 @@ def stop(driver: Driver, path: Path, sent: signal.Signals) -> None:
 def test_a_study_whose_processes_are_killed_and_that_is_copied_and_stopped_loses_nothing(
     make_sweep: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """First a trial's process is killed, in the search, then the driver, in that trial's training.
+    """First a trial's process is killed, then the driver, both in the middle of that trial's search.
 
     The copy goes on and leaves the study alone; one polite stop of the copy keeps everything, too. Nothing comes out
     otherwise. TMPDIR is too long for Ray's sockets.
@@ -68,29 +69,31 @@ def test_a_study_whose_processes_are_killed_and_that_is_copied_and_stopped_loses
     temporary = tmp_path / ("t" * 80)
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
-    tune = {"num_samples": 2}
-    config = make_sweep("killed", tune=tune)
+    groups: dict[str, Any] = {"search": {"epochs": 12}, "tune": {"num_samples": 2}}
+    config = make_sweep("killed", **groups)
     path, copy = config.study_dir, tmp_path / "copy"
     driver = Driver("run", path, config)
-    driver.wait_for(lambda: epochs_of(path, 0) >= 1)
+    driver.wait_for(lambda: epochs_of(path, 0) >= 3)
     (worker,) = driver.workers()
     os.kill(worker, signal.SIGKILL)
-    driver.wait_for(lambda: epochs_of(path, 0) >= 3)
+    before = epochs_of(path, 0)
+    driver.wait_for(lambda: epochs_of(path, 0) >= before + 3)
     driver.kill()
+    assert epochs_of(path, 0) < 12
     assert find_study(path).state == "INTERRUPTED"
     await_workers(path, "trials")
     shutil.copytree(path, copy)
     shutil.copy(driver.events, tmp_path / "copy.events")  # epochs that the copy repeats are counted
-    before = contents(path)
+    left = contents(path)
     driver = Driver("resume", copy)
     driver.wait_for(lambda: epochs_of(copy, 1) >= 1)
     stop(driver, copy, signal.SIGTERM)
     assert Driver("resume", copy).finish().startswith("finished 0")
-    assert faults(copy, 2, (2, 2)) == NONE
+    assert faults(copy, 2, (12, 2)) == NONE
     check_place(copy, 2)
     assert [event["number"] for event in events_of(copy) if event["kind"] == "restarted"] == [0]
-    assert results(copy) == by_hand(make_sweep("calm", tune=tune), copy)
-    assert contents(path) == before
+    assert results(copy) == by_hand(make_sweep("calm", **groups), copy)
+    assert contents(path) == left
 
 
 @pytest.mark.slow
