@@ -74,6 +74,8 @@ class Driver:
         python: str = sys.executable,
     ) -> None:
         self.events = path.parent / f"{path.name}.events"
+        self._earlier = len(events_of(path))
+        self._path = path
         argument = (location or str(path)) if config is None else json.dumps(config.model_dump(mode="json"))
         self.process = subprocess.Popen(
             [python, "-c", RUN, mode, argument, str(self.events), *([address] if address else [])],
@@ -84,10 +86,17 @@ class Driver:
             start_new_session=True,
         )
 
+    def told(self, kind: str) -> int:
+        """How many events of a kind this process told of, and none before it."""
+        return sum(event["kind"] == kind for event in events_of(self._path)[self._earlier :])
+
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait while the process runs, at most 15 minutes: a test has a limit of its own."""
+        """Wait until the process runs trials and the condition holds, which may have held before the process began.
+
+        It waits while the process runs, at most 15 minutes: a test has a limit of its own.
+        """
         until = time.monotonic() + 900
-        while not condition():
+        while not (self.told("started") and condition()):
             if self.process.poll() is not None or time.monotonic() > until:
                 self.process.kill()
                 raise AssertionError(self.process.communicate()[0])
@@ -107,6 +116,14 @@ class Driver:
     def workers(self) -> list[int]:
         """Process numbers of the trials: descendants of the driver that Ray has given a trial."""
         return trials_below(self.process.pid)
+
+    def strike(self) -> None:
+        """kill -9 of the trials' processes; wait until a trial goes on in another one."""
+        before = self.told("restarted")
+        self.wait_for(lambda: bool(self.workers()))  # the last ones may have been killed a moment ago
+        for worker in self.workers():
+            os.kill(worker, signal.SIGKILL)
+        self.wait_for(lambda: self.told("restarted") > before)
 
 
 TRIALS = (b"ray::ResourceTrainable", b"ray::SearchTrial")

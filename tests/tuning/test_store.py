@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from ddarts_cli.main import run
 from ddarts_core.ground.errors import UserError
 from tests.tuning.conftest import Make
 from tests.tuning.outage import Wire
-from tests.tuning.processes import Driver, by_hand, events_of, faults, results
+from tests.tuning.processes import Driver, by_hand, faults, results
 from tests.tuning.test_population import POPULATION
 
 s3fs = pytest.importorskip("s3fs")
@@ -85,9 +84,9 @@ def test_after_kills_another_machine_goes_on(
     config = stored("killed")
     place = tmp_path / "killed"
     driver = Driver("run", place, config)
-    driver.wait_for(lambda: _told(place, "epoch") == 2)
-    os.kill(driver.workers()[0], signal.SIGKILL)
-    driver.wait_for(lambda: _told(place, "restarted") == 1 and _told(place, "finished") == 1)
+    driver.wait_for(lambda: driver.told("epoch") >= 2)
+    driver.strike()
+    driver.wait_for(lambda: driver.told("finished") >= 1)
     driver.kill()
     assert find_study(config.study_location).state == "INTERRUPTED"
     monkeypatch.setenv("DDARTS_CACHE", str(tmp_path / "elsewhere"))
@@ -108,21 +107,15 @@ def test_kills_after_the_end_of_a_trial(stored: MakeStored, make_sweep: Make, tm
     config = stored("ending", **groups)
     place, uri = tmp_path / "ending", config.study_location
     driver = Driver("run", place, config)
+    driver.wait_for(lambda: driver.told("epoch") >= 13)
     for _ in range(2):
-        driver.wait_for(
-            lambda: _told(place, "epoch") >= 13 and not any("/00000/checkpoint-" in name for name in objects(uri))
-        )
+        driver.wait_for(lambda: not any("/00000/checkpoint-" in name for name in objects(uri)))
         driver.kill()
         driver = Driver("resume", place, location=uri)
     assert driver.finish().startswith("finished 0")
     found = find_study(uri)
     assert results(found.path) == results(whole)
     assert not any(faults(found.path, 2, (12, 1)).values())
-
-
-def _told(path: Path, kind: str) -> int:
-    file = path.parent / f"{path.name}.events"
-    return sum(event["kind"] == kind for event in events_of(path)) if file.exists() else 0
 
 
 @pytest.fixture
@@ -139,12 +132,12 @@ def test_a_short_outage_of_the_store_is_waited_for(
 ) -> None:
     config = stored("short")
     driver = Driver("run", tmp_path / "short", config)
-    driver.wait_for(lambda: _told(tmp_path / "short", "epoch") == 1)
+    driver.wait_for(lambda: driver.told("epoch") >= 1)
     wire.cut()
     time.sleep(5)  # the outage
     wire.mend()
     assert driver.finish().startswith("finished 0")
-    assert _told(tmp_path / "short", "restarted") == 0
+    assert driver.told("restarted") == 0
     found = find_study(config.study_location)
     assert results(found.path) == calm
     assert not any(faults(found.path, 2, (2, 2)).values())
@@ -157,7 +150,7 @@ def test_a_long_outage_of_the_store_stops_the_sweep_and_nothing_is_lost(
     config = stored("long")
     monkeypatch.setenv("DDARTS_STORE_PATIENCE", "2")
     driver = Driver("run", tmp_path / "long", config)
-    driver.wait_for(lambda: _told(tmp_path / "long", "epoch") == 3)
+    driver.wait_for(lambda: driver.told("epoch") >= 3)
     wire.cut()
     said = driver.finish(status=1)
     wire.mend()
@@ -178,7 +171,7 @@ def test_a_population_in_a_store(stored: MakeStored, make_sweep: Make, tmp_path:
     config = stored("population", **POPULATION)
     place, location = tmp_path / "population", config.study_location
     driver = Driver("run", place, config)
-    driver.wait_for(lambda: _told(place, "epoch") >= 2)
+    driver.wait_for(lambda: driver.told("epoch") >= 2)
     driver.kill()
     driver = Driver("resume", place, location=location)
     driver.wait_for(lambda: any(trial.get("lineage") for trial in find_study(location).trials()))

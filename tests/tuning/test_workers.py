@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,10 +34,7 @@ def test_a_killed_worker_costs_one_epoch_at_most(make_sweep: Make) -> None:
     driver = Driver("run", path, config)
     for epochs in (1, 3):  # once in the search, once in the training
         driver.wait_for(lambda epochs=epochs: epochs_of(path, 0) >= epochs)  # type: ignore[misc]
-        workers = driver.workers()
-        assert workers
-        for worker in workers:
-            os.kill(worker, signal.SIGKILL)
+        driver.strike()
     assert driver.finish().startswith("finished 0")
     assert not any(faults(path, 1, (2, 2)).values())
     events = events_of(path)
