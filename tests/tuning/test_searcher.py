@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ddarts_tuning.searchers.searcher import StudySearch, points_of, propose
 from ddarts_tuning.settings.config import SweepConfig, resolve_sweep
 from ddarts_tuning.settings.searchers import SEARCHERS
 from ddarts_tuning.settings.space import base_settings
-from ddarts_tuning.settings.tune import ACCURACY
+from ddarts_tuning.settings.tune import ACCURACY, TuneConfig
 from ddarts_tuning.store.study import Held, Study, trial_dir
 from ddarts_tuning.trial.trial_record import begin
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -156,10 +157,14 @@ def test_what_is_no_searcher(line: str, words: str, tmp_path: Path) -> None:
     assert words in str(refused.value) and plugins.loaded() == ()
 
 
-@pytest.mark.parametrize("searcher", ["optuna-tpe", "optuna-nsga2", "random"])
-def test_proposals_follow_from_the_trials_that_ended(searcher: str) -> None:
-    """All but those of `random`."""
-    config = sweep(1, searcher=searcher, num_startup_trials=3)
+@pytest.mark.parametrize("searcher", ["optuna-tpe", "optuna-nsga2", "random", "grid"])
+def test_proposals_follow_from_the_trials_that_ended(searcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but those of the searchers that do not learn, also if their samplers are shown the trials."""
+    monkeypatch.setattr(
+        "ddarts_tuning.searchers.searcher.SEARCHERS", {searcher: replace(SEARCHERS[searcher], learns=True)}
+    )
+    config = sweep(1)
+    config = config.model_copy(update={"tune": TuneConfig(searcher=searcher, num_startup_trials=3)})
     space = config.build_space()
     ended = []
     for number in range(51 if searcher == "optuna-nsga2" else 12):  # NSGA-II has 50 in a generation
@@ -168,7 +173,7 @@ def test_proposals_follow_from_the_trials_that_ended(searcher: str) -> None:
         record |= {"objectives": {METRIC: params["search.w_zero_one"]}, "begun": "2026-01-01T00:00:00+00:00"}
         ended.append(frozen({**record, "searcher": notes}, dict(space.distributions), config.tune, []))
     learnt, without = ([propose(space, config.tune, 1, n, known, {})[0] for n in (60, 61)] for known in (ended, []))
-    assert learnt[0] != learnt[1] and (learnt == without) == (searcher == "random")
+    assert learnt[0] != learnt[1] and (learnt == without) == (not SEARCHERS[searcher].learns)
 
 
 def test_what_was_begun_goes_first_and_no_number_is_drawn_twice(study_path: Path) -> None:

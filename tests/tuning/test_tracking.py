@@ -217,6 +217,30 @@ def test_another_process_goes_on_in_the_same_run_without_duplicates(study: Study
     assert [step for step, _ in history(study, found.info.run_id, "held_out/accuracy")] == [0, 1, 2]
 
 
+def test_mlflow_is_asked_only_for_what_it_may_have(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Heard:
+        def __init__(self, uri: str) -> None:
+            self._client = tracking.make_client(uri)
+
+        def __getattr__(self, name: str) -> Any:
+            asked.append(name)
+            return getattr(self._client, name)
+
+    monkeypatch.setattr(trial_run, "make_client", Heard)
+    folder = write_trial(study)
+    assert trial_run.TrialRun(study, folder, new=True).sync(RECORDS[:1])
+    assert asked == ["create_run", "log_batch", "log_batch"]
+    asked.clear()
+    assert trial_run.TrialRun(study, folder).sync(RECORDS)
+    assert asked == ["search_runs", "get_metric_history", "log_batch"]
+    asked.clear()
+    assert trial_run.TrialRun(study, folder).sync(RECORDS)
+    assert asked == ["search_runs", "get_metric_history", "get_metric_history"], "of the search and of the training"
+    assert len(history(study, runs(study)[0].info.run_id, "retrain/train/loss")) == 2
+
+
 @pytest.mark.parametrize(
     "before",
     [

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ddarts_tuning.driver.callback import note_end, track_end
 from ddarts_tuning.driver.new_study import new_study
+from ddarts_tuning.driver.sweep import run_again
 from ddarts_tuning.settings.config import SweepConfig
 from ddarts_tuning.store.checkpoints import found
+from ddarts_tuning.store.study import find_study
 from ddarts_tuning.tracking import study_run as tracking
 from ddarts_tuning.trial.trainable import SearchTrial
 from ddarts_tuning.trial.trial_record import begin
@@ -79,6 +82,19 @@ def test_a_trial_goes_on_from_its_last_intact_checkpoint(
     assert read_jsonl(folder / "records.jsonl")[:3] == whole and not found(folder)
     again = trial()  # its process died before it could report the end
     assert again.step() == reports[-1]
+
+
+def test_a_trial_that_failed_without_a_process_goes_on_in_its_run(
+    trial: Callable[[], SearchTrial], tmp_path: Path
+) -> None:
+    study = find_study(tmp_path / "alone")
+    note_end(study, 0, "FAILED", "no process could be started")
+    assert track_end(study, 0, None) and run_again(study) == 1
+    process = trial()
+    process.step()
+    process.cleanup()
+    assert [name for _, name in tracking.child_runs(study, "RUNNING")] == ["00000"]
+    assert not tracking.child_runs(study, "FAILED")
 
 
 def test_an_epoch_that_nobody_was_told_of_is_reported_first(trial: Callable[[], SearchTrial], tmp_path: Path) -> None:

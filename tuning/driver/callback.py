@@ -27,7 +27,7 @@ from ..searchers.journal import Journal
 from ..settings.tune import SEARCH_EPOCH
 from ..store.mirror import StoreError
 from ..store.progress import num_epochs
-from ..store.study import Held, Study, keep_best_weights, trial_dir, trial_name, utc_now
+from ..store.study import WEIGHTS, Held, Study, keep_best_weights, trial_dir, trial_name, utc_now
 from ..tracking.overview import EVERY_S, tell
 from ..tracking.study_run import STATUS, Draw, child_runs, delete_run, end_run
 from ..tracking.trial_run import PATIENCE_S, TrialRun
@@ -230,7 +230,9 @@ def note_end(
     record = study.change_trial(number, state=state, reason=reason or None, ended=utc_now(), **took)
     if alone and state != "FAILED":
         study.clear_checkpoints(number)
-    if state == "COMPLETED":
+    if (
+        state == "COMPLETED" and (trial_dir(study.path, number) / WEIGHTS).exists()
+    ):  # looked for in the folders of all trials only then
         keep_best_weights(study)
     return record
 

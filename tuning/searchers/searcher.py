@@ -49,10 +49,11 @@ def propose(
         UserError: the searcher, which comes from a plug-in, proposed something outside of the space.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = SEARCHERS[tune.searcher].build(sampler_seed(seed, number), tune)
+    searcher = SEARCHERS[tune.searcher]
+    sampler = searcher.build(sampler_seed(seed, number), tune)
     pruner = optuna.pruners.NopPruner()
     study = optuna.create_study(sampler=sampler, pruner=pruner, **directions(tune.objectives))
-    study.add_trials(ended)
+    study.add_trials(ended if searcher.learns else ())
     if point:
         study.enqueue_trial(dict(point))
     trial = study.ask()

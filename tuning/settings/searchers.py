@@ -30,11 +30,13 @@ class Searcher:
         build: (seed, settings of `tune`) -> a sampler of Optuna's that draws one trial and nothing else. The function
             is called anew for every trial, with another seed. The sampler is shown the trials that have ended.
         packages: the packages that the searcher needs beside those that the project needs.
+        learns: whether a proposal depends on the trials that have ended; if not, the sampler is not shown them.
     """
 
     summary: str
     build: Build
     packages: tuple[str, ...] = ()
+    learns: bool = True
 
 
 def _limited(tune: TuneConfig) -> dict[str, Any]:
@@ -97,9 +99,9 @@ SEARCHERS: Table[Searcher] = Table(
             _botorch,
             ("botorch", "optuna_integration"),
         ),
-        "random": Searcher("independent draws, seeded", _random),
+        "random": Searcher("independent draws, seeded", _random, learns=False),
         # Every point is given: nothing is drawn.
-        "grid": Searcher("every combination of a space of categorical and int parameters, once", _random),
+        "grid": Searcher("every combination of a space of categorical and int parameters, once", _random, learns=False),
     },
 )
 """Searchers by name."""

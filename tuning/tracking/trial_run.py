@@ -17,7 +17,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +79,16 @@ class TrialRun:
     Args:
         study: the study, which names the store, the experiment and the study's own run.
         folder: the trial's folder.
+        new: whether no process has worked on the trial before, so that MLflow cannot have a run of it.
     """
 
-    def __init__(self, study: Study, folder: Path) -> None:
+    def __init__(self, study: Study, folder: Path, new: bool = False) -> None:
         self._study = study
         self._folder = folder
+        self._new = new
         self._client: Any = None
         self._logged: set[tuple[int, int]] | None = None
+        self._has: Container[str] | None = None  # the metrics of the run, if it was opened just now
         self._begun = 0.0
         self.run_id: str | None = None
 
@@ -174,16 +177,16 @@ class TrialRun:
         begun = datetime.datetime.fromisoformat(trial["begun"])
         self._begun = 1000 * begun.timestamp()
         experiment, parent = self._study.data["experiment_id"], self._study.data["parent_run_id"]
-        found = self._client.search_runs(
-            [experiment],
-            f"tags.`mlflow.parentRunId` = '{parent}' and tags.trial_id = '{trial['trial_id']}'",
-            max_results=1,
-        )
+        query = f"tags.`mlflow.parentRunId` = '{parent}' and tags.trial_id = '{trial['trial_id']}'"
+        found = [] if self._new else self._client.search_runs([experiment], query, max_results=1)
+        self._new = False  # an answer may be lost
+        self._has = found[0].data.metrics if found else ()
         unused = idle(trial["config"])
         params = {path: text for path, text in flat_params(trial["config"]).items() if path not in unused}
         if found:
             run_id = str(found[0].info.run_id)
-            self._client.set_tag(run_id, "ray_trial_id", trial["ray_trial_id"])
+            if found[0].data.tags.get("ray_trial_id") != trial["ray_trial_id"]:
+                self._client.set_tag(run_id, "ray_trial_id", trial["ray_trial_id"])
             if trial["state"] == "RUNNING" and found[0].info.status != "RUNNING":
                 self._client.update_run(run_id, "RUNNING")
                 for tag in {"state", "reason"} & set(found[0].data.tags):  # of a failure, if it is run again
@@ -221,9 +224,11 @@ class TrialRun:
     def _losses(self, run_id: str) -> dict[tuple[int, int], float]:
         """The loss of each epoch that the run has, by stage and epoch."""
         losses: dict[tuple[int, int], float] = {}
-        for number, prefix in enumerate(("", *LATER.values())):
-            history = self._client.get_metric_history(run_id, f"{prefix}train/loss")
-            losses |= {(number, metric.step): float(metric.value) for metric in history}
+        has, self._has = self._has, None
+        for number, name in enumerate(f"{prefix}train/loss" for prefix in ("", *LATER.values())):
+            if has is None or name in has:
+                history = self._client.get_metric_history(run_id, name)
+                losses |= {(number, metric.step): float(metric.value) for metric in history}
         return losses
 
     def _finish(self, draw: Draw | None, artifacts: bool) -> None:

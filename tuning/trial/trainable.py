@@ -117,10 +117,12 @@ class SearchTrial(tune.Trainable):
         self._course = Course(self._config)
         self._limit_resources()
         self._presence = join_workers(self._study.path)
+        # A process writes its own, and the sweep the end of a trial, before it tells MLflow of the trial.
+        new = not self._record["ray_trial_id"] and "ended" not in self._record
         self._go_on()
         wanted = self._sweep["tracking"].get("system_metrics", False)  # earlier studies have no such
         machine = Machine(self._study.data["tracking_uri"], wanted)
-        self._sender = Sender(TrialRun(self._study, self._folder), machine)
+        self._sender = Sender(TrialRun(self._study, self._folder, new), machine)
         self._sender.send(self._records)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
