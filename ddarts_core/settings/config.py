@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from ..genotypes.enumeration import Enumeration
 from ..genotypes.genotype import Genotype
-from ..genotypes.spaces import default_reductions
+from ..genotypes.spaces import default_reductions, operations_of
 from ..ground.errors import UserError, unknown_name
 from ..ground.nested import merge, parse_override, read_yaml, set_path
 from ..ground.plugins import needed_by
@@ -51,7 +51,7 @@ class ExperimentConfig(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentConfig:
-        from ..methods import RULES, ablation_losses, parts_in_use
+        from ..methods import PLANS, RULES, ablation_losses, parts_in_use
 
         groups = 2 if self.search.sharing == "normal_reduce" else self.search.num_cells
         if self.ablation.sample_cells is not None and self.ablation.sample_cells > groups:
@@ -64,6 +64,12 @@ class ExperimentConfig(Strict):
             numbered(self)
         if self.search.probe:
             enumeration_of(self)
+            stages, every = PLANS[self.search.stages](self.search).stages(), len(operations_of(self.search.space))
+            if any(stage.kept is not None and stage.kept < every for stage in stages):
+                raise ValueError(
+                    f"search.probe scores genotypes of the whole space, but the last network of search.stages "
+                    f"{self.search.stages} has only the operations that were kept: use search.probe 0"
+                )
         if self.alpha.grad_mode == "published" and (self.search.order != "first" or self.ablation.loss != "monitor"):
             raise ValueError("alpha.grad_mode published runs only with search.order first and ablation.loss monitor")
         if self.search.order == "second" and self.ablation.loss not in ("none", "monitor"):

@@ -69,3 +69,10 @@ def test_probing_leaves_the_search_as_it_was_and_draws_from_the_seed(digits, tin
 def test_a_space_that_cannot_be_numbered_is_refused():
     with pytest.raises(UserError, match="are the most that can be numbered"):
         resolve({"search": {"probe": 5}})
+
+
+def test_a_network_that_lost_operations_is_not_asked_for_all_genotypes():
+    small = {"space": "S_3", "sharing": "own", "num_cells": 3, "steps": 1, "probe": 5}
+    with pytest.raises(UserError, match=r"has only the operations that were kept: use search\.probe 0"):
+        resolve({"method": "dots", "search": small})
+    assert resolve({"method": "dots", "search": small | {"probe": 0}})
