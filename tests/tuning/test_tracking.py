@@ -230,7 +230,8 @@ def test_mlflow_is_asked_only_for_what_it_may_have(study: Study, monkeypatch: py
 
     monkeypatch.setattr(trial_run, "make_client", Heard)
     folder = write_trial(study)
-    assert trial_run.TrialRun(study, folder, new=True).sync(RECORDS[:1])
+    first = trial_run.TrialRun(study, folder, new=True)
+    assert first.sync(RECORDS[:1])
     assert asked == ["create_run", "log_batch", "log_batch"]
     asked.clear()
     assert trial_run.TrialRun(study, folder).sync(RECORDS)
@@ -239,6 +240,10 @@ def test_mlflow_is_asked_only_for_what_it_may_have(study: Study, monkeypatch: py
     assert trial_run.TrialRun(study, folder).sync(RECORDS)
     assert asked == ["search_runs", "get_metric_history", "get_metric_history"], "of the search and of the training"
     assert len(history(study, runs(study)[0].info.run_id, "retrain/train/loss")) == 2
+    asked.clear()
+    write_jsonl(folder / "records.jsonl", RECORDS)
+    assert first.finish(None, artifacts=False)
+    assert asked[:3] == ["get_metric_history"] * 3, "others may have told it more since it was opened"
 
 
 @pytest.mark.parametrize(
