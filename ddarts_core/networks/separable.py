@@ -115,7 +115,7 @@ class _Separable(torch.autograd.Function):
         stacked = torch.cat([x] * edges, dim=1) if edges > 1 else x
         to_stacked, *to_weights = _backward(ctx, gradient, stacked, depthwise, pointwise, ctx.stride, ctx.dilation)
         if to_stacked is not None and edges > 1:
-            to_stacked = _sum_of_edges(to_stacked, edges)
+            to_stacked = sum_of_edges(to_stacked, edges)
         return (to_stacked, *to_weights, None, None, None)
 
 
@@ -165,7 +165,7 @@ def cast(x: Tensor, *weights: Tensor) -> list[Tensor]:
     return [tensor.to(dtype) for tensor in (x, *weights)]
 
 
-def _sum_of_edges(stacked: Tensor, edges: int) -> Tensor:
+def sum_of_edges(stacked: Tensor, edges: int) -> Tensor:
     """[batch, edges * channels, h, w] -> [batch, channels, h, w], the sum of the edges."""
     if not sums_slowly(stacked):
         return stacked.unflatten(1, (edges, -1)).sum(1)  # type: ignore[no-any-return, no-untyped-call]  # torch

@@ -34,7 +34,9 @@ from ..networks.operations import (
     Separable,
     Zero,
 )
-from ..networks.separable import normalised_separable, rectified_pointwise, separable
+from ..networks.separable import normalised_separable, rectified_pointwise, separable, sum_of_edges
+from ..tensors.devices import sums_slowly
+from ..tensors.once import differentiable_once
 from .supernet import Cell, CellNotes, MixedOp, readable
 
 #: Operations whose gate is folded into the normalisation that ends them.
@@ -269,11 +271,39 @@ def _add_scaled(total: Tensor | None, branch: Tensor, scale: Tensor, edges: int)
     if edges == 1 or branch.shape[1] == len(scale):
         factor = scale.view(1, -1, 1, 1)
         return branch * factor if total is None else total.addcmul_(branch, factor)
+    if total is not None and sums_slowly(branch):
+        return _AddShared.apply(total, branch, scale, edges)  # type: ignore[no-any-return]
     branch, factor = branch.unsqueeze(1), scale.view(1, edges, -1, 1, 1)
     if total is None:
         return (branch * factor).flatten(1, 2)
     by_edge: Tensor = total.unflatten(1, (edges, -1))  # type: ignore[no-untyped-call]  # untyped in torch
     return torch.addcmul(by_edge, branch, factor).flatten(1, 2)
+
+
+class _AddShared(torch.autograd.Function):
+    """Adds scale * branch to the total, of a branch that edges share.
+
+    On a CPU torch takes several times as long where edges and channels are dimensions of their own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, total: Tensor, branch: Tensor, scale: Tensor, edges: int) -> Tensor:
+        ctx.save_for_backward(branch if ctx.needs_input_grad[2] else None, scale)
+        ctx.edges = edges
+        ctx.mark_dirty(total)
+        return total.addcmul_(_stack([branch] * edges), scale.view(1, -1, 1, 1))
+
+    @staticmethod
+    @differentiable_once
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        branch, scale = ctx.saved_tensors
+        to_branch = to_scale = None
+        if ctx.needs_input_grad[1]:
+            # contiguous, as torch's sum leaves it: normalisations round otherwise in another layout
+            to_branch = sum_of_edges(gradient * scale.view(1, -1, 1, 1), ctx.edges).contiguous()
+        if ctx.needs_input_grad[2]:
+            to_scale = (gradient * _stack([branch] * ctx.edges)).sum((0, 2, 3))
+        return gradient, to_branch, to_scale, None
 
 
 def _batch_norm(x: Tensor, running: Sequence[Tensor], scale: Tensor | None, norm: BatchNorm, training: bool) -> Tensor:

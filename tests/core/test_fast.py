@@ -16,6 +16,7 @@ from ddarts_core.networks.operations import BatchNorm
 from ddarts_core.networks.separable import normalised_separable, separable
 from ddarts_core.settings.config import resolve
 from ddarts_core.supernets import execution
+from ddarts_core.supernets import fast as fast_form
 from ddarts_core.supernets.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
 from ddarts_core.supernets.execution import CheckpointedForm, CompiledForm, choose
 from ddarts_core.supernets.fast import FastForm
@@ -246,6 +247,28 @@ def test_merged_edges_give_the_bits_of_a_sum(edges, dtype):
     for source, each in ((x, stacked.detach()), (stacked, stacked)):
         separable(source, *weights, 1, 1, each).square().sum().backward()
     assert torch.equal(x.grad, stacked.grad.unflatten(1, (edges, -1)).sum(1))
+
+
+@pytest.mark.parametrize("of_gates", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("edges", [2, 3, 4])
+def test_a_branch_that_edges_share_gives_the_bits_of_five_dimensions(edges, layout, of_gates, monkeypatch):
+    """Values, gradients and their layout, from which normalisations go on, and no more bytes kept."""
+    results = []
+    for slow in (True, False):
+        monkeypatch.setattr(fast_form, "sums_slowly", lambda x, slow=slow: slow)
+        torch.manual_seed(0)
+        total = torch.randn(5, edges * 8, 6, 6).contiguous(memory_format=LAYOUTS[layout])
+        branch = torch.randn(5, 8, 6, 6).contiguous(memory_format=LAYOUTS[layout]).requires_grad_()
+        scale = torch.randn(edges * 8, requires_grad=of_gates)
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x.nbytes) or x, lambda x: x):
+            mixed = fast_form._add_scaled(total, branch, scale, edges)
+        gradients = torch.autograd.grad(mixed, [branch, scale][: 1 + of_gates], torch.randn_like(mixed))
+        results.append((sum(kept), mixed, *gradients))
+    assert results[0][0] <= results[1][0]
+    for found, wanted in zip(results[0][1:], results[1][1:], strict=True):
+        assert torch.equal(found, wanted) and found.stride() == wanted.stride()
 
 
 def test_a_pass_keeps_less_than_a_third_of_the_textbook(float64_net):
