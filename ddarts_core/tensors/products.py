@@ -24,7 +24,7 @@ class _Seed(torch.autograd.Function):
 
 def vector_jacobian(
     output: Tensor, inputs: Sequence[Tensor], direction: Tensor, **options: Any
-) -> tuple[Tensor | None, ...]:
+) -> tuple[Tensor, ...]:
     """`torch.autograd.grad(output, inputs, direction)`, to the last bit, for a first derivative.
 
     torch compares the shapes of an output and its direction with symbolic ones, for which it imports sympy: two seconds
@@ -37,7 +37,8 @@ def vector_jacobian(
         options: `retain_graph` and `allow_unused`, as in torch.
 
     Returns:
-        One gradient for each input; None with `allow_unused` for one that the output does not depend on.
+        One gradient for each input; as in torch, whose type says nothing of it, None with `allow_unused` for an input
+        that the output does not depend on.
     """
-    found: tuple[Tensor | None, ...] = torch.autograd.grad(_Seed.apply(output, direction), inputs, **options)
+    found: tuple[Tensor, ...] = torch.autograd.grad(_Seed.apply(output, direction), inputs, **options)
     return found
