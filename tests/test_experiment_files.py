@@ -18,8 +18,8 @@ from ddarts_core.settings.config import load_experiment
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.yaml"))
-#: The paper's figures in small. A truth has fewer seeds of each genotype, and searches beside it have more.
-SMALL = [name for name in FILES if name.startswith("small/") and name not in ("small/truth.yaml", "small/regret.yaml")]
+#: The paper's figures in small.
+SMALL = [name for name in FILES if name.startswith("small/")]
 
 
 facts = cache(data_info)

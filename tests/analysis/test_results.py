@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,29 @@ PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 WORDS = " ".join(PAGE.split())
 
 
+@pytest.fixture(scope="module", params=["digits", "fashion"])
+def images(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def studies() -> dict[str, Study]:
-    return {name: read_study(DATA / f"small-{name}.parquet") for name in ("truth", "regret")}
+def studies(images: str) -> dict[str, Study]:
+    return {name: read_study(DATA / images / f"{name}.parquet") for name in ("truth", "regret")}
 
 
 @pytest.mark.parametrize(("name", "load"), [("truth", load_truth), ("regret", load_sweep)])
 def test_the_data_belong_to_the_settings_of_today(
-    studies: dict[str, Study], name: str, load: Callable[[Path], Any]
+    studies: dict[str, Study], images: str, name: str, load: Callable[[Path], Any]
 ) -> None:
     """A setting that is new or has another default changes the hash: the study is to be run again then."""
-    info = studies[name].info
-    assert info["config_hash"] == config_hash(load(ROOT / "experiments" / "small" / f"{name}.yaml"))
-    assert f"experiments/small/{name}.yaml" in WORDS and f"hash {info['config_hash']}" in WORDS
+    info, file = studies[name].info, f"experiments/{name}_{images}.yaml"
+    assert info["config_hash"] == config_hash(load(ROOT / file))
+    assert file in WORDS and f"hash {info['config_hash']}" in WORDS
     assert all(f"{package} {info['versions'][package]}" in WORDS for package in ("python", "torch", "ray"))
-    assert (DATA / f"small-{name}.parquet").stat().st_size < 1_000_000
+
+
+def test_the_data_are_small() -> None:
+    assert sum(file.stat().st_size for file in DATA.rglob("*.parquet")) < 2_000_000
 
 
 def test_the_tables_and_verdicts_are_those_of_the_data(studies: dict[str, Study]) -> None:
@@ -55,8 +64,13 @@ def verdicts(found: Mapping[str, Any]) -> list[str]:
     best = [one["method"] for one in found["searches"] if one["regret"] == 0]
     return [
         "Searches that ended at the best genotype: "
-        + ", ".join(f"{name} {best.count(name)}" for name in dict.fromkeys(best))
+        + (", ".join(f"{name} {best.count(name)}" for name in dict.fromkeys(best)) or "none")
         + ".",
+        *(
+            f"{sum(one[what]['low'] > 0 for one in known)} of {len(known)}"
+            for what in ("one_shot", "gates")
+            if (known := [one for one in found["methods"] if not isnan(one[what]["mean"])])
+        ),
         "Better than random search of the same cost: " + listed(methods, lambda one: one["high"] < 0),
         "Worse: " + listed(methods, lambda one: one["low"] > 0),
         "Not to be told apart: " + listed(methods, lambda one: one["low"] <= 0 <= one["high"]),
