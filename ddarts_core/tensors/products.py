@@ -22,9 +22,7 @@ class _Seed(torch.autograd.Function):
         return ctx.direction, None
 
 
-def vector_jacobian(
-    output: Tensor, inputs: Sequence[Tensor], direction: Tensor, **options: Any
-) -> tuple[Tensor, ...]:
+def vector_jacobian(output: Tensor, inputs: Sequence[Tensor], direction: Tensor, **options: Any) -> tuple[Tensor, ...]:
     """`torch.autograd.grad(output, inputs, direction)`, to the last bit, for a first derivative.
 
     torch compares the shapes of an output and its direction with symbolic ones, for which it imports sympy: two seconds
