@@ -1,4 +1,4 @@
-"""Every experiment file resolves, fits its data set, and the small sweeps repeat their points over three seeds."""
+"""Every experiment file resolves, fits its data set, and the sweeps of figures repeat their points over four seeds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ddarts_core.settings.config import load_experiment
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.yaml"))
-#: The paper's figures in small.
-SMALL = [name for name in FILES if name.startswith("small/")]
+#: The paper's figures.
+FIGURES = [name for name in FILES if name.startswith("evidence/")]
 
 
 facts = cache(data_info)
@@ -61,12 +61,12 @@ def test_resolves_and_builds(name):
             built().add(structure)
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_small_sweeps_have_three_seeds_per_point(name):
+@pytest.mark.parametrize("name", FIGURES)
+def test_sweeps_of_figures_have_four_seeds_per_point(name):
     points = load_sweep(FOLDER / name).build_space().grid()
     others = {tuple(sorted((k, v) for k, v in point.items() if k != "seed")) for point in points}
-    assert len(points) == 3 * len(others)
-    assert len({point["seed"] for point in points}) == 3
+    assert len(points) == 4 * len(others)
+    assert len({point["seed"] for point in points}) == 4
 
 
 @pytest.mark.parametrize("name", ["methods_digits", "methods_fashion"])

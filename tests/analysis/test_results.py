@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from math import isnan
 from pathlib import Path
@@ -14,12 +15,18 @@ from ddarts_analysis.truth import truth_of
 from ddarts_tuning.settings.config import load_sweep
 from ddarts_tuning.settings.truth import load_truth
 
+from ddarts_cli.main import run
 from ddarts_core.settings.hashing import config_hash
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "docs" / "results"
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 WORDS = " ".join(PAGE.split())
+FIGURES = sorted((DATA / "figures").glob("*.parquet"))
+#: Every `ddarts table` of a kept study on the page, with the table below it.
+TABLES: list[tuple[str, str]] = re.findall(
+    r"^    ddarts table (docs/results/\S+\.parquet .*)\n\n((?:\|.*\n)+)", PAGE, flags=re.MULTILINE
+)
 
 
 @pytest.fixture(scope="module", params=["digits", "fashion"])
@@ -41,6 +48,29 @@ def test_the_data_belong_to_the_settings_of_today(
     assert info["config_hash"] == config_hash(load(ROOT / file))
     assert file in WORDS and f"hash {info['config_hash']}" in WORDS
     assert all(f"{package} {info['versions'][package]}" in WORDS for package in ("python", "torch", "ray"))
+
+
+@pytest.mark.parametrize("file", FIGURES, ids=lambda file: file.stem)
+def test_the_figures_belong_to_the_settings_of_today(file: Path) -> None:
+    info = read_study(file).info
+    assert info["config_hash"] == config_hash(load_sweep(ROOT / "experiments" / "evidence" / f"{file.stem}.yaml"))
+    assert f"experiments/evidence/{file.stem}.yaml" in WORDS and f"hash {info['config_hash']}" in WORDS
+
+
+@pytest.mark.parametrize(("arguments", "table"), TABLES, ids=[arguments for arguments, _ in TABLES])
+def test_a_command_prints_the_table_below_it(
+    arguments: str, table: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert run(["table", *arguments.split()]) == 0
+    assert capfd.readouterr().out.startswith(table)
+
+
+def test_every_figure_has_its_tables_and_its_picture() -> None:
+    assert FIGURES
+    for file in FIGURES:
+        assert f"(results/figures/{file.stem}.png)" in PAGE and file.with_suffix(".png").exists()
+        assert any(file.name in arguments for arguments, _ in TABLES)
 
 
 def test_the_data_are_small() -> None:
