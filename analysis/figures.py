@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
@@ -126,7 +127,8 @@ def saturation(epochs: pd.DataFrame, trials: pd.DataFrame) -> Figure:
 def loss_against_w_ablation(epochs: pd.DataFrame, trials: pd.DataFrame, *, split: str = "alpha") -> Figure:
     """Lowest loss of each trial's search against w_ablation, mean and 95 % interval over the trials (D-DARTS Fig. 2).
 
-    As in the paper's figure it is the lowest over the epochs, the same ones as of `ddarts table --epoch lowest`.
+    As in the paper's figure it is the lowest over the epochs, the same ones as of `ddarts table --epoch lowest`. Each
+    form of the loss (`ablation.loss`) has a line of its own, which begins at the trials without the loss.
 
     Raises:
         UserError: no trial recorded the loss.
@@ -134,7 +136,15 @@ def loss_against_w_ablation(epochs: pd.DataFrame, trials: pd.DataFrame, *, split
     frame = metric_frame(searched(epochs), split, "loss")
     lowest = frame.groupby(["study", "trial_id"], sort=True, as_index=False).min()
     figure, ax = axes("w_ablation", f"lowest {_axis_label(split, 'loss')}")
-    _against(ax, lowest, trials, "w_ablation", COLOURS[0], None)
+    without = trials["w_ablation"] == 0
+    forms = trials["config_json"].map(lambda config: json.loads(config).get("ablation", {}).get("loss"))
+    several = sorted(forms[~without].dropna().unique())
+    if len(several) < 2:
+        _against(ax, lowest, trials, "w_ablation", COLOURS[0])
+        return figure
+    for index, form in enumerate(several):
+        _against(ax, lowest, trials[without | (forms == form)], "w_ablation", COLOURS[index], form)
+    legend(ax)
     return figure
 
 
@@ -147,7 +157,8 @@ def decided_against_w_zero_one(epochs: pd.DataFrame, trials: pd.DataFrame) -> Fi
     figure, ax = axes("w_zero_one", "share of operations")
     for index, metric in enumerate(("over_0.9", "under_0.1")):
         values = final_values(epochs, "saturation", metric)
-        _against(ax, values, trials, "w_zero_one", COLOURS[index], f"σ(α) {metric.replace('_', ' ')}")
+        label = f"σ(α) {metric.replace('_', ' ')}"
+        _against(ax, values, trials, "w_zero_one", COLOURS[index], label, shares=True)
     ax.set_ylim(-0.02, 1.02)
     legend(ax)
     return figure
@@ -219,7 +230,16 @@ def band(
         ax.fill_between(xs, [e.low for e in chosen], [e.high for e in chosen], color=colour, alpha=0.18, linewidth=0)
 
 
-def _against(ax: Axes, values: pd.DataFrame, trials: pd.DataFrame, weight: str, colour: str, label: str | None) -> None:
+def _against(
+    ax: Axes,
+    values: pd.DataFrame,
+    trials: pd.DataFrame,
+    weight: str,
+    colour: str,
+    label: str | None = None,
+    *,
+    shares: bool = False,
+) -> None:
     """One value per completed trial against a setting: each as a dot, means of equal settings with error bars.
 
     All trials while none is complete: a pruned one's last epoch is an early one, which does not mix with the others'.
@@ -227,7 +247,7 @@ def _against(ax: Axes, values: pd.DataFrame, trials: pd.DataFrame, weight: str, 
     frame = finished(values.merge(trials[["study", "trial_id", "state", weight]])).dropna(subset=[weight])
     ax.scatter(frame[weight], frame["value"], s=12, color=colour, alpha=0.45, linewidth=0, zorder=2)
     estimates = {float(w): mean_interval(group["value"].tolist()) for w, group in frame.groupby(weight)}
-    if label is not None:  # of decided operations, not a loss
+    if shares:
         estimates = {w: estimate.of_shares() for w, estimate in estimates.items()}
     repeated = {w: e for w, e in estimates.items() if e.count > 1}
     shown = repeated or estimates

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from ddarts_analysis.gallery import FIGURES, Subject, figure_of
 from ddarts_analysis.history import history, history_chart
 from ddarts_analysis.parameter_figures import Scale, log_ticks
 from ddarts_analysis.tables import by_setting
-from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.container import BarContainer, ErrorbarContainer
 
 from ddarts_core.ground.errors import UserError
@@ -61,6 +62,21 @@ def test_fig_2_and_3_show_every_completed_trial_at_its_weight(frames: Frames):
     assert len(ax.collections[0].get_offsets()) == 6
     assert sorted(set(ax.collections[0].get_offsets()[:, 0])) == [0.0, 1.0, 2.0]
     assert ax.collections[0].get_offsets()[:, 1].max() == pytest.approx(0.1 * (EPOCHS - 1))
+
+
+def test_fig_2_has_a_line_for_each_form_of_the_loss_from_the_trials_without_it(frames: Frames):
+    trials = frames.trials.copy()
+    forms = iter(["centered", "relative"] * len(trials))
+    trials["config_json"] = [
+        json.dumps(json.loads(config) | {"ablation": {"loss": next(forms) if weight else "monitor"}})
+        for config, weight in zip(trials["config_json"], trials["w_ablation"], strict=True)
+    ]
+    ax = loss_against_w_ablation(frames.epochs, trials).axes[0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["centered", "relative"]
+    each = [dots.get_offsets() for dots in ax.collections if isinstance(dots, PathCollection)]
+    without = ((trials["w_ablation"] == 0) & (trials["state"] == "COMPLETED")).sum()
+    assert [(dots[:, 0] == 0).sum() for dots in each] == [without, without]
+    assert sum(map(len, each)) == 6 + without
 
 
 def test_fig_2_is_of_the_lowest_loss_of_the_search(make_study: MakeStudy):
