@@ -109,7 +109,7 @@ gpu: $(STAMP)
 
 # What images of one's own cost: the scan, cold and cached, and images per second
 bench-images: $(STAMP)
-	$(BIN)/python -m tests.benchmarks.images $(BENCH)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.images $(BENCH)
 
 # What Ray, Optuna and MLflow cost, per epoch and per trial: writes docs/platform_cost.md
 bench-platform: $(STAMP)
