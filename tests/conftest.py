@@ -7,11 +7,16 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 TRACKING = ("MLFLOW_TRACKING_URI", "DDARTS_TRACKING_URI")
 
 for variable in TRACKING:  # of whoever runs the tests
     os.environ.pop(variable, None)
+
+# An example that takes long on a busy machine is no wrong one.
+settings.register_profile("ddarts", deadline=None)
+settings.load_profile("ddarts")
 
 # Ray would start a process for every core before it is known how many there is use for.
 os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
