@@ -21,7 +21,7 @@ from .depthwise import convolve, input_gradient, weight_gradient
 def rectified_pointwise(x: Tensor, pointwise: Tensor) -> Tensor:
     """Pointwise(ReLU(x)): [batch, channels, h, w] to [batch, out_channels, h, w]."""
     x, pointwise = cast(x, pointwise)
-    return _RectifiedPointwise.apply(x, pointwise)  # type: ignore[no-any-return]
+    return _RectifiedPointwise.apply(x, pointwise)  # type: ignore[no-any-return]  # apply returns Any
 
 
 def separable(
@@ -39,7 +39,7 @@ def separable(
     """
     stacked = x.detach() if stacked is None else stacked
     x, depthwise, pointwise, stacked = cast(x, depthwise, pointwise, stacked)
-    return _Separable.apply(x, depthwise, pointwise, stacked, stride, dilation)  # type: ignore[no-any-return]
+    return _Separable.apply(x, depthwise, pointwise, stacked, stride, dilation)  # type: ignore[no-any-return]  # apply returns Any
 
 
 def normalised_separable(
@@ -62,7 +62,7 @@ def normalised_separable(
     """
     x, depthwise, pointwise = cast(x, depthwise, pointwise)
     mean, variance = running if running else (None, None)
-    return _NormalisedSeparable.apply(x, depthwise, pointwise, mean, variance, momentum, eps)  # type: ignore[no-any-return]
+    return _NormalisedSeparable.apply(x, depthwise, pointwise, mean, variance, momentum, eps)  # type: ignore[no-any-return]  # apply returns Any
 
 
 def _backward(

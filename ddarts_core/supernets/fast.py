@@ -272,7 +272,7 @@ def _add_scaled(total: Tensor | None, branch: Tensor, scale: Tensor, edges: int)
         factor = scale.view(1, -1, 1, 1)
         return branch * factor if total is None else total.addcmul_(branch, factor)
     if total is not None and sums_slowly(branch):
-        return _AddShared.apply(total, branch, scale, edges)  # type: ignore[no-any-return]
+        return _AddShared.apply(total, branch, scale, edges)  # type: ignore[no-any-return]  # apply returns Any
     branch, factor = branch.unsqueeze(1), scale.view(1, edges, -1, 1, 1)
     if total is None:
         return (branch * factor).flatten(1, 2)
