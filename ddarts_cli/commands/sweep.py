@@ -95,6 +95,9 @@ def run(
         trials = found.trials()
         parts = []
         if found.state == "FINISHED":
+            from ddarts_tuning.driver.extending import num_more
+
+            planned = num_more(found, config, num_samples)
             parts.append(f"{planned} more")
         else:
             left = found.data["config"]["tune"]["num_samples"] - sum(trial["state"] != "RUNNING" for trial in trials)

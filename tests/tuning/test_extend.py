@@ -70,10 +70,6 @@ def test_other_settings_are_refused_and_new_trials_are_compared_with_old(make_sw
     for groups, named in (
         ({**COMPARED, "alpha": {"lr": 0.2}}, r"another alpha\.lr \(0\.1 there, 0\.2 now\):"),
         ({**COMPARED, "tune": {**tune, "second_objective": "macs"}}, "tune.second_objective"),
-        (
-            {**COMPARED, "tune": {**tune, "searcher": "grid", "num_samples": 2}, "space": WORDS},
-            r"tune\.searcher \(optuna-tpe there, grid now\)",
-        ),
     ):
         with pytest.raises(UserError, match=named):
             extend_sweep(make_sweep("whole", **groups))

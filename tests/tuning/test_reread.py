@@ -30,7 +30,7 @@ LOSS = {"type": "categorical", "choices": ["none", "centered"]}
 
 def sweep(path: Path, space: dict[str, Any], **groups: Any) -> SweepConfig:
     named = {"name": path.name, "storage": str(path.parent)}
-    tune = {"searcher": "random", "points_to_evaluate": [{next(iter(space)): 0.05}]}
+    tune = {"searcher": "random", "num_samples": 3, "points_to_evaluate": [{next(iter(space)): 0.05}]}
     return resolve_sweep({**named, "search": {"epochs": 2}, "space": space, "tune": tune, **groups})
 
 
@@ -147,3 +147,30 @@ def test_a_study_that_was_stopped_is_brought_to_its_end_first(study: Study) -> N
     study.update(state="INTERRUPTED")
     with pytest.raises(UserError, match=r"was stopped, and the file has another search\.epochs \(2 there, 3 now\)"):
         extending.extend_sweep(longer)
+
+
+def test_a_grid_visits_the_points_that_no_trial_has_visited(study: Study) -> None:
+    """Trials of another searcher may have visited some. With other epochs the grid visits all."""
+
+    def grid(rates: list[float], epochs: int = 2) -> SweepConfig:
+        space = {"search.lr": {"type": "categorical", "choices": rates}, "ablation.loss": LOSS}
+        return sweep(study.path, space, search={"epochs": epochs}, tune={"searcher": "grid"})
+
+    def proposed(config: SweepConfig, more: int) -> list[tuple[int, float, str]]:
+        added = extending._add_round(study, config, more)
+        points = points_of(added, extending.stored_config(added).build_space())
+        return [(number, point["search.lr"], point["ablation.loss"]) for number, point in points.items()]
+
+    three = grid([0.02, 0.08, 0.05])
+    extending.check_same(study, three)
+    assert extending.num_more(study, three) == 3 and extending.num_more(study, three, 2) == 2
+    assert proposed(three, 3) == [(3, 0.02, "centered"), (4, 0.08, "centered"), (5, 0.05, "none")]
+    assert extending.num_more(study, grid([0.02, 0.08, 0.05, 0.01])) == 5
+    assert extending.num_more(study, grid([0.02, 0.08, 0.05], epochs=3)) == 6
+    assert [number for number, *_ in proposed(grid([0.02, 0.08, 0.05], epochs=3), 6)] == [3, 4, 5, 6, 7, 8]
+    with pytest.raises(UserError, match="cannot get 4 trials more: its grid has 6 points, 3 of them visited"):
+        extending.num_more(study, three, 4)
+    stopped = extending._add_round(study, three, 2)  # two of the three points that are left
+    assert extending.num_more(stopped, three) == 0 and extending.num_more(stopped, three, 1) == 1
+    with pytest.raises(UserError, match="cannot get 2 trials more: its grid has 6 points, 5 of them visited"):
+        extending.num_more(stopped, three, 2)

@@ -13,7 +13,7 @@ from ddarts_core.studies.shell import ddarts
 from ..searchers.journal import JOURNAL
 from ..settings.budget import tune_of
 from ..settings.config import SweepConfig
-from ..settings.reread import BUDGET, EPOCHS, reread
+from ..settings.reread import BUDGET, EPOCHS, reread, unvisited
 from ..settings.space import base_settings, build_space
 from ..settings.tune import LimitsConfig
 from ..store import plugins
@@ -31,9 +31,9 @@ LASTING = ("objective", "second_objective", "limits", "latency")
 BEFORE = {"limits": LimitsConfig().model_dump(), "latency": None}
 """The values of a study that was begun before there were such settings."""
 
-APART = {"scheduler": "pbt", "searcher": "grid"}
-"""Settings that a study can neither leave nor take up: new trials cannot be compared with the members of a population,
-and a grid visits the points that are left."""
+APART = "pbt"
+"""The scheduler that a study can neither leave nor take up: no other trial can be compared with the members of a
+population."""
 
 
 def extend_sweep(
@@ -55,8 +55,7 @@ def extend_sweep(
 
     Args:
         config: the configuration of a sweep with the same name, settings and objectives.
-        num_samples: how many trials to add. None adds as many as `config` asks for if the study is finished, else
-            none.
+        num_samples: how many trials to add; None stands for those of `num_more`.
         draw: a function that draws the picture of a genotype into a file; None logs no pictures.
         listener: a function that is told of every trial's progress.
         num_cpus: how many cores Ray may use; None means all.
@@ -76,14 +75,9 @@ def extend_sweep(
             f"study {study.name!r} was stopped, and the file has another {', '.join(other)}: bring it to its end first "
             f"with `{ddarts('resume', study.location)}`; then it gets new trials of another kind"
         )
-    more = num_samples or (config.tune.num_samples if study.data["state"] == "FINISHED" else 0)
-    if config.tune.scheduler == "pbt" and more:
+    more = num_more(study, config, num_samples)
+    if config.tune.scheduler == APART and more:
         raise UserError(f"study {study.name!r} is a population and gets no new members: use --new or --set name=...")
-    if config.tune.searcher == "grid" and more and len(study.trials()) + more > len(space.grid()):
-        raise UserError(
-            f"study {study.name!r} cannot get {more} trials more: its grid has {len(space.grid())} points, "
-            f"{len(study.trials())} of them visited"
-        )
     if study.data["state"] != "FINISHED":
         result = resume_sweep(
             study.location, corrected=config, draw=draw, listener=listener, num_cpus=num_cpus, address=address
@@ -96,6 +90,40 @@ def extend_sweep(
         added = _add_round(held, prepare(config, space, num_cpus, address), more)
         stored = stored_config(added)
         return run(added, stored, space, Session(draw, listener), address)
+
+
+def num_more(study: Study, config: SweepConfig, num_samples: int | None = None) -> int:
+    """How many trials a sweep of `config` adds to a study.
+
+    A study that is finished gets as many as `config` asks for, but a grid gets no more than the points that no trial
+    has visited. A study that was stopped gets none.
+
+    Args:
+        study: the study.
+        config: the configuration of a sweep of the same name.
+        num_samples: the number that is wanted instead.
+
+    Raises:
+        UserError: the grid has not so many points that no trial has visited, or none at all.
+    """
+    stopped = study.data["state"] != "FINISHED"
+    more = num_samples or (0 if stopped else config.tune.num_samples)
+    if not more or config.tune.searcher != "grid":
+        return more
+    space, tune, trials = config.build_space(), study.data["config"]["tune"], study.trials()
+    moved = goes_on_otherwise(study, config)
+    earlier = _earlier(study, config, base_settings(config)) if moved else study.data.get("earlier", {})
+    left = len(unvisited(space, {**study.data, "earlier": earlier}, trials))
+    if stopped and tune["searcher"] == "grid":
+        left -= tune["num_samples"] - len(trials)  # which are visited first
+    more = num_samples or min(more, left)
+    if not 0 < more <= left:
+        size = len(space.grid())
+        raise UserError(
+            f"study {study.name!r} cannot get {num_samples or config.tune.num_samples} trials more: its grid has "
+            f"{size} points, {size - left} of them visited"
+        )
+    return more
 
 
 def _add_round(study: Study, config: SweepConfig, more: int) -> Study:
@@ -145,10 +173,10 @@ def check_same(study: Study, config: SweepConfig) -> None:
 
     Raises:
         UserError: the study has other objectives or other settings. Or it has another space or other numbers of epochs,
-            and the trials of the study or of `config` are those of a grid or of a population.
+            and the trials of the study or of `config` are those of a population.
     """
     old, new = study.data["config"], config.model_dump(mode="json")
-    apart = [name for name, value in APART.items() if value in (old["tune"][name], new["tune"][name])]
+    apart = ["scheduler"] if APART in (old["tune"]["scheduler"], new["tune"]["scheduler"]) else []
     parts = ({**BEFORE, **c["tune"]} for c in (old, new))
     lasting = [{"tune": {name: part[name] for name in (*LASTING, *apart)}} for part in parts]
     moved = goes_on_otherwise(study, config) if apart else []

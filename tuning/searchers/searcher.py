@@ -23,7 +23,7 @@ from ddarts_core.studies.study_files import ENDED, read_json
 from ..cluster.machines import may_wait, room
 from ..schedulers.time_budget import TimeBudget
 from ..settings.config import SweepConfig
-from ..settings.reread import as_today
+from ..settings.reread import as_today, unvisited
 from ..settings.searchers import SEARCHERS
 from ..settings.space import Space
 from ..settings.tune import TuneConfig
@@ -144,11 +144,14 @@ class StudySearch(Searcher):
 def points_of(study: Study, space: Space) -> dict[int, dict[str, Any]]:
     """Parameters that the user gave and that are not drawn, by the numbers of the trials that get them.
 
-    The first trials of a sweep get such parameters, and so do the first trials of each round that was added later.
+    The first trials of a sweep get such parameters, and so do the first trials of each round that was added later. The
+    trials of a grid's round get the points that no earlier trial has visited.
     """
     tune = study.data["config"]["tune"]
     if tune["searcher"] == "grid":
-        return dict(enumerate(space.grid()))
+        begun = sum(added["num_samples"] for added in study.rounds[:-1])
+        earlier = [trial for trial in study.trials() if trial["number"] < begun]
+        return dict(enumerate(unvisited(space, study.data, earlier), start=begun))
     later = sum(len(added["points_to_evaluate"]) for added in study.rounds)
     first, points = 0, dict(enumerate(tune["points_to_evaluate"][: len(tune["points_to_evaluate"]) - later]))
     for added in study.rounds:

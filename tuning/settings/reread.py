@@ -7,6 +7,7 @@ identifiers: `params` for a trial that counts, and `apart` with the differing se
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -64,6 +65,22 @@ def as_today(study: Mapping[str, Any], trial: Mapping[str, Any]) -> Mapping[str,
     if "apart" in found:
         return None
     return {**trial, "params": found["params"]} if found else trial
+
+
+def unvisited(space: Space, study: Mapping[str, Any], trials: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The points of today's grid that no trial which counts has visited, in the order of the grid.
+
+    Args:
+        space: the search space of today.
+        study: the contents of study.json.
+        trials: the records of the trials.
+    """
+
+    def named(params: Mapping[str, Any]) -> str:
+        return json.dumps(params, sort_keys=True)
+
+    visited = {named(known["params"]) for trial in trials if (known := as_today(study, trial)) is not None}
+    return [point for point in space.grid() if named(point) not in visited]
 
 
 def has_other_epochs(apart: Iterable[str]) -> bool:
