@@ -30,6 +30,9 @@ from .schema import SCHEMAS, VERSION, VERSION_KEY
 from .single import is_search
 from .study import Study, Trial, metrics_of, read_info, read_study, read_trial, trial_folders, trial_row
 
+FEW_ROWS = 100
+"""A file of so few rows is no smaller compressed, and takes twice as long to write."""
+
 
 @dataclass(frozen=True)
 class Collected:
@@ -104,7 +107,8 @@ def write_dataset(folder: Path, study: str, trials: Iterable[Trial]) -> Collecte
 
     def write(name: str, partition: str, table: pa.Table) -> None:
         path = folder / name / f"study={study}" / partition / "part-0.parquet"
-        write_with(path, lambda file: pq.write_table(table, file, compression="zstd"))
+        compression = "zstd" if table.num_rows > FEW_ROWS else "none"
+        write_with(path, lambda file: pq.write_table(table, file, compression=compression))
         rows[name] += table.num_rows
         written[name].add(path)
 
