@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
-from scipy.stats import spearmanr
 
 from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
 from ddarts_core.loops.records import EpochRecord
@@ -45,7 +44,7 @@ def rank_correlation(first: Sequence[float], second: Sequence[float], level: flo
     count = pairs.shape[1]
     if count < 4 or (pairs == pairs[:, :1]).all(axis=1).any():
         return Correlation(math.nan, math.nan, math.nan, count)
-    rho = round(float(spearmanr(*pairs).statistic), 12)
+    rho = round(float(pd.DataFrame(pairs.T).rank().corr().iloc[0, 1]), 12)  # of the ranks, ties at their mean
     if abs(rho) == 1:
         return Correlation(rho, rho, rho, count)
     half = float(ndtri(0.5 + level / 2)) * math.sqrt((1 + rho**2 / 2) / (count - 3))

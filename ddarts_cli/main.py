@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -147,12 +148,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     The exit status is 0 after a success, 1 if the run diverged or lost a process, 2 after a mistake, and 130 after an
     interruption.
     """
+    gc.set_threshold(50_000)  # imports alone make a million objects, none of them garbage
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin would take the cores from other trials
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's polite stop ends as Ctrl-C does: checkpointed
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a terminal that is closed; not where nohup has it ignored
         signal.signal(signal.SIGHUP, _interrupt)
     open_closed_outputs()
-    sys.exit(run(arguments))
+    status = run(arguments)
+    gc.freeze()  # else the interpreter looks through all that was imported once more: a second or two after a sweep
+    sys.exit(status)
 
 
 def open_closed_outputs() -> None:

@@ -32,9 +32,11 @@ class BatchNorm(nn.BatchNorm2d):
 
     def running(self) -> list[Tensor]:
         """Mean and variance that a pass reads (evaluation) or moves (training); empty when it may move none."""
-        if self.running_mean is None or self.running_var is None or (self.training and not self.track_running_stats):
+        # Torch looks an attribute of a module up in three places.
+        mean, variance = self._buffers["running_mean"], self._buffers["running_var"]
+        if mean is None or variance is None or (self.training and not self.track_running_stats):
             return []
-        return [self.running_mean, self.running_var]
+        return [mean, variance]
 
 
 class Identity(nn.Module):

@@ -162,7 +162,7 @@ def cast(x: Tensor, *weights: Tensor) -> list[Tensor]:
     """
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    return [tensor.to(dtype) for tensor in (x, *weights)]
+    return [tensor if tensor.dtype is dtype else tensor.to(dtype) for tensor in (x, *weights)]
 
 
 def sum_of_edges(stacked: Tensor, edges: int) -> Tensor:

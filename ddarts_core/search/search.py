@@ -278,7 +278,9 @@ class Search(SearchState):
             self._step.leak_from_weight_step(parameters, progress)
         if self._watch is not None:
             self._watch.step()
-        nn.utils.clip_grad_norm_(self.net.parameters(), self.config.search.grad_clip)
+        # On a GPU torch takes all weights at once without being asked.
+        at_once = True if self.device.type == "cpu" else None
+        nn.utils.clip_grad_norm_(self.net.weights, self.config.search.grad_clip, foreach=at_once)
         self._scaler.step(self._sgd)
         self._scaler.update()
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()

@@ -64,6 +64,7 @@ class SearchState:
                 lr=config.search.lr,
                 momentum=config.search.momentum,
                 weight_decay=config.search.weight_decay,
+                foreach=True,
             )
             rule = FREEZINGS[config.search.freezing](config.search)
             self._watch = None if rule.period is None else Watch(of_cells(self.net), rule)

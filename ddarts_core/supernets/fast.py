@@ -14,7 +14,7 @@ alone, on tensors that a CPU's cache can hold.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -63,33 +63,37 @@ class FastForm:
 
     def __init__(self, merge_bytes: float) -> None:
         self.merge_bytes = merge_bytes
-        self._known: WeakKeyDictionary[Cell, bool] = WeakKeyDictionary()
+        self._plans: WeakKeyDictionary[Cell, _CellPlan | None] = WeakKeyDictionary()
 
-    def _knows(self, cell: Cell) -> bool:
-        """Whether every edge is a plain sum of operations of known kinds."""
-        if cell not in self._known:
-            self._known[cell] = all(type(edge) is MixedOp and all(map(_is_known, edge.ops)) for edge in cell.edges)
-        return self._known[cell]
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy belongs to other cells."""
+        return FastForm, (self.merge_bytes,)
+
+    def _plan(self, cell: Cell) -> _CellPlan | None:
+        """The plan of a cell; None if an edge is not a plain sum of operations of known kinds."""
+        if cell not in self._plans:
+            knows = all(type(edge) is MixedOp and all(map(_is_known, edge.ops)) for edge in cell.edges)
+            self._plans[cell] = _CellPlan(cell) if knows else None
+        return self._plans[cell]
 
     def __call__(self, cell: Cell, s0: Tensor, s1: Tensor, gates: Tensor, notes: CellNotes | None = None) -> Tensor:
         """`Cell.forward`; branches of the two inputs, which no gate changes, are taken from `notes` or put there."""
-        if not self._knows(cell):
+        plan = self._plan(cell)
+        if plan is None:
             return readable(cell, s0, s1, gates)
         nodes = _preprocess(cell, s0, s1, notes)
         totals: list[Tensor | None] = [None] * cell.steps
         scales = gates.unsqueeze(-1).expand(-1, -1, cell.channels).contiguous().unbind()
-        work = _CellPass(cell)
-        for source in range(cell.steps + 1):
-            edges = [edge for edge, (start, _) in enumerate(cell.edge_list) if start == source]
-            merge = nodes[source].nbytes * len(edges) <= self.merge_bytes
-            bundles = work.alike(edges) if merge else [[edge] for edge in edges]
+        work = _CellPass(cell.training)
+        for source, (merged, alone) in enumerate(zip(plan.merged, plan.alone, strict=True)):
+            leaving = merged if nodes[source].nbytes * len(alone.bundles) <= self.merge_bytes else alone
             known = {} if notes is None or source > 1 else notes.branches
             if source not in known:
-                known[source] = work.leave(nodes[source], bundles)
-            for bundle, branches in zip(bundles, known[source], strict=True):
-                mixed = work.mix(bundle, branches, _stack([scales[edge] for edge in bundle]).unbind())
-                parts = mixed.chunk(len(bundle), dim=1) if len(bundle) > 1 else (mixed,)
-                for edge, part in zip(bundle, parts, strict=True):
+                known[source] = work.leave(nodes[source], leaving)
+            for bundle, branches in zip(leaving.bundles, known[source], strict=True):
+                mixed = work.mix(bundle, branches, _stack([scales[edge] for edge in bundle.edges]).unbind())
+                parts = mixed.chunk(len(bundle.edges), dim=1) if len(bundle.edges) > 1 else (mixed,)
+                for edge, part in zip(bundle.edges, parts, strict=True):
                     target = cell.edge_list[edge][1] - 2
                     total = totals[target]
                     totals[target] = part if total is None else total + part
@@ -115,23 +119,110 @@ def _preprocess(cell: Cell, s0: Tensor, s1: Tensor, notes: CellNotes | None) -> 
     return [inputs[0], inputs[1]]
 
 
+class _Halves:
+    """The separable halves of an operation on stacked edges.
+
+    Attributes:
+        convolutions: the depthwise and the pointwise convolutions of each half in turn, each of every edge.
+        norms: the normalisations between two halves, of every edge; empty if there is one half.
+        stride: the stride of the first depthwise convolution.
+        dilation: its dilation.
+    """
+
+    def __init__(self, ops: Sequence[Separable]) -> None:
+        modules: list[tuple[Any, ...]] = list(zip(*ops, strict=True))
+        self.convolutions: list[tuple[Conv2d, ...]] = [modules[i] for i in range(len(modules)) if i % 4 in (1, 2)]
+        self.norms: tuple[BatchNorm, ...] = modules[3] if len(modules) > 4 else ()
+        _, self.stride, self.dilation = _first_of(self.convolutions[0][0])
+
+    def weights(self) -> list[Tensor]:
+        """The weights of `convolutions`, stacked."""
+        return [_stack([conv.weight for conv in of_edges], dim=0) for of_edges in self.convolutions]
+
+
+class _Bundle:
+    """Edges that leave one node and are computed together, as they have the same operations.
+
+    Attributes:
+        edges: the numbers of the edges.
+        operations: for each operation of an edge, that of every edge.
+        kinds: the class of each operation.
+        norms: for each operation the normalisations that end it, if a gate can be folded into them; else none.
+        halves: the parts of each separable operation, by its place.
+    """
+
+    def __init__(self, cell: Cell, edges: Sequence[int]) -> None:
+        self.edges = edges
+        mixed: list[Any] = [cell.edges[edge] for edge in edges]
+        self.names: tuple[str, ...] = mixed[0].names
+        self.operations: list[tuple[Any, ...]] = list(zip(*(edge.ops for edge in mixed), strict=True))
+        self.kinds = [type(ops[0]) for ops in self.operations]
+        self.norms: list[list[BatchNorm]] = [
+            [op.last_norm for op in ops] if isinstance(ops[0], _NORMALISED) else [] for ops in self.operations
+        ]
+        self.halves = {
+            k: _Halves(ops)
+            for k, (kind, ops) in enumerate(zip(self.kinds, self.operations, strict=True))
+            if kind is Separable
+        }
+
+
+class _Leaving:
+    """All edges that leave a node.
+
+    Attributes:
+        bundles: the edges in bundles.
+        pools: the places (bundle, operation) of pools that compute the same.
+    """
+
+    def __init__(self, cell: Cell, bundles: Iterable[Sequence[int]]) -> None:
+        self.bundles = [_Bundle(cell, edges) for edges in bundles]
+        places: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for number, bundle in enumerate(self.bundles):
+            for k, (name, kind) in enumerate(zip(bundle.names, bundle.kinds, strict=True)):
+                if kind is NormalisedPool:
+                    places[name].append((number, k))
+        self.pools = list(places.values())
+
+
+class _CellPlan:
+    """What of a cell's passes follows from its modules alone, found once.
+
+    To look modules up in every pass would take as long as small convolutions do.
+
+    Attributes:
+        alone: by source node its edges, each alone.
+        merged: by source node its edges, those with the same operations in one bundle.
+    """
+
+    def __init__(self, cell: Cell) -> None:
+        self.alone: list[_Leaving] = []
+        self.merged: list[_Leaving] = []
+        for source in range(cell.steps + 1):
+            alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
+            edges = [edge for edge, (start, _) in enumerate(cell.edge_list) if start == source]
+            for edge in edges:
+                alike[cell.edges[edge].names].append(edge)  # type: ignore[index]  # ModuleList items are typed Module
+            self.alone.append(_Leaving(cell, [[edge] for edge in edges]))
+            self.merged.append(_Leaving(cell, alike.values()))
+
+
 class _CellPass:
     """One pass through a cell; remembers which normalisations moved their running statistics."""
 
-    def __init__(self, cell: Cell) -> None:
-        self.cell = cell
+    def __init__(self, training: bool) -> None:
+        self.training = training
         self.moved: list[BatchNorm] = []
 
-    def leave(self, x: Tensor, bundles: Sequence[Sequence[int]]) -> list[Branches]:
+    def leave(self, x: Tensor, leaving: _Leaving) -> list[Branches]:
         """Outputs of all operations on a source node, per bundle of its edges."""
         active = F.relu(x)
-        pools = self._pools(x, bundles)
+        pools = self._pools(x, leaving)
         result = []
-        for number, bundle in enumerate(bundles):
-            stacked = _stack([active.detach()] * len(bundle))
+        for number, bundle in enumerate(leaving.bundles):
+            stacked = _stack([active.detach()] * len(bundle.edges))
             branches: Branches = []
-            for k, kind in enumerate(map(type, self._edge(bundle[0]).ops)):
-                ops = self._operations(bundle, k)
+            for k, kind in enumerate(bundle.kinds):
                 if kind is Zero:
                     branches.append(None)
                 elif kind is NormalisedPool:
@@ -139,40 +230,32 @@ class _CellPass:
                 elif kind is Identity:
                     branches.append(x)
                 elif kind is Separable:
-                    branches.append(self._separable(active, stacked, ops))
+                    branches.append(self._separable(active, stacked, bundle.halves[k]))
                 else:
-                    branches.append(_stack([op.before_norm(active) for op in ops]))
+                    branches.append(_stack([op.before_norm(active) for op in bundle.operations[k]]))
             result.append(branches)
         return result
 
-    def alike(self, edges: Sequence[int]) -> list[list[int]]:
-        """The edges in bundles of those that have the same operations, which alone can be stacked."""
-        bundles: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        for number in edges:
-            bundles[self._edge(number).names].append(number)
-        return list(bundles.values())
-
-    def mix(self, bundle: Sequence[int], branches: Branches, scales: Sequence[Tensor]) -> Tensor:
+    def mix(self, bundle: _Bundle, branches: Branches, scales: Sequence[Tensor]) -> Tensor:
         """Sum of gate * normalised branch over the operations of a bundle of edges.
 
         Args:
-            bundle: the numbers of the edges.
+            bundle: the edges.
             branches: the outputs of the operations on these edges.
             scales: the gates of each operation, one per channel of every edge.
         """
-        terms = [(k, branch, scales[k]) for k, branch in enumerate(branches) if branch is not None]
         total: Tensor | None = None
         shared = []
-        for k, branch, scale in terms:
-            ops = self._operations(bundle, k)
-            if isinstance(ops[0], _NORMALISED):
-                norms = [op.last_norm for op in ops]
+        for branch, scale, norms in zip(branches, scales, bundle.norms, strict=True):
+            if branch is None:
+                continue
+            if norms:
                 term = self._normalise(branch, norms, scale)
                 total = term if total is None else total.add_(term)
             else:
                 shared.append((branch, scale.to(branch.dtype)))
         for branch, scale in shared:
-            total = _add_scaled(total, branch, scale, len(bundle))
+            total = _add_scaled(total, branch, scale, len(bundle.edges))
         assert total is not None
         return total
 
@@ -182,30 +265,18 @@ class _CellPass:
         if counts:
             torch._foreach_add_(counts, 1)
 
-    def _edge(self, number: int) -> MixedOp:
-        return self.cell.edges[number]  # type: ignore[return-value]  # ModuleList items are typed Module
-
-    def _operations(self, bundle: Sequence[int], k: int) -> list[Any]:
-        return [self._edge(number).ops[k] for number in bundle]
-
-    def _pools(self, x: Tensor, bundles: Sequence[Sequence[int]]) -> dict[tuple[int, int], Tensor]:
+    def _pools(self, x: Tensor, leaving: _Leaving) -> dict[tuple[int, int], Tensor]:
         """Outputs of the pools, by bundle and place in its edges: those of one name are one pool."""
-        places: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        for number, bundle in enumerate(bundles):
-            edge = self._edge(bundle[0])
-            for k, (name, op) in enumerate(zip(edge.names, edge.ops, strict=True)):
-                if isinstance(op, NormalisedPool):
-                    places[name].append((number, k))
         found: dict[tuple[int, int], Tensor] = {}
-        for same in places.values():
-            pooled = self._pool(x, [self._operations(bundles[number], k) for number, k in same])
+        for same in leaving.pools:
+            pooled = self._pool(x, [leaving.bundles[number].operations[k] for number, k in same])
             found.update(zip(same, pooled, strict=True))
         return found
 
     def _pool(self, x: Tensor, ops: Sequence[Sequence[Any]]) -> list[Tensor]:
         """A pool of a node, normalised, per bundle: all edges share one, unless they read running statistics."""
         pooled = ops[0][0][0](x)
-        if not self.cell.training:
+        if not self.training:
             return [_stack([op[1](pooled) for op in of_bundle]) for of_bundle in ops]
         norms: list[BatchNorm] = [op[1] for of_bundle in ops for op in of_bundle]
         first, *others = norms
@@ -221,22 +292,20 @@ class _CellPass:
                 torch._foreach_add_(statistics, [new - keep * old] * len(others))
         return [shared] * len(ops)
 
-    def _separable(self, x: Tensor, stacked: Tensor, ops: Sequence[Any]) -> Tensor:
+    def _separable(self, x: Tensor, stacked: Tensor, halves: _Halves) -> Tensor:
         """ReLU'd input through the separable halves of stacked edges, up to the last normalisation."""
-        first = ops[0][1]
-        weights = [_stack([op[i].weight for op in ops], dim=0) for i in range(len(ops[0])) if i % 4 in (1, 2)]
-        z = separable(x, weights[0], weights[1], first.stride[0], first.dilation[0], stacked)
-        if len(weights) == 2:
+        weights, norms = halves.weights(), halves.norms
+        z = separable(x, weights[0], weights[1], halves.stride, halves.dilation, stacked)
+        if not norms:
             return z
-        norms: list[BatchNorm] = [op[3] for op in ops]
-        if not self.cell.training:
+        if not self.training:
             return separable(F.relu(self._normalise(z, norms, None)), weights[2], weights[3], 1, 1)
         with _Running(self, norms) as running:
             return normalised_separable(z, weights[2], weights[3], running, norms[0].momentum, norms[0].eps)
 
     def _normalise(self, x: Tensor, norms: Sequence[BatchNorm], scale: Tensor | None) -> Tensor:
         with _Running(self, norms) as running:
-            return _batch_norm(x, running, scale, norms[0], self.cell.training)
+            return _batch_norm(x, running, scale, norms[0], self.training)
 
 
 class _Running:
@@ -254,7 +323,7 @@ class _Running:
         return self.stacked
 
     def __exit__(self, *error: object) -> None:
-        if not self.work.cell.training or not self.stacked:
+        if not self.work.training or not self.stacked:
             return
         self.work.moved += self.norms
         if len(self.norms) > 1:

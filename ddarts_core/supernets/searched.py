@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 if TYPE_CHECKING:
     from .supernet import CellForm, CellNotes
@@ -27,6 +29,20 @@ class SearchedNetwork(nn.Module):
         self.form = form
         #: The context that the network is computed in: mixed precision enters here.
         self.precision: Callable[[], AbstractContextManager[object]] = nullcontext
+
+    def train(self, mode: bool = True) -> SearchedNetwork:
+        """As of any module, but a network that is in the mode already does not look for all its modules again."""
+        return self if self.training == mode else super().train(mode)
+
+    @cached_property
+    def weights(self) -> list[nn.Parameter]:
+        """All weights, found once: the network must be complete, and on its device."""
+        return list(self.parameters())
+
+    @cached_property
+    def norms(self) -> list[_BatchNorm]:
+        """All batch normalisations, found once."""
+        return [module for module in self.modules() if isinstance(module, _BatchNorm)]
 
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
         """Images [batch, channels, height, width] and gates [groups, rows, options] -> logits [batch, classes]."""

@@ -387,7 +387,8 @@ def _check_size(image_size: int, num_halvings: int) -> None:
 @contextmanager
 def batch_statistics(net: nn.Module) -> Iterator[None]:
     """Normalise by the batch and leave the running statistics alone: alpha and ablation passes must not move them."""
-    norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    every = net.norms if isinstance(net, SearchedNetwork) else net.modules()
+    norms = [module for module in every if isinstance(module, _BatchNorm) and module.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False  # in training mode torch then neither reads nor moves them
     try:
@@ -398,13 +399,13 @@ def batch_statistics(net: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def frozen(net: nn.Module, but: Sequence[Tensor] = ()) -> Iterator[None]:
+def frozen(net: SearchedNetwork, but: Sequence[Tensor] = ()) -> Iterator[None]:
     """Within the block no weights of a network but those in `but` get gradients.
 
     So the alpha step neither computes nor stores what the gradients of the other weights would need.
     """
     wanted = set(map(id, but))
-    weights = [weight for weight in net.parameters() if weight.requires_grad and id(weight) not in wanted]
+    weights = [weight for weight in net.weights if weight.requires_grad and id(weight) not in wanted]
     for weight in weights:
         weight.requires_grad_(False)
     try:

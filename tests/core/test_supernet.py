@@ -12,6 +12,7 @@ from ddarts_core.networks.operations import BatchNorm
 from ddarts_core.settings.search_settings import SearchConfig
 from ddarts_core.supernets.contributions import ablated_losses, ablated_losses_and_gradient, random_gates
 from ddarts_core.supernets.supernet import Supernet, batch_statistics, frozen
+from ddarts_core.tensors.optimisers import SGD
 from tests.core import textbook
 
 CIFAR = DataInfo("cifar10", num_classes=10, channels=3, image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -117,6 +118,36 @@ def test_frozen_gives_the_same_alpha_gradient_and_none_to_weights(float64_net):
             (found,) = torch.autograd.grad(loss, alphas)
     assert torch.allclose(found, expected, atol=1e-14)
     assert all(weight.grad is None and weight.requires_grad for weight in net.parameters())
+
+
+def test_a_network_in_its_mode_is_not_walked_through_again(float64_net, monkeypatch):
+    net, *_ = float64_net()
+    modules = list(net.modules())
+    assert net.weights == list(net.parameters()) and net.norms == [m for m in modules if isinstance(m, BatchNorm)]
+    assert not any(module.training for module in net.eval().modules())
+    assert all(module.training for module in net.train().modules())
+    walked = []
+    monkeypatch.setattr(type(net.classifier), "train", lambda self, mode: walked.append(mode))
+    net.train()
+    assert walked == []
+    net.eval()
+    assert walked == [False]
+
+
+def test_a_step_of_all_weights_at_once_is_that_of_one_after_the_other(float64_net):
+    """Bit for bit: what torch clips and moves at once on a CPU."""
+    found = []
+    for at_once in (None, True):
+        net, alphas, x, y = float64_net()
+        net.float()
+        sgd = SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=3e-4, foreach=at_once)
+        for _ in range(2):
+            sgd.zero_grad()
+            F.cross_entropy(net(x.float(), alphas.float().sigmoid()), y).backward()
+            torch.nn.utils.clip_grad_norm_(net.weights, 0.5, foreach=at_once)
+            sgd.step()
+        found.append(net.state_dict())
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 def test_odd_sizes_are_refused_in_one_sentence():

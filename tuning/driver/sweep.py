@@ -110,6 +110,7 @@ def run_sweep(
         check_smallest(config, space, info)
     check_address(config.study_location, address)
     config.place.check_free()
+    tracking.expect_mlflow()
     config = prepare(config, space, num_cpus, address)
     with hold(new_study(config)) as study:
         facts.write_facts(study.path, content)

@@ -13,6 +13,7 @@ import os
 import shlex
 import sqlite3
 import textwrap
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,11 @@ def quiet_mlflow() -> None:
 
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def expect_mlflow() -> None:
+    """Have a thread import MLflow, which takes seconds, while this one waits for something else."""
+    threading.Thread(target=quiet_mlflow, name="import of MLflow", daemon=True).start()
 
 
 def tracking_uri(configured: str | None, study: Path) -> str:
