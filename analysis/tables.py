@@ -13,12 +13,16 @@ from ddarts_core.ground import nested
 from ddarts_core.ground.errors import UserError, unknown_name
 from ddarts_core.loops.records import LATER
 from ddarts_core.settings.hashing import PLACES
+from ddarts_core.settings.idle import idle
 
 from . import ranking
 from .collect import Frames
 from .statistics import comparison, mean_interval
 
 Reduce = Literal["last", "best", "lowest"]
+
+#: The row of runs in which the setting has no part, as the weight of an ablation loss that is off.
+UNUSED = "not used"
 
 #: Settings that differ within a row and are named under the table.
 NAMED = 6
@@ -33,7 +37,7 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last", fi
     trials of a row differ in more than the seed (see `varying`). The interval of the difference is that of
     `statistics.comparison`, and `compared` says how the runs were compared. Unless that interval leaves out 0, the runs
     do not tell the value from the first one. Held-out images are dealt by the seed, so that their noise is part of the
-    spread over seeds.
+    spread over seeds. Runs in which the setting changes nothing are one row, `UNUSED`, the last one.
 
     Args:
         frames: the tables of one or more studies.
@@ -61,7 +65,7 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last", fi
     known = {str(value): value for value in groups}
     if first is not None and first not in known:
         raise unknown_name(f"value of {by}", first, known)
-    ordered = sorted(groups, key=lambda value: (str(value) != first, isinstance(value, str), value))
+    ordered = sorted(groups, key=lambda value: (str(value) != first, value == UNUSED, isinstance(value, str), value))
     for value in ordered:
         found = mean_interval([value for _, value in groups[value]])
         if "accuracy" in metric:
@@ -87,8 +91,9 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last", fi
 def varying(frames: Frames, by: str) -> list[str]:
     """Dotted paths of the settings that differ between completed trials with the same value of `by`, ascending.
 
-    The seed and the places of data, runs and devices are left out. Where the trials of a row differ in these alone,
-    the spread of the row is that of seeds; in any other row it is mixed with the effect of the settings.
+    Settings that change nothing of a trial count as not set. The seed and the places of data, runs and devices are left
+    out. Where the trials of a row differ in these alone, the spread of the row is that of seeds; in any other row it is
+    mixed with the effect of the settings.
 
     Raises:
         UserError: no trial is completed, or none has the setting.
@@ -96,7 +101,9 @@ def varying(frames: Frames, by: str) -> list[str]:
     groups: dict[Any, list[dict[str, Any]]] = {}
     for config in _completed(frames)["config_json"]:
         settings = json.loads(config)
-        groups.setdefault(_setting(settings, by), []).append(dict(nested.leaves(settings)))
+        unused = idle(settings)
+        used = {path: value for path, value in nested.leaves(settings) if path not in unused}
+        groups.setdefault(_setting(settings, by), []).append(used)
     paths = {path for group in groups.values() for leaves in group for path in leaves} - {"seed", by, *PLACES}
     return sorted(
         path
@@ -173,6 +180,8 @@ def _setting(config: Any, path: str) -> Any:
         raise UserError(
             f"{path!r} is a group of settings: give one of them, such as {path}.{next(iter(value), 'NAME')}"
         )
+    if path in idle(config):
+        return UNUSED
     return value if isinstance(value, (int, float, str)) else json.dumps(value)
 
 

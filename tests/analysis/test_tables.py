@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from ddarts_analysis.collect import load
-from ddarts_analysis.tables import by_setting, markdown, varying
+from ddarts_analysis.tables import UNUSED, by_setting, markdown, varying
 
 from ddarts_core.ground.errors import UserError
 from ddarts_core.loops.records import write_jsonl
@@ -95,6 +95,19 @@ def test_repeats_elsewhere_with_other_seeds_are_seeds(make_study):
         write_trial(study, number, config=config.model_dump(mode="json"))
     table = by_setting(load(study), "search.channels", "derived_accuracy")
     assert table["seeds"].tolist() == [2, 2] and varying(load(study), "search.channels") == []
+
+
+def test_a_setting_that_changes_nothing_is_no_value(make_study):
+    """The weight of an ablation loss that is only measured; in a row of other settings it does not differ."""
+    study = make_study()
+    losses = [("centered", 1.0), ("centered", 1.0), ("monitor", 0.5), ("monitor", 2.0)]
+    for number, (loss, weight) in enumerate(losses):
+        config = resolve({"seed": number % 2, "ablation": {"loss": loss, "weight": weight}})
+        write_trial(study, number, config=config.model_dump(mode="json"))
+    frames = load(study)
+    table = by_setting(frames, "ablation.weight", "derived_accuracy")
+    assert table["ablation.weight"].tolist() == [1.0, UNUSED] and table.columns[1] == "seeds"
+    assert varying(frames, "ablation.loss") == []
 
 
 def test_a_single_seed_has_no_interval(make_study):

@@ -31,6 +31,7 @@ from ddarts_core.datasets.facts import DataInfo, document, write_facts
 from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
 from ddarts_core.ground.errors import UserError
 from ddarts_core.loops.records import EpochRecord, write_jsonl
+from ddarts_core.settings.idle import idle
 from ddarts_core.studies.study_files import write_json
 
 RECORDS = [
@@ -200,11 +201,11 @@ def test_a_studys_run_tells_what_is_sought_the_best_so_far_and_its_data(tmp_path
 def test_settings_that_a_trial_did_not_use_are_told_from_those_that_it_did() -> None:
     off = {"ablation": {"loss": "none", "removal": "zero", "shapley_permutations": 0}, "search": {"order": "second"}}
     unused = {f"ablation.{name}" for name in ("weight", "eps", "every", "sample_cells", "num_draws", "removal")}
-    assert tracking.idle(off) == unused
+    assert idle(off) == unused
     sampled = {**off, "ablation": {**off["ablation"], "shapley_permutations": 4}}
-    assert tracking.idle(sampled) == unused - {"ablation.removal"}
+    assert idle(sampled) == unused - {"ablation.removal"}
     used = {"ablation": {"loss": "paper", "removal": "random"}, "search": {"order": "first"}}
-    assert tracking.idle(used) == {"search.hessian"}
+    assert idle(used) == {"search.hessian"}
 
 
 def test_another_process_goes_on_in_the_same_run_without_duplicates(study: Study) -> None:

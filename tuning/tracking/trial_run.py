@@ -25,12 +25,13 @@ from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.loops.confusion import FILE as CONFUSION
 from ddarts_core.loops.mistakes import FILE as MISTAKES
 from ddarts_core.loops.records import LATER, PHASES, EpochRecord, read_jsonl
+from ddarts_core.settings.idle import idle
 from ddarts_core.studies.study_files import read_json
 
 from ..store.locks import alone
 from ..store.study import Study
 from .machine import Machine
-from .study_run import STATUS, TEXT_LIMIT, Draw, attempt, flat_params, idle, log_params, make_client, origin
+from .study_run import STATUS, TEXT_LIMIT, Draw, attempt, flat_params, log_params, make_client, origin
 
 PATIENCE_S = 30.0
 """Seconds between two attempts to reach a server that refused."""
