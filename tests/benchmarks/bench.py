@@ -220,8 +220,8 @@ def growth(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None
 
 
 def small_trial(shape: Shape, rounds: int, numbers: Numbers, store: Callable[[], None]) -> None:
-    """Counts of a trial of the first sweep, by part, and of trials that are stacked."""
-    numbers.update(small.row())
+    """Counts and seconds of a trial of the first sweep, by part, and counts of trials that are stacked."""
+    numbers.update(small.row(rounds))
     store()
 
 

@@ -6,6 +6,7 @@ stacked model has the weights of several trials side by side, each with gates of
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +31,7 @@ from ddarts_core.tensors.optimisers import SGD
 from tests.benchmarks.counts import Counts, Meter, count
 
 SWEEP = Path(__file__).parents[2] / "experiments" / "quickstart_sweep.yaml"
+DERIVED = "steps of the derived network"
 #: Numbers of trials that are stacked.
 STACKED = (2, 8)
 Step = Callable[[], object]
@@ -62,8 +64,12 @@ def _steps(
         def make() -> tuple[nn.Module, Step]:
             rehearsal = Rehearsal(config, info, torch.device("cpu"))
             rehearsal.step = _AllAblations(rehearsal.net, config, rehearsal.kept)
-            rehearsal.step.num_steps = number
-            return rehearsal.net, lambda: step(rehearsal)
+
+            def again() -> object:
+                rehearsal.step.num_steps = number
+                return step(rehearsal)
+
+            return rehearsal.net, again
 
         return make
 
@@ -76,7 +82,7 @@ def _steps(
         "alpha steps with ablated networks": (of(Rehearsal.alpha_step), ablated),
         "other alpha steps": (of(Rehearsal.alpha_step, 1), search.epochs * per_epoch - ablated),
         "passes that score and recalibrate": (of(forward), epochs * passes),
-        "steps of the derived network": (lambda: _derived(config, info), retrain.epochs * trained),
+        DERIVED: (lambda: _derived(config, info), retrain.epochs * trained),
     }
 
 
@@ -95,6 +101,26 @@ def _derived(config: ExperimentConfig, info: DataInfo) -> tuple[nn.Module, Step]
         sgd.step()
 
     return net, step
+
+
+def seconds(rounds: int) -> dict[str, dict[str, list[float]]]:
+    """CPU seconds of one thread for a step of each part that a search repeats, ours and in the readable form."""
+    info, images = load_train(settings().data)
+    work: dict[str, dict[str, Step]] = {}
+    for form in ("auto", "readable"):
+        config = settings(f"search.implementation={form}")
+        for name, (make, _) in _steps(config, info, split(images, config.data, config.seed)).items():
+            if name != DERIVED:
+                work.setdefault(name, {})[form] = make()[1]
+    found: dict[str, dict[str, list[float]]] = {name: {form: [] for form in forms} for name, forms in work.items()}
+    for number in range(-1, rounds):
+        for name, forms in work.items():
+            for form, step in forms.items():
+                began = time.process_time()
+                step()
+                if number >= 0:  # the first of each warms up
+                    found[name][form].append(time.process_time() - began)
+    return found
 
 
 def stacked_launches(config: ExperimentConfig, number: int) -> int:
@@ -133,11 +159,12 @@ def lone_launches(config: ExperimentConfig, form: str) -> int:
     return meter.launches
 
 
-def row() -> dict[str, Any]:
-    """The numbers of the page: each part of a trial, and a step of trials that are stacked."""
+def row(rounds: int) -> dict[str, Any]:
+    """The numbers of the page: each part of a trial, its seconds, and a step of trials that are stacked."""
     config = settings()
     found: dict[str, Any] = {
         name: {**asdict(counts), "times": times} for name, (counts, times) in parts(config).items()
     }
     lone = {f"alone, {form}": lone_launches(config, form) for form in ("fast", "readable")}
-    return {"parts": found, "stacked": lone | {str(number): stacked_launches(config, number) for number in STACKED}}
+    stacked = lone | {str(number): stacked_launches(config, number) for number in STACKED}
+    return {"parts": found, "seconds": seconds(rounds), "stacked": stacked}
