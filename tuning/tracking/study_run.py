@@ -60,7 +60,12 @@ def quiet_mlflow() -> None:
 
 def expect_mlflow() -> None:
     """Have a thread import MLflow, which takes seconds, while this one waits for something else."""
-    threading.Thread(target=quiet_mlflow, name="import of MLflow", daemon=True).start()
+
+    def call() -> None:
+        with contextlib.suppress(Exception):  # whoever needs MLflow imports it again, and says what is wrong
+            quiet_mlflow()
+
+    threading.Thread(target=call, name="import of MLflow", daemon=True).start()
 
 
 def tracking_uri(configured: str | None, study: Path) -> str:
