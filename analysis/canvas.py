@@ -15,6 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.files import write_atomic
 
+from .palette import COLOURS
+
 #: Metadata that would differ between two runs or versions, by suffix.
 _METADATA: dict[str, dict[str, Any]] = {
     ".svg": {"Date": None, "Creator": None},
@@ -59,9 +61,11 @@ def dress(ax: Axes, x: str, y: str) -> None:
 
 
 def legend(ax: Axes) -> None:
-    """A legend where something has a name."""
-    if ax.get_legend_handles_labels()[1]:
-        ax.legend(fontsize=7.5, frameon=False)
+    """A legend where something has a name; one of many names stands beside the axes, where it hides nothing."""
+    number = len(ax.get_legend_handles_labels()[1])
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if number > len(COLOURS) else {}
+    if number:
+        ax.legend(fontsize=7.5, frameon=False, **beside)
 
 
 def render(figure: Figure, suffix: str) -> bytes:

@@ -224,6 +224,7 @@ def regret_figure(truth: Truth, found: Mapping[str, Any]) -> Figure:
             known["accuracy"],
             s=22,
             color=COLOURS[index % len(COLOURS)],
+            marker="os^D"[index // len(COLOURS) % 4],
             label=f"{method} (n = {len(known)})",
             zorder=3,
         )

@@ -30,6 +30,10 @@ _CAPTIONS = {
 }
 
 
+#: Shapes of points whose colours repeat.
+SYMBOLS = ("circle", "square", "triangle-up", "diamond")
+
+
 def judged(studies: Sequence[Study], ids: Iterator[int]) -> Iterator[str]:
     """The HTML in which each truth among the studies judges the searches of the others; nothing without a truth.
 
@@ -81,7 +85,11 @@ def regret_chart(truth: Truth, found: Mapping[str, Any]) -> Chart:
                 "x": [order[int(number)] for number in known["number"]],
                 "y": known["accuracy"].tolist(),
                 "name": str(method),
-                "marker": {"color": COLOURS[index % len(COLOURS)], "size": 8},
+                "marker": {
+                    "color": COLOURS[index % len(COLOURS)],
+                    "symbol": SYMBOLS[index // len(COLOURS) % len(SYMBOLS)],
+                    "size": 8,
+                },
             }
         )
     return chart(traces, "rank of the genotype in the truth", "accuracy (held out)")

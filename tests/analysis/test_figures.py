@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ddarts_analysis.canvas import axes, legend
 from ddarts_analysis.collect import Frames, load
 from ddarts_analysis.compare import distance
 from ddarts_analysis.figures import (
@@ -256,3 +257,13 @@ def test_a_scale_spreads_logarithmically_and_sets_missing_values_apart():
     assert [scale.height(v) for v in (1e-4, 1e-2, 1.0)] == pytest.approx([0, 0.5, 1])
     assert scale.height(None) < 0 and scale.marks[0] == (pytest.approx(0), "0.0001")
     assert Scale(["b", "a"]).marks == [(0.0, "a"), (1.0, "b")]
+
+
+@pytest.mark.parametrize(("number", "outside"), [(8, False), (9, True)])
+def test_a_legend_of_many_names_hides_no_point(number: int, outside: bool) -> None:
+    figure, ax = axes("x", "y")
+    for index in range(number):
+        ax.plot([0, 1], [index, index], label=f"method-{index}")
+    legend(ax)
+    figure.canvas.draw()
+    assert (ax.get_legend().get_window_extent().x0 >= ax.get_window_extent().x1) == outside
