@@ -19,7 +19,7 @@ from ddarts_cli.threads import limit_threads
 from ddarts_core.data.images import DataInfo
 from ddarts_core.data.readers import MOST
 from ddarts_core.data.sets import data_facts, data_notes
-from ddarts_core.datasets.facts import write_facts
+from ddarts_core.datasets.facts import check_unchanged, write_facts
 from ddarts_core.estimates import room
 from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground.files import write_atomic
@@ -95,6 +95,9 @@ def run_seeds(
         say(f"{out} holds this retrain, finished")
         return {name: Score.from_dict(test) for name, test in done["test"].items()}
     info, images = read_train(experiment.data)
+    content = data_facts(info, images, data_notes(experiment.data))
+    if resume:
+        check_unchanged(out, content)
     limit_threads(config.retrain.batch_size, config.retrain.channels, info.image_size)
     experiment.check_images(info, images)
     for sentence in experiment.dead_cells(info):
@@ -114,7 +117,7 @@ def run_seeds(
         place.clear()
     place.make()
     write_yaml(place.config, plain(config))
-    write_facts(out, data_facts(info, images, data_notes(experiment.data)))
+    write_facts(out, content)
     say_data(experiment.data, info, images)
     scores: dict[str, Score] = {}
     matrices: list[Confusion] = []

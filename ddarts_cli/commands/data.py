@@ -80,7 +80,9 @@ def command(file: Path, overrides: tuple[str, ...], out: Path | None, as_json: b
         print_json(document)
     else:
         print_text(document)
-        finish([sheet], [ddarts("sweep" if hasattr(config, "tune") else "search", file)])
+        given = [word for text in overrides for word in ("--set", text)]
+        following = ddarts("sweep" if hasattr(config, "tune") else "search", file, *given)
+        finish([sheet], [] if refusals else [following])
     if refusals:
         raise UserError("; ".join(refusals))
 

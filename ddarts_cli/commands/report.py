@@ -65,6 +65,9 @@ def command(
         for one, place in zip(found, places, strict=True)
         if isinstance(one, Path) or any(trial["state"] == "COMPLETED" for trial in one.trials())
     ]
+    if isinstance(found[0], Path) and found[0].is_file():  # a study in one file, which has no weights to export
+        finish([page], [ddarts("figure", found[0])])
+        return
     finish([page], [ddarts("export", done[0]) if done else ddarts("status", places[0])])
 
 

@@ -71,7 +71,7 @@ def command(
     from ddarts_cli.threads import limit_threads
     from ddarts_core.data.sets import data_facts, data_notes
     from ddarts_core.data.splits import split
-    from ddarts_core.datasets.facts import write_facts
+    from ddarts_core.datasets.facts import check_unchanged, write_facts
     from ddarts_core.estimates.room import check_search
     from ddarts_core.methods import network_of
     from ddarts_core.search.search import Search
@@ -80,6 +80,9 @@ def command(
     from ddarts_core.tensors.devices import pick_device
 
     info, train = read_train(config.data)
+    content = data_facts(info, train, data_notes(config.data))
+    if resume:
+        check_unchanged(folder.path, content)
     limit_threads(config.search.batch_size, config.search.channels, info.image_size)
     check_search(config, info, pick_device(config.search.device))
     search, network = Search(config, info, split(train, config.data, config.seed)), network_of(config.search)
@@ -115,7 +118,7 @@ def command(
     from ddarts_cli.output import write_yaml
 
     write_yaml(folder.config, plain(config))
-    write_facts(folder.path, data_facts(info, train, data_notes(config.data)))
+    write_facts(folder.path, content)
     from ddarts_cli.loop import run_loop
     from ddarts_cli.models import cost_command
     from ddarts_core.search.convergence import convergence_sentence

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..ground.files import write_with
+from ..ground.redact import one_line
 from ..tensors.seeding import generator
 from .augment import Augment
 from .images import DataInfo, Images
@@ -56,7 +57,7 @@ def write_contact_sheet(path: Path, images: Tensor, labels: Tensor, info: DataIn
         left, top = place % COLUMNS * (side + 4), place // COLUMNS * (side + LINE)
         picture = Image.fromarray(array).convert("RGB")
         sheet.paste(picture.resize((side, side), Image.Resampling.NEAREST), (left, top))
-        name = info.classes[label]
+        name = one_line(info.classes[label])
         while draw.textlength(name) > side and len(name) > 1:
             name = name[:-1]
         draw.text((left, top + side), name, fill="black")

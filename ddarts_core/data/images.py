@@ -50,6 +50,10 @@ class Images(Protocol):
     def labels(self) -> Tensor:
         """The class of each image, int64 [number]."""
 
+    @property
+    def pictures(self) -> Tensor | None:
+        """The number of the picture that each image shows, int64 [number]: equal for copies. None: no copy is known."""
+
     def __len__(self) -> int: ...
 
     def subset(self, indices: Tensor | Sequence[int]) -> Images:
@@ -91,6 +95,7 @@ class ImageSet:
     Attributes:
         images: uint8, or float of 0..1, [number, channels, height, width].
         labels: int64 [number].
+        pictures: see `Images.pictures`.
 
     Example:
         >>> images = ImageSet(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.arange(5))
@@ -101,6 +106,7 @@ class ImageSet:
 
     images: Tensor
     labels: Tensor
+    pictures: Tensor | None = None
     _copies: dict[torch.device, ImageSet] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -113,12 +119,13 @@ class ImageSet:
     def subset(self, indices: Tensor | Sequence[int]) -> ImageSet:
         """Return the images at these positions, in this order."""
         where = torch.as_tensor(indices, dtype=torch.int64, device=self.labels.device)
-        return ImageSet(self.images[where], self.labels[where])
+        return ImageSet(self.images[where], self.labels[where], some_of(self.pictures, where))
 
     def joined(self, other: Images) -> ImageSet:
         """Return these images, followed by the images of another set in memory."""
         assert isinstance(other, ImageSet)
-        return ImageSet(torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels]))
+        pictures = both_of(self.pictures, other.pictures)
+        return ImageSet(torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels]), pictures)
 
     def to(self, device: str | torch.device) -> ImageSet:
         """Return this set on a device. The copy is kept, so that a set is copied once and not in every epoch."""
@@ -156,6 +163,16 @@ class ImageSet:
                 images = augment.before_normalisation(images, draws)
             yield normalised(images, info, augment, draws), here.labels[chosen]
             start += size
+
+
+def some_of(pictures: Tensor | None, where: Tensor) -> Tensor | None:
+    """The numbers of the pictures at some positions; see `Images.pictures`."""
+    return None if pictures is None else pictures[where.to(pictures.device)]
+
+
+def both_of(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """The numbers of the pictures of two sets with copies that are known, or of none; see `Images.pictures`."""
+    return None if first is None or second is None else torch.cat([first, second])
 
 
 def epoch_plan(

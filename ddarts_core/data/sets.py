@@ -184,10 +184,12 @@ class OwnImages:
         """
         found = self.look(config)
         rows = found.train if train else found.test
+        pictures = None if found.pictures is None or not train else torch.from_numpy(found.pictures[rows])
         if found.pixels is not None:
-            return ImageSet(torch.from_numpy(found.pixels[rows]), torch.from_numpy(found.found.labels[rows]))
+            return ImageSet(torch.from_numpy(found.pixels[rows]), torch.from_numpy(found.found.labels[rows]), pictures)
         files = PictureFiles(found.found.root, found.found.names, found.found.labels.tolist(), found.info.channels)
-        return StreamedSet.of(files, found.info.image_size, _num_workers(config)).subset(torch.from_numpy(rows))
+        streamed = StreamedSet.of(files, found.info.image_size, _num_workers(config)).subset(torch.from_numpy(rows))
+        return replace(streamed, pictures=pictures)
 
     def notes(self, config: DataConfig) -> Sequence[str]:
         """Return sentences that say what was chosen and why, and what looks wrong."""
@@ -267,7 +269,8 @@ def data_facts(info: DataInfo, train: Images, notes: Sequence[str] = ()) -> dict
         train: the training images, whose labels are counted.
         notes: what a user should know about the images, in sentences.
     """
-    return facts.document(info, train.labels.bincount(minlength=info.num_classes).tolist(), notes)
+    copies = 0 if train.pictures is None else len(train) - len(torch.unique(train.pictures))
+    return facts.document(info, train.labels.bincount(minlength=info.num_classes).tolist(), notes, copies)
 
 
 def for_cores(config: ExperimentConfig, cores: float) -> ExperimentConfig:

@@ -35,7 +35,8 @@ def split(train: Images, config: DataConfig, seed: int) -> Splits:
     """Deal the training images to weights, alphas and held_out, in the shares that `data.split` gives.
 
     If the shares sum to less than 1, the rest of the images is unused. The splits are disjoint and stratified, and each
-    keeps the order of the images. They follow from the labels and the seed alone.
+    keeps the order of the images. They follow from the labels and the seed alone, but copies of a picture that are
+    known (`Images.pictures`) are in one split.
 
     Args:
         train: the training images.
@@ -73,12 +74,17 @@ def _deal(
     train: Images, shares: Mapping[str, float], seed: int, setting: str, classes: Callable[[], Sequence[str]]
 ) -> dict[str, Images]:
     order = stratified_order(train.labels.cpu().numpy(), seed)
-    parts: dict[str, Images] = {}
+    part_of = np.full(len(order), -1)
     total = 0.0
-    for name, share in shares.items():
+    for number, share in enumerate(shares.values()):
         start, total = total, total + share
-        chosen = np.sort(order[round(start * len(order)) : round(total * len(order))])
-        parts[name] = part = train.subset(torch.from_numpy(chosen))
+        part_of[order[round(start * len(order)) : round(total * len(order))]] = number
+    if train.pictures is not None:  # copies go where the first image of their picture goes
+        _, first, picture = np.unique(train.pictures.cpu().numpy(), return_index=True, return_inverse=True)
+        part_of = part_of[first[picture]]
+    parts: dict[str, Images] = {}
+    for number, (name, share) in enumerate(shares.items()):
+        parts[name] = part = train.subset(torch.from_numpy(np.flatnonzero(part_of == number)))
         absent = np.setdiff1d(train.labels.cpu().numpy(), part.labels.cpu().numpy())
         if len(absent):
             called = dict(enumerate(classes())).get(int(absent[0]), absent[0])

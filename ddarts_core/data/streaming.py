@@ -15,7 +15,7 @@ from ..datasets import decode
 from ..ground.errors import UserError
 from ..ground.redact import one_line
 from .augment import SEEDS, Augment, Draws, apply_seeded
-from .images import WHOLE, DataInfo, Images, Share, epoch_plan, normalised
+from .images import WHOLE, DataInfo, Images, Share, both_of, epoch_plan, normalised, some_of
 from .readers import Readers
 
 #: Evaluation sees the centre of an image whose shorter side is this much longer than the centre (256 to 224).
@@ -34,12 +34,14 @@ class StreamedSet:
         labels: the class of each image, int64 [number].
         positions: the place of each image in the list of files, int64 [number].
         size: the height and the width that images in batches have, in pixels.
+        pictures: see `Images.pictures`.
     """
 
     readers: Readers
     labels: Tensor
     positions: Tensor
     size: int
+    pictures: Tensor | None = None
 
     @classmethod
     def of(cls, files: Any, size: int, num_workers: int) -> StreamedSet:
@@ -65,13 +67,14 @@ class StreamedSet:
     def subset(self, indices: Tensor | Sequence[int]) -> StreamedSet:
         """Return the images at these positions, in this order."""
         where = torch.as_tensor(indices, dtype=torch.int64)
-        return StreamedSet(self.readers, self.labels[where], self.positions[where], self.size)
+        pictures = some_of(self.pictures, where)
+        return StreamedSet(self.readers, self.labels[where], self.positions[where], self.size, pictures)
 
     def joined(self, other: Images) -> StreamedSet:
         """Return these images, followed by other images of the same files."""
         assert isinstance(other, StreamedSet) and other.readers is self.readers
         labels, positions = torch.cat([self.labels, other.labels]), torch.cat([self.positions, other.positions])
-        return StreamedSet(self.readers, labels, positions, self.size)
+        return StreamedSet(self.readers, labels, positions, self.size, both_of(self.pictures, other.pictures))
 
     def batches(
         self,

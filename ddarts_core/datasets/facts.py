@@ -70,15 +70,46 @@ class DataInfo:
             raise ValueError(f"no facts of a data set: {error}") from error
 
 
-def document(info: DataInfo, counts: Sequence[int], notes: Sequence[str] = ()) -> dict[str, Any]:
+def document(info: DataInfo, counts: Sequence[int], notes: Sequence[str] = (), copies: int = 0) -> dict[str, Any]:
     """Return the content of `data.json`.
 
     Args:
         info: the facts of the data set.
         counts: how many training images each class has, in the order of the labels.
         notes: what a user should know about the images, in sentences.
+        copies: how many training images are copies of others.
     """
-    return {**info.to_dict(), "train_counts": list(counts), "notes": list(notes)}
+    return {**info.to_dict(), "train_counts": list(counts), "train_copies": copies, "notes": list(notes)}
+
+
+#: What a `document` says of the training images themselves.
+OF_IMAGES = ("classes", "channels", "image_size", "train_counts", "train_copies", "mean", "std")
+
+
+def check_unchanged(folder: Path, today: Mapping[str, Any], begun: str = "") -> None:
+    """Check that training images are those that a run was begun with, as far as its `data.json` can tell.
+
+    Other images would be dealt to other splits, so that images which have trained would score; and labels would mean
+    other classes.
+
+    Args:
+        folder: the folder of the run.
+        today: the `document` of the images that are there now.
+        begun: what a message says was begun with the images, if not the folder.
+
+    Raises:
+        UserError: the images have changed.
+    """
+    before = read_facts(folder)
+    known = {"train_copies": 0, **(before or {})}
+    changed = [name for name in OF_IMAGES if name in known and known[name] != today[name]] if before else []
+    if changed:
+        name = changed[0]
+        was, now = (str(one[name])[:60] for one in (known, today))
+        raise UserError(
+            f"the training images are not those that {begun or folder} was begun with ({name} {was} then, {now} now): "
+            "put those back, or begin anew in another folder"
+        )
 
 
 def write_facts(folder: Path, content: Mapping[str, Any]) -> Path:

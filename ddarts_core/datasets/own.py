@@ -53,6 +53,8 @@ class Own:
         train: the numbers of the training images, ascending. The number of an image is its place in `found`.
         test: the numbers of the test images, ascending.
         pixels: the pixels of all images, uint8 [number, channels, size, size]; None if the images are streamed.
+        pictures: the number of the picture that each image shows, int64 [number], equal for copies; None if no training
+            image is a copy of another one.
         notes: what was chosen and why, what was left out, and what looks wrong, in sentences.
         skipped: how many broken images were left out.
         sizes: the smallest (width, height) and the largest (width, height), in pixels.
@@ -63,6 +65,7 @@ class Own:
     train: np.ndarray[Any, np.dtype[np.int64]]
     test: np.ndarray[Any, np.dtype[np.int64]]
     pixels: np.ndarray[Any, np.dtype[np.uint8]] | None
+    pictures: np.ndarray[Any, np.dtype[np.int64]] | None
     notes: tuple[str, ...]
     skipped: int
     sizes: tuple[tuple[int, int], tuple[int, int]]
@@ -119,7 +122,11 @@ def _look(once: _Once, wanted: Wanted) -> Own:
     broken = {**views.broken, **broken}
     good = _good(found, broken, wanted.skip_broken)
     train, test = _split(found, views.digests, good)
+    pictures = _pictures(views.digests, train)
     notes = [*found.notes, *why, *_leaks(found, views.digests, train, test)]
+    if pictures is not None:
+        copies = len(train) - len(np.unique(pictures[train]))
+        notes.append(f"{copies:,} training images are copies of others: copies stay in one split, so that none leaks")
     notes.append(
         f"kept in memory: {need / 2**20:,.0f} MiB" if in_memory else f"streamed from files: {need / 2**20:,.0f} MiB"
     )
@@ -129,7 +136,16 @@ def _look(once: _Once, wanted: Wanted) -> Own:
     info = DataInfo(found.name, len(found.classes), channels, size, mean, std, found.classes)
     widths, heights = heads[good, 0], heads[good, 1]
     sizes = ((int(widths.min()), int(heights.min())), (int(widths.max()), int(heights.max())))
-    return Own(found, info, train, test, views.pixels, tuple(notes), len(broken), sizes)
+    return Own(found, info, train, test, views.pixels, pictures, tuple(notes), len(broken), sizes)
+
+
+def _pictures(
+    digests: np.ndarray[Any, np.dtype[np.uint8]], train: np.ndarray[Any, np.dtype[np.int64]]
+) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+    """Return `Own.pictures`: the numbers of the digests, if two training images have the same."""
+    _, numbers = np.unique(digests, axis=0, return_inverse=True)
+    numbers = numbers.reshape(-1).astype(np.int64)
+    return numbers if len(np.unique(numbers[train])) < len(train) else None
 
 
 def _good(found: Found, broken: dict[int, str], skip: bool) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -90,9 +90,7 @@ def check_classes(where: dict[str, set[str]], what: str) -> tuple[str, ...]:
             )
     if len(classes) < 2:
         found = f"only the class {classes[0]!r}" if classes else "no class"
-        raise UserError(
-            f"{what} has {found}: a classifier needs two classes or more, and each is a folder with its images"
-        )
+        raise UserError(f"{what} has {found}: a classifier needs two classes or more, and images of each")
     for name in classes:
         try:
             name.encode()

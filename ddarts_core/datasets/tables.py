@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,9 @@ def arrays(root: Path) -> Found:
 
 def _read_arrays(path: Path) -> tuple[list[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no .npz, which numpy.savez writes")
         with np.load(path, allow_pickle=False) as content:
-            if not hasattr(content, "files"):
-                raise ValueError("it is one array and no .npz")
             absent = [name for name in ("images", "labels") if name not in content.files]
             if absent:
                 raise ValueError(f"it has no array {absent[0]!r}, only {', '.join(content.files) or 'nothing'}")
@@ -158,7 +159,9 @@ def _read_parquet(paths: Sequence[Path]) -> tuple[Sequence[Any], np.ndarray[Any,
             )
         column, label = table.column(pictures[0]), table.column(named[0])
         if pa.types.is_struct(column.type):
-            column = pa.chunked_array([chunk.field("bytes") for chunk in column.chunks], pa.binary())
+            chunks = [chunk.field("bytes") for chunk in column.chunks]
+            empty = pa.null()  # the type of a chunk without a value
+            column = pa.chunked_array([one.cast(pa.binary()) if one.type == empty else one for one in chunks])
         text = pa.types.is_string(label.type) or pa.types.is_large_string(label.type)
         if not (text or pa.types.is_integer(label.type)):
             raise UserError(f"{str(path)!r}: the column {named[0]} is {label.type}, expected whole numbers or text")
@@ -167,15 +170,25 @@ def _read_parquet(paths: Sequence[Path]) -> tuple[Sequence[Any], np.ndarray[Any,
                 raise UserError(f"{str(path)!r}: the column {name} lacks {values.null_count:,} values")
         own = np.array(label.to_pylist(), object if text else np.int64)
         meta = (table.schema.metadata or {}).get(b"huggingface")
-        if meta is not None and not text:
-            known = json.loads(meta).get("info", {}).get("features", {}).get(named[0], {}).get("names")
-            if known is not None:
-                if own.size and not 0 <= own.min() <= own.max() < len(known):
-                    raise UserError(f"{str(path)!r}: labels {own.min()} to {own.max()}, but {len(known)} names")
-                own = np.array([known[number] for number in own], object)
+        known = None if meta is None or text else _class_names(meta, named[0])
+        if known is not None:
+            if own.size and not 0 <= own.min() <= own.max() < len(known):
+                raise UserError(f"{str(path)!r}: labels {own.min()} to {own.max()}, but {len(known)} names")
+            if len(set(known)) < len(known):
+                raise UserError(f"{str(path)!r}: two classes have one name in its metadata ({', '.join(known)[:100]})")
+            own = np.array([known[number] for number in own], object)
         images += column.to_pylist()
         labels.append(own)
     return images, np.concatenate(labels)
+
+
+def _class_names(metadata: bytes, column: str) -> list[str] | None:
+    """The names of the classes in Hugging Face's metadata; None if it has none for the column of the labels."""
+    try:
+        names = json.loads(metadata)["info"]["features"][column]["names"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def _has_bytes(kind: Any) -> bool:

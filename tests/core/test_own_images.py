@@ -21,8 +21,8 @@ from PIL import Image
 
 from ddarts_cli.main import run
 from ddarts_core.data.images import ImageSet
-from ddarts_core.data.sets import data_info, data_notes, load_test, load_train
-from ddarts_core.data.splits import split
+from ddarts_core.data.sets import data_facts, data_info, data_notes, load_test, load_train
+from ddarts_core.data.splits import hold_out, split
 from ddarts_core.datasets import cache, decode, own, scan
 from ddarts_core.ground.errors import UserError
 from ddarts_core.search.search import Search, build_search
@@ -224,6 +224,61 @@ def test_the_same_picture_in_two_splits_is_counted(tmp_path: Path) -> None:
         image.save(tmp_path / "test" / "bee" / f"copy{number}.bmp")  # other bytes, same pixels
     (warning,) = [note for note in data_notes(config(tmp_path)) if "warning" in note]
     assert warning.startswith("warning: 2 of 14 test images are among the training images too")
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_copies_of_a_picture_are_in_one_split(tmp_path: Path, in_memory: bool) -> None:
+    """Dealt one by one, some of the copies would score what others trained; without copies nothing changes."""
+    write(tmp_path, number=12)
+    settings = config(tmp_path, in_memory=in_memory)
+    assert load_train(settings)[1].pictures is None
+    for number in range(6):
+        image = Image.open(tmp_path / "train" / "bee" / f"train{number}.png")
+        for copy in range(3):
+            image.save(tmp_path / "train" / "bee" / f"copy{number}-{copy}.bmp")
+    info, train = load_train(settings)
+    assert any(note.startswith("18 training images are copies of others") for note in data_notes(settings))
+    assert data_facts(info, train)["train_copies"] == 18
+    for seed in range(5):
+        parts = split(train, settings, seed)
+        seen = [{x.numpy().tobytes() for x in pixels_of(part, info)} for part in vars(parts).values()]
+        assert sum(map(len, seen)) == len(set.union(*seen)) == 24
+        assert sum(len(part) for part in vars(parts).values()) == len(train) == 42
+        trained, kept = hold_out(train, 0.3, seed, info.classes)
+        assert not {*trained.pictures.tolist()} & {*kept.pictures.tolist()}  # type: ignore[union-attr]
+        joined = parts.weights.joined(parts.alphas)
+        assert joined.pictures is not None and len(joined.pictures) == len(joined)
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "renamed", "class added"])
+def test_no_run_goes_on_with_other_images(change: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    root = write(tmp_path / "images", number=10)
+    file, out = tmp_path / "x.yaml", str(tmp_path / "run")
+    search = {"num_cells": 3, "channels": 2, "steps": 2, "epochs": 1, "batch_size": 4}
+    data = {"name": "folder", "root": str(root), "image_size": 8}
+    retrain = {"channels": 4, "epochs": 1, "batch_size": 4}
+    discretise = {"on_empty_node": "best", "on_dead_cell": "connect"}
+    groups = {"data": data, "search": search, "retrain": retrain, "discretise": discretise}
+    file.write_text(json.dumps({"name": "x", **groups}))
+    assert run(["search", str(file), "--out", out]) == 0
+    trained = ["retrain", f"{out}/genotype.json", "--config", f"{out}/config.yaml", "--out", str(tmp_path / "trained")]
+    assert run([*trained, "--seeds", "1"]) == 0
+    assert run(["search", str(file), "--out", out, "--resume"]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.glob("*/data.json")}
+    if change == "added":
+        picture(np.random.RandomState(9)).save(root / "train" / "ant" / "new.png")
+    elif change == "removed":
+        (root / "train" / "bee" / "train3.png").unlink()
+    else:
+        for split_name in ("train", "test"):
+            (root / split_name / "ant").rename(root / split_name / "cat")
+    if change == "class added":
+        write(root, classes=("ant",))
+    capfd.readouterr()
+    for command in (["search", str(file), "--out", out], [*trained, "--seeds", "2"]):
+        assert run([*command, "--resume"]) == 2
+        assert "the training images are not those that" in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.glob("*/data.json")} == before
 
 
 def test_broken_images_are_named_or_counted(tmp_path: Path) -> None:
@@ -429,11 +484,39 @@ def test_wrong_arrays_are_one_sentence(arrays: dict[str, Any], sentence: str, tm
         ({"image": [b"x"] * 4, "label": [0, 1, None, 1]}, "column label lacks 1 values"),
         ({"image": [b"x"] * 4, "label": [0.5, 1, 2, 1]}, "column label is double"),
         ({"image": [b"x"] * 4, "label": [0, 1, 0, 1]}, "is broken .it is no picture"),
+        ({"image": [{"bytes": None, "path": "x.png"}] * 4, "label": [0, 1, 0, 1]}, "column image lacks 4 values"),
     ],
 )
 def test_wrong_parquet_is_one_sentence(table: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     pq.write_table(pa.table(table), tmp_path / "x.parquet")
     with pytest.raises(UserError, match=sentence):
+        data_info(config(tmp_path / "x.parquet", "parquet"))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "refused"),
+    [
+        ("{", None),
+        ("[]", None),
+        ("null", None),
+        ('{"info": []}', None),
+        ('{"info": {"features": {"label": 5}}}', None),
+        ('{"info": {"features": {"label": {"names": [1, 2]}}}}', None),
+        ('{"info": {"features": {"label": {"names": ["a", "a"]}}}}', "two classes have one name in its metadata .a, a"),
+    ],
+)
+def test_metadata_that_name_no_classes_leave_numbers(metadata: str, refused: str | None, tmp_path: Path) -> None:
+    random, rows = np.random.RandomState(4), []
+    for _ in range(8):
+        file = io.BytesIO()
+        picture(random).save(file, "PNG")
+        rows.append(file.getvalue())
+    table = pa.table({"image": rows, "label": [0, 1] * 4}).replace_schema_metadata({"huggingface": metadata})
+    pq.write_table(table, tmp_path / "x.parquet")
+    if refused is None:
+        assert data_info(config(tmp_path / "x.parquet", "parquet")).classes == ("0", "1")
+        return
+    with pytest.raises(UserError, match=refused):
         data_info(config(tmp_path / "x.parquet", "parquet"))
 
 
@@ -464,6 +547,7 @@ def test_the_worker_loads_no_torch() -> None:
 def test_the_command_tells_and_draws(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     root = write(tmp_path / "images", ("",), number=30)
     (root / "bee").rename(root / "a bee's")
+    (root / "ant").rename(root / "ant\nhill")
     file = tmp_path / "x.yaml"
     data = {"name": "folder", "root": str(root), "flip": True, "crop_padding": 2}
     file.write_text(json.dumps({"name": "x", "storage": str(tmp_path / "runs"), "data": data}))
@@ -471,13 +555,18 @@ def test_the_command_tells_and_draws(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert run(["data", str(file), *small, "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     assert (
-        found["classes"] == ["a bee's", "ant"] and found["train_counts"] == [24, 24] and found["test_counts"] == [6, 6]
+        found["classes"] == ["a bee's", "ant\nhill"]
+        and found["train_counts"] == [24, 24]
+        and found["test_counts"] == [6, 6]
     )
     assert found["splits"] == {"weights": 19, "alphas": 19, "held_out": 10} and found["refused"] == []
     sheet = np.asarray(Image.open(found["contact_sheet"]))
     assert sheet.shape == (3 * (72 + 14), 8 * (72 + 4), 3) and sheet.std() > 40
+    assert run(["data", str(file), *small, "--out", str(tmp_path / "look")]) == 0
+    assert f"  ddarts search {file} {' '.join(small)}\n" in capfd.readouterr().out
     assert run(["data", str(file), "--out", str(tmp_path / "look")]) == 2
     out, error = capfd.readouterr()
+    assert "ddarts search" not in out
     assert (
         "the largest of 2 classes, a bee's, has 50.0 %" in out and "data.image_size 12: all images are 12 x 12" in out
     )

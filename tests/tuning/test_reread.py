@@ -13,11 +13,13 @@ from ddarts_tuning.schedulers.time_budget import TimeBudget
 from ddarts_tuning.searchers.journal import JOURNAL, Journal, open_journal
 from ddarts_tuning.searchers.searcher import StudySearch, points_of
 from ddarts_tuning.settings.config import SweepConfig, resolve_sweep
-from ddarts_tuning.settings.reread import apart_of
-from ddarts_tuning.settings.space import base_settings
+from ddarts_tuning.settings.distributions import Distribution
+from ddarts_tuning.settings.reread import apart_of, unvisited
+from ddarts_tuning.settings.space import base_settings, build_space
 from ddarts_tuning.settings.tune import ACCURACY, RECALIBRATED
 from ddarts_tuning.store.study import Held, Study, trial_dir
 from ddarts_tuning.trial.trial_record import begin
+from pydantic import TypeAdapter
 
 from ddarts_cli.sweeping import print_ranking
 from ddarts_core.ground.errors import UserError
@@ -25,6 +27,7 @@ from ddarts_core.loops.records import EpochRecord, write_jsonl
 from ddarts_core.studies.study_files import read_json, write_json
 
 LR = {"type": "float", "low": 0.01, "high": 0.1}
+RATES = {"type": "categorical", "choices": [1, 0.05, 2]}
 LOSS = {"type": "categorical", "choices": ["none", "centered"]}
 
 
@@ -174,3 +177,18 @@ def test_a_grid_visits_the_points_that_no_trial_has_visited(study: Study) -> Non
     assert extending.num_more(stopped, three) == 0 and extending.num_more(stopped, three, 1) == 1
     with pytest.raises(UserError, match="cannot get 2 trials more: its grid has 6 points, 5 of them visited"):
         extending.num_more(stopped, three, 2)
+    study.update(state="INTERRUPTED")
+    with pytest.raises(
+        UserError, match=r"was stopped, .*tune\.searcher \(random there, grid now\): bring it to its end"
+    ):
+        extending.extend_sweep(three, 2)
+
+
+def test_a_point_is_visited_however_its_numbers_are_written_but_not_if_the_time_was_spent(study: Study) -> None:
+    space = build_space({"search.lr": TypeAdapter(Distribution).validate_python(RATES)}, {})
+    trials = [
+        {"trial_id": "00000", "params": {"search.lr": 1.0}, "reason": None},
+        {"trial_id": "00001", "params": {"search.lr": 0.05}, "reason": "stopped by the scheduler after 1 epochs"},
+        {"trial_id": "00002", "params": {"search.lr": 2.0}, "reason": "time budget of 4 s spent"},
+    ]
+    assert unvisited(space, {}, trials) == [{"search.lr": 2}]

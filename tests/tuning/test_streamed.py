@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,15 +16,22 @@ import pandas as pd
 import pytest
 import ray
 from ddarts_analysis.mlflow_runs import read_runs
+from ddarts_tuning.driver import extending, sweep
+from ddarts_tuning.driver.new_study import new_study
 from ddarts_tuning.settings.config import SweepConfig
-from ddarts_tuning.store.study import find_study
+from ddarts_tuning.store.study import find_study, trial_dir
+from ddarts_tuning.trial.trainable import SearchTrial
+from ddarts_tuning.trial.trial_record import begin
 from PIL import Image
 
 from ddarts_cli import training
 from ddarts_cli.main import run
-from ddarts_core.datasets.facts import read_info
+from ddarts_core.data.sets import load_train
+from ddarts_core.datasets.facts import read_info, write_facts
+from ddarts_core.ground.errors import UserError
 from ddarts_core.loops import checkpoint
 from ddarts_core.loops.records import EpochRecord
+from ddarts_core.settings.config import resolve
 from tests.tuning.conftest import Make
 from tests.tuning.processes import Driver, by_hand, epochs_of, results
 
@@ -108,6 +116,40 @@ def test_a_sweep_on_streamed_files_ends_and_goes_on_where_it_was_killed(
     assert "the largest of 3 classes, ant, has 48.0 % of the training images" in (study.path / "report.html").read_text(
         encoding="utf-8"
     )
+
+
+def test_no_sweep_or_trial_goes_on_with_other_images(
+    make_sweep: Make, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver looks first, so that no trial fails for it; a trial looks where the driver has no images."""
+    own = tmp_path / "own"
+    shutil.copytree(root, own)
+    config = streamed(make_sweep, own, "changed", 1, 0)
+    _, content = sweep._check_data(config)
+    study = new_study(config)
+    write_facts(study.path, content)
+    record = begin(study, 0, {"search.w_zero_one": 1.0, "ablation.loss": "none"})
+    trial = SearchTrial.__new__(SearchTrial)
+    trial._study, trial._record, trial._folder = study, record, trial_dir(study.path, 0)
+    trial._config = resolve(record["config"])
+    smaller = trial._config.data.model_copy(update={"image_size": 8})
+    other = SearchTrial.__new__(SearchTrial)
+    other.__dict__ |= {**trial.__dict__, "_config": trial._config.model_copy(update={"data": smaller})}
+    for one in (trial, other):
+        one._know(*load_train(one._config.data))
+    sweep.check_images(study, config)
+    assert read_info(trial_dir(study.path, 0)) == load_train(smaller)[0]
+    (own / "train" / "ant" / "0.png").rename(own / "train" / "bee" / "new.png")
+    for one in (trial, other):
+        with pytest.raises(UserError, match=r"images are not those that (study 'changed'|trial 00000) was"):
+            one._know(*load_train(one._config.data))
+    study.update(state="FINISHED")
+    monkeypatch.setattr(extending, "prepare", lambda *_: pytest.fail("it went on"))
+    with pytest.raises(UserError, match=r"not those that study 'changed' was begun with \(train_counts"):
+        extending.extend_sweep(config, 1)
+    study.update(state="INTERRUPTED")
+    with pytest.raises(UserError, match=r"not those that study 'changed' was begun with \(train_counts"):
+        sweep.resume_sweep(study.path)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from .callback import Session
 from .events import Listener
 from .moving import settle_in
 from .rebuild import ensure_tracked
-from .sweep import StudyResult, check_address, prepare, resume_sweep, run, stored_config
+from .sweep import StudyResult, check_address, check_images, prepare, resume_sweep, run, stored_config
 
 LASTING = ("objective", "second_objective", "limits", "latency")
 """Settings of `tune` that all trials of a study share."""
@@ -70,7 +70,11 @@ def extend_sweep(
     plugins.check(study)
     space = config.build_space()
     check_same(study, config)
-    if (other := goes_on_otherwise(study, config)) and study.data["state"] != "FINISHED":
+    other = goes_on_otherwise(study, config)
+    before = study.data["config"]["tune"]["searcher"]
+    if before != config.tune.searcher == "grid":  # what is left of it is known at the end of what was begun
+        other.append(f"tune.searcher ({before} there, grid now)")
+    if other and study.data["state"] != "FINISHED":
         raise UserError(
             f"study {study.name!r} was stopped, and the file has another {', '.join(other)}: bring it to its end first "
             f"with `{ddarts('resume', study.location)}`; then it gets new trials of another kind"
@@ -87,6 +91,7 @@ def extend_sweep(
     with hold(find_study(study.location)) as held:
         settle_in(held)
         held = ensure_tracked(held)
+        check_images(held, config)
         added = _add_round(held, prepare(config, space, num_cpus, address), more)
         stored = stored_config(added)
         return run(added, stored, space, Session(draw, listener), address)
@@ -106,7 +111,7 @@ def num_more(study: Study, config: SweepConfig, num_samples: int | None = None) 
     Raises:
         UserError: the grid has not so many points that no trial has visited, or none at all.
     """
-    stopped = study.data["state"] != "FINISHED"
+    stopped = study.data["state"] != "FINISHED"  # and then its searcher is that of `config`, if this is a grid
     more = num_samples or (0 if stopped else config.tune.num_samples)
     if not more or config.tune.searcher != "grid":
         return more
@@ -114,7 +119,7 @@ def num_more(study: Study, config: SweepConfig, num_samples: int | None = None) 
     moved = goes_on_otherwise(study, config)
     earlier = _earlier(study, config, base_settings(config)) if moved else study.data.get("earlier", {})
     left = len(unvisited(space, {**study.data, "earlier": earlier}, trials))
-    if stopped and tune["searcher"] == "grid":
+    if stopped:
         left -= tune["num_samples"] - len(trials)  # which are visited first
     more = num_samples or min(more, left)
     if not 0 < more <= left:

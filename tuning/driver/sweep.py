@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.data.sets import data_facts, data_notes, load_train
+from ddarts_core.data.sets import DATASETS, OwnImages, data_facts, data_notes, load_train
 from ddarts_core.data.splits import check_batch, split
 from ddarts_core.datasets import facts
 from ddarts_core.datasets.facts import DataInfo
@@ -159,6 +159,7 @@ def resume_sweep(
             untracked = track_rest(study, draw)
             show_study(study, "FINISHED")
             return StudyResult(study, study.ranked(), False, untracked)
+        check_images(study, config)
         if corrected is not None:
             taken = {name: getattr(corrected.tune, name) for name in CORRIGIBLE}
             config = config.model_copy(update={"tune": config.tune.model_copy(update=taken)})
@@ -245,6 +246,19 @@ def _check_data(config: SweepConfig) -> tuple[DataInfo, dict[str, Any]]:
     check_batch("alphas", len(splits.alphas), config.search.batch_size)
     check_score(config.tune.objective, config.transfer, config.retrain, info)
     return info, data_facts(info, images, data_notes(config.data))
+
+
+def check_images(study: Study, config: SweepConfig) -> None:
+    """Check that a user's own images are those that a study was begun with.
+
+    If they are not on this machine, the trials check it where they are.
+
+    Raises:
+        UserError: the images have changed, or are broken.
+    """
+    if isinstance(DATASETS.get(config.data.name), OwnImages) and Path(config.data.root).expanduser().exists():
+        info, images = load_train(config.data)
+        facts.check_unchanged(study.path, data_facts(info, images), f"study {study.name!r}")
 
 
 def _check_compiler(config: SweepConfig, space: Space) -> None:

@@ -12,8 +12,7 @@ from typing import Any
 
 from ray import tune
 
-SPENT = "time budget of {:g} s spent"
-"""The reason that a trial's file gives when the trial was stopped because the time was spent."""
+from ..settings.tune import TIME_SPENT
 
 
 class TimeBudget(tune.Stopper):
@@ -38,7 +37,7 @@ class TimeBudget(tune.Stopper):
     @property
     def reason(self) -> str:
         """Why a trial was stopped."""
-        return "" if self._seconds is None else SPENT.format(self._seconds)
+        return "" if self._seconds is None else TIME_SPENT.format(self._seconds)
 
     def note(self, trial_id: str, running: bool) -> None:
         """Note that a trial has got a process, or has none any more."""

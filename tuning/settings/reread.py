@@ -7,7 +7,6 @@ identifiers: `params` for a trial that counts, and `apart` with the differing se
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ from ddarts_core.settings.hashing import PLACES
 
 from .budget import seconds_of, within
 from .space import Space, trial_config
-from .tune import TuneConfig
+from .tune import TuneConfig, was_cut_short
 
 EPOCHS = ("search.epochs", "search.warmup_epochs", "retrain.epochs")
 """Settings that may change when a study goes on, as its space and `BUDGET` may: how many epochs a trial is given."""
@@ -70,17 +69,23 @@ def as_today(study: Mapping[str, Any], trial: Mapping[str, Any]) -> Mapping[str,
 def unvisited(space: Space, study: Mapping[str, Any], trials: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The points of today's grid that no trial which counts has visited, in the order of the grid.
 
+    A trial that was stopped because the time was spent has visited nothing.
+
     Args:
         space: the search space of today.
         study: the contents of study.json.
         trials: the records of the trials.
     """
 
-    def named(params: Mapping[str, Any]) -> str:
-        return json.dumps(params, sort_keys=True)
+    def values(params: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
+        return frozenset(params.items())  # in which 1 is 1.0
 
-    visited = {named(known["params"]) for trial in trials if (known := as_today(study, trial)) is not None}
-    return [point for point in space.grid() if named(point) not in visited]
+    visited = {
+        values(known["params"])
+        for trial in trials
+        if (known := as_today(study, trial)) is not None and not was_cut_short(trial)
+    }
+    return [point for point in space.grid() if values(point) not in visited]
 
 
 def has_other_epochs(apart: Iterable[str]) -> bool:

@@ -30,6 +30,14 @@ ACCURACY = "held_out/accuracy"
 RECALIBRATED = "held_out/recalibration_batches"
 SEARCH_EPOCH = "search_epoch"
 
+TIME_SPENT = "time budget of {:g} s spent"
+"""The reason that a trial's file gives when the trial was stopped because the time was spent."""
+
+
+def was_cut_short(trial: Mapping[str, Any]) -> bool:
+    """Whether a trial was stopped because the time of the sweep was spent, and not for what it had reached."""
+    return str(trial["reason"]).startswith(TIME_SPENT.partition("{")[0])
+
 
 class ResourcesConfig(Strict):
     """What one trial takes. With fractions, several trials share a core or a GPU."""

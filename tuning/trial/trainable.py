@@ -33,9 +33,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from ray import tune
 
-from ddarts_core.data.images import DataInfo
+from ddarts_core.data.images import DataInfo, Images
 from ddarts_core.data.readers import end_readers
-from ddarts_core.data.sets import data_info, for_cores, load_train
+from ddarts_core.data.sets import data_facts, data_info, for_cores, load_train
 from ddarts_core.data.splits import split
 from ddarts_core.datasets import facts
 from ddarts_core.estimates.memory import CONTEXT_BYTES
@@ -84,6 +84,9 @@ if TYPE_CHECKING:
 
 FAILURES = (UserError, Diverged, ArithmeticError, MemoryError, torch.OutOfMemoryError)
 """Errors that would happen again if the trial were restarted."""
+
+PLACES_OF_DATA = {"root", "num_workers"}
+"""Settings of `data` that do not say which images a trial has."""
 
 
 class SearchTrial(tune.Trainable):
@@ -254,10 +257,10 @@ class SearchTrial(tune.Trainable):
             self._take(numbered(config))
         if self._genotype is None and self._search is None:
             info, images = load_train(config.data)
+            self._know(info, images)
             check_search(config, info, pick_device(config.search.device))
             self._search = Search(config, info, split(images, config.data, config.seed))
             self._epochs = self._search.records()
-            self._keep_facts(self._search.info)
             if self._loaded.get("search") is not None:
                 # It is this trial's own. A later version may hash settings that there were none of when it was made.
                 own = {"config_hash": config_hash(self._config)}
@@ -272,6 +275,8 @@ class SearchTrial(tune.Trainable):
             self._search = None
             end_readers()
             info, images = load_train(data_of(config, self._genotype))
+            if data_of(config, self._genotype) == config.data:
+                self._know(info, images)
             splits = split(images, config.data, config.seed)
             train = splits.weights.joined(splits.alphas)
             check_training(config, self._genotype, info, pick_device(config.retrain.device))
@@ -284,10 +289,19 @@ class SearchTrial(tune.Trainable):
                 self._retrain.load_state_dict(self._loaded.pop("retrain") | own)
             self._epochs = self._retrain.records()
 
-    def _keep_facts(self, info: DataInfo) -> None:
-        """Write facts of the data beside the records, if the trial's settings of `data` differ from the study's."""
-        if info != facts.read_info(self._study.path):
-            facts.write_facts(self._folder, info.to_dict())
+    def _know(self, info: DataInfo, images: Images) -> None:
+        """Keep the facts of the images if the trial's settings of `data` differ from the study's, and so may the facts.
+
+        Raises:
+            UserError: the images have changed since the study, or this trial, was begun.
+        """
+        today, own = data_facts(info, images), self._config.data.model_dump(exclude=PLACES_OF_DATA)
+        if own == resolve(self._study.data["base"]).data.model_dump(exclude=PLACES_OF_DATA):
+            facts.check_unchanged(self._study.path, today, f"study {self._study.name!r}")
+        elif facts.read_facts(self._folder) is not None:
+            facts.check_unchanged(self._folder, today, f"trial {self._record['trial_id']}")
+        else:
+            facts.write_facts(self._folder, today)
 
     def _end_search(self, search: Search) -> bool:
         self._take(search.discretise().genotype)
