@@ -91,7 +91,7 @@ def by_setting(frames: Frames, by: str, metric: str, reduce: Reduce = "last", fi
 def varying(frames: Frames, by: str) -> list[str]:
     """Dotted paths of the settings that differ between completed trials with the same value of `by`, ascending.
 
-    Settings that change nothing of a trial count as not set. The seed and the places of data, runs and devices are left
+    Trials in which a setting has no part say nothing of it. The seed and the places of data, runs and devices are left
     out. Where the trials of a row differ in these alone, the spread of the row is that of seeds; in any other row it is
     mixed with the effect of the settings.
 
@@ -101,15 +101,16 @@ def varying(frames: Frames, by: str) -> list[str]:
     groups: dict[Any, list[dict[str, Any]]] = {}
     for config in _completed(frames)["config_json"]:
         settings = json.loads(config)
-        unused = idle(settings)
-        used = {path: value for path, value in nested.leaves(settings) if path not in unused}
-        groups.setdefault(_setting(settings, by), []).append(used)
+        unused = dict.fromkeys(idle(settings), UNUSED)
+        groups.setdefault(_setting(settings, by), []).append(dict(nested.leaves(settings)) | unused)
     paths = {path for group in groups.values() for leaves in group for path in leaves} - {"seed", by, *PLACES}
-    return sorted(
-        path
-        for path in paths
-        if any(leaves.get(path) != group[0].get(path) for group in groups.values() for leaves in group)
-    )
+    return sorted(path for path in paths if any(_differs(path, group) for group in groups.values()))
+
+
+def _differs(path: str, group: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a setting has two values among runs in which it has a part."""
+    values = [value for leaves in group if (value := leaves.get(path)) != UNUSED]
+    return any(value != values[0] for value in values)
 
 
 def markdown(table: pd.DataFrame, metric: str, varied: Sequence[str] = (), digits: int = 4) -> str:

@@ -155,6 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         signal.signal(signal.SIGHUP, _interrupt)
     open_closed_outputs()
     status = run(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)  # the work is done: nothing is left to be interrupted well
     gc.freeze()  # else the interpreter looks through all that was imported once more: a second or two after a sweep
     sys.exit(status)
 
@@ -173,6 +176,7 @@ def _interrupt(*_: object) -> NoReturn:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; errors of the program itself keep their traceback."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    output = sys.stdout
     try:
         result = cli.main(args=words, prog_name="ddarts", standalone_mode=False)
     except UserError as error:
@@ -191,6 +195,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted: the files written so far are whole.", err=True)
         return 130
+    except SystemExit:
+        if sys.stdout is output:
+            raise
+        return 0  # click found that nobody reads, and silenced the output
     except BrokenPipeError:
         from ddarts_cli.console import drop_output
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -16,6 +17,7 @@ from ddarts_tuning.store.backend import Folder
 from ddarts_tuning.store.locks import lock
 
 from ddarts_cli import console
+from ddarts_cli.main import main
 from ddarts_cli.sweeping import REASON, print_ranking
 from ddarts_core.ground.errors import UserError
 
@@ -40,6 +42,38 @@ def test_what_nobody_reads_ends_nothing(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0 and (tmp_path / "done").exists()
+
+
+def test_a_list_that_nobody_reads_to_its_end_is_no_mistake() -> None:
+    """click itself ends the program with status 1 then."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "ddarts_cli", "settings"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_after_its_work_a_signal_ends_the_program_as_it_ends_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that raises would print the traceback of whatever the interpreter does at its end."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # by nohup
+    during = []
+    monkeypatch.setattr("ddarts_cli.main.run", lambda _: during.append(signal.getsignal(signal.SIGTERM)) or 7)
+    try:
+        with pytest.raises(SystemExit, match="7"):
+            main([])
+        assert callable(during[0]) and during[0] is not signal.SIG_DFL
+        after = [signal.getsignal(number) for number in numbers]
+        assert after == [signal.SIG_DFL, signal.SIG_DFL, signal.SIG_IGN]
+    finally:
+        gc.unfreeze()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_full_disk_is_still_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from ddarts_cli.options import json_option, print_json
     default="S",
     show_default=True,
     shell_complete=completing.space,
-    help="Search space: S, S_o or S_none.",
+    help="Search space: S, S_o, S_none or S_3.",
 )
 @click.option("--steps", type=click.IntRange(1, 8), default=4, show_default=True, help="Intermediate nodes of a cell.")
 @click.option("--cells", type=click.IntRange(1, 200), default=8, show_default=True, help="Cells with own alphas.")

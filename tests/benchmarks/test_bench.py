@@ -106,8 +106,10 @@ def test_a_small_trial_is_counted_as_often_as_it_steps():
 def test_the_page_says_what_stacked_trials_would_save():
     part = {"launches": 3, "macs": 10**6, "times": 2}
     parts = {"weight steps": part, "steps of the derived network": part}
-    text = page._small(parts, {"alone, fast": 100, "alone, readable": 150, "8": 200})
+    seconds = {"weight steps": {"readable": [0.4, 0.5, 0.3], "auto": [0.2]}}
+    text = page._small(parts, seconds, {"alone, fast": 100, "alone, readable": 150, "8": 200})
     assert "| weight steps | 2 | 3 | 1.0 | 50 % |" in text
+    assert "| weight steps | 400 | 200 | 2.0x |" in text
     assert "| 8 | 200 | 25 | 0.25 |" in text
     assert text[-2] == "their steps are 50 % of the launches above."
 
