@@ -83,7 +83,10 @@ def document(info: DataInfo, counts: Sequence[int], notes: Sequence[str] = (), c
 
 
 #: What a `document` says of the training images themselves.
-OF_IMAGES = ("classes", "channels", "image_size", "train_counts", "train_copies", "mean", "std")
+OF_IMAGES = ("classes", "channels", "image_size", "train_counts", "train_copies")
+
+#: By how much a mean or deviation of the same pictures may differ: libraries round a JPEG or a resized image otherwise.
+ROUNDING = 1e-4
 
 
 def check_unchanged(folder: Path, today: Mapping[str, Any], begun: str = "") -> None:
@@ -102,8 +105,11 @@ def check_unchanged(folder: Path, today: Mapping[str, Any], begun: str = "") -> 
     """
     before = read_facts(folder)
     known = {"train_copies": 0, **(before or {})}
-    changed = [name for name in OF_IMAGES if name in known and known[name] != today[name]] if before else []
-    if changed:
+    changed = [name for name in OF_IMAGES if name in known and known[name] != today[name]]
+    for name in ("mean", "std"):
+        pairs = zip(known.get(name, ()), today[name], strict=False)
+        changed += [name] if any(abs(was - now) > ROUNDING for was, now in pairs) else []
+    if before is not None and changed:
         name = changed[0]
         was, now = (str(one[name])[:60] for one in (known, today))
         raise UserError(

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ import torch
 from PIL import Image
 
 from ddarts_cli.main import run
-from ddarts_core.data.images import ImageSet
+from ddarts_core.data.images import DataInfo, ImageSet
 from ddarts_core.data.sets import data_facts, data_info, data_notes, load_test, load_train
 from ddarts_core.data.splits import hold_out, split
 from ddarts_core.datasets import cache, decode, own, scan
+from ddarts_core.datasets.facts import check_unchanged, document, write_facts
 from ddarts_core.ground.errors import UserError
 from ddarts_core.search.search import Search, build_search
 from ddarts_core.settings.config import ExperimentConfig, resolve
@@ -248,6 +250,19 @@ def test_copies_of_a_picture_are_in_one_split(tmp_path: Path, in_memory: bool) -
         assert not {*trained.pictures.tolist()} & {*kept.pictures.tolist()}  # type: ignore[union-attr]
         joined = parts.weights.joined(parts.alphas)
         assert joined.pictures is not None and len(joined.pictures) == len(joined)
+
+
+def test_another_library_may_round_the_same_pictures_otherwise(tmp_path: Path) -> None:
+    info = DataInfo("folder", 2, 1, 8, (0.5,), (0.25,), ("ant", "bee"))
+    write_facts(tmp_path, document(info, [3, 4]))
+    check_unchanged(tmp_path, document(replace(info, mean=(0.50009,), std=(0.24992,)), [3, 4]))
+    for other, counts in (
+        (replace(info, mean=(0.5002,)), [3, 4]),
+        (replace(info, std=(0.26,)), [3, 4]),
+        (info, [4, 3]),
+    ):
+        with pytest.raises(UserError, match=r"images are not those that .* was begun with \((mean|std|train_counts)"):
+            check_unchanged(tmp_path, document(other, counts))
 
 
 @pytest.mark.parametrize("change", ["added", "removed", "renamed", "class added"])
