@@ -365,7 +365,7 @@ def test_same_seed_same_bytes_and_resume(tiny: Path, tmp_path: Path, capfd: pyte
 
 
 def test_interrupted_search_goes_on_to_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
-    arguments = ["search", str(tiny), "--set", "search.epochs=40"]
+    arguments = ["search", str(tiny), "--set", "search.epochs=12"]
     command = [sys.executable, "-m", "ddarts_cli", *arguments]
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     process = subprocess.Popen(
