@@ -97,7 +97,7 @@ def run_seeds(
     info, images = read_train(experiment.data)
     content = data_facts(info, images, data_notes(experiment.data))
     if resume:
-        check_unchanged(out, content)
+        check_unchanged(out, content, deals=config.retrain.validation_fraction > 0)
     limit_threads(config.retrain.batch_size, config.retrain.channels, info.image_size)
     experiment.check_images(info, images)
     for sentence in experiment.dead_cells(info):

@@ -45,6 +45,7 @@ __all__ = [
     "for_cores",
     "load_test",
     "load_train",
+    "settings_of",
 ]
 
 
@@ -271,6 +272,11 @@ def data_facts(info: DataInfo, train: Images, notes: Sequence[str] = ()) -> dict
     """
     copies = 0 if train.pictures is None else len(train) - len(torch.unique(train.pictures))
     return facts.document(info, train.labels.bincount(minlength=info.num_classes).tolist(), notes, copies)
+
+
+def settings_of(config: DataConfig) -> dict[str, Any]:
+    """Return the settings that say which images there are, without those of where they are and how they are read."""
+    return config.model_dump(mode="json", exclude={"root", "num_workers", "in_memory"})
 
 
 def for_cores(config: ExperimentConfig, cores: float) -> ExperimentConfig:

@@ -89,7 +89,7 @@ OF_IMAGES = ("classes", "channels", "image_size", "train_counts", "train_copies"
 ROUNDING = 1e-4
 
 
-def check_unchanged(folder: Path, today: Mapping[str, Any], begun: str = "") -> None:
+def check_unchanged(folder: Path, today: Mapping[str, Any], begun: str = "", deals: bool = True) -> None:
     """Check that training images are those that a run was begun with, as far as its `data.json` can tell.
 
     Other images would be dealt to other splits, so that images which have trained would score; and labels would mean
@@ -99,21 +99,31 @@ def check_unchanged(folder: Path, today: Mapping[str, Any], begun: str = "") -> 
         folder: the folder of the run.
         today: the `document` of the images that are there now.
         begun: what a message says was begun with the images, if not the folder.
+        deals: whether the run deals the images to splits.
 
     Raises:
-        UserError: the images have changed.
+        UserError: the images have changed, or an earlier version has dealt copies of a picture to different splits.
     """
     before = read_facts(folder)
-    known = {"train_copies": 0, **(before or {})}
-    changed = [name for name in OF_IMAGES if name in known and known[name] != today[name]]
-    for name in ("mean", "std"):
-        pairs = zip(known.get(name, ()), today[name], strict=False)
-        changed += [name] if any(abs(was - now) > ROUNDING for was, now in pairs) else []
-    if before is not None and changed:
-        name = changed[0]
-        was, now = (str(one[name])[:60] for one in (known, today))
+    if before is None:
+        return
+    begun = begun or str(folder)
+    if "train_copies" not in before and today["train_copies"] and deals:
         raise UserError(
-            f"the training images are not those that {begun or folder} was begun with ({name} {was} then, {now} now): "
+            f"{begun} was begun by a version that dealt copies of a picture to different splits, and this one does "
+            f"not: begin anew in another folder (the images have {today['train_copies']:,} copies)"
+        )
+    # Earlier versions kept the counts of a study only, and not those of its trials.
+    names = OF_IMAGES if "train_copies" in before else OF_IMAGES[:3]
+    changed = [name for name in names if name in before and before[name] != today[name]]
+    for name in ("mean", "std"):
+        pairs = zip(before[name], today[name], strict=False)
+        changed += [name] if any(abs(was - now) > ROUNDING for was, now in pairs) else []
+    if changed:
+        name = changed[0]
+        was, now = (str(one[name])[:60] for one in (before, today))
+        raise UserError(
+            f"the training images are not those that {begun} was begun with ({name} {was} then, {now} now): "
             "put those back, or begin anew in another folder"
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ DOTTED = ("space", "when")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key may be given only once, a text that looks like a date stays a text, and 1e-3 is a number."""
+    """YAML in which a key may be given only once, and in which a text that looks like a date stays a text."""
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         node = super().compose_mapping_node(anchor)
@@ -35,10 +34,6 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-# As in YAML 1.2; for YAML 1.1 it is a text without a dot.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 def _parse(text: str, where: str) -> Any:

@@ -90,13 +90,7 @@ def test_what_looks_like_a_date_is_text() -> None:
     assert resolve({}, ["name=2020-13-45", "data.root=2024-01-15"]).name == "2020-13-45"
 
 
-def test_a_power_of_ten_is_a_number() -> None:
-    """For YAML 1.1 it is a text if it has no dot: a choice 5e-2 would never be the 0.05 that a trial has."""
-    assert [parse_override(f"x={text}")[1] for text in ("5e-2", "1E3", "-2e+1")] == [0.05, 1000.0, -20.0]
-    assert [parse_override(f"x={text}")[1] for text in ("e5", "1e", "0x1e5", "1e5f")] == ["e5", "1e", 0x1E5, "1e5f"]
-
-
-@pytest.mark.parametrize("value", ["2024", "1e5", "2024-01-15", "yes", "", "a: b", 3, None])
+@pytest.mark.parametrize("value", ["2024", "2024-01-15", "yes", "", "a: b", 3, None])
 def test_an_override_of_a_value_is_that_value(value: object) -> None:
     assert parse_override(override("data.root", value)) == ("data.root", value)
 

@@ -263,6 +263,15 @@ def test_another_library_may_round_the_same_pictures_otherwise(tmp_path: Path) -
     ):
         with pytest.raises(UserError, match=r"images are not those that .* was begun with \((mean|std|train_counts)"):
             check_unchanged(tmp_path, document(other, counts))
+    older = {key: value for key, value in document(info, [3, 4]).items() if key != "train_copies"}
+    write_facts(tmp_path, older)
+    check_unchanged(tmp_path, document(info, [3, 4]))
+    copies = document(info, [3, 4], copies=2)
+    check_unchanged(tmp_path, copies, deals=False)
+    with pytest.raises(
+        UserError, match=r"begun by a version that dealt copies .*: begin anew .*the images have 2 copies"
+    ):
+        check_unchanged(tmp_path, copies)
 
 
 @pytest.mark.parametrize("change", ["added", "removed", "renamed", "class added"])

@@ -192,3 +192,13 @@ def test_a_point_is_visited_however_its_numbers_are_written_but_not_if_the_time_
         {"trial_id": "00002", "params": {"search.lr": 2.0}, "reason": "time budget of 4 s spent"},
     ]
     assert unvisited(space, {}, trials) == [{"search.lr": 2}]
+
+
+def test_a_choice_is_read_however_it_is_written(study: Study) -> None:
+    """YAML takes 5e-2 for a text; a trial has the number."""
+    space = {"search.lr": {"type": "categorical", "choices": ["5e-2", 0.02]}, "ablation.loss": LOSS}
+    config = sweep(study.path, space, tune={"searcher": "grid"})
+    assert config.build_space().read({"search": {"lr": 0.05}, "ablation": {"loss": "none"}})[1] == []
+    assert extending.num_more(study, config) == 2  # of four points two are those of trials 0 and 2
+    added, known = counts(study, config)
+    assert known[2]["search.lr"] == "5e-2" and apart_of(added.data) == {"00001": ["search.lr"]}

@@ -131,6 +131,7 @@ def test_no_sweep_or_trial_goes_on_with_other_images(
     record = begin(study, 0, {"search.w_zero_one": 1.0, "ablation.loss": "none"})
     trial = SearchTrial.__new__(SearchTrial)
     trial._study, trial._record, trial._folder = study, record, trial_dir(study.path, 0)
+    trial._params, trial._records = dict(record["params"]), []
     trial._config = resolve(record["config"])
     smaller = trial._config.data.model_copy(update={"image_size": 8})
     other = SearchTrial.__new__(SearchTrial)
@@ -150,6 +151,18 @@ def test_no_sweep_or_trial_goes_on_with_other_images(
     study.update(state="INTERRUPTED")
     with pytest.raises(UserError, match=r"not those that study 'changed' was begun with \(train_counts"):
         sweep.resume_sweep(study.path)
+    # Later trials may have other settings of the data than those of the first round, and other folders.
+    sweep.check_images(study, config.model_copy(update={"data": config.data.model_copy(update={"num_train": 20})}))
+    third = SearchTrial.__new__(SearchTrial)
+    third.__dict__ |= {**trial.__dict__, "_params": {"data.root": str(own)}, "_folder": trial_dir(study.path, 1)}
+    third._know(*load_train(trial._config.data))
+    # A trial of an earlier version that goes on, of a study whose facts do not name their settings.
+    write_facts(study.path, {key: value for key, value in content.items() if key not in ("settings", "train_copies")})
+    shutil.rmtree(trial_dir(study.path, 0))
+    trial._records = [EpochRecord(0, "search", {})]
+    (own / "train" / "ant" / "1.png").unlink()
+    with pytest.raises(UserError, match=r"not those that study 'changed' was begun with \(mean"):
+        trial._know(*load_train(trial._config.data))
 
 
 @pytest.mark.slow

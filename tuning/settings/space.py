@@ -124,12 +124,23 @@ class Space:
                 return False
         return True
 
+    @cached_property
+    def _meant(self) -> dict[str, list[tuple[Any, Any]]]:
+        """The choices of each categorical parameter, and the values that they stand for: in YAML `5e-2` is a text."""
+        found: dict[str, list[tuple[Any, Any]]] = {}
+        for path, distribution in self.distributions:
+            for choice in distribution.choices if isinstance(distribution, CategoricalDistribution) else ():
+                config = trial_config(self.base, _example(self, path, choice)).model_dump(mode="json")
+                found.setdefault(path, []).append((choice, _given(config, path)))
+        return found
+
     def read(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """The values of the active parameters in a trial with these settings, and which of them the space lacks."""
         params: dict[str, Any] = {}
         for path, distribution in self.distributions:
             if self.active(distribution, params):
-                params[path] = _given(settings, path)
+                value = _given(settings, path)
+                params[path] = next((choice for choice, meant in self._meant.get(path, ()) if meant == value), value)
         by_path = dict(self.distributions)
         return params, [path for path, value in params.items() if not by_path[path].contains(value)]
 

@@ -35,7 +35,7 @@ from ray import tune
 
 from ddarts_core.data.images import DataInfo, Images
 from ddarts_core.data.readers import end_readers
-from ddarts_core.data.sets import data_facts, data_info, for_cores, load_train
+from ddarts_core.data.sets import data_facts, data_info, for_cores, load_train, settings_of
 from ddarts_core.data.splits import split
 from ddarts_core.datasets import facts
 from ddarts_core.estimates.memory import CONTEXT_BYTES
@@ -84,9 +84,6 @@ if TYPE_CHECKING:
 
 FAILURES = (UserError, Diverged, ArithmeticError, MemoryError, torch.OutOfMemoryError)
 """Errors that would happen again if the trial were restarted."""
-
-PLACES_OF_DATA = {"root", "num_workers"}
-"""Settings of `data` that do not say which images a trial has."""
 
 
 class SearchTrial(tune.Trainable):
@@ -290,16 +287,19 @@ class SearchTrial(tune.Trainable):
             self._epochs = self._retrain.records()
 
     def _know(self, info: DataInfo, images: Images) -> None:
-        """Keep the facts of the images if the trial's settings of `data` differ from the study's, and so may the facts.
+        """Keep the facts of the images, unless they must be those of the study.
 
         Raises:
             UserError: the images have changed since the study, or this trial, was begun.
         """
-        today, own = data_facts(info, images), self._config.data.model_dump(exclude=PLACES_OF_DATA)
-        if own == resolve(self._study.data["base"]).data.model_dump(exclude=PLACES_OF_DATA):
-            facts.check_unchanged(self._study.path, today, f"study {self._study.name!r}")
-        elif facts.read_facts(self._folder) is not None:
+        today, of_study = data_facts(info, images), facts.read_facts(self._study.path) or {}
+        own = settings_of(self._config.data)
+        # Of a study of an earlier version the settings are not known; its trials that wrote no facts had those of it.
+        same = of_study["settings"] == own if "settings" in of_study else bool(of_study and self._records)
+        if facts.read_facts(self._folder) is not None:
             facts.check_unchanged(self._folder, today, f"trial {self._record['trial_id']}")
+        elif same and "data.root" not in self._params:
+            facts.check_unchanged(self._study.path, today, f"study {self._study.name!r}")
         else:
             facts.write_facts(self._folder, today)
 
