@@ -67,3 +67,11 @@ def in_order(operations: Collection[str]) -> list[str]:
 
 #: Okabe and Ito's colours, distinguishable with colour vision deficiency; they repeat after eight.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b7280", "#b8a800")
+
+#: Shapes of points whose colours repeat: matplotlib's name, and plotly's.
+SHAPES = (("o", "circle"), ("s", "square"), ("^", "triangle-up"), ("D", "diamond"))
+
+
+def shape_of(index: int) -> tuple[str, str]:
+    """The shape of the points of the series of this number, by matplotlib's name and by plotly's."""
+    return SHAPES[index // len(COLOURS) % len(SHAPES)]

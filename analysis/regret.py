@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .canvas import axes, legend
-from .palette import COLOURS
+from .palette import COLOURS, shape_of
 from .prediction import cell_correlations, free_predictors, gate_correlations, one_shot_correlations
 from .simulation import simulate
 from .statistics import Estimate, mean_interval
@@ -224,7 +224,7 @@ def regret_figure(truth: Truth, found: Mapping[str, Any]) -> Figure:
             known["accuracy"],
             s=22,
             color=COLOURS[index % len(COLOURS)],
-            marker="os^D"[index // len(COLOURS) % 4],
+            marker=shape_of(index)[0],
             label=f"{method} (n = {len(known)})",
             zorder=3,
         )

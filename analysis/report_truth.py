@@ -12,7 +12,7 @@ from ddarts_core.ground.errors import UserError
 
 from . import page
 from .charts import Chart, chart
-from .palette import COLOURS
+from .palette import COLOURS, shape_of
 from .regret import judge, tables, truth_words
 from .study import Study, with_alphas
 from .truth import Truth, is_truth, truth_of
@@ -28,10 +28,6 @@ _CAPTIONS = {
         "Mean regret of the best genotype so far by the number of trainings that were looked up, over many runs.",
     ),
 }
-
-
-#: Shapes of points whose colours repeat.
-SYMBOLS = ("circle", "square", "triangle-up", "diamond")
 
 
 def judged(studies: Sequence[Study], ids: Iterator[int]) -> Iterator[str]:
@@ -87,7 +83,7 @@ def regret_chart(truth: Truth, found: Mapping[str, Any]) -> Chart:
                 "name": str(method),
                 "marker": {
                     "color": COLOURS[index % len(COLOURS)],
-                    "symbol": SYMBOLS[index // len(COLOURS) % len(SYMBOLS)],
+                    "symbol": shape_of(index)[1],
                     "size": 8,
                 },
             }
