@@ -71,9 +71,9 @@ def say_data(config: DataConfig, info: DataInfo, train: Images) -> None:
 
     The lines say what was chosen of the data, what looks wrong in them, and what a guess would score.
     """
-    from ddarts_core.data.sets import data_facts, data_notes
+    from ddarts_core.data.sets import class_counts, data_notes
     from ddarts_core.datasets.facts import majority
 
     for note in data_notes(config):
         say_prose(f"data: {note}")
-    say_prose(f"data: {majority(data_facts(info, train)['train_counts'], info.classes)}")
+    say_prose(f"data: {majority(class_counts(info, train), info.classes)}")

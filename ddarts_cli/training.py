@@ -18,7 +18,7 @@ from ddarts_cli.output import write_json, write_records, write_timings, write_ya
 from ddarts_cli.threads import limit_threads
 from ddarts_core.data.images import DataInfo
 from ddarts_core.data.readers import MOST
-from ddarts_core.data.sets import data_facts, data_notes
+from ddarts_core.data.sets import data_facts
 from ddarts_core.datasets.facts import check_unchanged, write_facts
 from ddarts_core.estimates import room
 from ddarts_core.genotypes.genotype import AnyGenotype
@@ -95,7 +95,7 @@ def run_seeds(
         say(f"{out} holds this retrain, finished")
         return {name: Score.from_dict(test) for name, test in done["test"].items()}
     info, images = read_train(experiment.data)
-    content = data_facts(info, images, data_notes(experiment.data))
+    content = data_facts(experiment.data, info, images, tested=True)
     if resume:
         check_unchanged(out, content, deals=config.retrain.validation_fraction > 0)
     limit_threads(config.retrain.batch_size, config.retrain.channels, info.image_size)

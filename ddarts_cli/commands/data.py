@@ -40,7 +40,7 @@ def command(file: Path, overrides: tuple[str, ...], out: Path | None, as_json: b
     from ddarts_cli.folders import make_folder
     from ddarts_cli.images import read_train
     from ddarts_core.data.contact_sheet import seen, write_contact_sheet
-    from ddarts_core.data.sets import augment_of, data_facts, data_notes, load_test
+    from ddarts_core.data.sets import augment_of, class_counts, data_facts, load_test
     from ddarts_core.data.splits import split
     from ddarts_core.datasets.facts import majority
     from ddarts_core.ground.files import check_folder
@@ -49,17 +49,16 @@ def command(file: Path, overrides: tuple[str, ...], out: Path | None, as_json: b
     config = load(file, overrides)
     quiet = config.data.model_copy(update={"num_workers": 0})  # one batch is not worth processes of their own
     info, train = read_train(quiet)
-    content = data_facts(info, train)
+    content = data_facts(quiet, info, train)
     test = load_test(quiet)
     refusals = refused(config, info, train)
     document: dict[str, Any] = {
         **content,
         "train": len(train),
         "test": len(test),
-        "test_counts": data_facts(info, test)["train_counts"],
+        "test_counts": class_counts(info, test),
         "splits": None,
         "majority": majority(content["train_counts"], info.classes),
-        "notes": data_notes(quiet),
         "refused": refusals,
         "contact_sheet": None,
     }

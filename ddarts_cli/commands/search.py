@@ -69,7 +69,7 @@ def command(
 
     from ddarts_cli.images import read_train, say_data
     from ddarts_cli.threads import limit_threads
-    from ddarts_core.data.sets import data_facts, data_notes
+    from ddarts_core.data.sets import data_facts
     from ddarts_core.data.splits import split
     from ddarts_core.datasets.facts import check_unchanged, write_facts
     from ddarts_core.estimates.room import check_search
@@ -80,7 +80,7 @@ def command(
     from ddarts_core.tensors.devices import pick_device
 
     info, train = read_train(config.data)
-    content = data_facts(info, train, data_notes(config.data))
+    content = data_facts(config.data, info, train)
     if resume:
         check_unchanged(folder.path, content)
     limit_threads(config.search.batch_size, config.search.channels, info.image_size)

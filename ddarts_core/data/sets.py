@@ -39,6 +39,7 @@ __all__ = [
     "OwnImages",
     "Published",
     "augment_of",
+    "class_counts",
     "data_facts",
     "data_info",
     "data_notes",
@@ -72,6 +73,12 @@ class Entry(Protocol):
 
     def notes(self, config: DataConfig) -> Sequence[str]:
         """Return what a user should know about the images before they are used, in sentences."""
+
+    def listing(self, config: DataConfig, train: bool) -> str | None:
+        """Return a hash of the list of the training images (`train`), or else of the test images.
+
+        None stands for a published list, which does not change.
+        """
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,10 @@ class Published:
         """Return no sentences: everything about the set is published."""
         return ()
 
+    def listing(self, config: DataConfig, train: bool) -> str | None:
+        """Return None: the images are published in one order."""
+        return None
+
 
 @dataclass(frozen=True)
 class OwnImages:
@@ -195,6 +206,11 @@ class OwnImages:
     def notes(self, config: DataConfig) -> Sequence[str]:
         """Return sentences that say what was chosen and why, and what looks wrong."""
         return self.look(config).notes
+
+    def listing(self, config: DataConfig, train: bool) -> str | None:
+        """Return `own.Own.train_listing`, or else `own.Own.test_listing`."""
+        found = self.look(config)
+        return found.train_listing if train else found.test_listing
 
 
 def _cifar(folder: str, classes: tuple[str, ...], mean: tuple[float, ...], std: tuple[float, ...]) -> Published:
@@ -262,16 +278,25 @@ def data_info(config: DataConfig) -> DataInfo:
     return own.given(DATASETS[config.name].facts(config), config.mean, config.std)
 
 
-def data_facts(info: DataInfo, train: Images, notes: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the content of `data.json` (see `facts.document`) for these training images.
+def data_facts(config: DataConfig, info: DataInfo, train: Images, tested: bool = False) -> dict[str, Any]:
+    """Return the content of `data.json` (see `facts.document`) for the training images of these settings.
 
     Args:
+        config: the settings of the data.
         info: the facts of the data set.
-        train: the training images, whose labels are counted.
-        notes: what a user should know about the images, in sentences.
+        train: the training images.
+        tested: whether the run will score on the test images, and so has to know them too.
     """
     copies = 0 if train.pictures is None else len(train) - len(torch.unique(train.pictures))
-    return facts.document(info, train.labels.bincount(minlength=info.num_classes).tolist(), notes, copies)
+    found = facts.document(info, class_counts(info, train), data_notes(config), copies)
+    lists = {name: DATASETS[config.name].listing(config, name == "train") for name in ("train", "test")[: 1 + tested]}
+    return found | {f"{name}_listing": known for name, known in lists.items() if known is not None}
+
+
+def class_counts(info: DataInfo, images: Images) -> list[int]:
+    """Return how many images each class has, in the order of the labels."""
+    counts: list[int] = images.labels.bincount(minlength=info.num_classes).tolist()
+    return counts
 
 
 def settings_of(config: DataConfig) -> dict[str, Any]:

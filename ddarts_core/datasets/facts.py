@@ -85,15 +85,18 @@ def document(info: DataInfo, counts: Sequence[int], notes: Sequence[str] = (), c
 #: What a `document` says of the training images themselves.
 OF_IMAGES = ("classes", "channels", "image_size", "train_counts", "train_copies")
 
+#: What a document says of the list of the training images, and of the test images of a run that scores on them.
+LISTINGS = {"train_listing": "training", "test_listing": "test"}
+
 #: By how much a mean or deviation of the same pictures may differ: libraries round a JPEG or a resized image otherwise.
 ROUNDING = 1e-4
 
 
 def check_unchanged(folder: Path, today: Mapping[str, Any], begun: str = "", deals: bool = True) -> None:
-    """Check that training images are those that a run was begun with, as far as its `data.json` can tell.
+    """Check that images are those that a run was begun with, as far as its `data.json` can tell.
 
-    Other images would be dealt to other splits, so that images which have trained would score; and labels would mean
-    other classes.
+    Other training images would be dealt to other splits, so that images which have trained would score; and labels
+    would mean other classes. Scores on other test images could not be compared.
 
     Args:
         folder: the folder of the run.
@@ -126,6 +129,12 @@ def check_unchanged(folder: Path, today: Mapping[str, Any], begun: str = "", dea
             f"the training images are not those that {begun} was begun with ({name} {was} then, {now} now): "
             "put those back, or begin anew in another folder"
         )
+    for name, which in LISTINGS.items():
+        if name in before and before[name] != today.get(name, before[name]):
+            raise UserError(
+                f"the {which} images are not those that {begun} was begun with (their names, their order, their "
+                "classes or the sizes of their files differ): put those back, or begin anew in another folder"
+            )
 
 
 def write_facts(folder: Path, content: Mapping[str, Any]) -> Path:

@@ -70,7 +70,7 @@ def with_start(settings: Mapping[str, Any]) -> dict[str, Any]:
         UserError: see `followed`; or a given setting contradicts the start.
     """
     search = _group(settings, "search")
-    if search.get("start") is None or all(
+    if not isinstance(search.get("start"), str) or all(  # another kind is refused later
         search.get(name) is not None for name in ("num_cells", "reductions", "steps")
     ):
         return dict(settings)

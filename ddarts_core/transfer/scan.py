@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,18 @@ class Splits:
     used: tuple[int, ...]
     held_out: ImageSet
     looks: tuple[tuple[Look, ...], tuple[Look, ...]]
+
+    @property
+    def listings(self) -> list[str]:
+        """For the images of `train` and those of `held_out`, a hash of the files' names and of the looks at them.
+
+        Each is 16 hex digits of a SHA-256. Other images, or objects that were added, give another hash.
+        """
+        found = []
+        for images, looks in zip((self.train, self.held_out), self.looks, strict=True):
+            lines = (f"{path.name} {look}\n" for path, look in zip(images.paths, looks, strict=True))
+            found.append(hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16])
+        return found
 
     @property
     def sentences(self) -> list[str]:

@@ -273,6 +273,7 @@ class Transfer:
             "settings": settings_hash(self.config),
             "genotype": self.genotype.hash,
             "images": [len(self.splits.used), len(self.splits.held_out)],
+            "listings": self.splits.listings,
             "epoch": self.epoch,
             "detector": self.detector.state_dict(),
             "sgd": self._sgd.state_dict(),
@@ -282,7 +283,7 @@ class Transfer:
         """Restore a state of `state_dict`, so that the training goes on from there.
 
         Raises:
-            UserError: the state belongs to other settings, another genotype or other numbers of images.
+            UserError: the state belongs to other settings, another genotype or other images.
         """
         if state["settings"] != settings_hash(self.config) or state["genotype"] != self.genotype.hash:
             raise UserError("the checkpoint was made with other settings or another genotype: go on with the same")
@@ -290,6 +291,11 @@ class Transfer:
             raise UserError(
                 f"the checkpoint was made with {' and '.join(map(str, state['images']))} images that train and that "
                 f"score, and now there are {' and '.join(map(str, found))}: go on with the same images"
+            )
+        if state.get("listings", self.splits.listings) != self.splits.listings:  # earlier versions kept none
+            raise UserError(
+                "the checkpoint was made with other images (names, sizes or objects of some have changed): go on with "
+                "the same"
             )
         self.epoch = state["epoch"]
         self.detector.load_state_dict(state["detector"])

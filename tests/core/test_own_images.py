@@ -240,7 +240,7 @@ def test_copies_of_a_picture_are_in_one_split(tmp_path: Path, in_memory: bool) -
             image.save(tmp_path / "train" / "bee" / f"copy{number}-{copy}.bmp")
     info, train = load_train(settings)
     assert any(note.startswith("18 training images are copies of others") for note in data_notes(settings))
-    assert data_facts(info, train)["train_copies"] == 18
+    assert data_facts(settings, info, train)["train_copies"] == 18
     for seed in range(5):
         parts = split(train, settings, seed)
         seen = [{x.numpy().tobytes() for x in pixels_of(part, info)} for part in vars(parts).values()]
@@ -274,9 +274,13 @@ def test_another_library_may_round_the_same_pictures_otherwise(tmp_path: Path) -
         check_unchanged(tmp_path, copies)
 
 
-@pytest.mark.parametrize("change", ["added", "removed", "renamed", "class added"])
+CHANGES = ["added", "removed", "renamed", "class added", "file renamed", "pictures swapped", "test image added"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_no_run_goes_on_with_other_images(change: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     root = write(tmp_path / "images", number=10)
+    Image.new("RGB", (8, 8), "red").save(root / "train" / "ant" / "train3.png")  # fewer bytes than the others
     file, out = tmp_path / "x.yaml", str(tmp_path / "run")
     search = {"num_cells": 3, "channels": 2, "steps": 2, "epochs": 1, "batch_size": 4}
     data = {"name": "folder", "root": str(root), "image_size": 8}
@@ -293,16 +297,27 @@ def test_no_run_goes_on_with_other_images(change: str, tmp_path: Path, capfd: py
         picture(np.random.RandomState(9)).save(root / "train" / "ant" / "new.png")
     elif change == "removed":
         (root / "train" / "bee" / "train3.png").unlink()
+    elif change == "file renamed":
+        (root / "train" / "bee" / "train3.png").rename(root / "train" / "bee" / "a.png")
+    elif change == "pictures swapped":
+        one, other = (root / "train" / name / "train3.png" for name in ("ant", "bee"))
+        first, second = one.read_bytes(), other.read_bytes()
+        one.write_bytes(second), other.write_bytes(first)
+    elif change == "test image added":
+        picture(np.random.RandomState(9)).save(root / "test" / "ant" / "new.png")
     else:
         for split_name in ("train", "test"):
             (root / split_name / "ant").rename(root / split_name / "cat")
     if change == "class added":
         write(root, classes=("ant",))
     capfd.readouterr()
-    for command in (["search", str(file), "--out", out], [*trained, "--seeds", "2"]):
-        assert run([*command, "--resume"]) == 2
-        assert "the training images are not those that" in capfd.readouterr().err
-    assert {path: path.read_bytes() for path in tmp_path.glob("*/data.json")} == before
+    which = "test" if change.startswith("test") else "training"
+    assert run(["search", str(file), "--out", out, "--resume"]) == (0 if which == "test" else 2)
+    assert ("images are not those that" in capfd.readouterr().err) == (which == "training")
+    assert run([*trained, "--seeds", "2", "--resume"]) == 2
+    assert f"the {which} images are not those that" in capfd.readouterr().err
+    refused = [path for path in before if which == "training" or path.parent.name == "trained"]
+    assert refused and all(path.read_bytes() == before[path] for path in refused)
 
 
 def test_broken_images_are_named_or_counted(tmp_path: Path) -> None:
@@ -329,6 +344,12 @@ def test_arrays_of_every_layout_are_the_same(tmp_path: Path) -> None:
     one, two = (load_train(config(tmp_path / name, "arrays")) for name in ("last.npz", "first.npz"))
     assert one[0].classes == ("2", "10") and two[0].classes == ("10", "2")  # numbers by size, text by letters
     assert torch.equal(one[1].images, two[1].images) and torch.equal(one[1].labels, 1 - two[1].labels)  # type: ignore[attr-defined]
+    stored, grey = np.stack([images[..., 0]] * 3, axis=-1), "all pictures are grey, though stored with colours"
+    np.savez(tmp_path / "stored.npz", images=stored, labels=labels)
+    for name, said in (("stored.npz", True), ("last.npz", False)):
+        found = config(tmp_path / name, "arrays")
+        assert data_info(found).channels == 3
+        assert any(note.startswith(grey) for note in data_notes(found)) == said
     np.savez(tmp_path / "grey.npz", images=images[..., 0], labels=labels)
     assert data_info(config(tmp_path / "grey.npz", "arrays")).channels == 1
 

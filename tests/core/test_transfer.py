@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,10 @@ def test_a_training_resumes_bit_for_bit(task: Any, tmp_path: Path) -> None:
     other_settings = Transfer(config.model_copy(update={"seed": 1}), genotype, splits, None, MEAN, STD)
     with pytest.raises(UserError, match="other settings or another genotype"):
         other_settings.load_state_dict(whole.state_dict())
+    renamed = replace(splits.looks[1][0], objects=splits.looks[1][0].objects + 1)
+    changed = replace(splits, looks=(splits.looks[0], (renamed, *splits.looks[1][1:])))
+    with pytest.raises(UserError, match=r"made with other images \(names, sizes or objects"):
+        Transfer(config, genotype, changed, None, MEAN, STD).load_state_dict(whole.state_dict())
 
 
 def guesses(seed: int, masks: bool) -> list[Answer]:

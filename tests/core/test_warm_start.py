@@ -134,6 +134,7 @@ def test_a_swept_start_brings_what_follows_from_it():
         ("search.start=zoo:DARTS_V2", "two shared cells"),
         ("search.space=S", "search.space S lacks"),
         ("search.start=null", "needs `start`"),
+        ("search.start=123", "search.start"),
     ],
 )
 def test_a_start_that_does_not_fit_is_refused(override, words):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -11,6 +12,7 @@ from ddarts_tuning.settings.config import resolve_sweep
 from ddarts_tuning.settings.distributions import IntDistribution
 from ddarts_tuning.settings.space import Space, base_settings, trial_config
 
+from ddarts_core.genotypes.zoo import ZOO
 from ddarts_core.ground.errors import UserError
 from ddarts_core.settings.config import resolve
 
@@ -219,6 +221,35 @@ def test_grid_is_every_active_combination_once():
     assert len(points) == 6
     assert sum("ablation.weight" in point for point in points) == 4
     assert {"seed": 1, "ablation.loss": "none"} in points
+
+
+@pytest.mark.parametrize("tune", [{"searcher": "grid"}, {"searcher": "random"}, {"scheduler": "pbt"}])
+def test_files_keep_their_places_in_the_folders_of_trials(
+    tune: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    Path("start.json").write_text(ZOO["ResNet18"].genotype.to_json())
+    settings: dict[str, Any] = {"data": {"root": "one"}, "search": {"start": "start.json"}, "tune": tune}
+    alone = {"search.momentum": {"type": "float", "low": 0.1, "high": 0.9}}
+    if tune["searcher" if "searcher" in tune else "scheduler"] != "pbt":
+        alone = {
+            "data.root": {"type": "categorical", "choices": ["one", "two"]},
+            "seed": {"type": "int", "low": 0, "high": 1, "when": {"data.root": ["two"]}},
+        }
+    config = resolve_sweep({"method": "dartopti", "space": alone, **settings})
+    assert (config.data.root, config.search.start) == (str(tmp_path / "one"), str(tmp_path / "start.json"))
+    if tune.get("searcher") == "grid":
+        two = str(tmp_path / "two")
+        wanted = [{"data.root": str(tmp_path / "one")}, *({"data.root": two, "seed": seed} for seed in (0, 1))]
+        assert (config.build_space().grid(), config.tune.num_samples) == (wanted, 3)
+    elif tune.get("searcher") == "random":
+        points = [{"data.root": "two", "seed": 1}]
+        given = resolve_sweep({"space": alone, **settings, "tune": {**tune, "points_to_evaluate": points}})
+        assert given.tune.points_to_evaluate == [{"data.root": str(tmp_path / "two"), "seed": 1}]
+    else:
+        assert config.tune.searcher == "random"
 
 
 def test_grid_needs_finite_parameters():

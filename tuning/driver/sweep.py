@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.data.sets import DATASETS, OwnImages, data_facts, data_notes, load_train, settings_of
+from ddarts_core.data.sets import DATASETS, OwnImages, data_facts, load_train, settings_of
 from ddarts_core.data.splits import check_batch, split
 from ddarts_core.datasets import facts
 from ddarts_core.datasets.facts import DataInfo
@@ -245,7 +245,7 @@ def _check_data(config: SweepConfig) -> tuple[DataInfo, dict[str, Any]]:
     check_batch("weights", len(splits.weights), config.search.batch_size)
     check_batch("alphas", len(splits.alphas), config.search.batch_size)
     check_score(config.tune.objective, config.transfer, config.retrain, info)
-    return info, data_facts(info, images, data_notes(config.data)) | {"settings": settings_of(config.data)}
+    return info, data_facts(config.data, info, images) | {"settings": settings_of(config.data)}
 
 
 def check_images(study: Study, config: SweepConfig) -> None:
@@ -261,7 +261,7 @@ def check_images(study: Study, config: SweepConfig) -> None:
         return
     if isinstance(DATASETS.get(config.data.name), OwnImages) and Path(config.data.root).expanduser().exists():
         info, images = load_train(config.data)
-        facts.check_unchanged(study.path, data_facts(info, images), f"study {study.name!r}")
+        facts.check_unchanged(study.path, data_facts(config.data, info, images), f"study {study.name!r}")
 
 
 def _check_compiler(config: SweepConfig, space: Space) -> None:

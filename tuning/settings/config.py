@@ -21,7 +21,7 @@ from ddarts_core.settings.config import ExperimentConfig, resolve
 
 from ..store.backend import Folder, below
 from ..store.mirror import check_storage
-from .distributions import Distribution
+from .distributions import AnyDistribution, CategoricalDistribution, Distribution
 from .population import check_population
 from .score import check_form, score_config, stored
 from .searchers import SEARCHERS
@@ -152,14 +152,7 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
         if name not in config.tracking.model_fields_set and (text := os.environ.get(variable)):
             overrides.append(override(f"tracking.{name}", text))
             config = resolve(data, overrides, SweepConfig, where=where)
-    root = Path(config.data.root).expanduser()
-    if root.exists():  # a trial's process runs in a folder of its own
-        config = config.model_copy(update={"data": config.data.model_copy(update={"root": str(root.absolute())})})
-    start = config.search.start
-    if start is not None and Path(start).exists():
-        config = config.model_copy(
-            update={"search": config.search.model_copy(update={"start": str(Path(start).absolute())})}
-        )
+    config = _anchored(config)
     try:
         space = config.build_space()
     except UserError as error:
@@ -186,16 +179,50 @@ def resolve_sweep(data: Mapping[str, Any], overrides: Iterable[str] = (), where:
     _check_devices(config, where)
     _check_database(config, where)
     if config.tune.scheduler == "pbt":
-        return _population(config, space, data, overrides, where)
+        return _population(config, space, where)
     if config.tune.searcher == "grid":
         size = len(space.grid())
         if config.tune.points_to_evaluate:
             raise UserError(f"{where}: tune.points_to_evaluate has no place in a grid, which visits every point")
         if "num_samples" not in config.tune.model_fields_set:
-            config = resolve(data, [*overrides, f"tune.num_samples={size}"], SweepConfig, where=where)
-        elif config.tune.num_samples > size:
+            return _with(config, "tune", num_samples=size)
+        if config.tune.num_samples > size:
             raise UserError(f"{where}: tune.num_samples {config.tune.num_samples} exceeds the {size} grid points")
     return config
+
+
+def _with(config: SweepConfig, group: str, **fields: Any) -> SweepConfig:
+    """The configuration with other values, which are not checked, in a group."""
+    return config.model_copy(update={group: getattr(config, group).model_copy(update=fields)})
+
+
+FILES = ("data.root", "search.start")
+"""Settings that may name a file or folder."""
+
+
+def _anchored(config: SweepConfig) -> SweepConfig:
+    """The configuration with absolute paths of the files and folders that there are, in its space and points too.
+
+    A trial's process runs in a folder of its own, where a relative path would name something else.
+    """
+
+    def absolute(setting: str, value: Any) -> Any:
+        path = Path(value).expanduser() if setting in FILES and isinstance(value, str) else None
+        return value if path is None or not path.exists() else str(path.absolute())
+
+    def anchored(setting: str, kind: AnyDistribution) -> AnyDistribution:
+        found: dict[str, Any] = {"when": {of: [absolute(of, value) for value in kind.when[of]] for of in kind.when}}
+        if isinstance(kind, CategoricalDistribution):
+            found["choices"] = [absolute(setting, choice) for choice in kind.choices]
+        return kind.model_copy(update=found)
+
+    if (root := absolute("data.root", config.data.root)) != config.data.root:
+        config = _with(config, "data", root=root)
+    if (start := absolute("search.start", config.search.start)) != config.search.start:
+        config = _with(config, "search", start=start)
+    config = config.model_copy(update={"space": {path: anchored(path, kind) for path, kind in config.space.items()}})
+    points = [{path: absolute(path, value) for path, value in each.items()} for each in config.tune.points_to_evaluate]
+    return _with(config, "tune", points_to_evaluate=points) if points else config
 
 
 def _check_latency(config: SweepConfig, where: str) -> None:
@@ -301,9 +328,7 @@ def _check_database(config: SweepConfig, where: str) -> None:
         )
 
 
-def _population(
-    config: SweepConfig, space: Space, data: Mapping[str, Any], overrides: list[str], where: str
-) -> SweepConfig:
+def _population(config: SweepConfig, space: Space, where: str) -> SweepConfig:
     """A sweep with `pbt`, which proposes by itself: Ray lets no searcher learn beside it."""
     tune, epochs = config.tune, config.search.warmup_epochs + config.search.epochs
     check_population(space, where)
@@ -317,4 +342,4 @@ def _population(
         raise UserError(
             f"{where}: tune.searcher {tune.searcher} cannot propose beside pbt: use random, or leave it out"
         )
-    return resolve(data, [*overrides, "tune.searcher=random"], SweepConfig, where=where)
+    return _with(config, "tune", searcher="random")

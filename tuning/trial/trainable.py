@@ -292,7 +292,7 @@ class SearchTrial(tune.Trainable):
         Raises:
             UserError: the images have changed since the study, or this trial, was begun.
         """
-        today, of_study = data_facts(info, images), facts.read_facts(self._study.path) or {}
+        today, of_study = data_facts(self._config.data, info, images), facts.read_facts(self._study.path) or {}
         own = settings_of(self._config.data)
         # Of a study of an earlier version the settings are not known; its trials that wrote no facts had those of it.
         same = of_study["settings"] == own if "settings" in of_study else bool(of_study and self._records)
