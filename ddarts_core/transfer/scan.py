@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,7 +43,7 @@ class Splits:
     held_out: ImageSet
     looks: tuple[tuple[Look, ...], tuple[Look, ...]]
 
-    @property
+    @cached_property
     def listings(self) -> list[str]:
         """For the images of `train` and those of `held_out`, a hash of the files' names and of the looks at them.
 
