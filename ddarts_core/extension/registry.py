@@ -152,7 +152,7 @@ class Registry:
         """
         from ..data.sets import DATASETS
 
-        lacking = [key for key in ("name", "files", "policy", "facts", "images", "notes") if not hasattr(entry, key)]
+        lacking = [key for key in ("name", "files", "policy", "facts", "images", "notes", "listing") if not hasattr(entry, key)]
         if lacking:
             raise UserError(
                 f"data set {entry!r} has no {lacking[0]}: give a Published or an OwnImages of ddarts.plugins, or "
