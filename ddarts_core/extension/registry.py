@@ -152,7 +152,8 @@ class Registry:
         """
         from ..data.sets import DATASETS
 
-        lacking = [key for key in ("name", "files", "policy", "facts", "images", "notes", "listing") if not hasattr(entry, key)]
+        wanted = ("name", "files", "policy", "facts", "images", "notes", "listing")
+        lacking = [key for key in wanted if not hasattr(entry, key)]
         if lacking:
             raise UserError(
                 f"data set {entry!r} has no {lacking[0]}: give a Published or an OwnImages of ddarts.plugins, or "
