@@ -189,8 +189,9 @@ def torment(
         done[f"{victim} kills"] += 1
         done["kills"] += 1
     driver.finish()
-    if find_study(sweep.location).state != "FINISHED" or not sweep.resume().finish().startswith("finished 0"):
-        raise RuntimeError(f"{sweep.location} did not come to its end")
+    again = sweep.resume()
+    if not again.finish().startswith("finished 0") or find_study(sweep.location).state != "FINISHED":
+        raise RuntimeError(f"{sweep.location} did not come to its end:\n{driver.output}\n{again.output}")
     return done
 
 

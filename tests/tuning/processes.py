@@ -76,6 +76,7 @@ class Driver:
         self.events = path.parent / f"{path.name}.events"
         self._earlier = len(events_of(path))
         self._path = path
+        self.output = ""
         argument = (location or str(path)) if config is None else json.dumps(config.model_dump(mode="json"))
         self.process = subprocess.Popen(
             [python, "-c", RUN, mode, argument, str(self.events), *([address] if address else [])],
@@ -104,9 +105,9 @@ class Driver:
 
     def finish(self, status: int = 0) -> str:
         """Wait for the end, with this exit status; the last line printed."""
-        output, _ = self.process.communicate(timeout=900)
-        assert self.process.returncode == status, output
-        return str(output).splitlines()[-1]
+        self.output, _ = self.process.communicate(timeout=900)
+        assert self.process.returncode == status, self.output
+        return self.output.splitlines()[-1]
 
     def kill(self) -> None:
         """kill -9."""
