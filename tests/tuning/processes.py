@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,8 +196,12 @@ class Server:
         self._process.wait()
 
     def _answers(self) -> bool:
-        with socket.socket() as knock:
-            return knock.connect_ex(("127.0.0.1", self._port)) == 0
+        """Whether the process that serves is there; the socket takes connections some seconds earlier."""
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
 
 PASSWORD = "S3cR#t/4711"
