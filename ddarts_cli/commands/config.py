@@ -25,11 +25,14 @@ def command(file: Path, overrides: tuple[str, ...]) -> None:
     from ddarts_tuning.settings.config import SweepConfig
 
     from ddarts_cli.files import load
+    from ddarts_core.settings.departures import departures, sentence
     from ddarts_core.settings.hashing import config_hash
 
     full = load(file, overrides)
     config = full.shown if isinstance(full, SweepConfig) else full
     click.echo(f"# config hash {config_hash(config)}")
+    if changed := departures(config):
+        click.echo(f"# {sentence([config.method], changed)}")
     if config != full:
         click.echo("# tracking.uri is without its secrets: to run this, have it in full in MLFLOW_TRACKING_URI")
     click.echo(dump(config), nl=False)

@@ -50,7 +50,7 @@ def command(
       ddarts search experiments/quickstart.yaml --set seed=11 --set search.epochs=5 --out runs/short
       ddarts search experiments/quickstart.yaml --retrain --out runs/trained
     """
-    from ddarts_cli.console import again, finish, resumable, say
+    from ddarts_cli.console import again, finish, resumable, say, say_prose
     from ddarts_cli.files import load_search, named_folder, plain
     from ddarts_cli.folders import RetrainFolder, SearchFolder
     from ddarts_core.ground.files import check_folder
@@ -75,6 +75,7 @@ def command(
     from ddarts_core.estimates.room import check_search
     from ddarts_core.methods import network_of
     from ddarts_core.search.search import Search
+    from ddarts_core.settings.departures import departures, sentence
     from ddarts_core.settings.found import facts_of
     from ddarts_core.settings.warm_start import notes as start_notes
     from ddarts_core.tensors.devices import pick_device
@@ -110,6 +111,8 @@ def command(
         f"search {config.name}: method {config.method} on {config.data.name}, {network.words}, "
         f"{search.num_epochs} epochs on {search.device}, seed {config.seed}"
     )
+    if changed := departures(config):
+        say_prose(sentence([config.method], changed))
     say_data(config.data, info, train)
     if config.search.start is not None:
         read_genotype(config.search.start)  # says how a published file is read

@@ -109,10 +109,14 @@ def run(
         f"sweep {config.name}: {planned} searches by {config.tune.searcher}, {config.tune.scheduler}, "
         f"on {config.data.name}, over {', '.join(config.space)}; seed {config.seed}; in {config.study_location}"
     )
+    from ddarts_tuning.settings.space import departures
+
     from ddarts_cli.images import read_train, say_data
     from ddarts_core.settings.warm_start import notes
 
     if not exists:
+        for changed in departures(config.build_space()):
+            say_prose(changed)
         say_data(config.data, *read_train(config.data))
         for note in notes(config):
             say_prose(f"start: {note}")

@@ -78,6 +78,7 @@ class WeightlessL1(Regulariser):
 
     name = "weightless-l1"
     summary = "sum of absolute alphas of pools and skip connections (C-DARTS)"
+    summed = True
 
     def value(self, parameters: Parameters, gates: Tensor) -> Tensor:
         """[groups]."""

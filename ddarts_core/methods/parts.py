@@ -197,9 +197,12 @@ class Regulariser(Part):
 
     Attributes:
         drawn: whether the term is of the gates of the step, which may be drawn. Else it is of those outside steps.
+        summed: whether the terms of the groups are added where all groups have one loss (`Network.one_loss`). Else
+            their mean counts there. Where each group has a loss of its own, this makes no difference.
     """
 
     drawn: ClassVar[bool] = True
+    summed: ClassVar[bool] = False
 
     def fit(self, net: SearchedNetwork) -> None:
         """Look at the network that the term is of; this is called before any value is asked for."""

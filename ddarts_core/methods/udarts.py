@@ -192,6 +192,7 @@ class ParameterAware(Regulariser):
 
     name = "parameter-aware"
     summary = "sum over edges of gate times 1 / (depth + 1) + 0.1 share of the weights of its operation (U-DARTS)"
+    summed = True
 
     def value(self, parameters: Parameters, gates: Tensor) -> Tensor:
         """[groups]."""

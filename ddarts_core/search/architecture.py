@@ -60,6 +60,7 @@ class Architecture:
             (REGULARISERS[name](search), setting) for name, setting in (terms | search.regularisers).items()
         ]
         #: By what terms are divided: FairDARTS' zero-one loss is one mean over both groups, D-DARTS' a mean per cell.
+        #: A term that is a sum over both groups is multiplied by it beforehand.
         self.share = num_groups if network.one_loss else 1
 
     @property
@@ -170,18 +171,22 @@ class Architecture:
         return setting.weight * factors[setting.schedule]
 
     def values(self, parameters: Parameters, progress: Progress) -> dict[str, Tensor]:
-        """Weighted terms of each group, [groups], by name."""
+        """Weighted terms of each group, [groups], by name. If all groups have one loss, it has the mean of a term."""
         return {
-            term.name: self.weight(setting, progress)
+            term.name: self._factor(term)
+            * self.weight(setting, progress)
             * term.value(parameters, self._gates.gates(parameters, _seen(term, progress)))
             for term, setting in self.terms
         }
+
+    def _factor(self, term: Regulariser) -> int:
+        return self.share if term.summed else 1
 
     def pull(self, parameters: Parameters, progress: Progress, passes: int = 1) -> dict[str, Tensor]:
         """Gradient of the weighted terms by parameter, divided by a number of passes; empty without terms."""
         total: dict[str, Tensor] = {}
         for term, setting in self.terms:
-            weight = self.weight(setting, progress) / self.share / passes
+            weight = self._factor(term) * self.weight(setting, progress) / self.share / passes
             found = term.gradient(parameters, partial(self._gates.gates, progress=_seen(term, progress)))
             for name, gradient in found.items():
                 total[name] = total[name] + weight * gradient if name in total else weight * gradient

@@ -15,9 +15,11 @@ from ddarts_core.genotypes.genotype import Cell, Edge, Genotype
 from ddarts_core.genotypes.spaces import S_NONE
 from ddarts_core.ground.errors import UserError
 from ddarts_core.loops import distillation
+from ddarts_core.methods.cdarts import HELD
 from ddarts_core.methods.parts import Progress
 from ddarts_core.networks.heads import HeadedNetwork
 from ddarts_core.search.alpha_step import AlphaStep
+from ddarts_core.search.architecture import Architecture
 from ddarts_core.search.companion import Companion
 from ddarts_core.search.stages import Course
 from ddarts_core.settings.config import resolve
@@ -152,6 +154,18 @@ def test_the_schedule(digits) -> None:
         assert weight == pytest.approx(published, abs=1e-12)
     begun = ["alpha/derived_loss" in record.metrics for record in search.records()]
     assert begun == [False, True, False, True]
+
+
+def test_the_term_counts_every_alpha_of_both_kinds_of_cells_whole() -> None:
+    """5 |alpha|_1 has the derivative 5 sign(alpha), also where both kinds of cells have one loss."""
+    architecture = Architecture(config_of().search, num_groups=2)
+    alphas = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    begun, held = Progress(1, 3, 0, 2), [S_NONE.index(name) for name in HELD]
+    expected = torch.zeros_like(alphas)
+    expected[..., held] = 5 * alphas[..., held].sign()
+    assert torch.equal(architecture.pull({"alphas": alphas}, begun)["alphas"], expected)
+    recorded = architecture.values({"alphas": alphas}, begun)["weightless-l1"].mean()
+    assert torch.allclose(recorded, 5 * alphas[..., held].abs().sum())
 
 
 def test_multiply_adds_hold_both_networks() -> None:

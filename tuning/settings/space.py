@@ -19,6 +19,8 @@ from ddarts_core.ground.nested import get_path, merge, set_path
 from ddarts_core.ground.validation import field_paths
 from ddarts_core.methods import METHODS, paths_of_parts
 from ddarts_core.settings.config import ExperimentConfig, resolve
+from ddarts_core.settings.departures import departures as own_departures
+from ddarts_core.settings.departures import sentence
 from ddarts_core.settings.recipes import RECIPES
 from ddarts_core.settings.terms import in_one_form, where_kept
 from ddarts_core.settings.warm_start import followed
@@ -219,6 +221,18 @@ def _check_path(path: str, where: str, known: list[str]) -> None:
     siblings = [other for other in known if other.split(".")[0] == path.split(".")[0]]
     hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(siblings or known)}"
     raise UserError(f"{where}: unknown setting {path!r}; {hint}")
+
+
+def departures(space: Space) -> list[str]:
+    """Sentences on the methods of a space that run with other settings than their own in all their trials."""
+    methods = dict(space.distributions).get("method")
+    examples = [{}] if methods is None else [_example(space, "method", name) for name in methods.corners()]
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for params in examples:
+        config = trial_config(space.base, params)
+        if found := tuple(text for text in own_departures(config) if text.split()[0] not in space.paths):
+            alike.setdefault(found, []).append(config.method)
+    return [sentence(names, found) for found, names in alike.items()]
 
 
 def _ordered(distributions: Mapping[str, AnyDistribution]) -> list[tuple[str, AnyDistribution]]:
