@@ -360,6 +360,70 @@ def test_a_plugin_that_breaks_every_law(tmp_path: Path) -> None:
     assert not lacking and len(found) == len(BROKEN), found
 
 
+SETS = """
+import torch
+
+from ddarts.plugins import DataInfo, Published
+
+IMAGES, LABELS = torch.arange(60 * 64).reshape(60, 1, 8, 8).mul(7).to(torch.uint8), torch.arange(60) % 3
+
+
+def read(root, train):
+    images, labels = (IMAGES if train else 255 - IMAGES), LABELS
+    {code}
+
+
+def register(tables):
+    tables.data_set(Published(DataInfo("mine", 3, 1, 8, (0.3,), (0.2,), ("a", "b", "c")), read, "mine.npz"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "is_read"),
+    [
+        ("return images, labels", None, True),
+        ("return images / 255, labels", None, True),
+        ("return images, labels.int()", "its labels are int32, and wanted are int64", False),
+        ("return images, labels + 5", "its labels are 5..7, and wanted are 0..2", False),
+        ("return images, labels - 1", "its labels are -1..1, and wanted are 0..2", False),
+        ("return images.float(), labels", "its images are float32 of 0..255, and wanted are images uint8, or", False),
+        ("return images / 255 - 1, labels", "its images are float32 of -1..0, and wanted are images uint8, or", False),
+        ("return images.long(), labels", "its images are int64, and wanted are images uint8, or float of 0..1", False),
+        ("return images.repeat(1, 3, 1, 1), labels", "its images are [60, 3, 8, 8], and wanted are images uint", False),
+        ("return images[:, 0], labels", "its images are [60, 8, 8], and wanted are images uint8, or float", False),
+        ("return images, labels[:50]", "its images are [60, 1, 8, 8] and its labels [50]: each has one label", False),
+        ("return images[:0], labels[:0]", "it gives no images", False),
+        ("return images.numpy(), labels.numpy()", "it gives neither two tensors, images and labels, nor a data", False),
+        ("return None", "it gives neither two tensors, images and labels, nor a data set with `targets`", False),
+        ("labels.targets = labels + 1; return labels", "its labels are 1..3, and wanted are 0..2", False),
+        ("return images, labels * 0", "it has no training images of b, c", True),
+        ("return images, labels * 0 if not train else labels", "it has no test images of b, c", True),
+        (
+            "return images[torch.randperm(60)], labels",
+            "it gives other images, or another order of them, at every",
+            True,
+        ),
+        ("return IMAGES.flip(0) if not train else IMAGES, labels", "its test images are training images", True),
+    ],
+)
+def test_what_a_reader_may_not_give(
+    code: str, words: str | None, is_read: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A law says it, and so does whatever loads such images."""
+    (tmp_path / "my_plugin.py").write_text(SETS.replace("{code}", code))
+    plugin = plugins.load(str(tmp_path / "my_plugin.py"))
+    facts, images = map(unlawful, laws(plugin.registry))
+    assert facts is None
+    assert (images is None) if words is None else words in (images or "")
+    if is_read:
+        load_train(data_settings.DataConfig(name="mine"))
+        return
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({**TINY, "method": "darts", "data": {"name": "mine"}}))
+    assert run(["search", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "found")]) == 2
+    refused = f"Error: cannot use what the reader of the data set 'mine' gives for the training: {words}"
+    assert capsys.readouterr().err.startswith(refused)
+
+
 def test_a_broken_law_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rule = LAWLESS.partition("class Modest")[2].partition("class Wrong")[0]
     register = "def register(tables):\n    tables.part(Modest)\n"

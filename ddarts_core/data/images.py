@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..datasets.facts import DataInfo
+from ..ground.errors import UserError
 from .augment import Augment, Draws
 
-__all__ = ["WHOLE", "DataInfo", "ImageSet", "Images", "Share", "epoch_plan", "normalised"]
+__all__ = ["WHOLE", "DataInfo", "ImageSet", "Images", "Share", "Unfit", "check_read", "epoch_plan", "normalised"]
+
+
+class Unfit(UserError):
+    """A reader of a data set gives something that no network can be trained on."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,43 @@ class ImageSet:
                 images = augment.before_normalisation(images, draws)
             yield normalised(images, info, augment, draws), here.labels[chosen]
             start += size
+
+
+def check_read(found: Any, info: DataInfo) -> None:
+    """Check what a reader of a data set gives: two tensors, or a data set with `targets`.
+
+    Raises:
+        Unfit: it is neither, or its shapes, types or values are others than the facts say. The message is a clause.
+    """
+    if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(one, Tensor) for one in found)):
+        if not hasattr(found, "targets"):
+            raise Unfit("it gives neither two tensors, images and labels, nor a data set with `targets`")
+        labels = torch.as_tensor(found.targets)
+    else:
+        images, labels = found
+        wanted = f"images uint8, or float of 0..1, of [number, {info.channels}, height, width]"
+        if images.ndim != 4 or images.shape[1] != info.channels:
+            raise Unfit(f"its images are {list(images.shape)}, and wanted are {wanted}")
+        if images.shape[:1] != labels.shape:
+            raise Unfit(f"its images are {list(images.shape)} and its labels {list(labels.shape)}: each has one label")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise Unfit(f"its images are {_name(images)}, and wanted are {wanted}")
+        if images.is_floating_point() and len(images) and not (images.min() >= 0 and images.max() <= 1):
+            raise Unfit(f"its images are {_name(images)} of {_range(images)}, and wanted are {wanted}")
+    if labels.dtype != torch.int64:
+        raise Unfit(f"its labels are {_name(labels)}, and wanted are int64")
+    if not len(labels):
+        raise Unfit("it gives no images")
+    if not (labels.min() >= 0 and labels.max() < info.num_classes):
+        raise Unfit(f"its labels are {_range(labels)}, and wanted are 0..{info.num_classes - 1}")
+
+
+def _name(values: Tensor) -> str:
+    return str(values.dtype).removeprefix("torch.")
+
+
+def _range(values: Tensor) -> str:
+    return f"{values.min().item():.6g}..{values.max().item():.6g}"
 
 
 def some_of(pictures: Tensor | None, where: Tensor) -> Tensor | None:

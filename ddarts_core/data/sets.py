@@ -26,7 +26,7 @@ from ..settings.data_settings import DATA_SETS, IMAGE_SIZES, DataConfig
 from ..settings.retrain_settings import RetrainConfig
 from ..tensors.seeding import stream_seed
 from .augment import Augment, Policy
-from .images import DataInfo, Images, ImageSet
+from .images import DataInfo, Images, ImageSet, Unfit, check_read
 from .readers import own_cores, suitable
 from .streaming import PictureFiles, StreamedSet
 
@@ -87,9 +87,10 @@ class Published:
 
     Attributes:
         info: the facts of the set.
-        read: the reader, called as (root, train). It returns images uint8 [number, channels, height, width] and labels
-            int64 [number], or a data set of torchvision with `targets`, which is then streamed. It raises `OSError`,
-            `EOFError`, `RuntimeError` or `ValueError` if the files are absent or damaged.
+        read: the reader, called as (root, train). It returns images uint8, or float of 0..1, [number,
+            channels, height, width] and labels int64 [number], or a data set of torchvision with `targets`, which is
+            then streamed. It raises `OSError`, `EOFError`, `RuntimeError` or `ValueError` if the files are absent or
+            damaged.
         files: the files that are expected below `data.root`, in words.
         policy: the name of AutoAugment's policy that fits these images.
         classes: a function from the root to the names of the classes that are there, for a set of which a part of the
@@ -131,8 +132,10 @@ class Published:
 
         Raises:
             UserError: the files are absent or damaged.
+            Unfit: the reader gives something else than it must.
         """
-        size = self.facts(config).image_size
+        info = self.facts(config)
+        size = info.image_size
         root = Path(config.root).expanduser()
         try:
             found = self.read(root, train)
@@ -140,6 +143,13 @@ class Published:
             raise UserError(
                 f"cannot read {self.name} in {str(root.absolute())!r} ({_first_words(error)}): expected there "
                 f"{self.files}; nothing is downloaded, name the folder with --set data.root=FOLDER"
+            ) from error
+        try:
+            check_read(found, info)
+        except Unfit as error:
+            which = "training" if train else "test"
+            raise Unfit(
+                f"cannot use what the reader of the data set {self.name!r} gives for the {which}: {error}"
             ) from error
         if isinstance(found, tuple):
             images, labels = found

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -20,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from ..data.images import DataInfo
-from ..data.sets import DATASETS, Published, data_info, load_train
+from ..data.images import DataInfo, Images, Unfit
+from ..data.sets import DATASETS, Published, class_counts, data_info, load_test, load_train
 from ..genotypes.genotype import Cell, Edge, Genotype
 from ..genotypes.spaces import S_NONE, SPACES, num_edges
 from ..ground.errors import UserError
@@ -393,7 +394,8 @@ def states_its_facts(name: str) -> None:
         try:
             info, images = load_train(config)
         except UserError as error:
-            _hold(entry.files in str(error), f"without its files it says {str(error)!r}, which lacks {entry.files!r}")
+            told = isinstance(error, Unfit) or entry.files in str(error)
+            _hold(told, f"without its files it says {str(error)!r}, which lacks {entry.files!r}")
             if not isinstance(entry, Published):
                 return
             info = data_info(config)
@@ -405,6 +407,40 @@ def states_its_facts(name: str) -> None:
     _hold(len(info.mean) == len(info.std) == info.channels, "it has not one mean and one deviation for each channel")
     fit = all(0 < mean < 1 for mean in info.mean) and all(std > 0 for std in info.std)
     _hold(fit, "its means or deviations are not those of pixels in 0..1")
+
+
+#: Images of each split that are compared.
+MOST_COMPARED = 2000
+
+
+def gives_its_images(name: str) -> None:
+    """Check that a data set gives images of every class, the same at each reading, and others for the test.
+
+    A data set that wants files is not checked: `ddarts data` looks at its images. Of large sets the first
+    `MOST_COMPARED` images are compared.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        config = DataConfig(name=name, root=f"{folder}/nowhere", num_workers=0)
+        try:
+            info, train = load_train(config)
+        except Unfit as error:
+            raise Broken(str(error)) from error
+        except UserError:
+            return
+        test = load_test(config)
+        for split, images in (("training", train), ("test", test)):
+            absent = [name for name, count in zip(info.classes, class_counts(info, images), strict=True) if not count]
+            _hold(not absent, f"it has no {split} images of {', '.join(absent)}")
+        known, tested = _seen(train, info), _seen(test, info)
+        same = known == _seen(load_train(config)[1], info) and tested == _seen(load_test(config), info)
+        _hold(same, "it gives other images, or another order of them, at every reading")
+        _hold(not set(tested) <= set(known), "its test images are training images")
+
+
+def _seen(images: Images, info: DataInfo) -> list[tuple[bytes, int]]:
+    """Return the first images of a set and their labels, in their order."""
+    batches = islice(images.batches(100, info=info), MOST_COMPARED // 100)
+    return [(x.numpy().tobytes(), int(y)) for batch in batches for x, y in zip(*batch, strict=True)]
 
 
 #: By kind of entry, each law in a few words.
@@ -425,6 +461,9 @@ LAWS: Mapping[str, Laws] = MappingProxyType(
             ("follows the gradient of the loss that it states", follows_its_gradient),
             ("leaves the weights alone in steps of the alphas", keeps_weights_from_alpha_steps),
         ),
-        "data set": (("states facts that fit, and says which files it wants", states_its_facts),),
+        "data set": (
+            ("states facts that fit, and says which files it wants", states_its_facts),
+            ("gives images of every class, the same at each reading, and others for the test", gives_its_images),
+        ),
     }
 )
