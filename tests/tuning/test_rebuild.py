@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from ddarts_core.ground.errors import UserError
 from ddarts_core.studies.study_files import read_json, write_json
 from tests.tuning.processes import faults
 from tests.tuning.test_earlier import DATA
+from tests.tuning.test_moving import artifacts, on_a_server
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -78,3 +80,14 @@ def test_the_command_does_no_harm_when_it_is_repeated(finished: Path, capsys: py
         assert run(["rebuild", str(finished), "--optuna", "--mlflow"]) == 0
         assert "MLflow has 2 trials" in capsys.readouterr().out
         assert not any(faults(finished, 2, (2, 2)).values())
+        at = (finished / "mlartifacts").as_uri()
+        assert all(uri.startswith(at) for uri in artifacts(find_study(finished))), "not where the folder was before"
+
+
+def test_the_command_does_not_write_into_the_runs_of_the_original(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = on_a_server(tmp_path / "one" / "s")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    assert run(["rebuild", str(tmp_path / "two" / "s"), "--mlflow"]) == 2
+    assert f"is a copy of {original.path}" in capsys.readouterr().err

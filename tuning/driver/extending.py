@@ -21,7 +21,6 @@ from ..store.study import Study, find_study, hold
 from ..tracking import study_run as tracking
 from .callback import Session
 from .events import Listener
-from .moving import settle_in
 from .rebuild import ensure_tracked
 from .sweep import StudyResult, check_address, check_images, prepare, resume_sweep, run, stored_config
 
@@ -89,7 +88,6 @@ def extend_sweep(
         if result.interrupted or not more:
             return result
     with hold(find_study(study.location)) as held:
-        settle_in(held)
         held = ensure_tracked(held)
         check_images(held, config)
         added = _add_round(held, prepare(config, space, num_cpus, address), more)

@@ -21,6 +21,7 @@ from ..store.study import Study, hold
 from ..tracking import study_run as tracking
 from ..tracking.overview import show_study
 from .callback import track_rest
+from .moving import settle_in
 
 _log = logging.getLogger(__name__)
 
@@ -28,15 +29,17 @@ _log = logging.getLogger(__name__)
 def ensure_tracked(study: Study) -> Study:
     """Make a new run of a held study if MLflow's store has lost the run, and forget the runs of the study's trials.
 
-    A database in the study's folder that is damaged or not whole is set aside. If the store does not answer, nothing is
-    done for now. A warning says what was done.
+    First the study settles in where its folder is now, see moving.py. A database in the study's folder that is damaged
+    or not whole is set aside. If the store does not answer, nothing is done for now. A warning says what was done.
 
     Returns:
         The study, which may now have another run.
 
     Raises:
-        UserError: the store cannot be used, or somebody deleted the run there on purpose.
+        UserError: the store cannot be used, somebody deleted the run there on purpose, or the study is a copy that
+            would write into the runs of the original.
     """
+    settle_in(study)
     uri = str(study.data["tracking_uri"])
     own = study.path / "mlflow.db"
     is_own = uri == sqlite_uri.uri_of(own)
@@ -93,7 +96,8 @@ def rebuild_runs(found: Study, draw: tracking.Draw | None) -> tuple[int, int]:
         How many trials that ended MLflow has now, and how many it did not take.
 
     Raises:
-        UserError: a process runs the study, or the store cannot be used.
+        UserError: a process runs the study, the store cannot be used, or the study is a copy that would write into the
+            runs of the original.
     """
     with hold(found, journal=False) as study:
         study = ensure_tracked(study)

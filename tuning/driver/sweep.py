@@ -47,7 +47,6 @@ from .callback import Session, note_end, settle, track_rest
 from .earlier import adopt
 from .events import Listener
 from .fit import fit
-from .moving import settle_in
 from .new_study import new_study
 from .rebuild import ensure_tracked
 from .stops import KEPT, check_there, clear_rest, explained, is_gone
@@ -151,7 +150,6 @@ def resume_sweep(
     check_address(found.location, address)
     plugins.check(found)
     with hold(found) as study:
-        settle_in(study)
         study = ensure_tracked(study)
         config = stored_config(study)
         again = run_again(study) if failed else 0
