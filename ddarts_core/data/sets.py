@@ -8,6 +8,8 @@ use.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from ..datasets import facts, names, own, published, sources, tables
 from ..datasets.stratified import FIXED_SEED, stratified_order
+from ..ground import plugins
 from ..ground.errors import UserError
 from ..ground.table import Table
 from ..settings.config import ExperimentConfig
@@ -161,8 +164,15 @@ class Published:
         return ()
 
     def listing(self, config: DataConfig, train: bool) -> str | None:
-        """Return None: the images are published in one order."""
-        return None
+        """Return None for a set that is published in one order. The images of a plug-in's set are read and hashed."""
+        if self.name in BUILT_IN:
+            return None
+        found = self.read(Path(config.root).expanduser(), train)
+        parts = found if isinstance(found, tuple) else (torch.as_tensor(found.targets),)
+        hashed = hashlib.sha256()
+        for part in parts:
+            hashed.update(part.contiguous().numpy().tobytes())
+        return hashed.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -188,8 +198,9 @@ class OwnImages:
             UserError: the images are not there, or something about them is broken.
         """
         wanted = own.Wanted(config.channels, config.image_size, config.in_memory, config.on_broken == "skip")
+        known = "" if self.name in BUILT_IN else f" of {json.dumps(plugins.records())}"
         try:
-            return own.look(self.collect, Path(config.root).expanduser(), wanted)
+            return own.look(self.collect, Path(config.root).expanduser(), wanted, self.name + known)
         except UserError as error:
             raise UserError(
                 f"cannot use the images of data.name {self.name}: {error} (expected: {self.files}; see `ddarts data`)"
@@ -273,6 +284,9 @@ _ENTRIES: tuple[Entry, ...] = (
 
 #: Every data set.
 DATASETS: Table[Entry] = Table("data set", {entry.name: entry for entry in _ENTRIES})
+BUILT_IN = frozenset(DATASETS)
+"""The names of the data sets that come from no plug-in."""
+
 assert list(DATASETS) == DATA_SETS
 assert {entry.name: entry.info.image_size for entry in _ENTRIES if isinstance(entry, Published)} == IMAGE_SIZES
 

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from ..ground.errors import UserError
 from ..ground.files import write_with
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 #: Version of the files; those of another are not read.
-VERSION = 1
+VERSION = 2
 
 
 def folder() -> Path:
@@ -30,14 +31,15 @@ def folder() -> Path:
     return Path(home) / "ddarts" / "data"
 
 
-def path_of(root: Path, what: str) -> Path:
+def path_of(root: Path, what: str, origin: str = "") -> Path:
     """Return the file of the cache that keeps one kind of facts about the images at a path.
 
     Args:
         root: the folder or the file of the images.
         what: the kind of facts, such as `heads`.
+        origin: what reads the images (`sources.Found.origin`), since another reader may find other pictures there.
     """
-    key = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
+    key = hashlib.sha256(os.fsencode(f"{origin}\0{os.path.realpath(root)}")).hexdigest()[:16]
     return folder() / f"{key}-{what}.v{VERSION}.npz"
 
 
@@ -67,7 +69,7 @@ def write(path: Path, arrays: Arrays) -> None:
     def save(name: str) -> None:
         np.savez_compressed(name, **arrays)  # type: ignore[arg-type]  # its stub takes the names for its own
 
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, UserError):
         write_with(path, save)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..ground.errors import UserError
 from . import cache, scan
+from .decode import Source
 from .facts import DataInfo
 from .sources import Found, counts
 
@@ -87,8 +88,8 @@ class Own:
     def train_listing(self) -> str:
         """A hash of the list of the training images, by which another list is noticed.
 
-        It is 16 hex digits of the SHA-256 of the images' names and labels in their order, and of the sizes of their
-        files in bytes if each image is a file. No decoder and no clock has a part in it.
+        It is 16 hex digits of the SHA-256 of the images' names and labels in their order, with the sizes of their files
+        in bytes if each image is a file, else with their contents. No decoder and no clock has a part in it.
         """
         return _listing(self.found, self.train)
 
@@ -102,24 +103,31 @@ def _listing(found: Found, rows: np.ndarray[Any, np.dtype[np.int64]]) -> str:
     hashed = hashlib.sha256()
     for row in rows.tolist():
         name = os.fsencode(unicodedata.normalize("NFC", found.names[row]))  # some file systems store names otherwise
-        size = found.stamps[row, 0] if found.in_files else 0
-        hashed.update(b"%s\0%d\0%d\n" % (name, found.labels[row], size))
+        content = b"%d" % found.stamps[row, 0] if found.in_files else _content(found.open(row))
+        hashed.update(b"%s\0%d\0%d\0%s\n" % (name, found.labels[row], len(content), content))
     return hashed.hexdigest()[:16]
 
 
-def look(collect: Callable[[Path], Found], root: Path, wanted: Wanted) -> Own:
+def _content(source: Source) -> bytes:
+    if isinstance(source, Path):
+        return source.read_bytes()
+    return source.tobytes() if isinstance(source, np.ndarray) else source
+
+
+def look(collect: Callable[[Path], Found], root: Path, wanted: Wanted, origin: str) -> Own:
     """List the images, and look at the images that are new or have changed since this process looked last.
 
     Args:
         collect: a function from the root to a list of what is there.
         root: the folder or the file of the images.
         wanted: how the images are read.
+        origin: see `Found.origin`.
 
     Raises:
         UserError: the images are not laid out as they must be, or something about them is broken.
     """
-    found = collect(root)
-    return _look(_Once(found, (found.name, str(root.absolute()), scan.fingerprint(found))), wanted)
+    found = replace(collect(root), origin=origin)
+    return _look(_Once(found, (origin, str(root.absolute()), scan.fingerprint(found))), wanted)
 
 
 class _Once:

@@ -11,11 +11,12 @@ import contextvars
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,22 +70,23 @@ def heads(found: Found) -> tuple[np.ndarray[Any, np.dtype[np.int64]], dict[int, 
     Returns:
         The table int64 [number, 3], and the reasons by the number of the image.
     """
-    path = cache.path_of(found.root, "heads")
+    path = cache.path_of(found.root, "heads", found.origin)
     kept, old = _kept(path, found, ("heads",))
     table = np.zeros((len(found.names), 3), np.int64)
     broken: dict[int, str] = {}
+    passing: dict[int, str] = {}
     if kept is not None:
         table[kept.new] = old["heads"][kept.old]
         broken = _reasons(old, kept)
     todo = _todo(found, kept)
     for number, answer in _asked(found, todo, {}, "looking at"):
-        if isinstance(answer, str):
-            broken[number] = answer
-        else:
+        if isinstance(answer, list):
             table[number] = answer
+        else:
+            _note(answer, number, broken, passing)
     if len(todo) or kept is None or len(kept.old) < kept.total:
-        cache.write(path, {**_names(found), "heads": table, "broken": _as_json(broken)})
-    return table, broken
+        cache.write(path, {**_names(found, passing), "heads": table, "broken": _as_json(broken)})
+    return table, {**broken, **passing}
 
 
 def views(found: Found, channels: int, size: int, in_memory: bool) -> Views:
@@ -96,7 +98,7 @@ def views(found: Found, channels: int, size: int, in_memory: bool) -> Views:
         size: the side of the views in pixels.
         in_memory: whether the pixels of the views are returned too.
     """
-    path = cache.path_of(found.root, f"{channels}x{size}")
+    path = cache.path_of(found.root, f"{channels}x{size}", found.origin)
     file = path.with_suffix(f".{fingerprint(found)}.npy")
     number = len(found.names)
     kept, old = _kept(path, found, ("digests", "sums"))
@@ -106,6 +108,7 @@ def views(found: Found, channels: int, size: int, in_memory: bool) -> Views:
         kept = None  # the cache is that of a streamed set, or none
     digests, sums = np.zeros((number, 16), np.uint8), np.zeros((number, 2, channels), np.int64)
     broken: dict[int, str] = {}
+    passing: dict[int, str] = {}
     if kept is not None:
         digests[kept.new], sums[kept.new] = old["digests"][kept.old], old["sums"][kept.old]
         broken = _reasons(old, kept)
@@ -113,7 +116,11 @@ def views(found: Found, channels: int, size: int, in_memory: bool) -> Views:
     changed = len(todo) > 0 or kept is None or len(kept.old) < kept.total
     if not changed and pixels is not None and kept is not None and (kept.old == kept.new).all():
         return Views(digests, sums, broken, pixels)
-    with tempfile.TemporaryDirectory(prefix="ddarts-", dir=_room(file.parent)) as place:
+    room, prefix = _room(file.parent), f"{path.stem}-"
+    for left in file.parent.glob(f"{prefix}*") if room else ():  # of a process that was killed: only one is here
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=room) as place:
         out = None
         if in_memory:
             out = Path(place) / "pixels.npy"
@@ -123,8 +130,8 @@ def views(found: Found, channels: int, size: int, in_memory: bool) -> Views:
             array.flush()
         task = {"channels": channels, "size": size, "out": None if out is None else str(out)}
         for image, answer in _asked(found, todo, task, "reading"):
-            if isinstance(answer, str):
-                broken[image] = answer
+            if not isinstance(answer, list):
+                _note(answer, image, broken, passing)
             else:
                 digests[image] = np.frombuffer(bytes.fromhex(answer[0]), np.uint8)
                 sums[image] = answer[1:]
@@ -137,8 +144,17 @@ def views(found: Found, channels: int, size: int, in_memory: bool) -> Views:
                     for other in file.parent.glob(f"{path.stem}.*.npy"):
                         if other != file:
                             other.unlink()
-            cache.write(path, {**_names(found), "digests": digests, "sums": sums, "broken": _as_json(broken)})
-    return Views(digests, sums, broken, pixels)
+            known = {"digests": digests, "sums": sums, "broken": _as_json(broken)}
+            cache.write(path, {**_names(found, passing), **known})
+    return Views(digests, sums, {**broken, **passing}, pixels)
+
+
+def _note(answer: Any, number: int, broken: dict[int, str], passing: dict[int, str]) -> None:
+    """Note why an image cannot be read: `broken` for a reason that lies in the file, which the cache may keep."""
+    if isinstance(answer, str):
+        broken[number] = answer
+    else:
+        passing[number] = answer["now"]
 
 
 def _room(wanted: Path) -> str | None:
@@ -188,7 +204,7 @@ def _kept(path: Path, found: Found, arrays: Sequence[str]) -> tuple[_Kept | None
     if old is None or not {"names", "stamps", "fingerprint", "broken", *arrays} <= old.keys():
         return None, {}
     names, stamps = cache.as_texts(old["names"]), old["stamps"]
-    if any(len(old[name]) != len(names) for name in ("stamps", *arrays)):
+    if any(len(old[name]) != len(names) for name in ("stamps", *arrays)) or stamps.shape[1:] != found.stamps.shape[1:]:
         return None, {}
     if names == list(found.names):
         rows = np.flatnonzero((stamps == found.stamps).all(1))
@@ -208,9 +224,11 @@ def _todo(found: Found, kept: _Kept | None) -> np.ndarray[Any, np.dtype[np.int64
     return everything if kept is None else np.setdiff1d(everything, kept.new)
 
 
-def _names(found: Found) -> dict[str, np.ndarray[Any, Any]]:
-    own = np.frombuffer(fingerprint(found).encode("ascii"), np.uint8)
-    return {"names": cache.as_array(found.names), "stamps": found.stamps, "fingerprint": own}
+def _names(found: Found, again: Iterable[int]) -> dict[str, np.ndarray[Any, Any]]:
+    """What the cache keeps of the list of images; those of `again` are to be read again."""
+    own, stamps = np.frombuffer(fingerprint(found).encode("ascii"), np.uint8), found.stamps.copy()
+    stamps[list(again)] = -1
+    return {"names": cache.as_array(found.names), "stamps": stamps, "fingerprint": own}
 
 
 def fingerprint(found: Found) -> str:

@@ -44,11 +44,12 @@ class Found:
         names: the names of the images, each once.
         labels: the class of each image, int64 [number].
         test: whether an image belongs to the test split, bool [number]; None if the images come without a test split.
-        stamps: the size in bytes and the time in ns of each image's file, int64 [number, 2]. They show when an image
-            has changed.
+        stamps: numbers that show when an image's file is another one or has changed, int64 [number, any]; see `stamp`.
+            If each image is a file of its own, the first number is the size in bytes.
         open: a function from the number of an image to its file, its bytes or its pixels.
         in_files: whether each image is a file of its own, which can be streamed.
         notes: what a user should know, in sentences.
+        origin: what reads the images: the name of the entry, and the contents of plug-ins if it comes from one.
     """
 
     name: str
@@ -61,6 +62,16 @@ class Found:
     open: Callable[[int], Source]
     in_files: bool
     notes: tuple[str, ...] = ()
+    origin: str = ""
+
+
+def stamp(status: os.stat_result) -> tuple[int, int, int, int]:
+    """Return the size in bytes of a file, its times of writing and of change in ns, and its number in the file system.
+
+    The size and the time of writing alone would be those of another file if two files without compression, which were
+    unpacked at one time, change their names.
+    """
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino % 2**63
 
 
 def shown(names: Sequence[str], most: int = 3) -> str:
@@ -135,7 +146,7 @@ def folder(root: Path) -> Found:
         notes.append("val has training images too: a search and a retrain hold out their own")
     elif splits:
         notes.append(f"{held} is the test split")
-    rows: list[tuple[str, str, str, int, int]] = []  # name in its class, class, split, size, time
+    rows: list[tuple[Any, ...]] = []  # name in its class, class, split, stamp
     where: dict[str, set[str]] = {}
     ignored = 0
     for split in splits or [""]:
@@ -156,7 +167,7 @@ def folder(root: Path) -> Found:
     paths = [f"{split}/{name}/{file}".lstrip("/") for file, name, split, *_ in rows]
     test = np.array([split == held for _, _, split, *_ in rows]) if splits else None
     labels = np.array([number[row[1]] for row in rows], np.int64)
-    stamps = np.array([row[3:] for row in rows], np.int64).reshape(-1, 2)
+    stamps = np.array([row[3:] for row in rows], np.int64).reshape(-1, 4)
     return Found("folder", base, names, paths, labels, test, stamps, lambda i: base / paths[i], True, tuple(notes))
 
 
@@ -195,9 +206,9 @@ def _classes(path: Path) -> tuple[list[str], int]:
     return sorted(folders), others
 
 
-def _files(path: Path) -> tuple[list[tuple[str, tuple[int, int]]], int]:
-    """Return the images below the folder of a class, each with the size and time of its file, and count other files."""
-    found: list[tuple[str, tuple[int, int]]] = []
+def _files(path: Path) -> tuple[list[tuple[str, tuple[int, ...]]], int]:
+    """Return the images below the folder of a class, each with the stamp of its file, and count other files."""
+    found: list[tuple[str, tuple[int, ...]]] = []
     others = 0
     seen = set()
     stack = [(path, "")]
@@ -214,10 +225,10 @@ def _files(path: Path) -> tuple[list[tuple[str, tuple[int, int]]], int]:
             try:
                 status = entry.stat()
             except OSError:  # a link to nothing: decoding will say so
-                found.append((prefix + entry.name, (0, 0)))
+                found.append((prefix + entry.name, (0, 0, 0, 0)))
                 continue
             if stat.S_ISREG(status.st_mode) and _is_picture(entry.name):
-                found.append((prefix + entry.name, (status.st_size, status.st_mtime_ns)))
+                found.append((prefix + entry.name, stamp(status)))
             else:
                 others += 1
     return found, others

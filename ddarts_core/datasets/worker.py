@@ -17,7 +17,7 @@ from . import decode
 
 
 def heads(sources: list[decode.Source]) -> list[Any]:
-    """Return [width, height, colour] of each picture, or as text the reason why the picture is broken."""
+    """Return [width, height, colour] of each picture, or the reason why the picture cannot be read, see `_tried`."""
     return [_tried(lambda source=source: [*decode.head(source)]) for source in sources]
 
 
@@ -33,8 +33,8 @@ def views(sources: list[decode.Source], channels: int, size: int, out: Any, rows
         rows: for each picture its row in `out`.
 
     Returns:
-        For each picture [digest of the whole picture as hex, sums, sums of squares of the view's channels], or as text
-        the reason why the picture is broken.
+        For each picture [digest of the whole picture as hex, sums, sums of squares of the view's channels], or the
+        reason why the picture cannot be read, see `_tried`.
     """
 
     def one(source: decode.Source, row: int) -> list[Any]:
@@ -48,13 +48,21 @@ def views(sources: list[decode.Source], channels: int, size: int, out: Any, rows
 
 
 def _tried(make: Any) -> Any:
-    """Return what `make` gives, or as text why it failed: whatever error a decoder raises, the picture is broken."""
+    """Return what `make` gives, or why it failed: whatever error a decoder raises, the picture cannot be read.
+
+    A reason that lies in the file is a text. A reason that lies in this machine, and may be gone at the next look, is
+    {"now": text}.
+    """
     try:
         return make()
     except MemoryError:
-        return "it does not fit into memory"
+        return {"now": "it does not fit into memory"}
     except Exception as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, OSError) and error.errno is not None:
+            return {"now": error.strerror or str(error)}
+        if "Ghostscript" in str(error):  # a program that Pillow calls
+            return {"now": str(error)[:200]}
+        reason = str(error)
         if "cannot identify image file" in reason:
             reason = "it is no picture that Pillow can read"
         return reason.splitlines()[0][:200] if reason else type(error).__name__

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from ddarts_core.data.images import DataInfo
 from ddarts_core.data.sets import DATASETS, ImageSet, Published, data_info, load_test, load_train
 from ddarts_core.data.splits import check_batch, hold_out, split
 from ddarts_core.ground.errors import UserError
@@ -421,3 +422,17 @@ def test_a_split_with_a_seed_of_its_own_is_the_same_for_all_seeds() -> None:
     parts = [split(train, one, seed) for one, seed in ((fixed, 1), (fixed, 2), (config, 7), (config, 1))]
     labels = [[getattr(part, name).labels.tolist() for name in ("weights", "alphas", "held_out")] for part in parts]
     assert labels[0] == labels[1] == labels[2] != labels[3]
+
+
+def test_a_set_from_elsewhere_is_known_by_its_images() -> None:
+    """Those of the package are published; a plug-in's may change between a search and its resume."""
+    images, labels = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 0, 1, 1])
+    sets = {"images": images}
+    info = DataInfo("mine", 2, 1, 8, (0.5,), (0.5,))
+    mine = Published(info, lambda root, train: (sets["images"], labels), "nothing")
+    settings = DataConfig()
+    assert DATASETS["digits"].listing(settings, True) is None
+    before = mine.listing(settings, True)
+    assert before == mine.listing(settings, True) is not None
+    sets["images"] = images + 1
+    assert mine.listing(settings, True) != before

@@ -24,7 +24,7 @@ from ddarts_cli.main import run
 from ddarts_core.data.images import DataInfo, ImageSet
 from ddarts_core.data.sets import data_facts, data_info, data_notes, load_test, load_train
 from ddarts_core.data.splits import hold_out, split
-from ddarts_core.datasets import cache, decode, own, scan
+from ddarts_core.datasets import cache, decode, own, scan, sources
 from ddarts_core.datasets.facts import check_unchanged, document, write_facts
 from ddarts_core.ground.errors import UserError
 from ddarts_core.search.search import Search, build_search
@@ -402,13 +402,102 @@ def test_only_what_has_changed_is_opened_again(tmp_path: Path, monkeypatch: pyte
     assert len(other) == 1
 
 
+def test_pictures_that_change_places_keep_their_labels(tmp_path: Path) -> None:
+    """Classes whose folders are swapped, and shards that are renamed: sizes, names and times may be those of before."""
+    flat = {name: Image.new("L", (8, 8), grey) for name, grey in (("ant", 40), ("bee", 200))}
+    rows = [(name, i) for name in flat for i in range(6)]
+    folder, shards = tmp_path / "folder", tmp_path / "shards"
+    shards.mkdir()
+    for name, i in rows:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        flat[name].putpixel((i, 0), 0)
+        flat[name].save(folder / name / f"{i}.bmp")
+        os.utime(folder / name / f"{i}.bmp", ns=(10**18, 10**18))
+    for number, (name, i) in enumerate(rows):
+        table = pa.table({"image": [(folder / name / f"{i}.bmp").read_bytes()], "label": [name]})
+        pq.write_table(table, shards / f"train-{number}.parquet")
+    settings = (config(folder, image_size=8), config(shards, "parquet", image_size=8))
+
+    def brightest(found: Any) -> set[int]:
+        own._look.cache_clear()
+        images = load_train(found)[1]
+        return {int(label) for label, image in zip(images.labels, images.images, strict=True) if image.max() == 200}
+
+    assert [brightest(one) for one in settings] == [{1}, {1}]
+    for old, new in (("ant", "other"), ("bee", "ant"), ("other", "bee")):
+        (folder / old).rename(folder / new)
+    for number in range(10):  # 10 and 11 came before 2
+        (shards / f"train-{number}.parquet").rename(shards / f"train-0{number}.parquet")
+    assert [brightest(one) for one in settings] == [{0}, {1}]
+
+
+def test_what_this_machine_could_not_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path)
+    original = decode.opened
+    errors: list[Exception] = [PermissionError(13, "denied"), MemoryError(), OSError("Unable to locate Ghostscript")]
+
+    def refused(source: Any) -> Any:
+        if str(source).endswith("bee/train3.png"):
+            raise errors[0]
+        return original(source)
+
+    found = config(tmp_path, on_broken="skip")
+    while errors:
+        monkeypatch.setattr(decode, "opened", refused)
+        own._look.cache_clear()
+        assert len(load_train(found)[1]) == 11
+        del errors[0]
+        monkeypatch.setattr(decode, "opened", original)
+        own._look.cache_clear()
+        assert len(load_train(found)[1]) == 12
+        cache.path_of(tmp_path, "heads", "folder").unlink()
+
+
+def test_rows_that_change_places_within_a_class_are_another_list(tmp_path: Path) -> None:
+    random = np.random.RandomState(3)
+    images, labels = random.randint(0, 256, (20, 8, 8)).astype(np.uint8), np.array([0] * 10 + [1] * 10)
+    lists = []
+    for name, order in (("a", range(20)), ("b", range(20)), ("c", [1, 0, *range(2, 20)])):
+        (tmp_path / name).mkdir()
+        for split_name in ("train", "test"):
+            np.savez(tmp_path / name / f"{split_name}.npz", images=images[[*order]], labels=labels)
+        found = config(tmp_path / name, "arrays")
+        info, train = load_train(found)
+        content = data_facts(found, info, train, tested=True)
+        lists.append((content["train_listing"], content["test_listing"]))
+    assert lists[0] == lists[1] and not {*lists[0]} & {*lists[2]}
+
+
+def test_another_reader_of_the_same_files_looks_for_itself(tmp_path: Path) -> None:
+    """A plug-in may open the same files otherwise, and is changed while it is written."""
+    write(tmp_path)
+    assert data_info(config(tmp_path)).channels == 3
+    found = own.look(
+        lambda root: replace(sources.folder(root), open=lambda i: np.full((8, 8), 7, np.uint8), in_files=False),
+        tmp_path,
+        own.Wanted(None, 8, None, False),
+        "mine of plug-in 1",
+    )
+    assert found.info.channels == 1 and found.pixels is not None and (found.pixels == 7).all()
+
+
+def test_what_a_killed_look_left_is_removed(tmp_path: Path) -> None:
+    write(tmp_path)
+    left = cache.path_of(tmp_path, "3x8", "folder").with_suffix("").name.removesuffix(f".v{cache.VERSION}")
+    place = cache.folder() / f"{left}.v{cache.VERSION}-abc"
+    place.mkdir(parents=True)
+    load_train(config(tmp_path, image_size=8))
+    assert not place.exists() and len(sorted(cache.folder().glob("*.npy"))) == 1
+
+
 def test_without_a_cache_everything_works(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path)
     expected = data_info(config(tmp_path))
     (own_cache / "file").write_bytes(b"")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(own_cache / "file"))
-    own._look.cache_clear()
-    assert data_info(config(tmp_path)) == expected and len(load_train(config(tmp_path))[1]) == 12
+    for nowhere in (own_cache / "file", Path("/proc/nowhere")):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(nowhere))
+        own._look.cache_clear()
+        assert data_info(config(tmp_path)) == expected and len(load_train(config(tmp_path))[1]) == 12
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------
