@@ -14,12 +14,11 @@ METHOD = Method(
             "start": "zoo:ResNet18",
             "channels": 32,
             "warmup_epochs": 5,
-            "w_zero_one": 8.0,
         },
-        "alpha": {"weight_decay": 5e-4},
         "retrain": {"channels": 64},
     },
-    formula="alpha = + margin on the operations of the start and - margin on all others, then as ddarts",
+    formula="alpha = + margin on the operations of the start and - margin on all others, then as ddarts; w_01 = 8/n "
+    "and the decay of alpha 1e-3/(n + 1) with n groups of identical cells",
     uncertain=(
         "identical cells share alphas; the paper's 'share the same weights' can also mean search.share_weights true",
     ),

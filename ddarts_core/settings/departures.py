@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..ground.nested import get_path, leaves
+from ..ground.nested import get_path, leaves, merge
 from .terms import in_one_form, where_kept
+from .warm_start import of_groups
 
 if TYPE_CHECKING:
     from .config import ExperimentConfig
@@ -23,8 +24,8 @@ SCALE = frozenset(
 def departures(config: ExperimentConfig) -> list[str]:
     """Return what a configuration has otherwise than the preset of its method, a text for each setting.
 
-    Settings of `SCALE` are left out, and so is what no preset sets. A file beats a preset, so a file that was written
-    for one method may undo what makes another.
+    Settings of `SCALE` are left out, and so is what neither the preset nor the start decides. A file beats a preset, so
+    a file that was written for one method may undo what makes another.
 
     Example:
         >>> from ddarts_core.settings.config import resolve
@@ -35,7 +36,7 @@ def departures(config: ExperimentConfig) -> list[str]:
 
     settings = config.model_dump(mode="json")
     found = []
-    for path, wanted in leaves(in_one_form(METHODS[config.method].settings)):
+    for path, wanted in leaves(merge(of_groups(settings), in_one_form(METHODS[config.method].settings))):
         if path in SCALE:
             continue
         try:

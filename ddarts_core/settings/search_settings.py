@@ -85,7 +85,8 @@ class SearchConfig(Strict):
     start: str | None = Field(
         None,
         description="The genotype that the alphas start from, as a file or zoo:NAME (DARTOpti). num_cells, "
-        "reductions, steps, space and data.image_size follow from it.",
+        "reductions, steps, space and data.image_size follow from it, with sharing identical also w_zero_one and "
+        "alpha.weight_decay.",
     )
     number: int | None = Field(
         None,

@@ -13,6 +13,7 @@ from ..genotypes.shapes import STRIDES
 from ..genotypes.spaces import SPACES, edge_list, operations_of
 from ..genotypes.zoo import resolve_genotype
 from ..ground.errors import UserError
+from ..ground.nested import merge
 from .config import ExperimentConfig
 from .data_settings import IMAGE_SIZES, DataConfig
 from .search_settings import SearchConfig
@@ -24,7 +25,7 @@ def followed(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     The number of cells and the positions of the reductions are those of the genotype. Each cell of the search has as
     many nodes as the largest cell of the genotype. The space is the smallest built-in space that has the genotype's
     operations. Images of a published data set keep their size, or are enlarged to the next size that every reduction
-    can halve. A user's own images keep their size.
+    can halve. A user's own images keep their size. If identical cells share alphas, `of_groups` follows too.
 
     Args:
         settings: the settings as a file has them, in groups.
@@ -57,22 +58,45 @@ def followed(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         factor = 2 ** (len(genotype.reductions) + strides.count(2))
         if size % factor:
             found["data"] = {"image_size": -(-size // factor) * factor}
-    return found
+    return merge(found, of_groups(settings))
+
+
+def of_groups(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what the published w_01 = 8 and decay 1e-3 of the alphas come to where identical cells share alphas.
+
+    The published loop adds every gradient once for each of the n groups of alphas, so that w_01 counts 8/n there and
+    the decay 1e-3/(n + 1) (docs/ablation.md). Both are rounded to three digits.
+
+    Returns:
+        The two settings, by group and name; nothing unless there is a start whose identical cells share alphas.
+
+    Raises:
+        UserError: see `followed`.
+    """
+    search = _group(settings, "search")
+    start = search.get("start")
+    if search.get("sharing") != "identical" or not isinstance(start, str):
+        return {}
+    groups = len(set(individual(start).cells))
+    return {
+        "search": {"w_zero_one": float(f"{8 / groups:.3g}")},
+        "alpha": {"weight_decay": float(f"{1e-3 / (groups + 1):.3g}")},
+    }
 
 
 def with_start(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Add the settings that follow from `search.start` where the file does not give them. null counts as not given.
 
-    If the file gives the number of cells, the reductions and the number of nodes, as every stored configuration does,
-    nothing is added, and the genotype of the start is not read here.
+    If the file gives all that a start without images decides, as every stored configuration does, nothing is added, and
+    the genotype of the start is not read here.
 
     Raises:
         UserError: see `followed`; or a given setting contradicts the start.
     """
     search = _group(settings, "search")
-    if not isinstance(search.get("start"), str) or all(  # another kind is refused later
-        search.get(name) is not None for name in ("num_cells", "reductions", "steps")
-    ):
+    decided = [search.get(name) for name in ("num_cells", "reductions", "steps", "w_zero_one")]
+    decided.append(_group(settings, "alpha").get("weight_decay"))
+    if not isinstance(search.get("start"), str) or None not in decided:  # another kind is refused later
         return dict(settings)
     found = followed(settings)
     for name in ("num_cells", "reductions"):

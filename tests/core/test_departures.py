@@ -23,6 +23,12 @@ def test_a_preset_departs_from_itself_in_nothing(name: str) -> None:
     assert departures(resolve({"method": name}, start)) == []
 
 
+def test_what_follows_from_a_start_is_no_departure_and_another_weight_is() -> None:
+    other = {"method": "dartopti", "search": {"start": "zoo:ResNet50"}}
+    assert departures(resolve(other)) == []
+    assert departures(resolve(other, ["search.w_zero_one=8"])) == ["search.w_zero_one 8.0 (2.67)"]
+
+
 def test_the_quickstart_takes_over_what_another_method_is() -> None:
     file = EXPERIMENTS / "quickstart.yaml"
     assert load_experiment(file, ["method=ddarts-lf"]).ablation.loss == "none"

@@ -118,6 +118,19 @@ def test_cells_reductions_nodes_space_and_image_size_follow_from_the_start():
     assert resolve(same.model_dump(mode="json")) == same, "a stored configuration is not completed"
 
 
+def test_weights_of_the_losses_follow_from_the_groups_of_identical_cells():
+    def weights(alpha=None, **search):
+        config = resolve({"method": "dartopti", "search": search, "alpha": alpha or {}})
+        return config.search.w_zero_one, config.alpha.weight_decay
+
+    other = {"start": "zoo:ResNet50"}
+    shape = {**other, "num_cells": 4, "reductions": [1, 2, 3], "steps": 6}
+    assert (weights(), weights(**other)) == ((8.0, 5e-4), (2.67, 2.5e-4))
+    assert weights(**shape, w_zero_one=8.0) == (8.0, 2.5e-4)
+    assert weights({"weight_decay": 0.0}, **shape) == (2.67, 0.0)
+    assert weights(**other, sharing="own") == (1.0, 1.1e-4)
+
+
 def test_a_swept_start_brings_what_follows_from_it():
     base = base_settings(resolve({"method": "dartopti"}))
     assert "steps" not in base["search"] and "num_cells" not in base["search"]
