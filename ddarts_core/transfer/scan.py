@@ -15,6 +15,7 @@ from ..ground.errors import UserError
 from ..tensors.seeding import generator
 from .cityscapes import CityscapesImages
 from .coco import CocoImages
+from .copies import copies
 from .examples import Example, ImageSet, Look
 from .settings import TransferConfig
 
@@ -57,7 +58,7 @@ class Splits:
 
     @property
     def sentences(self) -> list[str]:
-        """Sentences on what was found, one for each split, and one on images that are left out."""
+        """Sentences on what was found: on each split, on images that are left out, and on copies in both splits."""
         lines = []
         for images, looks in zip((self.train, self.held_out), self.looks, strict=True):
             objects, crowds, flat = (sum(getattr(look, key) for look in looks) for key in ("objects", "crowds", "flat"))
@@ -70,6 +71,15 @@ class Splits:
         if left:
             lines.append(
                 f"{self.train.name}: {left:,} images have nothing to train on, or are too small, and are left out"
+            )
+        train = [self.train.paths[number] for number in self.used]
+        first = copies([*train, *self.held_out.paths], lambda group: group[0] < len(train) <= group[-1])[len(train) :]
+        learnt = [(path, train[one]) for path, one in zip(self.held_out.paths, first, strict=True) if one < len(train)]
+        if learnt:
+            lines.append(
+                f"warning: {len(learnt):,} of {len(first):,} images of {self.held_out.name} "
+                f"{'are' if len(learnt) > 1 else 'is'} among those of {self.train.name} too, byte by byte "
+                f"({learnt[0][0].name!r} is {learnt[0][1].name!r}): the scores will flatter"
             )
         return lines
 
@@ -116,7 +126,8 @@ def read_splits(
 def score_splits(config: TransferConfig, fraction: float) -> Splits:
     """Divide the images of the first split, by the seed, into images that train and images that only score.
 
-    The second split, on which a training reports its scores in the end, is not even opened.
+    Copies of a file go where the first of them goes, so that none scores what another has trained. The second split,
+    on which a training reports its scores in the end, is not even opened.
 
     Args:
         config: the settings of the training.
@@ -127,13 +138,18 @@ def score_splits(config: TransferConfig, fraction: float) -> Splits:
             names the file.
     """
     whole = _kind(config)(Path(config.data.root).expanduser(), config.data.train or SPLITS[config.task][0])
+    looks = [*map(whole.look, range(len(whole)))]
     order = torch.randperm(len(whole), generator=generator(config.seed, "transfer", "score")).tolist()
-    scored = round(fraction * len(whole))
-    parts = [Part(whole, sorted(order[scored:]), "train"), Part(whole, sorted(order[:scored]), "score")]
-    if not scored:
+    drawn = {*order[: round(fraction * len(whole))]}
+    scores = [first in drawn for first in copies(whole.paths)]
+    if not any(scores):
         raise UserError(f"{whole.source}: of {len(whole)} images none scores: raise transfer.score_fraction")
-    looks = [tuple(map(part.look, range(len(part)))) for part in parts]
-    return Splits(parts[0], _used(config, parts[0], looks[0]), parts[1], (looks[0], looks[1]))
+    parts = []
+    for name, scored in (("train", False), ("score", True)):
+        numbers = [number for number, one in enumerate(scores) if one == scored]
+        parts.append((Part(whole, numbers, name), tuple(looks[number] for number in numbers)))
+    (train, seen), (held_out, seen_held_out) = parts
+    return Splits(train, _used(config, train, seen), held_out, (seen, seen_held_out))
 
 
 class Part(ImageSet):

@@ -16,8 +16,9 @@ from ddarts_core.ground.errors import UserError
 from ddarts_core.transfer import shapes
 from ddarts_core.transfer.cityscapes import THINGS, CityscapesImages
 from ddarts_core.transfer.coco import CocoImages
-from ddarts_core.transfer.scan import Splits, read_splits
-from ddarts_core.transfer.settings import resolve
+from ddarts_core.transfer.copies import HEAD
+from ddarts_core.transfer.scan import Splits, read_splits, score_splits
+from ddarts_core.transfer.settings import Task, resolve
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +179,47 @@ def test_an_image_of_both_splits_is_refused(coco: Path) -> None:
     finally:
         link.unlink()
         file.write_text(original)
+
+
+def test_copies_of_training_images_that_score_are_told_of(tmp_path: Path) -> None:
+    """Byte by byte: not an image of the same size in bytes, and not the copy of an image that is left out."""
+    shapes.write("coco-detection", tmp_path, 21, 9)
+    folders = [tmp_path / split for split in ("train2017", "val2017")]
+    assert not any("warning" in line for line in scanned("coco-detection", tmp_path).sentences)
+    for number, other in ((1, 2), (3, 7), (4, 19)):
+        (folders[1] / f"{number:012d}.jpg").write_bytes((folders[0] / f"{other:012d}.jpg").read_bytes())
+    near = bytearray((folders[0] / f"{5:012d}.jpg").read_bytes())
+    near[-40] ^= 1
+    (folders[1] / f"{5:012d}.jpg").write_bytes(near)
+    splits = scanned("coco-detection", tmp_path)
+    assert 19 not in splits.used and len(near) > HEAD
+    assert splits.sentences[-1] == (
+        "warning: 2 of 9 images of val2017 are among those of train2017 too, byte by byte "
+        "('000000000001.jpg' is '000000000002.jpg'): the scores will flatter"
+    )
+
+
+@pytest.mark.parametrize("task", ["coco-detection", "cityscapes-instances"])
+def test_copies_of_an_image_are_in_one_part(task: Task, tmp_path: Path) -> None:
+    """Those of one image train or score together; images without a copy are divided as they always were."""
+    shapes.write(task, tmp_path, 24, 1)
+    small = "retinanet-small" if task == "coco-detection" else "mask-rcnn-small"
+    config = resolve({"task": task, "recipe": small, "data": {"root": str(tmp_path)}})
+    before = {seed: score_splits(config.model_copy(update={"seed": seed}), 0.25) for seed in range(4)}
+    if task == "coco-detection":
+        assert [int(path.stem) for path in before[0].held_out.paths] == [1, 3, 7, 12, 14, 17]
+    paths = sorted((*before[0].train.paths, *before[0].held_out.paths))
+    for first in (0, 8, 16):
+        for copy in range(first + 1, first + 5):
+            paths[copy].write_bytes(paths[first].read_bytes())
+    for seed, earlier in before.items():
+        splits = score_splits(config.model_copy(update={"seed": seed}), 0.25)
+        train, scored = ({path.read_bytes() for path in part.paths} for part in (splits.train, splits.held_out))
+        assert not train & scored and len(train | scored) == 12
+        assert len(splits.train) + len(splits.held_out) == 24
+        single = {paths[number] for number in range(24) if number % 8 in (0, 5, 6, 7)}
+        assert {*splits.held_out.paths} & single == {*earlier.held_out.paths} & single
+        assert splits.looks[1][0] == splits.held_out.look(0) and len(splits.looks[1]) == len(splits.held_out)
 
 
 def _ids(change: Callable[[np.ndarray[Any, Any]], object]) -> Callable[[Path], object]:
