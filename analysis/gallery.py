@@ -16,7 +16,7 @@ from ddarts_core.ground.errors import UserError, unknown_name
 from . import cell_figures, confusion, figures, history, mistakes, parameter_figures
 from .collect import Frames, frames_of
 from .ranking import sought
-from .study import Study, find_trial, log_sampled, read_study, with_alphas
+from .study import Importances, Study, find_trial, log_sampled, read_study, with_alphas
 
 #: Trials whose genotypes are compared with each other.
 COMPARED = 20
@@ -212,7 +212,7 @@ def read_figure(
     *,
     trial: str | None = None,
     cell: int | None = None,
-    importances: Mapping[str, tuple[float, float, float]] = MappingProxyType({}),
+    importances: Importances | None = None,
     references: Mapping[str, float] = MappingProxyType({}),
 ) -> Figure:
     """One of `FIGURES` from a study's folder; only the tables that it needs are built.
@@ -228,6 +228,10 @@ def read_figure(
         if given is not None and not fits:
             raise UserError(f"the figure {name} is not about one {what}: leave --{what} out")
     study = read_study(study_dir, alphas=False)
+    if entry.of_file and study.is_packed:
+        raise UserError(
+            f"{study.folder} is a study in one file, which does not keep what the figure {name} shows: name its folder"
+        )
     frames = frames_of([study], ("trials", "epochs"))
     table = entry.table
     if table is not None:
@@ -236,8 +240,11 @@ def read_figure(
         else:  # those of all trials could be large
             trial, rows = _first_with(study, entry, Subject(frames, trial))
         frames = replace(frames, **{table: rows})
+    shares: Mapping[str, tuple[float, float, float]] = {}
+    if name == "importance" and importances is not None:
+        shares = importances(study.info, [trial.info for trial in study.trials])
     of_study = (study.folder, study.info["objectives"], log_sampled(study))
-    return figure_of(name, Subject(frames, trial, cell or 0, importances, references, *of_study))
+    return figure_of(name, Subject(frames, trial, cell or 0, shares, references, *of_study))
 
 
 def _first_with(study: Study, entry: FigureEntry, subject: Subject) -> tuple[str, pd.DataFrame]:

@@ -32,7 +32,7 @@ STUDY_KEY = b"ddarts.study"
 #: What is kept of `study.json`, and what its settings of places become.
 KEPT = (
     *("schema", "name", "created", "state", "seed", "objectives", "config", "config_hash"),
-    *("git_commit", "versions", "plugins"),
+    *("git_commit", "versions", "plugins", "earlier"),
 )
 PLACELESS = {"storage": "runs", "tracking": {}}
 

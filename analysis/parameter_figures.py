@@ -92,7 +92,7 @@ def importance(shares: Mapping[str, tuple[float, float, float]]) -> Figure:
         UserError: there are none.
     """
     if not shares:
-        raise UserError("there is no importance to show: it needs ten completed trials that differ in a setting")
+        raise UserError("importance needs ten completed trials that differ in a setting and in their objective")
     names = sorted(shares, key=lambda name: shares[name])
     figure, ax = axes("share of the objective's variance explained alone", "", height=0.9 + 0.32 * len(names))
     ends = [around(shares[name]) for name in names]

@@ -20,7 +20,7 @@ from .export import percent, state_sentence
 from .history import history, history_chart, is_lowest
 from .ranking import Row, rank, sought, value
 from .statistics import comparison, mean_interval
-from .study import Study, limits_of, log_sampled, read_study, with_alphas
+from .study import Importances, Study, limits_of, log_sampled, read_study, with_alphas
 
 #: Bytes that all drawings together may take, so that the page of a study stays under 6 MB: plotly takes 4.8 and the
 #: charts, of however many trials, up to 0.6.
@@ -71,7 +71,7 @@ _CHARTS = {
 def report(
     study_dirs: Sequence[str | Path],
     out: str | Path,
-    importances: Mapping[str, Shares] = MappingProxyType({}),
+    importances: Importances | None = None,
     references: Mapping[str, float] = MappingProxyType({}),
 ) -> Path:
     """Write the report of one or more studies to the HTML file `out`.
@@ -82,8 +82,7 @@ def report(
     Args:
         study_dirs: the folders of the studies.
         out: the path of the HTML file.
-        importances: the importance of each setting, by the name of the study; studies of unknown importances are left
-            out.
+        importances: tells the importance of each setting of a study; without it the page has none.
         references: the costs up to which the hypervolume of a front is taken, by `parameters` and `macs`; the same
             for all studies.
 
@@ -106,7 +105,7 @@ def report(
 def write_report(
     studies: Sequence[Study],
     target: Path,
-    importances: Mapping[str, Shares] = MappingProxyType({}),
+    importances: Importances | None = None,
     references: Mapping[str, float] = MappingProxyType({}),
 ) -> Path:
     """Write a report, as `report` does, of studies that are already read.
@@ -126,9 +125,7 @@ def _plotly() -> str:
     return str(get_plotlyjs())
 
 
-def _body(
-    studies: Sequence[Study], importances: Mapping[str, Shares], references: Mapping[str, float]
-) -> Iterator[str]:
+def _body(studies: Sequence[Study], importances: Importances | None, references: Mapping[str, float]) -> Iterator[str]:
     title = studies[0].name if len(studies) == 1 else f"{len(studies)} studies"
     yield f"<h1>Architecture search: {escape(title)}</h1>\n"
     ids = counter()
@@ -140,7 +137,8 @@ def _body(
     for study in studies:
         if len(studies) > 1:
             yield f"<h2>Study {escape(study.name)}</h2>\n"
-        for part in _study_sections(study, ids, budget, importances.get(study.name, {}), references):
+        shares = {} if importances is None else importances(study.info, [trial.info for trial in study.trials])
+        for part in _study_sections(study, ids, budget, shares, references):
             yield part + "\n"
 
 

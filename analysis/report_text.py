@@ -310,9 +310,10 @@ def drawings(
             more.append(page.folded(f"{number}trial {row['trial_id']}", part))
     text = f'<div class="drawn">{"".join(parts)}</div>{"".join(more)}'
     if left_out:
+        command = f"<code>{escape(ddarts('export', study.folder))}</code> writes them"
         text += (
             f"<p class=soft>{left_out} more drawing{'s' if left_out > 1 else ''} would make this page too large: "
-            f"<code>{escape(ddarts('export', study.folder))}</code> writes them.</p>"
+            f"{'column genotype_json of the file has the genotypes' if study.is_packed else command}.</p>"
         )
     return text, places
 
@@ -380,8 +381,12 @@ def reproduce(study: Study, ranked: Sequence[Row]) -> str:
             chosen = [("--trial", row["trial_id"]) for row in ranked[:DRAWN]]
         exports = "\n".join(ddarts("export", study.folder, *words) for words in chosen)
         parts.append(
-            "<p>Genotypes, configurations and exact commands of the best trials:</p>"
-            f"<pre>{escape(exports)}</pre>"
+            "<p>This page was made of a study in one file. Its folder also has, where derived networks were trained, "
+            "their weights, confusion matrices and surest mistakes.</p>"
+            if study.is_packed
+            else f"<p>Genotypes, configurations and exact commands of the best trials:</p><pre>{escape(exports)}</pre>"
+        )
+        parts.append(
             "<p>One trial again, with its configuration below in <code>trial.yaml</code>:</p>"
             "<pre>ddarts search trial.yaml --out again</pre>"
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,10 @@ from .single import is_search, read_search
 
 #: Convention of counting multiply-adds when a trial states several: those of convolutions and linear layers only.
 MACS_CONVENTION = "A"
+
+#: Tells, from what `study.json` and each `trial.json` say, the share of the objective's variance that each setting
+#: explains by itself, and the ends of its interval.
+Importances = Callable[[Mapping[str, Any], Iterable[Mapping[str, Any]]], Mapping[str, tuple[float, float, float]]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,11 @@ class Study:
     def name(self) -> str:
         """Name of the study."""
         return str(self.info["name"])
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it is read from one file, which keeps neither other files of the trials nor weights."""
+        return self.folder.suffix == packed.SUFFIX
 
     @property
     def completed(self) -> tuple[Trial, ...]:
@@ -149,7 +158,7 @@ def with_alphas(study: Study, trial: Trial) -> Trial:
     Raises:
         UserError: the file of its records is damaged.
     """
-    if study.folder.suffix == packed.SUFFIX:
+    if study.is_packed:
         return trial
     if is_search(study.folder):
         return replace(trial, records=tuple(read_search(study.folder)[2]))

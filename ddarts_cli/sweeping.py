@@ -241,7 +241,7 @@ def attach_report(study: Study) -> Path:
     from ddarts_core.ground.errors import UserError
 
     read = read_study(study.path, alphas=False)
-    page = write_report([read], study.path / "report.html", {study.name: importances(study)})
+    page = write_report([read], study.path / "report.html", importances)
     subject = Subject(frames_of([read], ("trials", "epochs")), folder=read.folder, objectives=read.info["objectives"])
     figures = []
     for name in ATTACHED:

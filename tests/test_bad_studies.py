@@ -279,21 +279,15 @@ def test_one_damaged_study_hides_no_other(tmp_path: Path, capfd: pytest.CaptureF
 
 
 @pytest.mark.parametrize("text", ["garbage\n", "[]\n", "3\n", '{"op_code": 0}\n\x00\n', "[" * 3000 + "\n"])
-@pytest.mark.parametrize("command", ["report", "resume"])
-def test_a_damaged_journal_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str], command: str, text: str) -> None:
+def test_a_damaged_journal_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str) -> None:
     study = STUDIES["one"](tmp_path / "one")
     (study / "optuna.log").write_text(text)
-    assert run([command, str(study)]) == 2
+    assert run(["report", str(study)]) == 0, "a report asks the records, not the journal"
+    capfd.readouterr()
+    assert run(["resume", str(study)]) == 2
     err = capfd.readouterr().err
     remedy = f"`ddarts rebuild {study} --optuna` makes it again"
     assert err.count("\n") == 1 and re.search(rf"optuna\.log is damaged in line \d: {re.escape(remedy)}", err), err
-
-
-@pytest.mark.parametrize("text", ["", "half a li"])
-def test_an_empty_journal_has_nothing_to_say(tmp_path: Path, text: str) -> None:
-    study = STUDIES["one"](tmp_path / "one")
-    (study / "optuna.log").write_text(text)
-    assert run(["report", str(study)]) == 0
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_mistakes_about_figures(study: Path, tmp_path: Path, capfd: pytest.Captu
     assert "leave that --reference out" in mistake(capfd, "figure", study, "pareto", "--reference", "macs=5")
     assert "parameters=NUMBER or macs=NUMBER" in mistake(capfd, "report", study, "--reference", "parameters=0")
     assert ".svg, .png or .pdf" in mistake(capfd, "figure", study, "pareto", "--out", tmp_path / "x.bmp")
-    assert "ten completed trials" in mistake(capfd, "figure", study, "importance")  # no journal in this folder
+    assert "ten completed trials" in mistake(capfd, "figure", study, "importance")
     assert "skip_connections" in mistake(capfd, "figure", study, "skips")
     assert "pareto is not about one trial: leave --trial" in mistake(capfd, "figure", study, "pareto", "--trial", "1")
     assert "not about one trial" in mistake(capfd, "figure", study, "distances", "--trial", "1")
@@ -154,6 +154,30 @@ def test_mistakes_about_figures(study: Path, tmp_path: Path, capfd: pytest.Captu
 
 
 # --- collect ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_in_one_file_gives_what_its_folder_gives_or_says_what_it_lacks(
+    make_study: MakeStudy, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    study, file = make_study(*["COMPLETED"] * 12), tmp_path / "toy.parquet"
+    facts = json.loads((study / "study.json").read_text())
+    facts["config"]["space"] = {"search.w_zero_one": {"type": "float", "low": 0, "high": 2}}
+    facts["earlier"] = {"00003": {"apart": ["search.epochs"]}}
+    (study / "study.json").write_text(json.dumps(facts))
+    out_of(capfd, "collect", study, "--out", file)
+    for name, what in (("folder", study), ("file", file)):
+        out_of(capfd, "figure", what, "importance", "--out", tmp_path / f"{name}.svg")
+    assert (tmp_path / "file.svg").read_bytes() == (tmp_path / "folder.svg").read_bytes()
+    for name in ("confusion", "mistakes"):
+        assert f"in one file, which does not keep what the figure {name} shows" in mistake(capfd, "figure", file, name)
+    pages = []
+    for what in (study, file):
+        assert ("ddarts export" in out_of(capfd, "report", what, "--out", tmp_path / "r.html")) == (what == study)
+        pages.append((tmp_path / "r.html").read_text())
+    assert all("Importance of each setting" in page for page in pages)
+    assert ["ddarts export" in page for page in pages] == [True, False]
+    assert ["This page was made of a study in one file" in page for page in pages] == [False, True]
+    assert f"ddarts export {study}\n" in out_of(capfd, "report", file, study, "--out", tmp_path / "r.html")
 
 
 def test_collect_from_mlflow_alone(study: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

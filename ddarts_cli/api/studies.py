@@ -12,6 +12,7 @@ from ddarts_analysis.drawing import draw_genotype
 from ddarts_analysis.export import best
 from ddarts_analysis.gallery import FIGURES, read_figure
 from ddarts_analysis.study import read_study
+from ddarts_tuning.searchers.importance import importances
 from ddarts_tuning.store.study import find_study
 
 from ddarts_core.genotypes.genotype import AnyGenotype
@@ -86,12 +87,7 @@ class Study:
         Raises:
             UserError: the name is unknown, or the study lacks what the figure shows.
         """
-        shares = {}
-        if name == "importance":
-            from ddarts_tuning.searchers.importance import importances
-
-            shares = importances(find_study(self.folder))
-        return read_figure(name, self.folder, trial=trial, cell=cell, importances=shares)
+        return read_figure(name, self.folder, trial=trial, cell=cell, importances=importances)
 
     @property
     def table(self) -> pd.DataFrame:

@@ -52,6 +52,7 @@ def command(
     """
     from ddarts_analysis.figures import save
     from ddarts_analysis.gallery import FIGURES, OF_RETRAIN, read_figure
+    from ddarts_tuning.searchers.importance import importances
     from ddarts_tuning.store.study import find_study
 
     from ddarts_cli.console import finish
@@ -76,15 +77,10 @@ def command(
         for key, entry in FIGURES.items():
             click.echo(f"{key}: {entry.what}")
         return
-    shares = {}
-    if name == "importance" and not isinstance(found, Path):
-        from ddarts_tuning.searchers.importance import importances
-
-        shares = importances(found)
     if references and (
         missing := set(references) - {"pareto": {"parameters"}, "pareto_macs": {"macs"}}.get(name, set())
     ):
         raise UserError(f"the figure {name} has no front by {sorted(missing)[0]}: leave that --reference out")
-    figure = read_figure(name, folder, trial=trial, cell=cell, importances=shares, references=references)
+    figure = read_figure(name, folder, trial=trial, cell=cell, importances=importances, references=references)
     path = save(figure, out or beside(folder) / "figures" / f"{name}.png")
     finish([path], [ddarts("report", folder)])

@@ -57,18 +57,18 @@ def command(
     if target.suffix != ".html":
         target = target / "report.html"
     say(f"report on {', '.join(path.name for path in paths)}")
-    importance = {one.name: importances(one) for one in found if not isinstance(one, Path)}
-    page = report(paths, target, importance, references)
+    page = report(paths, target, importances, references)
     places = [one if isinstance(one, Path) else one.location for one in found]
     done = [
         place
         for one, place in zip(found, places, strict=True)
-        if isinstance(one, Path) or any(trial["state"] == "COMPLETED" for trial in one.trials())
+        if (one.is_dir() if isinstance(one, Path) else any(trial["state"] == "COMPLETED" for trial in one.trials()))
     ]
-    if isinstance(found[0], Path) and found[0].is_file():  # a study in one file, which has no weights to export
-        finish([page], [ddarts("figure", found[0])])
-        return
-    finish([page], [ddarts("export", done[0]) if done else ddarts("status", places[0])])
+    if done:
+        finish([page], [ddarts("export", done[0])])
+    else:  # a study in one file has nothing to export
+        file = isinstance(found[0], Path)
+        finish([page], [ddarts("figure" if file else "status", places[0])])
 
 
 def _report_transfer(folders: tuple[str, ...], out: Path | None) -> None:

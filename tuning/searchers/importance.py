@@ -1,19 +1,18 @@
-"""Which of the proposed settings mattered: the main effects of fANOVA, from a study's journal of trials that ended."""
+"""Which of the proposed settings mattered: the main effects of fANOVA, from the records of a study's trials."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..store.study import Study, check_journal
+from ..settings.distributions import AnyDistribution, CategoricalDistribution, read_distributions
+from ..settings.reread import as_today
 
 if TYPE_CHECKING:
     import numpy as np
-    from optuna.distributions import BaseDistribution
 
 SEED = 0
-"""The seed of the random forest, so that the same journal gives the same numbers."""
+"""The seed of the random forest, so that the same trials give the same numbers."""
 
 FEWEST = 10
 """With fewer completed trials than this nothing is said: from three trials of pure noise come shares that sum to
@@ -39,52 +38,42 @@ class Share(NamedTuple):
     high: float
 
 
-def importances(study: Study) -> dict[str, Share]:
+def importances(study: Mapping[str, Any], trials: Iterable[Mapping[str, Any]]) -> dict[str, Share]:
     """Share of the first objective's variance that each setting explains by itself (`main_effects`), largest first.
 
     The forest has 64 trees for up to 250 trials, and 16 trees for more. If there are more than 1,000 trials it sees
     1,000 of them, evenly spaced by number, with the first and the last trial. With few trials even noise alone gets
     large shares.
 
-    Settings that only some trials have (`when`) are left out. The result is empty if nothing can be said: if there is
-    no journal, if fewer than ten trials are completed, if no setting took two values, or if the objective did not take
-    two values.
+    Settings that only some trials have (`when`) are left out, and so are trials that today's space could not yield. The
+    result is empty if nothing can be said: if fewer than ten trials are completed, if no setting took two values, or if
+    the objective did not take two values.
 
-    Raises:
-        UserError: the journal is damaged.
+    Args:
+        study: the contents of study.json.
+        trials: the records of the trials (trial.json).
     """
-    journal = Path(study.path) / "optuna.log"
-    if not journal.is_file():
+    ended = sorted((trial for trial in trials if trial["state"] == "COMPLETED"), key=lambda trial: int(trial["number"]))
+    known = [found for trial in ended if (found := as_today(study, trial)) is not None]
+    if len(known) < FEWEST:
         return {}
-    check_journal(journal)
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-    from optuna.trial import TrialState
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    if study.name not in optuna.get_all_study_names(storage):
-        return {}
-    stored = optuna.load_study(study_name=study.name, storage=storage)
-    trials = stored.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(trials) < FEWEST:
-        return {}
-    if len(trials) > TRIALS:
-        trials = [trials[round(place * (len(trials) - 1) / (TRIALS - 1))] for place in range(TRIALS)]
-    common = set.intersection(*(set(trial.params) for trial in trials))
+    if len(known) > TRIALS:
+        known = [known[round(place * (len(known) - 1) / (TRIALS - 1))] for place in range(TRIALS)]
+    settings = [trial["params"] for trial in known]
+    common = set.intersection(*map(set, settings))
     ranges = {
-        name: trials[-1].distributions[name]
-        for name in sorted(common)
-        if len({str(trial.params[name]) for trial in trials}) > 1
+        name: kind
+        for name, kind in sorted(read_distributions(study["config"].get("space", {})).items())
+        if name in common and len({str(params[name]) for params in settings}) > 1
     }
-    values = [float((trial.values or [0.0])[0]) for trial in trials]
-    found = main_effects([trial.params for trial in trials], values, ranges, 64 if len(trials) <= WHOLE_FOREST else 16)
+    metric = study["objectives"][0]["metric"]
+    values = [float(trial["objectives"][metric]) for trial in known]
+    found = main_effects(settings, values, ranges, 64 if len(known) <= WHOLE_FOREST else 16)
     return dict(sorted(found.items(), key=lambda item: -item[1].mean))
 
 
 def main_effects(
-    settings: Sequence[Mapping[str, Any]], values: Sequence[float], ranges: Mapping[str, BaseDistribution], trees: int
+    settings: Sequence[Mapping[str, Any]], values: Sequence[float], ranges: Mapping[str, AnyDistribution], trees: int
 ) -> dict[str, Share]:
     """Share of the variance of a random forest over the settings' ranges that each setting explains by itself.
 
@@ -104,17 +93,15 @@ def main_effects(
         The shares and their intervals; empty if every tree is constant.
     """
     import numpy as np
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
     from sklearn.ensemble import RandomForestRegressor
 
     low, high, columns = [], [], []
     for name, kind in ranges.items():
         column = [trial[name] for trial in settings]
         if isinstance(kind, CategoricalDistribution):
-            column = [kind.to_internal_repr(choice) for choice in column]
+            column = [kind.choices.index(choice) for choice in column]
             bounds = (-0.5, len(kind.choices) - 0.5)
         else:
-            assert isinstance(kind, (FloatDistribution, IntDistribution))
             bounds = (kind.low, kind.high)
         low.append(min(bounds[0], *column))  # ranges that were changed between trials hold all of them
         high.append(max(bounds[1], *column))
