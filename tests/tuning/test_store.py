@@ -20,10 +20,12 @@ from ddarts_tuning.store.mirror import Mirror
 from ddarts_tuning.store.study import find_study, list_studies, trial_name
 
 from ddarts_cli.main import run
+from ddarts_core.datasets.facts import DataInfo, read_info, write_facts
 from ddarts_core.ground.errors import UserError
 from tests.tuning.conftest import Make
 from tests.tuning.outage import Wire
 from tests.tuning.processes import Driver, by_hand, faults, results
+from tests.tuning.test_mirror import spy
 from tests.tuning.test_population import POPULATION
 
 s3fs = pytest.importorskip("s3fs")
@@ -248,15 +250,23 @@ def test_bad_stores(stored: MakeStored, make_sweep: Make, bucket: str, capsys: p
         run_sweep(stored("nowhere").model_copy(update={"storage": absent}))
 
 
-def test_a_trial_writes_in_its_own_place_only(stored: MakeStored, ray_cluster: None, tmp_path: Path) -> None:
-    """What a trial of a run that lost the study still does is not sent."""
+def test_a_trial_writes_in_its_own_place_only(
+    stored: MakeStored, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a trial of a run that lost the study still does is not sent. A trial knows the study's images."""
     from ddarts_tuning.store.study import trial_study
 
     config = stored("fenced")
-    study = create_study(config.study_location, {"objectives": [], "config": {}, "state": "RUNNING"})
+    sent: list[str] = []
+    spy(monkeypatch, "write", sent)
+    with config.place.begin() as place:
+        write_facts(place.folder, DataInfo("toy", 2, 1, 8, (0.5,), (0.2,)).to_dict())
+        study = create_study(place, {"objectives": [], "config": {}, "state": "RUNNING"})
+    assert sent == ["data.json", "study.json"], "a sweep that is killed once there is a study knows its images"
     assert isinstance(study.backend, ObjectStore)
     with lease.hold(study.backend.mirror):
         mine = trial_study(config.study_location, 0, tmp_path)
+        assert read_info(mine.path) == DataInfo("toy", 2, 1, 8, (0.5,), (0.2,))
         (mine.path / "trials" / trial_name(0)).mkdir(parents=True)
         (mine.path / "trials" / trial_name(0) / "trial.json").write_text("{}")
         mine.push(f"trials/{trial_name(0)}")

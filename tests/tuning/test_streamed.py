@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ddarts_analysis.mlflow_runs import read_runs
 from ddarts_tuning.driver import extending, sweep
 from ddarts_tuning.driver.new_study import new_study
 from ddarts_tuning.settings.config import SweepConfig
+from ddarts_tuning.store.backend import Folder
 from ddarts_tuning.store.study import find_study, trial_dir
 from ddarts_tuning.trial.trainable import SearchTrial
 from ddarts_tuning.trial.trial_record import begin
@@ -27,7 +29,8 @@ from PIL import Image
 from ddarts_cli import training
 from ddarts_cli.main import run
 from ddarts_core.data.sets import load_train
-from ddarts_core.datasets.facts import read_info, write_facts
+from ddarts_core.datasets import facts
+from ddarts_core.datasets.facts import read_facts, read_info, write_facts
 from ddarts_core.ground.errors import UserError
 from ddarts_core.loops import checkpoint
 from ddarts_core.loops.records import EpochRecord
@@ -119,15 +122,25 @@ def test_a_sweep_on_streamed_files_ends_and_goes_on_where_it_was_killed(
 
 
 def test_no_sweep_or_trial_goes_on_with_other_images(
-    make_sweep: Make, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_sweep: Make,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The driver looks first, so that no trial fails for it; a trial looks where the driver has no images."""
     own = tmp_path / "own"
     shutil.copytree(root, own)
     config = streamed(make_sweep, own, "changed", 1, 0)
     _, content = sweep._check_data(config)
-    study = new_study(config)
-    write_facts(study.path, content)
+    publish = Folder.publish
+
+    def published(place: Folder, data: Mapping[str, Any]) -> None:
+        assert read_facts(place.folder) == content, "a sweep that is killed once there is a study knows its images"
+        publish(place, data)
+
+    monkeypatch.setattr(Folder, "publish", published)
+    study = new_study(config, content)
     record = begin(study, 0, {"search.w_zero_one": 1.0, "ablation.loss": "none"})
     trial = SearchTrial.__new__(SearchTrial)
     trial._study, trial._record, trial._folder = study, record, trial_dir(study.path, 0)
@@ -136,6 +149,10 @@ def test_no_sweep_or_trial_goes_on_with_other_images(
     smaller = trial._config.data.model_copy(update={"image_size": 8})
     other = SearchTrial.__new__(SearchTrial)
     other.__dict__ |= {**trial.__dict__, "_config": trial._config.model_copy(update={"data": smaller})}
+    (study.path / facts.FILE).unlink()
+    with caplog.at_level(logging.WARNING):
+        sweep.check_images(study, config)
+    assert read_facts(study.path) == content and caplog.text.count("'changed' had no data.json") == 1
     for one in (trial, other):
         one._know(*load_train(one._config.data))
     sweep.check_images(study, config)
@@ -144,6 +161,11 @@ def test_no_sweep_or_trial_goes_on_with_other_images(
     for one in (trial, other):
         with pytest.raises(UserError, match=r"images are not those that (study 'changed'|trial 00000) was"):
             one._know(*load_train(one._config.data))
+    (study.path / facts.FILE).unlink()
+    write_facts(trial_dir(study.path, 0), {key: value for key, value in content.items() if key != "settings"})
+    with pytest.raises(UserError, match=r"not those that study 'changed' was begun with \(train_counts"):
+        sweep.check_images(study, config)
+    assert read_facts(study.path) == content, "which its trial had kept"
     study.update(state="FINISHED")
     monkeypatch.setattr(extending, "prepare", lambda *_: pytest.fail("it went on"))
     with pytest.raises(UserError, match=r"not those that study 'changed' was begun with \(train_counts"):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ddarts_core.datasets import facts
 from ddarts_core.ground import plugins
 from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.redact import command_line, without_secrets
@@ -22,14 +23,20 @@ from ..store.study import Study, utc_now
 from ..tracking import study_run as tracking
 
 
-def new_study(config: SweepConfig) -> Study:
+def new_study(config: SweepConfig, content: Mapping[str, Any] | None = None) -> Study:
     """Make the study's folder and its run in MLflow; if one of them cannot be made, nothing is left of the other.
+
+    Args:
+        config: the configuration of the sweep.
+        content: the facts of the images for `data.json`, which is there before there is a study.
 
     Raises:
         UserError: another process makes the study at this moment or has made it, the folder holds something else, or
             the tracking store cannot be used.
     """
     with config.place.begin() as place:
+        if content is not None:
+            facts.write_facts(place.folder, content)
         return _begin_in(place, config)
 
 

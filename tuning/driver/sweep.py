@@ -8,6 +8,7 @@ proposed.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +38,7 @@ from ..store import plugins
 from ..store.backend import backend_of
 from ..store.lease import LostLease
 from ..store.mirror import StoreError
-from ..store.study import Study, find_study, hold
+from ..store.study import Study, find_study, hold, trial_dir
 from ..tracking import study_run as tracking
 from ..tracking.overview import show_study
 from ..tracking.patience import PATIENCE
@@ -50,6 +51,8 @@ from .fit import fit
 from .new_study import new_study
 from .rebuild import ensure_tracked
 from .stops import KEPT, check_there, clear_rest, explained, is_gone
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -111,9 +114,7 @@ def run_sweep(
     config.place.check_free()
     tracking.expect_mlflow()
     config = prepare(config, space, num_cpus, address)
-    with hold(new_study(config)) as study:
-        facts.write_facts(study.path, content)
-        study.push(facts.FILE)
+    with hold(new_study(config, content)) as study:
         return run(study, config, space, Session(draw, listener), address)
 
 
@@ -249,17 +250,44 @@ def _check_data(config: SweepConfig) -> tuple[DataInfo, dict[str, Any]]:
 def check_images(study: Study, config: SweepConfig) -> None:
     """Check that a user's own images are those that a study was begun with, if its trials have the same settings still.
 
-    If the images are not on this machine, the trials check it where they are.
+    If the images are not on this machine, the trials check it where they are. A study without `data.json` gets what a
+    trial with the same settings knows of its images; if none does, the images of now, and a warning says so.
 
     Raises:
         UserError: the images have changed, or are broken.
     """
-    begun = facts.read_facts(study.path) or {}
-    if begun.get("settings") != settings_of(config.data) or "data.root" in config.space:
+    if "data.root" in config.space:
+        return
+    settings = settings_of(config.data)
+    begun = facts.read_facts(study.path) or _known_to_trials(study, settings)
+    if begun is not None and begun.get("settings") != settings:
         return
     if isinstance(DATASETS.get(config.data.name), OwnImages) and Path(config.data.root).expanduser().exists():
         info, images = load_train(config.data)
-        facts.check_unchanged(study.path, data_facts(config.data, info, images), f"study {study.name!r}")
+        today = data_facts(config.data, info, images)
+        if begun is None:
+            _know(study, today | {"settings": settings})
+            _log.warning(
+                "study %r had no %s: it has one of the images of now, and nobody knows whether these are those that it "
+                "was begun with",
+                *(study.name, facts.FILE),
+            )
+        facts.check_unchanged(study.path, today, f"study {study.name!r}")
+
+
+def _known_to_trials(study: Study, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Let a study have the facts that the first trial with these settings of the data keeps; None if none keeps any."""
+    for trial in study.trials():
+        known = facts.read_facts(trial_dir(study.path, trial["number"]))
+        if known and "data.root" not in trial["params"] and settings_of(resolve(trial["config"]).data) == settings:
+            return _know(study, known | {"settings": settings})
+    return None
+
+
+def _know(study: Study, content: dict[str, Any]) -> dict[str, Any]:
+    facts.write_facts(study.path, content)
+    study.push(facts.FILE)
+    return content
 
 
 def _check_compiler(config: SweepConfig, space: Space) -> None:

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ddarts_core.datasets import facts
 from ddarts_core.ground.errors import UserError
 from ddarts_core.studies.shell import ddarts
 from ddarts_core.studies.study_files import write_json
@@ -27,7 +28,9 @@ from .mirror import Mirror, check_storage, copied_from, copy_folder, is_uri
 Wanted = Callable[[str], bool]
 """A function that says whether a file is meant, by the file's path in the study."""
 
-BEGUN = {".lock", ".workers", "trials", "mlartifacts"} | {f"mlflow.db{end}" for end in ("", "-journal", "-wal", "-shm")}
+BEGUN = {".lock", ".workers", "trials", "mlartifacts", facts.FILE} | {
+    f"mlflow.db{end}" for end in ("", "-journal", "-wal", "-shm")
+}
 """The files and folders that a sweep leaves if it is killed before it has written study.json."""
 
 UNFINISHED = ".mlflow-"
@@ -292,7 +295,12 @@ class ObjectStore(Folder):
         self._check_new()
 
     def publish(self, data: Mapping[str, Any]) -> None:
-        """Write study.json as an object that must be new: of two processes, the store lets only one do so."""
+        """Write study.json as an object that must be new: of two processes, the store lets only one do so.
+
+        The facts of the images are sent before.
+        """
+        self._check_new()
+        self.push(facts.FILE)
         write_json(self.folder / "study.json", data)
         try:
             self.mirror.write("study.json", (self.folder / "study.json").read_bytes(), new=True)
@@ -318,7 +326,7 @@ class ObjectStore(Folder):
         """A copy of the trial's own, which can send as long as the study is run by the process that runs it now."""
         own = ObjectStore(self.location, scratch / "study", checkpoints=True)
         lease.bind(own.mirror, (lease.holder(own.mirror) or {}).get("token"))
-        own.pull("study.json", below)
+        own.pull("study.json", facts.FILE, below)
         return own
 
 
