@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -174,7 +175,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status; errors of the program itself keep their traceback."""
+    """Run the command line and return its exit status; errors of the program and of plug-ins keep their traceback."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     output = sys.stdout
     try:
@@ -195,21 +196,34 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted: the files written so far are whole.", err=True)
         return 130
-    except SystemExit:
+    except SystemExit as error:
         if sys.stdout is output:
-            raise
+            return _mistake(_told(error), words)
         return 0  # click found that nobody reads, and silenced the output
     except BrokenPipeError:
         from ddarts_cli.console import drop_output
 
         drop_output()  # nobody reads
         return 0
-    except Exception as error:  # libraries have errors of their own for a full disk; any other is raised again
-        sentence = refusal(error)
-        if sentence is None:
-            raise
-        return _mistake(sentence, words)
+    except Exception as error:
+        return _mistake(_told(error), words)
     return result if isinstance(result, int) else 0
+
+
+def _told(error: BaseException) -> str:
+    """What the system refused, or where a plug-in failed; any other error is raised again.
+
+    The author of a plug-in needs the traceback too, so it is printed.
+    """
+    from ddarts_core.ground.plugins import blamed
+
+    if isinstance(error, Exception) and (sentence := refusal(error)) is not None:
+        return sentence
+    sentence = blamed(error)
+    if sentence is None:
+        raise error
+    traceback.print_exception(error)
+    return sentence
 
 
 def _mistake(message: str, words: Sequence[str]) -> int:

@@ -152,7 +152,7 @@ def _print_event(event: SweepEvent) -> None:
     if event.kind == "started":
         say(f"trial {event.trial_id} started: {settings(event.params)}")
     elif event.kind == "restarted":
-        say(f"trial {event.trial_id} restarted after epoch {event.epochs}: its process died")
+        say(f"trial {event.trial_id} restarted after epoch {event.epochs}: {brief(event.reason)}")
     elif event.kind == "finished":
         say(_ending(event))
     elif event.kind == "stopping":

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from ddarts_cli.board import Board
 from ddarts_cli.main import run
-from ddarts_cli.sweeping import board_of, print_ranking
+from ddarts_cli.sweeping import board_of, print_ranking, watch
 from ddarts_core.loops.records import EpochRecord, write_jsonl
 from ddarts_core.studies.study_files import read_json, write_json
 
@@ -60,6 +60,12 @@ def test_the_table_tells_the_whole_sweep_and_each_trial_in_80_columns() -> None:
     assert board.rows == {} and board.headline() == (
         "3/4 trials ended (2 completed, 1 pruned); best 75.00 % (trial 00001); 2 epochs/min; stopping"
     )
+
+
+def test_a_line_says_why_a_trial_was_restarted(capsys: pytest.CaptureFixture[str]) -> None:
+    with watch(Board(1), "ddarts resume runs/mine") as listen:
+        listen(SweepEvent("restarted", "00002", 2, LONG, epochs=1, reason="ValueError: of a plug-in"))
+    assert capsys.readouterr().out == "trial 00002 restarted after epoch 1: ValueError: of a plug-in\n"
 
 
 def test_settings_stand_below_their_row_on_a_narrow_terminal(

@@ -436,6 +436,70 @@ def test_a_broken_law_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert told == {"plugin": "my_plugin", "sha256": plugin.source.sha256, "laws": [law]}
 
 
+# --- what fails in the middle of a run ------------------------------------------------------------------------------
+
+FAILING = """
+from torch import nn
+
+from ddarts.plugins import Method, darts, parts, rules
+
+passes = []
+
+
+class Later(nn.Module):
+    def __init__(self, channels, stride, affine):
+        super().__init__()
+        self.pool = nn.AvgPool2d(3, stride, padding=1)
+
+    def forward(self, x):
+        passes.append(1)
+        if x.shape[0] == 30 and len(passes) > 40:
+            raise WHAT
+        return self.pool(x)
+
+
+class Blunt(parts.Regulariser):
+    name, summary = "blunt", "fails"
+
+    def value(self, parameters, gates):
+        raise WHAT
+
+
+class Torn(rules.BestEdges):
+    name, summary = "torn", "fails"
+
+    def select(self, scores, operations, steps):
+        raise WHAT
+
+
+def register(tables):
+    tables.operation("later", Later)
+    tables.space("S_later", ["later", "skip_connect"])
+    tables.part(Torn)
+    tables.method("blunted", Method("a", "b", darts.settings(search={"regularisers": {"blunt": {}}}), parts=(Blunt,)))
+"""
+
+
+@pytest.mark.parametrize("what", ["ValueError('two\\nlines')", "SystemExit(0)"])
+@pytest.mark.parametrize(
+    ("chosen", "which"), [("search.space=S_later", 0), ("method=blunted", 1), ("discretise.rule=torn", 2)]
+)
+def test_a_plugin_that_fails_in_a_run(
+    chosen: str, which: int, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its author gets the traceback, and a user one sentence at its end that says where."""
+    (tmp_path / "my_plugin.py").write_text(FAILING.replace("WHAT", what))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({**TINY, "method": "darts"}))
+    words = ["search", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "found"), "--set", chosen]
+    assert run([*words, "--plugin", str(tmp_path / "my_plugin.py")]) == 2
+    told = capsys.readouterr().err
+    number = [number for number, text in enumerate(FAILING.splitlines(), 1) if "WHAT" in text][which]
+    said = "ValueError: two lines" if "two" in what else "SystemExit: 0"
+    assert f'my_plugin.py", line {number}, in ' in told
+    sentence = f"Error: plug-in 'my_plugin' failed in my_plugin.py, line {number}: {said}; mend it there and "
+    assert told.splitlines()[-1].startswith(sentence)
+
+
 # --- operations of every kind ---------------------------------------------------------------------------------------
 
 OPERATIONS = """

@@ -286,7 +286,24 @@ def _register(name: str, registry: Registry) -> None:
     except UserError as error:
         raise UserError(f"plug-in {name!r}: {error}") from error
     except (Exception, SystemExit) as error:
-        raise UserError(f"plug-in {name!r} failed{_place(error, name)}: {type(error).__name__}: {error}") from error
+        raise UserError(_failed(name, _place(error, name), error)) from error
+
+
+def blamed(error: BaseException | None) -> str | None:
+    """A sentence on an error, or a cause of it, that went through the code of a loaded plug-in; None if none did."""
+    while error is not None:
+        for plugin in loaded():
+            if place := _place(error, plugin.source.name):
+                return (
+                    f"{_failed(plugin.source.name, place, error)}; mend it there and begin anew: what was begun with "
+                    "the plug-in goes on only with the files of then"
+                )
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _failed(name: str, place: str, error: BaseException) -> str:
+    return f"plug-in {name!r} failed{place}: {type(error).__name__}: {error}"
 
 
 def _beside(path: Path, error: BaseException | None) -> str:

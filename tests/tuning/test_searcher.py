@@ -113,11 +113,17 @@ class Outside(RandomSampler):
         return drawn + 100 if name == "search.epochs" else drawn
 
 
+class Text(RandomSampler):
+    def sample_independent(self, study, trial, name, distribution):
+        return "abc"
+
+
 numbers = itertools.count()
 
 
 def register(tables):
     tables.add(SEARCHERS, "outside", Searcher("a", lambda seed, tune: Outside(seed)))
+    tables.add(SEARCHERS, "text", Searcher("a", lambda seed, tune: Text(seed)))
     tables.add(SEARCHERS, "unseeded", Searcher("b", lambda seed, tune: RandomSampler()))
     tables.add(SEARCHERS, "counting", Searcher("c", lambda seed, tune: RandomSampler(next(numbers))))
     tables.add(SEARCHERS, "none", Searcher("d", lambda seed, tune: seed))
@@ -134,10 +140,15 @@ def test_searchers_that_break_the_laws(tmp_path: Path) -> None:
             found.setdefault(law.entry.removeprefix("searcher "), []).append(how)
     outside = r"UserError: searcher 'outside' proposed search.epochs 1\d\d for trial 0, which is outside of the space"
     assert re.match(outside, found["outside"][0]), found["outside"]
+    no_value = "UserError: searcher 'text' proposed for trial 0 what is no value ('abc' is not a valid type."
+    assert found["text"][0].startswith(no_value) and found["text"][0].endswith("or choose another with tune.searcher")
     for name in ("unseeded", "counting"):
         second, stopped = found[name]
         assert "of a second study with the same seed" in second and "stopped after 1 trials" in stopped
     assert found["none"][0].endswith("which is no optuna.samplers.BaseSampler")
+    assert re.match(
+        r"UserError: searcher 'none' builds \d+, which is no sampler of Optuna's: mend it", found["none"][1]
+    )
     assert found["fixed"] == ["studies of two seeds have the same trials"]
 
 
@@ -146,6 +157,10 @@ def test_searchers_that_break_the_laws(tmp_path: Path) -> None:
     [
         ("tables.add(SEARCHERS, 'random', SEARCHERS['grid'])", "there is a searcher 'random' already: choose another"),
         ("tables.add(SEARCHERS, 'mine', print)", "searcher 'mine': give a Searcher, not <built-in function print>"),
+        (
+            "tables.add(SEARCHERS, 'mine', type(SEARCHERS['grid'])('constant', lambda: 3))",
+            "searcher of 'constant': give a function (seed, tune) that builds a sampler of Optuna's, not <function",
+        ),
         ("tables.add(SEARCHERS, 'a b', SEARCHERS['grid'])", "the name 'a b' of a searcher should be up to 100 letters"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import signal
@@ -15,7 +16,8 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from ddarts_core.ground.redact import hide_secrets
+from ddarts_core.ground import plugins
+from ddarts_core.ground.redact import hide_secrets, one_line
 from ddarts_core.search.stages import Course
 from ddarts_core.settings.config import resolve
 from ddarts_core.studies.study_files import read_json
@@ -128,7 +130,7 @@ class StudyCallback(tune.Callback):
         self._tell("epoch", trial, epochs=done, searched=searched, accuracy=accuracy, phase=phase)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process died; the trial goes on in another one.
+        """A trial's process died or raised an error; the trial goes on in another one.
 
         If no trial can go on, because the disk is full or the store does not answer, the sweep stops.
         """
@@ -151,7 +153,7 @@ class StudyCallback(tune.Callback):
             self._end(trials, trial, "PRUNED", f"stopped by the scheduler after {result.get('epochs', 0)} epochs")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process died too often: the trial failed."""
+        """A trial's process died or raised an error too often: the trial failed."""
         self._budget.note(trial.trial_id, running=False)
         _stop_if_hopeless(trial)
         self._end(trials, trial, "FAILED", error_of(trial))
@@ -252,9 +254,15 @@ def _error_text(trial: Any) -> str:
 
 
 def error_of(trial: Any) -> str:
-    """The last line of the error that a trial's process raised."""
-    text = _error_text(trial)
-    return hide_secrets(text.splitlines()[-1])[:1000] if text else "the trial's process died"
+    """Why a trial's process failed last: what it raised and where in a plug-in, on one line, or that it died."""
+    lines = re.split(r"^Failure # .*$", _error_text(trial), flags=re.MULTILINE)[-1].strip().splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    if not frames:
+        return hide_secrets(": ".join(["the trial's process died", *lines[-1:]]))[:1000]
+    below = lines[frames[-1] + 1 :]  # the frame's line of code, which is indented, and then what was raised
+    raised = one_line(hide_secrets(" ".join(itertools.dropwhile(lambda line: line[:1].isspace(), below))))
+    places = re.findall(rf'{plugins.FOLDERS}[^/"]+/(.+)", line (\d+)', "\n".join(lines))
+    return f"{raised[:900]}{f' ({places[-1][0]}, line {places[-1][1]})' if places else ''}"[:1000]
 
 
 def track_end(study: Study, number: int, draw: Draw | None) -> bool:

@@ -14,8 +14,9 @@ class SweepEvent:
     """Something that happened to a trial; only `stopping` happens to the whole sweep.
 
     Attributes:
-        kind: `started`, `epoch` (one more epoch is done), `restarted` (the trial's process died), `finished`,
-            `stopping` (the first Ctrl-C, told from a thread of its own; the second ends the process at once).
+        kind: `started`, `epoch` (one more epoch is done), `restarted` (the trial's process died or
+            raised an error, which is the reason), `finished`, `stopping` (the first Ctrl-C, told from a thread of its
+            own; the second ends the process at once).
         trial_id: the trial's folder below `trials/`.
         number: the trial's number; trials are counted from 0 in the order in which they were proposed.
         params: the trial's parameters by dotted path.
@@ -26,7 +27,7 @@ class SweepEvent:
         phase: the phase of the next epoch: warmup, search, joint or retrain; empty if the trial has ended.
         accuracy: the supernet's `tune.metric` on held-out images; None before the first epoch.
         objectives: the trial's objectives by metric; empty unless it is COMPLETED.
-        reason: why the trial failed or was stopped; empty otherwise.
+        reason: why the trial failed, was stopped or was restarted; empty otherwise.
     """
 
     kind: Kind

@@ -17,6 +17,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
+from ddarts_core.ground import plugins
 from ddarts_core.ground.errors import UserError
 from ddarts_core.studies.study_files import ENDED, read_json
 
@@ -30,6 +31,8 @@ from ..settings.tune import TuneConfig
 from ..store.study import Held, Study, trial_dir
 from ..trial.trial_record import begin, stored_reports
 from .journal import directions, distributions_of, frozen
+
+MEND = "mend it, or choose another with tune.searcher"
 
 
 def propose(
@@ -46,23 +49,35 @@ def propose(
         point: parameters that are given and not drawn.
 
     Raises:
-        UserError: the searcher, which comes from a plug-in, proposed something outside of the space.
+        UserError: the searcher, which comes from a plug-in, builds no sampler, or proposed something outside of the
+            space.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     searcher = SEARCHERS[tune.searcher]
     sampler = searcher.build(sampler_seed(seed, number), tune)
+    if not isinstance(sampler, optuna.samplers.BaseSampler):
+        raise UserError(f"searcher {tune.searcher!r} builds {sampler!r}, which is no sampler of Optuna's: {MEND}")
     pruner = optuna.pruners.NopPruner()
     study = optuna.create_study(sampler=sampler, pruner=pruner, **directions(tune.objectives))
     study.add_trials(ended if searcher.learns else ())
     if point:
         study.enqueue_trial(dict(point))
     trial = study.ask()
-    params = space(trial)
+    try:
+        params = space(trial)
+    except ValueError as error:
+        if plugins.blamed(error) or not any(
+            tune.searcher in p.registry.names.get("searcher", ()) for p in plugins.loaded()
+        ):
+            raise
+        raise UserError(
+            f"searcher {tune.searcher!r} proposed for trial {number} what is no value ({error}): {MEND}"
+        ) from error
     for path, distribution in space.distributions:
         if path in params and not distribution.contains(params[path]):
             raise UserError(
                 f"searcher {tune.searcher!r} proposed {path} {params[path]!r} for trial {number}, which is outside of "
-                "the space: mend it, or choose another with tune.searcher"
+                f"the space: {MEND}"
             )
     asked = study.get_trials(deepcopy=False)[-1]
     # NSGA-II's generation of the trial; what the others note is of use during the draw only.

@@ -6,11 +6,13 @@ Optuna is imported when a sampler is built, so that settings can be read without
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.table import Table
 
 if TYPE_CHECKING:
@@ -37,6 +39,20 @@ class Searcher:
     build: Build
     packages: tuple[str, ...] = ()
     learns: bool = True
+
+    def __post_init__(self) -> None:
+        """Check that `build` takes its two arguments.
+
+        Raises:
+            UserError: it does not.
+        """
+        try:
+            inspect.signature(self.build).bind(1, None)
+        except (TypeError, ValueError):
+            raise UserError(
+                f"searcher of {self.summary!r}: give a function (seed, tune) that builds a sampler of Optuna's, not "
+                f"{self.build!r}"
+            ) from None
 
 
 def _limited(tune: TuneConfig) -> dict[str, Any]:

@@ -181,7 +181,10 @@ class TuneConfig(Strict):
         "resumed sweep has the full time again.",
     )
     max_failures: int = Field(
-        2, ge=0, description="How often a trial whose process died is started again, from its last checkpoint."
+        2,
+        ge=0,
+        description="How often a trial is started again, from its last checkpoint, after its process died or raised an "
+        "error.",
     )
     max_failures_alike: int | None = Field(
         3, ge=1, description="How many trials may fail for the same reason before the sweep stops. null never stops it."
