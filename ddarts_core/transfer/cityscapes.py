@@ -18,7 +18,7 @@ from torchvision.datasets import Cityscapes
 from torchvision.ops import masks_to_boxes
 
 from ..ground.errors import UserError
-from .examples import Example, ImageSet, Look, opened, read_image, size_of
+from .examples import Example, ImageSet, Look, hash_of, opened, read_image, size_of
 
 IMAGE_END = "_leftImg8bit.png"
 IDS_END = "_gtFine_instanceIds.png"
@@ -109,10 +109,20 @@ class CityscapesImages(ImageSet):
         return found
 
     def look(self, index: int) -> Look:
-        """Read the ids of an image, compare their size with the image's, and count the objects."""
+        """Read the ids of an image, compare their size with the image's, and count and hash the objects."""
         ids = self._read_ids(index)
-        crowds = [crowd for _, _, crowd in self._objects(index, ids)]
-        return Look(ids.shape[1], ids.shape[0], objects=crowds.count(False), crowds=crowds.count(True), flat=0)
+        objects = self._objects(index, ids)
+        crowds = [crowd for _, _, crowd in objects]
+        scored = np.where(np.isin(ids, [number for number, _, _ in objects]), ids, 0)
+        return Look(
+            ids.shape[1],
+            ids.shape[0],
+            objects=crowds.count(False),
+            crowds=crowds.count(True),
+            flat=0,
+            size=self.paths[index].stat().st_size,
+            hashed=hash_of(scored.astype("<i4").tobytes()),
+        )
 
     def __getitem__(self, index: int) -> Example:
         """Read an image and the masks of its objects. The boxes are made from the masks."""

@@ -18,7 +18,7 @@ from torchvision.datasets import CocoDetection, VisionDataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ..ground.errors import UserError
-from .examples import Example, ImageSet, Look, opened, size_of
+from .examples import Example, ImageSet, Look, hash_of, opened, size_of
 
 #: Pixels by which a box may exceed its image: annotations are rounded. What exceeds is cut off.
 SLACK = 1.0
@@ -98,7 +98,7 @@ class CocoImages(ImageSet):
         )
 
     def look(self, index: int) -> Look:
-        """Compare the size of an image's file with the declared size, and count the objects of the image."""
+        """Compare the size of an image's file with the declared size, and count and hash the objects of the image."""
         image, objects = self._files.declared(index)
         declared, found = (image["width"], image["height"]), size_of(self.paths[index])
         if declared != found:
@@ -110,7 +110,8 @@ class CocoImages(ImageSet):
         crowds = [crowd for _, _, _, crowd in checked]
         flat = [x1 >= x2 or y1 >= y2 for _, (x1, y1, x2, y2), _, _ in checked]
         trained = sum(not (c or f) for c, f in zip(crowds, flat, strict=True))
-        return Look(*found, objects=trained, crowds=sum(crowds), flat=sum(flat))
+        size, hashed = self.paths[index].stat().st_size, hash_of(repr(checked).encode())
+        return Look(*found, objects=trained, crowds=sum(crowds), flat=sum(flat), size=size, hashed=hashed)
 
     def __getitem__(self, index: int) -> Example:
         """Read an image and its objects."""

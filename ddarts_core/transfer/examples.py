@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -78,6 +79,8 @@ class Look:
         objects: how many objects can train.
         crowds: how many groups there are, whose members are not told apart.
         flat: how many boxes have no width or no height.
+        size: the size of the image's file in bytes.
+        hashed: a hash of the objects: of everything about them that trains or scores.
     """
 
     width: int
@@ -85,6 +88,8 @@ class Look:
     objects: int
     crowds: int
     flat: int
+    size: int
+    hashed: str
 
 
 class ImageSet(Dataset[Example], ABC):
@@ -117,6 +122,11 @@ class ImageSet(Dataset[Example], ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Example:
         """Read an image and its objects."""
+
+
+def hash_of(objects: bytes) -> str:
+    """Return 16 hex digits of the SHA-256 of objects, for `Look.hashed`."""
+    return hashlib.sha256(objects).hexdigest()[:16]
 
 
 def size_of(path: Path) -> tuple[int, int]:

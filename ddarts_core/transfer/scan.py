@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from ..tensors.seeding import generator
 from .cityscapes import CityscapesImages
 from .coco import CocoImages
 from .copies import copies
-from .examples import Example, ImageSet, Look
+from .examples import Example, ImageSet, Look, hash_of
 from .settings import TransferConfig
 
 Item = TypeVar("Item")
@@ -46,14 +45,14 @@ class Splits:
 
     @cached_property
     def listings(self) -> list[str]:
-        """For the images of `train` and those of `held_out`, a hash of the files' names and of the looks at them.
+        """For the images of `train` and those of `held_out`, a hash of the classes, the files' names and the looks.
 
-        Each is 16 hex digits of a SHA-256. Other images, or objects that were added, give another hash.
+        Each is 16 hex digits of a SHA-256. Other images, or other objects in them, give another hash.
         """
         found = []
         for images, looks in zip((self.train, self.held_out), self.looks, strict=True):
             lines = (f"{path.name} {look}\n" for path, look in zip(images.paths, looks, strict=True))
-            found.append(hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16])
+            found.append(hash_of("".join([f"{images.classes}\n", *lines]).encode(errors="surrogateescape")))
         return found
 
     @property

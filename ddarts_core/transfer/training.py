@@ -294,8 +294,8 @@ class Transfer:
             )
         if state.get("listings", self.splits.listings) != self.splits.listings:  # earlier versions kept none
             raise UserError(
-                "the checkpoint was made with other images (names, sizes or objects of some have changed): go on with "
-                "the same"
+                "the checkpoint was made with other images (names, sizes, objects or classes of some have changed): "
+                "go on with the same"
             )
         self.epoch = state["epoch"]
         self.detector.load_state_dict(state["detector"])

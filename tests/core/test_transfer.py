@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import replace
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ddarts_core.genotypes.zoo import ZOO
 from ddarts_core.ground.errors import UserError
@@ -99,10 +101,74 @@ def test_a_training_resumes_bit_for_bit(task: Any, tmp_path: Path) -> None:
     other_settings = Transfer(config.model_copy(update={"seed": 1}), genotype, splits, None, MEAN, STD)
     with pytest.raises(UserError, match="other settings or another genotype"):
         other_settings.load_state_dict(whole.state_dict())
-    renamed = replace(splits.looks[1][0], objects=splits.looks[1][0].objects + 1)
-    changed = replace(splits, looks=(splits.looks[0], (renamed, *splits.looks[1][1:])))
-    with pytest.raises(UserError, match=r"made with other images \(names, sizes or objects"):
-        Transfer(config, genotype, changed, None, MEAN, STD).load_state_dict(whole.state_dict())
+    for change in CHANGES[task]:
+        with changed(tmp_path, change):
+            now = read_splits(config, lambda items, number, label: items)
+            again = Transfer(config, genotype, now, None, MEAN, STD)
+            if change is _sky:  # which neither trains nor scores
+                again.load_state_dict(whole.state_dict())
+                continue
+            with pytest.raises(UserError, match=r"made with other images \(names, sizes, objects or classes of some"):
+                again.load_state_dict(whole.state_dict())
+
+
+Change = Callable[[Path], object]
+
+
+@contextlib.contextmanager
+def changed(root: Path, change: Change) -> Iterator[None]:
+    """A set that `change` has changed, which is as it was afterwards."""
+    before = {path: path.read_bytes() for path in root.rglob("*.*") if path.suffix in (".json", ".jpg", ".png")}
+    change(root)
+    assert any(path.read_bytes() != content for path, content in before.items())
+    yield
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+def _annotations(change: Callable[[dict[str, Any]], object]) -> Change:
+    def apply(root: Path) -> None:
+        for file in root.glob("annotations/*.json"):
+            data = json.loads(file.read_text())
+            change(data)
+            file.write_text(json.dumps(data))
+
+    return apply
+
+
+def _ids(change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> Change:
+    def apply(root: Path) -> None:
+        for file in root.glob("gtFine/val/*/*.png"):
+            Image.fromarray(change(np.asarray(Image.open(file)).astype(np.uint16))).save(file)
+
+    return apply
+
+
+def _longer(root: Path) -> None:
+    file = max(root.rglob("*00003*.[jp][pn]g"))  # an image, not its ids
+    file.write_bytes(file.read_bytes() + b"\0")
+
+
+_sky = _ids(lambda ids: np.where(ids == shapes.SKY, 7, ids).astype(np.uint16))
+
+#: Other images, with as many files, of the same names and sizes in pixels, and as many objects in each.
+CHANGES: dict[str, list[Change]] = {
+    "coco-detection": [
+        _longer,
+        _annotations(
+            lambda d: [one.update(category_id={1: 7, 7: 90, 90: 1}[one["category_id"]]) for one in d["annotations"]]
+        ),
+        _annotations(lambda d: [one["bbox"].__setitem__(2, one["bbox"][2] * 0.5) for one in d["annotations"]]),
+        _annotations(lambda d: d["annotations"][0].update(area=1)),
+        _annotations(lambda d: d["categories"].__setitem__(0, {"id": 1, "name": "disc"})),
+    ],
+    "cityscapes-instances": [
+        _longer,
+        _sky,
+        _ids(lambda ids: np.where(ids // 1000 == 24, ids + 1000, ids).astype(np.uint16)),
+        _ids(lambda ids: np.roll(ids, 3, 1)),
+    ],
+}
 
 
 def guesses(seed: int, masks: bool) -> list[Answer]:
