@@ -6,6 +6,7 @@ A later export or report of the run reads that file. The images may be gone by t
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -82,7 +83,7 @@ def document(info: DataInfo, counts: Sequence[int], notes: Sequence[str] = (), c
     return {**info.to_dict(), "train_counts": list(counts), "train_copies": copies, "notes": list(notes)}
 
 
-#: What a `document` says of the training images themselves.
+#: What a `document` says of the images themselves: three facts of all images, and two of the training images.
 OF_IMAGES = ("classes", "channels", "image_size", "train_counts", "train_copies")
 
 #: What a document says of the list of the training images, and of the test images of a run that scores on them.
@@ -118,15 +119,16 @@ def check_unchanged(folder: Path, today: Mapping[str, Any], begun: str = "", dea
         )
     # Earlier versions kept the counts of a study only, and not those of its trials.
     names = OF_IMAGES if "train_copies" in before else OF_IMAGES[:3]
-    changed = [name for name in names if name in before and before[name] != today[name]]
+    changed = [name for name in names if name in before and _composed(before[name]) != _composed(today[name])]
     for name in ("mean", "std"):
         pairs = zip(before[name], today[name], strict=False)
         changed += [name] if any(abs(was - now) > ROUNDING for was, now in pairs) else []
     if changed:
         name = changed[0]
         was, now = (str(one[name])[:60] for one in (before, today))
+        images = "images" if name in OF_IMAGES[:3] else "training images"
         raise UserError(
-            f"the training images are not those that {begun} was begun with ({name} {was} then, {now} now): "
+            f"the {images} are not those that {begun} was begun with ({name} {was} then, {now} now): "
             "put those back, or begin anew in another folder"
         )
     for name, which in LISTINGS.items():
@@ -135,6 +137,11 @@ def check_unchanged(folder: Path, today: Mapping[str, Any], begun: str = "", dea
                 f"the {which} images are not those that {begun} was begun with (their names, their order, their "
                 "classes or the sizes of their files differ): put those back, or begin anew in another folder"
             )
+
+
+def _composed(value: Any) -> str:
+    """Return a value as text whose accents are in the form NFC: some file systems store names otherwise."""
+    return unicodedata.normalize("NFC", json.dumps(value, ensure_ascii=False))
 
 
 def write_facts(folder: Path, content: Mapping[str, Any]) -> Path:

@@ -274,6 +274,28 @@ def test_another_library_may_round_the_same_pictures_otherwise(tmp_path: Path) -
         check_unchanged(tmp_path, copies)
 
 
+def test_names_of_classes_are_compared_as_they_are_read(tmp_path: Path) -> None:
+    """Some file systems store an accent as a letter of its own: then the folder's name looks the same and is not."""
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    info = DataInfo("folder", 2, 1, 8, (0.5,), (0.25,), ("c1", composed))
+    write_facts(tmp_path, document(info, [3, 4]))
+    check_unchanged(tmp_path, document(replace(info, classes=("c1", apart)), [3, 4]))
+    for classes in ((apart, "c1"), ("c1", "cafe")):
+        with pytest.raises(UserError, match=r"^the images are not those .*\(classes \['c1', 'caf\u00e9'\] then"):
+            check_unchanged(tmp_path, document(replace(info, classes=classes), [3, 4]))
+
+
+@pytest.mark.parametrize("other", [{"channels": 3, "mean": (0.5,) * 3, "std": (0.25,) * 3}, {"image_size": 12}])
+def test_what_is_a_fact_of_all_images_is_not_said_of_the_training_images(other: dict[str, Any], tmp_path: Path) -> None:
+    """One test image in colour, or a few larger ones, change how all images are read."""
+    info = DataInfo("folder", 2, 1, 8, (0.5,), (0.25,))
+    write_facts(tmp_path, document(info, [3, 4]))
+    with pytest.raises(UserError, match=rf"^the images are not those .*\({next(iter(other))} "):
+        check_unchanged(tmp_path, document(replace(info, **other), [3, 4]))
+    with pytest.raises(UserError, match=r"^the training images are not those .*\(train_counts "):
+        check_unchanged(tmp_path, document(info, [4, 3]))
+
+
 CHANGES = ["added", "removed", "renamed", "class added", "file renamed", "pictures swapped", "test image added"]
 
 
@@ -311,12 +333,13 @@ def test_no_run_goes_on_with_other_images(change: str, tmp_path: Path, capfd: py
     if change == "class added":
         write(root, classes=("ant",))
     capfd.readouterr()
-    which = "test" if change.startswith("test") else "training"
-    assert run(["search", str(file), "--out", out, "--resume"]) == (0 if which == "test" else 2)
-    assert ("images are not those that" in capfd.readouterr().err) == (which == "training")
+    test = change == "test image added"
+    which = "test images" if test else "images" if change in ("renamed", "class added") else "training images"
+    assert run(["search", str(file), "--out", out, "--resume"]) == (0 if test else 2)
+    assert (f"the {which} are not those that" in capfd.readouterr().err) != test
     assert run([*trained, "--seeds", "2", "--resume"]) == 2
-    assert f"the {which} images are not those that" in capfd.readouterr().err
-    refused = [path for path in before if which == "training" or path.parent.name == "trained"]
+    assert f"the {which} are not those that" in capfd.readouterr().err
+    refused = [path for path in before if not test or path.parent.name == "trained"]
     assert refused and all(path.read_bytes() == before[path] for path in refused)
 
 
