@@ -8,6 +8,7 @@ fields, what follows from `search.start`, the training recipe, the preset of the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +44,14 @@ class ExperimentConfig(Strict):
     ablation: AblationConfig = AblationConfig()
     discretise: DiscretiseConfig = DiscretiseConfig()
     retrain: RetrainConfig = RetrainConfig()
+
+    @cached_property
+    def given(self) -> Mapping[str, Any]:
+        """The settings that a file and overrides gave, as far as they can be told, in groups.
+
+        What the method, the recipe and the start imply is not among them, even where it has the same values.
+        """
+        return self.model_dump(mode="json", exclude_unset=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -162,6 +171,7 @@ def resolve(
         config = validate(
             model, set_path(set_path(settings, "retrain.num_cells", None), "retrain.reductions", None), where
         )
+    config.__dict__["given"] = in_one_form(merged)  # the value of the cached property, which is no field
     return config
 
 

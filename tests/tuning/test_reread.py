@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 from ddarts_tuning.driver import extending
 from ddarts_tuning.driver.new_study import create_study
-from ddarts_tuning.schedulers.early_stopping import SCHEDULER_FACTORIES, remember
+from ddarts_tuning.driver.sweep import run_again
+from ddarts_tuning.schedulers.early_stopping import SCHEDULER_FACTORIES, Earlier, remember
 from ddarts_tuning.schedulers.time_budget import TimeBudget
 from ddarts_tuning.searchers.journal import JOURNAL, Journal, open_journal
 from ddarts_tuning.searchers.searcher import StudySearch, points_of
 from ddarts_tuning.settings.config import SweepConfig, resolve_sweep
 from ddarts_tuning.settings.distributions import Distribution
-from ddarts_tuning.settings.reread import apart_of, unvisited
+from ddarts_tuning.settings.reread import apart_of, reread, unvisited
 from ddarts_tuning.settings.space import base_settings, build_space
-from ddarts_tuning.settings.tune import ACCURACY, RECALIBRATED
+from ddarts_tuning.settings.tune import ACCURACY, RECALIBRATED, SEARCH_EPOCH
 from ddarts_tuning.store.study import Held, Study, trial_dir
-from ddarts_tuning.trial.trial_record import begin
+from ddarts_tuning.trial.trial_record import begin, new_record
 from pydantic import TypeAdapter
 
 from ddarts_cli.sweeping import print_ranking
@@ -94,6 +95,78 @@ def test_a_parameter_that_is_added_has_the_value_that_all_had(study: Study) -> N
     cells["low"] = had + 1
     _, known = counts(study, sweep(study.path, space))
     assert known == {}
+
+
+def test_a_trial_whose_settings_contradict_each_other_has_none_of_the_base(study: Study) -> None:
+    """A grid has visited what was drawn; run again, the trial gets what its parameters mean today, or fails again."""
+    rates = {"search.lr": {**RATES, "choices": [0.05, 0.01]}, "search.lr_min": {**RATES, "choices": [0.02, 0.001]}}
+    grid = {"searcher": "grid", "scheduler": "fifo"}
+    config = sweep(study.path, rates, search={"lr": 0.05, "lr_min": 0.001}, tune=grid)
+    data = {**study.data, "base": base_settings(config), "config": config.model_dump(mode="json")}
+    drawn = {"search.lr": 0.01, "search.lr_min": 0.02}
+    trial = {**new_record(0, drawn, data), "state": "FAILED"}
+    assert "lr_min" in trial["reason"] and trial["config"]["search"]["lr_min"] == 0.001
+    space = config.build_space()
+    found = reread(trial, space, config.tune, config.tune)
+    assert found == {"params": drawn}
+    left = unvisited(space, {"earlier": {"00000": found}}, [trial])
+    assert len(left) == 3 and drawn not in left and {"search.lr": 0.05, "search.lr_min": 0.001} in left
+    few = TypeAdapter(Distribution).validate_python({**RATES, "choices": [0.001]})
+    narrower = build_space({**config.space, "search.lr_min": few}, base_settings(config))
+    assert reread(trial, narrower, config.tune, config.tune) == {"apart": ["search.lr_min"]}
+
+    write_json(trial_dir(study.path, 0) / "trial.json", trial)
+    own = read_json(trial_dir(study.path, 1) / "trial.json")
+    write_json(trial_dir(study.path, 1) / "trial.json", {**own, "state": "FAILED", "reason": "its process died"})
+    wider = sweep(study.path, rates, search={"lr": 0.05, "lr_min": 0.001, "epochs": 7}, tune=grid)
+    assert run_again(study.update(base=base_settings(wider), config=wider.model_dump(mode="json"))) == 2
+    contradictory, other = (read_json(trial_dir(study.path, k) / "trial.json") for k in (0, 1))
+    assert contradictory["reason"] == trial["reason"] and contradictory["config"]["search"]["epochs"] == 7
+    assert other == {**own, "state": "RUNNING", "reason": None, "tracked": False}
+    mended = study.update(base=base_settings(sweep(study.path, rates, search={"lr": 0.05, "lr_min": 0.001}, tune=grid)))
+    study.change_trial(0, state="FAILED", params={"search.lr_min": 0.02})
+    run_again(mended)
+    again = read_json(trial_dir(study.path, 0) / "trial.json")
+    assert again["reason"] is None and again["config"]["search"]["lr_min"] == 0.02
+
+
+def test_a_trial_of_other_epochs_that_runs_again_is_compared_with_nothing(study: Study) -> None:
+    longer = sweep(study.path, {"search.lr": LR, "ablation.loss": LOSS}, search={"epochs": 3})
+    added, _ = counts(study, longer)
+    study.change_trial(1, state="RUNNING")
+    scheduler = SCHEDULER_FACTORIES["asha"](longer.tune.model_copy(update={"reduction_factor": 2.0}), 3, 0)
+    remember(scheduler, added)
+    own, others = Earlier("own", {"number": 1}), [Earlier(f"other {k}", {"number": k}) for k in (3, 4, 5)]
+    for trial, accuracy in zip([*others, own], (0.7, 0.8, 0.9, 0.1), strict=True):
+        scheduler.on_trial_add(None, trial)
+        decision = scheduler.on_trial_result(None, trial, {SEARCH_EPOCH: 1, ACCURACY: accuracy})
+    assert decision == "CONTINUE"
+    late = Earlier("late", {"number": 6})
+    scheduler.on_trial_add(None, late)
+    assert scheduler.on_trial_result(None, late, {SEARCH_EPOCH: 1, ACCURACY: 0.2}) == "STOP"
+
+
+def test_a_point_that_a_trial_has_is_not_given_again(study: Study) -> None:
+    moved = {**LR, "high": 0.2}
+    config = sweep(study.path, {"search.lr": moved, "ablation.loss": LOSS}, tune={"searcher": "random"})
+    given = [{"search.lr": 0.02}, {"search.lr": 0.15}]
+    config = config.model_copy(update={"tune": config.tune.model_copy(update={"points_to_evaluate": given})})
+    added = extending._add_round(study, config, 1)
+    assert added.rounds[-1]["points_to_evaluate"] == [{"search.lr": 0.15}]
+
+
+def test_settings_are_compared_as_they_are_in_force(study: Study) -> None:
+    """An earlier version left out of a study what its method implies; and a space may gain or lose the images."""
+    lean = {"search": {"epochs": 2}, "data": {"root": study.data["config"]["data"]["root"]}}
+    older = study.update(base={**lean, "name": study.name, "storage": str(study.path.parent)})
+    said = {"epochs": 2, "w_zero_one": 1.0}
+    extending.check_same(older, sweep(study.path, {"search.lr": LR, "ablation.loss": LOSS}, search=said))
+    with pytest.raises(UserError, match=r"another search.w_zero_one \(1.0 there, 2.0 now\)"):
+        other = sweep(study.path, {"search.lr": LR, "ablation.loss": LOSS}, search={**said, "w_zero_one": 2.0})
+        extending.check_same(older, other)
+    roots = {"type": "categorical", "choices": [str(study.path), str(study.path.parent)]}
+    space = {"search.lr": LR, "ablation.loss": LOSS, "data.root": roots}
+    extending.check_same(older, sweep(study.path, space, data={"root": str(study.path)}))
 
 
 def test_other_epochs_are_compared_with_nothing_in_silence(study: Study, capsys: pytest.CaptureFixture[str]) -> None:

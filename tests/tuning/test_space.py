@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
-from ddarts_tuning.settings.config import resolve_sweep
+from ddarts_tuning.settings.config import SweepConfig, resolve_sweep
 from ddarts_tuning.settings.distributions import IntDistribution
 from ddarts_tuning.settings.space import Space, base_settings, trial_config
 
@@ -199,6 +199,25 @@ def test_a_drawn_method_brings_its_preset_but_yields_to_the_file() -> None:
     assert (fair.search.epochs, fair.alpha.lr) == (3, 0.02)
     assert trial_config(base_settings(fair), {"method": "ddarts"}).search.sharing == "own"
     assert trial_config(base_settings(fair), {}) == fair
+
+
+def test_what_the_file_says_holds_in_trials_of_every_method_and_recipe() -> None:
+    """Also where the file's own method implies the same; what nobody said is each method's and recipe's own."""
+    groups = {"search": {"lr": 0.025, "batch_size": 64}, "retrain": {"recipe": "cifar"}}
+    base = base_settings(resolve({"method": "darts", **groups}))
+    assert resolve({"method": "darts"}).search.lr == 0.025 != resolve({"method": "ddarts"}).search.lr
+    for method in ("darts", "ddarts", "pdarts"):
+        found = trial_config(base, {"method": method})
+        assert (found.search.lr, found.search.batch_size) == (0.025, 64)
+        assert found.search == resolve({"method": method, **groups}).search
+    assert trial_config(base, {"search.num_cells": 5}).retrain.num_cells == 5
+    assert trial_config(base, {"method": "pdarts"}) == resolve({"method": "pdarts", **groups})
+    assert (
+        trial_config(base, {"retrain.recipe": "imagenet-darts"}).retrain
+        == resolve({"method": "darts", **groups}, ["retrain.recipe=imagenet-darts"]).retrain
+    )
+    again = resolve({**base, "space": {}, "tune": {}}, model=SweepConfig)
+    assert base_settings(again) == base
 
 
 def test_grid_is_every_active_combination_once():

@@ -132,10 +132,14 @@ def num_more(study: Study, config: SweepConfig, num_samples: int | None = None) 
 def _add_round(study: Study, config: SweepConfig, more: int) -> Study:
     """Note that there are more trials to do, before Ray knows of them: a sweep that is killed later can be resumed."""
     stored, rounds = study.data["config"], study.rounds
-    known = stored["tune"]["points_to_evaluate"]
-    points = [dict(point) for point in config.tune.points_to_evaluate if point not in known]
+    known, trials = stored["tune"]["points_to_evaluate"], study.trials()
+    points = [
+        dict(point)
+        for point in config.tune.points_to_evaluate
+        if point not in known and not any(point.items() <= trial["params"].items() for trial in trials)
+    ]
     tune = config.model_dump(mode="json")["tune"]
-    tune |= {"num_samples": len(study.trials()) + more, "points_to_evaluate": [*known, *points]}
+    tune |= {"num_samples": len(trials) + more, "points_to_evaluate": [*known, *points]}
     added = {"num_samples": more, "points_to_evaluate": points}
     base = set_path(study.data["base"], "data.num_workers", config.data.num_workers)
     fields: dict[str, Any] = {"config": {**stored, "tune": tune}, "rounds": [*rounds, added]}
@@ -185,9 +189,13 @@ def check_same(study: Study, config: SweepConfig) -> None:
     moved = goes_on_otherwise(study, config) if apart else []
     free = {path: None for path in (*EPOCHS, *old["space"], *new["space"], "name", "storage", "data.num_workers")}
     roots = (os.path.abspath(os.path.expanduser(c["data"]["root"])) for c in (old, new))  # once kept as they were given
-    bases = map(base_settings, (stored_config(study), config))
-    set_ = ({path: value for path, value in leaves(base) if value != {}} for base in bases)
-    flat = ({**given, **free, "data.root": root} for given, root in zip(set_, roots, strict=True))
+    configs = (stored_config(study), config)
+    given = {path for each in configs for path, value in leaves(base_settings(each)) if value != {}}
+    in_force = (dict(leaves(each.model_dump(mode="json"))) for each in configs)
+    flat = (
+        {**{path: value for path, value in each.items() if path in given}, "data.root": root, **free}
+        for each, root in zip(in_force, roots, strict=True)
+    )
     transfers = ({"transfer": each.get("transfer", {})} for each in (old, new))
     differing = [*moved, *_differing(*lasting), *_differing(*flat), *_differing(*transfers)]
     if differing:

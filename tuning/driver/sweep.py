@@ -43,7 +43,7 @@ from ..tracking import study_run as tracking
 from ..tracking.overview import show_study
 from ..tracking.patience import PATIENCE
 from ..trial.fine_tuning import check_score
-from ..trial.trial_record import resolved
+from ..trial.trial_record import meaning
 from .callback import Session, note_end, settle, track_rest
 from .earlier import adopt
 from .events import Listener
@@ -189,8 +189,9 @@ def run_again(study: Study) -> int:
         (study.path / JOURNAL).unlink(missing_ok=True)  # the next end of a trial makes it again
         study.push(JOURNAL)
     for trial in failed:
-        _, _, contradiction = resolved(study.data, trial["params"])
-        study.change_trial(trial["number"], state="RUNNING", reason=contradiction, tracked=False)
+        # Only a trial whose parameters contradicted each other has no settings of its own to keep.
+        again = meaning(trial["params"], study.data) if trial.get("contradiction") else {"reason": None}
+        study.change_trial(trial["number"], state="RUNNING", tracked=False, **again)
     return len(failed)
 
 

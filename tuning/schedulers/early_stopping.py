@@ -30,11 +30,24 @@ class Remembering(TrialScheduler):
         super().__init__(**settings)  # type: ignore[no-untyped-call]  # ray
         self.begun: dict[int, list[dict[str, float]]] = {}
         """What the trials that began in an earlier run of the sweep reported, by the numbers of the trials."""
+        self.apart: set[int] = set()
+        """The numbers of trials that run with other numbers of epochs than the others, and are not compared."""
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """A trial is new or goes on: the scheduler hears what it reported before."""
         super().on_trial_add(tune_controller, trial)
         self.tell(trial, self.begun.pop(trial.config["number"], []))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """A trial has done an epoch."""
+        if trial.config["number"] in self.apart:
+            return str(TrialScheduler.CONTINUE)
+        return str(super().on_trial_result(tune_controller, trial, result))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """A trial has ended."""
+        if trial.config["number"] not in self.apart:
+            super().on_trial_complete(tune_controller, trial, result)
 
     def tell(self, trial: Any, reports: Iterable[dict[str, float]]) -> None:
         """Note what a trial reported before; no decision follows from it."""
@@ -166,7 +179,8 @@ def remember(scheduler: Any, study: Study) -> dict[int, int]:
     apart = apart_of(study.data)
     for trial in study.trials():
         if has_other_epochs(apart.get(trial["trial_id"], ())):
-            continue  # after as many epochs it was at another place of its schedules
+            scheduler.apart.add(trial["number"])  # after as many epochs it is at another place of its schedules
+            continue
         folder = trial_dir(study.path, trial["number"])
         reports = stored_reports(folder, metric) if is_recalibrated(folder) else []
         if trial["state"] == "RUNNING":

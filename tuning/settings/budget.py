@@ -44,11 +44,11 @@ class Clock:
 
     Args:
         config: the configuration of the trial.
-        tune: the group `tune` of the sweep.
+        seconds: the seconds of the trial; None if its budget is not one of seconds.
     """
 
-    def __init__(self, config: ExperimentConfig, tune: TuneConfig) -> None:
-        self._seconds = seconds_of(tune)
+    def __init__(self, config: ExperimentConfig, seconds: float | None) -> None:
+        self._seconds = seconds
         course = Course(config)
         # In a warm-up nothing is found: the stage that finds has an epoch at least.
         self._least = course.num_epochs - course.stages[-1].epochs + 1

@@ -35,6 +35,12 @@ def reread(trial: Mapping[str, Any], space: Space, tune: TuneConfig, before: Tun
         tune: the group `tune` of today.
         before: the group `tune` of the study until now, for trials whose files do not note their seconds.
     """
+    if trial.get("contradiction"):  # its file has other settings than those that were drawn
+        by_path = dict(space.distributions)
+        lost = [
+            path for path, value in trial["params"].items() if path not in by_path or not by_path[path].contains(value)
+        ]
+        return {"apart": lost} if lost else {"params": trial["params"]}
     own = resolve(trial["config"], model=ExperimentConfig).model_dump(mode="json")
     params, outside = space.read(own)
     try:

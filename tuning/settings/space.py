@@ -15,15 +15,13 @@ from typing import Any
 
 from ddarts_core.genotypes.derive import algorithm_1
 from ddarts_core.ground.errors import UserError
-from ddarts_core.ground.nested import get_path, merge, set_path
+from ddarts_core.ground.nested import get_path, set_path
 from ddarts_core.ground.validation import field_paths
-from ddarts_core.methods import METHODS, paths_of_parts
+from ddarts_core.methods import paths_of_parts
 from ddarts_core.settings.config import ExperimentConfig, resolve
 from ddarts_core.settings.departures import departures as own_departures
 from ddarts_core.settings.departures import sentence
-from ddarts_core.settings.recipes import RECIPES
-from ddarts_core.settings.terms import in_one_form, where_kept
-from ddarts_core.settings.warm_start import followed
+from ddarts_core.settings.terms import where_kept
 
 from .distributions import AnyDistribution, CategoricalDistribution, IntDistribution, Suggester
 
@@ -35,27 +33,28 @@ FIXED_PATHS = ("name", "storage")
 
 
 def base_settings(config: ExperimentConfig) -> dict[str, Any]:
-    """The settings that the user set, without the sweep's own groups and what method, recipe and start imply anyway.
+    """The settings that the user gave, without the sweep's own groups and what method, recipe and start imply.
 
     So if they are resolved with another `method`, `retrain.recipe` or `search.start`, the result has what the new one
-    implies.
+    implies, and what the user gave.
     """
-    fields = set(ExperimentConfig.model_fields)
-    data = config.model_dump(mode="json", exclude_unset=True, include=fields)
-    presets = merge({"retrain": RECIPES[config.retrain.recipe]}, in_one_form(METHODS[config.method].settings))
-    return _without(data, merge(followed(data), presets))
+    settings = config.model_dump(mode="json")
+    given = {name: value for name, value in config.given.items() if name in ExperimentConfig.model_fields}
+    base = _as_in(given, settings)
+    if "root" in config.data.model_fields_set:  # also where only its folder was made absolute
+        base = set_path(base, "data.root", settings["data"]["root"])
+    return base
 
 
-def _without(data: Mapping[str, Any], presets: Mapping[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in data.items():
-        if key not in presets:
-            out[key] = value
-        elif isinstance(value, Mapping) and isinstance(presets[key], Mapping):
-            out[key] = _without(value, presets[key])
-        elif value != presets[key]:
-            out[key] = value
-    return out
+def _as_in(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Given settings with the values that they have among checked ones; null and auto stay what was given."""
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        if isinstance(value, Mapping) and isinstance(settings.get(key), Mapping):
+            found[key] = _as_in(value, settings[key])
+        elif key in settings:
+            found[key] = value if value in (None, "auto") else settings[key]
+    return found
 
 
 def trial_config(base: Mapping[str, Any], params: Mapping[str, Any], where: str = "trial") -> ExperimentConfig:

@@ -66,7 +66,7 @@ from ddarts_core.tensors.devices import pick_device
 from ddarts_core.training.retrain import Retrain
 
 from ..cluster.versions import check_version
-from ..settings.budget import Clock, tune_of
+from ..settings.budget import Clock, seconds_of, tune_of
 from ..settings.tune import SEARCH_EPOCH, supernet_metric
 from ..store import checkpoints, plugins
 from ..store import study as studies
@@ -113,7 +113,8 @@ class SearchTrial(tune.Trainable):
         self._params: dict[str, Any] = dict(self._record["params"])
         self._config: ExperimentConfig = resolve(self._record["config"])
         self._tune = tune_of(self._study.data)
-        self._clock = Clock(self._config, self._tune)
+        # A trial of an earlier round has the seconds of that round.
+        self._clock = Clock(self._config, self._record.get("budget_seconds", seconds_of(self._tune)))
         self._course = Course(self._config)
         self._limit_resources()
         self._presence = join_workers(self._study.path)

@@ -45,22 +45,17 @@ def new_record(number: int, params: Mapping[str, Any], data: Mapping[str, Any]) 
         params: the drawn parameters, by dotted path.
         data: the contents of study.json.
     """
-    config, search_macs, contradiction = resolved(data, params)
-    counted = {} if search_macs is None else {"search_macs": search_macs}
     return {
         "schema": SCHEMA_VERSION,
         "trial_id": trial_name(number),
         "ray_trial_id": "",
         "number": number,
         "params": dict(params),
-        "config": config.model_dump(mode="json"),
-        "config_hash": config_hash(config),
-        "seed": config.seed,
+        **meaning(params, data),
         "begun": utc_now(),
         "run_id": None,
         "code": None,
         "state": "RUNNING",
-        "reason": contradiction,
         "objectives": None,
         "genotype_hash": None,
         "cost": None,
@@ -69,6 +64,19 @@ def new_record(number: int, params: Mapping[str, Any], data: Mapping[str, Any]) 
         "baseline": None,
         "transfer": None,
         "seconds": 0.0,
+    }
+
+
+def meaning(params: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record that say what the drawn parameters mean in a study; see `new_record`."""
+    config, search_macs, contradiction = resolved(data, params)
+    counted = {} if search_macs is None else {"search_macs": search_macs}
+    return {
+        "config": config.model_dump(mode="json"),
+        "config_hash": config_hash(config),
+        "seed": config.seed,
+        "reason": contradiction,
+        "contradiction": contradiction,
         "budget_seconds": seconds_of(tune_of(data)),
         **counted,
     }
