@@ -144,7 +144,7 @@ def test_what_differs_is_named_with_both_values(tmp_path: Path) -> None:
     check_same(study, resolve_sweep({**data, "name": "b", "tune": {"num_samples": 3, "searcher": "random"}}))
     for override, named in (
         ("search.lr=0.06", "search.lr (0.05 there, 0.06 now)"),
-        ("seed=1", "seed (not set there, 1 now)"),
+        ("seed=1", "seed (0 there, 1 now)"),
         ("tune.scheduler=pbt", "tune.scheduler (asha there, pbt now)"),
         ("tune.objective=supernet", "tune.objective (derived there, supernet now)"),
     ):
