@@ -273,7 +273,7 @@ def _copy_facts(sources: Sequence[Path], target: Path) -> list[tuple[str, str]]:
     return []
 
 
-def _note_plugins(made_with: Sequence[Mapping[str, str]], target: Path) -> list[tuple[str, str]]:
+def _note_plugins(made_with: Sequence[Mapping[str, Any]], target: Path) -> list[tuple[str, str]]:
     """Write which plug-ins the genotype was made with, if any; the line of the card that names the file."""
     plugins.write_records(target, made_with)
     return [(plugins.FILE, "name and content hash of the plug-ins that it needs")] if made_with else []

@@ -81,9 +81,10 @@ PLUGIN = click.Option(
     is_eager=True,
     expose_value=False,
     callback=_load_plugins,
-    metavar="FILE|MODULE",
+    metavar="FILE|FOLDER|MODULE",
     shell_complete=completing.file,
-    help="Load a Python file or an installed module that adds operations, methods, data sets, ...; repeatable.",
+    help="Load a Python file, a package's folder or an installed module that adds operations, methods, data sets, ...; "
+    "an installed module counts before a folder of its name, which ./NAME means; repeatable.",
 )
 
 

@@ -194,7 +194,12 @@ def test_what_a_plugin_may_not_do(code: str, words: str, tmp_path: Path, unchang
         ("json.py", "plug-in json.py: Python has a module 'json' already: rename the file"),
         ("two-words.py", "plug-in two-words.py: its name cannot be that of a Python module: rename it"),
         ("./folder", "plug-in folder: the folder has no __init__.py"),
-        ("json_", "no plug-in 'json_': it is neither a Python file nor an installed module; a file is named with"),
+        ("folder", "plug-in folder: the folder has no __init__.py"),
+        ("./json", "plug-in json: Python has a module 'json' already: rename the folder"),
+        (
+            "json_",
+            "no plug-in 'json_': it is neither a Python file, a package's folder nor an installed module; a file",
+        ),
         ("mine", "nor an installed module; there is a file of this name: give mine.py"),
     ],
 )
@@ -203,6 +208,8 @@ def test_what_is_no_plugin(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
+    Path("json").mkdir()
+    Path("json", "__init__.py").write_text("")
     for name in ("json.py", "two-words.py", "mine.py"):
         Path(name).write_text("")
     with pytest.raises(UserError, match=re.escape(words)):
@@ -221,16 +228,16 @@ def test_a_package_is_a_plugin_with_all_its_files(
             f"from .names import SPACE\n{REGISTERED}tables.space(SPACE, ['skip_connect'])\n"
         )
         (package / "names.py").write_text("SPACE = 'S_second'\n")
-    given = plugins.load(str(tmp_path / "here" / "my_package"))
-    assert given.registry.names == {"space": ["S_first", "S_second"]}
-    (tmp_path / "here" / "my_package" / "__pycache__").mkdir()
-    (tmp_path / "here" / "my_package" / "__pycache__" / "names.pyc").write_bytes(b"made by Python")
+    monkeypatch.chdir(tmp_path / "here")
+    given = plugins.load("my_package")
+    assert given.registry.names == {"space": ["S_first", "S_second"]} and given.folder is not None
     assert plugins.load(str(tmp_path / "here" / "my_package")) is given
     (tmp_path / "there" / "my_package" / "names.py").write_text("SPACE = 'S_third'\n")
-    with pytest.raises(UserError, match="a plug-in 'my_package' with another content is loaded already"):
+    differs = r"'my_package' with another content \(changed, new or gone: my_package/names.py\) is loaded already"
+    with pytest.raises(UserError, match=differs):
         plugins.load(str(tmp_path / "there" / "my_package"))
     plugins.unload(given)
-    with monkeypatch.context() as patched:
+    with monkeypatch.context() as patched:  # what is installed counts before a folder of its name
         patched.syspath_prepend(str(tmp_path / "there"))
         installed = plugins.load("my_package")
         assert installed.folder is None and "S_third" in SPACES
@@ -239,6 +246,46 @@ def test_a_package_is_a_plugin_with_all_its_files(
     monkeypatch.setattr(plugin_files, "MOST_BYTES", 10)
     with pytest.raises(UserError, match="its files take more than"):
         plugins.load(str(tmp_path / "here" / "my_package"))
+
+
+def test_what_is_no_file_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchanged: None) -> None:
+    """Hidden files, and those of editors and of Python, neither count nor change it; what its code may read does."""
+    package = tmp_path / "my_package"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"{REGISTERED}pass\n")
+    (package / "widths.json").write_text("[4, 8]")
+    without = plugin_files.source_at(package)
+    assert set(without.files) == {"my_package/__init__.py", "my_package/widths.json"} and not without.earlier
+    left = [".git/HEAD", ".__init__.py.swp", "__init__.py~", ".ipynb_checkpoints/a.py", "#a.py#", "a.bak"]
+    for name in (*left, "__pycache__/a.pyc"):
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_bytes(b"of another program")
+    plugin = plugins.load(str(package))
+    assert plugin.source.sha256 == without.sha256 and plugin.folder is not None
+    assert {path.name for path in plugin.folder.glob("my_package/*")} >= {"__init__.py", "widths.json"}
+    assert not (plugin.folder / "my_package" / ".git").exists()
+
+    every = {f"my_package/{name}": (package / name).read_bytes() for name in (*left, "__init__.py", "widths.json")}
+    of_then = {"name": "my_package", "sha256": plugin_files.Source("my_package", every).sha256}
+    plugins.require([of_then], "a study of an earlier version")
+    (plugin_record,) = plugins.records()
+    plugins.require([plugin_record], "a study")
+    plugins.unload(plugin)
+
+    monkeypatch.setattr(plugin_files, "MOST_BYTES", sum(map(len, without.files.values())))
+    (package / ".git" / "HEAD").write_text("another commit")
+    plugin = plugins.load(str(package))  # what does not count does not count towards the most either
+    plugins.require([plugin_record], "a study")
+    with pytest.raises(UserError, match="was made with another content of the plug-in 'my_package': its sha256 was"):
+        plugins.require([of_then], "a study of an earlier version")
+    plugins.unload(plugin)
+    (package / "widths.json").write_text("[4, 9]")
+    (package / "new.py").touch()
+    plugin = plugins.load(str(package))
+    differ = r"it is \w{12} \(changed, new or gone: my_package/new.py, my_package/widths.json\); give the files of then"
+    with pytest.raises(UserError, match=differ):
+        plugins.require([plugin_record], "a study")
+    plugins.unload(plugin)
 
 
 # --- check-plugin ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from ddarts_cli.options import json_option, print_json
 
 
 @click.command()
-@click.argument("plugin", metavar="FILE|MODULE", shell_complete=completing.file)
+@click.argument("plugin", metavar="FILE|FOLDER|MODULE", shell_complete=completing.file)
 @json_option
 def command(plugin: str, as_json: bool) -> None:
     """Check what a plug-in registers against the laws that ddarts' own tables keep.

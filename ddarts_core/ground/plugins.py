@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
 from .files import write_atomic
@@ -130,12 +130,13 @@ def unload(plugin: Plugin) -> None:
 # --- what a study was made with -------------------------------------------------------------------------------------
 
 
-def records() -> list[dict[str, str]]:
-    """Name and content hash of each plug-in of this process, as a study stores them."""
-    return [{"name": plugin.source.name, "sha256": plugin.source.sha256} for plugin in loaded()]
+def records() -> list[dict[str, Any]]:
+    """Name, content hash and hashes of the files of each plug-in of this process, as a study stores them."""
+    sources = [plugin.source for plugin in loaded()]
+    return [{"name": source.name, "sha256": source.sha256, "files": source.hashes} for source in sources]
 
 
-def require(recorded: Iterable[Mapping[str, str]], what: str) -> None:
+def require(recorded: Iterable[Mapping[str, Any]], what: str) -> None:
     """Refuse to go on with something that was made with plug-ins unless the same plug-ins are loaded.
 
     Args:
@@ -150,18 +151,27 @@ def require(recorded: Iterable[Mapping[str, str]], what: str) -> None:
         if name not in _loaded:
             raise UserError(
                 f"{what} was made with the plug-in {name!r} (sha256 {wanted[:12]}), which is not loaded: give it "
-                "again, with --plugin FILE or --plugin MODULE (in Python: ddarts.plugins.load)"
+                "again, with --plugin FILE, FOLDER or MODULE (in Python: ddarts.plugins.load)"
             )
-        found = _loaded[name].source.sha256
-        if found != wanted:
+        source = _loaded[name].source
+        if wanted not in (source.sha256, source.earlier):
             raise UserError(
                 f"{what} was made with another content of the plug-in {name!r}: its sha256 was {wanted[:12]}, now it "
-                f"is {found[:12]}; give the files of then, or begin anew under another name"
+                f"is {source.sha256[:12]}{_differing(record.get('files', {}), source)}; give the files of then, or "
+                "begin anew under another name"
             )
+
+
+def _differing(before: Mapping[str, str], source: Source) -> str:
+    """The files that differ from those of these hashes, in words; empty where no hashes were recorded."""
+    now = source.hashes
+    names = sorted(path for path in {*before, *now} if before.get(path) != now.get(path)) if before else []
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f" (changed, new or gone: {', '.join(names[:3])}{more})" if names else ""
 
 
 @contextlib.contextmanager
-def needed(recorded: Iterable[Mapping[str, str]], what: str) -> Iterator[None]:
+def needed(recorded: Iterable[Mapping[str, Any]], what: str) -> Iterator[None]:
     """Within the block, a mistake is blamed on a plug-in that is not loaded, if there is one.
 
     Raises:
@@ -189,7 +199,7 @@ def needed_by(path: Path) -> Iterator[None]:
         raise
 
 
-def write_records(folder: Path, found: Sequence[Mapping[str, str]] | None = None) -> None:
+def write_records(folder: Path, found: Sequence[Mapping[str, Any]] | None = None) -> None:
     """Write which plug-ins something was made with into its folder; no file if there were none.
 
     Args:
@@ -203,7 +213,7 @@ def write_records(folder: Path, found: Sequence[Mapping[str, str]] | None = None
         (folder / FILE).unlink(missing_ok=True)
 
 
-def recorded(folder: Path) -> list[dict[str, str]]:
+def recorded(folder: Path) -> list[dict[str, Any]]:
     """The plug-ins that something in a folder was made with, as `write_records` left them.
 
     Raises:
@@ -212,10 +222,11 @@ def recorded(folder: Path) -> list[dict[str, str]]:
     return _recorded(folder / FILE)
 
 
-def _recorded(file: Path) -> list[dict[str, str]]:
+def _recorded(file: Path) -> list[dict[str, Any]]:
     try:
         found = json.loads(file.read_text(encoding="utf-8")).get("plugins", ())
-        return [{"name": str(one["name"]), "sha256": str(one["sha256"])} for one in found]
+        names = [{"name": str(one["name"]), "sha256": str(one["sha256"])} for one in found]
+        return [{**name, "files": dict(one.get("files", {}))} for name, one in zip(names, found, strict=True)]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -233,7 +244,10 @@ def _known(source: Source) -> Plugin | None:
     """
     plugin = _loaded.get(source.name)
     if plugin is not None and plugin.source.sha256 != source.sha256:
-        raise UserError(f"a plug-in {source.name!r} with another content is loaded already: rename one of them")
+        differing = _differing(plugin.source.hashes, source)
+        raise UserError(
+            f"a plug-in {source.name!r} with another content{differing} is loaded already: rename one of them"
+        )
     return plugin
 
 
@@ -246,7 +260,8 @@ def _check_alone(source: Source, path: Path) -> None:
     spec = importlib.util.find_spec(source.name)
     if spec is None or (spec.origin is not None and path.resolve() in (Path(spec.origin), Path(spec.origin).parent)):
         return
-    raise UserError(f"plug-in {path}: Python has a module {source.name!r} already: rename the file")
+    kind = "folder" if path.is_dir() else "file"
+    raise UserError(f"plug-in {path}: Python has a module {source.name!r} already: rename the {kind}")
 
 
 def _begin(source: Source, reference: str | None, folder: Path | None) -> Plugin:

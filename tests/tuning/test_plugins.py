@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 from ddarts_analysis.study import read_study
 from ddarts_tuning.driver.extending import extend_sweep
 from ddarts_tuning.driver.sweep import resume_sweep, run_sweep
+from ddarts_tuning.store.plugins import _plain, _source
 
 from ddarts_cli.main import run
 from ddarts_core.genotypes.genotype import Genotype
 from ddarts_core.ground import plugins
 from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.plugin_files import Source
 
 from .conftest import Make
 
@@ -25,6 +28,11 @@ def my_plugin(folder: Path, comment: str = "") -> Path:
     path = folder / "my_plugin.py"
     path.write_text(code.replace('(*S, "grouped_conv_3x3")', '("grouped_conv_3x3", "none")') + comment)
     return path
+
+
+def test_files_are_sent_as_they_are() -> None:
+    source = Source("mine", {"mine/__init__.py": b"import json", "mine/a.bin": b"\xff"}, "of an earlier version")
+    assert _source(json.loads(json.dumps(_plain(source)))) == source
 
 
 def test_a_sweep_with_a_plugin(
@@ -47,14 +55,14 @@ def test_a_sweep_with_a_plugin(
     genotype = Genotype.from_text((study.path / "trials" / "00000" / "genotype.json").read_text())
     assert {edge.op for cell in genotype.cells for edge in cell.edges} == {"grouped_conv_3x3"}
     made_with = [("my_plugin", plugin.source.sha256), ("my_searcher", searcher.source.sha256)]
-    assert study.data["plugins"] == [{"name": name, "sha256": sha256} for name, sha256 in made_with]
+    assert [(made["name"], made["sha256"]) for made in study.data["plugins"]] == made_with
     assert not list(study.path.rglob("*.py"))
     assert resume_sweep(study.path).study.state == "FINISHED"
 
     plugins.unload(plugin)
     wanted = (
         f"study 'own' was made with the plug-in 'my_plugin' (sha256 {plugin.source.sha256[:12]}), which is not loaded: "
-        "give it again, with --plugin FILE or --plugin MODULE (in Python: ddarts.plugins.load)"
+        "give it again, with --plugin FILE, FOLDER or MODULE (in Python: ddarts.plugins.load)"
     )
     for go_on in (lambda: resume_sweep(study.path), lambda: extend_sweep(config, 1), lambda: read_study(study.path)):
         with pytest.raises(UserError) as refused:

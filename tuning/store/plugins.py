@@ -53,8 +53,9 @@ def receive(study: Study) -> None:
 
 def _plain(source: Source) -> dict[str, Any]:
     files = {name: base64.b64encode(content).decode() for name, content in source.files.items()}
-    return {"name": source.name, "files": files}
+    return {"name": source.name, "files": files, "earlier": source.earlier}
 
 
 def _source(plain: Mapping[str, Any]) -> Source:
-    return Source(plain["name"], {name: base64.b64decode(text) for name, text in plain["files"].items()})
+    files = {name: base64.b64decode(text) for name, text in plain["files"].items()}
+    return Source(plain["name"], files, plain["earlier"])
