@@ -161,7 +161,8 @@ def test_a_study_in_one_file_gives_what_its_folder_gives_or_says_what_it_lacks(
 ) -> None:
     study, file = make_study(*["COMPLETED"] * 12), tmp_path / "toy.parquet"
     facts = json.loads((study / "study.json").read_text())
-    facts["config"]["space"] = {"search.w_zero_one": {"type": "float", "low": 0, "high": 2}}
+    paths = ("search.w_zero_one", "ablation.weight")
+    facts["config"]["space"] = {path: {"type": "float", "low": 0, "high": 2} for path in paths}
     facts["earlier"] = {"00003": {"apart": ["search.epochs"]}}
     (study / "study.json").write_text(json.dumps(facts))
     out_of(capfd, "collect", study, "--out", file)
