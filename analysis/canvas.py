@@ -61,9 +61,17 @@ def dress(ax: Axes, x: str, y: str) -> None:
 
 
 def legend(ax: Axes) -> None:
-    """A legend where something has a name; one of many names stands beside the axes, where it hides nothing."""
+    """A legend where something has a name.
+
+    One of many names stands beside the axes, where it hides nothing, and the figure is as high as it needs.
+    """
     number = len(ax.get_legend_handles_labels()[1])
-    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if number > len(COLOURS) else {}
+    beside: dict[str, Any] = {}
+    if number > len(COLOURS):
+        beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+        figure = ax.get_figure(root=True)
+        assert figure is not None
+        figure.set_figheight(max(figure.get_figheight(), 0.3 + 0.163 * number))
     if number:
         ax.legend(fontsize=7.5, frameon=False, **beside)
 

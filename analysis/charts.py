@@ -12,7 +12,7 @@ from ddarts_core.ground.errors import UserError
 
 from .compare import front_label
 from .frames import by_epoch, finished, metric_frame
-from .palette import COLOURS
+from .palette import COLOURS, dash_of, shape_of
 from .ranking import Row, contenders, evenly, pareto_front, sought, value
 
 Chart = dict[str, Any]
@@ -93,7 +93,7 @@ def methods(epochs: pd.DataFrame, trials: pd.DataFrame, metric: str = "accuracy"
     traces = [
         trace
         for index, (method, group) in enumerate(frame.groupby("method", sort=True))
-        for trace in _band(group, f"{method} (n = {group['trial_id'].nunique()})", COLOURS[index % len(COLOURS)])
+        for trace in _band(group, f"{method} (n = {group['trial_id'].nunique()})", index)
     ]
     return chart(traces, "epoch", "", yaxis=_percent_axis(f"held-out {metric.replace('_', ' ')}"))
 
@@ -101,14 +101,11 @@ def methods(epochs: pd.DataFrame, trials: pd.DataFrame, metric: str = "accuracy"
 def saturation(epochs: pd.DataFrame, trials: pd.DataFrame) -> Chart | None:
     """Share of operations with sigma(alpha) over 0.9 and under 0.1, mean over trials; None when not recorded."""
     traces: list[dict[str, Any]] = []
-    for metric, label, colour in (
-        ("over_0.9", "σ(α) > 0.9", COLOURS[0]),
-        ("under_0.1", "σ(α) < 0.1", COLOURS[1]),
-    ):
+    for index, (metric, label) in enumerate((("over_0.9", "σ(α) > 0.9"), ("under_0.1", "σ(α) < 0.1"))):
         frame = _recorded(epochs, "saturation", metric)
         if frame is not None:
             rows = finished(frame.merge(trials[["study", "trial_id", "state"]]))
-            traces += _band(rows, label, colour)
+            traces += _band(rows, label, index)
     if not traces:
         return None
     return chart(traces, "epoch", "share of operations", yaxis=_percent_axis("share of operations"))
@@ -142,7 +139,7 @@ def studies(frames: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]], metric: str
         frame = _recorded(epochs, "held_out", metric)
         if frame is not None:
             rows = finished(frame.merge(trials[["study", "trial_id", "state"]]))
-            traces += _band(rows, f"{study} (n = {rows['trial_id'].nunique()})", COLOURS[index % len(COLOURS)])
+            traces += _band(rows, f"{study} (n = {rows['trial_id'].nunique()})", index)
     return chart(traces, "epoch", "", yaxis=_percent_axis(f"held-out {metric.replace('_', ' ')}")) if traces else None
 
 
@@ -166,18 +163,18 @@ def fronts(
     """`pareto` of several studies over each other, each in its colour; None when no study has two such trials."""
     traces: list[dict[str, Any]] = []
     for index, (study, ranked) in enumerate(studies.items()):
-        colour = COLOURS[index % len(COLOURS)]
-        joined = COLOURS[1] if len(studies) == 1 else colour
-        traces += _front(ranked, cost, label, reference, (colour, joined), f"{study}, " if study else "")
+        traces += _front(ranked, cost, label, reference, index, f"{study}, " if study else "")
     metric = sought(row for ranked in studies.values() for row in ranked)
     axis = _close_percent_axis(f"held-out {metric.replace('_', ' ')}")
     return chart(traces, label, "", yaxis=axis) if traces else None
 
 
 def _front(
-    ranked: Sequence[Row], cost: str, label: str, reference: float | None, colours: tuple[str, str], of: str
+    ranked: Sequence[Row], cost: str, label: str, reference: float | None, index: int, of: str
 ) -> list[dict[str, Any]]:
-    """The front and the dots of one study, in two colours; empty with fewer than two trials."""
+    """The front and the dots of the study of this number, in two colours if it is alone; empty with fewer than two."""
+    colour = COLOURS[index % len(COLOURS)]
+    colours = (colour, colour if of else COLOURS[1])
     metric = sought(ranked)
     found = [(value(row, cost), value(row, metric), row) for row in ranked]
     known = [point for point in found if not (math.isnan(point[0]) or math.isnan(point[1]))]
@@ -197,7 +194,7 @@ def _front(
         "name": of + front_label(points, reference, label),
         "x": [x for x, _ in joined],
         "y": [plain(y) for _, y in joined],
-        "line": {"shape": "hv", "color": colours[1], "width": 1.5},
+        "line": {"shape": "hv", "color": colours[1], "width": 1.5, "dash": dash_of(index)[1]},
         "hoverinfo": "skip",
     }
     dots = {
@@ -207,7 +204,7 @@ def _front(
         "x": [x for x, _, _ in known],
         "y": [plain(y) for _, y, _ in known],
         "text": [str(row["trial_id"]) for _, _, row in known],
-        "marker": {"size": 9, "color": [colours[i in front] for i in shown]},
+        "marker": {"size": 9, "color": [colours[i in front] for i in shown], "symbol": shape_of(index)[1]},
         "hovertemplate": f"{of}trial %{{text}}<br>%{{x:,}} {label}, %{{y:.2%}}<extra></extra>",
         "showlegend": False,
     }
@@ -221,7 +218,7 @@ def skips(epochs: pd.DataFrame, trials: pd.DataFrame) -> Chart | None:
         return None
     rows = finished(frame.merge(trials[["study", "trial_id", "state"]]))
     axis = {"title": {"text": "skip connections"}, "rangemode": "tozero", "minallowed": 0}
-    return chart(_band(rows, "skip connections", COLOURS[3], ".1f"), "epoch", "skip connections", yaxis=axis)
+    return chart(_band(rows, "skip connections", 3, ".1f"), "epoch", "skip connections", yaxis=axis)
 
 
 def _recorded(epochs: pd.DataFrame, split: str, metric: str) -> pd.DataFrame | None:
@@ -253,8 +250,9 @@ def _percent_axis(title: str) -> dict[str, Any]:
     return {"title": {"text": title}, "tickformat": ".0%", "minallowed": 0, "maxallowed": 1}
 
 
-def _band(rows: pd.DataFrame, label: str, colour: str, number: str = ".2%") -> list[dict[str, Any]]:
-    """A mean line and, where several trials give one, its 95 % interval."""
+def _band(rows: pd.DataFrame, label: str, index: int, number: str = ".2%") -> list[dict[str, Any]]:
+    """The mean line of the series of this number and, where several trials give one, its 95 % interval."""
+    colour = COLOURS[index % len(COLOURS)]
     estimates = list(by_epoch(rows, shares=number.endswith("%")).items())
     xs = [e for e, _ in estimates]
     line = {
@@ -263,7 +261,7 @@ def _band(rows: pd.DataFrame, label: str, colour: str, number: str = ".2%") -> l
         "name": label,
         "x": xs,
         "y": [plain(estimate.mean) for _, estimate in estimates],
-        "line": {"color": colour, "width": 2.2},
+        "line": {"color": colour, "width": 2.2, "dash": dash_of(index)[1]},
         "hovertemplate": f"{label}<br>epoch %{{x}}: %{{y:{number}}}<extra></extra>",
     }
     known = [(e, estimate) for e, estimate in estimates if not math.isnan(estimate.low)]

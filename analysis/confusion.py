@@ -13,15 +13,13 @@ from ddarts_core.ground.errors import UserError
 from ddarts_core.loops.confusion import FILE, Confusion, Matrix, balanced_accuracy, read_confusion, recalls
 
 from .canvas import new_figure
+from .palette import shortened
 
 #: Classes up to which a cell has its count written into it, and has its own label on the chart's axes.
 COUNTED, LABELLED = 15, 40
 
 #: Classes up to which a report has the chart, which grows with their square, and a figure names all of them.
 DRAWN = 100
-
-#: Letters of a class's name that a figure shows.
-LETTERS = 18
 
 _BLUE = "#0072b2"
 
@@ -84,7 +82,7 @@ def figure(classes: Sequence[str], matrix: Matrix, title: str) -> Figure:
     side = min(max(2.4 + 0.3 * number, 3.2), 18.0)
     size = max(5.5, min(9.0, 200 / number))
     places = range(0, number, math.ceil(number / DRAWN))
-    names = [_short(classes[place]) for place in places]
+    names = [shortened(classes[place]) for place in places]
     drawn = new_figure(side + 2.2, side + 0.6)
     drawn.set_layout_engine("constrained")
     ax, bars = drawn.subplots(1, 2, sharey=True, width_ratios=(side, 1.3))
@@ -159,7 +157,7 @@ def chart(classes: Sequence[str], matrix: Matrix) -> dict[str, Any]:
     if number <= COUNTED:
         heat["texttemplate"] = "%{text}"
     shown = list(classes)[:: math.ceil(number / LABELLED)]
-    axis = {"type": "category", "tickvals": shown, "ticktext": [_short(name) for name in shown], "showgrid": False}
+    axis = {"type": "category", "tickvals": shown, "ticktext": [shortened(name) for name in shown], "showgrid": False}
     return {
         "data": [heat],
         "layout": {
@@ -168,7 +166,3 @@ def chart(classes: Sequence[str], matrix: Matrix) -> dict[str, Any]:
             "hovermode": "closest",
         },
     }
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"

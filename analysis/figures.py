@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 
 from ddarts_core.ground.errors import UserError
 
-from .canvas import axes, legend, save
+from .canvas import axes, dress, legend, new_figure, save
 from .compare import front_label
 from .frames import by_epoch, final_values, finished, metric_frame
-from .palette import COLOURS
+from .palette import COLOURS, dash_of
 from .ranking import contenders, pareto_front
 from .statistics import Estimate, mean_interval
 from .tables import searched
@@ -57,7 +57,7 @@ def accuracy_curves(
         for index, (method, group) in enumerate(finished(frame).groupby("method", sort=True)):
             estimates = by_epoch(group, "accuracy" in metric)
             seeds = group[["study", "trial_id"]].drop_duplicates().shape[0]
-            band(ax, estimates, COLOURS[index % len(COLOURS)], f"{method} (n = {seeds})")
+            band(ax, estimates, index, f"{method} (n = {seeds})")
     else:
         many = frame.groupby(["study", "trial_id"]).ngroups > _NAMED
         several = frame["study"].nunique() > 1
@@ -110,15 +110,20 @@ def contributions_map(contributions: pd.DataFrame, trial_id: str, study: str | N
 def saturation(epochs: pd.DataFrame, trials: pd.DataFrame) -> Figure:
     """Share of all operations with sigma(alpha) over 0.9 and under 0.1 by epoch, mean and 95 % interval by method.
 
+    Each of the two has a panel of its own.
+
     Raises:
         UserError: no trial recorded them.
     """
-    figure, ax = axes("epoch", "share of operations")
-    for metric, style in (("over_0.9", "-"), ("under_0.1", "--")):
+    figure = new_figure(7.6, 3.4)
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for ax, metric, label in zip(panels, ("over_0.9", "under_0.1"), ("share of operations", ""), strict=True):
+        dress(ax, "epoch", label)
+        ax.set_title(f"σ(α) {metric.replace('_', ' ')}", fontsize=9)
         frame = metric_frame(epochs, "saturation", metric).merge(trials[["study", "trial_id", "method", "state"]])
         for index, (method, group) in enumerate(finished(frame).groupby("method", sort=True)):
-            estimates = by_epoch(group, shares=True)
-            band(ax, estimates, COLOURS[index % len(COLOURS)], f"{method}, {metric.replace('_', ' ')}", style)
+            band(ax, by_epoch(group, shares=True), index, str(method))
     ax.set_ylim(-0.02, 1.02)
     legend(ax)
     return figure
@@ -219,13 +224,12 @@ def _axis_label(split: str, metric: str) -> str:
 # --- curves -----------------------------------------------------------------------------------------------------------
 
 
-def band(
-    ax: Axes, estimates: Mapping[int, Estimate] | Mapping[float, Estimate], colour: str, label: str, style: str = "-"
-) -> None:
-    """Means joined by a line, and their interval where there is one."""
+def band(ax: Axes, estimates: Mapping[int, Estimate] | Mapping[float, Estimate], index: int, label: str) -> None:
+    """Means of the series of this number joined by a line, and their interval where there is one."""
+    colour = COLOURS[index % len(COLOURS)]
     xs = sorted(estimates)
     chosen: Sequence[Estimate] = [estimates[x] for x in xs]  # type: ignore[index]  # xs are its keys
-    ax.plot(xs, [e.mean for e in chosen], style, color=colour, linewidth=1.5, label=label)
+    ax.plot(xs, [e.mean for e in chosen], dash_of(index)[0], color=colour, linewidth=1.5, label=label)
     if any(not math.isnan(e.low) for e in chosen):
         ax.fill_between(xs, [e.low for e in chosen], [e.high for e in chosen], color=colour, alpha=0.18, linewidth=0)
 

@@ -14,7 +14,7 @@ from ddarts_core.ground.errors import UserError
 
 from .canvas import axes, legend
 from .charts import POINTS, Chart, chart, objective_axis, plain
-from .palette import COLOURS
+from .palette import COLOURS, dash_of, shape_of
 from .ranking import Row, contenders, evenly, value
 
 
@@ -83,10 +83,12 @@ def figure(histories: Mapping[str, Sequence[Step]], label: str) -> Figure:
     for index, (study, steps) in enumerate(histories.items()):
         colour = COLOURS[index % len(COLOURS)]
         numbers = [step.number for step in steps]
-        ax.scatter(numbers, [step.objective for step in steps], s=16, color=colour, alpha=0.55, linewidth=0)
+        shape, dash = shape_of(index)[0], dash_of(index)[0]
+        objectives = [step.objective for step in steps]
+        ax.scatter(numbers, objectives, s=16, color=colour, marker=shape, alpha=0.55, linewidth=0)
         name = f"{study}, best so far" if several else "best so far"
         line = COLOURS[1] if not several else colour
-        ax.step(numbers, [step.best for step in steps], where="post", color=line, linewidth=1.5, label=name)
+        ax.step(numbers, [step.best for step in steps], dash, where="post", color=line, linewidth=1.5, label=name)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(ax)
     return drawn
@@ -113,7 +115,7 @@ def history_chart(histories: Mapping[str, Sequence[Step]], metric: str) -> Chart
             "x": [step.number for step in shown],
             "y": [plain(step.objective) for step in shown],
             "text": [step.trial_id for step in shown],
-            "marker": {"size": 7, "color": colour, "opacity": 0.6},
+            "marker": {"size": 7, "color": colour, "symbol": shape_of(index)[1], "opacity": 0.6},
             "hovertemplate": f"{of}trial %{{text}}: %{{y}}<extra></extra>",
             "showlegend": False,
         }
@@ -124,7 +126,12 @@ def history_chart(histories: Mapping[str, Sequence[Step]], metric: str) -> Chart
             "name": f"{of}best so far",
             "x": [step.number for step in changes],
             "y": [plain(step.best) for step in changes],
-            "line": {"shape": "hv", "color": colour if several else COLOURS[1], "width": 2.2},
+            "line": {
+                "shape": "hv",
+                "color": colour if several else COLOURS[1],
+                "width": 2.2,
+                "dash": dash_of(index)[1],
+            },
             "hovertemplate": f"{of}best up to trial %{{x}}: %{{y}}<extra></extra>",
             "showlegend": True,
         }

@@ -75,3 +75,17 @@ SHAPES = (("o", "circle"), ("s", "square"), ("^", "triangle-up"), ("D", "diamond
 def shape_of(index: int) -> tuple[str, str]:
     """The shape of the points of the series of this number, by matplotlib's name and by plotly's."""
     return SHAPES[index // len(COLOURS) % len(SHAPES)]
+
+
+#: Dashes of lines whose colours repeat: matplotlib's name, and plotly's.
+DASHES = (("-", "solid"), ("--", "dash"), (":", "dot"), ("-.", "dashdot"))
+
+
+def dash_of(index: int) -> tuple[str, str]:
+    """The dashes of the line of the series of this number, by matplotlib's name and by plotly's."""
+    return DASHES[index // len(COLOURS) % len(DASHES)]
+
+
+def shortened(name: str, letters: int = 18) -> str:
+    """A name that takes at most so many letters, with an ellipsis where it was cut off."""
+    return name if len(name) <= letters else f"{name[: letters - 1]}…"

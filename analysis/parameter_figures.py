@@ -17,13 +17,16 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from ddarts_core.ground.errors import UserError
 
 from .canvas import axes, dress, new_figure
-from .palette import COLOURS
+from .palette import COLOURS, shortened
 
 _BLUE = COLOURS[0]
 
 #: Colour of an objective by its place between the lowest and the highest: plain on light and on dark paper alike.
 GOODNESS = LinearSegmentedColormap.from_list("goodness", (COLOURS[0], "#85858d", COLOURS[1]))
 _COLUMNS = 3
+
+#: Letters that have room on the axis of a panel.
+_BESIDE = 34
 
 #: A parameter whose positive values spread more than this is shown on a logarithmic axis.
 _WIDE = 50
@@ -118,16 +121,18 @@ def slices(trials: pd.DataFrame, logs: Collection[str] = ()) -> Figure:
     frame = proposals(trials)
     paths = list(frame.columns[2:])
     lines = math.ceil(len(paths) / _COLUMNS)
-    figure = new_figure(2.9 * min(len(paths), _COLUMNS), 2.5 * lines)
+    turned = [path for path in paths if _are_turned(frame[path].dropna().tolist())]
+    figure = new_figure(2.9 * min(len(paths), _COLUMNS), (3.4 if turned else 2.5) * lines)
     figure.set_layout_engine("constrained")
     grid = figure.subplots(lines, min(len(paths), _COLUMNS), sharey=True, squeeze=False)
     for ax, path in zip(grid.flat, paths, strict=False):
         rows = frame[frame[path].notna()]
         values = rows[path].tolist()
         dress(ax, path, "objective" if ax in grid[:, 0] else "")
-        ax.scatter(
-            values if is_numeric(values) else [str(v) for v in values], rows["objective"], s=14, color=_BLUE, alpha=0.7
-        )
+        xs = values if is_numeric(values) else [shortened(str(v)) for v in values]
+        ax.scatter(xs, rows["objective"], s=14, color=_BLUE, alpha=0.7)
+        if path in turned:
+            ax.tick_params(axis="x", labelrotation=90, labelsize=min(8, 130 / len({*xs})))
         if is_logarithmic(values, path in logs):
             ax.set_xscale("log")
             ticks = log_ticks(min(values), max(values))
@@ -138,6 +143,11 @@ def slices(trials: pd.DataFrame, logs: Collection[str] = ()) -> Figure:
     for ax in list(grid.flat)[len(paths) :]:
         ax.set_visible(False)
     return figure
+
+
+def _are_turned(values: Sequence[Any]) -> bool:
+    """Whether the names that stand on an axis are too many or too long to stand beside each other."""
+    return not is_numeric(values) and sum(len(shortened(name)) + 2 for name in {str(v) for v in values}) > _BESIDE
 
 
 def parallel(trials: pd.DataFrame, logs: Collection[str] = ()) -> Figure:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .canvas import axes, legend
-from .palette import COLOURS, shape_of
+from .palette import COLOURS, dash_of, shape_of
 from .prediction import cell_correlations, free_predictors, gate_correlations, one_shot_correlations
 from .simulation import simulate
 from .statistics import Estimate, mean_interval
@@ -289,7 +289,8 @@ def simulation_figure(found: Mapping[str, Any]) -> Figure:
         colour = COLOURS[index % len(COLOURS)]
         estimates = [Estimate(**one) for one in curve]
         places = range(1, len(estimates) + 1)
-        ax.plot(places, [100 * one.mean for one in estimates], color=colour, linewidth=1.4, label=name)
+        means = [100 * one.mean for one in estimates]
+        ax.plot(places, means, dash_of(index)[0], color=colour, linewidth=1.4, label=name)
         low, high = ([100 * getattr(one, end) for one in estimates] for end in ("low", "high"))
         ax.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
     ax.set_xscale("log")

@@ -12,7 +12,7 @@ from ddarts_core.ground.errors import UserError
 
 from . import page
 from .charts import Chart, chart
-from .palette import COLOURS, shape_of
+from .palette import COLOURS, dash_of, shape_of
 from .regret import judge, tables, truth_words
 from .study import Study, with_alphas
 from .truth import Truth, is_truth, truth_of
@@ -100,7 +100,7 @@ def simulation_chart(found: Mapping[str, Any]) -> Chart:
             "x": list(range(1, len(curve) + 1)),
             "y": [100 * one["mean"] for one in curve],
             "name": name,
-            "line": {"color": COLOURS[index % len(COLOURS)]},
+            "line": {"color": COLOURS[index % len(COLOURS)], "dash": dash_of(index)[1]},
         }
         for index, (name, curve) in enumerate(found["simulated"].items())
     ]

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from ddarts_analysis import charts
 from ddarts_analysis.canvas import axes, legend
 from ddarts_analysis.collect import Frames, load
 from ddarts_analysis.compare import distance
@@ -20,6 +23,9 @@ from ddarts_analysis.figures import (
 from ddarts_analysis.gallery import FIGURES, Subject, figure_of
 from ddarts_analysis.history import history, history_chart
 from ddarts_analysis.parameter_figures import Scale, log_ticks
+from ddarts_analysis.regret import simulation_figure
+from ddarts_analysis.report_truth import simulation_chart
+from ddarts_analysis.statistics import mean_interval
 from ddarts_analysis.tables import by_setting
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.container import BarContainer, ErrorbarContainer
@@ -244,8 +250,8 @@ def test_no_interval_of_an_accuracy_leaves_its_range(make_study: MakeStudy):
         write_jsonl(study / f"trials/{number:05d}/records.jsonl", records)
     found = load(study)
     for name in ("methods", "saturation", "w_zero_one"):
-        ax = figure_of(name, Subject(found)).axes[0]
-        intervals = [found for found in ax.collections if isinstance(found, (LineCollection, PolyCollection))]
+        drawn = [one for ax in figure_of(name, Subject(found)).axes for one in ax.collections]
+        intervals = [one for one in drawn if isinstance(one, (LineCollection, PolyCollection))]
         paths = [path.vertices[:, 1] for one in intervals for path in one.get_paths()]
         assert min(map(min, paths)) >= 0 and max(map(max, paths)) <= 1, name
     low, high = by_setting(found, "method", "held_out/accuracy").loc[0, ["low", "high"]]
@@ -267,3 +273,54 @@ def test_a_legend_of_many_names_hides_no_point(number: int, outside: bool) -> No
     legend(ax)
     figure.canvas.draw()
     assert (ax.get_legend().get_window_extent().x0 >= ax.get_window_extent().x1) == outside
+
+
+def methods_of(frames: Frames, number: int) -> Frames:
+    """One trial of each of so many methods."""
+    names = [(f"{n:05d}", f"another-method-{n:02d}") for n in range(number)]
+    trials, epochs = (table[table["trial_id"] == "00000"] for table in (frames.trials, frames.epochs))
+    params = [json.dumps({"method": method}) for _, method in names]
+    rows = [
+        trials.assign(trial_id=trial, method=method, params_json=text)
+        for (trial, method), text in zip(names, params, strict=True)
+    ]
+    return replace(
+        frames, trials=pd.concat(rows), epochs=pd.concat([epochs.assign(trial_id=trial) for trial, _ in names])
+    )
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["methods", "saturation"])
+def test_thirty_methods_are_told_apart_beside_axes_that_have_room(frames: Frames, name: str) -> None:
+    figure = figure_of(name, Subject(methods_of(frames, 30)))
+    figure.canvas.draw()
+    for ax in figure.axes:
+        assert len({(line.get_color(), line.get_linestyle()) for line in ax.lines}) == 30
+        assert ax.get_window_extent().width > figure.bbox.width / 4
+    named = figure.axes[-1].get_legend()
+    assert len(named.texts) == 30
+    inside = named.get_window_extent()
+    assert figure.bbox.y0 <= inside.y0 and inside.y1 <= figure.bbox.y1
+
+
+@pytest.mark.parametrize("number", [3, 40])
+def test_names_below_a_slice_are_apart(frames: Frames, number: int) -> None:
+    figure = figure_of("slices", Subject(methods_of(frames, number)))
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert len(boxes) == number
+    assert all(left.x1 <= right.x0 for left, right in pairwise(boxes))
+    assert figure.axes[0].get_window_extent().height > 1.6 * figure.dpi
+
+
+def test_methods_and_simulated_searches_are_told_apart_on_a_page(frames: Frames) -> None:
+    many = methods_of(frames, 10)
+    chart = charts.methods(many.epochs, many.trials)
+    assert chart is not None
+    assert len({(trace["line"]["color"], trace["line"]["dash"]) for trace in chart["data"]}) == 10
+    curve = [asdict(mean_interval([0.1, 0.2]))]
+    simulated = {"simulated": {f"search {n}": curve for n in range(10)}}
+    lines = simulation_figure(simulated).axes[0].lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 10
+    traces = simulation_chart(simulated)["data"]
+    assert len({(trace["line"]["color"], trace["line"]["dash"]) for trace in traces}) == 10

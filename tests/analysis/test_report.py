@@ -340,6 +340,15 @@ def test_several_studies_are_compared(make_study: MakeStudy, tmp_path: Path):
     assert len(page.specs) == len(set(page.specs))
 
 
+def test_ten_studies_are_told_apart_in_every_chart(make_study: MakeStudy, tmp_path: Path):
+    studies = [make_study("COMPLETED", "COMPLETED", name=f"study-{number}") for number in range(10)]
+    for spec in specs(report(studies, tmp_path / "r.html"))[:4]:
+        lines = [trace["line"] for trace in spec["data"] if trace.get("showlegend", True)]
+        assert len({(line["color"], line["dash"]) for line in lines}) == len(lines) == 10
+        dots = [trace["marker"] for trace in spec["data"] if "marker" in trace]
+        assert len({(str(mark["color"]), mark["symbol"]) for mark in dots}) == len(dots)
+
+
 def test_what_a_study_says_is_text_and_never_markup(make_study: MakeStudy, tmp_path: Path):
     study = make_study()
     evil = "</script><script>alert(1)</script>"
