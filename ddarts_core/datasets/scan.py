@@ -144,7 +144,7 @@ def views(found: Found, channels: int, size: int, in_memory: bool) -> Views:
                     for other in file.parent.glob(f"{path.stem}.*.npy"):
                         if other != file:
                             other.unlink()
-            known = {"digests": digests, "sums": sums, "broken": _as_json(broken)}
+            known: dict[str, np.ndarray[Any, Any]] = {"digests": digests, "sums": sums, "broken": _as_json(broken)}
             cache.write(path, {**_names(found, passing), **known})
     return Views(digests, sums, {**broken, **passing}, pixels)
 
