@@ -18,7 +18,7 @@ from typing import Any
 from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground import plugins
 from ddarts_core.ground.errors import UserError, unknown_name
-from ddarts_core.loops.records import EpochRecord, stage
+from ddarts_core.loops.records import EpochRecord, parse_jsonl, stage
 from ddarts_core.studies.study_files import read_study_file, read_trial_file
 
 from . import packed
@@ -227,22 +227,9 @@ def parse_records(text: str, where: str, alphas: bool = True) -> tuple[EpochReco
     Raises:
         UserError: a line that is not the last one, or a complete line, is not an epoch record.
     """
-    lines = text.split("\n")
     epochs: dict[tuple[str, int], EpochRecord] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = EpochRecord.from_dict(json.loads(line))
-            epochs[record.phase, int(record.epoch)] = (
-                record if alphas else replace(record, alphas=(), gates=(), parameters={})
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if number == len(lines):  # no newline behind it: the trial is writing it, or was cut off while it did
-                break
-            raise UserError(
-                f"{where}: line {number} is not an epoch record ({type(error).__name__}: {error})"
-            ) from error
+    for record in parse_jsonl(text, where):
+        epochs[record.phase, record.epoch] = record if alphas else replace(record, alphas=(), gates=(), parameters={})
     return tuple(sorted(epochs.values(), key=lambda record: record.place))
 
 

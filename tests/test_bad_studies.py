@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from ddarts_analysis.collect import read_table
 from ddarts_analysis.schema import SCHEMAS
+from ddarts_tuning.settings.config import resolve_sweep
 from ddarts_tuning.store.locks import lock
 
 from ddarts_cli.main import run
@@ -203,6 +204,8 @@ def test_a_damaged_table_is_told_to_readers_and_mended_by_collect(
     [
         ("study.json", {"objectives": None}, "study.json is damaged: 'objectives' is None, and should be of type list"),
         ("study.json", {"config": 3}, "study.json is damaged: 'config' is 3, and should be of type dict"),
+        ("study.json", {"config": {}}, "study.json is damaged: it lacks 'config.tune'"),
+        ("study.json", {"base": None}, "study.json is damaged: 'base' is None, and should be of type dict"),
         ("study.json", "{}", "study.json has schema None"),
         ("study.json", '{"schema": 1}', "study.json is damaged: it lacks 'name'"),
         ("study.json", "", "cannot read .*study.json"),
@@ -232,6 +235,27 @@ def test_a_damaged_file_is_named(
     assert run([command, str(study)]) == 2
     err = capfd.readouterr().err
     assert err.startswith("Error: ") and err.count("\n") == 1 and re.search(sentence, err), err
+
+
+@pytest.mark.parametrize("command", [["status"], ["rebuild", "--optuna"]], ids=" ".join)
+def test_a_record_that_is_cut_off_does_not_count(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    study = _study("RUNNING", "PRUNED")(tmp_path / "one")
+    space = {path: {"type": "float", "low": 0, "high": 2} for path in ("search.w_zero_one", "ablation.weight")}
+    _rewrite(study / "study.json", config=resolve_sweep({"name": "one", "space": space}).model_dump(mode="json"))
+    files = [*study.glob("trials/*/records.jsonl")]
+    for epochs, accuracy in ((2, 51), (1, 41)):
+        assert run([command[0], str(study), *command[1:]]) == 0
+        out = capfd.readouterr().out
+        words = f"trial 00000 stopped at epoch {epochs} of", f"held out {accuracy}.00 % at last"
+        assert all((word in out) == (command == ["status"]) for word in words)
+        for file in files:
+            file.write_text(file.read_text()[:-9])
+    for file in files:
+        file.write_text("{}\n" + file.read_text())
+    assert run([command[0], str(study), *command[1:]]) == 2
+    assert re.fullmatch(r"Error: .*records\.jsonl: line 1 is not an epoch record .*\n", capfd.readouterr().err)
 
 
 @pytest.mark.parametrize(

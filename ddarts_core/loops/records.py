@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ..ground.errors import UserError
 from ..ground.files import write_atomic
 
 PHASES = ("warmup", "search", "joint")
@@ -118,7 +119,7 @@ class EpochRecord:
     def from_dict(cls, data: Mapping[str, Any]) -> EpochRecord:
         """Make the record from what `to_dict` gave."""
         return cls(
-            epoch=data["epoch"],
+            epoch=int(data["epoch"]),
             phase=data["phase"],
             metrics=dict(data["metrics"]),
             contributions=tuple(math.nan if value is None else value for value in data["contributions"]),
@@ -147,8 +148,46 @@ def write_jsonl(path: str | Path, records: Iterable[EpochRecord], timing: bool =
 
 
 def read_jsonl(path: str | Path) -> list[EpochRecord]:
-    """Read the records from a file that `write_jsonl` wrote; an empty list if there is no file."""
+    """Read the records from a file that `write_jsonl` wrote, see `each_record`."""
+    return [*each_record(path)]
+
+
+def each_record(path: str | Path, newest_first: bool = False) -> Iterator[EpochRecord]:
+    """Read one record after the other from a file that `write_jsonl` wrote; none if there is no file.
+
+    Args:
+        path: the file.
+        newest_first: whether to begin at the end of the file.
+
+    Raises:
+        UserError: see `parse_jsonl`.
+    """
     file = Path(path)
-    if not file.exists():
-        return []
-    return [EpochRecord.from_dict(json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines() if line]
+    if file.exists():
+        yield from parse_jsonl(file.read_text(encoding="utf-8", errors="replace"), str(path), newest_first)
+
+
+def parse_jsonl(text: str, where: str, newest_first: bool = False) -> Iterator[EpochRecord]:
+    """Read one record after the other from the text of a file. A last line that is cut off is left out.
+
+    Args:
+        text: the text of the file.
+        where: what error messages call the file.
+        newest_first: whether to begin at the end of the text.
+
+    Raises:
+        UserError: a line that is not the last one, or a complete line, is not an epoch record.
+    """
+    lines = [*enumerate(text.split("\n"), start=1)]
+    for number, line in reversed(lines) if newest_first else lines:
+        if not line.strip():
+            continue
+        try:
+            record = EpochRecord.from_dict(json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if number < len(lines):  # else there is no newline behind it: it is being written, or was cut off then
+                raise UserError(
+                    f"{where}: line {number} is not an epoch record ({type(error).__name__}: {error})"
+                ) from error
+        else:
+            yield record

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..ground.errors import UserError
 from ..ground.files import write_atomic
+from ..ground.nested import get_path
 
 #: Version of the two files.
 SCHEMA_VERSION = 1
@@ -25,9 +26,19 @@ TRANSFER_OBJECTIVE = "transfer/held_out/box_ap"
 #: States that stay.
 ENDED = ("COMPLETED", "PRUNED", "FAILED")
 
-#: What every study.json has, and its type.
-STUDY_FIELDS = {"name": str, "created": str, "state": str, "objectives": list, "config": dict}
-#: What every trial.json has, and its type.
+#: What every study.json has, by its dotted path, and its type.
+STUDY_FIELDS = {
+    "name": str,
+    "created": str,
+    "state": str,
+    "objectives": list,
+    "config": dict,
+    "config.tune": dict,
+    "config.tune.num_samples": int,
+    "config.tune.objective": str,
+    "base": dict,
+}
+#: What every trial.json has, by its dotted path, and its type.
 TRIAL_FIELDS = {
     "trial_id": str,
     "number": int,
@@ -100,11 +111,13 @@ def _read(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     if data.get("schema") != SCHEMA_VERSION:
         raise UserError(f"{path} has schema {data.get('schema')!r}: this version reads {SCHEMA_VERSION}")
     for name, kind in fields.items():
-        if name not in data:
-            raise _damaged(path, f"it lacks {name!r}")
-        if not isinstance(data[name], kind):
+        try:
+            value = get_path(data, name)
+        except KeyError as error:
+            raise _damaged(path, f"it lacks {name!r}") from error
+        if not isinstance(value, kind):
             wanted = getattr(kind, "__name__", str(kind))
-            raise _damaged(path, f"{name!r} is {data[name]!r}, and should be of type {wanted}")
+            raise _damaged(path, f"{name!r} is {value!r}, and should be of type {wanted}")
     return data
 
 

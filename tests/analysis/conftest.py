@@ -119,6 +119,7 @@ def write_study(folder: Path) -> Path:
         "command": "ddarts sweep quickstart_sweep.yaml",
         "seed": 7,
         "config": {"name": folder.name, "tune": {"num_samples": 8, "objective": "derived"}},
+        "base": {},
         "config_hash": "0123456789ab",
         "git_commit": "f" * 40,
         "versions": {"python": "3.12.3", "torch": "2.9.0"},

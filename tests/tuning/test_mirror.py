@@ -22,6 +22,7 @@ from ddarts_tuning.store.mirror import (
 from ddarts_tuning.store.study import find_study
 
 from ddarts_core.ground.errors import UserError, cause
+from ddarts_core.ground.nested import set_path
 from ddarts_core.studies.study_files import STUDY_FIELDS
 
 
@@ -161,7 +162,10 @@ def test_many_may_look_at_a_study_at_once(
     """They share a copy, and leave what only a run needs in the store."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     a, _ = two
-    put(a, "study.json", json.dumps({"schema": 1, **{name: kind() for name, kind in STUDY_FIELDS.items()}}))
+    data: dict[str, object] = {"schema": 1}
+    for name, kind in STUDY_FIELDS.items():
+        data = set_path(data, name, kind())
+    put(a, "study.json", json.dumps(data))
     put(a, "trials/00000/checkpoint-000001.pt", "state")
     a.push()
     with ThreadPoolExecutor(8) as pool:

@@ -81,12 +81,13 @@ def test_a_moved_population_goes_on_from_the_states_that_were_exchanged(make_swe
 # --- MLflow ---------------------------------------------------------------------------------------------------------
 
 SERVER = "https://me:secret@host/mlflow"
-BEGUN: dict[str, Any] = {"state": "INTERRUPTED", "objectives": []}
+BEGUN: dict[str, Any] = {"state": "INTERRUPTED", "objectives": [], "base": {}}
+OF_ONE = {"num_samples": 1, "objective": "derived"}
 
 
 def on_a_server(path: Path) -> Study:
     """A study that was run, tracked elsewhere."""
-    data = {"tracking_uri": SERVER, "config": {"tracking": {"uri": SERVER}, "tune": {"num_samples": 1}}}
+    data = {"tracking_uri": SERVER, "config": {"tracking": {"uri": SERVER}, "tune": OF_ONE}}
     study = create_study(path, {**BEGUN, **data, "parent_run_id": "run", "experiment_id": "1"})
     study = study.update(place=study.location)
     settle_in(study)
@@ -119,7 +120,7 @@ def test_a_database_in_the_studys_folder_goes_with_it(study_path: Path, tmp_path
     study_path.mkdir()
     experiment, run = tracking.start_study(uri, "e", "study", {}, {})
     data = {"tracking_uri": uri, "experiment_id": experiment, "parent_run_id": run}
-    create_study(study_path, {**BEGUN, **data, "config": {"tracking": {"uri": None}}})
+    create_study(study_path, {**BEGUN, **data, "config": {"tracking": {"uri": None}, "tune": OF_ONE}})
     other = tracking.make_client(uri).create_run("0").info
     moved = tmp_path / "moved_to"
     os.rename(study_path, moved)

@@ -261,7 +261,8 @@ def test_a_trial_writes_in_its_own_place_only(
     spy(monkeypatch, "write", sent)
     with config.place.begin() as place:
         write_facts(place.folder, DataInfo("toy", 2, 1, 8, (0.5,), (0.2,)).to_dict())
-        study = create_study(place, {"objectives": [], "config": {}, "state": "RUNNING"})
+        of_one = {"tune": {"num_samples": 1, "objective": "derived"}}
+        study = create_study(place, {"objectives": [], "config": of_one, "base": {}, "state": "RUNNING"})
     assert sent == ["data.json", "study.json"], "a sweep that is killed once there is a study knows its images"
     assert isinstance(study.backend, ObjectStore)
     with lease.hold(study.backend.mirror):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import re
 import subprocess
 import sys
@@ -25,12 +24,14 @@ from ddarts_tuning.store.study import (
 )
 
 from ddarts_core.ground.errors import UserError
+from ddarts_core.loops.records import EpochRecord, write_jsonl
 from ddarts_core.studies.study_files import read_json, write_json
 
 DATA: dict[str, Any] = {
     "objectives": [{"metric": "held_out/accuracy", "mode": "max"}],
     "state": "RUNNING",
     "config": {"tune": {"num_samples": 5, "objective": "supernet"}},
+    "base": {},
 }
 
 
@@ -56,7 +57,9 @@ def test_ranking_and_summary(study_path: Path) -> None:
     add_trial(study, 1, "FAILED")
     add_trial(study, 2, "COMPLETED", 0.9)
     add_trial(study, 3, "RUNNING")
-    (trial_dir(study_path, 3) / "records.jsonl").write_text("{}\n{}\n")
+    write_jsonl(
+        trial_dir(study_path, 3) / "records.jsonl", [EpochRecord(0, "warmup", {}), EpochRecord(1, "search", {})]
+    )
     assert [trial["number"] for trial in study.ranked()] == [2, 0, 1, 3]
     shown = summary(study)
     assert shown["trials"] == {"RUNNING": 1, "COMPLETED": 2, "PRUNED": 0, "FAILED": 1}
@@ -75,8 +78,8 @@ def test_rate_and_expected_end_of_a_running_study(study_path: Path) -> None:
     settings = {"search": {"warmup_epochs": 1, "epochs": 4}, "retrain": {"epochs": 7}}
     file = trial_dir(study_path, 2) / "trial.json"
     write_json(file, {**read_json(file), "config": settings})
-    lines = [json.dumps({"seconds": {"weights": 4.0, "evaluation": 1.0}})] * 3
-    (trial_dir(study_path, 2) / "records.jsonl").write_text("\n".join(lines) + "\n")
+    records = [EpochRecord(n, "search", {}, seconds={"weights": 4.0, "evaluation": 1.0}) for n in range(3)]
+    write_jsonl(trial_dir(study_path, 2) / "records.jsonl", records, timing=True)
     with lock(study_path):
         shown = summary(study)
     assert shown["running"] == [{"trial_id": "00002", "epochs": 3, "num_epochs": 5, "epochs_per_minute": 12.0}]

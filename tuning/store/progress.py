@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.loops.records import stage
+from ddarts_core.loops.records import each_record, stage
 from ddarts_core.studies.study_files import TRIAL_STATES
 
 from .study import Study, trial_dir
@@ -38,13 +37,11 @@ def last_accuracies(study: Study, metric: str) -> dict[str, float]:
     """The supernet's `metric` after the last epoch of the search of each trial that ended without completing."""
     found = {}
     for trial in study.trials():
-        file = trial_dir(study.path, trial["number"]) / "records.jsonl"
-        if trial["state"] in ("PRUNED", "FAILED") and file.exists():
-            for line in reversed(file.read_text(encoding="utf-8").splitlines()):
-                record = json.loads(line) if line.strip() else {}
-                if metric in record.get("metrics", {}) and not stage(record["phase"]):
-                    found[str(trial["trial_id"])] = float(record["metrics"][metric])
-                    break
+        if trial["state"] in ("PRUNED", "FAILED"):
+            records = each_record(trial_dir(study.path, trial["number"]) / "records.jsonl", newest_first=True)
+            of_search = (record.metrics for record in records if not stage(record.phase))
+            if (last := next((metrics for metrics in of_search if metric in metrics), None)) is not None:
+                found[str(trial["trial_id"])] = last[metric]
     return found
 
 
@@ -81,9 +78,7 @@ def _expected_end(study: Study, trials: Sequence[Mapping[str, Any]]) -> str | No
 
 def _epoch_seconds(folder: Path) -> list[float]:
     """Wall time of each epoch that a trial has recorded."""
-    file = folder / "records.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return [sum(json.loads(line).get("seconds", {}).values()) for line in lines if line.strip()]
+    return [sum(record.seconds.values()) for record in each_record(folder / "records.jsonl")]
 
 
 def num_epochs(config: Mapping[str, Any], sweep: Mapping[str, Any]) -> int:

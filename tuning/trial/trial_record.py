@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ddarts_core.ground.errors import UserError
-from ddarts_core.loops.records import EpochRecord, stage
+from ddarts_core.loops.records import EpochRecord, each_record, stage
 from ddarts_core.settings.config import ExperimentConfig
 from ddarts_core.settings.hashing import config_hash
 from ddarts_core.studies.study_files import SCHEMA_VERSION, write_json
@@ -102,27 +101,19 @@ def reports_of(records: Iterable[EpochRecord], metric: str = ACCURACY) -> Iterat
 
     Each report has the last `metric` of the search, and the number of search epochs so far.
     """
-    return _reports(((record.phase, record.metrics) for record in records), metric)
+    value, searched = 0.0, 0
+    for record in records:
+        if not stage(record.phase):
+            value, searched = record.metrics[metric], searched + 1
+        yield {metric: value, SEARCH_EPOCH: searched}
 
 
 def stored_reports(folder: Path, metric: str) -> list[dict[str, float]]:
-    """What schedulers compare, from a trial's records.jsonl. The alphas, which are most of the file, are skipped."""
-    file = folder / "records.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    epochs = (json.loads(line) for line in lines if line)
-    return list(_reports(((epoch["phase"], epoch["metrics"]) for epoch in epochs), metric))
+    """What schedulers compare, from a trial's records.jsonl."""
+    return [*reports_of(each_record(folder / "records.jsonl"), metric)]
 
 
 def is_recalibrated(folder: Path) -> bool:
     """Whether a trial's epochs were scored by batch normalisation that was recalibrated for their weights."""
-    file = folder / "records.jsonl"
-    first = file.read_text(encoding="utf-8").partition("\n")[0] if file.exists() else ""
-    return bool(first and json.loads(first)["metrics"].get(RECALIBRATED))
-
-
-def _reports(epochs: Iterable[tuple[str, Mapping[str, float]]], metric: str) -> Iterator[dict[str, float]]:
-    value, searched = 0.0, 0
-    for phase, metrics in epochs:
-        if not stage(phase):
-            value, searched = metrics[metric], searched + 1
-        yield {metric: value, SEARCH_EPOCH: searched}
+    first = next(each_record(folder / "records.jsonl"), None)
+    return first is not None and bool(first.metrics.get(RECALIBRATED))
