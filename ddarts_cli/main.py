@@ -14,7 +14,7 @@ from typing import NoReturn
 import click
 
 from ddarts_cli import completing  # with our completion for bash
-from ddarts_cli.system import refusal
+from ddarts_cli.system import print_plainly, refusal
 from ddarts_core import __version__
 from ddarts_core.ground.errors import Diverged, ReaderDied, UserError
 from ddarts_core.ground.redact import hide_secrets, one_line
@@ -156,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a terminal that is closed; not where nohup has it ignored
         signal.signal(signal.SIGHUP, _interrupt)
     open_closed_outputs()
+    print_plainly()
     status = run(arguments)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if callable(signal.getsignal(number)):

@@ -1,9 +1,13 @@
-"""What the system refuses, a full disk or a folder that may only be read, as one sentence."""
+"""What the system lacks: room on a disk or rights, said as one sentence, and characters of its output."""
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import os
+import sys
+import unicodedata
 
 _ROOM = "make room there, or write elsewhere"
 _RIGHTS = "choose a place where you may read and write, or ask for the right to"
@@ -53,3 +57,32 @@ def refusal(error: Exception) -> str | None:
         return None
     place = getattr(error, "filename", None)
     return f"cannot write or read{f' {os.fsdecode(place)}' if place else ''}: {os.strerror(code)}; {_ADVICE[code]}"
+
+
+#: What is printed for a character that the encoding of standard output lacks; of others, their letters without marks.
+PLAIN = {
+    "–": "-",
+    "−": "-",
+    "×": "x",
+    "±": "+-",
+    "→": "->",
+    "◇": "<>",
+    "†": "+",
+    "α": "alpha",
+    "β": "beta",
+    "σ": "sigma",
+}
+
+
+def print_plainly() -> None:
+    """Have standard output print stand-ins for characters that its encoding lacks, instead of raising an error."""
+    codecs.register_error("plain", _plain)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    ascii_of = (unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode() for char in lacking)
+    return "".join(PLAIN.get(char) or plain or "?" for char, plain in zip(lacking, ascii_of, strict=True)), error.end

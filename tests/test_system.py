@@ -102,3 +102,20 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, error: Excep
     monkeypatch.setattr(main.LazyGroup, "get_command", lambda *_: broken)
     with pytest.raises(type(error)):
         run(["zoo"])
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-8"])
+def test_a_character_that_the_output_lacks_has_a_plain_stand_in(encoding: str) -> None:
+    said = [
+        "import click",
+        "from ddarts_cli import main",
+        "main.run = lambda _: click.echo('– β ◇ é ₅ 語 ' + chr(0xDCFF))",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([*said, "main.main()"])],
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+        capture_output=True,
+        timeout=60,
+    )
+    plain = {"latin-1": "- beta <> é 5 ? ?", "cp1252": "– beta <> é 5 ? ?", "utf-8": "– β ◇ é ₅ 語 ?"}[encoding]
+    assert (done.stdout.decode(encoding).rstrip("\n"), done.stderr) == (plain, b"")
