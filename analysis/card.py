@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from ddarts_core.genotypes.derive import trained
 from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground.errors import UserError
+from ddarts_core.ground.plugins import loaded
+from ddarts_core.studies.shell import ddarts
 
 Rows = Iterable[tuple[str, str]]
 
@@ -112,7 +113,36 @@ def file_list(has_text: bool, config: str, models: Sequence[tuple[str, str]]) ->
     ]
 
 
-def retrain_command(folder: Path, config: Mapping[str, Any], *, seeds: int = 4, root: str | None = None) -> str:
+def plugins_here(made_with: Iterable[Mapping[str, Any]]) -> list[str]:
+    """How commands in the folder of a card name plug-ins: as installed modules, or else as files or folders there."""
+    installed = {plugin.source.name for plugin in loaded() if plugin.folder is None}
+    found = []
+    for made in made_with:
+        name, file = made["name"], f"{made['name']}.py"
+        alone = list(made.get("files") or [file]) == [file]
+        found.append(file if alone and name not in installed else name)
+    return found
+
+
+def plugin_paragraph(names: Sequence[str]) -> str:
+    """What to do about the plug-ins that a genotype was made with; empty if there were none."""
+    if not names:
+        return ""
+    return (
+        f"It was made with plug-ins: {', '.join(names)}. Put their files into this folder, or name their\npaths: "
+        "every command takes them with `--plugin`, and Python with `ddarts.plugins.load`; plugins.json has\ntheir "
+        "hashes.\n\n"
+    )
+
+
+def retrain_command(
+    folder: Path,
+    config: Mapping[str, Any],
+    *,
+    seeds: int = 4,
+    root: str | None = None,
+    plugins: Iterable[str] | None = None,
+) -> str:
     """The command that trains an exported genotype from scratch with the settings beside it.
 
     Args:
@@ -120,18 +150,20 @@ def retrain_command(folder: Path, config: Mapping[str, Any], *, seeds: int = 4, 
         config: the configuration from which the export was made.
         seeds: how many seeds to train with.
         root: the folder of the data, if it is not the one that the exported settings name.
+        plugins: the plug-ins that the command names; None stands for those that this program was given.
     """
-    genotype, settings, out = (shlex.quote(str(folder / name)) for name in ("genotype.json", "config.yaml", "retrain"))
     where = _moved(config, root)
-    data = "" if where is None else f" --data-root {shlex.quote(where)}"
-    return f"ddarts retrain {genotype} --config {settings} --seeds {seeds} --out {out}{data}"
+    words = ["--config", folder / "config.yaml", "--seeds", seeds, "--out", folder / "retrain"]
+    return ddarts(
+        "retrain", folder / "genotype.json", *words, *(() if where is None else ("--data-root", where)), plugins=plugins
+    )
 
 
-def search_command(folder: Path, config: Mapping[str, Any]) -> str:
+def search_command(folder: Path, config: Mapping[str, Any], plugins: Iterable[str]) -> str:
     """The command that runs the trial's search again."""
     where = _moved(config)
-    data = "" if where is None else f" --set {shlex.quote(f'data.root={where}')}"
-    return f"ddarts search {shlex.quote(str(folder / 'config.yaml'))} --out {shlex.quote(str(folder / 'search'))}{data}"
+    words = [folder / "config.yaml", "--out", folder / "search"]
+    return ddarts("search", *words, *(() if where is None else ("--set", f"data.root={where}")), plugins=plugins)
 
 
 def _moved(config: Mapping[str, Any], root: str | None = None) -> str | None:

@@ -214,7 +214,8 @@ def export_retrain(
     genotype, config = AnyGenotype.load(source / "genotype.json"), read_yaml(source / "config.yaml")
     target = Path(out) if out is not None else source / "export"
     has_text = _write_genotype(target, genotype, config, f"genotype {genotype.hash}", cost)
-    facts = [*_copy_facts([source], target), *_note_plugins(plugins.recorded(source), target)]
+    made_with = plugins.recorded(source)
+    facts, needed = [*_copy_facts([source], target), *_note_plugins(made_with, target)], card.plugins_here(made_with)
     taken, paragraph = _confusion(source, target)
     models = _enrich(target, genotype, config, enrich, source)
     rows = [
@@ -225,9 +226,9 @@ def export_retrain(
         *card.genotype_rows(genotype, config),
         *models.facts,
     ]
-    again = card.command("Train it again, in this folder", retrain_command(Path(), config, seeds=1))
+    again = card.command("Train it again, in this folder", retrain_command(Path(), config, seeds=1, plugins=needed))
     files = card.file_list(has_text, "the settings of its training", [*facts, *taken, *models.files])
-    body = card.use(config) + models.usage + paragraph + again
+    body = card.use(config) + models.usage + paragraph + card.plugin_paragraph(needed) + again
     write_atomic(target / "README.md", card.readme(f"Genotype {genotype.hash}", rows, body, files))
     return target
 
@@ -376,7 +377,8 @@ def _readme(
     )
     body += card.use(trial.info["config"]) + models.usage
     again = "Train it from scratch, in this folder (four seeds, test split read once each)"
-    body += card.command(again, retrain_command(Path(), item.config))
-    body += card.command("Run its search again", card.search_command(Path(), item.config))
+    needed = card.plugins_here(info.get("plugins", ()))
+    body += card.plugin_paragraph(needed) + card.command(again, retrain_command(Path(), item.config, plugins=needed))
+    body += card.command("Run its search again", card.search_command(Path(), item.config, needed))
     files = card.file_list(has_text, "the resolved configuration of its search", [*facts, *models.files])
     return card.readme(f"Genotype {item.genotype.hash}: place {item.place} of study {study.name}", rows, body, files)

@@ -100,6 +100,10 @@ def test_a_search_and_a_training_with_the_plugin_of_the_documents(
     assert run(["config", "tiny.yaml", *chosen]) == 0 and "rule: triple" in capsys.readouterr().out
     assert run(["export", "found/retrain"]) == 0
     export = Path("found/retrain/export")
+    assert "--seeds 1 --out retrain --plugin my_plugin.py\n" in (export / "README.md").read_text()
+    capsys.readouterr()
+    assert run(["export", "found"]) == 0
+    assert re.search(r"\n  ddarts retrain .* --plugin my_plugin\.py\n$", capsys.readouterr().out)
     assert json.loads((export / plugins.FILE).read_text()) == {"plugins": plugins.records()}
     plugins.unload(plugin)
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 
 from ..ground.plugins import loaded
 
 
-def ddarts(*words: object) -> str:
-    """Return a command of `ddarts` as text, with the plug-ins that this program was given.
+def ddarts(*words: object, plugins: Iterable[str] | None = None) -> str:
+    """Return a command of `ddarts` as text, with these plug-ins. None stands for those that this program was given.
 
     Example:
         >>> ddarts("resume", "runs/my study")
         "ddarts resume 'runs/my study'"
     """
     given = [str(word) for word in words]
-    for plugin in loaded():
-        if plugin.reference is not None and not {plugin.reference, f"--plugin={plugin.reference}"} & {*given}:
-            given += ["--plugin", plugin.reference]
+    if plugins is None:
+        plugins = [plugin.reference for plugin in loaded() if plugin.reference is not None]
+    for plugin in plugins:
+        if not {plugin, f"--plugin={plugin}"} & {*given}:
+            given += ["--plugin", plugin]
     return shlex.join(["ddarts", *given])

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -65,6 +66,30 @@ def test_readme_has_the_numbers_and_exact_commands(study: Path):
     header = yaml.safe_load(text.split("---\n")[1])
     assert header["license"] == "other" and "Intended use: " in text and "Licence: not stated" in text
     assert "None" not in text and not re.search(r"\{[a-z]", text)
+
+
+def test_the_card_names_the_plugins_that_it_needs(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch):
+    """As files in its folder, or as modules."""
+    study = make_study("COMPLETED")
+    info = json.loads((study / "study.json").read_text())
+    info["plugins"] = [
+        {"name": "my_plugin", "sha256": "0" * 64, "files": {"my_plugin.py": "0"}},
+        {"name": "of_old", "sha256": "0" * 64},
+        {"name": "installed", "sha256": "0" * 64, "files": {"installed.py": "0"}},
+        {"name": "mine", "sha256": "0" * 64, "files": {"mine/__init__.py": "0", "mine/ops.py": "0"}},
+    ]
+    (study / "study.json").write_text(json.dumps(info))
+    here = SimpleNamespace(source=SimpleNamespace(name="installed"), folder=None)
+    monkeypatch.setattr("ddarts_analysis.card.loaded", lambda: (here,))
+    text = (export(study, top=1)[0].folder / "README.md").read_text()
+    commands = [
+        line.strip() for line in text.splitlines() if line.strip().startswith(("ddarts retrain", "ddarts search"))
+    ]
+    named = "--plugin my_plugin.py --plugin of_old.py --plugin installed --plugin mine"
+    assert len(commands) == 2 and all(line.endswith(named) for line in commands), commands
+    assert (
+        "It was made with plug-ins: my_plugin.py, of_old.py, installed, mine. Put their files into this folder" in text
+    )
 
 
 def test_order_can_be_chosen_and_pareto_too(study: Path):
