@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from ddarts_analysis.scores import Score, beside_random, beside_start, deviations, random_verdict, start_verdict
 
-from ddarts_cli.console import say
+from ddarts_cli.console import say, say_prose
 from ddarts_cli.files import plain
 from ddarts_cli.folders import RetrainFolder
 from ddarts_cli.images import read_train, say_data
@@ -19,7 +19,7 @@ from ddarts_cli.threads import limit_threads
 from ddarts_core.data.images import DataInfo
 from ddarts_core.data.readers import MOST
 from ddarts_core.data.sets import data_facts
-from ddarts_core.datasets.facts import check_unchanged, write_facts
+from ddarts_core.datasets.facts import check_unchanged, other_images, write_facts
 from ddarts_core.estimates import room
 from ddarts_core.genotypes.genotype import AnyGenotype
 from ddarts_core.ground.files import write_atomic
@@ -56,6 +56,7 @@ def run_seeds(
     force: bool = False,
     num_workers: int = 1,
     address: str | None = None,
+    beside: Path | None = None,
 ) -> dict[str, Score]:
     """Train with the seeds `config.seed`, `config.seed + 1`, ...
 
@@ -74,6 +75,7 @@ def run_seeds(
         force: whether to replace the retrain that the folder holds.
         num_workers: how many processes run each training together.
         address: the address of the Ray cluster that several workers run on; None takes this machine.
+        beside: the folder that has the facts of the images that the genotype was found on, if it has any.
 
     Returns:
         The scores by the contender's name: that of `genotype`, and those of the start and of random genotypes if they
@@ -98,6 +100,7 @@ def run_seeds(
     content = data_facts(experiment.data, info, images, tested=True)
     if resume:
         check_unchanged(out, content, deals=config.retrain.validation_fraction > 0)
+    other = "" if beside is None else other_images(beside, content)
     limit_threads(config.retrain.batch_size, config.retrain.channels, info.image_size)
     experiment.check_images(info, images)
     for sentence in experiment.dead_cells(info):
@@ -119,6 +122,8 @@ def run_seeds(
     write_yaml(place.config, plain(config))
     write_facts(out, content)
     say_data(experiment.data, info, images)
+    if other:
+        say_prose(other)
     scores: dict[str, Score] = {}
     matrices: list[Confusion] = []
     for name, contender in experiment.contenders.items():

@@ -125,10 +125,20 @@ def command(
             force=force,
             num_workers=num_workers,
             address=address,
+            beside=_facts_of(Path(genotype)) if Path(genotype).exists() else None,
         )
     finish(
         [place.result, *sorted(folder.glob("*/weights.pt"))], _following(place, config, scores, num_workers, address)
     )
+
+
+def _facts_of(genotype: Path) -> Path:
+    """The folder with the facts of the images that a genotype was found on: its own, or that of its trial's study."""
+    from ddarts_core.datasets.facts import FILE
+
+    folder = genotype.absolute().parent
+    of_study = folder.parent.name == "trials" and not (folder / FILE).exists()
+    return folder.parents[1] if of_study else folder
 
 
 def _following(

@@ -137,7 +137,7 @@ def command(
         say(convergence_sentence(search.cell_gates, derivation, config.discretise, independent, network.choice))
         wrote = [folder.genotype, folder.records, folder.timings, folder.config, folder.summary, folder.checkpoint]
         if retrain:
-            run_seeds(derivation.genotype, config, trained.path, start=True, resume=retrain_begun)
+            run_seeds(derivation.genotype, config, trained.path, start=True, resume=retrain_begun, beside=folder.path)
             wrote.append(trained.path)
     trained_info = facts_of(search.info, config, derivation.genotype)
     following = ddarts("retrain", folder.genotype, "--config", folder.config)

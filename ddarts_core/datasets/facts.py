@@ -139,6 +139,34 @@ def check_unchanged(folder: Path, today: Mapping[str, Any], begun: str = "", dea
             )
 
 
+def other_images(folder: Path, today: Mapping[str, Any]) -> str:
+    """Say that the training images of a user's own data set are not those that a genotype was found on.
+
+    Of images without a test split that has become larger, some that trained then are test images now.
+
+    Args:
+        folder: the folder of the genotype.
+        today: the `document` of the images that are there now.
+
+    Returns:
+        A sentence; empty text if the images are the same, or those of another data set, or nothing is known.
+    """
+    try:
+        before = read_facts(folder) or {}
+    except UserError:  # the file of another program
+        return ""
+    key = "train_listing" if "train_listing" in before else "train_counts"  # of earlier versions
+    own = "train_listing" in today and key in before
+    if not own or any(_composed(before.get(name)) != _composed(today[name]) for name in ("name", "classes")):
+        return ""
+    if before[key] == today[key]:
+        return ""
+    return (
+        f"warning: the training images are not those of {folder / FILE}, beside the genotype: images that the genotype "
+        "was found on may be test images now, and the test accuracy would flatter"
+    )
+
+
 def _composed(value: Any) -> str:
     """Return a value as text whose accents are in the form NFC: some file systems store names otherwise."""
     return unicodedata.normalize("NFC", json.dumps(value, ensure_ascii=False))

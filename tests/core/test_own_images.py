@@ -20,12 +20,14 @@ import pytest
 import torch
 from PIL import Image
 
+from ddarts_cli.commands.retrain import _facts_of
+from ddarts_cli.loop import run_loop
 from ddarts_cli.main import run
 from ddarts_core.data.images import DataInfo, ImageSet
 from ddarts_core.data.sets import data_facts, data_info, data_notes, load_test, load_train
 from ddarts_core.data.splits import hold_out, split
 from ddarts_core.datasets import cache, decode, own, scan, sources
-from ddarts_core.datasets.facts import check_unchanged, document, write_facts
+from ddarts_core.datasets.facts import check_unchanged, document, other_images, write_facts
 from ddarts_core.ground.errors import UserError
 from ddarts_core.search.search import Search, build_search
 from ddarts_core.settings.config import ExperimentConfig, resolve
@@ -296,6 +298,17 @@ def test_what_is_a_fact_of_all_images_is_not_said_of_the_training_images(other: 
         check_unchanged(tmp_path, document(info, [4, 3]))
 
 
+def experiment(file: Path, root: Path) -> Path:
+    """The file of a search of one epoch on small images of one's own."""
+    search = {"num_cells": 3, "channels": 2, "steps": 2, "epochs": 1, "batch_size": 4}
+    data = {"name": "folder", "root": str(root), "image_size": 8}
+    retrain = {"channels": 4, "epochs": 1, "batch_size": 4}
+    discretise = {"on_empty_node": "best", "on_dead_cell": "connect"}
+    groups = {"data": data, "search": search, "retrain": retrain, "discretise": discretise}
+    file.write_text(json.dumps({"name": "x", **groups}))
+    return file
+
+
 CHANGES = ["added", "removed", "renamed", "class added", "file renamed", "pictures swapped", "test image added"]
 
 
@@ -303,16 +316,11 @@ CHANGES = ["added", "removed", "renamed", "class added", "file renamed", "pictur
 def test_no_run_goes_on_with_other_images(change: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     root = write(tmp_path / "images", number=10)
     Image.new("RGB", (8, 8), "red").save(root / "train" / "ant" / "train3.png")  # fewer bytes than the others
-    file, out = tmp_path / "x.yaml", str(tmp_path / "run")
-    search = {"num_cells": 3, "channels": 2, "steps": 2, "epochs": 1, "batch_size": 4}
-    data = {"name": "folder", "root": str(root), "image_size": 8}
-    retrain = {"channels": 4, "epochs": 1, "batch_size": 4}
-    discretise = {"on_empty_node": "best", "on_dead_cell": "connect"}
-    groups = {"data": data, "search": search, "retrain": retrain, "discretise": discretise}
-    file.write_text(json.dumps({"name": "x", **groups}))
+    file, out = experiment(tmp_path / "x.yaml", root), str(tmp_path / "run")
     assert run(["search", str(file), "--out", out]) == 0
     trained = ["retrain", f"{out}/genotype.json", "--config", f"{out}/config.yaml", "--out", str(tmp_path / "trained")]
     assert run([*trained, "--seeds", "1"]) == 0
+    assert "beside the genotype" not in capfd.readouterr().out
     assert run(["search", str(file), "--out", out, "--resume"]) == 0
     before = {path: path.read_bytes() for path in tmp_path.glob("*/data.json")}
     if change == "added":
@@ -341,6 +349,50 @@ def test_no_run_goes_on_with_other_images(change: str, tmp_path: Path, capfd: py
     assert f"the {which} are not those that" in capfd.readouterr().err
     refused = [path for path in before if not test or path.parent.name == "trained"]
     assert refused and all(path.read_bytes() == before[path] for path in refused)
+    assert run([*trained, "--force"]) == 0
+    said = f"warning: the training images are not those of {out}/data.json, beside the genotype: "
+    assert (said in capfd.readouterr().out) == (which == "training images")
+
+
+def test_images_that_are_added_while_a_search_runs_are_told_of(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a test split, they make test images of some that trained."""
+    file = experiment(tmp_path / "x.yaml", write(tmp_path / "images", splits=("",), number=10))
+
+    def growing(*arguments: Any, **settings: Any) -> Any:
+        picture(np.random.RandomState(9)).save(tmp_path / "images" / "ant" / "new.png")
+        return run_loop(*arguments, **settings)
+
+    for number in range(2):
+        assert run(["search", str(file), "--out", str(tmp_path / str(number)), "--retrain"]) == 0
+        assert ("not those of" in capfd.readouterr().out) == (number == 1)
+        monkeypatch.setattr("ddarts_cli.loop.run_loop", growing)
+
+
+def test_a_genotype_may_be_trained_on_other_images_on_purpose(tmp_path: Path) -> None:
+    """Only a larger list of the same data set is told of; that of a trial may be its study's."""
+    info = DataInfo("folder", 2, 1, 8, (0.5,), (0.25,), ("ant", "bee"))
+    found, now = document(info, [3, 4]), document(info, [3, 5])
+    assert other_images(tmp_path, now | {"train_listing": "b"}) == ""
+    for before, today, is_said in (
+        (found | {"train_listing": "a"}, now | {"train_listing": "b"}, True),
+        (found | {"train_listing": "a"}, now | {"train_listing": "a"}, False),  # fewer by data.num_train
+        (found, now | {"train_listing": "b"}, True),
+        (found, found | {"train_listing": "b"}, False),
+        (found, now, False),  # a published set, and data.num_train
+        (found | {"train_listing": "a"}, now | {"name": "arrays", "train_listing": "b"}, False),
+        (found | {"train_listing": "a"}, now | {"classes": ["ant", "cat"], "train_listing": "b"}, False),
+        (found | {"train_listing": "a"}, now | {"image_size": 12, "train_listing": "b"}, True),
+        ({"of": "another program"}, now | {"train_listing": "b"}, False),
+    ):
+        write_facts(tmp_path, before)
+        assert bool(other_images(tmp_path, today)) == is_said, (before, today)
+    trial = tmp_path / "trials" / "00003"
+    trial.mkdir(parents=True)
+    assert _facts_of(trial / "genotype.json") == tmp_path
+    write_facts(trial, found)
+    assert _facts_of(trial / "genotype.json") == trial
 
 
 def test_broken_images_are_named_or_counted(tmp_path: Path) -> None:
