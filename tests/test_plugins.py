@@ -475,6 +475,37 @@ def test_what_a_reader_may_not_give(
     assert capsys.readouterr().err.startswith(refused)
 
 
+OWN = """
+from ddarts.plugins import Found, OwnImages, UserError
+
+
+def collect(root):
+    if root.name == "empty":
+        raise UserError("no picture is listed")
+    return (root / "labels.csv").read_text()
+
+
+def register(tables):
+    tables.data_set(OwnImages("listed", collect, "labels.csv and the pictures that it names"))
+"""
+
+
+def test_files_that_own_images_of_a_plugin_lack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `ddarts.plugins` has is enough to keep the laws, and to tell a user what to mend."""
+    (tmp_path / "my_plugin.py").write_text(OWN)
+    assert run(["check-plugin", str(tmp_path / "my_plugin.py")]) == 0
+    capsys.readouterr()
+    expected = "(expected: labels.csv and the pictures that it names; see `ddarts data`)\n"
+    for folder, words in (
+        ("nowhere", f"'{tmp_path}/nowhere/labels.csv' cannot be read: No such file or directory"),
+        ("empty", "no picture is listed"),
+    ):
+        file = {**TINY, "method": "darts", "data": {"name": "listed", "root": str(tmp_path / folder)}}
+        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(file))
+        assert run(["data", str(tmp_path / "tiny.yaml")]) == 2
+        assert capsys.readouterr().err == f"Error: cannot use the images of data.name listed: {words} {expected}"
+
+
 def test_a_broken_law_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rule = LAWLESS.partition("class Modest")[2].partition("class Wrong")[0]
     register = "def register(tables):\n    tables.part(Modest)\n"

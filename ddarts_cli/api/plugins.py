@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ddarts_core.datasets.facts import DataInfo
     from ddarts_core.datasets.sources import Found
     from ddarts_core.genotypes.spaces import S_O, S
+    from ddarts_core.ground.errors import UserError
     from ddarts_core.ground.plugins import load, load_installed
     from ddarts_core.ground.validation import Strict
     from ddarts_core.methods import common, darts, parts, rules
@@ -38,6 +39,7 @@ __all__ = [
     "S",
     "Searcher",
     "Strict",
+    "UserError",
     "common",
     "darts",
     "load",
@@ -59,6 +61,7 @@ _WHERE = {
     "S_O": "ddarts_core.genotypes.spaces",
     "Searcher": "ddarts_tuning.settings.searchers",
     "Strict": "ddarts_core.ground.validation",
+    "UserError": "ddarts_core.ground.errors",
     "common": "ddarts_core.methods",
     "darts": "ddarts_core.methods",
     "load": "ddarts_core.ground.plugins",

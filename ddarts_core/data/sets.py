@@ -181,7 +181,8 @@ class OwnImages:
 
     Attributes:
         name: the name of the layout, by which `data.name` chooses it.
-        collect: a function from the root to a list of what is there; see `sources.Found`.
+        collect: a function from the root to a list of what is there; see `sources.Found`. It raises `UserError` or
+            `OSError` if something is not as it must be.
         files: the files that are expected at `data.root`, in words.
         policy: the name of AutoAugment's policy for these images.
     """
@@ -200,11 +201,17 @@ class OwnImages:
         wanted = own.Wanted(config.channels, config.image_size, config.in_memory, config.on_broken == "skip")
         known = "" if self.name in BUILT_IN else f" of {json.dumps(plugins.records())}"
         try:
-            return own.look(self.collect, Path(config.root).expanduser(), wanted, self.name + known)
+            return own.look(self._collected, Path(config.root).expanduser(), wanted, self.name + known)
         except UserError as error:
             raise UserError(
                 f"cannot use the images of data.name {self.name}: {error} (expected: {self.files}; see `ddarts data`)"
             ) from error
+
+    def _collected(self, root: Path) -> sources.Found:
+        try:
+            return self.collect(root)
+        except OSError as error:
+            raise UserError(f"{str(error.filename or root)!r} cannot be read: {error.strerror or error}") from error
 
     def facts(self, config: DataConfig) -> DataInfo:
         """Return the facts, which are read from the images."""
