@@ -508,11 +508,14 @@ def test_files_that_own_images_of_a_plugin_lack(tmp_path: Path, capsys: pytest.C
 
 def test_a_broken_law_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rule = LAWLESS.partition("class Modest")[2].partition("class Wrong")[0]
-    register = "def register(tables):\n    tables.part(Modest)\n"
+    rule = rule.replace("steps):\n", "steps):\n        print('asked')\n")
+    register = "print('imported')\ndef register(tables):\n    print('registered')\n    tables.part(Modest)\n"
     (tmp_path / "my_plugin.py").write_text(f"from ddarts_core.methods import rules\nclass Modest{rule}{register}")
     assert run(["check-plugin", str(tmp_path / "my_plugin.py"), "--json"]) == 1
     (plugin,) = plugins.loaded()
-    told = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    told = json.loads(printed.out)
+    assert printed.err.split()[:3] == ["imported", "registered", "asked"]
     found = "it keeps up to 2 operations of an edge, and states 1 (most_operations)"
     law = {"entry": "rule modest", "law": "keeps as many operations as it states", "kept": False, "found": found}
     assert told == {"plugin": "my_plugin", "sha256": plugin.source.sha256, "laws": [law]}

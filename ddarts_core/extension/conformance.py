@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -91,9 +93,13 @@ def laws(registry: Registry, above: Mapping[str, Laws] = MappingProxyType({})) -
 
 
 def unlawful(law: Law) -> str | None:
-    """Check a law, and say in one sentence how the entry breaks it; None if the entry keeps it."""
+    """Check a law, and say in one sentence how the entry breaks it; None if the entry keeps it.
+
+    What the entry prints goes to standard error.
+    """
     try:
-        law.check()
+        with redirect_stdout(sys.stderr):
+            law.check()
     except Broken as broken:
         return str(broken)
     except Exception as error:  # of the entry's own code

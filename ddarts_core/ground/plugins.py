@@ -295,9 +295,10 @@ def _write(source: Source, folder: Path) -> None:
 
 def _register(name: str, registry: Registry) -> None:
     try:
-        module = importlib.import_module(name)
-        register = _function_of(module)
-        register(registry)
+        with contextlib.redirect_stdout(sys.stderr):  # what it prints is no part of a command's answer
+            module = importlib.import_module(name)
+            register = _function_of(module)
+            register(registry)
     except UserError as error:
         raise UserError(f"plug-in {name!r}: {error}") from error
     except (Exception, SystemExit) as error:
