@@ -67,7 +67,7 @@ def run(
         click.exceptions.Exit: see `conclude`.
     """
     from ddarts_tuning.store.backend import backend_of, below
-    from ddarts_tuning.store.study import find_study
+    from ddarts_tuning.store.study import find_study, num_begun
 
     from ddarts_cli.console import resumable, say, say_prose
     from ddarts_core.ground.errors import UserError
@@ -100,7 +100,8 @@ def run(
             planned = num_more(found, config, num_samples)
             parts.append(f"{planned} more")
         else:
-            left = found.data["config"]["tune"]["num_samples"] - sum(trial["state"] != "RUNNING" for trial in trials)
+            left = found.data["config"]["tune"]["num_samples"] - num_begun(trials)
+            left += sum(trial["state"] == "RUNNING" for trial in trials)
             parts += [f"{left} left"] + [f"then {num_samples} more"] * (num_samples is not None)
             planned = left + (num_samples or 0)
         total = planned + sum(trial["state"] != "RUNNING" for trial in trials)

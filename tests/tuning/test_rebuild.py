@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ddarts_tuning.driver import extending, sweep
 from ddarts_tuning.driver.sweep import resume_sweep
+from ddarts_tuning.schedulers.time_budget import TimeBudget
 from ddarts_tuning.store.study import find_study, trial_dir
 from ddarts_tuning.tracking import study_run as tracking
 
@@ -58,6 +60,38 @@ def test_a_store_that_lost_the_study_has_all_of_it_again(
     assert not any(faults(finished, 2, (2, 2)).values())
     caplog.clear()
     assert resume_sweep(finished).untracked == 0 and not caplog.records
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is run."""
+    monkeypatch.setattr(sweep, "prepare", lambda config, *_: config)
+    monkeypatch.setattr(sweep, "fit", lambda *_, **__: TimeBudget(None))
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_trial_that_is_lost_does_not_hold_a_study_up(finished: Path, caplog: pytest.LogCaptureFixture) -> None:
+    study = find_study(finished).update(state="INTERRUPTED")
+    shutil.rmtree(trial_dir(finished, 0))
+    with caplog.at_level(logging.WARNING):
+        done = resume_sweep(finished)
+    assert not done.interrupted and [trial["number"] for trial in done.trials] == [1]
+    assert caplog.text.count("goes on without what it has lost: trial.json of 00000") == 1
+    assert [added["num_samples"] for added in done.study.rounds] == [2]
+    more = extending._add_round(done.study, sweep.stored_config(study), 1)
+    assert more.data["config"]["tune"]["num_samples"] == 3, "the third has number 2"
+    assert not any(trial["number"] > 1 for trial in more.trials()) and resume_sweep(finished).interrupted
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_trials_for_which_there_was_no_time_are_not_begun_because_others_failed(finished: Path) -> None:
+    study = find_study(finished)
+    study.update(config={**study.data["config"], "tune": {**study.data["config"]["tune"], "num_samples": 5}})
+    study.change_trial(0, state="FAILED", objectives=None, reason="its process died")
+    resume_sweep(finished, failed=True)
+    study = find_study(finished)
+    assert [trial["state"] for trial in study.trials()] == ["RUNNING", "COMPLETED"]
+    assert study.data["config"]["tune"]["num_samples"] == 2
 
 
 def test_members_of_a_population_are_not_run_again_alone(finished: Path) -> None:

@@ -29,7 +29,7 @@ from ..searchers.journal import Journal
 from ..settings.tune import SEARCH_EPOCH
 from ..store.mirror import StoreError
 from ..store.progress import num_epochs
-from ..store.study import WEIGHTS, Held, Study, keep_best_weights, trial_dir, trial_name, utc_now
+from ..store.study import WEIGHTS, Held, Study, keep_best_weights, num_begun, trial_dir, trial_name, utc_now
 from ..tracking.overview import EVERY_S, tell
 from ..tracking.study_run import STATUS, Draw, child_runs, delete_run, end_run
 from ..tracking.trial_run import PATIENCE_S, TrialRun
@@ -186,7 +186,8 @@ class StudyCallback(tune.Callback):
         tune = study.data["config"]["tune"]
         most, furthest = tune.get("max_failures_alike", 3), max(running, default=0)
         sentence = self._alike.note(reason, epochs, most=most, furthest=furthest)
-        if sentence and sum(t["state"] != "RUNNING" for t in study.trials()) < tune["num_samples"]:
+        begun = study.trials()
+        if sentence and num_begun(begun) - sum(t["state"] == "RUNNING" for t in begun) < tune["num_samples"]:
             # An error would be taken for one of the trial; this leaves the others at their last epoch.
             self.hopeless = sentence
             signal.raise_signal(signal.SIGINT)

@@ -17,7 +17,7 @@ from ..settings.reread import BUDGET, EPOCHS, reread, unvisited
 from ..settings.space import base_settings, build_space
 from ..settings.tune import LimitsConfig
 from ..store import plugins
-from ..store.study import Study, find_study, hold
+from ..store.study import Study, find_study, hold, num_begun
 from ..tracking import study_run as tracking
 from .callback import Session
 from .events import Listener
@@ -118,7 +118,7 @@ def num_more(study: Study, config: SweepConfig, num_samples: int | None = None) 
     earlier = _earlier(study, config, base_settings(config)) if moved else study.data.get("earlier", {})
     left = len(unvisited(space, {**study.data, "earlier": earlier}, trials))
     if stopped:
-        left -= tune["num_samples"] - len(trials)  # which are visited first
+        left -= tune["num_samples"] - num_begun(trials)  # which are visited first
     more = num_samples or min(more, left)
     if not 0 < more <= left:
         size = len(space.grid())
@@ -139,7 +139,7 @@ def _add_round(study: Study, config: SweepConfig, more: int) -> Study:
         if point not in known and not any(point.items() <= trial["params"].items() for trial in trials)
     ]
     tune = config.model_dump(mode="json")["tune"]
-    tune |= {"num_samples": len(trials) + more, "points_to_evaluate": [*known, *points]}
+    tune |= {"num_samples": num_begun(trials) + more, "points_to_evaluate": [*known, *points]}
     added = {"num_samples": more, "points_to_evaluate": points}
     base = set_path(study.data["base"], "data.num_workers", config.data.num_workers)
     fields: dict[str, Any] = {"config": {**stored, "tune": tune}, "rounds": [*rounds, added]}

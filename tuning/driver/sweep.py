@@ -38,7 +38,7 @@ from ..store import plugins
 from ..store.backend import backend_of
 from ..store.lease import LostLease
 from ..store.mirror import StoreError
-from ..store.study import Study, find_study, hold, trial_dir
+from ..store.study import Study, find_study, hold, num_begun, trial_dir, trial_name
 from ..tracking import study_run as tracking
 from ..tracking.overview import show_study
 from ..tracking.patience import PATIENCE
@@ -159,9 +159,10 @@ def resume_sweep(
             show_study(study, "FINISHED")
             return StudyResult(study, study.ranked(), False, untracked)
         check_images(study, config)
-        if corrected is not None:
-            taken = {name: getattr(corrected.tune, name) for name in CORRIGIBLE}
-            config = config.model_copy(update={"tune": config.tune.model_copy(update=taken)})
+        taken = {} if corrected is None else {name: getattr(corrected.tune, name) for name in CORRIGIBLE}
+        if study.data["state"] == "FINISHED":  # its time may have been spent: nobody asks for the trials that were left
+            taken["num_samples"] = num_begun(study.trials())
+        config = config.model_copy(update={"tune": config.tune.model_copy(update=taken)})
         space = config.build_space()
         config = prepare(config, space, num_cpus, address)
         tune = config.model_dump(mode="json")["tune"]
@@ -316,6 +317,7 @@ def run(study: Study, config: SweepConfig, space: Space, session: Session, addre
             study = study.update(state="RUNNING", place=study.location, code=own_version())
             show_study(study, "RUNNING")
             adopt(study)
+            _say_lost(study)
             with watched(address, lambda: _lost(study, address)):
                 budget = fit(study, config, space, session, cluster=address is not None)
             check_there(study)
@@ -330,6 +332,13 @@ def run(study: Study, config: SweepConfig, space: Space, session: Session, addre
         release()
 
 
+def _say_lost(study: Study) -> None:
+    trials = study.trials()
+    there = {trial["number"] for trial in trials}
+    if lost := [trial_name(number) for number in range(num_begun(trials)) if number not in there]:
+        _log.warning("study %r goes on without what it has lost: trial.json of %s", study.name, ", ".join(lost))
+
+
 def _end(study: Study, config: SweepConfig, budget: TimeBudget, draw: tracking.Draw | None) -> StudyResult:
     """End a study all of whose trials have ended; if some have not, leave the study to be resumed."""
     study.pull("trials")
@@ -337,7 +346,7 @@ def _end(study: Study, config: SweepConfig, budget: TimeBudget, draw: tracking.D
     if budget.is_spent():
         for trial in (trial for trial in trials if trial["state"] == "RUNNING"):
             note_end(study, trial["number"], "PRUNED", budget.reason)
-    elif len(trials) < config.tune.num_samples or any(trial["state"] == "RUNNING" for trial in trials):
+    elif num_begun(trials) < config.tune.num_samples or any(trial["state"] == "RUNNING" for trial in trials):
         _leave(study)
         return StudyResult(replace(study, data={**study.data, "state": "INTERRUPTED"}), study.ranked(), True, 0)
     for trial in trials if config.tune.scheduler == "pbt" else ():
@@ -346,7 +355,7 @@ def _end(study: Study, config: SweepConfig, budget: TimeBudget, draw: tracking.D
     untracked = track_rest(study, draw)
     show_study(study, "FINISHED")
     *earlier, last = study.rounds
-    last = {**last, "num_samples": len(trials) - sum(added["num_samples"] for added in earlier)}
+    last = {**last, "num_samples": num_begun(trials) - sum(added["num_samples"] for added in earlier)}
     study = study.update(state="FINISHED", rounds=[*earlier, last])
     study.push("optuna.log")
     return StudyResult(study, study.ranked(), False, untracked)

@@ -28,7 +28,7 @@ from ..settings.reread import as_today, unvisited
 from ..settings.searchers import SEARCHERS
 from ..settings.space import Space
 from ..settings.tune import TuneConfig
-from ..store.study import Held, Study, trial_dir
+from ..store.study import Held, Study, num_begun, trial_dir
 from ..trial.trial_record import begin, stored_reports
 from .journal import directions, distributions_of, frozen
 
@@ -112,7 +112,7 @@ class StudySearch(Searcher):
         self._distributions = distributions_of(study)
         self._points = points_of(study, space)
         trials = study.trials()
-        self._next = 1 + max((trial["number"] for trial in trials), default=-1)
+        self._next = num_begun(trials)
         self._open = {trial["number"] for trial in trials}  # whose ends are not known yet
         self._waiting = [trial["number"] for trial in trials if trial["state"] == "RUNNING"]
         self._ended: dict[int, FrozenTrial] = {}

@@ -10,7 +10,7 @@ from typing import Any
 from ddarts_core.loops.records import each_record, stage
 from ddarts_core.studies.study_files import TRIAL_STATES
 
-from .study import Study, trial_dir
+from .study import Study, num_begun, trial_dir
 
 
 def summary(study: Study) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def _expected_end(study: Study, trials: Sequence[Mapping[str, Any]]) -> str | No
         return None
     mean = sum(took) / len(took)
     running = [trial for trial in trials if trial["state"] == "RUNNING"]
-    left = mean * max(0, int(study.data["config"]["tune"]["num_samples"]) - len(trials))
+    left = mean * max(0, int(study.data["config"]["tune"]["num_samples"]) - num_begun(trials))
     for trial in running:
         left += max(0.0, mean - sum(_epoch_seconds(trial_dir(study.path, trial["number"]))))
     now = datetime.datetime.now(datetime.timezone.utc)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,11 @@ class Held:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"location": self.location, "_study": None}
+
+
+def num_begun(trials: Iterable[Mapping[str, Any]]) -> int:
+    """How many trials of a study were begun, which give each other their numbers; those that were lost count too."""
+    return 1 + max((int(trial["number"]) for trial in trials), default=-1)
 
 
 def trial_name(number: int) -> str:
