@@ -53,6 +53,16 @@ def use(config: Mapping[str, Any]) -> str:
     )
 
 
+def is_given(config: Mapping[str, Any]) -> bool:
+    """Whether a trial with this configuration was given its genotype by number, as those of a truth, and searched none.
+
+    Example:
+        >>> is_given({"search": {"number": 107}}), is_given({"search": {"number": None}})
+        (True, False)
+    """
+    return (config.get("search") or {}).get("number") is not None
+
+
 def command(what: str, line: str) -> str:
     """A paragraph with a command to run."""
     return f"{what}:\n\n    {line}\n\n"

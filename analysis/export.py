@@ -379,6 +379,9 @@ def _readme(
     again = "Train it from scratch, in this folder (four seeds, test split read once each)"
     needed = card.plugins_here(info.get("plugins", ()))
     body += card.plugin_paragraph(needed) + card.command(again, retrain_command(Path(), item.config, plugins=needed))
-    body += card.command("Run its search again", card.search_command(Path(), item.config, needed))
-    files = card.file_list(has_text, "the resolved configuration of its search", [*facts, *models.files])
+    given = card.is_given(item.config)
+    if not given:
+        body += card.command("Run its search again", card.search_command(Path(), item.config, needed))
+    what = f"the resolved configuration of its {'training' if given else 'search'}"
+    files = card.file_list(has_text, what, [*facts, *models.files])
     return card.readme(f"Genotype {item.genotype.hash}: place {item.place} of study {study.name}", rows, body, files)

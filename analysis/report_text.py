@@ -18,7 +18,7 @@ from ddarts_core.studies.shell import ddarts
 from ddarts_core.studies.study_files import TRANSFER_OBJECTIVE
 
 from . import page
-from .card import dead_in_training
+from .card import dead_in_training, is_given
 from .drawing import genotype_svgs
 from .export import best, count, percent
 from .parameter_figures import is_numeric
@@ -63,9 +63,10 @@ def what_was_run(study: Study, rows: Sequence[Row], ranked: Sequence[Row]) -> st
     wall = wall_seconds(trial.info for trial in study.trials)
     objectives, metric = study.info.get("objectives") or [], sought(ranked)
     wanted = " and ".join(f"{'lowest' if o.get('mode') == 'min' else 'highest'} {o['metric']}" for o in objectives)
+    methods_of = f"searches with {escape(', '.join(methods) or 'no method yet')}"
     sentence = (
         f"Study <b>{escape(study.name)}</b>, started {escape(_moment(study.info.get('created')))}: "
-        f"{len(rows)} searches with {escape(', '.join(methods) or 'no method yet')} on "
+        f"{len(rows)} {'trainings of given genotypes' if _is_given(study) else methods_of} on "
         f"{escape(', '.join(data) or 'no data yet')}, looking for the {escape(wanted or 'highest objective')}."
         f"{budget(study)}"
     )
@@ -93,6 +94,11 @@ def what_was_run(study: Study, rows: Sequence[Row], ranked: Sequence[Row]) -> st
         "by which nothing was chosen.</p>"
     )
     return f"<p>{sentence}</p>{page.tiles(items)}{note if ranked else ''}"
+
+
+def _is_given(study: Study) -> bool:
+    """Whether the genotypes of a study were given, as those of a truth are, and not searched."""
+    return any(is_given(trial.info["config"]) for trial in study.trials)
 
 
 def budget(study: Study) -> str:
@@ -386,9 +392,14 @@ def reproduce(study: Study, ranked: Sequence[Row]) -> str:
             if study.is_packed
             else f"<p>Genotypes, configurations and exact commands of the best trials:</p><pre>{escape(exports)}</pre>"
         )
+        again, also = "search trial.yaml", ""
+        if _is_given(study):
+            again = "retrain genotype.json --config trial.yaml"
+            place = "of column genotype_json" if study.is_packed else "of its export"
+            also = f" and its genotype {place} in <code>genotype.json</code>"
         parts.append(
-            "<p>One trial again, with its configuration below in <code>trial.yaml</code>:</p>"
-            "<pre>ddarts search trial.yaml --out again</pre>"
+            f"<p>One trial again, with its configuration below in <code>trial.yaml</code>{also}:</p>"
+            f"<pre>ddarts {again} --out again</pre>"
         )
         trials = {trial.trial_id: trial for trial in study.trials}
         for place, row in enumerate(ranked[:DRAWN], start=1):

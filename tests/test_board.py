@@ -163,7 +163,7 @@ def test_status_shows_what_became_of_each_trial_and_watches_until_the_sweep_is_o
     with lock(study.path):
         assert run(["status", str(study.path), "--watch", "--every", "3"]) == 0
     shown = capsys.readouterr().out
-    assert waits == [3, 3] and shown.count("4 searches planned, 1 running, 1 completed, 1 pruned") == 2
+    assert waits == [3, 3] and shown.count("4 trials planned, 1 running, 1 completed, 1 pruned") == 2
     assert shown.count("search.lr=0.05; held out 40.00 % at last") == 3
     assert run(["status", str(study.path), "--watch", "--json"]) == 2
 

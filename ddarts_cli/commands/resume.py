@@ -35,7 +35,7 @@ def command(study: str, storage: str, overrides: tuple[str, ...], address: str |
 
     found = find_study(study, storage_folder(storage, overrides))
     shown = summary(found)
-    say(f"resume {found.location}: {found.state}, {shown['num_samples']} searches, {len(found.trials())} begun")
+    say(f"resume {found.location}: {found.state}, {shown['num_samples']} trials, {len(found.trials())} begun")
     say(f"MLflow: {found.data['tracking_uri']}, where the study was begun")
     from ddarts_analysis.drawing import draw_genotype
     from ddarts_tuning.driver.sweep import resume_sweep

@@ -79,7 +79,7 @@ def _show(found: Study) -> None:
     stopped = {} if runs else {"RUNNING": "stopped"}
     states = {stopped.get(state, state.lower()): count for state, count in shown["trials"].items()}
     counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)
-    say(f"{found.location}: {found.state}, {shown['num_samples']} searches planned, {counts or 'none begun'}")
+    say(f"{found.location}: {found.state}, {shown['num_samples']} trials planned, {counts or 'none begun'}")
     for trial in shown["running"]:
         rate = trial["epochs_per_minute"]
         epochs = f"epoch {trial['epochs']} of {trial['num_epochs']}"

@@ -105,9 +105,9 @@ def run(
             parts += [f"{left} left"] + [f"then {num_samples} more"] * (num_samples is not None)
             planned = left + (num_samples or 0)
         total = planned + sum(trial["state"] != "RUNNING" for trial in trials)
-        say(f"study {config.name} exists, {found.state} with {len(trials)} searches begun: {', '.join(parts)}")
+        say(f"study {config.name} exists, {found.state} with {len(trials)} trials begun: {', '.join(parts)}")
     say_prose(
-        f"sweep {config.name}: {planned} searches by {config.tune.searcher}, {config.tune.scheduler}, "
+        f"sweep {config.name}: {planned} trials by {config.tune.searcher}, {config.tune.scheduler}, "
         f"on {config.data.name}, over {', '.join(config.space)}; seed {config.seed}; in {config.study_location}"
     )
     from ddarts_tuning.settings.space import departures

@@ -225,7 +225,7 @@ def test_a_study_is_run_looked_at_and_extended_by_its_uri(
     monkeypatch.setenv("DDARTS_CACHE", str(tmp_path / "fresher"))
     capsys.readouterr()
     assert run(["sweep", str(file), "--num-samples", "1"]) == 0
-    assert "FINISHED with 1 searches begun: 1 more" in capsys.readouterr().out
+    assert "FINISHED with 1 trials begun: 1 more" in capsys.readouterr().out
     found = find_study(uri)
     assert [trial["state"] for trial in found.trials()] == ["COMPLETED"] * 2
     assert results(found.path)[:1] == calm

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +86,28 @@ def test_the_commands_judge_and_export(trained: SweepConfig, tmp_path: Path, cap
     target = tmp_path / "truth.parquet"
     assert run(["truth", folders[0], "--export", str(target)]) == 0
     assert pd.read_parquet(target)["number"].tolist() == [0, 1]
+
+
+def test_a_trial_is_trained_again_by_the_commands_that_are_named(
+    trained: SweepConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["export", str(trained.study_dir), "--top", "1", "--out", str(tmp_path)]) == 0
+    (folder,) = (path.parent for path in tmp_path.glob("*/README.md"))
+    card = (folder / "README.md").read_text()
+    monkeypatch.chdir(folder)
+    (again,) = re.findall(r"^    ddarts (.*)", card, re.M)
+    assert run(shlex.split(again.replace("--seeds 4", "--seeds 1"))) == 0
+    assert "resolved configuration of its training" in card
+    assert run(["report", str(trained.study_dir), "--out", str(tmp_path / "r.html")]) == 0
+    page = (tmp_path / "r.html").read_text()
+    assert "2 trainings of given genotypes on digits" in page and "2 searches" not in page
+    (folder / "trial.yaml").write_text(
+        html.unescape(re.findall(r"<summary>trial.yaml.*?<pre>(.*?)</pre>", page, re.S)[0])
+    )
+    (again,) = re.findall(r"<pre>ddarts (retrain .*?)</pre>", page)
+    assert "ddarts search" not in page
+    assert run(shlex.split(again)) == 0
+    capfd.readouterr()
 
 
 def test_a_file_is_the_sweep_that_it_stands_for(file: Path) -> None:
