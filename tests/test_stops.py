@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,31 @@ def test_a_ray_that_does_not_come_up_is_one_sentence(monkeypatch: pytest.MonkeyP
         raise Exception("The current node timed out during startup. This could happen.")  # Ray's own words
 
     monkeypatch.setattr(cluster, "_init", init)
-    with pytest.raises(UserError, match=r"Ray did not start on this machine \(The current node timed out .*try again"):
+    said = r"Ray did not start on this machine \(The current node timed out .*/ray full: try again, or set RAY_TMPDIR"
+    with pytest.raises(UserError, match=said):
         cluster._start(1)
+
+
+@pytest.mark.parametrize(
+    ("variable", "given", "used"),
+    [
+        ("TMPDIR", "/var/tmp", "/var/tmp/ray"),
+        ("TMPDIR", "tmp", "/var/tmp/ray"),
+        ("TMPDIR", "/nowhere", "/tmp/ray"),
+        ("RAY_TMPDIR", "tmp", "/var/tmp/ray"),
+        ("RAY_TMPDIR", "/var/tmp/ü", "/tmp/ray"),
+        ("RAY_TMPDIR", "/var/tmp/" + 60 * "u", "/tmp/ray"),
+    ],
+)
+def test_ray_has_a_folder_that_it_can_use(
+    monkeypatch: pytest.MonkeyPatch, variable: str, given: str, used: str
+) -> None:
+    for name in ("TMPDIR", "TEMP", "TMP", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.chdir("/var")
+    monkeypatch.setenv(variable, given)
+    assert cluster._temp_dir() == used
 
 
 def test_a_study_that_is_being_made_is_told(tmp_path: Path) -> None:

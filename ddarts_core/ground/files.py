@@ -61,18 +61,19 @@ def short_temp(part: int, usual: str | None = None) -> str:
 
     Args:
         part: how many bytes of a socket's name follow the name of the folder.
-        usual: the folder to use if its name is short enough; None stands for Python's own, that of TMPDIR.
+        usual: the folder to use if its name is short enough and ASCII, as Ray needs it; None stands for Python's own,
+            that of TMPDIR.
 
     Raises:
-        UserError: the folder's name is too long, and there is no /tmp to use instead.
+        UserError: the folder's name is too long or not ASCII, and there is no /tmp to use instead.
     """
-    usual = usual or tempfile.gettempdir()
-    if len(os.fsencode(usual)) + part <= SOCKET_NAME:
+    usual = os.path.abspath(usual or tempfile.gettempdir())
+    if usual.isascii() and len(usual) + part <= SOCKET_NAME:
         return usual
     if not os.access("/tmp", os.W_OK):
         raise UserError(
-            f"TMPDIR {usual}: its name is too long for the sockets in it, and /tmp cannot be written: set TMPDIR to a "
-            f"folder whose name has at most {SOCKET_NAME - part} bytes"
+            f"TMPDIR {usual}: its name does not suit the sockets in it, and /tmp cannot be written: set TMPDIR to a "
+            f"folder whose name has at most {SOCKET_NAME - part} letters, all of them ASCII"
         )
     return "/tmp"
 

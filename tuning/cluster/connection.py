@@ -133,6 +133,7 @@ def _start(num_cpus: int | None) -> Any:
     Raises:
         UserError: Ray did not come up.
     """
+    folder = _temp_dir()
     try:
         return _init(
             address="local",  # not a cluster that happens to run on this machine
@@ -143,14 +144,15 @@ def _start(num_cpus: int | None) -> Any:
             configure_logging=True,
             object_store_memory=OBJECT_STORE_BYTES,
             _node_ip_address="127.0.0.1",
-            _temp_dir=_temp_dir(),
+            _temp_dir=folder,
         )
     except OSError:
         raise  # a full disk, or no right to write
     except Exception as error:  # Ray raises plain ones
         reason = one_line(hide_secrets(str(error)))[:300] or type(error).__name__
         raise UserError(
-            f"Ray did not start on this machine ({reason}): the machine may be busy or short of memory; try again"
+            f"Ray did not start on this machine ({reason}): the machine may be busy or short of memory, or {folder} "
+            "full: try again, or set RAY_TMPDIR to another folder"
         ) from error
 
 
@@ -170,9 +172,8 @@ SOCKET = "/ray/session_2026-11-27_23-19-03_123456_4194304/sockets/plasma_store"
 
 
 def _temp_dir() -> str:
-    """Ray's folder, in the folder for temporary files: the one that Ray would choose unless its name is too long."""
-    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    return f"{short_temp(len(SOCKET), usual)}/ray"
+    """Ray's folder, in the folder for temporary files unless Ray cannot use that one's name."""
+    return f"{short_temp(len(SOCKET), os.environ.get('RAY_TMPDIR'))}/ray"
 
 
 def _stop(session: Path) -> None:
