@@ -279,10 +279,16 @@ def figure_of(name: str, subject: Subject) -> Figure:
     return FIGURES[name].draw(subject)
 
 
-#: Name -> figure of the folder of a retrain.
-OF_RETRAIN: Mapping[str, Callable[[Path], Figure]] = MappingProxyType(
+#: Name -> what a figure of the folder of a retrain shows, and the function that draws it.
+OF_RETRAIN: Mapping[str, tuple[str, Callable[[Path], Figure]]] = MappingProxyType(
     {
-        "confusion": confusion.figure_of_retrain,
-        "mistakes": lambda folder: mistakes.figure_of(folder, "test images, first seed"),
+        "confusion": (
+            "confusion matrix and recall per class on the test images, summed over the seeds",
+            confusion.figure_of_retrain,
+        ),
+        "mistakes": (
+            "test images that the network of the first seed is surest about and wrong",
+            lambda folder: mistakes.figure_of(folder, "test images, first seed"),
+        ),
     }
 )

@@ -210,6 +210,8 @@ def test_every_kind_of_file_has_the_names_and_the_preparation(
     picture = export.folder.parent / "figures" / "confusion.png"
     assert f"wrote {picture}" in out_of(capfd, "figure", export.folder.parent, "confusion")
     assert np.array_equal(np.asarray(Image.open(picture)), np.asarray(Image.open(export.folder / "confusion.png")))
+    listed = out_of(capfd, "figure", export.folder.parent).splitlines()
+    assert [line.split(":")[0] for line in listed] == ["confusion", "mistakes"] and "test images" in listed[0]
     assert "has the figures confusion and mistakes" in mistake(capfd, "figure", export.folder.parent, "pareto")
     classes, wrong = read_mistakes(export.folder.parent / "mistakes.json")
     assert 0 < len(wrong) <= MOST and classes == setups[0].classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -60,13 +61,17 @@ def command(
     from ddarts_core.ground.errors import UserError
     from ddarts_core.studies.shell import ddarts
 
-    retrain = Path(study)
-    if name is not None and (retrain / "result.json").is_file() and not (retrain / "study.json").exists():
-        if name not in OF_RETRAIN or trial is not None or cell is not None or references:
+    retrain = Path(study).expanduser()
+    of_retrain = (retrain / "result.json").is_file() and not (retrain / "study.json").exists()
+    if name is None and out is None and of_retrain:
+        _list({key: what for key, (what, _) in OF_RETRAIN.items()})
+        return
+    if of_retrain:
+        if name is None or name not in OF_RETRAIN or trial is not None or cell is not None or references:
             raise UserError(
                 f"{retrain} is a retrain: it has the figures {' and '.join(OF_RETRAIN)}, and no other option than --out"
             )
-        path = save(OF_RETRAIN[name](retrain), out or retrain / "figures" / f"{name}.png")
+        path = save(OF_RETRAIN[name][1](retrain), out or retrain / "figures" / f"{name}.png")
         finish([path], [ddarts("export", retrain)])
         return
     found = find_recorded(study) or find_study(study, storage_folder(storage, overrides))
@@ -74,8 +79,7 @@ def command(
     if name is None:
         if out is not None:
             raise UserError(f"--out needs the name of a figure: choose one of {', '.join(FIGURES)}")
-        for key, entry in FIGURES.items():
-            click.echo(f"{key}: {entry.what}")
+        _list({key: entry.what for key, entry in FIGURES.items()})
         return
     if references and (
         missing := set(references) - {"pareto": {"parameters"}, "pareto_macs": {"macs"}}.get(name, set())
@@ -84,3 +88,8 @@ def command(
     figure = read_figure(name, folder, trial=trial, cell=cell, importances=importances, references=references)
     path = save(figure, out or beside(folder) / "figures" / f"{name}.png")
     finish([path], [ddarts("report", folder)])
+
+
+def _list(figures: Mapping[str, str]) -> None:
+    for name, what in figures.items():
+        click.echo(f"{name}: {what}")

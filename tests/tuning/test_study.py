@@ -88,12 +88,15 @@ def test_rate_and_expected_end_of_a_running_study(study_path: Path) -> None:
     assert abs(left - 75) < 5
 
 
-def test_found_by_name_and_by_folder(study_path: Path) -> None:
+def test_found_by_name_and_by_folder(study_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     create_study(study_path, DATA)
     storage = study_path.parent
     assert find_study("study", storage).path == find_study(study_path).path == study_path
     with pytest.raises(UserError, match=r"no study 'stude'.*studies: study"):
         find_study("stude", storage)
+    monkeypatch.chdir(storage.parent)
+    with pytest.raises(UserError, match=rf"no study 'stude'.*not in '{re.escape(str(storage))}' \(studies: study\)"):
+        find_study(f"{storage.name}/stude", storage.name)
 
 
 def test_an_existing_study_is_never_overwritten(study_path: Path) -> None:

@@ -184,9 +184,11 @@ def find_study(argument: str | Path, storage: str | Path = "runs") -> Study:
     Raises:
         UserError: there is no such study (the message lists those that there are), or the store cannot be used.
     """
-    for place in meant(argument, storage):
+    places = meant(argument, storage)
+    for place in places:
         if (study := _opened(place)) is not None:
             return study
+    place = places[0 if len(Path(argument).parts) > 1 else -1]  # of a path, the folder that it names
     names = ", ".join(study.name for study in list_studies(place.storage)) or "none"
     raise UserError(f"no study {place.name!r}: not a study's folder, and not in {place.storage!r} (studies: {names})")
 
