@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from ddarts_tuning.driver.sweep import StudyResult
 from ddarts_tuning.store.backend import Folder
@@ -88,3 +90,20 @@ def test_what_is_exported_of_a_study_beyond_its_limits_is_said(capsys: pytest.Ca
         shown = capsys.readouterr().out
         assert ("no completed trial is within tune.limits: what is exported is beyond them" in shown) is expected
         assert "ddarts export" in shown
+
+
+def test_a_sweep_with_failed_trials_says_how_they_run_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where none completed; a population goes on without those that failed."""
+    for scheduler, trials, expected in (
+        ("asha", TRIALS, False),
+        ("asha", [*TRIALS, trial(6, "FAILED")], True),
+        ("asha", [trial(6, "FAILED")], True),
+        ("pbt", [*TRIALS, trial(6, "FAILED")], False),
+    ):
+        config = {"space": {}, "tune": {"scheduler": scheduler}, "tracking": {"log_artifacts": False}}
+        objectives = [{"metric": ACCURACY[0], "mode": "max"}]
+        study = Study(Folder(Path("runs/toy")), {"name": "toy", "config": config, "objectives": objectives})
+        with contextlib.suppress(click.exceptions.Exit):
+            conclude(StudyResult(study, trials, False, 0))
+        following = capsys.readouterr().out.partition("next:")[2]
+        assert following and ("runs/toy --failed" in following) == expected

@@ -164,6 +164,7 @@ def conclude(result: StudyResult) -> None:
     Raises:
         click.exceptions.Exit: the sweep was interrupted (130), or no trial completed (1).
     """
+    from ddarts_tuning.driver.stops import failed_again
     from ddarts_tuning.settings.reread import apart_of
     from ddarts_tuning.settings.truth import NUMBER
     from ddarts_tuning.settings.tune import supernet_metric
@@ -183,7 +184,7 @@ def conclude(result: StudyResult) -> None:
         say(result.message)
         raise click.exceptions.Exit(130)
     if result.best is None:
-        finish([folder], [ddarts("status", folder)])
+        finish([folder], [ddarts("status", folder), *failed_again(study, result.trials)])
         click.echo("Error: no trial completed; the table gives the reasons", err=True)
         raise click.exceptions.Exit(1)
     wrote = [folder]
@@ -195,6 +196,7 @@ def conclude(result: StudyResult) -> None:
         say("no completed trial is within tune.limits: what is exported is beyond them")
     best = ("--top", 3) if len(study.objectives) == 1 else ("--by", "pareto")
     following = [ddarts("export", folder, *best), ddarts("report", folder), ddarts("ui", folder)]
+    following += failed_again(study, result.trials)
     if NUMBER in study.data["config"]["space"]:  # a truth
         following.insert(0, f"{ddarts('regret', folder)} STUDY...")
     finish(wrote, following)

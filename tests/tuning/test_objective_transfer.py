@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ddarts_analysis import report_text
 from ddarts_analysis.study import read_study, trial_row
 from ddarts_tuning.driver.extending import check_same
 from ddarts_tuning.driver.new_study import create_study
-from ddarts_tuning.driver.sweep import _check_data
+from ddarts_tuning.driver.sweep import _check_data, check_images
 from ddarts_tuning.settings.config import SweepConfig
 from ddarts_tuning.settings.score import score_config
 from ddarts_tuning.settings.space import base_settings
@@ -158,5 +159,7 @@ def test_mistakes_are_told_before_a_sweep_begins(make_sweep: Make, config: Sweep
     with pytest.raises(UserError, match=r"another transfer\.training\.epochs \(2 there, 3 now\)"):
         check_same(study, config.model_copy(update={"transfer": longer}))
     missing = make_sweep("missing", **{**plain, "transfer": {**plain["transfer"], "data": {"root": "/nowhere"}}})
-    with pytest.raises(UserError, match=r"instances_train2017\.json is missing"):
-        _check_data(missing)
+    for check in (_check_data, partial(check_images, study)):
+        with pytest.raises(UserError, match=r"instances_train2017\.json is missing"):
+            check(missing)
+    check_images(study, missing, "auto")  # the trials look, on a cluster's machines

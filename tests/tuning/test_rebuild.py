@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from ddarts_tuning.driver import extending, sweep
+from ddarts_tuning.driver.stops import explained
 from ddarts_tuning.driver.sweep import resume_sweep
 from ddarts_tuning.schedulers.time_budget import TimeBudget
 from ddarts_tuning.store.study import find_study, trial_dir
@@ -104,6 +105,23 @@ def test_members_of_a_population_are_not_run_again_alone(finished: Path) -> None
     with pytest.raises(UserError, match="is a population, which went on without the members that failed"):
         resume_sweep(finished, failed=True)
     assert first.read_bytes() == before and (finished / "optuna.log").exists()
+
+
+def test_failed_trials_stay_as_they_are_if_none_can_run(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marked as running, they would never run: the study is finished. A sweep that they stopped says how to go on."""
+    study = find_study(finished)
+    first = trial_dir(finished, 0) / "trial.json"
+    write_json(first, {**read_json(first), "state": "FAILED"})
+
+    def refuse(*_: object) -> None:
+        raise UserError("no trial fits")
+
+    monkeypatch.setattr(sweep, "prepare", refuse)
+    with pytest.raises(UserError, match="no trial fits"):
+        resume_sweep(finished, failed=True)
+    assert read_json(first)["state"] == "FAILED" and (finished / "optuna.log").exists()
+    sentence = explained(study, RuntimeError("3 trials failed for the same reason (the last: it diverged)"))
+    assert f"mend the cause and go on with `ddarts resume {finished} --failed`" in str(sentence)
 
 
 def test_the_command_does_no_harm_when_it_is_repeated(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,6 +157,11 @@ def test_no_sweep_or_trial_goes_on_with_other_images(
         one._know(*load_train(one._config.data))
     sweep.check_images(study, config)
     assert read_info(trial_dir(study.path, 0)) == load_train(smaller)[0]
+    away = own.rename(tmp_path / "away")
+    with pytest.raises(UserError, match=f"^the images of study 'changed' are not in '.*{own}' any more"):
+        sweep.resume_sweep(study.path)
+    sweep.check_images(study, config, "auto")  # they may be on a cluster's machines
+    away.rename(own)
     (own / "train" / "ant" / "0.png").rename(own / "train" / "bee" / "new.png")
     for one in (trial, other):
         with pytest.raises(UserError, match=r"images are not those that (study 'changed'|trial 00000) was"):
@@ -173,6 +178,11 @@ def test_no_sweep_or_trial_goes_on_with_other_images(
     study.update(state="INTERRUPTED")
     with pytest.raises(UserError, match=r"not those that study 'changed' was begun with \(train_counts"):
         sweep.resume_sweep(study.path)
+    published = config.data.model_copy(update={"name": "cifar10", "root": str(tmp_path), "in_memory": None})
+    elsewhere = config.model_copy(update={"data": published})
+    with pytest.raises(UserError, match=f"cannot read cifar10 in '{tmp_path}'"):
+        sweep.check_images(study, elsewhere)
+    sweep.check_images(study, elsewhere, "auto")
     # Later trials may have other settings of the data than those of the first round, and other folders.
     sweep.check_images(study, config.model_copy(update={"data": config.data.model_copy(update={"num_train": 20})}))
     third = SearchTrial.__new__(SearchTrial)

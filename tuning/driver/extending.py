@@ -89,7 +89,7 @@ def extend_sweep(
             return result
     with hold(find_study(study.location)) as held:
         held = ensure_tracked(held)
-        check_images(held, config)
+        check_images(held, config, address)
         added = _add_round(held, prepare(config, space, num_cpus, address), more)
         stored = stored_config(added)
         return run(added, stored, space, Session(draw, listener), address)

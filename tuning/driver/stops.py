@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ddarts_core.ground.errors import UserError, cause
 from ddarts_core.studies.shell import ddarts
@@ -48,6 +50,13 @@ def clear_rest(study: Study) -> None:
         study.path.rmdir()
 
 
+def failed_again(study: Study, trials: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The command that runs the failed ones of a study's trials again; none if none failed, or in a population."""
+    failed = any(trial["state"] == "FAILED" for trial in trials)
+    population = study.data["config"]["tune"].get("scheduler") == "pbt"
+    return [ddarts("resume", study.location, "--failed")] if failed and not population else []
+
+
 def explained(study: Study, error: BaseException) -> UserError | None:
     """What to say of an error that stopped the sweep of a study; None if the user cannot mend the error."""
     go_on = ddarts("resume", study.location)
@@ -59,6 +68,7 @@ def explained(study: Study, error: BaseException) -> UserError | None:
     if is_full(str(error)):
         return UserError(f"no space is left for study {study.location}; {KEPT}: make room and go on with `{go_on}`")
     if alike := STOPPED.search(str(error)):
+        go_on = next(iter(failed_again(study, study.trials())), go_on)
         return UserError(f"{alike.group()}; {KEPT}: mend the cause and go on with `{go_on}`")
     if other := cause(error, OtherVersion):
         return UserError(f"{other}; {KEPT}: then go on with `{go_on}`")

@@ -153,18 +153,20 @@ def resume_sweep(
     with hold(found) as study:
         study = ensure_tracked(study)
         config = stored_config(study)
-        again = run_again(study) if failed else 0
+        again = failed and bool(_failed(study))
         if study.data["state"] == "FINISHED" and not again:
             untracked = track_rest(study, draw)
             show_study(study, "FINISHED")
             return StudyResult(study, study.ranked(), False, untracked)
-        check_images(study, config)
+        check_images(study, config, address)
         taken = {} if corrected is None else {name: getattr(corrected.tune, name) for name in CORRIGIBLE}
         if study.data["state"] == "FINISHED":  # its time may have been spent: nobody asks for the trials that were left
             taken["num_samples"] = num_begun(study.trials())
         config = config.model_copy(update={"tune": config.tune.model_copy(update=taken)})
         space = config.build_space()
         config = prepare(config, space, num_cpus, address)
+        if again:
+            run_again(study)
         tune = config.model_dump(mode="json")["tune"]
         study = study.update(config={**study.data["config"], "tune": tune})
         return run(study, config, space, Session(draw, listener), address)
@@ -181,11 +183,7 @@ def run_again(study: Study) -> int:
     Raises:
         UserError: the trials are members of a population, whose other members went on without them.
     """
-    failed = [trial for trial in study.trials() if trial["state"] == "FAILED"]
-    if failed and study.data["config"]["tune"]["scheduler"] == "pbt":
-        raise UserError(
-            f"study {study.name!r} is a population, which went on without the members that failed: use --new"
-        )
+    failed = _failed(study)
     if failed:
         (study.path / JOURNAL).unlink(missing_ok=True)  # the next end of a trial makes it again
         study.push(JOURNAL)
@@ -194,6 +192,20 @@ def run_again(study: Study) -> int:
         again = meaning(trial["params"], study.data) if trial.get("contradiction") else {"reason": None}
         study.change_trial(trial["number"], state="RUNNING", tracked=False, **again)
     return len(failed)
+
+
+def _failed(study: Study) -> list[dict[str, Any]]:
+    """The trials of a study that failed.
+
+    Raises:
+        UserError: there are some, and they are members of a population.
+    """
+    failed = [trial for trial in study.trials() if trial["state"] == "FAILED"]
+    if failed and study.data["config"]["tune"]["scheduler"] == "pbt":
+        raise UserError(
+            f"study {study.name!r} is a population, which went on without the members that failed: use --new"
+        )
+    return failed
 
 
 def stored_config(study: Study) -> SweepConfig:
@@ -249,23 +261,35 @@ def _check_data(config: SweepConfig) -> tuple[DataInfo, dict[str, Any]]:
     return info, data_facts(config.data, info, images) | {"settings": settings_of(config.data)}
 
 
-def check_images(study: Study, config: SweepConfig) -> None:
-    """Check that a user's own images are those that a study was begun with, if its trials have the same settings still.
+def check_images(study: Study, config: SweepConfig, address: str | None = None) -> None:
+    """Check that the images of a study are there, and that a user's own are those that it was begun with.
 
-    If the images are not on this machine, the trials check it where they are. A study without `data.json` gets what a
-    trial with the same settings knows of its images; if none does, the images of now, and a warning says so.
+    Images are compared if the study's trials have the same settings still. If the images are on the machines of a
+    cluster only, the trials check them there. A study without `data.json` gets what a trial with the same settings
+    knows of its images; if none does, the images of now, and a warning says so.
+
+    Args:
+        study: the study.
+        config: the settings of the trials.
+        address: the address of the Ray cluster that trials run on; None stands for this machine.
 
     Raises:
-        UserError: the images have changed, or are broken.
+        UserError: the images are missing, have changed, or are broken.
     """
-    if "data.root" in config.space:
+    root = Path(config.data.root).expanduser()
+    own = isinstance(DATASETS.get(config.data.name), OwnImages)
+    if "data.root" in config.space or (address is not None and not (own and root.exists())):
         return
+    if own and not root.exists():
+        raise UserError(
+            f"the images of study {study.name!r} are not in {str(root)!r} any more: put them back, and nothing is lost"
+        )
+    info, images = load_train(config.data)
+    if address is None:
+        check_score(config.tune.objective, config.transfer, config.retrain, info)
     settings = settings_of(config.data)
     begun = facts.read_facts(study.path) or _known_to_trials(study, settings)
-    if begun is not None and begun.get("settings") != settings:
-        return
-    if isinstance(DATASETS.get(config.data.name), OwnImages) and Path(config.data.root).expanduser().exists():
-        info, images = load_train(config.data)
+    if own and (begun is None or begun.get("settings") == settings):
         today = data_facts(config.data, info, images)
         if begun is None:
             _know(study, today | {"settings": settings})
