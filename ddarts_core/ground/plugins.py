@@ -305,16 +305,14 @@ def _register(name: str, registry: Registry) -> None:
         raise UserError(_failed(name, _place(error, name), error)) from error
 
 
-def blamed(error: BaseException | None) -> str | None:
-    """A sentence on an error, or a cause of it, that went through the code of a loaded plug-in; None if none did."""
-    while error is not None:
-        for plugin in loaded():
-            if place := _place(error, plugin.source.name):
-                return (
-                    f"{_failed(plugin.source.name, place, error)}; mend it there and begin anew: what was begun with "
-                    "the plug-in goes on only with the files of then"
-                )
-        error = error.__cause__ or error.__context__
+def blamed(error: BaseException) -> str | None:
+    """A sentence on an error that went through the code of a loaded plug-in; None if it did not."""
+    for plugin in loaded():
+        if place := _place(error, plugin.source.name):
+            return (
+                f"{_failed(plugin.source.name, place, error)}; mend it there and begin anew: what was begun with the "
+                "plug-in goes on only with the files of then"
+            )
     return None
 
 

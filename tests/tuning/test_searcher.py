@@ -22,6 +22,7 @@ from ddarts_tuning.settings.space import base_settings
 from ddarts_tuning.settings.tune import ACCURACY, TuneConfig
 from ddarts_tuning.store.study import Held, Study, trial_dir
 from ddarts_tuning.trial.trial_record import begin
+from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ddarts_cli.main import run
@@ -118,12 +119,18 @@ class Text(RandomSampler):
         return "abc"
 
 
+class Faulty(RandomSampler):
+    def sample_independent(self, study, trial, name, distribution):
+        raise ValueError("a fault of its own")
+
+
 numbers = itertools.count()
 
 
 def register(tables):
     tables.add(SEARCHERS, "outside", Searcher("a", lambda seed, tune: Outside(seed)))
     tables.add(SEARCHERS, "text", Searcher("a", lambda seed, tune: Text(seed)))
+    tables.add(SEARCHERS, "faulty", Searcher("a", lambda seed, tune: Faulty(seed)))
     tables.add(SEARCHERS, "unseeded", Searcher("b", lambda seed, tune: RandomSampler()))
     tables.add(SEARCHERS, "counting", Searcher("c", lambda seed, tune: RandomSampler(next(numbers))))
     tables.add(SEARCHERS, "none", Searcher("d", lambda seed, tune: seed))
@@ -142,6 +149,7 @@ def test_searchers_that_break_the_laws(tmp_path: Path) -> None:
     assert re.match(outside, found["outside"][0]), found["outside"]
     no_value = "UserError: searcher 'text' proposed for trial 0 what is no value ('abc' is not a valid type."
     assert found["text"][0].startswith(no_value) and found["text"][0].endswith("or choose another with tune.searcher")
+    assert found["faulty"] == ["ValueError: a fault of its own"] * 2
     for name in ("unseeded", "counting"):
         second, stopped = found[name]
         assert "of a second study with the same seed" in second and "stopped after 1 trials" in stopped
@@ -150,6 +158,16 @@ def test_searchers_that_break_the_laws(tmp_path: Path) -> None:
         r"UserError: searcher 'none' builds \d+, which is no sampler of Optuna's: mend it", found["none"][1]
     )
     assert found["fixed"] == ["studies of two seeds have the same trials"]
+
+
+def test_a_fault_of_a_searcher_that_is_no_plugins_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(*_: object) -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(RandomSampler, "sample_independent", faulty)
+    with pytest.raises(ValueError, match=r"^a fault$") as raised:
+        propose(sweep(searcher="random").build_space(), sweep(searcher="random").tune, 1, 0, [], {})
+    assert not isinstance(raised.value, UserError)
 
 
 @pytest.mark.parametrize(
