@@ -32,7 +32,8 @@ def command(plugin: str, as_json: bool) -> None:
         raise UserError(
             f"plug-in {loaded.source.name!r} registers nothing: its `register` is given the tables to add to"
         )
-    from ddarts_core.extension.conformance import Laws, laws, unlawful
+    from ddarts_core.extension.conformance import laws, unlawful
+    from ddarts_core.extension.law import Laws
 
     above: Mapping[str, Laws] = {}
     if "searcher" in loaded.registry.names:

@@ -9,25 +9,21 @@ from __future__ import annotations
 import copy
 import math
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from ..data.images import DataInfo, Images, Unfit
-from ..data.sets import DATASETS, Published, class_counts, data_info, load_test, load_train
+from ..data.images import DataInfo
 from ..genotypes.genotype import Cell, Edge, Genotype
 from ..genotypes.spaces import S_NONE, SPACES, num_edges
-from ..ground.errors import UserError
 from ..ground.redact import one_line
 from ..methods import EDGES, GATES, RULES, ablation_losses, network_of
 from ..methods.parts import Ablation, Contributions, Parameters, Progress
@@ -39,11 +35,12 @@ from ..search.discretise import discretise
 from ..search.search import Search, build_search
 from ..search.stages import Course
 from ..settings.config import ExperimentConfig, resolve
-from ..settings.data_settings import DataConfig
 from ..settings.search_settings import AblationConfig, DiscretiseConfig, SearchConfig
 from ..supernets.searched import SearchedNetwork
 from ..supernets.supernet import Supernet, batch_statistics
 from ..tensors.optimisers import SGD
+from .data_laws import gives_its_images, states_its_facts
+from .law import Broken, Laws, hold
 from .registry import Registry
 
 #: Images that the laws compute with: small, and with two channels.
@@ -56,13 +53,6 @@ FEW_BLOCKS: list[dict[str, Any]] = [
     {"channels": [4, 8], "middle": [6, 24], "squeeze": [False, True], "activation": ["relu", "hswish"]},
     {"channels": [8], "kernel": [3, 5], "expand": False},
 ]
-
-#: Each law of a kind of entry, in a few words, and what checks it for an entry's name.
-Laws: TypeAlias = tuple[tuple[str, Callable[[str], None]], ...]
-
-
-class Broken(Exception):
-    """An entry does not keep a law. The message says in one sentence what was found instead."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +97,6 @@ def unlawful(law: Law) -> str | None:
     return None
 
 
-def _hold(holds: object, sentence: str) -> None:
-    if not holds:
-        raise Broken(sentence)
-
-
 # --- operations -----------------------------------------------------------------------------------------------------
 
 
@@ -121,14 +106,14 @@ def shapes(name: str) -> None:
         for channels, height, width in ((8, 8, 8), (16, 7, 9)):
             found = tuple(build(name, channels, stride, False).eval()(torch.rand(2, channels, height, width)).shape)
             wanted = (2, channels, -(-height // stride), -(-width // stride))
-            _hold(found == wanted, f"stride {stride} makes {list(found)} of [2, {channels}, {height}, {width}]")
+            hold(found == wanted, f"stride {stride} makes {list(found)} of [2, {channels}, {height}, {width}]")
 
 
 def no_weights_without_affine(name: str) -> None:
     """Check that without `affine` no normalisation of an operation has weights, which would hide what a gate says."""
     for stride in (1, 2):
         norms = [module for module in build(name, 8, stride, False).modules() if isinstance(module, _NormBase)]
-        _hold(not any(norm.affine for norm in norms), f"at stride {stride} a normalisation has weights all the same")
+        hold(not any(norm.affine for norm in norms), f"at stride {stride} a normalisation has weights all the same")
 
 
 def trains(name: str) -> None:
@@ -138,9 +123,9 @@ def trains(name: str) -> None:
     network = Network(genotype, channels=4, num_classes=5, in_channels=1, image_size=8)
     logits = network(torch.randn(3, 1, 8, 8))
     logits.square().sum().backward()
-    _hold(tuple(logits.shape) == (3, 5), f"the network's logits are {list(logits.shape)}, not [3, 5]")
+    hold(tuple(logits.shape) == (3, 5), f"the network's logits are {list(logits.shape)}, not [3, 5]")
     gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-    _hold(all(bool(gradient.isfinite().all()) for gradient in gradients), "a gradient of a weight is not finite")
+    hold(all(bool(gradient.isfinite().all()) for gradient in gradients), "a gradient of a weight is not finite")
 
 
 def leaves_no_trace(name: str) -> None:
@@ -151,7 +136,7 @@ def leaves_no_trace(name: str) -> None:
         with batch_statistics(op), torch.no_grad():
             op(torch.rand(4, 8, 8, 8))
         moved = [key for key, value in op.state_dict().items() if not torch.equal(value, before[key])]
-        _hold(not moved, f"at stride {stride} it moved {', '.join(moved)}")
+        hold(not moved, f"at stride {stride} it moved {', '.join(moved)}")
 
 
 # --- spaces and rules -----------------------------------------------------------------------------------------------
@@ -167,14 +152,14 @@ def is_searched_and_discretised(name: str) -> None:
     real = [k for k, operation in enumerate(operations) if operation != "none"]
     # The last node's gates reach the output of every space; the zero operation has no gradient.
     reached = gates.grad is not None and bool((gates.grad[-1, -1, real] != 0).any())
-    _hold(reached, "no gate of the last node has a gradient")
+    hold(reached, "no gate of the last node has a gradient")
     for k, operation in enumerate(operations):
         chosen = torch.zeros(3, num_edges(2), len(operations))
         chosen[:, :, k] = 0.95
         genotype = Genotype.narrowed(discretise(chosen, DiscretiseConfig(), name, 2, (1, 2)).genotype)
         found = {edge.op for cell in genotype.cells for edge in cell.edges}
         right = "none" not in found if operation == "none" else found == {operation}
-        _hold(right, f"gates of {operation} alone give {', '.join(sorted(found))}")
+        hold(right, f"gates of {operation} alone give {', '.join(sorted(found))}")
 
 
 def gives_a_genotype(name: str) -> None:
@@ -186,8 +171,8 @@ def gives_a_genotype(name: str) -> None:
     genotype = Genotype.narrowed(discretise(gates, DiscretiseConfig(rule=name), "S", 4, (1, 2)).genotype)
     pairs = [(edge.target, edge.source) for edge in genotype.cells[0].edges]
     most, stated = max(map(pairs.count, pairs)), RULES[name].most_operations or 7
-    _hold(most == stated, f"it keeps up to {most} operations of an edge, and states {stated} (most_operations)")
-    _hold(Genotype.from_text(genotype.to_json()) == genotype, "its genotype is another one after it was written")
+    hold(most == stated, f"it keeps up to {most} operations of an edge, and states {stated} (most_operations)")
+    hold(Genotype.from_text(genotype.to_json()) == genotype, "its genotype is another one after it was written")
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -202,7 +187,7 @@ def opens_one_gate(name: str) -> None:
     for k, operation in enumerate(S_NONE):
         gates = F.one_hot(torch.tensor(k), len(S_NONE) + len(edge.extra)).float()
         alike = torch.allclose(mixed(x, gates), mixed.ops[k](x), atol=1e-6)  # type: ignore[operator,index]  # ModuleList
-        _hold(alike, f"with the gate of {operation} open alone it computes something else")
+        hold(alike, f"with the gate of {operation} open alone it computes something else")
 
 
 # --- methods --------------------------------------------------------------------------------------------------------
@@ -265,24 +250,22 @@ def goes_on(name: str, make: Callable[[ExperimentConfig], Search] = build_search
     for record in search.records():
         records.append(record)
         states.append(copy.deepcopy(search.state_dict()))
-    _hold([record.epoch for record in records] == list(range(search.num_epochs)), "its records are not one per epoch")
+    hold([record.epoch for record in records] == list(range(search.num_epochs)), "its records are not one per epoch")
     for record in records:
         bad = [key for key, value in record.metrics.items() if not math.isfinite(value)]
-        _hold(not bad, f"{', '.join(bad)} is not finite after epoch {record.epoch}")
+        hold(not bad, f"{', '.join(bad)} is not finite after epoch {record.epoch}")
     for epoch, record in enumerate(records):
         again = make(small(name))
         again.load_state_dict(states[epoch])
-        _hold(next(again.records()) == record, f"its record of epoch {epoch} is another one after a stop")
-        _hold(
-            equal(again.state_dict(), states[epoch + 1]), f"its state after epoch {epoch} is another one after a stop"
-        )
+        hold(next(again.records()) == record, f"its record of epoch {epoch} is another one after a stop")
+        hold(equal(again.state_dict(), states[epoch + 1]), f"its state after epoch {epoch} is another one after a stop")
     found = search.discretise().genotype
-    _hold(again.discretise().genotype == found, "its genotype is another one after a stop")
+    hold(again.discretise().genotype == found, "its genotype is another one after a stop")
     layout = network_of(search.config.search).layout
-    _hold(found.layout == layout, f"its genotype has the layout {found.layout}, not {layout}")
+    hold(found.layout == layout, f"its genotype has the layout {found.layout}, not {layout}")
     trained = not equal(search.parameters, states[0]["architecture"])
     stated = any(stage.trains_alphas for stage in search.course.stages)
-    _hold(trained == stated, f"its stages {'train' if stated else 'do not train'} alphas, which did not happen so")
+    hold(trained == stated, f"its stages {'train' if stated else 'do not train'} alphas, which did not happen so")
 
 
 def stated_loss(
@@ -333,7 +316,7 @@ def follows_its_gradient(name: str) -> None:
             return
         architecture.begin(net, progress)
         found = step.gradients(start, (x, y), (x, y), weights, torch.Generator(), progress).gradients
-        _hold(found.keys() == start.keys(), f"there are gradients of {', '.join(found)}, not of {', '.join(start)}")
+        hold(found.keys() == start.keys(), f"there are gradients of {', '.join(found)}, not of {', '.join(start)}")
         for key in start:
             direction = torch.randn_like(start[key])
             ends = [
@@ -343,7 +326,7 @@ def follows_its_gradient(name: str) -> None:
             expected = float(ends[0] - ends[1]) / 2e-6
             slope = float((found[key] * direction).sum())
             near = math.isclose(slope, expected, rel_tol=1e-4, abs_tol=1e-7)
-            _hold(near, f"the gradient of {key} gives a slope of {slope:.6g}, the loss {expected:.6g}")
+            hold(near, f"the gradient of {key} gives a slope of {slope:.6g}, the loss {expected:.6g}")
 
 
 def keeps_weights_from_alpha_steps(name: str, make: Callable[[ExperimentConfig], Search] = build_search) -> None:
@@ -359,8 +342,8 @@ def keeps_weights_from_alpha_steps(name: str, make: Callable[[ExperimentConfig],
     before = copy.deepcopy(search.net.state_dict())
     batches = search._alpha_batches(0)
     search._alpha_step(next(batches), next(batches), search.epoch, 0)
-    _hold(equal(dict(search.net.state_dict()), dict(before)), "a step of the alphas changed weights or statistics")
-    _hold(all(weight.grad is None for weight in search.net.parameters()), "a step of the alphas left gradients")
+    hold(equal(dict(search.net.state_dict()), dict(before)), "a step of the alphas changed weights or statistics")
+    hold(all(weight.grad is None for weight in search.net.parameters()), "a step of the alphas left gradients")
 
 
 # --- ablation losses --------------------------------------------------------------------------------------------------
@@ -382,71 +365,11 @@ def weighs_each_group(name: str) -> None:
     term = ablation_losses()[loss](AblationConfig(loss=loss))
     found, g, h = measured()
     value, gradient = term.value(found), term.gradient(found, g, h if term.differentiates else None)
-    _hold(tuple(value.shape) == (4,), f"its values for 4 groups are {list(value.shape)}, not [4]")
-    _hold(gradient.shape == g.shape, f"its gradient of {list(g.shape)} parameters is {list(gradient.shape)}")
-    _hold(bool(value.isfinite().all()), "a value is not finite")
-    _hold(bool(gradient.isfinite().all()), "its gradient is not finite")
-    _hold(len(set(value.tolist())) > 1, "its values are the same for all groups, whatever they contribute")
-
-
-# --- data sets ------------------------------------------------------------------------------------------------------
-
-
-def states_its_facts(name: str) -> None:
-    """Check that the facts of a data set fit each other, and that without its files it says which files it wants."""
-    entry = DATASETS[name]
-    with tempfile.TemporaryDirectory() as folder:
-        config = DataConfig(name=name, root=f"{folder}/nowhere")
-        try:
-            info, images = load_train(config)
-        except UserError as error:
-            told = isinstance(error, Unfit) or entry.files in str(error)
-            _hold(told, f"without its files it says {str(error)!r}, which lacks {entry.files!r}")
-            if not isinstance(entry, Published):
-                return
-            info = data_info(config)
-        else:
-            shape = list(next(images.batches(1, info=info))[0].shape[1:])
-            wanted = [info.channels, info.image_size, info.image_size]
-            _hold(shape == wanted, f"its images are {shape}, and its facts say {wanted}")
-    _hold(len(info.classes) == info.num_classes, f"it names {len(info.classes)} classes of {info.num_classes}")
-    _hold(len(info.mean) == len(info.std) == info.channels, "it has not one mean and one deviation for each channel")
-    fit = all(0 < mean < 1 for mean in info.mean) and all(std > 0 for std in info.std)
-    _hold(fit, "its means or deviations are not those of pixels in 0..1")
-
-
-#: Images of each split that are compared.
-MOST_COMPARED = 2000
-
-
-def gives_its_images(name: str) -> None:
-    """Check that a data set gives images of every class, the same at each reading, and others for the test.
-
-    A data set that wants files is not checked: `ddarts data` looks at its images. Of large sets the first
-    `MOST_COMPARED` images are compared.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        config = DataConfig(name=name, root=f"{folder}/nowhere", num_workers=0)
-        try:
-            info, train = load_train(config)
-        except Unfit as error:
-            raise Broken(str(error)) from error
-        except UserError:
-            return
-        test = load_test(config)
-        for split, images in (("training", train), ("test", test)):
-            absent = [name for name, count in zip(info.classes, class_counts(info, images), strict=True) if not count]
-            _hold(not absent, f"it has no {split} images of {', '.join(absent)}")
-        known, tested = _seen(train, info), _seen(test, info)
-        same = known == _seen(load_train(config)[1], info) and tested == _seen(load_test(config), info)
-        _hold(same, "it gives other images, or another order of them, at every reading")
-        _hold(not set(tested) <= set(known), "its test images are training images")
-
-
-def _seen(images: Images, info: DataInfo) -> list[tuple[bytes, int]]:
-    """Return the first images of a set and their labels, in their order."""
-    batches = islice(images.batches(100, info=info), MOST_COMPARED // 100)
-    return [(x.numpy().tobytes(), int(y)) for batch in batches for x, y in zip(*batch, strict=True)]
+    hold(tuple(value.shape) == (4,), f"its values for 4 groups are {list(value.shape)}, not [4]")
+    hold(gradient.shape == g.shape, f"its gradient of {list(g.shape)} parameters is {list(gradient.shape)}")
+    hold(bool(value.isfinite().all()), "a value is not finite")
+    hold(bool(gradient.isfinite().all()), "its gradient is not finite")
+    hold(len(set(value.tolist())) > 1, "its values are the same for all groups, whatever they contribute")
 
 
 #: By kind of entry, each law in a few words.
@@ -469,7 +392,10 @@ LAWS: Mapping[str, Laws] = MappingProxyType(
         ),
         "data set": (
             ("states facts that fit, and says which files it wants", states_its_facts),
-            ("gives images of every class, the same at each reading, and others for the test", gives_its_images),
+            (
+                "gives images of every class, the same at each reading, and others for the test",
+                gives_its_images,
+            ),
         ),
     }
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 
-from ddarts_core.extension.conformance import Broken, Laws
+from ddarts_core.extension.law import Broken, Laws
 
 from ..settings.config import SweepConfig, resolve_sweep
 from ..settings.tune import ACCURACY
