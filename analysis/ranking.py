@@ -85,13 +85,15 @@ def rank(trials: Sequence[Row], by: str = "-objective") -> list[Row]:
     return sorted(completed, key=order)
 
 
-def epochs_of(config: Mapping[str, Any], trained: bool) -> str:
+def epochs_of(config: Mapping[str, Any], trained: bool, searched: int | None = None) -> str:
     """A trial's numbers of epochs as a table shows them.
 
     Args:
         config: the configuration of the trial.
         trained: whether the training of the derived network counts. If so, its number of epochs follows that of the
             search behind a plus sign.
+        searched: how many epochs the search had; None stands for those of the configuration, of which a search does
+            not have all if it stops by itself or spent its seconds.
 
     Returns:
         The number of epochs of the search, warm-up included, and of the training if it counts.
@@ -100,8 +102,9 @@ def epochs_of(config: Mapping[str, Any], trained: bool) -> str:
         >>> epochs_of({"search": {"epochs": 4, "warmup_epochs": 1}, "retrain": {"epochs": 3}}, trained=True)
         '5+3'
     """
-    search = config.get("search") or {}
-    searched = (search.get("warmup_epochs") or 0) + (search.get("epochs") or 0)
+    if searched is None:
+        search = config.get("search") or {}
+        searched = (search.get("warmup_epochs") or 0) + (search.get("epochs") or 0)
     return f"{searched}+{(config.get('retrain') or {}).get('epochs')}" if trained else str(searched)
 
 

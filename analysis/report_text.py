@@ -210,8 +210,9 @@ def ranking(
     metric = sought(ranked)
     sizes = [name for name in _SIZES if name not in names]
     trained = names[0].startswith(("derived/", "transfer/"))
-    epochs = [epochs_of(json.loads(row["config_json"]), trained) for row in ranked]
-    unequal = len({*epochs}) > 1
+    configs = [json.loads(row["config_json"]) for row in ranked]
+    unequal = len({epochs_of(config, trained) for config in configs}) > 1
+    epochs = [epochs_of(config, trained, row["num_epochs"]) for config, row in zip(configs, ranked, strict=True)]
     timed = "latency_ms" not in names and any(row["latency_ms"] is not None for row in ranked)
     proposals = [json.loads(row["params_json"]) for row in ranked]
     paths = sorted({path for proposal in proposals for path in proposal})

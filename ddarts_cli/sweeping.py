@@ -318,8 +318,7 @@ def print_ranking(
     for heading in dict.fromkeys((*metrics, "parameters", *timed)):
         table.add_column(heading, justify="right", no_wrap=True)
     trained = metrics[0].startswith(("derived/", "transfer/")) if metrics else False
-    epochs = {str(trial["trial_id"]): epochs_of(trial.get("config", {}), trained) for trial in trials}
-    unequal = len({epochs[str(trial["trial_id"])] for trial in completed(trials)}) > 1
+    unequal = len({epochs_of(trial.get("config", {}), trained) for trial in completed(trials)}) > 1
     if unequal:
         table.add_column("epochs", justify="right", no_wrap=True)
     if beyond:
@@ -340,7 +339,7 @@ def print_ranking(
             *(number(metric, found[metric]) if metric in found else "" for metric in metrics),
             *([] if "parameters" in metrics else [f"{cost['parameters']:,}" if "parameters" in cost else ""]),
             *(number(name, cost[name]) if name in cost else "" for name in timed),
-            *([epochs[str(trial["trial_id"])]] if unequal else []),
+            *([epochs_of(trial.get("config", {}), trained, trial.get("search_epochs"))] if unequal else []),
             *([", ".join(trial.get("beyond") or ())] if beyond else []),
             *([words] if below is None else []),
             end_section=len(objectives) > 1 and place == len(ranked),

@@ -261,6 +261,15 @@ def test_a_budget_is_said(seconds: tuple[float | None, ...], tune: dict, said: s
     assert budget(Study(Path("toy"), {"name": "toy", "config": {"tune": tune}}, trials)) == said
 
 
+def test_the_epochs_of_a_trial_are_those_that_it_had(make_study: MakeStudy, tmp_path: Path):
+    study = make_study("COMPLETED")
+    config = json.loads((study / "trials/00000/trial.json").read_text())["config"]
+    longer = {**config, "search": {**config["search"], "epochs": 40}}
+    write_trial(study, 1, config=longer)
+    text = body(report([study], tmp_path / "r.html"))
+    assert text.count(f"<td class=n>{EPOCHS}+{config['retrain']['epochs']}</td>") == 2
+
+
 def test_bars_count_the_operations_of_the_genotype(study: Path):
     spec = cell_charts.operations(load(study).genotypes, "00002")
     counted = Counter(edge.op for edge in genotype_of(2).cells[1].edges)

@@ -182,11 +182,13 @@ def test_other_epochs_are_compared_with_nothing_in_silence(study: Study, capsys:
     record = begin(added, 3, {"search.lr": 0.03, "ablation.loss": "none"})
     assert (record["config"]["search"]["epochs"], record["config"]["retrain"]["epochs"]) == (3, 7)
     ended = {"state": "COMPLETED", "objectives": {f"derived/{ACCURACY}": 0.9}}
-    write_json(trial_dir(added.path, 3) / "trial.json", {**record, **ended})
-    print_ranking(added.ranked(), added.objectives, added.limits, apart_of(added.data))
-    shown = capsys.readouterr().out
-    first, *others = [line for line in shown.splitlines() if "completed" in line]
-    assert "│ 3+7 │" in " ".join(first.split()) and all("retrain.epochs, search.epochs" in line for line in others)
+    for had, text in (({}, "3+7"), ({"search_epochs": 2}, "2+7")):  # one that stopped by itself, or spent its seconds
+        write_json(trial_dir(added.path, 3) / "trial.json", {**record, **ended, **had})
+        print_ranking(added.ranked(), added.objectives, added.limits, apart_of(added.data))
+        shown = capsys.readouterr().out
+        first, *others = [line for line in shown.splitlines() if "completed" in line]
+        assert f"│ {text} │" in " ".join(first.split())
+        assert all("retrain.epochs, search.epochs" in line for line in others)
     assert "Trials had different numbers of epochs" in shown and "3 of 4 trials could not be of today's" in shown
     print_ranking(study.ranked()[1:], study.objectives)
     assert "epochs" not in capsys.readouterr().out
