@@ -396,8 +396,8 @@ def reproduce(study: Study, ranked: Sequence[Row]) -> str:
         again, also = "search trial.yaml", ""
         if _is_given(study):
             again = "retrain genotype.json --config trial.yaml"
-            place = "of column genotype_json" if study.is_packed else "of its export"
-            also = f" and its genotype {place} in <code>genotype.json</code>"
+            source = "column genotype_json" if study.is_packed else "its export"
+            also = f" and its genotype of {source} in <code>genotype.json</code>"
         parts.append(
             f"<p>One trial again, with its configuration below in <code>trial.yaml</code>{also}:</p>"
             f"<pre>ddarts {again} --out again</pre>"

@@ -12,10 +12,15 @@ from ddarts_cli.options import json_option, print_json, set_option
 from ddarts_core.ground.errors import UserError
 
 if TYPE_CHECKING:
+    from ddarts_tuning.settings.config import SweepConfig
     from ddarts_tuning.settings.tune import TuneConfig
 
     from ddarts_core.genotypes.genotype import Genotype
     from ddarts_core.settings.config import ExperimentConfig
+
+
+#: What the memory of a process has beside its tensors.
+WHOLE = "with what the libraries and the allocator take"
 
 
 @click.command()
@@ -90,12 +95,46 @@ def command(file: Path, overrides: tuple[str, ...], as_json: bool, timed: bool, 
             trial = seconds["search"] + (seconds["training"] if tune.objective != "supernet" else 0)
             seconds["sweep"] = trial * -(-tune.num_samples // parallel(tune))
         document["seconds"] = seconds
+    if truth and isinstance(config, SweepConfig):
+        document = of_truth(document, config)
     if as_json:
         print_json(document)
     else:
-        print_text(document)
+        (print_truth if truth else print_text)(document)
     if refusal:
         raise UserError(refusal)
+
+
+def of_truth(document: Mapping[str, Any], config: SweepConfig) -> dict[str, Any]:
+    """The document of a truth: how many trainings it has, of how many genotypes, and nothing of a search."""
+    from ddarts_core.settings.config import enumeration_of
+
+    memory, seconds = document["memory"], document["seconds"]
+    return {
+        **{
+            "trainings": config.tune.num_samples,
+            "genotypes": len(enumeration_of(config)),
+            "device": document["device"],
+        },
+        "memory": {"retrain": memory["retrain"], "resident": {"retrain": memory["resident"]["retrain"]}},
+        "images": document["images"],
+        "steps": {"retrain": document["steps"]["retrain"]},
+        "resources": document["resources"],
+        "seconds": seconds and {name: seconds[name] for name in ("training", "sweep")},
+    }
+
+
+def print_truth(document: Mapping[str, Any]) -> None:
+    """The same document in sentences."""
+    memory, seconds = document["memory"], document["seconds"]
+    click.echo(f"{document['trainings']:,} trainings; the space has {document['genotypes']:,} distinct genotypes")
+    click.echo(f"memory of a training step, heaviest network: {mib(memory['retrain'])}, on {document['device']}")
+    click.echo(f"of the whole process, at most: {mib(memory['resident']['retrain'])}, {WHOLE}")
+    click.echo(f"steps: {document['steps']['retrain']:,} of each training")
+    print_resources(document["resources"])
+    if seconds:
+        click.echo(f"expected time of a training: {duration(seconds['training'])}")
+        click.echo(f"expected time of all trainings: {duration(seconds['sweep'])}")
 
 
 def middle_genotype(config: ExperimentConfig) -> Genotype:
@@ -111,9 +150,7 @@ def middle_genotype(config: ExperimentConfig) -> Genotype:
 
 def print_text(document: Mapping[str, Any]) -> None:
     """The same document in sentences."""
-    from ddarts_cli.commands.sweep import in_words
-
-    memory, steps, resources = document["memory"], document["steps"], document["resources"]
+    memory, steps = document["memory"], document["steps"]
     click.echo(
         f"supernet: {document['parameters']:,} parameters, {document['macs']:,} multiply-adds per image, "
         f"on {document['device']}"
@@ -126,16 +163,21 @@ def print_text(document: Mapping[str, Any]) -> None:
     resident = memory["resident"]
     click.echo(
         f"of the whole process, at most: {mib(resident['search'])} in the search, {mib(resident['retrain'])} in the "
-        "training, with what the libraries and the allocator take"
+        f"training, {WHOLE}"
     )
     click.echo(f"steps: {steps['search']:,} of the search, {steps['retrain']:,} of the training")
-    if resources is not None:
-        click.echo(
-            f"a trial takes {in_words(resources['cpu'], resources['gpu'])}: {resources['parallel']} at a time on this "
-            "machine"
-        )
+    print_resources(document["resources"])
     for what, value in (document["seconds"] or {}).items():
         click.echo(f"expected time of the {what}: {duration(value)}")
+
+
+def print_resources(resources: Mapping[str, Any] | None) -> None:
+    """What a trial of a sweep gets of this machine; nothing of a search, which is no trial."""
+    from ddarts_cli.commands.sweep import in_words
+
+    if resources is not None:
+        taken = in_words(resources["cpu"], resources["gpu"])
+        click.echo(f"a trial takes {taken}: {resources['parallel']} at a time on this machine")
 
 
 def fixed(config: ExperimentConfig) -> tuple[TuneConfig | None, str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from itertools import count
 
 import pytest
 import torch
 
-from ddarts_cli.main import main
+from ddarts_cli.main import main, run
 from ddarts_core.data.sets import data_info, load_train
 from ddarts_core.data.splits import split
 from ddarts_core.estimates.estimate import Estimate, estimate, heaviest_genotype, time_steps
@@ -128,6 +129,26 @@ def test_command(capfd: pytest.CaptureFixture[str]) -> None:
     assert document["memory"]["search"] > document["memory"]["parameters"]
     for part, resident in document["memory"]["resident"].items():
         assert resident == PROCESS_BYTES + int(RESIDENT_FACTOR * document["memory"][part])
+
+
+def test_a_truth_says_how_many_trainings_it_has_and_nothing_of_a_search(capfd: pytest.CaptureFixture[str]) -> None:
+    small = (
+        "data.num_train=300",
+        "retrain.channels=2",
+        "retrain.batch_size=24",
+        "search.batch_size=24",
+        "space.seed.choices=[3, 5, 8]",
+    )
+    arguments = ["estimate", "experiments/truth_digits.yaml", "--truth", *(f"--set={text}" for text in small)]
+    assert run([*arguments, "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert (document["trainings"], document["genotypes"]) == (1458, 486)
+    rounds = math.ceil(1458 / document["resources"]["parallel"])
+    assert document["seconds"]["sweep"] == pytest.approx(rounds * document["seconds"]["training"])
+    assert run([*arguments, "--no-time"]) == 0
+    said = capfd.readouterr().out
+    assert "1,458 trainings; the space has 486 distinct genotypes\n" in said
+    assert "search" not in said and "search" not in json.dumps(document) and "supernet" not in said
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3])
