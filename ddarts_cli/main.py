@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -155,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's polite stop ends as Ctrl-C does: checkpointed
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a terminal that is closed; not where nohup has it ignored
         signal.signal(signal.SIGHUP, _interrupt)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it says where its cache is if there is none in the home
     open_closed_outputs()
     print_plainly()
     status = run(arguments)

@@ -156,6 +156,21 @@ def test_ray_has_a_folder_that_it_can_use(
     assert cluster._temp_dir() == used
 
 
+def test_ray_has_a_token_where_no_home_can_keep_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in cluster.TOKEN:
+        monkeypatch.setenv(name, "")  # and as it was after the test
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cluster._have_token()
+    assert not {*cluster.TOKEN} & {*os.environ}, "Ray makes one"
+    monkeypatch.setenv("HOME", "/dev/null")
+    cluster._have_token()
+    file = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    assert len(file.read_text()) == 64 and file.parent.stat().st_mode & 0o077 == 0
+    cluster._have_token()
+    assert os.environ["RAY_AUTH_TOKEN_PATH"] == str(file)
+
+
 def test_a_study_that_is_being_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db-journal").touch()
     Folder(tmp_path).check_free()  # left by a kill

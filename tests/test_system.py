@@ -104,6 +104,18 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, error: Excep
         run(["zoo"])
 
 
+def test_a_home_that_keeps_nothing_is_not_worth_a_word() -> None:
+    said = ["from ddarts_cli import main", "main.run = lambda _: 0 if __import__('matplotlib') else 1"]
+    env = {name: value for name, value in os.environ.items() if name not in ("MPLCONFIGDIR", "XDG_CONFIG_HOME")}
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([*said, "main.main()"])],
+        env={**env, "HOME": "/dev/null"},
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-8"])
 def test_a_character_that_the_output_lacks_has_a_plain_stand_in(encoding: str) -> None:
     said = [

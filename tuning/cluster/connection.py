@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -27,6 +28,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt
 import ddarts_core
 from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.files import short_temp
+from ddarts_core.ground.own_folder import own_folder
 from ddarts_core.ground.redact import command_line, hide_secrets, one_line
 
 QUIET = {
@@ -42,6 +44,9 @@ OBJECT_STORE_BYTES = 128 * 2**20
 NEEDLESS = ("start_monitor", "start_log_monitor", "start_api_server")
 """Processes of Ray that a sweep on one machine has no use for: one starts further machines, one brings the trials'
 output to the driver, and one is the server of a dashboard that is off. They take as long to start as all others."""
+
+TOKEN = ("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
+"""The environment variables that say which token Ray takes in the place of that in the user's home."""
 
 ATTEMPTS = 3
 UNSTARTED = (
@@ -134,6 +139,7 @@ def _start(num_cpus: int | None) -> Any:
         UserError: Ray did not come up.
     """
     folder = _temp_dir()
+    _have_token()
     try:
         return _init(
             address="local",  # not a cluster that happens to run on this machine
@@ -174,6 +180,17 @@ SOCKET = "/ray/session_2026-11-27_23-19-03_123456_4194304/sockets/plasma_store"
 def _temp_dir() -> str:
     """Ray's folder, in the folder for temporary files unless Ray cannot use that one's name."""
     return f"{short_temp(len(SOCKET), os.environ.get('RAY_TMPDIR'))}/ray"
+
+
+def _have_token() -> None:
+    """Give Ray a token of this process's own, if Ray can neither find one in the user's home nor make one there."""
+    home = Path(os.path.expanduser("~/.ray"))
+    kept = home if home.is_dir() else home.parent
+    if (home / "auth_token").is_file() or os.access(kept, os.W_OK | os.X_OK) or {*TOKEN} & {*os.environ}:
+        return
+    file = own_folder("ddarts-token-") / "token"
+    file.write_text(secrets.token_hex(32))
+    os.environ[TOKEN[0]] = str(file)
 
 
 def _stop(session: Path) -> None:
