@@ -9,15 +9,16 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from ddarts_cli import completing  # with our completion for bash
 from ddarts_cli.system import print_plainly, refusal
 from ddarts_core import __version__
-from ddarts_core.ground.errors import Diverged, ReaderDied, UserError
+from ddarts_core.ground.errors import Advice, Diverged, ReaderDied, UserError
 from ddarts_core.ground.redact import hide_secrets, one_line
 
 #: Subcommand -> one line of help. Its module in `ddarts_cli.commands` is imported when the subcommand is used.
@@ -159,6 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it says where its cache is if there is none in the home
     open_closed_outputs()
     print_plainly()
+    warn_in_sentences()
     status = run(arguments)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if callable(signal.getsignal(number)):
@@ -172,6 +174,19 @@ def open_closed_outputs() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # for as long as the process
+
+
+def warn_in_sentences() -> None:
+    """Print what ddarts itself warns of as one sentence on standard error; a warning of a library stays as it is."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, Advice):
+            click.echo(f"warning: {one_line(str(message))}", err=True)
+        else:
+            usual(message, category, *where, **more)
+
+    warnings.showwarning = show
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import subprocess
@@ -131,3 +132,24 @@ def test_a_character_that_the_output_lacks_has_a_plain_stand_in(encoding: str) -
     )
     plain = {"latin-1": "- beta <> é 5 ? ?", "cp1252": "– beta <> é 5 ? ?", "utf-8": "– β ◇ é ₅ 語 ?"}[encoding]
     assert (done.stdout.decode(encoding).rstrip("\n"), done.stderr) == (plain, b"")
+
+
+def test_what_ddarts_warns_of_is_one_sentence_and_what_a_library_does_is_its_own() -> None:
+    said = ["import warnings", "from ddarts_cli import main", "from ddarts_core.ground.errors import Advice"]
+    said += ["def run(_): warnings.warn('lower\\nit', Advice); warnings.warn('a library')", "main.run = run"]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([*said, "main.main()"])], capture_output=True, text=True, timeout=60
+    )
+    first, *others = done.stderr.splitlines()
+    assert first == "warning: lower it" and "UserWarning: a library" in others[0], done.stderr
+
+
+def test_every_warning_of_ddarts_is_such_a_sentence() -> None:
+    found = [
+        call
+        for package in ("ddarts_core", "tuning", "analysis", "ddarts_cli")
+        for file in (Path(__file__).parent.parent / package).rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text()))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "warnings.warn"
+    ]
+    assert found and all("Advice" in map(ast.unparse, call.args) for call in found)

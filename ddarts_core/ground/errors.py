@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake, and the exceptions of a training that diverges and of a reader that dies."""
+"""The exceptions for a user's mistake, a training that diverges and a reader that dies, and the one warning."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ class UserError(ValueError):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+class Advice(UserWarning):
+    """A warning to the user: one sentence, which the command line prints without the code that it comes from."""
 
 
 def unknown_name(kind: str, name: object, choices: Iterable[str]) -> UserError:

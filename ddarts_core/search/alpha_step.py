@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.profiler import record_function
 
-from ..ground.errors import UserError
+from ..ground.errors import Advice, UserError
 from ..loops import losses
 from ..methods import ablation_loss
 from ..methods.common import ZeroOne
@@ -169,6 +169,7 @@ class AlphaStep:
             warnings.warn(
                 f"search.order second: the finite difference misses the second-order term by {100 * error:.0f} % at "
                 "the first step (over 100 % the first order is nearer): set search.hessian=exact",
+                Advice,
                 stacklevel=2,
             )
         return {"hessian_error": torch.tensor(error, device=step.batch[0].device)}

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from ..data.sets import DataInfo, Images, augment_of, load_train
 from ..data.splits import Splits, check_batch, split
 from ..genotypes.genotype import Genotype
-from ..ground.errors import Diverged, UserError
+from ..ground.errors import Advice, Diverged, UserError
 from ..loops.confusion import Evaluation, count
 from ..loops.recalibration import recalibrated
 from ..loops.records import EpochRecord
@@ -77,6 +77,7 @@ class Search(SearchState):
         if config.ablation.loss == "paper":
             warnings.warn(
                 "ablation.loss paper divides by the mean of M, which may be near 0: expect spikes; centered does not",
+                Advice,
                 stacklevel=2,
             )
         self._weighed = weighed_start(config.search)
