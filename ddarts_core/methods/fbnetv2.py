@@ -323,8 +323,8 @@ METHOD = Method(
     formula="y = b(x) sum_i g_i 1_i, g = softmax((alpha + G) / T), T = 5 x 0.956^e; L = L_CE + 0.03 log(cost), the "
     "expected multiply-adds as cost; search.cost.target: L_CE + w log(cost / target)^2; in the genotype argmax alpha",
     uncertain=(
-        "the search was never published as code, nor the coefficients of its cost: 0.03 log(cost) has the gradient of "
-        "FBNet's L_CE 0.2 log(cost)^0.6 at L_CE = 1 and 3e8 multiply-adds",
+        "the search was never published as code, nor the coefficients of its cost: by log(cost), FBNet's L_CE 0.2 "
+        "log(cost)^0.6 has L_CE 0.6 / log(cost) times its gradient by L_CE, 0.03 at L_CE = 1 and 3e8 multiply-adds",
         "the published loss multiplies cross entropy and cost; here the cost is a term, as for all methods",
         "the blocks are a third party's reading of the space for 288 pixels; a block is never left out",
         "expansions are shares of the widest input of a block, rounded to multiples of 8",

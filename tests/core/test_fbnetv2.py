@@ -102,6 +102,15 @@ def test_the_term_is_of_the_expected_cost_of_gates_without_noise(target: float |
     assert torch.equal(*pulled) and pulled[0].any()
 
 
+def test_the_weight_of_the_cost_is_that_of_fbnets_product() -> None:
+    """Its gradient by log(cost), as a share of that by L_CE, where `uncertain` says."""
+    entropy = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    logarithm = torch.tensor(3e8, dtype=torch.float64).log().requires_grad_()
+    by_entropy, by_logarithm = torch.autograd.grad(entropy * 0.2 * logarithm**0.6, (entropy, logarithm))
+    cost = resolve({"method": "fbnetv2"}).search.cost
+    assert cost is not None and cost.weight == round(float(by_logarithm / by_entropy), 2)
+
+
 def test_the_space_for_288_pixels() -> None:
     """Each published width is in it, and the whole chain halves the images five times."""
     space: StageSpace = network_of(resolve({"method": "fbnetv2"}).search).space(288)
