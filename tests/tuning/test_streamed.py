@@ -135,11 +135,11 @@ def test_no_sweep_or_trial_goes_on_with_other_images(
     _, content = sweep._check_data(config)
     publish = Folder.publish
 
-    def published(place: Folder, data: Mapping[str, Any]) -> None:
+    def known(place: Folder, data: Mapping[str, Any]) -> None:
         assert read_facts(place.folder) == content, "a sweep that is killed once there is a study knows its images"
         publish(place, data)
 
-    monkeypatch.setattr(Folder, "publish", published)
+    monkeypatch.setattr(Folder, "publish", known)
     study = new_study(config, content)
     record = begin(study, 0, {"search.w_zero_one": 1.0, "ablation.loss": "none"})
     trial = SearchTrial.__new__(SearchTrial)
@@ -168,9 +168,11 @@ def test_no_sweep_or_trial_goes_on_with_other_images(
             one._know(*load_train(one._config.data))
     (study.path / facts.FILE).unlink()
     write_facts(trial_dir(study.path, 0), {key: value for key, value in content.items() if key != "settings"})
+    gone = config.model_copy(update={"data": config.data.model_copy(update={"root": "nowhere"})})
+    sweep.check_images(study, gone, "auto")
+    assert read_facts(study.path) == content, "which its trial had kept"
     with pytest.raises(UserError, match=r"not those that study 'changed' was begun with \(train_counts"):
         sweep.check_images(study, config)
-    assert read_facts(study.path) == content, "which its trial had kept"
     study.update(state="FINISHED")
     monkeypatch.setattr(extending, "prepare", lambda *_: pytest.fail("it went on"))
     with pytest.raises(UserError, match=r"not those that study 'changed' was begun with \(train_counts"):

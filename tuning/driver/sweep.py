@@ -278,7 +278,11 @@ def check_images(study: Study, config: SweepConfig, address: str | None = None) 
     """
     root = Path(config.data.root).expanduser()
     own = isinstance(DATASETS.get(config.data.name), OwnImages)
-    if "data.root" in config.space or (address is not None and not (own and root.exists())):
+    if "data.root" in config.space:
+        return
+    settings = settings_of(config.data)
+    begun = facts.read_facts(study.path) or _known_to_trials(study, settings)
+    if address is not None and not (own and root.exists()):
         return
     if own and not root.exists():
         raise UserError(
@@ -287,8 +291,6 @@ def check_images(study: Study, config: SweepConfig, address: str | None = None) 
     info, images = load_train(config.data)
     if address is None:
         check_score(config.tune.objective, config.transfer, config.retrain, info)
-    settings = settings_of(config.data)
-    begun = facts.read_facts(study.path) or _known_to_trials(study, settings)
     if own and (begun is None or begun.get("settings") == settings):
         today = data_facts(config.data, info, images)
         if begun is None:
