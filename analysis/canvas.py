@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from ddarts_core.ground.errors import UserError
 from ddarts_core.ground.files import write_atomic
 
-from .palette import COLOURS
+from .palette import COLOURS, LEGEND
 
 #: Metadata that would differ between two runs or versions, by suffix.
 _METADATA: dict[str, dict[str, Any]] = {
@@ -65,15 +66,17 @@ def legend(ax: Axes) -> None:
 
     One of many names stands beside the axes, where it hides nothing, and the figure is as high as it needs.
     """
-    number = len(ax.get_legend_handles_labels()[1])
+    handles, labels = ax.get_legend_handles_labels()
+    labels = [textwrap.fill(label, LEGEND) for label in labels]
+    number = len("\n".join(labels).splitlines())
     beside: dict[str, Any] = {}
-    if number > len(COLOURS):
+    if len(labels) > len(COLOURS):
         beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
         figure = ax.get_figure(root=True)
         assert figure is not None
         figure.set_figheight(max(figure.get_figheight(), 0.3 + 0.163 * number))
-    if number:
-        ax.legend(fontsize=7.5, frameon=False, **beside)
+    if labels:
+        ax.legend(handles, labels, fontsize=7.5, frameon=False, **beside)
 
 
 def render(figure: Figure, suffix: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from ddarts_core.ground.errors import UserError
 
 from .compare import front_label
 from .frames import by_epoch, finished, metric_frame
-from .palette import COLOURS, dash_of, shape_of
+from .palette import COLOURS, LEGEND, dash_of, shape_of
 from .ranking import Row, contenders, evenly, pareto_front, sought, value
 
 Chart = dict[str, Any]
@@ -30,12 +31,18 @@ _GREY = "rgba(128,135,148,0.65)"
 
 
 def chart(data: Sequence[Mapping[str, Any]], x: str, y: str, **layout: Any) -> Chart:
-    """Traces and the layout of two axes, as plain data."""
+    """Traces and the layout of two axes, as plain data; long names have several lines in the legend."""
     axis: dict[str, Any] = {"title": {"text": x}}
     if x in ("epoch", "trial"):  # whole numbers only
         axis["dtick"] = max(1, math.ceil(max((max(trace["x"]) for trace in data if trace["x"]), default=1) / 10))
     base = {"xaxis": axis, "yaxis": {"title": {"text": y}}, "hovermode": "closest"}
-    return {"data": list(data), "layout": {**base, **layout}}
+    named = [{**trace, "name": wrapped(trace["name"])} if "name" in trace else trace for trace in data]
+    return {"data": named, "layout": {**base, **layout}}
+
+
+def wrapped(name: str) -> str:
+    """A name in lines that fit into a legend."""
+    return "<br>".join(textwrap.wrap(name, LEGEND)) or name
 
 
 def plain(number: float, digits: int = 5) -> float | None:

@@ -114,7 +114,8 @@ _CHARTS = """
     (_, name) => JSON.stringify(colour(name))));
   const charts = [...document.querySelectorAll('.chart')].map(element => {
     const spec = JSON.parse(document.getElementById(element.dataset.spec).textContent);
-    const named = spec.data.filter(trace => trace.name && trace.showlegend !== false).length;
+    const named = spec.data.filter(trace => trace.name && trace.showlegend !== false)
+      .reduce((lines, trace) => lines + trace.name.split('<br>').length, 0);
     if (named > 8) {  // a long legend takes nothing of the chart's own height
       const rows = Math.ceil(named / Math.max(1, Math.floor(element.clientWidth / 210)));
       element.style.height = `${element.clientHeight + 22 * rows}px`;

@@ -86,6 +86,10 @@ def dash_of(index: int) -> tuple[str, str]:
     return DASHES[index // len(COLOURS) % len(DASHES)]
 
 
+#: Letters in a line of a legend, which a chart on a telephone has room for.
+LEGEND = 40
+
+
 def shortened(name: str, letters: int = 18) -> str:
     """A name that takes at most so many letters, with an ellipsis where it was cut off."""
     return name if len(name) <= letters else f"{name[: letters - 1]}…"

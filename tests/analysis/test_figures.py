@@ -105,6 +105,11 @@ def test_pareto_shows_completed_trials_only(frames: Frames):
     assert ax.lines[0].get_label() == "front"
     (line,) = pareto(frames.trials, reference=2.0e6).axes[0].lines
     assert line.get_label().startswith("front, hypervolume 0.") and "up to 2,000,000 " in line.get_label()
+    figure = pareto(frames.trials, reference=1030)
+    figure.canvas.draw()
+    inside, (ax,) = figure.axes[0].get_legend().get_window_extent(), figure.axes
+    assert "cost more or as much" in ax.lines[0].get_label()
+    assert ax.bbox.x0 <= inside.x0 and inside.x1 <= ax.bbox.x1 and ax.bbox.width > figure.bbox.width / 2
 
 
 def test_the_best_so_far_is_the_best_of_all_earlier_trials():

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from ddarts_analysis import cell_charts, charts, parameter_charts
 from ddarts_analysis.collect import frames_of, load
-from ddarts_analysis.palette import OPERATION_COLOURS
+from ddarts_analysis.palette import LEGEND, OPERATION_COLOURS
 from ddarts_analysis.report import report
 from ddarts_analysis.report_text import budget
 from ddarts_analysis.study import Study, Trial, read_study, trial_row
@@ -347,6 +347,13 @@ def test_several_studies_are_compared(make_study: MakeStudy, tmp_path: Path):
     assert named[2] == named[3] == ["one, front", "three, front"]
     assert "Study one" in page.text and "Study two" in page.text and "mean accuracy (95 % interval)" in page.text
     assert len(page.specs) == len(set(page.specs))
+
+
+def test_a_long_name_has_several_lines_in_a_legend(study: Path, tmp_path: Path):
+    drawn = specs(report([study], tmp_path / "r.html", references={"parameters": 1030}))
+    names = [trace["name"].split("<br>") for spec in drawn for trace in spec["data"] if "name" in trace]
+    assert "front, hypervolume" in (long := max(" ".join(name) for name in names if len(name) > 1))
+    assert long.endswith("cost more or as much)") and max(len(line) for name in names for line in name) <= LEGEND
 
 
 def test_ten_studies_are_told_apart_in_every_chart(make_study: MakeStudy, tmp_path: Path):
