@@ -158,7 +158,7 @@ def test_no_sweep_or_trial_goes_on_with_other_images(
     sweep.check_images(study, config)
     assert read_info(trial_dir(study.path, 0)) == load_train(smaller)[0]
     away = own.rename(tmp_path / "away")
-    with pytest.raises(UserError, match=f"^the images of study 'changed' are not in '.*{own}' any more"):
+    with pytest.raises(UserError, match=f"^the images of study 'changed' are not in '.*{own}': put them back"):
         sweep.resume_sweep(study.path)
     sweep.check_images(study, config, "auto")  # they may be on a cluster's machines
     away.rename(own)
@@ -197,6 +197,55 @@ def test_no_sweep_or_trial_goes_on_with_other_images(
     (own / "train" / "ant" / "1.png").unlink()
     with pytest.raises(UserError, match=r"not those that study 'changed' was begun with \(mean"):
         trial._know(*load_train(trial._config.data))
+
+
+def test_a_sweep_goes_on_where_its_images_are_now(
+    make_sweep: Make, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same images by the study's data.json: a stopped study goes on, and a finished one gets trials."""
+    own, away = tmp_path / "own", tmp_path / "away"
+    shutil.copytree(root, own)
+    shutil.copytree(root, away)
+    here, there = (streamed(make_sweep, place, "moved", 1, 0) for place in (own, away))
+    study = new_study(here, sweep._check_data(here)[1])
+    drawn = {"search.w_zero_one": 1.0, "ablation.loss": "none"}
+    for number, state in enumerate(("RUNNING", "FAILED", "PRUNED")):
+        begin(study, number, drawn, state=state)
+    begin(study, 3, {**drawn, "data.root": "elsewhere"})
+
+    def roots() -> list[str]:
+        data = find_study(study.path).data
+        found = [data["base"], data["config"], *(trial["config"] for trial in study.trials())]
+        return [os.path.basename(each["data"]["root"]) for each in found]
+
+    def refused(state: str) -> str:
+        find_study(study.path).update(state=state)
+        with pytest.raises(UserError) as error:
+            extending.extend_sweep(there, 1)
+        assert roots() == ["own", "own", "own", "own", "own", "elsewhere"]
+        return str(error.value)
+
+    for module in (sweep, extending):
+        monkeypatch.setattr(module, "prepare", lambda config, *_: config)
+        monkeypatch.setattr(module, "run", lambda study, *_: sweep.StudyResult(study, [], True, 0))
+    (away / "train" / "ant" / "0.png").rename(away / "train" / "bee" / "new.png")
+    for state in ("INTERRUPTED", "FINISHED"):
+        assert "not those that study 'moved' was begun with (train_counts" in refused(state)
+    (away / "train" / "bee" / "new.png").rename(away / "train" / "ant" / "0.png")
+    known = (study.path / facts.FILE).rename(tmp_path / "data.json")
+    for state in ("INTERRUPTED", "FINISHED"):
+        assert "another data.root" in refused(state)
+    known.rename(study.path / facts.FILE)
+    shutil.rmtree(own)
+    find_study(study.path).update(state="INTERRUPTED")
+    with pytest.raises(UserError, match=r"go on with `ddarts sweep FILE --set data\.root=FOLDER` where they are now"):
+        sweep.resume_sweep(study.path)
+    extending.extend_sweep(there, 1)
+    assert roots() == ["away", "away", "away", "away", "own", "elsewhere"]
+    find_study(study.path).update(state="FINISHED")
+    away.rename(own)
+    extending.extend_sweep(here, 1)
+    assert roots() == ["own", "own", "own", "own", "own", "elsewhere"]
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,8 +20,9 @@ from ..store.study import Study, find_study, hold, num_begun
 from ..tracking import study_run as tracking
 from .callback import Session
 from .events import Listener
+from .images import check_images, settle_images
 from .rebuild import ensure_tracked
-from .sweep import StudyResult, check_address, check_images, prepare, resume_sweep, run, stored_config
+from .sweep import StudyResult, check_address, prepare, resume_sweep, run, stored_config
 
 LASTING = ("objective", "second_objective", "limits", "latency")
 """Settings of `tune` that all trials of a study share."""
@@ -49,8 +49,8 @@ def extend_sweep(
     The trials that ended are kept: the searcher has learnt from them, and a scheduler compares the new trials with
     them. The study takes over from `config` the first points that are new, the space, the numbers of epochs, the
     searcher, the scheduler and the resources. The trials that a stopped study still has to do take over only how trials
-    run (`sweep.CORRIGIBLE`), so that a corrected file repairs the study. Which earlier trials still count is noted,
-    see `reread`.
+    run (`sweep.CORRIGIBLE`) and where the images are, so that a corrected file repairs the study. Which earlier trials
+    still count is noted, see `reread`.
 
     Args:
         config: the configuration of a sweep with the same name, settings and objectives.
@@ -90,7 +90,8 @@ def extend_sweep(
     with hold(find_study(study.location)) as held:
         held = ensure_tracked(held)
         check_images(held, config, address)
-        added = _add_round(held, prepare(config, space, num_cpus, address), more)
+        ready = prepare(config, space, num_cpus, address)
+        added = _add_round(settle_images(held, config), ready, more)
         stored = stored_config(added)
         return run(added, stored, space, Session(draw, listener), address)
 
@@ -187,15 +188,12 @@ def check_same(study: Study, config: SweepConfig) -> None:
     parts = ({**BEFORE, **c["tune"]} for c in (old, new))
     lasting = [{"tune": {name: part[name] for name in (*LASTING, *apart)}} for part in parts]
     moved = goes_on_otherwise(study, config) if apart else []
-    free = {path: None for path in (*EPOCHS, *old["space"], *new["space"], "name", "storage", "data.num_workers")}
-    roots = (os.path.abspath(os.path.expanduser(c["data"]["root"])) for c in (old, new))  # once kept as they were given
+    places = ("name", "storage", "data.root", "data.num_workers")
+    free = {path: None for path in (*EPOCHS, *old["space"], *new["space"], *places)}
     configs = (stored_config(study), config)
     given = {path for each in configs for path, value in leaves(base_settings(each)) if value != {}}
     in_force = (dict(leaves(each.model_dump(mode="json"))) for each in configs)
-    flat = (
-        {**{path: value for path, value in each.items() if path in given}, "data.root": root, **free}
-        for each, root in zip(in_force, roots, strict=True)
-    )
+    flat = ({**{path: value for path, value in each.items() if path in given}, **free} for each in in_force)
     transfers = ({"transfer": each.get("transfer", {})} for each in (old, new))
     differing = [*moved, *_differing(*lasting), *_differing(*flat), *_differing(*transfers)]
     if differing:

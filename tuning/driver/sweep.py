@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ddarts_core.data.sets import DATASETS, OwnImages, data_facts, load_train, settings_of
+from ddarts_core.data.sets import data_facts, load_train, settings_of
 from ddarts_core.data.splits import check_batch, split
-from ddarts_core.datasets import facts
 from ddarts_core.datasets.facts import DataInfo
 from ddarts_core.ground.errors import UserError
 from ddarts_core.settings.config import resolve
@@ -38,7 +37,7 @@ from ..store import plugins
 from ..store.backend import backend_of
 from ..store.lease import LostLease
 from ..store.mirror import StoreError
-from ..store.study import Study, find_study, hold, num_begun, trial_dir, trial_name
+from ..store.study import Study, find_study, hold, num_begun, trial_name
 from ..tracking import study_run as tracking
 from ..tracking.overview import show_study
 from ..tracking.patience import PATIENCE
@@ -48,6 +47,7 @@ from .callback import Session, note_end, settle, track_rest
 from .earlier import adopt
 from .events import Listener
 from .fit import fit
+from .images import check_images, settle_images
 from .new_study import new_study
 from .rebuild import ensure_tracked
 from .stops import KEPT, check_there, clear_rest, explained, is_gone
@@ -136,7 +136,8 @@ def resume_sweep(
 
     Args:
         study_dir: the study's folder or URI.
-        corrected: a configuration of the same study, whose settings of `CORRIGIBLE` replace those of the study.
+        corrected: a configuration of the same study, whose settings of `CORRIGIBLE` and `data.root` replace those of
+            the study.
         failed: whether to run the trials that failed again, see `run_again`.
         draw: a function that draws the picture of a genotype into a file; None logs no pictures.
         listener: a function that is told of every trial's progress.
@@ -153,6 +154,9 @@ def resume_sweep(
     with hold(found) as study:
         study = ensure_tracked(study)
         config = stored_config(study)
+        if corrected is not None:
+            data = config.data.model_copy(update={"root": corrected.data.root})
+            config = config.model_copy(update={"data": data})
         again = failed and bool(_failed(study))
         if study.data["state"] == "FINISHED" and not again:
             untracked = track_rest(study, draw)
@@ -165,6 +169,7 @@ def resume_sweep(
         config = config.model_copy(update={"tune": config.tune.model_copy(update=taken)})
         space = config.build_space()
         config = prepare(config, space, num_cpus, address)
+        study = settle_images(study, config)
         if again:
             run_again(study)
         tune = config.model_dump(mode="json")["tune"]
@@ -259,63 +264,6 @@ def _check_data(config: SweepConfig) -> tuple[DataInfo, dict[str, Any]]:
     check_batch("alphas", len(splits.alphas), config.search.batch_size)
     check_score(config.tune.objective, config.transfer, config.retrain, info)
     return info, data_facts(config.data, info, images) | {"settings": settings_of(config.data)}
-
-
-def check_images(study: Study, config: SweepConfig, address: str | None = None) -> None:
-    """Check that the images of a study are there, and that a user's own are those that it was begun with.
-
-    Images are compared if the study's trials have the same settings still. If the images are on the machines of a
-    cluster only, the trials check them there. A study without `data.json` gets what a trial with the same settings
-    knows of its images; if none does, the images of now, and a warning says so.
-
-    Args:
-        study: the study.
-        config: the settings of the trials.
-        address: the address of the Ray cluster that trials run on; None stands for this machine.
-
-    Raises:
-        UserError: the images are missing, have changed, or are broken.
-    """
-    root = Path(config.data.root).expanduser()
-    own = isinstance(DATASETS.get(config.data.name), OwnImages)
-    if "data.root" in config.space:
-        return
-    settings = settings_of(config.data)
-    begun = facts.read_facts(study.path) or _known_to_trials(study, settings)
-    if address is not None and not (own and root.exists()):
-        return
-    if own and not root.exists():
-        raise UserError(
-            f"the images of study {study.name!r} are not in {str(root)!r} any more: put them back, and nothing is lost"
-        )
-    info, images = load_train(config.data)
-    if address is None:
-        check_score(config.tune.objective, config.transfer, config.retrain, info)
-    if own and (begun is None or begun.get("settings") == settings):
-        today = data_facts(config.data, info, images)
-        if begun is None:
-            _know(study, today | {"settings": settings})
-            _log.warning(
-                "study %r had no %s: it has one of the images of now, and nobody knows whether these are those that it "
-                "was begun with",
-                *(study.name, facts.FILE),
-            )
-        facts.check_unchanged(study.path, today, f"study {study.name!r}")
-
-
-def _known_to_trials(study: Study, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Let a study have the facts that the first trial with these settings of the data keeps; None if none keeps any."""
-    for trial in study.trials():
-        known = facts.read_facts(trial_dir(study.path, trial["number"]))
-        if known and "data.root" not in trial["params"] and settings_of(resolve(trial["config"]).data) == settings:
-            return _know(study, known | {"settings": settings})
-    return None
-
-
-def _know(study: Study, content: dict[str, Any]) -> dict[str, Any]:
-    facts.write_facts(study.path, content)
-    study.push(facts.FILE)
-    return content
 
 
 def _check_compiler(config: SweepConfig, space: Space) -> None:
