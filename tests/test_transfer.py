@@ -84,7 +84,7 @@ def test_a_training_leaves_files_a_page_a_row_and_a_run(
     assert "is of coco-detection: table 5 has cityscapes-instances" in mistake(capfd, "table", "--published", "5", out)
     assert "finished transfer" in mistake(capfd, *words(data, out, *SET))
     other = mistake(capfd, *words(data, out, *SET, "--resume", "--set", "training.lr=0.5"))
-    assert "training.lr was 0.02, is 0.5" in other
+    assert "training.lr was 0.01, is 0.5" in other
 
 
 def test_mistakes_are_one_sentence_and_leave_nothing(
