@@ -13,7 +13,7 @@ from ddarts_tuning.driver import extending, sweep
 from ddarts_tuning.driver.stops import explained
 from ddarts_tuning.driver.sweep import resume_sweep
 from ddarts_tuning.schedulers.time_budget import TimeBudget
-from ddarts_tuning.store.study import find_study, trial_dir
+from ddarts_tuning.store.study import Study, find_study, trial_dir
 from ddarts_tuning.tracking import study_run as tracking
 
 from ddarts_cli.main import run
@@ -120,6 +120,15 @@ def test_failed_trials_stay_as_they_are_if_none_can_run(finished: Path, monkeypa
     with pytest.raises(UserError, match="no trial fits"):
         resume_sweep(finished, failed=True)
     assert read_json(first)["state"] == "FAILED" and (finished / "optuna.log").exists()
+
+    def killed(_: Study) -> None:
+        assert find_study(finished).data["state"] == "INTERRUPTED", "else a trial that is marked would never run"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "prepare", lambda config, *_: config)
+    monkeypatch.setattr(sweep, "run_again", killed)
+    with pytest.raises(KeyboardInterrupt):
+        resume_sweep(finished, failed=True)
     sentence = explained(study, RuntimeError("3 trials failed for the same reason (the last: it diverged)"))
     assert f"mend the cause and go on with `ddarts resume {finished} --failed`" in str(sentence)
 

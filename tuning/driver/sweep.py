@@ -170,10 +170,10 @@ def resume_sweep(
         space = config.build_space()
         config = prepare(config, space, num_cpus, address)
         study = settle_images(study, config)
+        tune = config.model_dump(mode="json")["tune"]
+        study = study.update(config={**study.data["config"], "tune": tune}, state="INTERRUPTED")
         if again:
             run_again(study)
-        tune = config.model_dump(mode="json")["tune"]
-        study = study.update(config={**study.data["config"], "tune": tune})
         return run(study, config, space, Session(draw, listener), address)
 
 
