@@ -317,11 +317,11 @@ def test_searches_before_do_not_use_up_what_torch_compiles(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", lambda f, dynamic, mode: compile_(f, dynamic=dynamic, backend=backend))
     monkeypatch.setattr(compiler, "RECOMPILE_LIMIT", 2)
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
-    for channels in range(2, 7):
-        form = execution.CompiledForm("default")
-        form.mix(MixedOp(("avg_pool_3x3",), channels, 1), torch.zeros(2, channels, 4, 4), torch.ones(1))
-        assert len(compiled) == channels - 1
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for channels in range(2, 7):
+            form = execution.CompiledForm("default")
+            form.mix(MixedOp(("avg_pool_3x3",), channels, 1), torch.zeros(2, channels, 4, 4), torch.ones(1))
+            assert len(compiled) == channels - 1
 
 
 def test_what_auto_chooses():
