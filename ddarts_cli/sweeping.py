@@ -339,7 +339,7 @@ def print_ranking(
             *(number(metric, found[metric]) if metric in found else "" for metric in metrics),
             *([] if "parameters" in metrics else [f"{cost['parameters']:,}" if "parameters" in cost else ""]),
             *(number(name, cost[name]) if name in cost else "" for name in timed),
-            *([epochs_of(trial.get("config", {}), trained, trial.get("search_epochs"))] if unequal else []),
+            *([epochs_of(trial.get("config", {}), trained, trial.get("searched_epochs"))] if unequal else []),
             *([", ".join(trial.get("beyond") or ())] if beyond else []),
             *([words] if below is None else []),
             end_section=len(objectives) > 1 and place == len(ranked),

@@ -51,7 +51,9 @@ def printed(name: str, capfd: pytest.CaptureFixture[str]) -> str:
 
 def examples_of(text: str) -> list[list[str]]:
     """The words of each example in the help of a command, without `ddarts`."""
-    found = re.findall(r"^ +(?:eval \"\$\()?ddarts ([^>)\n]+)", text.partition("Examples:")[2], re.M)
+    found = re.findall(
+        r"^ +(?:eval \"\$\()?ddarts ([^>)\n]+)", text.partition("Examples:")[2].partition("Options:")[0], re.M
+    )
     return [shlex.split(words) for words in found]
 
 

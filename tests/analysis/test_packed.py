@@ -29,7 +29,7 @@ def test_all_that_a_study_recorded_is_in_its_file(make_study: MakeStudy, tmp_pat
         lines = [record.line for record in old.records]  # `==` of records leaves their seconds out
         assert [record.line for record in with_alphas(after, new).records] == lines and lines
         assert new.genotype == old.genotype
-    left_out = {"command", "tracking_uri", "experiment_id", "parent_run_id"}
+    left_out = {"command", "base", "tracking_uri", "experiment_id", "parent_run_id"}
     kept = {name: value for name, value in before.info.items() if name not in left_out}
     assert {**after.info, "config": kept["config"]} == kept
     assert after.info["config"] == kept["config"]

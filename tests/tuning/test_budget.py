@@ -160,7 +160,9 @@ def test_a_trial_ends_within_its_budget_in_whichever_process(
     assert not first.step().get("done"), "it is in its warm-up"
     second = SearchTrial({"study": str(study.path), "number": 0})
     assert second.step()["state"] == "COMPLETED" and len(second._records) == 2
-    assert read_json(trial_dir(study.path, 0) / "trial.json")["search_epochs"] == 2, "of the six that it could have had"
+    assert read_json(trial_dir(study.path, 0) / "trial.json")["searched_epochs"] == 2, (
+        "of the six that it could have had"
+    )
 
     trial = resolve({**study.data["base"], "seed": 3})
     amount = search_macs(trial, *images_of(trial)) / 2

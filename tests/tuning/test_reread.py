@@ -182,7 +182,7 @@ def test_other_epochs_are_compared_with_nothing_in_silence(study: Study, capsys:
     record = begin(added, 3, {"search.lr": 0.03, "ablation.loss": "none"})
     assert (record["config"]["search"]["epochs"], record["config"]["retrain"]["epochs"]) == (3, 7)
     ended = {"state": "COMPLETED", "objectives": {f"derived/{ACCURACY}": 0.9}}
-    for had, text in (({}, "3+7"), ({"search_epochs": 2}, "2+7")):  # one that stopped by itself, or spent its seconds
+    for had, text in (({}, "3+7"), ({"searched_epochs": 2}, "2+7")):  # one that stopped by itself, or spent its seconds
         write_json(trial_dir(added.path, 3) / "trial.json", {**record, **ended, **had})
         print_ranking(added.ranked(), added.objectives, added.limits, apart_of(added.data))
         shown = capsys.readouterr().out

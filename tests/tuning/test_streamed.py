@@ -158,7 +158,7 @@ def test_no_sweep_or_trial_goes_on_with_other_images(
     sweep.check_images(study, config)
     assert read_info(trial_dir(study.path, 0)) == load_train(smaller)[0]
     away = own.rename(tmp_path / "away")
-    with pytest.raises(UserError, match=f"^the images of study 'changed' are not in '.*{own}': put them back"):
+    with pytest.raises(UserError, match=r"^the images of study 'changed' are not in '.*/own': put them back"):
         sweep.resume_sweep(study.path)
     sweep.check_images(study, config, "auto")  # they may be on a cluster's machines
     away.rename(own)

@@ -206,7 +206,7 @@ def test_a_sweep_whose_trials_fail_alike_stops_and_goes_on_when_told(make_sweep:
             "points_to_evaluate": [*points, {"search.lr": 0.03, "search.lr_min": 0.0}],
         },
     )
-    with pytest.raises(UserError, match=r"3 trials failed .* lr_min 0\.005 must not .*`ddarts resume .*alike`"):
+    with pytest.raises(UserError, match=r"3 trials failed .* lr_min 0\.005 must not .*resume .*alike --failed`"):
         run_sweep(config)
     study = find_study(config.study_dir)
     assert study.state == "INTERRUPTED"

@@ -306,7 +306,7 @@ class SearchTrial(tune.Trainable):
 
     def _end_search(self, search: Search) -> bool:
         self._take(search.discretise().genotype)
-        self._write(search_epochs=len(self._records))
+        self._write(searched_epochs=len(self._records))
         if (one_shot := probed(search)) is not None:
             self._write(one_shot=one_shot)
         if self._sweep["tune"]["objective"] != "supernet":

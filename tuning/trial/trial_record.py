@@ -63,6 +63,7 @@ def new_record(number: int, params: Mapping[str, Any], data: Mapping[str, Any]) 
         "baseline": None,
         "transfer": None,
         "seconds": 0.0,
+        "searched_epochs": None,
     }
 
 
