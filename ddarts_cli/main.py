@@ -224,7 +224,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
         drop_output()  # nobody reads
         return 0
-    except Exception as error:
+    except Exception as error:  # a plug-in's may be of any kind; what is nobody's mistake is raised again
         return _mistake(_told(error), words)
     return result if isinstance(result, int) else 0
 

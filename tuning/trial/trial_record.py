@@ -8,7 +8,6 @@ from typing import Any
 
 from ddarts_core.ground.errors import UserError
 from ddarts_core.loops.records import EpochRecord, each_record, stage
-from ddarts_core.settings.config import ExperimentConfig
 from ddarts_core.settings.hashing import config_hash
 from ddarts_core.studies.study_files import SCHEMA_VERSION, write_json
 
@@ -16,22 +15,6 @@ from ..settings.budget import seconds_of, tune_of, within
 from ..settings.space import trial_config
 from ..settings.tune import ACCURACY, RECALIBRATED, SEARCH_EPOCH
 from ..store.study import Study, trial_dir, trial_name, utc_now
-
-
-def resolved(data: Mapping[str, Any], params: Mapping[str, Any]) -> tuple[ExperimentConfig, int | None, str | None]:
-    """A trial's configuration within the budget, the multiply-adds of its search if they are counted, and None.
-
-    If the drawn parameters contradict each other, or have no meaning within the budget, the configuration is the
-    study's own, and the last value is the reason.
-
-    Args:
-        data: the contents of study.json.
-        params: the drawn parameters, by dotted path.
-    """
-    try:
-        return *within(trial_config(data["base"], params), tune_of(data)), None
-    except UserError as error:
-        return trial_config(data["base"], {}), None, str(error)
 
 
 def new_record(number: int, params: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,8 +51,21 @@ def new_record(number: int, params: Mapping[str, Any], data: Mapping[str, Any]) 
 
 
 def meaning(params: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a record that say what the drawn parameters mean in a study; see `new_record`."""
-    config, search_macs, contradiction = resolved(data, params)
+    """The fields of a record that say what the drawn parameters mean in a study, within its budget.
+
+    If the parameters contradict each other, or have no meaning within the budget, the configuration is the study's own,
+    and the fields have the reason.
+
+    Args:
+        params: the drawn parameters, by dotted path.
+        data: the contents of study.json.
+    """
+    contradiction = search_macs = None
+    tune = tune_of(data)
+    try:
+        config, search_macs = within(trial_config(data["base"], params), tune)
+    except UserError as error:
+        config, contradiction = trial_config(data["base"], {}), str(error)
     counted = {} if search_macs is None else {"search_macs": search_macs}
     return {
         "config": config.model_dump(mode="json"),
@@ -77,7 +73,7 @@ def meaning(params: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any
         "seed": config.seed,
         "reason": contradiction,
         "contradiction": contradiction,
-        "budget_seconds": seconds_of(tune_of(data)),
+        "budget_seconds": seconds_of(tune),
         **counted,
     }
 
