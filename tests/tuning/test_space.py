@@ -216,6 +216,9 @@ def test_what_the_file_says_holds_in_trials_of_every_method_and_recipe() -> None
         trial_config(base, {"retrain.recipe": "imagenet-darts"}).retrain
         == resolve({"method": "darts", **groups}, ["retrain.recipe=imagenet-darts"]).retrain
     )
+    open_ = base_settings(resolve({"method": "dartopti", "search": {"num_cells": None}}))  # follows from the start
+    other = trial_config(open_, {"search.start": "zoo:Xception"})
+    assert other.search.num_cells == ZOO["Xception"].genotype.num_cells != ZOO["ResNet18"].genotype.num_cells
     again = resolve({**base, "space": {}, "tune": {}}, model=SweepConfig)
     assert base_settings(again) == base
 
